@@ -1,0 +1,1 @@
+"""Aim: its wire (`protocol`), and talking to it (`client`, `session`)."""

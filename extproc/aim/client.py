@@ -1,0 +1,230 @@
+"""Talks to Aim: analyses over REST, sessions over websocket; deadlines, retries, breaker; maps every error once."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from extproc.aim import protocol
+from extproc.aim.breaker import Breaker
+from extproc.aim.keys import Keys
+from extproc.aim.session import Session
+from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.events import Event, Hook, Input
+from extproc.identity import Identity
+from extproc.verdict import Block, Failed, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from extproc.settings import Settings
+
+_AT_ONCE = 8
+"""Analyses of one answer that run side by side, at most (aim-api: one analysis per text)."""
+
+_ANSWER_BYTES = 1_048_576
+"""An answer may be so much larger than four times its question: it echoes the messages and tells what it found."""
+
+_CONNECTIONS = 1024
+_KEEP_ALIVE_SECONDS = 30
+_DNS_SECONDS = 10
+"""For how long a resolved address is used for new connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf Aim is asked: the profile gives the key, the call id ties both legs together."""
+
+    profile: str
+    call_id: str
+    identity: Identity
+
+
+class AimClient:
+    """A client of one Aim; an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare for the Aim that `settings` name; nothing is connected yet."""
+        aim = settings.aim
+        self._form: protocol.Form = aim.api
+        self._endpoints = protocol.endpoints(aim.api, aim.base)
+        self._timeout = aim.timeout_seconds
+        self._keys = Keys(settings)
+        self._tls = _tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
+        self._proxy = aim.proxy or _environment_proxy(aim.base)
+        self._frame_bytes = 4 * settings.limits.event_bytes + _ANSWER_BYTES
+        clock = asyncio.get_event_loop().time
+        self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
+        self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
+        self._transport = AiohttpTransport(
+            verify=self._tls or False,
+            proxy=httpx.Proxy(self._proxy) if self._proxy else None,
+            client=self._connect,
+        )
+        self._tasks = asyncio.TaskGroup()
+        self._sessions: set[Session] = set()
+
+    def _connect(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=_CONNECTIONS,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=_DNS_SECONDS,
+            ssl=self._tls if self._tls is not None else True,
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    async def __aenter__(self) -> AimClient:
+        """Start; sessions may be opened from now on."""
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every session and connection."""
+        for session in tuple(self._sessions):
+            session.close()
+        await self._tasks.__aexit__(kind, error, trace)
+        await self._transport.aclose()
+
+    async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; those that a block made pointless are the block."""
+        if len(inputs) == 1:
+            return (await self._outcome(hook, inputs[0], caller),)
+        places = asyncio.Semaphore(_AT_ONCE)
+        outcomes: list[Outcome | None] = [None] * len(inputs)
+        block: Block | None = None
+
+        async def judge(position: int) -> None:
+            nonlocal block
+            async with places:
+                if block is None:
+                    outcomes[position] = outcome = await self._outcome(hook, inputs[position], caller)
+                    if isinstance(outcome, Block) and block is None:
+                        block = outcome
+                        for task in tasks:
+                            task.cancel()
+
+        tasks: list[asyncio.Task[None]] = []
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(judge(position)) for position in range(len(inputs))]
+        if block is not None:
+            return tuple(outcome if outcome is not None else block for outcome in outcomes)
+        return tuple(outcome for outcome in outcomes if outcome is not None)
+
+    async def _outcome(self, hook: Hook, asked: Input, caller: Caller) -> Outcome:
+        try:
+            return await self.ask(hook, asked, caller)
+        except DetectionError as error:
+            return Failed(error.reason)
+
+    async def ask(self, hook: Hook, asked: Input, caller: Caller) -> Verdict:
+        """Ask one question, within the deadline, a lost connection tried once more.
+
+        Raises DetectionError.
+        """
+        headers = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
+        self.breaker.enter()
+        try:
+            verdict = await self._ask_in_time(asked, headers)
+        except DetectionError as error:
+            self.breaker.failed(error)
+            raise
+        except BaseException:
+            self.breaker.abandoned()
+            raise
+        self.breaker.succeeded()
+        return verdict
+
+    async def _ask_in_time(self, asked: Input, headers: list[tuple[str, str]]) -> Verdict:
+        url = self._endpoints.request if asked.output is None else self._endpoints.answer
+        body = protocol.question(self._form, asked)
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=[*headers, ("content-type", "application/json"), ("accept-encoding", "identity")],
+            content=body,
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    status, content = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
+                except DetectionUnavailable:
+                    # A kept-alive connection may have been closed while the question was on its way.
+                    status, content = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
+        except TimeoutError as error:
+            raise DetectionTimeout("Aim did not answer in time") from error
+        return protocol.answer(self._form, asked, status, content)
+
+    async def _send(self, request: httpx.Request, limit: int) -> tuple[int, bytes]:
+        """Return status and body of Aim's answer, at most `limit` bytes of it."""
+        try:
+            response = await self._transport.handle_async_request(request)
+            try:
+                pieces: list[bytes] = []
+                size = 0
+                async for piece in response.aiter_raw():
+                    size += len(piece)
+                    if size > limit:
+                        raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
+                    pieces.append(piece)
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
+        return response.status_code, b"".join(pieces)
+
+    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
+        """Begin to open a session; what happens in it is delivered as events that carry `number`."""
+        session = Session(number, deliver)
+        self._sessions.add(session)
+        task = self._tasks.create_task(self._run(session, caller))
+        task.add_done_callback(lambda _: self._sessions.discard(session))
+        return session
+
+    async def _run(self, session: Session, caller: Caller) -> None:
+        try:
+            headers = protocol.headers(
+                self._form, self._keys.of(caller.profile), Hook.OUTPUT, caller.call_id, caller.identity
+            )
+            self.session_breaker.enter()
+        except DetectionError as error:
+            session.fail(error)
+            return
+        await session.run(
+            self._endpoints.session,
+            headers,
+            tls=self._tls,
+            proxy=self._proxy,
+            timeout=self._timeout,
+            frame_bytes=self._frame_bytes,
+            breaker=self.session_breaker,
+        )
+
+
+def _tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _environment_proxy(base: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY give for `base`."""
+    parts = urlsplit(base)
+    with suppress(OSError):
+        if urllib.request.proxy_bypass(parts.netloc):
+            return None
+    return urllib.request.getproxies().get(parts.scheme) or None

@@ -1,0 +1,61 @@
+"""The keys for Aim: one for all, or one for each profile; from files they are re-read when the file changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extproc.errors import DetectionRejected, Reason
+
+if TYPE_CHECKING:
+    from extproc.settings import Settings
+
+
+class _KeyFile:
+    """A key in a file, such as a mounted Kubernetes secret."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._key = ""
+
+    def read(self) -> str:
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen != self._seen:
+                self._key = self._path.read_text("ascii").strip()
+                self._seen = seen
+        except (OSError, UnicodeDecodeError):
+            # A secret is replaced by renaming: while it is away, the last key is as good as any.
+            pass
+        if not self._key:
+            raise DetectionRejected(Reason.KEY_REFUSED, "the key file cannot be read or is empty")
+        return self._key
+
+
+class Keys:
+    """Finds the key of a profile."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the keys that `settings` name; files are read on first use."""
+        aim = settings.aim
+        self._fixed = aim.api_key.get_secret_value()
+        self._default = None if self._fixed or aim.api_key_file is None else _KeyFile(aim.api_key_file)
+        self._own = {
+            name: _KeyFile(profile.api_key_file)
+            for name, profile in settings.profiles.items()
+            if profile.api_key_file is not None
+        }
+
+    def of(self, profile: str) -> str:
+        """Return the key for `profile`.
+
+        Raises DetectionRejected with reason `key_refused` when there is none.
+        """
+        file = self._own.get(profile, self._default)
+        if file is not None:
+            return file.read()
+        if not self._fixed:
+            raise DetectionRejected(Reason.KEY_REFUSED, "no key is configured")
+        return self._fixed

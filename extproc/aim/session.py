@@ -1,0 +1,178 @@
+"""One session with Aim: a websocket through which one streamed answer is verified.
+
+What Aim says becomes events, in order; the last is always `SessionDone`, `StreamBlocked` or `SessionFailed`, unless
+the session was closed from our side. Silence is not noticed here: the exchange knows whether a word is owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from extproc.aim import protocol
+from extproc.aim.breaker import Breaker
+from extproc.errors import DetectionError, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
+
+_CLOSE_SECONDS = 2.0
+"""How long the closing handshake may take; the exchange does not wait for it."""
+
+_PING_SECONDS = 20.0
+"""Interval of keep-alive pings: they notice a dead peer and keep middleboxes open, and count as no word of Aim's."""
+
+_QUEUED_FRAMES = 64
+"""Aim's frames that wait unread before its sending is slowed down."""
+
+
+class Session:
+    """The shell's end of a session; `submit`, `done` and `close` never wait."""
+
+    def __init__(self, number: int, deliver: Callable[[Event], None]) -> None:
+        """Name the session `number` in the events that go to `deliver`."""
+        self._number = number
+        self._deliver = deliver
+        self._outbox: deque[str] = deque()
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self._started: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, chunk: str) -> None:
+        """Send a chunk, as soon as the socket is open."""
+        if self._started is None:
+            self._started = self._loop.time()
+        self._outbox.append(chunk)
+        self._wake.set()
+
+    def done(self) -> None:
+        """Tell Aim that no chunk follows."""
+        self.submit(protocol.DONE)
+
+    def close(self) -> None:
+        """End the session; nothing more is delivered."""
+        self._is_closing = True
+        self._outbox.clear()
+        self._wake.set()
+
+    def fail(self, error: DetectionError) -> None:
+        """Report that the session never came to be."""
+        if not self._is_closing:
+            self._deliver(SessionFailed(self._number, error.reason, opened=False))
+
+    async def run(
+        self,
+        url: str,
+        headers: list[tuple[str, str]],
+        *,
+        tls: ssl.SSLContext | None,
+        proxy: str | None,
+        timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
+        frame_bytes: int,
+        breaker: Breaker,
+    ) -> None:
+        """Open the websocket within `timeout` seconds and carry frames until either side ends."""
+        try:
+            socket = await self._open(url, headers, tls, proxy, timeout, frame_bytes)
+        except DetectionError as error:
+            breaker.failed(error)
+            self.fail(error)
+            return
+        except BaseException:
+            breaker.abandoned()
+            raise
+        breaker.succeeded()
+        if self._is_closing:
+            await socket.close()
+            return
+        async with asyncio.TaskGroup() as group:
+            receiver = group.create_task(self._receive(socket))
+            await self._send(socket)
+            # Only a close from our side, or a dead socket, ends the sending.
+            receiver.cancel()
+            with suppress(WebSocketException, OSError):
+                await socket.close()
+
+    async def _open(
+        self,
+        url: str,
+        headers: list[tuple[str, str]],
+        tls: ssl.SSLContext | None,
+        proxy: str | None,
+        seconds: float,
+        frame_bytes: int,
+    ) -> ClientConnection:
+        try:
+            async with asyncio.timeout(seconds):
+                return await connect(
+                    url,
+                    additional_headers=headers,
+                    user_agent_header=None,
+                    compression=None,  # costs CPU and a copy of the window for each stream, and saves little
+                    ssl=tls,
+                    proxy=proxy,
+                    open_timeout=None,
+                    close_timeout=_CLOSE_SECONDS,
+                    ping_interval=_PING_SECONDS,
+                    ping_timeout=_PING_SECONDS,
+                    max_size=frame_bytes,
+                    max_queue=_QUEUED_FRAMES,
+                )
+        except TimeoutError as error:
+            raise DetectionTimeout("Aim's session did not open in time") from error
+        except InvalidStatus as error:
+            raise protocol.session_refused(error.response.status_code) from error
+        except (WebSocketException, OSError, EOFError) as error:
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from error
+
+    async def _send(self, socket: ClientConnection) -> None:
+        while not self._is_closing:
+            while self._outbox:
+                try:
+                    await socket.send(self._outbox.popleft())
+                except ConnectionClosed:
+                    await self._closed()
+                    return
+            self._wake.clear()
+            if not self._outbox and not self._is_closing:
+                await self._wake.wait()
+
+    async def _closed(self) -> None:
+        """Wait until the receiver has told what it can, and our side closes."""
+        while not self._is_closing:
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        try:
+            async for data in socket:
+                if self._is_closing:
+                    return
+                event = self._read(data)
+                self._deliver(event)
+                if not isinstance(event, ChunkVerified):
+                    return
+            reason = Reason.SESSION  # closed in good order, but without `done`
+        except ConnectionClosed:
+            reason = Reason.SESSION
+        except DetectionError as error:
+            reason = error.reason
+        if not self._is_closing:
+            self._deliver(SessionFailed(self._number, reason))
+
+    def _read(self, data: str | bytes) -> Event:
+        match protocol.frame(data):
+            case protocol.Verified(texts, chunk):
+                return ChunkVerified(self._number, texts, chunk)
+            case protocol.Blocked(message):
+                return StreamBlocked(self._number, message, self._elapsed())
+            case protocol.Done():
+                return SessionDone(self._number, self._elapsed())
+
+    def _elapsed(self) -> int:
+        return 0 if self._started is None else round((self._loop.time() - self._started) * 1000)

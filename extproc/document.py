@@ -1,0 +1,135 @@
+"""A JSON text, read once and edited in place.
+
+Everything that an edit does not name survives byte for byte: unknown fields, the order of keys, the spelling of
+numbers, white space. The text is parsed by the standard library; only when something is rewritten is it scanned a
+second time, along the paths that the edits name, for where their values begin and end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented, and there since 2.6
+from typing import Any
+
+from extproc.errors import MalformedBody
+
+Path = tuple[str | int, ...]
+"""Keys and indices from the root to a value."""
+
+
+class RepeatedKeys(dict[str, Any]):
+    """An object that names a key more than once: which of the values counts, each reader decides for itself."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else RepeatedKeys(fields)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)
+_skipper = json.JSONDecoder()
+
+
+class Document:
+    """A parsed JSON text: `text` as it came, `root` as values."""
+
+    __slots__ = ("root", "text")
+
+    def __init__(self, text: str) -> None:
+        """Parse `text`.
+
+        Raises MalformedBody unless it is one JSON value of reasonable depth.
+        """
+        self.text = text
+        try:
+            self.root: Any = _decoder.decode(text)
+        except (ValueError, RecursionError) as error:
+            raise MalformedBody("not JSON") from error
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Document:
+        """Parse UTF-8 bytes.
+
+        Raises MalformedBody for what is not UTF-8 JSON.
+        """
+        try:
+            return cls(data.decode())
+        except UnicodeDecodeError as error:
+            raise MalformedBody("not UTF-8") from error
+
+    def rewrite(self, edits: Mapping[Path, str | None]) -> str:
+        """Return the text with the value at each path replaced: by a JSON string, or by `null` for None.
+
+        Raises KeyError for a path that is not there.
+        """
+        wanted: dict[str | int, Any] = {}
+        for path, value in edits.items():
+            node = wanted
+            for step in path[:-1]:
+                node = node.setdefault(step, {})
+            # Escaped to ASCII: a lone surrogate, which JSON can spell and UTF-8 cannot, stays spellable.
+            node[path[-1]] = json.dumps(value)
+        pieces: list[str] = []
+        position = found = 0
+        if isinstance(self.root, dict | list):
+            for start, end, replacement in _spans(self.text, _skip_space(self.text, 0), wanted):
+                pieces += (self.text[position:start], replacement)
+                position = end
+                found += 1
+        if found != len(edits):
+            raise KeyError("an edit names a place that the document lacks")
+        pieces.append(self.text[position:])
+        return "".join(pieces)
+
+
+def fields(node: Any) -> Mapping[str, Any]:
+    """Return `node` if it is an object, else an empty one.
+
+    Raises MalformedBody for an object that repeats a key: what we would judge and what its reader would read could
+    be two different things.
+    """
+    if type(node) is dict:
+        return node
+    if type(node) is RepeatedKeys:
+        raise MalformedBody("a key is repeated")
+    return {}
+
+
+def items(node: Any) -> list[Any]:
+    """Return `node` if it is an array, else an empty one."""
+    return node if type(node) is list else []
+
+
+def _skip_space(text: str, position: int) -> int:
+    while text[position] in " \t\n\r":
+        position += 1
+    return position
+
+
+def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> Generator[tuple[int, int, str], None, int]:
+    """Yield (start, end, replacement) of the wanted values in the container at `position`, in order.
+
+    The generator returns the position behind the container. The text is known to be JSON.
+    """
+    is_object = text[position] == "{"
+    position = _skip_space(text, position + 1)
+    index = 0
+    while text[position] not in "}]":
+        key: str | int = index
+        if is_object:
+            key, position = scanstring(text, position + 1, True)
+            position = _skip_space(text, _skip_space(text, position) + 1)  # the colon
+        target = wanted.get(key)
+        if isinstance(target, dict) and text[position] in "{[":
+            position = yield from _spans(text, position, target)
+        else:
+            start = position
+            _, position = _skipper.raw_decode(text, position)
+            if isinstance(target, str):
+                yield start, position, target
+        index += 1
+        position = _skip_space(text, position)
+        if text[position] == ",":
+            position = _skip_space(text, position + 1)
+    return position + 1

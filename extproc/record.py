@@ -1,0 +1,58 @@
+"""What is known of one exchange when it is over: for its access record, its metrics and Envoy's access log.
+
+Content-free by construction: no field takes a text, a header value or a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+_RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
+
+
+@dataclass(slots=True)
+class LegRecord:
+    """The verdict on one leg."""
+
+    action: str = ""
+    policies: tuple[str, ...] = ()
+    milliseconds: int = 0
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Return the leg as Envoy's dynamic metadata."""
+        return {"action": self.action, "policies": list(self.policies), "ms": self.milliseconds}
+
+
+@dataclass(slots=True)
+class ExchangeRecord:
+    """The facts of one exchange. `version` grows with each change that Envoy's metadata is to show."""
+
+    call_id: str
+    profile: str
+    dialect: str = ""
+    outcome: str = "unmatched"
+    code: str = ""
+    legs: dict[str, LegRecord] = field(default_factory=dict)
+    version: int = 0
+
+    def judge(self, leg: str, action: str, policies: tuple[str, ...], milliseconds: int) -> None:
+        """Note a verdict; the later one of a leg counts."""
+        self.legs[leg] = LegRecord(action, policies, milliseconds)
+        self.version += 1
+
+    def reach(self, outcome: str, code: str = "") -> None:
+        """Note an outcome; the gravest counts."""
+        if _RANK.index(outcome) >= _RANK.index(self.outcome):
+            self.outcome = outcome
+            self.code = code or self.code
+        self.version += 1
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Return the exchange as Envoy's dynamic metadata, namespace `aim`."""
+        return {
+            "call_id": self.call_id,
+            "profile": self.profile,
+            "dialect": self.dialect,
+            **{leg: record.as_metadata() for leg, record in self.legs.items()},
+        }

@@ -1,0 +1,392 @@
+"""The settings: one YAML file, the environment over it, every number bounded, every problem reported at once.
+
+`load` is the only way in. Models are frozen: an exchange keeps the snapshot that it began with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnreadableVariable
+
+from extproc.dialects import NAMES
+from extproc.errors import Reason, SettingsError
+from extproc.events import Hook, Leg
+from extproc.identity import Source
+
+DEFAULT_BASE_URLS = {
+    "detect": "https://api.aim.security",
+    "firewall": "https://api.aim.security",
+    "cato": "https://api.aisec.catonetworks.com",
+}
+DEFAULT_PROFILE = "default"
+_AIM_ENVIRONMENT = {
+    "AIM_API_KEY": "api_key",
+    "AIM_API_KEY_FILE": "api_key_file",
+    "AIM_API_BASE": "base_url",
+    "AIM_API": "api",
+}
+
+Bytes = Annotated[int, Field(ge=1024, le=2**31 - 2**22)]
+"""A size in bytes; the bound leaves room under the 2 GiB that a gRPC message can have."""
+
+
+class Address(BaseModel):
+    """Where to listen: a TCP host and port, or a unix socket's path."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `host:port`, `[v6]:port` or `unix:/path`.
+
+        Raises ValueError, with a sentence for the operator, for anything else.
+        """
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path.startswith("/"):
+                raise ValueError("a unix socket is written unix:/absolute/path")
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\s/\[\]]+)):(\d{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("an address is host:port, [host]:port or unix:/path")
+        return cls(host=match[1] or match[2], port=int(match[3]))
+
+    def for_worker(self, worker: int) -> Address:
+        """Return the address of worker `worker`, counted from 0: port+i, or <socket>-i from the second on."""
+        if not worker:
+            return self
+        if self.path:
+            return Address(path=f"{self.path}-{worker}")
+        return Address(host=self.host, port=self.port + worker)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _parse_address(value: Any) -> Any:
+    return Address.parse(value) if isinstance(value, str) else value
+
+
+def _parse_optional_address(value: Any) -> Any:
+    return None if value in ("", None) else _parse_address(value)
+
+
+class Model(BaseModel):
+    """What every group of settings has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Tls(Model):
+    """TLS of the ext_proc listener; with `client_ca_file` a client must show a certificate (mTLS)."""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    client_ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Tls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+        if self.client_ca_file is not None and self.cert_file is None:
+            raise ValueError("client_ca_file needs cert_file and key_file")
+        return self
+
+
+class Breaker(Model):
+    """When to stop asking an Aim that does not answer, and for how long."""
+
+    failures: Annotated[int, Field(ge=1, le=10_000)] = 10
+    open_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+
+
+def _clean_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value().strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise ValueError("the key holds characters that no HTTP header can carry")
+    return SecretStr(key)
+
+
+class Aim(Model):
+    """How to reach Aim."""
+
+    api: Literal["detect", "firewall", "cato"] = "detect"
+    base_url: str | None = None
+    api_key: Annotated[SecretStr, AfterValidator(_clean_key)] = SecretStr("")
+    api_key_file: Path | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
+    verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
+    breaker: Breaker = Breaker()
+    proxy: str | None = None
+    ca_file: Path | None = None
+    verify: bool = True
+
+    @field_validator("base_url", "proxy")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+            raise ValueError("a URL starts with http:// or https:// and has no query")
+        return value.rstrip("/")
+
+    @property
+    def base(self) -> str:
+        """The base URL in force, without a trailing slash."""
+        return self.base_url or DEFAULT_BASE_URLS[self.api]
+
+
+class Limits(Model):
+    """What bounds memory. Sizes in bytes."""
+
+    request_bytes: Bytes = 20_971_520
+    response_bytes: Bytes = 20_971_520
+    event_bytes: Bytes = 1_048_576
+    held_bytes: Bytes = 4_194_304
+    total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912
+    streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
+
+
+class Inspect(Model):
+    """What is inspected beyond the texts of prompts and answers."""
+
+    embeddings: bool = False
+    tools: bool = False
+
+
+_ALL_REASONS = frozenset(Reason) - {Reason.KEY_REFUSED}
+
+
+def _reasons(value: Any) -> Any:
+    if value is True:
+        return _ALL_REASONS
+    if value is False or value is None:
+        return frozenset()
+    if isinstance(value, list | tuple | set | frozenset):
+        unknown = sorted(str(item) for item in value if item not in set(Reason))
+        if unknown:
+            raise ValueError(f"unknown reason {', '.join(unknown)}; known: {', '.join(Reason)}")
+        return frozenset(Reason(item) for item in value)
+    raise ValueError("true, false or a list of reasons")
+
+
+Reasons = Annotated[frozenset[Reason], BeforeValidator(_reasons)]
+
+
+class FailureModeAllow(Model):
+    """The reasons for which a leg goes on without a verdict."""
+
+    request: Reasons = frozenset()
+    response: Reasons = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_both(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | FailureModeAllow):
+            return value
+        return {"request": value, "response": value}
+
+    def opens(self, leg: Leg, reason: Reason) -> bool:
+        """Tell whether `leg` goes on although its inspection failed with `reason`."""
+        return reason in (self.request if leg is Leg.REQUEST else self.response)
+
+
+def _parse_sources(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    return tuple(Source.parse(item) if isinstance(item, str) else item for item in value or ())
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_parse_sources)]
+
+
+def _known_dialects(value: dict[str, str]) -> dict[str, str]:
+    for pattern, dialect in value.items():
+        if dialect not in NAMES:
+            raise ValueError(f"unknown dialect {dialect!r}; known: {', '.join(sorted(NAMES))}")
+        if not pattern.startswith(("/", "*")):
+            raise ValueError("a path pattern starts with / or *")
+    return value
+
+
+class Profile(Model):
+    """One policy: what is asked of Aim, and what happens then."""
+
+    enforce: bool = True
+    hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
+    failure_mode_allow: FailureModeAllow = FailureModeAllow()
+    stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
+    block_message: Annotated[str, Field(max_length=4096)] = ""
+    unmatched: Literal["pass", "block"] = "pass"
+    paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)
+    routes: tuple[str, ...] = ()
+    user_email: Sources = (Source("header", "x-aim-user-email"),)
+    session_id: Sources = (Source("header", "x-aim-session-id"),)
+    key_alias: Sources = ()
+    inspect: Inspect = Inspect()
+    api_key_file: Path | None = None
+
+
+def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise ValueError("a profile's name is 1 to 64 letters, digits, dots, dashes or underscores")
+    return {DEFAULT_PROFILE: Profile(), **value}
+
+
+class Settings(BaseSettings):
+    """All settings; docs/settings.md describes each."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EXTPROC_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    listen: Annotated[Address, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
+    admin: Annotated[Address | None, BeforeValidator(_parse_optional_address)] = Address(host="127.0.0.1", port=9902)
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    assume_full_duplex: bool = False
+    tls: Tls = Tls()
+    aim: Aim = Aim()
+    limits: Limits = Limits()
+    profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
+        default_factory=lambda: {DEFAULT_PROFILE: Profile()}
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    def problems_when_serving(self) -> list[str]:
+        """Return what stands in the way of serving with these settings, one line each, named by its setting."""
+        problems = []
+        if self.listen.port + self.workers - 1 > 65535:
+            problems.append("workers: worker i listens on port+i, which goes beyond 65535")
+        own_keys = all(profile.api_key_file for profile in self.profiles.values())
+        if not (self.aim.api_key.get_secret_value() or self.aim.api_key_file or own_keys):
+            problems.append("aim.api_key: no key; set AIM_API_KEY or aim.api_key_file")
+        files = {
+            "aim.api_key_file": self.aim.api_key_file,
+            "aim.ca_file": self.aim.ca_file,
+            "tls.cert_file": self.tls.cert_file,
+            "tls.key_file": self.tls.key_file,
+            "tls.client_ca_file": self.tls.client_ca_file,
+        } | {f"profiles.{name}.api_key_file": profile.api_key_file for name, profile in self.profiles.items()}
+        for setting, file in files.items():
+            if file is not None:
+                try:
+                    if not file.read_bytes().strip():
+                        problems.append(f"{setting}: {file} is empty")
+                except OSError as error:
+                    problems.append(f"{setting}: cannot read {file}: {error.strerror}")
+        return problems
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that is written twice is an error, not a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is repeated", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_bytes(), _StrictLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise SettingsError([f"config: cannot read {path}: {error.strerror}"]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        what = getattr(error, "problem", None) or "not YAML"
+        raise SettingsError([f"config: {path}{where}: {what}"]) from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise SettingsError([f"config: {path} does not hold settings by name"])
+    return data
+
+
+def load(config: Path | None = None, *, serving: bool = False) -> Settings:
+    """Read the settings from `config` (else the file that EXTPROC_CONFIG names, if any) and the environment.
+
+    With `serving`, what only matters then is checked too: keys and files.
+    Raises SettingsError with every problem, one line each, named by its setting; no line holds a value of a secret.
+    """
+    if config is None and os.environ.get("EXTPROC_CONFIG"):
+        config = Path(os.environ["EXTPROC_CONFIG"])
+    data = _read_file(config) if config is not None else {}
+    from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
+    if from_environment and isinstance(data.get("aim"), Mapping | None):
+        aim = dict(data.get("aim") or {})
+        if from_environment.keys() & {"api_key", "api_key_file"}:
+            # Environment over file: a key file named there must not lose against a key in the file.
+            aim.pop("api_key", None)
+            aim.pop("api_key_file", None)
+        data["aim"] = aim | from_environment
+    try:
+        settings = Settings(**data)
+    except ValidationError as error:
+        raise SettingsError(_describe(problem) for problem in error.errors(include_input=False)) from error
+    except UnreadableVariable as error:
+        raise SettingsError([f"environment: {error}"]) from error
+    problems = settings.problems_when_serving() if serving else []
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(step) for step in problem["loc"]) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown setting"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,288 @@
+"""An event stream on its way through a session: cut into events, submitted, released as Aim verifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, assert_never
+
+from extproc.body import inflater
+from extproc.errors import ContentError, Reason
+from extproc.events import (
+    ChunkVerified,
+    ClearTimer,
+    CloseSession,
+    Headers,
+    Hook,
+    Leg,
+    OpenSession,
+    ReleaseBody,
+    ReleaseTrailers,
+    ReportChunks,
+    SessionDone,
+    SessionFailed,
+    SetTimer,
+    StreamBlocked,
+    SubmitChunk,
+    SubmitDone,
+    Timer,
+    TimerFired,
+)
+from extproc.refusal import redaction_failed
+from extproc.release import InvalidRewrite, ReleaseQueue, SessionViolation
+from extproc.sse import EventDecoder, ServerSentEvent
+from extproc.verdict import Allow, Anonymize, Block
+
+if TYPE_CHECKING:
+    from extproc.exchange import Exchange
+
+
+class StreamedAnswer:
+    """One event stream; begun with `begin` or `fail`, fed, ended."""
+
+    def __init__(self, exchange: Exchange, headers: Headers) -> None:
+        """Read a stream with these response headers.
+
+        Raises UnsupportedEncoding.
+        """
+        assert exchange.dialect is not None
+        limits = exchange.limits
+        self._exchange = exchange
+        self._inflater = inflater(headers, None, limits.inflate_ratio)
+        self._decoder = EventDecoder(limits.event_bytes)
+        self._queue = ReleaseQueue(exchange.dialect, f"chatcmpl-{exchange.record.call_id}")
+        self._session: int | None = None
+        self._was_reopened = False
+        self._timers: set[Timer] = set()
+        self._has_begun = False  # something was released, the headers with it
+        self._is_open = False  # the failure policy lets all go on unread
+        self._has_ended = False  # the upstream has sent its last byte
+        self._is_finished = False  # we have
+        self.has_trailers = False
+
+    @property
+    def held(self) -> int:
+        """Bytes held."""
+        return self._queue.held + self._decoder.pending
+
+    def begin(self, session: int | None) -> None:
+        """Start, with the session that was opened ahead if it still lives."""
+        self._session = session
+        if session is None:
+            self._open()
+
+    def _open(self) -> None:
+        self._session = self._exchange.number()
+        self._exchange.emit(OpenSession(self._session))
+
+    # -- what comes from Envoy -----------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the body."""
+        try:
+            plain = self._inflater.feed(data) if self._inflater is not None else data
+        except ContentError as error:
+            self._undecodable(error.reason)
+            return
+        if self._is_open:
+            self._send(plain)
+            return
+        self._take(self._decoder.feed(plain))
+        self._progress()
+
+    def end(self, *, has_trailers: bool) -> None:
+        """Take the end of the body."""
+        self._has_ended = True
+        self.has_trailers = has_trailers
+        try:
+            if self._inflater is not None:
+                self._inflater.finish()
+        except ContentError as error:
+            self._undecodable(error.reason)
+            return
+        if self._is_open:
+            self._close(b"")
+            return
+        self._take(self._decoder.finish())
+        if self._is_finished:
+            return
+        if self._session is not None and self._queue.has_text:
+            self._exchange.emit(SubmitDone(self._session))
+            self._set(Timer.SILENCE, self._verdict_timeout)
+            self._progress()
+        else:
+            self._finish()
+
+    def _take(self, events: Iterator[ServerSentEvent]) -> None:
+        try:
+            for event in events:
+                for chunk in self._queue.add(event):
+                    assert self._session is not None
+                    self._exchange.emit(SubmitChunk(self._session, chunk))
+        except ContentError as error:
+            self.fail(error.reason)
+
+    # -- what comes from Aim, and the clocks -----------------------------------------------------------------------
+
+    def on_event(self, event: ChunkVerified | SessionDone | SessionFailed | StreamBlocked | TimerFired) -> None:
+        """Take what the session or a clock says; what belongs to another session does not matter."""
+        if self._is_open or self._is_finished:
+            return
+        if isinstance(event, TimerFired):
+            self._on_timer(event.timer)
+            return
+        if event.session != self._session:
+            return
+        match event:
+            case ChunkVerified():
+                self._on_verified(event)
+            case StreamBlocked():
+                self._exchange.report(Leg.RESPONSE, Hook.OUTPUT, Block())
+                self._exchange.record.judge(Leg.RESPONSE, Block.action, (), event.milliseconds)
+                self._exchange.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
+            case SessionDone():
+                if self._has_ended:
+                    self._finish(event.milliseconds)
+                else:
+                    self.fail(Reason.SESSION)
+            case SessionFailed():
+                self._on_lost(event)
+            case _:
+                assert_never(event)
+
+    def _on_verified(self, event: ChunkVerified) -> None:
+        self._clear(Timer.SILENCE)  # each frame starts it anew
+        try:
+            self._queue.verified(event.texts, event.chunk)
+        except SessionViolation:
+            self.fail(Reason.SESSION)
+        except InvalidRewrite:
+            self._exchange.refuse(redaction_failed(Leg.RESPONSE))
+        else:
+            self._progress()
+
+    def _on_lost(self, event: SessionFailed) -> None:
+        if event.opened and not self._queue.has_text and not self._was_reopened:
+            self._was_reopened = True
+            self._open()
+        else:
+            self.fail(event.reason)
+
+    def _on_timer(self, timer: Timer) -> None:
+        self._timers.discard(timer)
+        match timer:
+            case Timer.HEAD:
+                self._queue.open_head()
+                self._progress()
+            case Timer.SILENCE:
+                self.fail(Reason.TIMEOUT)
+            case Timer.HELD:
+                self.fail(Reason.HELD_BYTES)
+            case _:
+                assert_never(timer)
+
+    # -- what goes out -------------------------------------------------------------------------------------------
+
+    @property
+    def _verdict_timeout(self) -> float:
+        return self._exchange.verdict_timeout
+
+    def _progress(self) -> None:
+        """Release what may leave, and see that every wait has its clock."""
+        if self._is_open or self._is_finished:
+            return
+        ready = self._queue.take_ready()
+        if ready:
+            self._send(ready)
+            self._clear(Timer.HELD)
+        elif not self._has_begun and not self._queue.is_empty:
+            self._set(Timer.HEAD, self._exchange.profile.stream_head_seconds)
+        if self._queue.is_waiting or self._has_ended:
+            self._set(Timer.SILENCE, self._verdict_timeout)
+        else:
+            self._clear(Timer.SILENCE)
+        self.watch_hold()
+
+    def watch_hold(self) -> None:
+        """Start or stop the clock of a full hold."""
+        if not self._is_finished and not self._is_open and self._exchange.is_paused:
+            self._set(Timer.HELD, self._verdict_timeout)
+        else:
+            self._clear(Timer.HELD)
+
+    def _send(self, data: bytes, *, end_of_stream: bool = False) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._clear(Timer.HEAD)
+            # It leaves decoded: only whole events can be released, and they were read decoded.
+            self._exchange.response.release_headers(("content-encoding",) if self._inflater is not None else ())
+        if data or end_of_stream:
+            self._exchange.emit(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
+
+    def _close(self, data: bytes) -> None:
+        """Send the last bytes and the end."""
+        self._is_finished = True
+        self._send(data, end_of_stream=not self.has_trailers)
+        if self.has_trailers:
+            self._exchange.emit(ReleaseTrailers(Leg.RESPONSE))
+        self.drop()
+
+    def _finish(self, milliseconds: int = 0) -> None:
+        """Take Aim's done, or a stream without text, as leave to release the rest."""
+        try:
+            self._queue.finish()
+        except InvalidRewrite:
+            self._exchange.refuse(redaction_failed(Leg.RESPONSE))
+            return
+        if self._queue.has_text:
+            results = self._queue.results
+            is_rewritten = bool(results["rewritten"] or results["dropped"])
+            verdict = Anonymize(()) if is_rewritten else Allow()
+            self._exchange.report(Leg.RESPONSE, Hook.OUTPUT, verdict)
+            self._exchange.record.judge(Leg.RESPONSE, verdict.action, (), milliseconds)
+            if is_rewritten:
+                self._exchange.record.reach("redacted")
+        self._close(self._queue.take_ready())
+
+    def fail(self, reason: Reason) -> None:
+        """Apply the failure policy."""
+        exchange = self._exchange
+        if not exchange.fails_open(Leg.RESPONSE, reason):
+            return
+        self._is_open = True
+        data = self._queue.take_all() + self._decoder.take_rest()
+        if self._has_ended:
+            self._close(data)
+        else:
+            self._send(data)
+            self._leave_session()
+
+    def _undecodable(self, reason: Reason) -> None:
+        """Refuse a stream whose content-encoding is broken: nothing true could be sent, whatever the policy."""
+        self._exchange.refuse_unread(Leg.RESPONSE, reason)
+
+    def drop(self) -> None:
+        """Free what is held, the session and the clocks."""
+        self._is_finished = True
+        for result, count in self._queue.results.items():
+            self._exchange.emit(ReportChunks(result, count))
+        self._queue.results.clear()
+        self._queue.take_all()
+        self._decoder.take_rest()
+        self._leave_session()
+
+    def _leave_session(self) -> None:
+        for timer in tuple(self._timers):
+            self._clear(timer)
+        if self._session is not None:
+            self._exchange.emit(CloseSession(self._session))
+            self._session = None
+
+    def _set(self, timer: Timer, seconds: float) -> None:
+        if timer not in self._timers:
+            self._timers.add(timer)
+            self._exchange.emit(SetTimer(timer, seconds))
+
+    def _clear(self, timer: Timer) -> None:
+        if timer in self._timers:
+            self._timers.discard(timer)
+            self._exchange.emit(ClearTimer(timer))

@@ -1,0 +1,66 @@
+"""Aim's typed answer. An answer that is none of these is a `DetectionError`, never an allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from extproc.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Nothing found."""
+
+    policies: tuple[str, ...] = ()
+    action = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Found, to be reported only."""
+
+    policies: tuple[str, ...] = ()
+    action = "monitor"
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymize:
+    """`texts[i]` replaces the text of the i-th message that was sent; None where Aim returned no text."""
+
+    texts: tuple[str | None, ...]
+    policies: tuple[str, ...] = ()
+    action = "anonymize"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Must not go on. `message` is Aim's sentence for the client, if it gave one."""
+
+    message: str | None = None
+    policies: tuple[str, ...] = ()
+    action = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No verdict: what the failure policy decides on."""
+
+    reason: Reason
+    policies: tuple[str, ...] = ()
+    action = "error"
+
+
+Verdict = Allow | Monitor | Anonymize | Block
+Outcome = Verdict | Failed
+
+_STRICTNESS = {"block": 4, "error": 3, "anonymize": 2, "monitor": 1, "allow": 0}
+
+
+def strictest(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome that decides among analyses of one answer; `Allow` when there were none.
+
+    A failure is stricter than a redaction (its text is not verified) and weaker than a block (which no failure
+    policy may open).
+    """
+    return max(outcomes, key=lambda outcome: _STRICTNESS[outcome.action], default=Allow())
