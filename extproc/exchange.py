@@ -63,6 +63,7 @@ from extproc.record import ExchangeRecord
 from extproc.refusal import (
     BLOCKED_REQUEST,
     BLOCKED_RESPONSE,
+    MISCONFIGURED,
     Refusal,
     blocked,
     failed,
@@ -77,6 +78,12 @@ if TYPE_CHECKING:
     from extproc.settings import Limits, Profile
 
 CALL_ID_HEADER = "x-aim-call-id"
+
+
+def misconfigured() -> Reply:
+    """Return the answer to a stream whose profile nobody configured."""
+    head = (("content-type", "application/json"),)
+    return Reply(MISCONFIGURED.status, head, DEFAULT.refuse(MISCONFIGURED), MISCONFIGURED.details)
 
 
 class Exchange:
@@ -125,6 +132,11 @@ class Exchange:
     def is_paused(self) -> bool:
         """Tell whether reading from Envoy is to wait, because as much is held as may be."""
         return not self.is_closed and self.response.is_paused
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the client got an end, and not by accident."""
+        return self.is_closed or self.response.is_done
 
     @property
     def is_inspected(self) -> bool:

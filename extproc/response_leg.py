@@ -73,6 +73,13 @@ class ResponseLeg:
         return self._buffer.size + (self._stream.held if self._stream is not None else 0)
 
     @property
+    def is_done(self) -> bool:
+        """Tell whether the response has gone out to its end."""
+        if self._stream is not None:
+            return self._stream.is_finished
+        return self._state is State.DONE
+
+    @property
     def is_paused(self) -> bool:
         """Tell whether no more of the response can be held."""
         limits = self._exchange.limits

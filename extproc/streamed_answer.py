@@ -56,7 +56,7 @@ class StreamedAnswer:
         self._has_begun = False  # something was released, the headers with it
         self._is_open = False  # the failure policy lets all go on unread
         self._has_ended = False  # the upstream has sent its last byte
-        self._is_finished = False  # we have
+        self.is_finished = False  # we have
         self.has_trailers = False
 
     @property
@@ -103,7 +103,7 @@ class StreamedAnswer:
             self._close(b"")
             return
         self._take(self._decoder.finish())
-        if self._is_finished:
+        if self.is_finished:
             return
         if self._session is not None and self._queue.has_text:
             self._exchange.emit(SubmitDone(self._session))
@@ -125,7 +125,7 @@ class StreamedAnswer:
 
     def on_event(self, event: ChunkVerified | SessionDone | SessionFailed | StreamBlocked | TimerFired) -> None:
         """Take what the session or a clock says; what belongs to another session does not matter."""
-        if self._is_open or self._is_finished:
+        if self._is_open or self.is_finished:
             return
         if isinstance(event, TimerFired):
             self._on_timer(event.timer)
@@ -188,7 +188,7 @@ class StreamedAnswer:
 
     def _progress(self) -> None:
         """Release what may leave, and see that every wait has its clock."""
-        if self._is_open or self._is_finished:
+        if self._is_open or self.is_finished:
             return
         ready = self._queue.take_ready()
         if ready:
@@ -204,7 +204,7 @@ class StreamedAnswer:
 
     def watch_hold(self) -> None:
         """Start or stop the clock of a full hold."""
-        if not self._is_finished and not self._is_open and self._exchange.is_paused:
+        if not self.is_finished and not self._is_open and self._exchange.is_paused:
             self._set(Timer.HELD, self._verdict_timeout)
         else:
             self._clear(Timer.HELD)
@@ -220,7 +220,7 @@ class StreamedAnswer:
 
     def _close(self, data: bytes) -> None:
         """Send the last bytes and the end."""
-        self._is_finished = True
+        self.is_finished = True
         self._send(data, end_of_stream=not self.has_trailers)
         if self.has_trailers:
             self._exchange.emit(ReleaseTrailers(Leg.RESPONSE))
@@ -262,7 +262,7 @@ class StreamedAnswer:
 
     def drop(self) -> None:
         """Free what is held, the session and the clocks."""
-        self._is_finished = True
+        self.is_finished = True
         for result, count in self._queue.results.items():
             self._exchange.emit(ReportChunks(result, count))
         self._queue.results.clear()

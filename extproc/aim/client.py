@@ -189,7 +189,7 @@ class AimClient:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
         session = Session(number, deliver)
         self._sessions.add(session)
-        task = self._tasks.create_task(self._run(session, caller))
+        task = session.start(self._tasks, self._run(session, caller))
         task.add_done_callback(lambda _: self._sessions.discard(session))
         return session
 

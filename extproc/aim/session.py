@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -40,6 +40,7 @@ class Session:
         self._outbox: deque[str] = deque()
         self._wake = asyncio.Event()
         self._is_closing = False
+        self._task: asyncio.Task[None] | None = None
         self._started: float | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -57,8 +58,13 @@ class Session:
     def close(self) -> None:
         """End the session; nothing more is delivered."""
         self._is_closing = True
-        self._outbox.clear()
-        self._wake.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run the session as a task of `group`, which `close` ends."""
+        self._task = group.create_task(running)
+        return self._task
 
     def fail(self, error: DetectionError) -> None:
         """Report that the session never came to be."""
@@ -77,26 +83,25 @@ class Session:
         breaker: Breaker,
     ) -> None:
         """Open the websocket within `timeout` seconds and carry frames until either side ends."""
+        socket: ClientConnection | None = None
         try:
             socket = await self._open(url, headers, tls, proxy, timeout, frame_bytes)
+            breaker.succeeded()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(socket))
+                group.create_task(self._send(socket))
         except DetectionError as error:
             breaker.failed(error)
             self.fail(error)
-            return
-        except BaseException:
-            breaker.abandoned()
-            raise
-        breaker.succeeded()
-        if self._is_closing:
-            await socket.close()
-            return
-        async with asyncio.TaskGroup() as group:
-            receiver = group.create_task(self._receive(socket))
-            await self._send(socket)
-            # Only a close from our side, or a dead socket, ends the sending.
-            receiver.cancel()
-            with suppress(WebSocketException, OSError):
-                await socket.close()
+        except asyncio.CancelledError:
+            if socket is None:
+                breaker.abandoned()
+            if not self._is_closing:
+                raise
+        finally:
+            if socket is not None:
+                with suppress(WebSocketException, OSError):
+                    await socket.close()
 
     async def _open(
         self,
@@ -131,22 +136,12 @@ class Session:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from error
 
     async def _send(self, socket: ClientConnection) -> None:
-        while not self._is_closing:
-            while self._outbox:
-                try:
+        with suppress(ConnectionClosed):  # the receiver tells
+            while True:
+                while self._outbox:
                     await socket.send(self._outbox.popleft())
-                except ConnectionClosed:
-                    await self._closed()
-                    return
-            self._wake.clear()
-            if not self._outbox and not self._is_closing:
+                self._wake.clear()
                 await self._wake.wait()
-
-    async def _closed(self) -> None:
-        """Wait until the receiver has told what it can, and our side closes."""
-        while not self._is_closing:
-            self._wake.clear()
-            await self._wake.wait()
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:

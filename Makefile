@@ -1,0 +1,70 @@
+# Needs Python 3.11 to 3.13 with venv, and make; everything else is installed into .venv from a hashed lock.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The core is what pyproject.toml's first import contract keeps free of I/O: the list is there only.
+CORE = $(shell $(BIN)/python -c 'import tomllib; print(",".join(path + end for path in (module.replace(".", "/") \
+	for module in tomllib.load(open("pyproject.toml", "rb"))["tool"]["importlinter"]["contracts"][0]["source_modules"]) \
+	for end in (".py", "/*")))')
+
+# Hashes come from the public index, whatever else this machine's pip looks at; PIP_INDEX_URL and PIP_CERT still count.
+COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND='make lock' \
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-allow-unsafe --unsafe-package=aim-extproc \
+	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test cover-core test-envoy check format bench lock dist clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP) ## install the locked packages and the project into .venv
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
+		"Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/dev.txt
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: then stop)
+	$(BIN)/extproc demo $(ARGS)
+
+test: cover-core ## run every test but those marked long, the core with full branch coverage
+	$(BIN)/pytest -m "not long" --ignore=tests/unit --ignore=tests/property $(ARGS)
+
+cover-core: $(STAMP) ## run the unit and property tests; fail under 100 % branch coverage of the core
+	$(BIN)/pytest tests/unit tests/property -m "not long" --cov=extproc --cov-branch --cov-report= $(ARGS)
+	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
+
+test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too
+	$(BIN)/pytest -m envoy $(ARGS)
+
+check: $(STAMP) ## lint, format, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## put the code in form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(STAMP) ## measure (see tests/bench)
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
+	$(COMPILE) -o requirements/runtime.txt pyproject.toml
+	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml
+	sed -i '/^$$/d; /^# WARNING: The following packages were not pinned/,$$d' requirements/dev.txt  # the project itself
+
+dist: $(STAMP) ## build the wheel and the source archive
+	$(BIN)/python -m build --no-isolation
+
+clean: ## remove what was built, .venv too
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""The admin port: liveness, readiness, metrics and a status page."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from extproc import __version__
+from extproc.errors import SettingsError
+from extproc.settings import Address, Settings
+from extproc.telemetry import Telemetry
+
+
+class Admin:
+    """What the admin port shows; `is_ready` is set by the server."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        """Show `settings`, without secrets, and `telemetry`."""
+        self.is_ready = False
+        self._settings = settings
+        self._telemetry = telemetry
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._metrics),
+            ]
+        )
+
+    async def _healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        return PlainTextResponse("ready\n") if self.is_ready else PlainTextResponse("not ready\n", 503)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _page(self, _: Request) -> Response:
+        profiles = "".join(
+            f"<tr><th scope=row>{name}</th><td>{', '.join(sorted(profile.hooks)) or 'none'}</td>"
+            f"<td>{'enforced' if profile.enforce else 'dry run'}</td></tr>"
+            for name, profile in self._settings.profiles.items()
+        )
+        return HTMLResponse(
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+            f"<title>aim-extproc</title><h1>aim-extproc {__version__}</h1>"
+            f"<p>{'Serving' if self.is_ready else 'Not ready'}; "
+            f"{self._telemetry.streams._value.get():.0f} exchanges under way.</p>"
+            "<table><caption>Profiles</caption><tr><th scope=col>profile</th><th scope=col>hooks</th>"
+            f"<th scope=col>mode</th></tr>{profiles}</table><p><a href=metrics>Metrics</a></p></html>"
+        )
+
+    @asynccontextmanager
+    async def listening(self, address: Address) -> AsyncIterator[None]:
+        """Serve on `address` while the context lasts; raises SettingsError."""
+        try:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            listener = socket.create_server((address.host, address.port), family=family)
+        except OSError as error:
+            raise SettingsError([f"admin: cannot listen on {address}: {error.strerror}"]) from error
+        server = _Server(uvicorn.Config(self.app, log_level="error", access_log=False, lifespan="off", ws="none"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]))
+            try:
+                yield
+            finally:
+                server.should_exit = server.force_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves the process's signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

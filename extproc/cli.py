@@ -1,0 +1,147 @@
+"""The `extproc` command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extproc.errors import SettingsError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+render = typer.Typer(no_args_is_help=True, help="Print configuration for a data plane.")
+app.add_typer(render, name="render")
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML). [env: EXTPROC_CONFIG]")]
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Print what is wrong with the settings, one line each, and exit 2."""
+    try:
+        yield
+    except SettingsError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Run the sidecar until SIGTERM or SIGINT, then drain."""
+    from extproc import server, settings, telemetry, workers
+
+    with _problems():
+        loaded = settings.load(config, serving=True)
+        telemetry.configure_logging(loaded.log_level)
+        if loaded.workers > 1 and worker is None:
+            raise typer.Exit(workers.supervise(loaded.workers, config, loaded.drain_seconds))
+        with _single_problems():
+            asyncio.run(server.serve(loaded, worker or 0))
+
+
+@contextmanager
+def _single_problems() -> Iterator[None]:
+    """Take wrong settings out of the groups that tasks wrap them in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        wrong = group.subgroup(SettingsError)
+        if wrong is None:
+            raise
+        problems: list[str] = []
+        pending: list[BaseException] = [wrong]
+        while pending:
+            error = pending.pop()
+            if isinstance(error, SettingsError):
+                problems += error.problems
+            elif isinstance(error, BaseExceptionGroup):
+                pending += error.exceptions
+        raise SettingsError(problems) from None
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Validate the settings, then ask Aim one harmless question and say what is wrong."""
+    from extproc import check as checking
+    from extproc import settings
+
+    with _problems():
+        loaded = settings.load(config, serving=True)
+    fine, lines = asyncio.run(checking.check(loaded))
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(0 if fine else 1)
+
+
+@render.command("envoy")
+def render_envoy(
+    listen: Annotated[str, typer.Option(help="Where Envoy listens, HOST:PORT.")],
+    upstream: Annotated[list[str], typer.Option(help="[PREFIX=]URL; may be repeated, the longest prefix wins.")],
+    admin: Annotated[str | None, typer.Option(help="Where Envoy's admin port listens, HOST:PORT.")] = None,
+    allow_upgrades: Annotated[
+        list[str] | None, typer.Option(metavar="PREFIX", help="Let upgrades pass UNGUARDED below this path.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Print a complete Envoy bootstrap (YAML) that puts the sidecar before the upstreams."""
+    from extproc import settings
+    from extproc.render.envoy import Upstream
+    from extproc.render.envoy import render_envoy as render_bootstrap
+    from extproc.settings import Address
+
+    with _problems():
+        loaded = settings.load(config)
+        try:
+            text = render_bootstrap(
+                loaded,
+                listen=Address.parse(listen),
+                upstreams=[Upstream.parse(item) for item in upstream],
+                admin=Address.parse(admin) if admin else None,
+                allow_upgrades=allow_upgrades or (),
+            )
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
+    typer.echo(text, nl=False)
+
+
+@app.command("local-aim")
+def local_aim(
+    listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8090",
+    policies: Annotated[Path | None, typer.Option(help="Policies (YAML) instead of the built-in ones.")] = None,
+) -> None:
+    """Run a local stand-in for Aim: simple patterns for trying the sidecar, not Aim's detection."""
+    from extproc.local_aim import policies as policy_file
+    from extproc.local_aim.service import serve as serve_local_aim
+    from extproc.settings import Address
+
+    with _problems():
+        try:
+            address = Address.parse(listen)
+            loaded = policy_file.load(policies)
+        except ValueError as error:
+            raise SettingsError([f"listen: {error}"]) from None
+        except policy_file.PoliciesError as error:
+            raise SettingsError(error.problems) from None
+    asyncio.run(serve_local_aim(address.host, address.port, loaded))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option(help="End after the scenes; non-zero if anything went wrong.")] = False,
+    upstream: Annotated[str | None, typer.Option(help="A real provider instead of the demo model.")] = None,
+) -> None:
+    """Show the main job on this machine: prompts and streams allowed, blocked and redacted through a real Envoy."""
+    from extproc.demo.show import run
+
+    with _problems():
+        raise typer.Exit(asyncio.run(run(once=once, upstream=upstream)))

@@ -1,0 +1,84 @@
+"""Finds one policy's matches in a text that is still growing.
+
+The result never depends on how the text was cut into pieces. `advance` moves a position forward over text
+that is decided: no match begins there, whatever follows. It stops at the first place from which a match
+could still begin or grow, which the `regex` package answers exactly: `fullmatch(partial=True)` succeeds
+when the text from there to its end is the beginning of a match. A match is looked for in a window of
+MAX_MATCH characters, so that an open-ended expression cannot hold a text for ever.
+
+Two constructs see the end of the text where it is not: `$` or `\\Z` in a match longer than the window, and
+`\\B` as the last element. Lookbehind reaches CONTEXT characters back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import regex
+
+Action = Literal["block", "anonymize", "monitor"]
+Direction = Literal["input", "output"]
+Refine = Callable[[str], tuple[int, int] | None]
+
+# Longer than any well-known pattern: an e-mail address of 64 + 1 + 6 labels, an IBAN with spaces.
+MAX_MATCH = 512
+# Characters before the first undecided one that are kept for lookbehind.
+CONTEXT = 64
+
+
+def whole(text: str) -> tuple[int, int] | None:
+    """Accept all of a candidate."""
+    return 0, len(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One policy, ready to search.
+
+    `refine` checks a candidate that `pattern` found (a checksum, say) and returns the span of it that counts,
+    or None. `canonical` maps spellings of one value to one key, so that they share a placeholder.
+    """
+
+    policy: str
+    action: Action
+    entity: str
+    pattern: regex.Pattern[str]
+    message: str | None = None
+    refine: Refine = whole
+    canonical: Callable[[str], str] = str.casefold
+
+    def advance(self, text: str, at: int, *, final: bool) -> tuple[int, list[tuple[int, int]]]:
+        """Search `text` from `at` and return the first undecided position and the spans found before it.
+
+        `final` says that nothing follows: everything is decided then.
+        """
+        spans: list[tuple[int, int]] = []
+        while True:
+            candidate = self.pattern.search(text, at, partial=not final)
+            if candidate is None:
+                return len(text), spans
+            start = candidate.start()
+            if start >= len(text):  # an empty partial match: nothing has begun
+                return len(text), spans
+            if not final and len(text) - start < MAX_MATCH and self._may_grow(text, start):
+                return start, spans
+            span = self._span(text, start)
+            if span is None:
+                at = start + 1
+            else:
+                spans.append(span)
+                at = span[1]
+
+    def _may_grow(self, text: str, start: int) -> bool:
+        return self.pattern.fullmatch(text, start, partial=True) is not None
+
+    def _span(self, text: str, start: int) -> tuple[int, int] | None:
+        match = self.pattern.match(text, start, min(len(text), start + MAX_MATCH))
+        if match is None or not match.group():
+            return None
+        refined = self.refine(match.group())
+        if refined is None or refined[0] >= refined[1]:
+            return None
+        return start + refined[0], start + refined[1]

@@ -1,0 +1,1 @@
+"""What `extproc render` prints: Envoy bootstraps and the resources of meshes."""

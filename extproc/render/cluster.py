@@ -1,0 +1,186 @@
+"""Envoy's clusters: the sidecar's, and one for each server of an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from extproc.render.commented import Tree, because
+from extproc.render.upstream import Upstream, is_ip
+from extproc.settings import Address, Settings
+
+SIDECAR = "aim-extproc"
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+_REQUESTS = 1_000_000
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
+
+
+def socket_address(address: Address) -> Tree:
+    """Return `address` as Envoy's core Address message."""
+    if address.path:
+        return {"pipe": {"path": address.path}}
+    return {"socket_address": {"address": address.host, "port_value": address.port}}
+
+
+def sidecar_cluster(settings: Settings) -> Tree:
+    """Return the cluster of the ext_proc sidecar: every worker of `settings.listen`."""
+    addresses = [_dialled(settings.listen.for_worker(worker)) for worker in range(settings.workers)]
+    named = bool(settings.listen.host) and not is_ip(settings.listen.host)
+    keepalive = because(
+        "Finds a sidecar that hangs without closing its socket.",
+        connection_keepalive={"interval": "30s", "timeout": "10s"},
+    )
+    return {
+        "name": SIDECAR,
+        "type": "STRICT_DNS" if named else "STATIC",
+        "connect_timeout": "1s",
+        **(_balancing() if settings.workers > 1 else {}),
+        **because(
+            "Every live exchange counts as one request; the default of 1024 would end the rest with 503. What "
+            "bounds them is the sidecar's limits.streams, which refuses in the client's dialect.",
+            circuit_breakers=_circuit_breakers(settings.workers * settings.limits.streams * 2),
+        ),
+        **_http_options(
+            because("gRPC is HTTP/2.", explicit_http_config={"http2_protocol_options": keepalive}),
+        ),
+        **(_transport_socket(_sidecar_tls(settings)) if settings.tls.cert_file is not None else {}),
+        **_endpoints(SIDECAR, addresses),
+    }
+
+
+def upstream_cluster(upstream: Upstream, ca_file: str) -> Tree:
+    """Return the cluster of `upstream`'s server; an https one is trusted by the certificates in `ca_file`."""
+    https = upstream.scheme == "https"
+    return {
+        "name": upstream.cluster,
+        **_discovery(upstream),
+        "connect_timeout": "10s",
+        **because(
+            "A streamed answer counts for as long as it lasts; the default is 1024.",
+            circuit_breakers=_circuit_breakers(),
+        ),
+        **_http_options(_upstream_protocol(https=https)),
+        **(_transport_socket(_upstream_tls(upstream, ca_file)) if https else {}),
+        **_endpoints(upstream.cluster, [Address(host=upstream.host, port=upstream.port)]),
+    }
+
+
+def _dialled(address: Address) -> Address:
+    """Return where to dial what listens on `address`: nothing can be sent to a wildcard."""
+    return Address(host=_LOOPBACKS.get(address.host, address.host), port=address.port, path=address.path)
+
+
+def _balancing() -> Tree:
+    return {
+        **because("Exchanges last as long as their answers.", lb_policy="LEAST_REQUEST"),
+        **because(
+            "A worker that drains or died gets no new exchanges.",
+            health_checks=[
+                {
+                    "interval": "1s",
+                    **because("The default is 60 s.", no_traffic_interval="1s"),
+                    "timeout": "1s",
+                    "unhealthy_threshold": 1,
+                    "healthy_threshold": 1,
+                    "grpc_health_check": {},
+                }
+            ],
+        ),
+        **because(
+            "Where no worker is healthy, try them all: the check may be a second late.",
+            common_lb_config={"healthy_panic_threshold": {"value": 1}},
+        ),
+    }
+
+
+def _discovery(upstream: Upstream) -> Tree:
+    if is_ip(upstream.host):
+        return {"type": "STATIC"}
+    if upstream.scheme == "http":
+        return {
+            **because("Each address of the name is a server of its own.", type="STRICT_DNS"),
+            "dns_lookup_family": "V4_PREFERRED",
+        }
+    return {
+        **because("A public name's addresses come and go; live connections stay.", type="LOGICAL_DNS"),
+        **because("IPv6 or IPv4, whichever connects first.", dns_lookup_family="ALL"),
+    }
+
+
+def _upstream_protocol(*, https: bool) -> Tree:
+    if not https:
+        return {"explicit_http_config": {"http_protocol_options": {}}}
+    return because(
+        "HTTP/2 where the server offers it (ALPN), else HTTP/1.1.",
+        auto_config={"http_protocol_options": {}, "http2_protocol_options": {}},
+    )
+
+
+def _sidecar_tls(settings: Settings) -> Tree:
+    certificate = {"filename": str(settings.tls.cert_file)}
+    common: Tree = {
+        "alpn_protocols": ["h2"],
+        "validation_context": because(
+            "The sidecar's own certificate is the anchor, so its names do not matter. Envoy reads it when it "
+            "starts: where the certificate is renewed, name the file of its CA instead.",
+            trusted_ca=certificate,
+        ),
+    }
+    if settings.tls.client_ca_file is not None:
+        common |= because(
+            "tls.client_ca_file: the sidecar asks for a certificate. This is its own, shared, which has to be one "
+            "for clients as well and issued by that CA; better give Envoy one of its own.",
+            tls_certificates=[
+                {"certificate_chain": certificate, "private_key": {"filename": str(settings.tls.key_file)}}
+            ],
+        )
+    return {"common_tls_context": common}
+
+
+def _upstream_tls(upstream: Upstream, ca_file: str) -> Tree:
+    address = is_ip(upstream.host)
+    validation = {
+        **because(
+            "The system's certificates on Debian, Ubuntu, Alpine and in Envoy's images. Elsewhere they may be in "
+            "/etc/pki/tls/certs/ca-bundle.crt or /etc/ssl/cert.pem.",
+            trusted_ca={"filename": ca_file},
+        ),
+        **because(
+            "Without this any certificate of a trusted CA would do.",
+            match_typed_subject_alt_names=[
+                {"san_type": "IP_ADDRESS" if address else "DNS", "matcher": {"exact": upstream.host}}
+            ],
+        ),
+    }
+    # An IP address is not allowed as a server name.
+    sni = {} if address else {"sni": upstream.host}
+    return {**sni, "common_tls_context": {"validation_context": validation}}
+
+
+def _circuit_breakers(expected: int = 0) -> Tree:
+    most = max(_REQUESTS, expected)
+    return {"thresholds": [{"max_connections": most, "max_pending_requests": most, "max_requests": most}]}
+
+
+def _http_options(options: Tree) -> Tree:
+    return {
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", **options}
+        }
+    }
+
+
+def _transport_socket(context: Tree) -> Tree:
+    return {
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": _TLS_TYPE, **context},
+        }
+    }
+
+
+def _endpoints(cluster: str, addresses: Iterable[Address]) -> Tree:
+    endpoints = [{"endpoint": {"address": socket_address(address)}} for address in addresses]
+    return {"load_assignment": {"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}]}}

@@ -1,0 +1,93 @@
+"""YAML with the reason for a value above it: what `extproc render` prints.
+
+A tree is made of dicts, lists, strings, numbers and booleans. `because` attaches a reason to keys of a dict; apart
+from it they are what they were, so that a tree with reasons equals the same tree without.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+Tree = dict[str, Any]
+
+_WIDTH = 110
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@-]*")
+
+
+class _Key(str):
+    __slots__ = ("reason",)
+
+    reason: str
+
+    def __new__(cls, name: str, reason: str) -> _Key:
+        key = super().__new__(cls, name)
+        key.reason = reason
+        return key
+
+
+def because(reason: str, /, **values: Any) -> Tree:
+    """Return `values`, the first of them with `reason` as its comment.
+
+    The comment is wrapped to fit; lines of it that start with a space are printed as they are.
+    """
+    first, *others = values
+    return {_Key(first, reason): values[first], **{name: values[name] for name in others}}
+
+
+def dump(tree: Tree, *, header: str = "") -> str:
+    """Return `tree` as a YAML document under the comment `header`; a reason that repeats is printed once."""
+    lines = [*_comment(header, 0), *_Writer().mapping(tree, 0)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def mapping(self, tree: Tree, depth: int) -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(key, _Key) and key.reason not in self._given:
+                self._given.add(key.reason)
+                yield from _comment(key.reason, depth)
+            if isinstance(value, dict) and value:
+                yield f"{_scalar(key)}:"
+                yield from (f"  {line}" for line in self.mapping(value, depth + 1))
+            elif isinstance(value, list) and value:
+                yield f"{_scalar(key)}:"
+                yield from (f"  {line}" for line in self.sequence(value, depth + 1))
+            else:
+                yield f"{_scalar(key)}: {_scalar(value)}"
+
+    def sequence(self, items: list[Any], depth: int) -> Iterator[str]:
+        for item in items:
+            if not isinstance(item, dict) or not item:
+                yield f"- {_scalar(item)}"
+                continue
+            start = "- "
+            for line in self.mapping(item, depth + 1):
+                if line.startswith("#") and start == "- ":
+                    yield line
+                else:
+                    yield start + line
+                    start = "  "
+
+
+def _comment(text: str, depth: int) -> Iterator[str]:
+    for line in text.splitlines():
+        if line.startswith(" "):
+            yield f"# {line}"
+        else:
+            yield from (f"# {part}" for part in textwrap.wrap(line, _WIDTH - 2 * depth - 2))
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+        return str(value)
+    # JSON's scalars and empty collections are YAML's.
+    return json.dumps(value)

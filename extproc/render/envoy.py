@@ -1,0 +1,92 @@
+"""`extproc render envoy`: the bootstrap of one Envoy in front of models, guarded by the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extproc.render.cluster import sidecar_cluster, socket_address, upstream_cluster
+from extproc.render.commented import Tree, because, dump
+from extproc.render.listener import listener
+from extproc.render.schema import check
+from extproc.render.upstream import Upstream
+from extproc.settings import Address, Settings
+
+SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+
+_MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
+_HEAP = "envoy.resource_monitors.fixed_heap"
+
+_HEADER = """\
+Envoy with the Aim sidecar in front of {upstreams}.
+Printed by `extproc render envoy`; print it again where the sidecar's settings change.
+"""
+
+
+def render_envoy(
+    settings: Settings,
+    *,
+    listen: Address,
+    upstreams: Sequence[Upstream],
+    admin: Address | None,
+    allow_upgrades: Sequence[str] = (),
+    ca_file: str = SYSTEM_CA_FILE,
+) -> str:
+    """Return the bootstrap, as commented YAML, of an Envoy that guards `upstreams` with the sidecar of `settings`.
+
+    `ca_file` is where that Envoy finds the certificates by which it trusts https upstreams. Raises ValueError, with
+    a sentence for the operator, for upstreams and upgrades that do not fit together.
+    """
+    if not upstreams:
+        raise ValueError("at least one upstream is needed")
+    servers = {upstream.cluster: upstream for upstream in upstreams}
+    access = because("Unprotected: never on an address that others reach.", admin=_admin(admin)) if admin else {}
+    tree: Tree = {
+        **access,
+        "static_resources": {
+            "listeners": [listener(settings, listen=listen, upstreams=upstreams, allow_upgrades=allow_upgrades)],
+            "clusters": [
+                sidecar_cluster(settings),
+                *(upstream_cluster(upstream, ca_file) for upstream in servers.values()),
+            ],
+        },
+        **because("What bounds Envoy's memory when many clients are slow.", overload_manager=_overload_manager()),
+    }
+    check(tree, "envoy.config.bootstrap.v3.Bootstrap")
+    return dump(tree, header=_HEADER.format(upstreams=", ".join(server.authority for server in servers.values())))
+
+
+def _admin(admin: Address) -> Tree:
+    return {"address": socket_address(admin)}
+
+
+def _overload_manager() -> Tree:
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": _HEAP,
+                "typed_config": {
+                    "@type": f"{_MONITORS}.fixed_heap.v3.FixedHeapConfig",
+                    **because(
+                        "2 GiB: what this Envoy may use, below the limit of its container.",
+                        max_heap_size_bytes=2_147_483_648,
+                    ),
+                },
+            },
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{_MONITORS}.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": 50_000,
+                },
+            },
+        ],
+        "actions": [
+            _action("envoy.overload_actions.shrink_heap", 0.90),
+            _action("envoy.overload_actions.stop_accepting_requests", 0.95),
+        ],
+    }
+
+
+def _action(name: str, threshold: float) -> Tree:
+    return {"name": name, "triggers": [{"name": _HEAP, "threshold": {"value": threshold}}]}

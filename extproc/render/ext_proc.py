@@ -1,0 +1,67 @@
+"""The ext_proc filter's configuration: what has to be set for the sidecar to guard what passes."""
+
+from __future__ import annotations
+
+import math
+
+from extproc.render.commented import Tree, because
+from extproc.settings import Settings
+
+TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+METADATA_NAMESPACE = "aim"
+JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+REQUEST_ATTRIBUTES = ("request.id", "source.address", "xds.route_name")
+
+CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|repr-digest|digest|etag|x-aim-.*|x-cato-.*"
+"""Every header that the sidecar sets or removes, as the regular expression that its mutation rules allow."""
+
+_MARGIN_SECONDS = 5
+
+
+def message_timeout(settings: Settings) -> str:
+    """Return how long Envoy waits for an answer about a buffered request: longer than the sidecar takes."""
+    return f"{math.ceil(settings.aim.timeout_seconds) + _MARGIN_SECONDS}s"
+
+
+def processor(settings: Settings, cluster: str) -> Tree:
+    """Return the ExternalProcessor message whose gRPC service is the Envoy cluster `cluster`."""
+    return {
+        "@type": TYPE,
+        "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
+        **because("A sidecar that is missing or fails must not open the way to the model.", failure_mode_allow=False),
+        **because("What the client gets then; Envoy's default is 500.", status_on_error={"code": "ServiceUnavailable"}),
+        **because(
+            "For the buffered request, held while Aim judges it: aim.timeout_seconds and a margin. The default is "
+            "200 ms. A full-duplex response knows no timeout here; the sidecar has its own.",
+            message_timeout=message_timeout(settings),
+        ),
+        "processing_mode": {
+            "request_header_mode": "SEND",
+            **because("A prompt is judged, and redacted, as a whole.", request_body_mode="BUFFERED"),
+            **because("No prompt is in them; the body comes without them too.", request_trailer_mode="SKIP"),
+            "response_header_mode": "SEND",
+            **because("An answer is released as Aim verifies it.", response_body_mode="FULL_DUPLEX_STREAMED"),
+            **because("Full duplex demands it.", response_trailer_mode="SEND"),
+        },
+        **because("Those modes are the guard: nothing may change them.", allow_mode_override=False),
+        **because("The route was picked for what the client sent, and stays.", route_cache_action="RETAIN"),
+        **because("For `attribute:NAME` and for profiles by route.", request_attributes=[*REQUEST_ATTRIBUTES]),
+        "metadata_options": {
+            **because(
+                "The claims of a verified JWT, for `metadata:NAMESPACE/path`.",
+                forwarding_namespaces={"untyped": [JWT_NAMESPACE]},
+            ),
+            **because(
+                "What the sidecar found, for the access log.",
+                receiving_namespaces={"untyped": [METADATA_NAMESPACE]},
+            ),
+        },
+        **because(
+            "The sidecar changes these headers and no others, credentials least of all.",
+            mutation_rules={
+                "disallow_all": True,
+                "allow_expression": {"regex": CHANGED_HEADERS},
+                **because("Loud: an ignored change would leave a wrong length.", disallow_is_error=True),
+            },
+        ),
+    }

@@ -1,0 +1,124 @@
+"""Envoy's listener: connection manager, access log and the filters in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extproc.render.cluster import SIDECAR, socket_address
+from extproc.render.commented import Tree, because
+from extproc.render.ext_proc import METADATA_NAMESPACE, processor
+from extproc.render.route import routes
+from extproc.render.upstream import Upstream
+from extproc.settings import Address, Settings
+
+_FILTERS = "type.googleapis.com/envoy.extensions.filters"
+_MANAGER_TYPE = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER_TYPE = f"{_FILTERS}.http.router.v3.Router"
+_STDOUT_TYPE = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
+_EARLY_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+
+_IDENTITY = f"""\
+The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
+Where clients must not name themselves, take their headers away before anything reads them, here:
+  early_header_mutation_extensions:
+    - name: envoy.http.early_header_mutation.header_mutation
+      typed_config:
+        "@type": type.googleapis.com/{_EARLY_MUTATION}
+        mutations: [{{remove: x-aim-user-email}}, {{remove: x-aim-session-id}}]
+and name what was verified in the sidecar's profile, as in user_email: ["metadata:NAMESPACE/path"].
+"""
+
+
+def listener(
+    settings: Settings, *, listen: Address, upstreams: Sequence[Upstream], allow_upgrades: Sequence[str]
+) -> Tree:
+    """Return the listener on `listen` that routes to `upstreams` through the sidecar; raises as `routes` does."""
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": _manager(settings, upstreams, allow_upgrades),
+    }
+    return {
+        "name": "llm",
+        "address": socket_address(listen),
+        **because(
+            "How far Envoy reads ahead of a slow peer, and its default; a held request has a limit of its own.",
+            per_connection_buffer_limit_bytes=1_048_576,
+        ),
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: Sequence[str]) -> Tree:
+    host = {"name": "llm", "domains": ["*"], "routes": routes(settings, upstreams, allow_upgrades)}
+    return {
+        "@type": _MANAGER_TYPE,
+        "stat_prefix": "llm",
+        **because("The edge: x-envoy-* and x-request-id of a client are not believed.", use_remote_address=True),
+        **because("Who asks is no business of a model's provider.", skip_xff_append=True),
+        **because("The model's own.", server_header_transformation="PASS_THROUGH"),
+        **because(
+            "The sidecar, the routes and the model have to see the same path.",
+            normalize_path=True,
+            merge_slashes=True,
+            path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
+        ),
+        **because("The default of 300 s cuts a model that reasons in silence.", stream_idle_timeout="900s"),
+        "access_log": [{"name": "envoy.access_loggers.stdout", "typed_config": _access_log()}],
+        "route_config": {"name": "llm", "virtual_hosts": [host]},
+        **(_upgrades() if allow_upgrades else {}),
+        **because(
+            _IDENTITY,
+            http_filters=[
+                {
+                    **because(
+                        "Last before the router, after authentication and rate limiting.",
+                        name="envoy.filters.http.ext_proc",
+                    ),
+                    "typed_config": processor(settings, SIDECAR),
+                },
+                _router(),
+            ],
+        ),
+    }
+
+
+def _router() -> Tree:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": _ROUTER_TYPE,
+            **because("x-envoy-* are no business of a model's provider either.", suppress_envoy_headers=True),
+        },
+    }
+
+
+def _upgrades() -> Tree:
+    return because(
+        "WARNING: a websocket passes without the sidecar seeing any of it, whatever its profile says, because "
+        "ext_proc cannot read websockets. Off, but for the routes above that switch it on.",
+        upgrade_configs=[{"upgrade_type": "websocket", "enabled": False, "filters": [_router()]}],
+    )
+
+
+def _access_log() -> Tree:
+    fields = {
+        "time": "%START_TIME%",
+        "method": "%REQUEST_HEADER(:METHOD)%",
+        **because("Without the query, in which Gemini's clients put their key.", path="%PATH(NQ)%"),
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        **because("aim_* where the sidecar answered.", details="%RESPONSE_CODE_DETAILS%"),
+        "flags": "%RESPONSE_FLAGS%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "duration_ms": "%DURATION%",
+        "route": "%ROUTE_NAME%",
+        "upstream": "%UPSTREAM_HOST%",
+        "request_id": "%REQUEST_HEADER(X-REQUEST-ID)%",
+        **because(
+            "The exchange in Aim's reports and in the sidecar's log.",
+            call_id=f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:call_id)%",
+        ),
+        "aim": f"%DYNAMIC_METADATA({METADATA_NAMESPACE})%",
+    }
+    return {"@type": _STDOUT_TYPE, "log_format": {"json_format": fields}}

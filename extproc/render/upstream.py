@@ -1,0 +1,80 @@
+"""The upstreams that a rendered Envoy routes to: `[PREFIX=]URL` on the command line."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A model's server, and the paths that go there.
+
+    `prefix` is matched as text, without regard to segments. `path`, where the URL has one beyond `/`, takes
+    the prefix's place in the path of the request.
+    """
+
+    prefix: str
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Upstream:
+        """Read `[PREFIX=]URL`; without a prefix it is `/`.
+
+        Raises ValueError, with a sentence for the operator, for anything else.
+        """
+        prefix, equals, url = text.partition("=") if text.startswith("/") else ("/", "=", text)
+        if not equals or not re.fullmatch(r"/[^\s?#%]*", prefix):
+            raise ValueError("an upstream is [PREFIX=]URL; a prefix is a plain path that starts with /")
+        parts, port = _split(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise ValueError("an upstream's URL starts with http:// or https:// and names a host")
+        if not re.fullmatch(r"[0-9a-z._-]+|[0-9a-f:.]+", parts.hostname):
+            raise ValueError("an upstream's host is a DNS name or an IP address")
+        if parts.username is not None or parts.query or parts.fragment or re.search(r"[\s%?#]", url):
+            raise ValueError("an upstream's URL has no user, no query and no fragment")
+        path = parts.path if parts.path != "/" else ""
+        return cls(prefix, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], path)
+
+    @property
+    def authority(self) -> str:
+        """The host header that the server expects."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def cluster(self) -> str:
+        """The name of its Envoy cluster; upstreams on one server share it."""
+        return f"{self.scheme}-{self.host.replace(':', '_')}-{self.port}"
+
+    @property
+    def prefix_rewrite(self) -> str:
+        """What takes the prefix's place in the path, empty where the path stays as it is."""
+        if not self.path:
+            return ""
+        # Both with a slash at the end or both without, else segments would be joined or doubled.
+        return self.path.rstrip("/") + ("/" if self.prefix.endswith("/") else "")
+
+
+def is_ip(host: str) -> bool:
+    """Tell whether `host` is an IP address, not a DNS name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as error:
+        raise ValueError("an upstream's URL is not one that can be read") from error

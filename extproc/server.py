@@ -1,0 +1,143 @@
+"""One serving process: the gRPC server with its health service, the admin port, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from extproc import wire
+from extproc.admin import Admin
+from extproc.aim.client import AimClient
+from extproc.errors import SettingsError
+from extproc.servicer import ExternalProcessor
+from extproc.settings import Address, Settings, Tls
+from extproc.telemetry import Telemetry
+
+GRACE_SECONDS = 2.0
+"""After a signal new streams are still served so long: whoever routes to us needs time to see that we leave."""
+
+_MEBIBYTE = 1024 * 1024
+
+_log = structlog.get_logger()
+
+
+async def serve(settings: Settings, worker: int = 0) -> None:
+    """Serve as worker `worker` until SIGTERM or SIGINT, then drain.
+
+    Raises SettingsError when the listener or the admin port cannot be opened.
+    """
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    telemetry = Telemetry()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(AimClient(settings))
+        service = ExternalProcessor(settings, client, telemetry)
+        telemetry.held_bytes.set_function(lambda: service.held_bytes)
+        admin = Admin(settings, telemetry)
+        if settings.admin is not None:
+            await stack.enter_async_context(admin.listening(settings.admin.for_worker(worker)))
+        server = _server(settings)
+        server.add_generic_rpc_handlers((service.handler(),))
+        status = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        address = settings.listen.for_worker(worker)
+        _bind(server, address, settings.tls)
+        await server.start()
+        for name in ("", wire.SERVICE):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        admin.is_ready = True
+        _log.info("serving", listen=str(address), admin=str(settings.admin or ""), pid=os.getpid())
+        await stop.wait()
+        admin.is_ready = False
+        await status.enter_graceful_shutdown()
+        _log.info("draining", streams=service.live)
+        await _drain(service, settings.drain_seconds, hurry)
+        await server.stop(0)
+    _log.info("stopped")
+
+
+async def _drain(service: ExternalProcessor, seconds: float, hurry: asyncio.Event) -> None:
+    """Wait for the live streams: at most `seconds`, and no longer than until a second signal."""
+    async with asyncio.TaskGroup() as group:
+
+        async def wait_for_streams() -> None:
+            await asyncio.sleep(min(GRACE_SECONDS, seconds))
+            service.is_refusing = True
+            await service.idle.wait()
+
+        async def wait_for_hurry() -> None:
+            await hurry.wait()
+
+        tasks = [group.create_task(wait_for_streams()), group.create_task(wait_for_hurry())]
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+    if service.live:
+        _log.warning("resetting", streams=service.live)
+
+
+def _server(settings: Settings) -> grpc.aio.Server:
+    # Envoy's body limit is request_bytes + 1 MiB, so that ours speaks first; a message is a little more than a body.
+    largest = settings.limits.request_bytes + 2 * _MEBIBYTE
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", largest),
+            ("grpc.max_send_message_length", -1),
+            # A second process on the port is a mistake, not a helper.
+            ("grpc.so_reuseport", 0),
+            # Envoy's keep-alive pings may come often and between streams; by default that costs the connection.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+    )
+
+
+def _bind(server: grpc.aio.Server, address: Address, tls: Tls) -> None:
+    # A socket's group may connect, nobody else; gRPC removes a stale one itself.
+    previous = os.umask(0o117)
+    try:
+        if tls.cert_file is not None:
+            server.add_secure_port(str(address), _credentials(tls))
+        else:
+            server.add_insecure_port(str(address))
+    except (RuntimeError, OSError) as error:
+        raise SettingsError([f"listen: cannot listen on {address}; is it in use?"]) from error
+    finally:
+        os.umask(previous)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Return credentials that follow the files as they change."""
+    seen: list[tuple[int, ...]] = []
+
+    def configuration() -> grpc.ServerCertificateConfiguration | None:
+        files = [file for file in (tls.key_file, tls.cert_file, tls.client_ca_file) if file is not None]
+        try:
+            now = tuple(file.stat().st_mtime_ns for file in files)
+            if seen and seen[-1] == now:
+                return None
+            key, chain, *ca = (file.read_bytes() for file in files)
+        except OSError:
+            return None  # being replaced: the last ones stay
+        seen[:] = [now]
+        return grpc.ssl_server_certificate_configuration([(key, chain)], ca[0] if ca else None)
+
+    first = configuration()
+    if first is None:
+        raise SettingsError(["tls: a certificate file cannot be read"])
+    return grpc.dynamic_ssl_server_credentials(
+        first, lambda: configuration(), require_client_authentication=tls.client_ca_file is not None
+    )

@@ -1,0 +1,112 @@
+"""What operators see of the traffic: metrics, and one access record for each exchange. No content, ever.
+
+No label takes a value from a client: profiles and dialects are named in the settings and the code.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from extproc.errors import Reason
+from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.record import ExchangeRecord
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Telemetry:
+    """The metrics of one process, as docs/operations.md lists them."""
+
+    def __init__(self) -> None:
+        """Register every metric in a registry of its own."""
+        self.registry = registry = CollectorRegistry()
+        self._exchanges = Counter(
+            "extproc_exchanges", "Exchanges, by how they ended", ("profile", "dialect", "outcome"), registry=registry
+        )
+        self._verdicts = Counter(
+            "extproc_verdicts", "Verdicts of Aim", ("profile", "leg", "hook", "action"), registry=registry
+        )
+        self._detection_seconds = Histogram(
+            "extproc_detection_seconds", "Time that Aim took", ("hook",), buckets=_SECONDS, registry=registry
+        )
+        self._detection_errors = Counter(
+            "extproc_detection_errors", "Analyses and sessions without a verdict", ("hook", "reason"), registry=registry
+        )
+        self._fail_open = Counter(
+            "extproc_fail_open", "Legs that went on without a verdict", ("leg", "reason"), registry=registry
+        )
+        self._added_latency = Histogram(
+            "extproc_added_latency_seconds",
+            "Time that an exchange waited on the guard",
+            ("leg",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.streams = Gauge("extproc_streams", "Exchanges that are under way", registry=registry)
+        self.sessions = Gauge("extproc_sessions", "Sessions with Aim that are open or opening", registry=registry)
+        self.held_bytes = Gauge("extproc_held_bytes", "Bytes that wait for a verdict", registry=registry)
+        self._chunks = Counter(
+            "extproc_stream_chunks", "Texts of event streams, by what became of them", ("result",), registry=registry
+        )
+
+    def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
+        """Count what the core reports."""
+        match command:
+            case ReportVerdict(leg, hook, action, reason):
+                self._verdicts.labels(record.profile, leg, hook, action).inc()
+                if reason is not None:
+                    self._detection_errors.labels(hook, reason).inc()
+            case ReportFailOpen(leg, reason):
+                self._fail_open.labels(leg, reason).inc()
+                _log.warning("failed_open", call_id=record.call_id, profile=record.profile, leg=leg, reason=reason)
+            case ReportChunks(result, count):
+                self._chunks.labels(result).inc(count)
+
+    def detected(self, hook: Hook, seconds: float) -> None:
+        """Note how long Aim took."""
+        self._detection_seconds.labels(hook).observe(seconds)
+
+    def session_failed(self, reason: Reason) -> None:
+        """Count a session that failed, whether or not anybody needed it."""
+        self._detection_errors.labels(Hook.OUTPUT, reason).inc()
+
+    def waited(self, leg: Leg, seconds: float) -> None:
+        """Note how long a leg waited on the guard."""
+        self._added_latency.labels(leg).observe(seconds)
+
+    def finished(self, record: ExchangeRecord, seconds: float) -> None:
+        """Count an exchange and write its access record."""
+        self._exchanges.labels(record.profile, record.dialect, record.outcome).inc()
+        _log.info(
+            "exchange",
+            outcome=record.outcome,
+            code=record.code,
+            ms=round(seconds * 1000),
+            **record.as_metadata(),
+        )
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr, one JSON object a line, from `level` on."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries speak only when something is wrong, and nothing that they say at lower levels is free of content.
+    logging.basicConfig(
+        level=logging.ERROR, format='{"event": "library", "logger": "%(name)s", "level": "%(levelname)s"}'
+    )
+
+
+_log = structlog.get_logger()

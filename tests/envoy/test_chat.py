@@ -1,0 +1,166 @@
+"""A chat exchange through a real Envoy: what client, upstream and Aim see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.aim import AimSession, anonymize, block, chunk_of, text_of
+from tests.fakes.envoy import needs_envoy
+from tests.fakes.rig import CHAT, DONE, Rig, chat_answer, chat_event, chat_request, chat_stream, rig
+from tests.fakes.upstream import Received, pieces, whole
+
+pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running() -> AsyncIterator[Rig]:
+    async with rig() as chain:
+        yield chain
+
+
+@pytest.fixture
+def chain(running: Rig) -> Rig:
+    running.reset()
+    return running
+
+
+async def test_an_allowed_answer_is_byte_identical(chain: Rig) -> None:
+    body = b'{ "choices":[{"message":{"content":"Hi"}}], "n": 1.50 }\n'
+    chain.upstream.answer = whole(body)
+    answer = await chain.chat("Hello")
+    assert (answer.status_code, answer.content) == (200, body)
+    assert [question.texts for question in chain.aim.asked("pre_call")] == [["Hello"]]
+    (output,) = chain.aim.asked("output")
+    assert output.body["output"] == "Hi"
+    assert output.texts == ["Hello"]
+    call_ids = {question.headers["x-aim-call-id"] for question in chain.aim.questions}
+    assert call_ids == {answer.headers["x-aim-call-id"]}
+
+
+async def test_a_blocked_request_never_reaches_the_upstream(chain: Rig) -> None:
+    async def judge(_: object) -> object:
+        return block("No secrets, please.", PII={})
+
+    chain.aim.judge = judge
+    answer = await chain.chat("my secret")
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": {
+            "message": "No secrets, please.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "content_policy_violation",
+        }
+    }
+    assert answer.headers["x-aim-call-id"]
+    assert chain.upstream.requests == []
+
+
+async def test_a_stream_is_byte_identical(chain: Rig) -> None:
+    events = chat_stream("Hel", "lo", " world")
+    chain.upstream.answer = pieces(events)
+    answer = await chain.chat("Hello", stream=True)
+    assert (answer.status_code, answer.content) == (200, b"".join(events))
+    (session,) = chain.aim.sessions
+    assert [text_of(chunk) for chunk in session.chunks] == ["", "Hel", "lo", " world", ""]
+    assert session.is_done
+    assert session.headers["x-aim-call-id"] == answer.headers["x-aim-call-id"]
+
+
+async def test_a_block_before_the_first_release_is_a_400(chain: Rig) -> None:
+    async def script(session: AimSession) -> None:
+        while text_of(await session.receive() or chunk_of("x")) == "":
+            pass
+        await session.block("Not that.")
+
+    chain.aim.script = script
+    chain.upstream.answer = pieces(chat_stream("secret", " text"))
+    answer = await chain.chat("Hello", stream=True)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "Not that."
+
+
+async def test_a_block_in_a_running_stream_ends_it_and_the_model(chain: Rig) -> None:
+    more = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if text_of(chunk) == "secret":
+                await session.block("Not that.")
+                return
+            await session.verify(chunk)
+
+    async def answer(request: Received) -> None:
+        await request.head(headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")])
+        for text in ("One", " two", "secret"):
+            await request.chunk(chat_event(text))
+        await request.gone.wait()
+        more.set()
+
+    chain.aim.script = script
+    chain.upstream.answer = answer
+    response = await chain.chat("Hello", stream=True)
+    assert response.status_code == 200
+    refusal = {
+        "error": {
+            "message": "Not that.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "content_policy_violation",
+        }
+    }
+    expected = chat_event("One") + chat_event(" two") + b"data: " + json.dumps(refusal).encode() + b"\n\n" + DONE
+    assert response.content == expected
+    await asyncio.wait_for(more.wait(), 5)
+
+
+async def test_moderation_runs_beside_the_model() -> None:
+    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
+        arrived = asyncio.Event()
+
+        async def judge(_: object) -> object:
+            await arrived.wait()  # Aim answers only after the model has the request: in series this would hang
+            return {"detected": False}
+
+        async def answer(request: Received) -> None:
+            arrived.set()
+            await whole(chat_answer("Hi"))(request)
+
+        chain.aim.judge = judge
+        chain.upstream.answer = answer
+        response = await chain.chat("Hello")
+        assert response.status_code == 200
+        assert len(chain.aim.asked("moderation")) == 1
+
+
+async def test_a_request_is_redacted_and_its_answer_judged_in_its_light() -> None:
+    async with rig(aim={"api": "firewall"}) as chain:
+
+        async def judge(question: object) -> object:
+            return anonymize(question, lambda text: text.replace("Jane", "[NAME_1]"))  # type: ignore[arg-type]
+
+        chain.aim.judge = judge
+        chain.upstream.answer = whole(chat_answer("Hello Jane"))
+        request = chat_request("I am Jane") | {"temperature": 0.10}
+        response = await chain.client.post(CHAT, json=request)
+        assert response.status_code == 200
+        assert json.loads(chain.upstream.requests[0].body) == {
+            **request,
+            "messages": [{"role": "user", "content": "I am [NAME_1]"}],
+        }
+        assert response.json()["choices"][0]["message"]["content"] == "Hello [NAME_1]"
+        (output,) = chain.aim.asked("output")
+        assert output.texts == ["I am [NAME_1]", "Hello Jane"]
+
+
+async def test_a_large_upload_that_no_dialect_knows_passes(chain: Rig) -> None:
+    body = bytes(30_000_000)
+    answer = await chain.client.post("/v1/files", content=body)
+    assert answer.status_code == 200
+    assert chain.upstream.requests[0].body == body
+    assert chain.aim.questions == []

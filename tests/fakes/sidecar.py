@@ -1,0 +1,47 @@
+"""The sidecar's gRPC service in the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from extproc.aim.client import AimClient
+from extproc.servicer import ExternalProcessor
+from extproc.settings import Settings
+from extproc.telemetry import Telemetry
+
+
+class Sidecar:
+    """A running service and where it listens."""
+
+    def __init__(self, service: ExternalProcessor, port: int) -> None:
+        self.service = service
+        self.port = port
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a sample's value, 0 where there is none."""
+        return self.service.telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+def settings_for(aim_base: str, **changes: Any) -> Settings:
+    """Return settings that point at a scripted Aim."""
+    aim = {"base_url": aim_base, "api_key": "test-key", **changes.pop("aim", {})}
+    return Settings(aim=aim, **changes)
+
+
+@asynccontextmanager
+async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
+    """Serve on a free port while the context lasts."""
+    async with AimClient(settings) as client:
+        service = ExternalProcessor(settings, client, Telemetry())
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
+        server.add_generic_rpc_handlers((service.handler(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            yield Sidecar(service, port)
+        finally:
+            await server.stop(0)

@@ -1,0 +1,177 @@
+"""Dockerfile and docker-compose.yml, as far as they can be judged without an engine: shapes, files, addresses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ENVOY: dict[str, Any] = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text())
+
+# The keys of the compose specification that are used here, with the type of their value.
+SERVICE_KEYS = {
+    "build": str,
+    "cap_drop": list,
+    "command": list,
+    "entrypoint": list,
+    "environment": dict,
+    "healthcheck": dict,
+    "image": str,
+    "network_mode": str,
+    "ports": list,
+    "profiles": list,
+    "read_only": bool,
+    "restart": str,
+    "security_opt": list,
+    "stop_grace_period": str,
+    "volumes": list,
+}
+HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
+INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions and their arguments, continuation lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line.strip())]
+
+
+def endpoint(cluster: str) -> dict[str, Any]:
+    (found,) = [each for each in ENVOY["static_resources"]["clusters"] if each["name"] == cluster]
+    return found["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+
+
+# docker-compose.yml
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_the_shape_that_compose_wants(name: str) -> None:
+    service = SERVICES[name]
+    assert {key: type(value) for key, value in service.items()} == {key: SERVICE_KEYS[key] for key in service}
+    assert all(isinstance(part, str) for key in ("command", "entrypoint") for part in service.get(key, []))
+    check = service.get("healthcheck")
+    # The sidecar's is in its image.
+    assert check is not None or name == "sidecar"
+    if check is not None:
+        assert set(check) == HEALTHCHECK_KEYS
+        assert check["test"][0] == "CMD"
+
+
+def test_all_share_envoys_network_and_only_envoy_publishes() -> None:
+    modes = {name: service.get("network_mode") for name, service in SERVICES.items()}
+    assert modes.pop("envoy") is None
+    assert modes == dict.fromkeys(("sidecar", "demo-model", "local-aim"), "service:envoy")
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["envoy"]
+
+
+def test_the_published_port_is_the_listeners() -> None:
+    (listener,) = ENVOY["static_resources"]["listeners"]
+    address = listener["address"]["socket_address"]
+    assert address["address"] == "0.0.0.0"
+    ports = [published.rpartition(":")[2] for published in SERVICES["envoy"]["ports"]]
+    assert ports == [str(address["port_value"])]
+
+
+def test_envoys_clusters_are_the_other_services() -> None:
+    listen = Settings().listen
+    assert endpoint("aim-extproc") == {"address": listen.host, "port_value": listen.port}
+    assert SERVICES["sidecar"]["command"] == ["serve"]
+    model = endpoint("http-127.0.0.1-8080")
+    assert SERVICES["demo-model"]["command"] == ["--listen", f"{model['address']}:{model['port_value']}"]
+
+
+def test_healthchecks_ask_where_the_service_listens() -> None:
+    admin = ENVOY["admin"]["address"]["socket_address"]
+    asked = {name: " ".join(service["healthcheck"]["test"]) for name, service in SERVICES.items() if name != "sidecar"}
+    assert f"/dev/tcp/{admin['address']}/{admin['port_value']}" in asked["envoy"]
+    for name in ("demo-model", "local-aim"):
+        host, _, port = SERVICES[name]["command"][-1].rpartition(":")
+        assert f"('{host}', {port})" in asked[name]
+
+
+def test_local_aim_runs_only_when_asked_for_and_as_documented() -> None:
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["local-aim"]
+    assert SERVICES["local-aim"]["command"][0] == "local-aim"
+    listen = SERVICES["local-aim"]["command"][-1]
+    assert (
+        f"AIM_API_BASE=http://{listen} AIM_API=firewall AIM_API_KEY=local" in (ROOT / "docker-compose.yml").read_text()
+    )
+
+
+def test_the_key_comes_from_the_environment() -> None:
+    environment = SERVICES["sidecar"]["environment"]
+    assert environment.pop("AIM_API_KEY").startswith("${AIM_API_KEY:?")
+    assert environment == {"AIM_API_BASE": "${AIM_API_BASE:-}", "AIM_API": "${AIM_API:-}"}
+
+
+def test_the_sidecar_has_the_time_to_drain() -> None:
+    assert int(SERVICES["sidecar"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds
+
+
+def test_what_is_mounted_exists_and_is_read_only() -> None:
+    mounts = [mount.split(":") for service in SERVICES.values() for mount in service.get("volumes", [])]
+    assert mounts == [["./envoy/envoy.yaml", "/etc/envoy/envoy.yaml", "ro"]]
+    assert all((ROOT / source).is_file() for source, _, _ in mounts)
+
+
+# Dockerfile
+
+
+def test_every_instruction_is_one() -> None:
+    found = instructions()
+    assert found[0][0] == "FROM"
+    assert {name for name, _ in found} == INSTRUCTIONS
+
+
+def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
+    sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE))
+    copied = {
+        source.rstrip("/")
+        for name, rest in instructions()
+        if name == "COPY" and not rest.startswith("--from=")
+        for source in rest.split()[:-1]
+    }
+    assert copied == sent
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
+def test_stages_are_built_before_they_are_copied_from() -> None:
+    stages: set[str] = set()
+    for name, rest in instructions():
+        if name == "FROM" and " AS " in rest:
+            stages.add(rest.split(" AS ")[1])
+        if copied := re.match(r"--from=(\S+)", rest):
+            assert copied[1] in stages
+
+
+def test_packages_are_checked_against_the_lock() -> None:
+    installs = [part for _, rest in instructions() for part in rest.split("&&") if "pip install" in part]
+    assert installs
+    assert all("--require-hashes" in part or "--no-deps --no-index" in part for part in installs)
+    lock = (ROOT / "requirements" / "dev.txt").read_text()
+    # What the sed expression of the build stage picks.
+    assert re.search(r"^setuptools==\S+ \\\n(?:    --hash=\S+ \\\n)*    --hash=\S+$", lock, flags=re.MULTILINE)
+
+
+def test_the_last_stage_runs_the_sidecar_as_nobody_in_particular() -> None:
+    last = dict(instructions())
+    assert json.loads(last["ENTRYPOINT"]) == ["extproc"]
+    assert json.loads(last["CMD"]) == ["serve"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
+
+
+def test_the_healthcheck_asks_the_default_admin() -> None:
+    check = dict(instructions())["HEALTHCHECK"]
+    command = json.loads(check[check.index("[") :])
+    compile(command[-1], "HEALTHCHECK", "exec")
+    assert f"http://{Settings().admin}/healthz" in command[-1]

@@ -1,0 +1,148 @@
+"""The repository itself: no names of machines and package hosts, no broken links, whole locks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+
+# None of these patterns matches itself.
+PACKAGE_HOSTS = re.compile(r"pypi[.](org|io)|pythonhoste[d]|npmjs[.]|deb[.]debian", re.IGNORECASE)
+MACHINE_PATHS = re.compile(r"(?<![\w./~}-])/(root|work|home)\b(?![-\w]|[.]\w)")
+FENCED_CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+MARKDOWN_LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|^\[[^\]^]+\]:\s+(\S+)", re.MULTILINE)
+PINNED = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.!+-]+)(?: *;[^\\]+?)?(?: +--hash=sha256:[0-9a-f]{64})+")
+
+
+def read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="replace")
+
+
+def repository_files() -> list[Path]:
+    """Return what git tracks or would add."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def matches(pattern: re.Pattern[str]) -> list[str]:
+    """Return `file:line` of each line of the repository's text files that matches."""
+    found = []
+    for path in repository_files():
+        for number, line in enumerate(read(path).splitlines(), 1):
+            if pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    return found
+
+
+def locked(lock: str) -> Iterator[str]:
+    """Yield the requirements of a lock, one joined line each, comments dropped."""
+    text = re.sub(r"^\s*#.*\n?", "", read(ROOT / lock), flags=re.MULTILINE)
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if line.strip():
+            yield line.strip()
+
+
+def pins(lock: str) -> dict[str, str]:
+    return {
+        canonicalize_name(match["name"]): match["version"] for line in locked(lock) if (match := PINNED.fullmatch(line))
+    }
+
+
+def pyproject() -> dict[str, object]:
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    assert isinstance(project, dict)
+    return project
+
+
+def test_no_file_names_a_package_host() -> None:
+    assert matches(PACKAGE_HOSTS) == []
+
+
+def test_no_file_holds_a_path_of_one_machine() -> None:
+    assert matches(MACHINE_PATHS) == []
+
+
+@pytest.mark.parametrize("folder", ["root", "work", "home"])
+@pytest.mark.parametrize("line", ["{}/me/x", "cd {}", "({})", '"{}/x"', "path={}/x:"])
+def test_a_path_of_one_machine_is_seen(line: str, folder: str) -> None:
+    assert MACHINE_PATHS.search(line.format("/" + folder))
+
+
+@pytest.mark.parametrize("line", ["https://host/home", "~/work", "./home", "/homepage", "/work-queue", "v1/root"])
+def test_other_paths_are_left_alone(line: str) -> None:
+    assert not MACHINE_PATHS.search(line)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read(ROOT / "README.md").splitlines()) < 150
+
+
+def test_relative_links_lead_to_a_file_of_the_repository() -> None:
+    files = set(repository_files())
+    places = files | {folder for path in files for folder in path.parents}
+    broken = []
+    for path in files:
+        if path.suffix != ".md":
+            continue
+        for match in MARKDOWN_LINK.finditer(FENCED_CODE.sub("", read(path))):
+            target = unquote((match[1] or match[2]).split("#")[0])
+            if target and not re.match(r"[a-z]+:", target) and (path.parent / target).resolve() not in places:
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def test_the_version_is_static() -> None:
+    project = pyproject()
+    assert "dynamic" not in project
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", str(project["version"]))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_locked_requirement_is_pinned_and_hashed(lock: str) -> None:
+    lines = list(locked(lock))
+    assert lines
+    assert [line.split()[0] for line in lines if not PINNED.fullmatch(line)] == []
+
+
+def test_both_locks_pin_the_same_versions() -> None:
+    runtime, dev = (pins(lock) for lock in LOCKS)
+    assert runtime.items() <= dev.items()
+
+
+@pytest.mark.parametrize(("lock", "extras"), [(LOCKS[0], ()), (LOCKS[1], ("demo", "dev"))])
+def test_the_locks_follow_pyproject(lock: str, extras: tuple[str, ...]) -> None:
+    project = pyproject()
+    optional = project["optional-dependencies"]
+    assert isinstance(project["dependencies"], list)
+    assert isinstance(optional, dict)
+    wanted = [
+        Requirement(text)
+        for group in (project["dependencies"], *(optional[extra] for extra in extras))
+        for text in group
+    ]
+    versions = pins(lock)
+    stale = [
+        str(requirement)
+        for requirement in wanted
+        if requirement.name != project["name"]
+        and not requirement.specifier.contains(versions.get(canonicalize_name(requirement.name), "0"))
+    ]
+    assert stale == [], "run `make lock`"
+
+
+def test_the_envoy_folder_is_no_python_package() -> None:
+    """`envoy` is also the import name of the Envoy wheel: a package here would shadow it."""
+    assert list((ROOT / "envoy").rglob("*.py")) == []
