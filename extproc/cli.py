@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -132,7 +133,19 @@ def local_aim(
             raise SettingsError([f"listen: {error}"]) from None
         except policy_file.PoliciesError as error:
             raise SettingsError(error.problems) from None
-    asyncio.run(serve_local_aim(address.host, address.port, loaded))
+
+    async def until_terminated() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await serve_local_aim(address.host, address.port, loaded)
+
+    with _problems():
+        try:
+            asyncio.run(until_terminated())
+        except OSError as error:
+            raise SettingsError([f"listen: cannot listen on {address}: {error.strerror}"]) from None
 
 
 @app.command()

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from extproc.document import Document, Path, fields, items
+from extproc.document import Document, Path, fields
 from extproc.refusal import Refusal
 
 TEXT_KEYS = frozenset(
@@ -89,16 +89,17 @@ def unknown_texts(node: Any, path: Path = ()) -> Iterator[Leaf]:
     """Yield the strings under TEXT_KEYS of a document of unknown shape; raises MalformedBody."""
     if isinstance(node, dict):
         for key, value in fields(node).items():
-            if key in TEXT_KEYS and isinstance(value, str):
-                yield Leaf((*path, key), value, place=(*path, key))
-            elif key in TEXT_KEYS and isinstance(value, list):
-                for index, item in enumerate(value):
-                    if isinstance(item, str):
-                        yield Leaf((*path, key, index), item, place=(*path, key, index))
-                    else:
-                        yield from unknown_texts(item, (*path, key, index))
-            else:
-                yield from unknown_texts(value, (*path, key))
+            yield from _below(value, (*path, key), is_text=key in TEXT_KEYS)
     else:
-        for index, item in enumerate(items(node)):
-            yield from unknown_texts(item, (*path, index))
+        yield from _below(node, path, is_text=False)
+
+
+def _below(node: Any, path: Path, *, is_text: bool) -> Iterator[Leaf]:
+    if isinstance(node, str):
+        if is_text and node:
+            yield Leaf(path, node, place=path)
+    elif isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _below(item, (*path, index), is_text=is_text)
+    elif isinstance(node, dict):
+        yield from unknown_texts(node, path)

@@ -149,7 +149,7 @@ def _content(content: Any, path: Path) -> Iterator[Leaf]:
 
 def _part(part: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
     if part.get("type") not in _OPAQUE_PARTS:
-        yield from (leaf for leaf in unknown_texts(part, path) if leaf.text)
+        yield from unknown_texts(part, path)
 
 
 def _strings(node: Any, path: Path) -> Iterator[Leaf]:
@@ -211,8 +211,7 @@ def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) ->
                 yield Leaf((*path, key), text, place=(*place, key))
         elif text is not None:
             for leaf in unknown_texts(text, (*path, key)):
-                if leaf.text:
-                    yield Leaf(leaf.path, leaf.text, place=(*place, *leaf.path[len(path) :]))
+                yield Leaf(leaf.path, leaf.text, place=(*place, *leaf.path[len(path) :]))
     for position, detail in enumerate(items(message.get("reasoning_details"))):
         detail = fields(detail)
         for key in ("text", "summary"):

@@ -56,13 +56,11 @@ class Detector:
         """
         spans: list[tuple[int, int]] = []
         while True:
-            candidate = self.pattern.search(text, at, partial=not final)
-            if candidate is None:
-                return len(text), spans
-            start = candidate.start()
-            if start >= len(text):  # an empty partial match: nothing has begun
-                return len(text), spans
-            if not final and len(text) - start < MAX_MATCH and self._may_grow(text, start):
+            candidate = self.pattern.search(text, at)
+            start = len(text) if candidate is None else candidate.start()
+            if not final and (open_at := self._open(text, at, start)) is not None:
+                return open_at, spans
+            if start == len(text):  # nothing, or an empty match at the end
                 return start, spans
             span = self._span(text, start)
             if span is None:
@@ -71,8 +69,13 @@ class Detector:
                 spans.append(span)
                 at = span[1]
 
-    def _may_grow(self, text: str, start: int) -> bool:
-        return self.pattern.fullmatch(text, start, partial=True) is not None
+    def _open(self, text: str, at: int, to: int) -> int | None:
+        """Find the first place between `at` and `to`, included, from which a match may still grow."""
+        # Place by place: search(partial=True) prefers a whole match to an earlier partial one.
+        for start in range(max(at, len(text) - MAX_MATCH + 1), min(to + 1, len(text))):
+            if self.pattern.fullmatch(text, start, partial=True) is not None:
+                return start
+        return None
 
     def _span(self, text: str, start: int) -> tuple[int, int] | None:
         match = self.pattern.match(text, start, min(len(text), start + MAX_MATCH))

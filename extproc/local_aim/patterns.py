@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import regex
-from phonenumbers import Leniency, PhoneNumberMatcher
+from phonenumbers import Leniency, NumberParseException, PhoneNumberMatcher, is_valid_number, parse
 from stdnum import iban, luhn
 
 from extproc.local_aim.detector import Refine, whole
@@ -29,7 +29,7 @@ _EMAIL = (
     _NOT_AN_ESCAPE + r"[\p{Latin}0-9._%+'-]{1,64}@"
     r"(?:[\p{Latin}0-9](?:[\p{Latin}0-9-]{0,61}[\p{Latin}0-9])?\.){1,6}\p{Latin}{2,24}(?![\p{Latin}0-9])"
 )
-_PHONE = r"(?<!\d)(?:\+ ?)?\(?\d(?:[ ()./\u00a0-]{0,3}\d){6,14}(?!\d)"
+_PHONE = r"(?<!\d)(?:\+ ?)?\(?\d{1,15}(?:[ ()./\u00a0-]{1,3}\d{1,10}){0,6}(?!\d)"
 _PAYMENT_CARD = r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"
 _IBAN = WORD_START + r"(?i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)" + WORD_END
 # Issuers and lengths, of the digits alone. Luhn's check alone accepts one number in ten.
@@ -138,8 +138,14 @@ def _iban(candidate: str) -> tuple[int, int] | None:
 def _phone(candidate: str, region: str) -> tuple[int, int] | None:
     def valid(text: str) -> bool:
         # Bare digits are more often an order number or a time than a phone number.
-        if text.isdigit():
+        if text.isdigit() or not 7 <= len(_compact(text)) <= 15:
             return False
+        try:  # asked first because it is quick: a table of numbers is one candidate after the other
+            if not is_valid_number(parse(text, region)):
+                return False
+        except NumberParseException:
+            return False
+        # The grouping tells a phone number from a date and a time.
         matcher = PhoneNumberMatcher(text, region, leniency=Leniency.STRICT_GROUPING)
         return any(match.start == 0 and match.end == len(text) for match in matcher)
 

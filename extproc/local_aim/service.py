@@ -90,7 +90,8 @@ async def serve(
     try:
         await server.serve(sockets=[listener])
     except asyncio.CancelledError:
-        await server.shutdown(sockets=[listener])
+        if server.started:
+            await server.shutdown(sockets=[listener])
         raise
     finally:
         listener.close()

@@ -11,6 +11,8 @@ from extproc.render.schema import check
 from extproc.render.upstream import Upstream
 from extproc.settings import Address, Settings
 
+__all__ = ["Upstream", "render_envoy"]
+
 SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 
 _MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"

@@ -8,6 +8,8 @@ from extproc.render.commented import Tree, because
 from extproc.settings import Settings
 
 TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+_PREVIOUS_HOSTS_TYPE = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+
 METADATA_NAMESPACE = "aim"
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 REQUEST_ATTRIBUTES = ("request.id", "source.address", "xds.route_name")
@@ -27,7 +29,10 @@ def processor(settings: Settings, cluster: str) -> Tree:
     """Return the ExternalProcessor message whose gRPC service is the Envoy cluster `cluster`."""
     return {
         "@type": TYPE,
-        "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": cluster},
+            **(_retries() if settings.workers > 1 else {}),
+        },
         **because("A sidecar that is missing or fails must not open the way to the model.", failure_mode_allow=False),
         **because("What the client gets then; Envoy's default is 500.", status_on_error={"code": "ServiceUnavailable"}),
         **because(
@@ -65,3 +70,20 @@ def processor(settings: Settings, cluster: str) -> Tree:
             },
         ),
     }
+
+
+def _retries() -> Tree:
+    return because(
+        "Where a worker cannot be reached, another one takes the exchange; nothing of it was sent yet.",
+        retry_policy={
+            "retry_on": "connect-failure,refused-stream",
+            "num_retries": 2,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {"@type": _PREVIOUS_HOSTS_TYPE},
+                }
+            ],
+            **because("How often to pick again until it is another one.", host_selection_retry_max_attempts=8),
+        },
+    )

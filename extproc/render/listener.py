@@ -17,6 +17,8 @@ _ROUTER_TYPE = f"{_FILTERS}.http.router.v3.Router"
 _STDOUT_TYPE = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 _EARLY_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 
+_WHO_ASKS = "The client's address is no business of a model's provider."
+
 _IDENTITY = f"""\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
 Where clients must not name themselves, take their headers away before anything reads them, here:
@@ -49,12 +51,17 @@ def listener(
 
 
 def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: Sequence[str]) -> Tree:
-    host = {"name": "llm", "domains": ["*"], "routes": routes(settings, upstreams, allow_upgrades)}
+    host = {
+        "name": "llm",
+        "domains": ["*"],
+        **because(_WHO_ASKS, request_headers_to_remove=["x-envoy-external-address"]),
+        "routes": routes(settings, upstreams, allow_upgrades),
+    }
     return {
         "@type": _MANAGER_TYPE,
         "stat_prefix": "llm",
         **because("The edge: x-envoy-* and x-request-id of a client are not believed.", use_remote_address=True),
-        **because("Who asks is no business of a model's provider.", skip_xff_append=True),
+        **because(_WHO_ASKS, skip_xff_append=True),
         **because("The model's own.", server_header_transformation="PASS_THROUGH"),
         **because(
             "The sidecar, the routes and the model have to see the same path.",
@@ -87,7 +94,7 @@ def _router() -> Tree:
         "name": "envoy.filters.http.router",
         "typed_config": {
             "@type": _ROUTER_TYPE,
-            **because("x-envoy-* are no business of a model's provider either.", suppress_envoy_headers=True),
+            **because("No x-envoy-* headers, for the model or the client.", suppress_envoy_headers=True),
         },
     }
 

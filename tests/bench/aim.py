@@ -1,0 +1,110 @@
+"""Aim's stand-in: allows every question, and verifies every chunk of a session but those that say WITHHELD.
+
+It reads as little as it can, so that it is not what is measured. `GET /counters` tells what it was asked: a chain in
+which nobody asks Aim is fast, and no measurement.
+
+    python -m tests.bench.aim PORT
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+from typing import Any, Final
+
+from tests.bench.peer import HEAD_END, Peer, header, serve
+
+WITHHELD: Final = "withheld"
+"""A chunk with this word in it never gets an answer."""
+
+ALLOW: Final = json.dumps({"detected": False, "details": {}, "detection_message": None}).encode()
+DONE: Final = b'{"done": true}'
+_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
+
+COUNTERS = {"questions": 0, "chunks": 0, "withheld": 0, "open_sessions": 0}
+"""Questions and chunks that came, chunks among them that stay unanswered, sessions that are open."""
+
+
+class Aim(Peer):
+    """One connection to Aim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames = bytearray()
+
+    def on_request(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"POST"):
+            COUNTERS["questions"] += 1
+            self.answer(ALLOW)
+        elif (key := header(head, b"sec-websocket-key")) is not None:
+            accept = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest())
+            self.takes_raw = True
+            COUNTERS["open_sessions"] += 1
+            self.transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                b"sec-websocket-accept: " + accept + HEAD_END
+            )
+        else:
+            self.answer(json.dumps(COUNTERS).encode())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        COUNTERS["open_sessions"] -= self.takes_raw
+
+    def on_raw(self, data: bytes) -> None:
+        frames = self._frames
+        frames += data
+        position = 0
+        while len(frames) >= position + 2:
+            length, start = frames[position + 1] & 0x7F, position + 2
+            if length == 126:
+                length, start = int.from_bytes(frames[start : start + 2]), start + 2
+            elif length == 127:
+                length, start = int.from_bytes(frames[start : start + 8]), start + 8
+            end = start + 4 + length
+            if len(frames) < end:
+                break
+            opcode = frames[position] & 0x0F
+            self._on_frame(opcode, _unmasked(frames[start : start + 4], frames[start + 4 : end]))
+            position = end
+        del frames[:position]
+
+    def _on_frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == _CLOSE:
+            self._send(_CLOSE, payload)
+            self.transport.close()
+        elif opcode == _PING:
+            self._send(_PONG, payload)
+        elif payload == DONE:
+            self._send(_TEXT, DONE)
+        elif opcode == _TEXT:
+            COUNTERS["chunks"] += 1
+            if WITHHELD.encode() in payload:
+                COUNTERS["withheld"] += 1
+            else:
+                self._send(_TEXT, b'{"verified_chunk": %b}' % payload)
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        size = len(payload)
+        length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 65536 else b"\x7f" + size.to_bytes(8)
+        self.transport.write(bytes([0x80 | opcode]) + length + payload)
+
+
+def _unmasked(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
+    size = len(payload)
+    pattern = (bytes(mask) * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(pattern)).to_bytes(size)
+
+
+def counters(answer: bytes) -> dict[str, Any]:
+    """Read the answer to `GET /counters`."""
+    return dict(json.loads(answer))
+
+
+if __name__ == "__main__":
+    # As a module of its own name: what is imported and what runs would be two sets of counters.
+    from tests.bench.aim import Aim as Served
+
+    serve(Served, int(sys.argv[1]))

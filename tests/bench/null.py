@@ -1,0 +1,158 @@
+"""External processors that guard nothing: what the sidecar's stack costs before the sidecar does anything.
+
+`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio and the codec of `extproc.wire`.
+`AskingProcessor` asks Aim too, in the sidecar's way and with its libraries, and looks at nothing either: a question for
+each leg of a buffered exchange, each piece of a stream through a websocket. Less work than that cannot be a guard in
+this stack, so it is the floor that the sidecar is measured against.
+
+    python -m tests.bench.null PORT [AIM_PORT]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import aiohttp
+import grpc
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from websockets.asyncio.client import ClientConnection, connect
+
+from extproc import wire
+from extproc.events import Leg, ReleaseBody, ReleaseBuffered, ReleaseHeaders
+from tests.bench.aim import DONE
+
+_MESSAGE_BYTES = 32 * 1024 * 1024
+_CONNECTIONS = 1024
+
+
+def _fixed(command: ReleaseHeaders | ReleaseBuffered) -> bytes:
+    (response,) = wire.encode(command)
+    return wire.serialise(response)
+
+
+_REQUEST_HEADERS = _fixed(ReleaseHeaders(Leg.REQUEST))
+_REQUEST_BODY = _fixed(ReleaseBuffered(Leg.REQUEST))
+_RESPONSE_HEADERS = _fixed(ReleaseHeaders(Leg.RESPONSE))
+
+
+class NullProcessor:
+    """The service that passes everything."""
+
+    async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Serve one stream."""
+        while (message := await context.read()) is not grpc.aio.EOF:
+            request = wire.parse(message)
+            match request.WhichOneof("request"):
+                case "request_headers":
+                    await context.write(_REQUEST_HEADERS)
+                case "request_body":
+                    await context.write(_REQUEST_BODY)
+                case "response_headers":
+                    await context.write(_RESPONSE_HEADERS)
+                case "response_body":
+                    await release(context, request.response_body.body, request.response_body.end_of_stream)
+
+
+async def release(context: grpc.aio.ServicerContext[bytes, bytes], data: bytes, end_of_stream: bool) -> None:
+    """Let a piece of the answer go on."""
+    for response in wire.encode(ReleaseBody(Leg.RESPONSE, data, end_of_stream)):
+        await context.write(wire.serialise(response))
+
+
+class AskingProcessor:
+    """The service that asks Aim and passes everything."""
+
+    def __init__(self, aim_port: int) -> None:
+        """Ask the Aim on this port of the machine."""
+        self._base = f"127.0.0.1:{aim_port}"
+        self._transport = AiohttpTransport(
+            client=lambda: aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        )
+
+    async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Serve one stream."""
+        session: ClientConnection | None = None
+        answer: list[bytes] = []
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                request = wire.parse(message)
+                match request.WhichOneof("request"):
+                    case "request_headers":
+                        await context.write(_REQUEST_HEADERS)
+                    case "request_body":
+                        body = request.request_body.body
+                        await self._ask("/detect/openai", body)
+                        if b'"stream": true' in body:
+                            session = await self._open()
+                        await context.write(_REQUEST_BODY)
+                    case "response_headers":
+                        await context.write(_RESPONSE_HEADERS)
+                    case "response_body":
+                        data, is_last = request.response_body.body, request.response_body.end_of_stream
+                        if session is None:
+                            answer.append(data)
+                            if is_last:
+                                await self._ask("/detect/output", b"".join(answer))
+                                await release(context, b"".join(answer), True)
+                            continue
+                        if data:
+                            await session.send(data, text=True)
+                            await session.recv(decode=False)
+                        if is_last:
+                            await session.send(DONE, text=True)
+                            await session.recv(decode=False)
+                        await release(context, data, is_last)
+        finally:
+            if session is not None:
+                await session.close()
+
+    async def _ask(self, path: str, body: bytes) -> None:
+        request = httpx.Request(
+            "POST", f"http://{self._base}{path}", headers=[("content-type", "application/json")], content=body
+        )
+        response = await self._transport.handle_async_request(request)
+        try:
+            async for _ in response.aiter_raw():
+                pass
+        finally:
+            await response.aclose()
+
+    async def _open(self) -> ClientConnection:
+        return await connect(
+            f"ws://{self._base}/detect/output/ws", compression=None, proxy=None, user_agent_header=None, max_queue=64
+        )
+
+
+async def serve(port: int, processor: NullProcessor | AskingProcessor) -> None:
+    """Serve on 127.0.0.1 until SIGTERM, with the sidecar's options."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+    )
+    handlers = {"Process": grpc.stream_stream_rpc_method_handler(processor.process)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, handlers),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await stop.wait()
+    await server.stop(0)
+
+
+async def _main(arguments: list[str]) -> None:
+    port, *aim = map(int, arguments)
+    await serve(port, AskingProcessor(aim[0]) if aim else NullProcessor())
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1:]))

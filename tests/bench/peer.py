@@ -1,0 +1,81 @@
+"""A server of HTTP/1.1 on a bare asyncio protocol: what Aim's and the model's stand-ins have in common.
+
+It knows just what Envoy, aiohttp and the websockets library send: whole heads, bodies with a content-length, no
+pipelining. Each peer is a process of its own, so that its CPU is nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+HEAD_END = b"\r\n\r\n"
+
+
+class Peer(asyncio.Protocol):
+    """One connection; a subclass answers in `on_request` and may take the connection over as something else."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.transport: asyncio.Transport
+        self.takes_raw = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        while buffer and not self.takes_raw:
+            head_end = buffer.find(HEAD_END)
+            if head_end < 0:
+                return
+            head = bytes(buffer[:head_end])
+            whole = head_end + len(HEAD_END) + int(header(head, b"content-length") or 0)
+            if len(buffer) < whole:
+                return
+            body = bytes(buffer[head_end + len(HEAD_END) : whole])
+            del buffer[:whole]
+            self.on_request(head, body)
+        if buffer:
+            raw = bytes(buffer)
+            buffer.clear()
+            self.on_raw(raw)
+
+    def on_request(self, head: bytes, body: bytes) -> None:
+        """Answer one request, given as its head without the blank line and its body."""
+        raise NotImplementedError
+
+    def on_raw(self, data: bytes) -> None:
+        """Take bytes of a connection that is no longer HTTP."""
+        raise NotImplementedError
+
+    def answer(self, body: bytes) -> None:
+        """Send a JSON answer."""
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+
+
+def header(head: bytes, name: bytes) -> bytes | None:
+    """Return the value of a header field, None where there is none; `name` in lower case."""
+    start = head.lower().find(b"\r\n" + name + b":")
+    if start < 0:
+        return None
+    start += len(name) + 3
+    end = head.find(b"\r\n", start)
+    return head[start : end if end >= 0 else len(head)].strip()
+
+
+def serve(kind: type[Peer], port: int) -> None:
+    """Serve connections of `kind` on 127.0.0.1 until SIGTERM."""
+    asyncio.run(_serve(kind, port))
+
+
+async def _serve(kind: type[Peer], port: int) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server = await asyncio.get_running_loop().create_server(kind, "127.0.0.1", port, backlog=2048)
+    await stop.wait()
+    server.close()

@@ -1,0 +1,359 @@
+"""`extproc render envoy`: the values that the guard depends on, the routes, and the YAML around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.render.commented import because, dump
+from extproc.render.envoy import render_envoy
+from extproc.render.schema import check
+from extproc.render.upstream import Upstream
+from extproc.settings import Address, Settings
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "envoy" / "envoy.yaml"
+EXAMPLE_ARGUMENTS = {
+    "listen": "0.0.0.0:10000",
+    "admin": "127.0.0.1:9901",
+    "upstream": "http://127.0.0.1:8080",
+}
+
+
+def render(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> str:
+    return render_envoy(
+        Settings(**settings),
+        listen=Address.parse("127.0.0.1:10000"),
+        upstreams=[Upstream.parse(text) for text in upstreams or ("http://127.0.0.1:8080",)],
+        admin=Address.parse("127.0.0.1:9901"),
+        allow_upgrades=allow_upgrades,
+    )
+
+
+def bootstrap(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
+    return yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
+
+
+def listener(tree: dict[str, Any]) -> dict[str, Any]:
+    (found,) = tree["static_resources"]["listeners"]
+    return found
+
+
+def manager(tree: dict[str, Any]) -> dict[str, Any]:
+    return listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def processor(tree: dict[str, Any]) -> dict[str, Any]:
+    return manager(tree)["http_filters"][0]["typed_config"]
+
+
+def routes(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    return manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+
+
+def clusters(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {cluster["name"]: cluster for cluster in tree["static_resources"]["clusters"]}
+
+
+def sidecar(tree: dict[str, Any]) -> dict[str, Any]:
+    return clusters(tree)["aim-extproc"]
+
+
+def addresses(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    (group,) = cluster["load_assignment"]["endpoints"]
+    return [endpoint["endpoint"]["address"] for endpoint in group["lb_endpoints"]]
+
+
+# The guard
+
+
+def test_the_filter_fails_closed_and_says_so_with_503() -> None:
+    filter_ = processor(bootstrap())
+    assert filter_["failure_mode_allow"] is False
+    assert filter_["status_on_error"] == {"code": "ServiceUnavailable"}
+    assert filter_["allow_mode_override"] is False
+    assert filter_["route_cache_action"] == "RETAIN"
+
+
+def test_the_body_modes_are_those_that_the_sidecar_accepts() -> None:
+    assert processor(bootstrap())["processing_mode"] == {
+        "request_header_mode": "SEND",
+        "request_body_mode": "BUFFERED",
+        "request_trailer_mode": "SKIP",
+        "response_header_mode": "SEND",
+        "response_body_mode": "FULL_DUPLEX_STREAMED",
+        "response_trailer_mode": "SEND",
+    }
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(5, "10s"), (0.2, "6s"), (299.5, "305s")])
+def test_envoy_waits_longer_than_the_sidecar_asks_aim(seconds: float, expected: str) -> None:
+    assert processor(bootstrap(aim={"timeout_seconds": seconds}))["message_timeout"] == expected
+
+
+def test_metadata_and_attributes_go_both_ways() -> None:
+    filter_ = processor(bootstrap())
+    assert filter_["metadata_options"] == {
+        "forwarding_namespaces": {"untyped": ["envoy.filters.http.jwt_authn"]},
+        "receiving_namespaces": {"untyped": ["aim"]},
+    }
+    assert filter_["request_attributes"] == ["request.id", "source.address", "xds.route_name"]
+
+
+def test_the_guard_is_last_before_the_router() -> None:
+    names = [filter_["name"] for filter_ in manager(bootstrap())["http_filters"]]
+    assert names == ["envoy.filters.http.ext_proc", "envoy.filters.http.router"]
+
+
+def test_a_held_request_may_be_larger_than_what_the_sidecar_takes() -> None:
+    (route,) = routes(bootstrap(limits={"request_bytes": 4_000_000}))
+    assert route["request_body_buffer_limit"] == 4_000_000 + 1_048_576
+
+
+def test_long_and_silent_answers_live() -> None:
+    tree = bootstrap()
+    assert manager(tree)["stream_idle_timeout"] == "900s"
+    assert [route["route"]["timeout"] for route in routes(tree)] == ["0s"]
+
+
+def test_paths_are_normalised_before_the_sidecar_sees_them() -> None:
+    found = manager(bootstrap())
+    assert found["normalize_path"] is True
+    assert found["merge_slashes"] is True
+    assert found["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
+
+
+def test_the_access_log_tells_the_verdict_and_no_query() -> None:
+    (log,) = manager(bootstrap())["access_log"]
+    fields = log["typed_config"]["log_format"]["json_format"]
+    assert fields["aim"] == "%DYNAMIC_METADATA(aim)%"
+    assert fields["details"] == "%RESPONSE_CODE_DETAILS%"
+    assert fields["path"] == "%PATH(NQ)%"
+
+
+# The sidecar's cluster
+
+
+def test_the_cluster_is_http2_with_keepalive_and_never_full() -> None:
+    cluster = sidecar(bootstrap(limits={"streams": 1_000_000}))
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    http2 = options["explicit_http_config"]["http2_protocol_options"]
+    assert http2["connection_keepalive"] == {"interval": "30s", "timeout": "10s"}
+    (threshold,) = cluster["circuit_breakers"]["thresholds"]
+    assert threshold["max_requests"] == 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("listen", "kind", "expected"),
+    [
+        ("127.0.0.1:50051", "STATIC", {"socket_address": {"address": "127.0.0.1", "port_value": 50051}}),
+        ("0.0.0.0:50051", "STATIC", {"socket_address": {"address": "127.0.0.1", "port_value": 50051}}),
+        ("[::]:50051", "STATIC", {"socket_address": {"address": "::1", "port_value": 50051}}),
+        ("sidecar:50051", "STRICT_DNS", {"socket_address": {"address": "sidecar", "port_value": 50051}}),
+        ("unix:/run/extproc.sock", "STATIC", {"pipe": {"path": "/run/extproc.sock"}}),
+    ],
+)
+def test_the_cluster_points_at_listen(listen: str, kind: str, expected: dict[str, Any]) -> None:
+    cluster = sidecar(bootstrap(listen=listen))
+    assert cluster["type"] == kind
+    assert addresses(cluster) == [expected]
+
+
+def test_every_worker_is_an_endpoint_and_a_dead_one_is_passed_over() -> None:
+    tree = bootstrap(workers=3)
+    cluster = sidecar(tree)
+    assert [address["socket_address"]["port_value"] for address in addresses(cluster)] == [50051, 50052, 50053]
+    assert cluster["lb_policy"] == "LEAST_REQUEST"
+    assert cluster["health_checks"][0]["grpc_health_check"] == {}
+    assert processor(tree)["grpc_service"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream"
+
+
+def test_one_worker_needs_neither_checks_nor_retries() -> None:
+    tree = bootstrap()
+    assert "health_checks" not in sidecar(tree)
+    assert "retry_policy" not in processor(tree)["grpc_service"]
+
+
+def test_tls_trusts_the_sidecars_own_certificate() -> None:
+    cluster = sidecar(bootstrap(tls={"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}))
+    common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    assert common == {
+        "alpn_protocols": ["h2"],
+        "validation_context": {"trusted_ca": {"filename": "/tls/tls.crt"}},
+    }
+
+
+def test_mtls_shows_a_certificate() -> None:
+    tls = {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key", "client_ca_file": "/tls/ca.crt"}
+    common = sidecar(bootstrap(tls=tls))["transport_socket"]["typed_config"]["common_tls_context"]
+    (certificate,) = common["tls_certificates"]
+    assert certificate["private_key"] == {"filename": "/tls/tls.key"}
+
+
+# Upstreams and routes
+
+
+def test_the_longest_prefix_comes_first_and_servers_are_shared() -> None:
+    tree = bootstrap("http://a", "/v1/messages=https://b", "/v1=http://a")
+    assert [(route["match"]["prefix"], route["route"]["cluster"]) for route in routes(tree)] == [
+        ("/v1/messages", "https-b-443"),
+        ("/v1", "http-a-80"),
+        ("/", "http-a-80"),
+    ]
+    assert [route["name"] for route in routes(tree)] == ["/v1/messages", "/v1", "/"]
+    assert list(clusters(tree)) == ["aim-extproc", "http-a-80", "https-b-443"]
+
+
+def test_https_upstreams_are_verified_named_and_addressed_as_themselves() -> None:
+    tree = bootstrap("https://api.example.com")
+    cluster = clusters(tree)["https-api.example.com-443"]
+    assert cluster["type"] == "LOGICAL_DNS"
+    tls = cluster["transport_socket"]["typed_config"]
+    assert tls["sni"] == "api.example.com"
+    validation = tls["common_tls_context"]["validation_context"]
+    assert validation["trusted_ca"] == {"filename": "/etc/ssl/certs/ca-certificates.crt"}
+    assert validation["match_typed_subject_alt_names"] == [{"san_type": "DNS", "matcher": {"exact": "api.example.com"}}]
+    assert routes(tree)[0]["route"]["host_rewrite_literal"] == "api.example.com"
+
+
+def test_an_https_upstream_by_address_has_no_server_name() -> None:
+    cluster = clusters(bootstrap("https://[fd00::1]:8443"))["https-fd00__1-8443"]
+    assert cluster["type"] == "STATIC"
+    tls = cluster["transport_socket"]["typed_config"]
+    assert "sni" not in tls
+    (name,) = tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+    assert name == {"san_type": "IP_ADDRESS", "matcher": {"exact": "fd00::1"}}
+
+
+def test_plain_http_upstreams_keep_the_clients_host() -> None:
+    tree = bootstrap("http://models.internal:8000")
+    assert clusters(tree)["http-models.internal-8000"]["type"] == "STRICT_DNS"
+    assert "host_rewrite_literal" not in routes(tree)[0]["route"]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "rewrite"),
+    [
+        ("/openai=https://a", None),
+        ("/openai=https://a/", None),
+        ("/openai=https://a/v1", "/v1"),
+        ("/openai/=https://a/v1", "/v1/"),
+        ("https://a/base/", "/base/"),
+    ],
+)
+def test_a_path_of_the_url_takes_the_prefixs_place(upstream: str, rewrite: str | None) -> None:
+    assert routes(bootstrap(upstream))[0]["route"].get("prefix_rewrite") == rewrite
+
+
+NO_UPSTREAMS = [
+    *("", "api.example.com", "ftp://a", "http://", "http://a b", "http://a?x=1", "http://a#b", 'http://a"b'),
+    *("http://u:p@a", "http://a:99999", "http://[::1", "/v1", "/v1=", "v1=http://a", "/a b=http://a", "/a?b=http://a"),
+]
+
+
+@pytest.mark.parametrize("text", NO_UPSTREAMS)
+def test_what_is_no_upstream_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^an upstream.{20,}"):
+        Upstream.parse(text)
+
+
+def test_upstreams_have_to_fit_together() -> None:
+    with pytest.raises(ValueError, match="the prefix /v1 has more than one upstream"):
+        render("/v1=http://a", "/v1=http://b")
+    with pytest.raises(ValueError, match="at least one upstream"):
+        render_envoy(Settings(), listen=Address.parse("127.0.0.1:1"), upstreams=[], admin=None)
+
+
+# Upgrades
+
+
+def test_no_upgrade_passes_unless_it_is_allowed() -> None:
+    assert "upgrade" not in render()
+
+
+def test_upgrades_pass_on_their_prefixes_only() -> None:
+    tree = bootstrap("http://a", "/v1/realtime/x=http://b", "/o=http://c/v9", allow_upgrades=("/v1/realtime", "/o/ws"))
+    (upgrade,) = manager(tree)["upgrade_configs"]
+    assert upgrade["enabled"] is False
+    assert [filter_["name"] for filter_ in upgrade["filters"]] == ["envoy.filters.http.router"]
+    found = [(route["match"]["prefix"], route["route"]) for route in routes(tree)]
+    assert [(prefix, route["cluster"], "upgrade_configs" in route) for prefix, route in found] == [
+        ("/v1/realtime/x", "http-b-80", True),
+        ("/v1/realtime", "http-a-80", True),
+        ("/o/ws", "http-c-80", True),
+        ("/o", "http-c-80", False),
+        ("/", "http-a-80", False),
+    ]
+    assert dict(found)["/o/ws"]["prefix_rewrite"] == "/v9/ws"
+    assert "WARNING" in render(allow_upgrades=("/v1",))
+
+
+@pytest.mark.parametrize("prefix", ["", "v1", "/v2"])
+def test_upgrades_need_an_upstream(prefix: str) -> None:
+    with pytest.raises(ValueError, match="no upstream serves it"):
+        render("/v1=http://a", allow_upgrades=(prefix,))
+
+
+# The YAML
+
+
+def test_without_admin_there_is_none() -> None:
+    text = render_envoy(
+        Settings(),
+        listen=Address.parse("[::1]:10000"),
+        upstreams=[Upstream.parse("http://a")],
+        admin=None,
+    )
+    tree = yaml.safe_load(text)
+    assert "admin" not in tree
+    assert listener(tree)["address"] == {"socket_address": {"address": "::1", "port_value": 10000}}
+
+
+def test_a_misspelt_field_is_an_error_at_any_depth() -> None:
+    message = "envoy.config.bootstrap.v3.Bootstrap"
+    check({"admin": {}}, message)
+    with pytest.raises(KeyError, match="adress"):
+        check({"admin": {"adress": {}}}, message)
+    router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+    with pytest.raises(KeyError, match="dynamic_status"):
+        check({"bootstrap_extensions": [{"typed_config": {"@type": router, "dynamic_status": True}}]}, message)
+
+
+def test_the_example_is_what_the_renderer_prints() -> None:
+    text = render_envoy(
+        Settings(),
+        listen=Address.parse(EXAMPLE_ARGUMENTS["listen"]),
+        upstreams=[Upstream.parse(EXAMPLE_ARGUMENTS["upstream"])],
+        admin=Address.parse(EXAMPLE_ARGUMENTS["admin"]),
+    )
+    arguments = " ".join(f"--{name} {value}" for name, value in EXAMPLE_ARGUMENTS.items())
+    assert EXAMPLE.read_text() == text, f"regenerate it: extproc render envoy {arguments} > envoy/envoy.yaml"
+
+
+def test_a_document_is_its_tree_with_each_reason_once() -> None:
+    tree = {
+        "plain": "a",
+        **because("Why.", quoted="0x1", none=[]),
+        "list": [because("Why.", on="yes"), {"x": {"y": [1, "a: b", {}]}}, because("Else.\n  as is:   1", z=0.5)],
+    }
+    assert dump(tree, header="Top.") == (
+        "# Top.\n"
+        "plain: a\n"
+        "# Why.\n"
+        'quoted: "0x1"\n'
+        "none: []\n"
+        "list:\n"
+        '  - "on": "yes"\n'
+        "  - x:\n"
+        "      y:\n"
+        "        - 1\n"
+        '        - "a: b"\n'
+        "        - {}\n"
+        "  # Else.\n"
+        "  #   as is:   1\n"
+        "  - z: 0.5\n"
+    )
+    assert yaml.safe_load(dump(tree)) == tree
