@@ -163,7 +163,7 @@ class ResponseLeg:
             case State.STREAMING:
                 assert self._stream is not None
                 self._stream.feed(data)
-                if end_of_stream:
+                if end_of_stream and not self._stream.is_finished:
                     self._stream.end(has_trailers=False)
             case State.JUDGING | State.DONE:
                 pass

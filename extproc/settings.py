@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -274,8 +275,8 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    listen: Annotated[Address, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
-    admin: Annotated[Address | None, BeforeValidator(_parse_optional_address)] = Address(host="127.0.0.1", port=9902)
+    listen: Annotated[Address, NoDecode, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
+    admin: Annotated[Address | None, NoDecode, BeforeValidator(_parse_optional_address)] = Address(host="127.0.0.1", port=9902)
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -378,7 +379,9 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     except ValidationError as error:
         raise SettingsError(_describe(problem) for problem in error.errors(include_input=False)) from error
     except UnreadableVariable as error:
-        raise SettingsError([f"environment: {error}"]) from error
+        named = re.search(r'field "(\w+)"', str(error))
+        field = named[1] if named else "environment"
+        raise SettingsError([f"{field}: EXTPROC_{field.upper()}... is not the JSON that it must be"]) from error
     problems = settings.problems_when_serving() if serving else []
     if problems:
         raise SettingsError(problems)

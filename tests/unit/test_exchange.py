@@ -1,0 +1,480 @@
+"""Transcripts of exchanges: what happens, and what is done about it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from extproc.errors import Reason
+from extproc.events import (
+    BodyMode,
+    BodyReceived,
+    CancelAnalysis,
+    Headers,
+    HeadersReceived,
+    Hook,
+    Input,
+    Leg,
+    ReportFailOpen,
+    ReportVerdict,
+    SessionDone,
+    Timer,
+    TimerFired,
+    TrailersReceived,
+    VerdictReached,
+)
+from extproc.settings import Limits, Profile
+from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
+from tests.fakes.rig import chat_answer, chat_request
+from tests.fakes.world import World
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+DUPLEX = BodyMode.FULL_DUPLEX_STREAMED
+
+
+def world(mode: BodyMode = BodyMode.BUFFERED, limits: dict[str, int] | None = None, **profile: Any) -> World:
+    return World(Profile(**profile), Limits(**(limits or {})), mode)
+
+
+def answered(contents: tuple[str, ...] = ("Hi",), **profile: Any) -> World:
+    """Return an exchange whose answer is being judged."""
+    return world(**profile).request(REQUEST).judge().head("application/json").body(chat_answer(*contents), end=True)
+
+
+class TestRequest:
+    def test_headers_go_at_once_and_the_body_after_the_verdict(self) -> None:
+        it = world().request(REQUEST, ("x-aim-user-email", "a@b.c"), ("X-Other".lower(), "1"), ("x-cato-x", "1"))
+        assert it.upstream.headers is not None
+        assert it.upstream.headers.remove == ("x-aim-user-email", "x-cato-x", "accept-encoding")
+        assert it.upstream.buffered is None
+        (question,) = it.asked
+        assert question.hook is Hook.PRE_CALL
+        assert question.inputs == (Input(({"role": "user", "content": "Hello"},)),)
+        it.judge()
+        assert it.upstream.buffered is not None
+        assert it.upstream.buffered.body is None
+        assert it.reports == [ReportVerdict(Leg.REQUEST, Hook.PRE_CALL, "allow")]
+
+    def test_full_duplex_holds_headers_too(self) -> None:
+        it = world(DUPLEX)
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        it.send(BodyReceived(Leg.REQUEST, REQUEST[:9]))
+        it.send(BodyReceived(Leg.REQUEST, REQUEST[9:], end_of_stream=True))
+        assert it.upstream.headers is None
+        it.judge()
+        assert (it.upstream.body, it.upstream.is_ended) == (REQUEST, True)
+
+    def test_full_duplex_ends_with_its_trailers(self) -> None:
+        it = world(DUPLEX).request(REQUEST, trailers=True).judge()
+        assert (it.upstream.body, it.upstream.is_ended) == (REQUEST, True)
+
+    def test_a_buffered_body_with_trailers_is_whole(self) -> None:
+        it = world().request(REQUEST, trailers=True)
+        assert len(it.asked) == 1
+        it.judge()
+        assert it.upstream.buffered is not None
+        assert it.upstream.is_ended
+
+    def test_trailers_after_the_release_go_on(self) -> None:
+        it = world(hooks=["output"])
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        it.send(BodyReceived(Leg.REQUEST, REQUEST))
+        it.send(TrailersReceived(Leg.REQUEST))
+        assert it.upstream.is_ended
+
+    @pytest.mark.parametrize("body", [b"", b"  \n", b'{"messages":[]}', b'{"model":"x"}'])
+    def test_nothing_to_inspect_asks_nothing(self, body: bytes) -> None:
+        it = world().request(body)
+        assert it.asked == []
+        assert it.upstream.buffered is not None
+
+    def test_a_matched_request_without_a_body(self) -> None:
+        it = world().request(None).head("application/json", end=True)
+        assert it.asked == []
+        assert it.response.headers is not None
+
+    def test_monitor_allows(self) -> None:
+        it = world().request(REQUEST).judge(Monitor(("p",)))
+        assert it.upstream.buffered is not None
+        assert it.exchange.record.as_metadata()["request"] == {"action": "monitor", "policies": ["p"], "ms": 7}
+
+    def test_a_block_replies(self) -> None:
+        it = world().request(REQUEST).judge(Block("No."))
+        assert it.reply is not None
+        assert (it.reply.status, it.reply.details) == (400, "aim_content_policy_violation")
+        assert ("x-aim-call-id", "call-1") in it.reply.headers
+        assert json.loads(it.reply.body)["error"]["message"] == "No."
+        assert it.exchange.record.outcome == "blocked"
+        assert it.send(BodyReceived(Leg.REQUEST, b"x")) == []
+
+    @pytest.mark.parametrize(
+        ("setting", "message", "expected"),
+        [
+            ("", None, "The request was blocked by the organization's AI security policy."),
+            ("Ours", "Aim's", "Ours"),
+        ],
+    )
+    def test_the_message_of_a_block(self, setting: str, message: str | None, expected: str) -> None:
+        it = world(block_message=setting).request(REQUEST).judge(Block(message))
+        assert it.reply is not None
+        assert json.loads(it.reply.body)["error"]["message"] == expected
+
+    @pytest.mark.parametrize("mode", list(BodyMode))
+    def test_a_redaction_changes_its_text_alone(self, mode: BodyMode) -> None:
+        body = b'{ "messages":[{"content" : "I am Jane", "x": 1.0}],"n":[1 ,2] }'
+        it = world(mode).request(body, ("content-encoding", "identity")).judge(Anonymize(("I am [N]",)))
+        expected = body.replace(b"I am Jane", b"I am [N]")
+        if mode is BodyMode.BUFFERED:
+            buffered = it.upstream.buffered
+            assert buffered is not None
+            assert buffered.body == expected
+            assert buffered.set == (("content-length", str(len(expected))),)
+            assert "content-encoding" in buffered.remove
+        else:
+            assert it.upstream.body == expected
+            assert it.upstream.headers is not None
+            assert {"content-length", "content-encoding"} <= set(it.upstream.headers.remove)
+        assert it.exchange.request.messages == ({"content": "I am [N]", "x": 1.0, "role": "user"},)
+        assert it.exchange.record.outcome == "redacted"
+
+    def test_messages_without_a_text_survive_a_redaction(self) -> None:
+        call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}
+        body = json.dumps({"messages": [call, {"role": "user", "content": "Jane"}]}).encode()
+        it = world().request(body).judge(Anonymize((None, "[N]")))
+        assert it.exchange.request.messages == (call, {"role": "user", "content": "[N]"})
+
+    @pytest.mark.parametrize("texts", [(), ("a", "b"), (None,), ("Hello",)])
+    def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
+        it = world(failure_mode_allow=True).request(REQUEST).judge(Anonymize(texts))
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (400, "redaction_failed")
+
+    def test_failing_closed(self) -> None:
+        it = world().request(REQUEST).judge(Failed(Reason.TIMEOUT))
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (503, "guardrail_unavailable")
+
+    def test_failing_open_is_counted(self) -> None:
+        it = world(failure_mode_allow={"request": ["timeout"]}).request(REQUEST).judge(Failed(Reason.TIMEOUT))
+        assert it.upstream.buffered is not None
+        assert ReportFailOpen(Leg.REQUEST, Reason.TIMEOUT) in it.reports
+        assert it.exchange.record.outcome == "failed_open"
+
+    @pytest.mark.parametrize(
+        ("body", "headers", "status", "code"),
+        [
+            (b"{", (), 400, "invalid_body"),
+            (b"\xff", (), 400, "invalid_body"),
+            (b'{"messages":[],"messages":[]}', (), 400, "invalid_body"),
+            (REQUEST, (("content-encoding", "gzip, br"),), 400, "invalid_body"),
+            (REQUEST, (("content-encoding", "gzip"),), 400, "invalid_body"),
+            (b" " * 2000, (), 413, "request_too_large"),
+            (gzip.compress(bytes(200_000)), (("content-encoding", "gzip"),), 413, "request_too_large"),
+            (b"{}", (("content-length", "2000"),), 413, "request_too_large"),
+        ],
+    )
+    def test_an_unreadable_request(self, body: bytes, headers: Headers, status: int, code: str) -> None:
+        it = world(limits={"request_bytes": 1024}).request(body, *headers)
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (status, code)
+        for mode in BodyMode:
+            it = world(mode, limits={"request_bytes": 1024}, failure_mode_allow=True).request(body, *headers)
+            assert it.reply is None
+            assert it.asked == []
+            if mode is DUPLEX:
+                assert it.upstream.body == body
+                assert it.upstream.is_ended
+
+    def test_a_request_that_grows_too_large_passes_open_in_pieces(self) -> None:
+        it = world(DUPLEX, limits={"request_bytes": 1024}, failure_mode_allow=True)
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        for _ in range(3):
+            it.send(BodyReceived(Leg.REQUEST, b"x" * 1000))
+        it.send(BodyReceived(Leg.REQUEST, b"", end_of_stream=True))
+        assert (len(it.upstream.body), it.upstream.is_ended) == (3000, True)
+
+    def test_output_alone_reads_the_request_for_context_only(self) -> None:
+        it = world(hooks=["output"]).request(REQUEST)
+        assert it.asked == []
+        it.head("application/json").body(chat_answer("Hi"), end=True)
+        assert it.asked[0].inputs[0].messages == ({"role": "user", "content": "Hello"},)
+        for body, headers in ((b"{", ()), (b"{}", (("content-length", "99999999"),))):
+            it = world(hooks=["output"]).request(body, *headers)
+            assert it.reply is None
+
+    def test_an_overloaded_process_refuses(self) -> None:
+        it = World(is_overloaded=True)
+        it.request(REQUEST)
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        passing = World(is_overloaded=True)
+        passing.request(b"x", path="/other")
+        assert passing.reply is None
+
+    def test_a_body_after_the_whole_is_ignored(self) -> None:
+        it = world().request(REQUEST)
+        assert it.send(BodyReceived(Leg.REQUEST, b"more", end_of_stream=True)) == []
+
+
+class TestUnmatched:
+    @pytest.mark.parametrize("mode", list(BodyMode))
+    def test_it_passes(self, mode: BodyMode) -> None:
+        it = world(mode)
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/files"), ("x-aim-y", "1"))))
+        assert it.upstream.headers is not None
+        assert it.upstream.headers.remove == ("x-aim-y",)
+        assert it.upstream.headers.replace_body is (mode is BodyMode.BUFFERED)
+        it.send(BodyReceived(Leg.REQUEST, b"abc", end_of_stream=True))
+        if mode is DUPLEX:
+            assert it.upstream.body == b"abc"
+        it.head("text/plain").body(b"de").body(b"f", end=True)
+        assert (it.response.body, it.response.is_ended) == (b"def", True)
+        assert it.response.headers is not None
+        assert it.response.headers.set == ()
+        assert it.exchange.record.outcome == "unmatched"
+
+    def test_trailers_pass(self) -> None:
+        it = world(DUPLEX).request(b"x", path="/other", trailers=True).head("text/plain").body(b"x").trailers()
+        assert it.upstream.is_ended
+        assert it.response.is_ended
+
+    def test_headers_alone(self) -> None:
+        it = world().request(None, path="/v1/models", method="GET")
+        assert it.upstream.headers is not None
+        assert not it.upstream.headers.replace_body
+
+    def test_block(self) -> None:
+        it = world(unmatched="block").request(b"x", path="/other")
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (403, "path_not_allowed")
+
+    def test_without_hooks_nothing_is_inspected(self) -> None:
+        it = world(hooks=[]).request(REQUEST).head("application/json").body(b"x", end=True)
+        assert it.asked == []
+        assert it.response.body == b"x"
+
+    @pytest.mark.parametrize("head", [((":method", "GET"), ("upgrade", "websocket")), ((":method", "CONNECT"),)])
+    def test_upgrades(self, head: Headers) -> None:
+        it = world()
+        it.send(HeadersReceived(Leg.REQUEST, (*head, (":path", "/v1/chat/completions"))))
+        assert it.code == "upgrade_not_inspected"
+        it = world()
+        it.send(HeadersReceived(Leg.REQUEST, (*head, (":path", "/socket"))))
+        assert it.upstream.headers is not None
+        assert it.upstream.headers.replace_body
+
+
+class TestModeration:
+    def test_the_request_goes_at_once_and_the_response_waits(self) -> None:
+        it = world(hooks=["moderation", "output"]).request(REQUEST)
+        assert it.upstream.buffered is not None
+        it.head("application/json", "500").body(b"oops", end=True)
+        assert it.response.headers is None
+        assert it.exchange.held_bytes == 4
+        it.judge()
+        assert (it.response.body, it.response.is_ended) == (b"oops", True)
+        assert it.exchange.held_bytes == 0
+
+    @pytest.mark.parametrize("has_answered", [False, True])
+    @pytest.mark.parametrize(
+        ("outcome", "status", "code"),
+        [
+            (Block("No."), 400, "content_policy_violation"),
+            (Anonymize(("x",)), 400, "redaction_failed"),
+            (Failed(Reason.TIMEOUT), 503, "guardrail_unavailable"),
+        ],
+    )
+    def test_it_refuses_at_any_time(self, outcome: Any, status: int, code: str, has_answered: bool) -> None:
+        it = world(hooks=["moderation"]).request(REQUEST)
+        if has_answered:
+            it.head("application/json").body(b"{}", end=True)
+        it.judge(outcome)
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (status, code)
+        assert it.response.headers is None
+
+    def test_its_failure_may_open(self) -> None:
+        it = world(hooks=["moderation"], failure_mode_allow={"request": True}).request(REQUEST)
+        it.head("application/json").body(b"{}", end=True).judge(Failed(Reason.TIMEOUT))
+        assert it.response.body == b"{}"
+
+    def test_after_pre_call_it_sees_the_redacted_request(self) -> None:
+        it = world(hooks=["pre_call", "moderation"]).request(REQUEST)
+        assert [question.hook for question in it.asked] == [Hook.PRE_CALL]
+        it.judge(Anonymize(("[X]",)))
+        assert it.asked[1].hook is Hook.MODERATION
+        assert it.asked[1].inputs[0].messages == ({"role": "user", "content": "[X]"},)
+
+    def test_a_block_of_the_answer_does_not_wait_for_it(self) -> None:
+        it = world(hooks=["moderation", "output"]).request(REQUEST)
+        it.head("application/json").body(chat_answer("Hi"), end=True)
+        output = it.asked[1].analysis
+        commands = it.send(VerdictReached(output, (Block("No."),)))
+        assert it.reply is not None
+        assert CancelAnalysis(it.asked[0].analysis) in commands
+
+    def test_a_passing_response_pauses_while_much_waits(self) -> None:
+        it = world(hooks=["moderation"], limits={"held_bytes": 1024}).request(REQUEST)
+        it.head("application/json").body(b"x" * 2000)
+        assert it.exchange.is_paused
+        it.judge()
+        assert not it.exchange.is_paused
+
+
+class TestAnswer:
+    def test_it_leaves_as_it_came(self) -> None:
+        it = answered()
+        assert it.response.headers is None
+        it.judge()
+        assert it.response.body == chat_answer("Hi")
+        assert it.response.headers is not None
+        assert it.response.headers.set == (("x-aim-call-id", "call-1"),)
+        assert it.exchange.record.outcome == "allowed"
+
+    def test_it_is_judged_text_by_text(self) -> None:
+        it = answered(("one", "two"))
+        messages = ({"role": "user", "content": "Hello"},)
+        assert it.asked[1].inputs == (Input(messages, "one"), Input(messages, "two"))
+        it.judge(Allow(), Block("No.", ("p",)))
+        assert it.code == "content_policy_violation"
+        assert it.exchange.record.legs["response"].policies == ("p",)
+
+    def test_a_message_that_quotes_the_answer_is_replaced(self) -> None:
+        it = answered(("the Password is swordfish",)).judge(Block("Found 'password'"))
+        assert it.reply is not None
+        assert "assword" not in it.reply.body.decode()
+
+    def test_a_redaction(self) -> None:
+        it = answered(("keep", "Jane")).judge(Allow(), Anonymize(("Hello", "[N]")))
+        assert it.response.body == chat_answer("keep", "[N]")
+        assert it.response.headers is not None
+        assert "content-encoding" in it.response.headers.remove
+
+    @pytest.mark.parametrize("texts", [(), ("Hello", None), ("Hello", "Hi")])
+    def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
+        it = answered(failure_mode_allow=True).judge(Anonymize(texts))
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (502, "redaction_failed")
+
+    def test_failing_closed_and_open(self) -> None:
+        it = answered().judge(Failed(Reason.UNREACHABLE))
+        assert it.code == "guardrail_unavailable"
+        it = answered(("a", "b"), failure_mode_allow=True).judge(Failed(Reason.UNREACHABLE), Anonymize(("x", "[B]")))
+        assert it.response.body == chat_answer("a", "[B]")
+        assert it.exchange.record.outcome == "failed_open"
+
+    @pytest.mark.parametrize("body", [b"", b"  ", b'{"id":1}', chat_answer(), b"[]"])
+    def test_nothing_to_inspect_passes(self, body: bytes) -> None:
+        it = world().request(REQUEST).judge().head("text/plain").body(body, end=True)
+        assert len(it.asked) == 1
+        assert (it.response.body, it.response.is_ended) == (body, True)
+
+    def test_trailers_end_it(self) -> None:
+        it = world().request(REQUEST).judge().head("application/json").body(chat_answer("Hi")).trailers()
+        assert not it.response.is_ended
+        it.judge()
+        assert (it.response.body, it.response.is_ended) == (chat_answer("Hi"), True)
+        it = world().request(REQUEST).judge().head("application/json").trailers()
+        assert (it.response.body, it.response.is_ended) == (b"", True)
+
+    @pytest.mark.parametrize(
+        ("content_type", "body", "headers"),
+        [
+            ("text/html", b"<p>", ()),
+            ("application/json", b'{"choices":[],"choices":[]}', ()),
+            ("application/json", b"{}", (("content-encoding", "x"),)),
+            ("application/json", b"x" * 2000, ()),
+            ("application/json", b"{}", (("content-length", "2000"),)),
+        ],
+    )
+    def test_an_unreadable_answer(self, content_type: str, body: bytes, headers: Headers) -> None:
+        limits = {"response_bytes": 1024}
+        it = world(limits=limits).request(REQUEST).judge().head(content_type, "200", *headers).body(body, end=True)
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (502, "guardrail_unreadable_response")
+        for pieces in ([body], [body[:1500], body[1500:]]):
+            it = world(limits=limits, failure_mode_allow=True).request(REQUEST).judge()
+            it.head(content_type, "200", *headers)
+            for piece in pieces[:-1]:
+                it.body(piece)
+            it.body(pieces[-1], end=True)
+            assert (it.response.body, it.response.is_ended) == (body, True)
+
+    def test_a_large_answer_passes_open_before_its_trailers(self) -> None:
+        it = world(limits={"response_bytes": 1024}, failure_mode_allow=True).request(REQUEST).judge()
+        it.head("application/json").body(b"x" * 2000).trailers()
+        assert (len(it.response.body), it.response.is_ended) == (2000, True)
+
+    @pytest.mark.parametrize(
+        ("status", "content_type"), [("404", "application/json"), ("200", "audio/mpeg"), ("200", "image/png")]
+    )
+    def test_what_passes_uninspected(self, status: str, content_type: str) -> None:
+        it = world().request(REQUEST).judge().head(content_type, status).body(b"x", end=True)
+        assert it.response.body == b"x"
+        assert it.response.headers is not None
+        assert it.response.headers.set == (("x-aim-call-id", "call-1"),)
+
+    def test_without_the_output_hook_it_passes(self) -> None:
+        it = world(hooks=["pre_call"]).request(REQUEST).judge().head("application/json").body(b"{}", end=True)
+        assert it.response.body == b"{}"
+
+    def test_a_body_while_judging_is_ignored(self) -> None:
+        it = answered()
+        assert it.send(BodyReceived(Leg.RESPONSE, b"x", end_of_stream=True)) == []
+
+
+class TestLocalReplies:
+    def test_envoys_own_answer_cancels_the_analysis(self) -> None:
+        it = world().request(REQUEST).head("text/plain", "504").body(b"timeout", end=True)
+        assert it.questions == {}
+        assert it.response.body == b"timeout"
+        assert not it.exchange.request.is_unreleased
+
+    def test_its_413_becomes_ours(self) -> None:
+        it = world()
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        it.head("text/plain", "413")
+        assert it.reply is not None
+        assert (it.reply.status, it.code) == (413, "request_too_large")
+
+    def test_it_may_be_the_first_message(self) -> None:
+        it = world().head("text/plain", "400").body(b"bad", end=True)
+        assert it.response.body == b"bad"
+
+
+class TestProtocol:
+    @pytest.mark.parametrize(
+        "event",
+        [
+            HeadersReceived(Leg.REQUEST, ()),
+            HeadersReceived(Leg.RESPONSE, ()),
+            TrailersReceived(Leg.RESPONSE),
+        ],
+    )
+    def test_twice_is_an_error(self, event: Any) -> None:
+        it = answered()
+        it.send(event)
+        assert it.reset is not None
+        assert it.exchange.is_closed
+        assert it.questions == {}
+
+    @pytest.mark.parametrize(
+        "event",
+        [BodyReceived(Leg.REQUEST, b""), BodyReceived(Leg.RESPONSE, b""), TrailersReceived(Leg.RESPONSE)],
+    )
+    def test_out_of_order_is_an_error(self, event: Any) -> None:
+        it = world()
+        it.send(event)
+        assert it.reset is not None
+
+    def test_a_verdict_that_nobody_waits_for_is_ignored(self) -> None:
+        it = world().request(REQUEST)
+        assert it.send(VerdictReached(99, (Block(),))) == []
+
+    def test_a_session_that_nobody_opened_is_ignored(self) -> None:
+        it = world().request(REQUEST)
+        assert it.send(SessionDone(99)) == []
+        assert it.send(TimerFired(Timer.HEAD)) == []

@@ -1,0 +1,414 @@
+"""Transcripts of streamed answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from extproc.errors import Reason
+from extproc.events import BodyReceived, Leg, ReportChunks, ReportVerdict, Timer
+from extproc.settings import Limits, Profile
+from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
+from tests.fakes.world import VERDICT_TIMEOUT, World
+
+REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
+ROLE = chat_event(role="assistant", text="")
+
+
+def begun(*headers: tuple[str, str], limits: dict[str, int] | None = None, **profile: Any) -> World:
+    """Return an exchange whose streamed answer has begun."""
+    return (
+        World(Profile(**profile), Limits(**(limits or {})))
+        .request(REQUEST)
+        .judge()
+        .head("text/event-stream", "200", *headers)
+    )
+
+
+def call(arguments: str, index: int = 0) -> bytes:
+    return chat_event(tool_calls=[{"index": index, "function": {"arguments": arguments}}])
+
+
+def error_code(body: bytes) -> str:
+    """Return the code in the error event that ends a stream."""
+    assert body.endswith(DONE)
+    event = body.removesuffix(DONE).rsplit(b"data: ", 1)[1]
+    return json.loads(event)["error"]["code"]
+
+
+class TestRelease:
+    def test_nothing_leaves_before_it_is_verified(self) -> None:
+        it = begun().body(ROLE + chat_event("a") + chat_event("b"))
+        assert it.response.headers is None
+        it.verify("a")
+        assert it.response.body == ROLE + chat_event("a")
+        it.verify("b")
+        assert it.response.body == ROLE + chat_event("a") + chat_event("b")
+
+    def test_events_without_text_pass_in_order_behind_text(self) -> None:
+        it = begun().body(chat_event("a")).verify("a").body(chat_event("b") + b": ping\n\n" + ROLE)
+        assert it.response.body == chat_event("a")
+        it.verify("b")
+        assert it.response.body == chat_event("a") + chat_event("b") + b": ping\n\n" + ROLE
+
+    def test_the_head_waits_for_a_first_verdict_and_not_for_long(self) -> None:
+        it = begun(stream_head_seconds=1.5).body(ROLE)
+        assert it.timers[Timer.HEAD] == 1.5
+        it.fire(Timer.HEAD)
+        assert it.response.body == ROLE
+        it.body(chat_event("a")).block()
+        assert error_code(it.response.body) == "content_policy_violation"
+
+    def test_merged_chunks_are_all_verified(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b") + chat_event("c")).verify("ab")
+        assert it.response.body == chat_event("a") + chat_event("b")
+
+    def test_a_skipped_chunk_leaves_empty(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b")).verify("b")
+        assert it.response.body == chat_event("") + chat_event("b")
+
+    def test_a_rewrite_replaces_the_oldest(self) -> None:
+        it = begun().body(chat_event("secret") + chat_event("b")).verify("[X]")
+        assert it.response.body == chat_event("[X]")
+        it.verify("b")
+        assert it.response.body == chat_event("[X]") + chat_event("b")
+
+    def test_a_rewritten_choice_loses_its_logprobs(self) -> None:
+        chunk = {
+            "choices": [{"index": 0, "delta": {"content": "secret"}, "logprobs": {"content": [{"token": "secret"}]}}]
+        }
+        it = begun().body(b"data: " + json.dumps(chunk).encode() + b"\n\n").verify("[X]")
+        assert b"secret" not in it.response.body
+        assert json.loads(it.response.body[6:])["choices"][0]["logprobs"] is None
+
+    def test_an_emptied_chunk_is_a_rewrite(self) -> None:
+        it = begun().body(ROLE + chat_event("secret")).verify_chunk(it_chunk("", role="assistant"))
+        assert it.response.headers is None
+        it.verify("")
+        assert it.response.body == ROLE + chat_event("")
+
+    def test_a_text_free_echo_may_come_late_and_with_nulls(self) -> None:
+        it = begun().body(ROLE + chat_event(finish="x") + chat_event("a"))
+        it.verify_chunk({"choices": [{"index": 0, "delta": {"tool_calls": None}, "finish_reason": "x"}]})
+        assert it.response.headers is None
+        it.verify("a")
+        assert it.response.body == ROLE + chat_event(finish="x") + chat_event("a")
+
+    def test_a_text_free_word_that_echoes_nothing_does_nothing(self) -> None:
+        it = begun().body(chat_event("a")).verify(None)
+        assert it.response.headers is None
+        it.verify("a").verify("")
+        assert it.response.body == chat_event("a")
+
+    def test_other_texts_go_under_numbers_of_their_own(self) -> None:
+        it = begun().body(chat_event("a", refusal="b", reasoning="c"))
+        whole, refusal, reasoning = it.chunks
+        assert whole["choices"][0]["delta"]["refusal"] == "b"
+        assert [chunk["id"] for chunk in it.chunks] == ["c1"] * 3
+        assert [chunk["choices"][0]["delta"] for chunk in (refusal, reasoning)] == [{"content": "b"}, {"content": "c"}]
+        assert len({refusal["choices"][0]["index"], reasoning["choices"][0]["index"], 0}) == 3
+        it.verify("a").verify("[B]", refusal["choices"][0]["index"])
+        assert it.response.headers is None
+        it.verify("c", reasoning["choices"][0]["index"])
+        assert it.response.body == chat_event("a", refusal="[B]", reasoning="c")
+
+    def test_the_end_waits_for_aims_done(self) -> None:
+        events = chat_stream("a", "b")
+        it = begun().body(b"".join(events), end=True)
+        assert it.is_submitted_done
+        it.verify_all()
+        assert it.response.body == b"".join(events[:-1])
+        assert it.timers == {Timer.SILENCE: VERDICT_TIMEOUT}
+        it.done()
+        assert (it.response.body, it.response.is_ended) == (b"".join(events), True)
+        assert it.timers == {}
+        assert ReportVerdict(Leg.RESPONSE, "output", "allow") in it.reports  # type: ignore[arg-type]
+        assert ReportChunks("verified", 2) in it.reports
+        assert it.exchange.record.outcome == "allowed"
+        assert it.exchange.is_complete
+
+    def test_what_aim_never_verified_leaves_empty(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b"), end=True).verify("a").done()
+        assert it.response.body == chat_event("a") + chat_event("")
+        assert it.exchange.record.outcome == "redacted"
+
+    def test_trailers_end_it(self) -> None:
+        it = begun().body(chat_event("a")).trailers()
+        it.verify("a")
+        assert not it.response.is_ended
+        it.done()
+        assert it.response.is_ended
+
+    def test_a_stream_without_text_needs_no_word_of_aim(self) -> None:
+        body = ROLE + b"data:\n\ndata: {}\n\n" + DONE
+        it = begun().body(body, end=True)
+        assert (it.response.body, it.response.is_ended) == (body, True)
+        assert it.session is None
+        assert not it.is_submitted_done
+
+    def test_an_empty_stream(self) -> None:
+        it = begun().body(b"", end=True)
+        assert it.response.is_ended
+
+    def test_unknown_events_are_inspected_by_their_keys(self) -> None:
+        event = b'data: {"type":"x","inner":[{"text":"a"}],"delta":["b",1,{"content":"c"}],"n":"d"}\n\n'
+        it = begun().body(event)
+        assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["a", "b", "c"]
+        it.verify_all()
+        assert it.response.body == event
+
+    def test_a_chunk_of_another_shape_is_submitted_by_its_texts(self) -> None:
+        event = b'data: {"id":7,"choices":[{"index":5000,"delta":{"content":[{"type":"text","text":"a"},"b"]}}]}\n\n'
+        it = begun().body(event)
+        assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["a", "b"]
+        assert it.chunks[0]["id"] == "chatcmpl-call-1"
+        it.verify_all()
+        assert it.response.body == event
+
+    def test_compression_is_undone_event_by_event(self) -> None:
+        encoder = zlib.compressobj(wbits=31)
+        first = encoder.compress(chat_event("a")) + encoder.flush(zlib.Z_SYNC_FLUSH)
+        rest = encoder.compress(chat_event("b") + DONE) + encoder.flush()
+        it = begun(("content-encoding", "gzip")).body(first).verify("a")
+        assert it.response.headers is not None
+        assert it.response.headers.remove == ("content-encoding",)
+        assert it.response.body == chat_event("a")
+        it.body(rest, end=True).verify("b").done()
+        assert it.response.body == chat_event("a") + chat_event("b") + DONE
+
+
+def it_chunk(text: str, **delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text, **delta}}]}
+
+
+class TestArguments:
+    def test_a_redaction_that_leaves_json_passes(self) -> None:
+        it = begun().body(call('{"a":"') + call("secret") + call('"}') + chat_event(finish="tool_calls"))
+        index = it.chunks[1]["choices"][0]["index"]
+        it.verify('{"a":"', index).verify("[X]", index)
+        assert it.response.body == call('{"a":"') + call("[X]")
+        it.verify('"}', index)
+        assert it.response.body == call('{"a":"') + call("[X]") + call('"}') + chat_event(finish="tool_calls")
+
+    def test_one_that_breaks_them_ends_in_the_error(self) -> None:
+        it = begun().body(call('{"a":"secret"}') + chat_event(finish="tool_calls") + DONE, end=True)
+        index = it.chunks[1]["choices"][0]["index"]
+        it.verify("[X", index)
+        assert it.response.body == call("[X")
+        it.done()
+        assert error_code(it.response.body) == "redaction_failed"
+
+    def test_what_was_no_json_before_is_nobodys_fault(self) -> None:
+        it = begun().body(call("{secret") + DONE, end=True)
+        it.verify("{[X]", it.chunks[1]["choices"][0]["index"]).done()
+        assert it.response.body == call("{[X]") + DONE
+
+    @pytest.mark.parametrize(("text", "code"), [("x" * 9_000_000, ""), ("[X]", "redaction_failed")])
+    def test_very_long_arguments_are_not_kept(self, text: str, code: str) -> None:
+        piece = "x" * 9_000_000
+        it = begun(limits={"event_bytes": 10_000_000, "held_bytes": 100_000_000}).body(call(piece) + call(piece))
+        index = it.chunks[1]["choices"][0]["index"]
+        it.verify(piece, index).verify(text, index)
+        if code:
+            assert error_code(it.response.body) == code
+        else:
+            assert it.response.body == call(piece) + call(piece)
+
+    def test_a_spoken_answer_cannot_be_redacted(self) -> None:
+        it = begun().body(chat_event(audio={"transcript": "secret"}))
+        it.verify("[X]", it.chunks[1]["choices"][0]["index"])
+        assert it.code == "redaction_failed"
+        it = begun().body(chat_event(audio={"transcript": "secret"}), end=True).done()
+        assert it.code == "redaction_failed"
+
+
+class TestBlock:
+    def test_before_the_first_release_it_is_a_reply(self) -> None:
+        it = begun().body(ROLE + chat_event("secret")).block("Found 'secret'")
+        assert it.reply is not None
+        assert it.reply.status == 400
+        assert b"secret" not in it.reply.body
+        assert it.session is None
+
+    def test_in_a_running_stream_it_is_the_last_event(self) -> None:
+        it = begun().body(chat_event("a")).verify("a").body(chat_event("secret")).block("Not that.")
+        assert it.response.body.startswith(chat_event("a"))
+        assert error_code(it.response.body) == "content_policy_violation"
+        assert b"secret" not in it.response.body
+        assert it.response.is_ended
+        assert it.exchange.record.legs["response"].action == "block"
+
+    def test_after_trailers_the_trailers_end_it(self) -> None:
+        it = begun().body(chat_event("a")).verify("a").body(chat_event("b")).trailers().block()
+        assert error_code(it.response.body) == "content_policy_violation"
+        assert it.response.is_ended
+
+    def test_it_counts_before_the_stream_arrives(self) -> None:
+        it = World().request(REQUEST).judge().block()
+        assert it.code == "content_policy_violation"
+
+
+class TestSession:
+    def test_it_is_opened_when_the_request_goes_on(self) -> None:
+        it = World().request(REQUEST)
+        assert it.opened == []
+        it.judge()
+        assert len(it.opened) == 1
+
+    def test_it_is_opened_late_for_a_stream_that_nobody_asked_for(self) -> None:
+        it = World().request(json.dumps(chat_request("x")).encode()).judge()
+        assert it.opened == []
+        it.head()
+        assert len(it.opened) == 1
+
+    def test_a_json_answer_does_not_need_it(self) -> None:
+        it = World().request(REQUEST).judge().lose(Reason.UNREACHABLE, opened=False)
+        it.head("application/json").body(b"{}", end=True)
+        assert it.response.is_ended
+        it = World().request(REQUEST).judge().head("application/json").body(b"{}", end=True)
+        assert it.session is None
+
+    def test_one_that_never_opened_meets_the_policy_when_the_stream_arrives(self) -> None:
+        it = World().request(REQUEST).judge().lose(Reason.KEY_REFUSED, opened=False)
+        assert it.reply is None
+        it.head()
+        assert it.code == "guardrail_unavailable"
+
+    def test_failing_open_before_the_stream_arrives(self) -> None:
+        it = World(Profile(failure_mode_allow=True)).request(REQUEST).judge().lose(Reason.TIMEOUT, opened=False)  # type: ignore[arg-type]
+        it.head().body(b"any").body(b"thing", end=True)
+        assert (it.response.body, it.response.is_ended) == (b"anything", True)
+
+    def test_one_lost_before_the_stream_is_opened_again(self) -> None:
+        it = World().request(REQUEST).judge().lose().head().body(chat_event("a")).verify("a")
+        assert len(it.opened) == 2
+        assert it.response.body == chat_event("a")
+
+    def test_one_lost_before_any_text_is_opened_again_once(self) -> None:
+        it = begun().body(ROLE).lose()
+        assert len(it.opened) == 2
+        it.lose()
+        assert it.code == "guardrail_unavailable"
+
+    def test_a_strange_word_before_the_stream_is_a_violation(self) -> None:
+        it = World().request(REQUEST).judge().done()
+        assert it.session is None
+        it.head()
+        assert it.code == "guardrail_unavailable"
+
+    @pytest.mark.parametrize("index", [0, 5])
+    def test_a_text_that_nothing_waits_for_is_a_violation(self, index: int) -> None:
+        it = begun().body(chat_event("a")).verify("a").verify("more", index)
+        assert error_code(it.response.body) == "guardrail_unavailable"
+
+    def test_an_early_done_is_a_violation(self) -> None:
+        it = begun().body(chat_event("a")).done()
+        assert it.code == "guardrail_unavailable"
+
+    def test_silence_is_bounded_from_submission_and_by_each_frame(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b"))
+        assert it.timers[Timer.SILENCE] == VERDICT_TIMEOUT
+        it.timers[Timer.SILENCE] = 1.0
+        it.body(chat_event("c"))
+        assert it.timers[Timer.SILENCE] == 1.0
+        it.verify("a")
+        assert it.timers[Timer.SILENCE] == VERDICT_TIMEOUT
+        it.verify("bc")
+        assert Timer.SILENCE not in it.timers
+        it.body(chat_event("d")).fire(Timer.SILENCE)
+        assert error_code(it.response.body) == "guardrail_unavailable"
+
+    def test_open_lets_the_rest_pass_unread(self) -> None:
+        it = begun(failure_mode_allow=True).body(chat_event("a") + chat_event("b")[:9]).lose()
+        assert it.response.body == chat_event("a") + chat_event("b")[:9]
+        it.body(chat_event("b")[9:]).body(b"junk")
+        it.send(BodyReceived(Leg.RESPONSE, b"", end_of_stream=True))
+        assert it.response.body == chat_event("a") + chat_event("b") + b"junk"
+        assert it.response.is_ended
+        assert it.exchange.record.outcome == "failed_open"
+
+    def test_open_after_the_end(self) -> None:
+        it = begun(failure_mode_allow=True).body(chat_event("a"), end=True).lose()
+        assert (it.response.body, it.response.is_ended) == (chat_event("a"), True)
+
+
+class TestHold:
+    def test_reading_pauses_while_too_much_waits(self) -> None:
+        events = [chat_event("x" * 900), chat_event("y" * 900)]
+        it = begun(limits={"held_bytes": 1024}).body(events[0])
+        assert not it.exchange.is_paused
+        it.body(events[1])
+        assert it.exchange.is_paused
+        assert it.timers[Timer.HELD] == VERDICT_TIMEOUT
+        it.verify("x" * 900)
+        assert not it.exchange.is_paused
+        assert Timer.HELD not in it.timers
+
+    def test_a_hold_without_release_meets_the_policy(self) -> None:
+        it = begun(limits={"held_bytes": 1024}).body(chat_event("x" * 2000)).fire(Timer.HELD)
+        assert it.code == "guardrail_overloaded"
+
+    def test_moderation_opens_the_gate_for_a_stream(self) -> None:
+        it = World(Profile(hooks=["moderation", "output"]), Limits(held_bytes=1024)).request(REQUEST).head()  # type: ignore[arg-type]
+        it.body(chat_event("x" * 2000)).verify("x" * 2000)
+        assert it.exchange.is_paused
+        assert it.response.headers is None
+        it.judge()
+        assert not it.exchange.is_paused
+        assert it.response.body == chat_event("x" * 2000)
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"data: not json\n\n",
+            b"data: \xff\n\n",
+            b'data: {"choices":[],"choices":[]}\n\n',
+            b"data: " + b"x" * 2000,
+            b"data: " + b"x" * 2000 + b"\n\n",
+        ],
+    )
+    def test_an_event(self, body: bytes) -> None:
+        limits = {"event_bytes": 1024}
+        it = begun(limits=limits).body(body, end=True)
+        assert it.code == "guardrail_unreadable_response"
+        tail = chat_event("b") + DONE
+        it = begun(limits=limits, failure_mode_allow=True).body(chat_event("a") + body + tail, end=True)
+        assert (it.response.body, it.response.is_ended) == (chat_event("a") + body + tail, True)
+
+    def test_the_last_event_without_an_end(self) -> None:
+        it = begun(failure_mode_allow=True).body(b"data: \xff")
+        it.send(BodyReceived(Leg.RESPONSE, b"", end_of_stream=True))
+        assert (it.response.body, it.response.is_ended) == (b"data: \xff", True)
+
+    def test_a_running_stream_ends_in_the_error(self) -> None:
+        it = begun().body(chat_event("a")).verify("a").body(b"data: junk\n\n")
+        assert error_code(it.response.body) == "guardrail_unreadable_response"
+
+    def test_too_many_texts(self) -> None:
+        calls = [{"index": n, "function": {"arguments": "x"}} for n in range(5000)]
+        it = begun().body(chat_event(tool_calls=calls))
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_an_unknown_encoding(self) -> None:
+        it = begun(("content-encoding", "x"))
+        assert it.code == "guardrail_unreadable_response"
+        assert it.session is None
+        it = begun(("content-encoding", "x"), failure_mode_allow=True).body(b"raw", end=True)
+        assert (it.response.body, it.response.is_ended) == (b"raw", True)
+
+    @pytest.mark.parametrize("data", [b"not gzip", gzip.compress(b"data: {}\n\n")[:-1]])
+    def test_broken_compression_is_refused_whatever_the_policy(self, data: bytes) -> None:
+        it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data, end=True)
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_compression_goes_on_being_undone_after_opening(self) -> None:
+        data = gzip.compress(b"data: junk\n\nmore")
+        it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data[:-1])
+        it.send(BodyReceived(Leg.RESPONSE, data[-1:], end_of_stream=True))
+        assert (it.response.body, it.response.is_ended) == (b"data: junk\n\nmore", True)
