@@ -18,6 +18,16 @@ Path = tuple[str | int, ...]
 """Keys and indices from the root to a value."""
 
 
+class Raw(str):
+    """JSON that an edit puts in as it is spelt."""
+
+    __slots__ = ()
+
+
+Edit = str | None
+"""What takes a value's place: a string, `null` for None, or any JSON as `Raw`."""
+
+
 class RepeatedKeys(dict[str, Any]):
     """An object that names a key more than once: which of the values counts, each reader decides for itself."""
 
@@ -58,8 +68,8 @@ class Document:
         except UnicodeDecodeError as error:
             raise MalformedBody("not UTF-8") from error
 
-    def rewrite(self, edits: Mapping[Path, str | None]) -> str:
-        """Return the text with the value at each path replaced: by a JSON string, or by `null` for None.
+    def rewrite(self, edits: Mapping[Path, Edit]) -> str:
+        """Return the text with the value at each path replaced.
 
         Raises KeyError for a path that is not there.
         """
@@ -69,7 +79,7 @@ class Document:
             for step in path[:-1]:
                 node = node.setdefault(step, {})
             # Escaped to ASCII: a lone surrogate, which JSON can spell and UTF-8 cannot, stays spellable.
-            node[path[-1]] = json.dumps(value)
+            node[path[-1]] = value if isinstance(value, Raw) else json.dumps(value)
         pieces: list[str] = []
         position = found = 0
         if isinstance(self.root, dict | list):

@@ -29,7 +29,7 @@ leg releases is kept behind a gate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from extproc.dialects import DEFAULT, Dialect, pick
 from extproc.errors import ProtocolError, Reason
@@ -141,7 +141,18 @@ class Exchange:
     @property
     def is_inspected(self) -> bool:
         """Tell whether a dialect knows the request and a hook looks at it."""
-        return self.dialect is not None and bool(self.profile.hooks)
+        dialect, profile = self.dialect, self.profile
+        return dialect is not None and bool(profile.hooks) and dialect.is_inspected(profile.inspect)
+
+    @property
+    def reads_answer(self) -> bool:
+        """Tell whether the answer is looked at: it has texts that a hook is to judge."""
+        return (
+            self.is_inspected
+            and self.dialect is not None
+            and self.dialect.reads_answers
+            and Hook.OUTPUT in self.profile.hooks
+        )
 
     def handle(self, event: Event) -> list[Command]:
         """Return what is to be done about `event`, in order."""
@@ -173,6 +184,8 @@ class Exchange:
                 self.response.on_trailers()
             case VerdictReached():
                 self._on_verdict(event)
+            case _:
+                assert_never(event)
 
     def _on_verdict(self, event: VerdictReached) -> None:
         hook = self._analyses.pop(event.analysis, None)
@@ -188,6 +201,8 @@ class Exchange:
                 self.response.on_verdict(event)
             case Hook.MODERATION:
                 self._on_moderation(event)
+            case _:
+                assert_never(hook)
 
     def _on_moderation(self, event: VerdictReached) -> None:
         (outcome,) = event.outcomes
@@ -205,6 +220,8 @@ class Exchange:
                     return
             case Allow() | Monitor():
                 pass
+            case _:
+                assert_never(outcome)
         self._moderation = None
         gated, self._gated = self._gated, []
         for command in gated:
@@ -218,6 +235,7 @@ class Exchange:
         self.dialect = pick(method, path, self.profile.paths)
         if self.dialect is not None:
             self.record.dialect = self.dialect.name
+        if self.is_inspected:
             self.record.reach("allowed")
         return self.dialect
 
@@ -280,7 +298,7 @@ class Exchange:
         self.is_closed = True
         dialect = self.dialect or DEFAULT
         if self._headers_out:
-            for command in self.response.ending(dialect.refuse_stream(refusal)):
+            for command in self.response.ending(dialect.refuse_stream(refusal, self.response.sequence)):
                 self._commands.append(command)
         else:
             body = dialect.refuse(refusal)

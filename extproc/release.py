@@ -13,6 +13,9 @@ index, in this order:
 4. anything else: a rewrite of the oldest, whose event leaves with only that text replaced.
 
 So a text leaves only if Aim said it. What breaks these rules raises `SessionViolation`.
+
+Some streams say a running text again, as a whole. A repeat of what the deltas said is not submitted; it leaves with
+what was released of them. One that differs is a text of its own.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from extproc.dialects.base import Dialect, Leaf
-from extproc.dialects.openai_chat import MAX_CHOICE
-from extproc.document import Document, Path
+from extproc.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
+from extproc.document import Document, Edit, Path
 from extproc.errors import ExtprocError, MalformedBody
+from extproc.redaction import RedactionError, is_json, rewrite
 from extproc.sse import ServerSentEvent
 
 _REMEMBERED = 1024
@@ -35,16 +38,58 @@ _REMEMBERED = 1024
 _PLACES = 4096
 """Running texts of one stream, at most."""
 
-_ARGUMENTS = 16 * 1024 * 1024
-"""Characters of one call's arguments that are kept to see whether a rewrite broke them."""
+_KEPT = 16 * 1024 * 1024
+"""Characters of one running text that are kept, to know its repeats, and arguments that a rewrite broke."""
 
 
 class SessionViolation(ExtprocError):
     """Aim sent what cannot be an answer to what was submitted."""
 
 
-class InvalidRewrite(ExtprocError):
-    """A rewrite left something that its reader cannot use: broken JSON, or a text that must not change."""
+@dataclass(slots=True)
+class _Running:
+    """A running text: as the model said it, and as the client gets it."""
+
+    is_json: bool
+    original: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    size: int = 0
+    is_kept: bool = True
+    is_rewritten: bool = False
+
+    def say(self, text: str) -> None:
+        """Note what the model said next."""
+        self._keep(self.original, text)
+
+    def release(self, text: str, *, is_rewritten: bool) -> None:
+        """Note what the client gets next."""
+        self._keep(self.released, text)
+        self.is_rewritten |= is_rewritten
+        if self.is_json and self.is_rewritten and not self.is_kept:
+            raise RedactionError("redacted arguments are too long to be checked")
+
+    def _keep(self, pieces: list[str], text: str) -> None:
+        self.size += len(text)
+        if self.size > _KEPT:
+            self.is_kept = False
+            self.original.clear()
+            self.released.clear()
+        else:
+            pieces.append(text)
+
+    def repeats(self, text: str) -> bool:
+        """Tell whether `text` is what the model has said."""
+        return self.is_kept and "".join(self.original) == text
+
+    @property
+    def is_unsound(self) -> bool:
+        """Tell whether a program would get arguments that it cannot parse, as far as they have come."""
+        return self.is_json and self.is_rewritten and not is_json("".join(self.released))
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether a rewrite made them so."""
+        return self.is_unsound and is_json("".join(self.original))
 
 
 @dataclass(slots=True)
@@ -53,20 +98,15 @@ class _Entry:
 
     event: ServerSentEvent
     document: Document | None = None
-    leaves: list[Leaf] = field(default_factory=list)
     waiting: int = 0
-    edits: dict[Path, str | None] = field(default_factory=dict)
+    has_text: bool = False
+    edits: dict[Path, Edit] = field(default_factory=dict)
+    echoes: list[tuple[Leaf, _Running]] = field(default_factory=list)
     is_final: bool = False
 
 
-@dataclass(slots=True)
-class _Arguments:
-    """A running text that a program parses: as the model wrote it, and as the client gets it."""
-
-    original: list[str] = field(default_factory=list)
-    released: list[str] = field(default_factory=list)
-    size: int = 0
-    is_rewritten: bool = False
+_Wait = tuple[_Entry, Leaf, _Running | None]
+"""A text that waits: its event, its place, and the running text that it belongs to."""
 
 
 class ReleaseQueue:
@@ -78,15 +118,17 @@ class ReleaseQueue:
         self._chunk_id = chunk_id
         self._has_id = False
         self._entries: deque[_Entry] = deque()
-        self._waiting: dict[int, deque[tuple[_Entry, Leaf]]] = {}
+        self._waiting: dict[int, deque[_Wait]] = {}
         self._indices: dict[Hashable, int] = {}
+        self._fresh = MAX_CHOICE
+        self._running: dict[Hashable, _Running] = {}
         self._text_free: deque[Any] = deque(maxlen=_REMEMBERED)
-        self._arguments: dict[Hashable, _Arguments] = {}
         self._unverified = 0
         self._is_done = False
         self._head_open = False
         self.held = 0
         self.has_text = False
+        self.sequence = 0
         self.results: Counter[str] = Counter()
 
     @property
@@ -110,11 +152,12 @@ class ReleaseQueue:
         return self._read(entry, event.data) if event.data and event.data.strip() else []
 
     def _read(self, entry: _Entry, data: str) -> list[str]:
-        if self._dialect.is_final(data):
+        if self._dialect.is_final(data, None):
             entry.is_final = True
             return []
         entry.document = document = Document(data)
-        leaves = entry.leaves = self._dialect.deltas(document)
+        entry.is_final = self._dialect.is_final(data, document)
+        leaves = self._dialect.deltas(document)
         root = document.root
         if not self._has_id and isinstance(root, dict) and isinstance(root.get("id"), str):
             self._chunk_id = root["id"]
@@ -123,24 +166,50 @@ class ReleaseQueue:
         chunks = [data] if is_whole else []
         knows_text = False
         for leaf in leaves:
+            running = self._running.get(leaf.place)
+            if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
+                if running is not None:
+                    entry.echoes.append((leaf, running))
+                continue
             if is_whole and leaf.index is not None:
                 index = leaf.index
                 knows_text = True
             else:
-                index = self._indices.setdefault(leaf.place, MAX_CHOICE + 1 + len(self._indices))
-                if len(self._indices) > _PLACES:
-                    raise MalformedBody("a stream of too many texts")
+                index = self._index(leaf)
                 chunks.append(self._chunk(index, leaf.text))
-            self._waiting.setdefault(index, deque()).append((entry, leaf))
-            entry.waiting += 1
-            self._unverified += 1
-        if leaves:
-            self.has_text = True
-        else:
+            self._wait(index, entry, leaf, self._say(leaf, running))
+        if not entry.has_text:
             self.results["no_text"] += 1
         if is_whole and not knows_text:
             self._text_free.append(_essence(root["choices"]))
         return chunks
+
+    def _index(self, leaf: Leaf) -> int:
+        """Return the choice index under which Aim gets a text; a text that continues nothing has one of its own."""
+        index = None if leaf.place is None else self._indices.get(leaf.place)
+        if index is None or leaf.kind is Kind.REPEAT:
+            self._fresh += 1
+            index = self._fresh
+            if index > MAX_CHOICE + _PLACES:
+                raise MalformedBody("a stream of too many texts")
+            if leaf.place is not None:
+                self._indices[leaf.place] = index
+        return index
+
+    def _say(self, leaf: Leaf, running: _Running | None) -> _Running | None:
+        """Note what the model said, where that matters later."""
+        if leaf.place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
+            return None
+        if running is None or leaf.kind is Kind.REPEAT:
+            running = self._running[leaf.place] = _Running(leaf.is_json)
+        running.say(leaf.text)
+        return running
+
+    def _wait(self, index: int, entry: _Entry, leaf: Leaf, running: _Running | None) -> None:
+        self._waiting.setdefault(index, deque()).append((entry, leaf, running))
+        entry.waiting += 1
+        entry.has_text = self.has_text = True
+        self._unverified += 1
 
     def _chunk(self, index: int, text: str) -> str:
         return json.dumps(
@@ -156,7 +225,7 @@ class ReleaseQueue:
     def verified(self, texts: tuple[tuple[int, str | None], ...], chunk: Mapping[str, Any]) -> None:
         """Match a verified chunk, given as its texts by choice index and as it came.
 
-        Raises SessionViolation for a text that nothing waits for, and InvalidRewrite.
+        Raises SessionViolation for a text that nothing waits for, and RedactionError.
         """
         if any(text for _, text in texts):
             for index, text in texts:
@@ -177,7 +246,7 @@ class ReleaseQueue:
         if not queue:
             raise SessionViolation("Aim verified a text that was not waiting")
         position = 0
-        for count, (_, leaf) in enumerate(queue, 1):
+        for count, (_, leaf, _) in enumerate(queue, 1):
             if not text.startswith(leaf.text, position):
                 break
             position += len(leaf.text)
@@ -185,7 +254,7 @@ class ReleaseQueue:
                 for _ in range(count):
                     self._verify(*queue.popleft())
                 return
-        later = next((count for count, (_, leaf) in enumerate(queue) if leaf.text == text), 0)
+        later = next((count for count, (_, leaf, _) in enumerate(queue) if leaf.text == text), 0)
         if later:
             for _ in range(later):
                 self._rewrite(*queue.popleft(), "")
@@ -193,45 +262,22 @@ class ReleaseQueue:
         else:
             self._rewrite(*queue.popleft(), text)
 
-    def _verify(self, entry: _Entry, leaf: Leaf) -> None:
+    def _verify(self, entry: _Entry, leaf: Leaf, running: _Running | None) -> None:
         self._settle(entry, "verified")
-        if leaf.is_json:
-            self._run(leaf, leaf.text)
+        if running is not None:
+            running.release(leaf.text, is_rewritten=False)
 
-    def _rewrite(self, entry: _Entry, leaf: Leaf, text: str) -> None:
-        if leaf.fixed:
-            raise InvalidRewrite("a text that cannot be changed was to be redacted")
+    def _rewrite(self, entry: _Entry, leaf: Leaf, running: _Running | None, text: str) -> None:
+        entry.edits |= rewrite(leaf, text)
         self._settle(entry, "rewritten" if text else "dropped")
-        entry.edits[leaf.path] = text
-        if leaf.drop_when_rewritten is not None:
-            entry.edits[leaf.drop_when_rewritten] = None
-        if leaf.is_json:
-            self._run(leaf, text)
+        if running is not None:
+            running.release(text, is_rewritten=True)
 
     def _settle(self, entry: _Entry, result: str) -> None:
         entry.waiting -= 1
         self._unverified -= 1
         self._head_open = True
         self.results[result] += 1
-
-    def _run(self, leaf: Leaf, text: str) -> None:
-        arguments = self._arguments.setdefault(leaf.place, _Arguments())
-        arguments.is_rewritten |= text != leaf.text
-        arguments.size += len(leaf.text) + len(text)
-        if arguments.size > _ARGUMENTS:
-            if arguments.is_rewritten:
-                raise InvalidRewrite("redacted arguments are too long to be checked")
-            arguments.original.clear()
-            arguments.released.clear()
-        else:
-            arguments.original.append(leaf.text)
-            arguments.released.append(text)
-
-    def _has_broken_arguments(self) -> bool:
-        return any(
-            arguments.is_rewritten and _is_json(arguments.original) and not _is_json(arguments.released)
-            for arguments in self._arguments.values()
-        )
 
     def open_head(self) -> None:
         """Let the text-free events at the start leave although nothing was verified yet."""
@@ -240,14 +286,14 @@ class ReleaseQueue:
     def finish(self) -> None:
         """Take Aim's word that it released all: what it did not verify leaves with empty text.
 
-        Raises InvalidRewrite when a program would get arguments that it cannot parse.
+        Raises RedactionError when a program would get arguments that it cannot parse.
         """
         self._is_done = self._head_open = True
         for queue in self._waiting.values():
             while queue:
                 self._rewrite(*queue.popleft(), "")
-        if self._has_broken_arguments():
-            raise InvalidRewrite("redacted arguments are no longer JSON")
+        if any(running.is_broken for running in self._running.values()):
+            raise RedactionError("redacted arguments are no longer JSON")
 
     def take_ready(self) -> bytes:
         """Return the bytes that may leave now."""
@@ -266,19 +312,23 @@ class ReleaseQueue:
         # A client acts on a call's arguments when an event without text ends them: not before they are sound. The
         # mark of the end waits for Aim's done, so that a late block still finds a stream that it can end.
         return not entry.is_final and (
-            bool(entry.leaves) or entry.document is None or not self._has_unsound_arguments()
+            entry.has_text
+            or entry.document is None
+            or not any(running.is_unsound for running in self._running.values())
         )
 
-    def _has_unsound_arguments(self) -> bool:
-        return any(
-            arguments.is_rewritten and not _is_json(arguments.released) for arguments in self._arguments.values()
-        )
-
-    @staticmethod
-    def _bytes(entry: _Entry) -> bytes:
-        if not entry.edits or entry.document is None:
+    def _bytes(self, entry: _Entry) -> bytes:
+        document = entry.document
+        if document is None:
             return entry.event.raw
-        return entry.event.with_data(entry.document.rewrite(entry.edits))
+        number = document.root.get("sequence_number") if isinstance(document.root, dict) else None
+        if isinstance(number, int):
+            self.sequence = number + 1
+        edits = entry.edits
+        for leaf, running in entry.echoes:
+            if running.is_rewritten:
+                edits |= rewrite(leaf, "" if leaf.kind is Kind.SEAL else "".join(running.released))
+        return entry.event.with_data(document.rewrite(edits)) if edits else entry.event.raw
 
     def take_all(self) -> bytes:
         """Return everything that is held, as it came: for a failure policy that opens."""
@@ -291,15 +341,7 @@ class ReleaseQueue:
     def withheld_texts(self) -> Iterator[str]:
         """Yield the texts that wait, each running text joined."""
         for queue in self._waiting.values():
-            yield "".join(leaf.text for _, leaf in queue)
-
-
-def _is_json(pieces: list[str]) -> bool:
-    try:
-        Document("".join(pieces))
-    except MalformedBody:
-        return False
-    return True
+            yield "".join(leaf.text for _, leaf, _ in queue)
 
 
 def _essence(node: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from extproc.body import BodyBuffer, inflate
 from extproc.dialects import Prompt
@@ -52,6 +52,7 @@ class RequestLeg:
         self._mode = mode
         self._state = State.IDLE
         self._headers: Headers = ()
+        self._path = ""
         self._remove: tuple[str, ...] = ()
         self._buffer = BodyBuffer(exchange.limits.request_bytes)
         self._document: Document | None = None
@@ -84,7 +85,8 @@ class RequestLeg:
         self._remove = tuple(dict.fromkeys(name for name, _ in event.headers if name.startswith(("x-aim-", "x-cato-"))))
         # A request for an upgrade is a GET, or an extended CONNECT; what it opens could carry the same API.
         is_upgrade = "upgrade" in first or first.get(":method") == "CONNECT"
-        dialect = exchange.pick_dialect("POST" if is_upgrade else first.get(":method", ""), first.get(":path", ""))
+        self._path = first.get(":path", "")
+        dialect = exchange.pick_dialect("POST" if is_upgrade else first.get(":method", ""), self._path)
         if dialect is None and exchange.profile.unmatched == "block":
             exchange.refuse(PATH_NOT_ALLOWED)
         elif not exchange.is_inspected:
@@ -170,7 +172,7 @@ class RequestLeg:
                 self._document = Document.from_bytes(plain)
                 assert exchange.dialect is not None
                 self._prompts = exchange.dialect.prompts(self._document, tools=exchange.profile.inspect.tools)
-                self.streams = exchange.dialect.streams(self._document)
+                self.streams = exchange.dialect.streams(self._document, self._path)
         except ContentError as error:
             self._prompts = []
             self._unread(error.reason, end_of_stream=True)
@@ -197,6 +199,8 @@ class RequestLeg:
             case Failed():
                 if exchange.fails_open(Leg.REQUEST, outcome.reason):
                     self._release(None)
+            case _:
+                assert_never(outcome)
 
     def _redact(self, verdict: Anonymize) -> None:
         texts = verdict.texts
@@ -235,7 +239,7 @@ class RequestLeg:
             exchange.emit(ReleaseTrailers(Leg.REQUEST))
         if self._prompts and Hook.MODERATION in exchange.profile.hooks:
             exchange.analyze(Hook.MODERATION, [Input(self.messages)])
-        if self.streams and Hook.OUTPUT in exchange.profile.hooks:
+        if self.streams and exchange.reads_answer:
             exchange.response.open_session()
 
     def give_up(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from extproc.body import BodyBuffer, inflate
 from extproc.dialects import Leaf
-from extproc.document import Document
+from extproc.document import Document, Edit, Path
 from extproc.errors import BodyTooLarge, ContentError, ProtocolError, Reason
 from extproc.events import (
     ChunkVerified,
@@ -73,6 +73,11 @@ class ResponseLeg:
         return self._buffer.size + (self._stream.held if self._stream is not None else 0)
 
     @property
+    def sequence(self) -> int:
+        """The number of a stream's next event, where events are numbered."""
+        return self._stream.sequence if self._stream is not None else 0
+
+    @property
     def is_done(self) -> bool:
         """Tell whether the response has gone out to its end."""
         if self._stream is not None:
@@ -105,7 +110,7 @@ class ResponseLeg:
                 self._pass(event.end_of_stream)
             return
         content_type = first.get("content-type", "").split(";", 1)[0].strip().lower()
-        is_judged = exchange.is_inspected and Hook.OUTPUT in exchange.profile.hooks and status.startswith("2")
+        is_judged = exchange.reads_answer and status.startswith("2")
         if not is_judged or event.end_of_stream or content_type.startswith(_PASSING_TYPES):
             self._pass(event.end_of_stream)
         elif content_type == "text/event-stream":
@@ -167,6 +172,8 @@ class ResponseLeg:
                     self._stream.end(has_trailers=False)
             case State.JUDGING | State.DONE:
                 pass
+            case _:
+                assert_never(self._state)
 
     def on_trailers(self) -> None:
         """Take the trailers as the end of the body."""
@@ -182,6 +189,8 @@ class ResponseLeg:
                 self._state = State.DONE
             case State.JUDGING | State.IDLE:
                 raise ProtocolError("response trailers out of place")
+            case _:
+                assert_never(self._state)
 
     # -- a whole answer ------------------------------------------------------------------------------------------
 
@@ -237,7 +246,7 @@ class ResponseLeg:
             self._release(None)
             return
         try:
-            changes: dict[tuple[str | int, ...], str | None] = {}
+            changes: dict[Path, Edit] = {}
             for pair in redacted:  # one by one: each redaction must change its own text
                 changes |= edits([pair])
         except RedactionError:

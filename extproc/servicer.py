@@ -198,7 +198,8 @@ class _Stream:
             return None
         exchange = self._begin(first)
         if exchange is None:
-            return await self._refuse_misconfigured()
+            await self._refuse_misconfigured()
+            return None
         self._reader = group.create_task(self._read())
         while True:
             event = await self._inbox.get()

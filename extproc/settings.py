@@ -276,7 +276,9 @@ class Settings(BaseSettings):
     )
 
     listen: Annotated[Address, NoDecode, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
-    admin: Annotated[Address | None, NoDecode, BeforeValidator(_parse_optional_address)] = Address(host="127.0.0.1", port=9902)
+    admin: Annotated[Address | None, NoDecode, BeforeValidator(_parse_optional_address)] = Address(
+        host="127.0.0.1", port=9902
+    )
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -27,8 +27,9 @@ from extproc.events import (
     Timer,
     TimerFired,
 )
+from extproc.redaction import RedactionError
 from extproc.refusal import redaction_failed
-from extproc.release import InvalidRewrite, ReleaseQueue, SessionViolation
+from extproc.release import ReleaseQueue, SessionViolation
 from extproc.sse import EventDecoder, ServerSentEvent
 from extproc.verdict import Allow, Anonymize, Block
 
@@ -58,6 +59,11 @@ class StreamedAnswer:
         self._has_ended = False  # the upstream has sent its last byte
         self.is_finished = False  # we have
         self.has_trailers = False
+
+    @property
+    def sequence(self) -> int:
+        """The number of the next event, where events are numbered."""
+        return self._queue.sequence
 
     @property
     def held(self) -> int:
@@ -155,7 +161,7 @@ class StreamedAnswer:
             self._queue.verified(event.texts, event.chunk)
         except SessionViolation:
             self.fail(Reason.SESSION)
-        except InvalidRewrite:
+        except RedactionError:
             self._exchange.refuse(redaction_failed(Leg.RESPONSE))
         else:
             self._progress()
@@ -230,7 +236,7 @@ class StreamedAnswer:
         """Take Aim's done, or a stream without text, as leave to release the rest."""
         try:
             self._queue.finish()
-        except InvalidRewrite:
+        except RedactionError:
             self._exchange.refuse(redaction_failed(Leg.RESPONSE))
             return
         if self._queue.has_text:

@@ -8,6 +8,7 @@ envoy-data-plane's own field metadata (docs/adr/0001-wire-codec.md). Source: Env
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -120,7 +121,7 @@ class MessageClasses:
 
 
 def _hints(source: type[Any]) -> dict[str, Any]:
-    module = typing.cast("dict[str, Any]", vars(__import__(source.__module__, fromlist=["_"])))
+    module = vars(importlib.import_module(source.__module__))
     return typing.get_type_hints(source, module)
 
 
@@ -131,8 +132,8 @@ def _bare(hint: Any) -> Any:
 
 
 CLASSES = MessageClasses(ProcessingRequest, ProcessingResponse)
-_Request = CLASSES[ProcessingRequest]
-_Response = CLASSES[ProcessingResponse]
+_Request: Any = CLASSES[ProcessingRequest]
+_Response: Any = CLASSES[ProcessingResponse]
 
 
 def parse(data: bytes) -> Any:
@@ -148,7 +149,7 @@ def parse(data: bytes) -> Any:
 
 def serialise(response: Message) -> bytes:
     """Return the bytes of a `ProcessingResponse`."""
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 # -- in ----------------------------------------------------------------------------------------------------------

@@ -7,18 +7,41 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from urllib.parse import unquote
 
+from extproc.dialects.anthropic_messages import AnthropicMessages
 from extproc.dialects.base import Dialect, Leaf, Prompt
+from extproc.dialects.gemini import Gemini
 from extproc.dialects.openai_chat import OpenAIChat
+from extproc.dialects.openai_completions import OpenAICompletions
+from extproc.dialects.openai_requests import Embeddings, RequestTexts
+from extproc.dialects.openai_responses import OpenAIResponses
 
 __all__ = ["DEFAULT", "NAMES", "Dialect", "Leaf", "Prompt", "normalise", "pick"]
 
-_TABLE: tuple[tuple[str, Dialect], ...] = (("*/chat/completions", OpenAIChat()),)
-"""Glob of the normalised path -> dialect; the first that matches wins."""
+_TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
+    (OpenAIChat(), ("*/chat/completions",)),
+    (OpenAICompletions(), ("*/completions",)),
+    (OpenAIResponses(), ("*/responses",)),
+    (
+        AnthropicMessages(),
+        (
+            "*/v1/messages",
+            "*/v1/messages/count_tokens",
+            "*/publishers/anthropic/models/*:rawpredict",
+            "*/publishers/anthropic/models/*:streamrawpredict",
+        ),
+    ),
+    (Gemini(), ("*/models/*:generatecontent", "*/models/*:streamgeneratecontent")),
+    (Embeddings(), ("*/embeddings",)),
+    (RequestTexts("openai-images", "prompt", "negative_prompt"), ("*/images/generations",)),
+    (RequestTexts("openai-speech", "input", "instructions"), ("*/audio/speech",)),
+    (RequestTexts("rerank", "query", "documents"), ("*/rerank",)),
+)
+"""Dialect, and the globs of the normalised path that are its; the first that matches wins."""
 
-DEFAULT: Dialect = _TABLE[0][1]
+DEFAULT: Dialect = _TABLE[0][0]
 """Gives refusals their shape where no dialect knows the path."""
 
-NAMES: Mapping[str, Dialect] = {dialect.name: dialect for _, dialect in _TABLE}
+NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect, _ in _TABLE}
 
 
 def normalise(path: str) -> str:
@@ -47,4 +70,6 @@ def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
     for pattern, name in paths.items():
         if fnmatchcase(normal, pattern.lower()):
             return NAMES[name]
-    return next((dialect for pattern, dialect in _TABLE if fnmatchcase(normal, pattern)), None)
+    return next(
+        (dialect for dialect, patterns in _TABLE if any(fnmatchcase(normal, pattern) for pattern in patterns)), None
+    )

@@ -1,47 +1,57 @@
-"""What every dialect is made of: texts at their places in a document, and refusals."""
+"""What every dialect is made of: texts at their places in a document, and refusals in the dialect's shape."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
 
-from extproc.document import Document, Path, fields
+from extproc.document import Document, Path, fields, items
 from extproc.refusal import Refusal
 
+if TYPE_CHECKING:
+    from extproc.settings import Inspect
+
 TEXT_KEYS = frozenset(
-    {
-        "content",
-        "text",
-        "delta",
-        "thinking",
-        "arguments",
-        "refusal",
-        "reasoning",
-        "reasoning_content",
-        "partial_json",
-    }
+    {"content", "text", "delta", "thinking", "arguments", "refusal", "reasoning", "reasoning_content", "partial_json"}
 )
 """Keys whose strings are inspected where the shape of a document is unknown."""
+
+MAX_CHOICE = 1023
+"""Largest choice index that is used as Aim's; the session numbers other texts from the next one on."""
+
+
+class Kind(Enum):
+    """What a leaf is to a stream."""
+
+    TEXT = auto()  # text that has not been said before
+    REPEAT = auto()  # a running text once more, as a whole
+    SEAL = auto()  # a signature over a running text: void once that was rewritten
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One inspected text of a document.
 
-    `place` names the running text that it continues in a stream, `index` the number of the choice under which
-    Aim knows that text already (None: the session gives it one). `is_json` marks text that a program parses.
-    A `fixed` text is inspected and cannot be rewritten. `drop_when_rewritten` is what would still show the old
-    text then.
+    `place` names the running text that it continues in a stream; None: it continues nothing. `index` is the number
+    of the choice under which Aim knows that text already (None: the session gives it one). `is_json` marks text that
+    a program parses; under `is_embedded` the value at `path` is that JSON itself, and `text` its spelling. A `fixed`
+    text is inspected and cannot be rewritten. A rewrite makes the value at `nulled` null, and the strings at
+    `emptied` empty: what would still show or vouch for the old text.
     """
 
     path: Path
     text: str
-    place: Hashable = ()
+    place: Hashable = None
     index: int | None = None
+    kind: Kind = Kind.TEXT
     is_json: bool = False
+    is_embedded: bool = False
     fixed: bool = False
-    drop_when_rewritten: Path | None = None
+    nulled: Path | None = None
+    emptied: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +62,117 @@ class Prompt:
     leaf: Leaf | None
 
 
-class Dialect(Protocol):
-    """One provider API: how to read, rewrite and refuse. Pure; knows JSON, not HTTP."""
+class Dialect:
+    """One provider API: how to read, rewrite and refuse. Pure; knows JSON, not HTTP.
+
+    The defaults are those of an API in OpenAI's manner whose answers hold nothing to inspect. Every method that
+    reads a document raises MalformedBody where its texts cannot be told for sure.
+    """
 
     name: str
+    reads_answers = False
+    is_repetitive = False
+    """Whether a stream says its texts again, or signs them."""
+
+    def is_inspected(self, inspect: Inspect) -> bool:
+        """Tell whether requests of this dialect are looked at under these settings."""
+        return True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the request's messages, one for each text, in order.
+        """Return the request's messages, one for each text, in order; tool definitions too with `tools`."""
+        raise NotImplementedError  # pragma: no cover - every dialect reads requests
 
-        Raises MalformedBody for a document whose texts cannot be told for sure.
-        """
-
-    def streams(self, document: Document) -> bool:
-        """Tell whether the request asks for an event stream."""
+    def streams(self, document: Document, path: str) -> bool:
+        """Tell whether the request, sent to `path`, asks for an event stream."""
+        return fields(document.root).get("stream") is True
 
     def answers(self, document: Document) -> list[Leaf]:
-        """Return the texts of a whole answer; raises MalformedBody."""
+        """Return the texts of a whole answer."""
+        return []
 
     def deltas(self, document: Document) -> list[Leaf]:
-        """Return the texts of one event of a stream; raises MalformedBody."""
+        """Return the texts of one event of a stream."""
+        return []
 
     def is_submitted_whole(self, document: Document) -> bool:
         """Tell whether Aim understands the event as it came; otherwise its texts are submitted as chunks."""
+        return False
 
-    def is_final(self, data: str) -> bool:
-        """Tell whether an event's data is the mark that ends a stream; it need not be JSON."""
+    def is_final(self, data: str, document: Document | None) -> bool:
+        """Tell whether an event is the one that ends a stream; `document` is None as long as it was not parsed."""
+        return document is None and data.strip() == "[DONE]"
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the JSON body of a refusal."""
+        error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
+        return json.dumps({"error": error}).encode()
 
-    def refuse_stream(self, refusal: Refusal) -> bytes:
-        """Return the events that end a running stream with a refusal."""
+    def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
+        """Return the events that end a running stream, the first of them number `sequence`, with a refusal."""
+        return b"data: " + self.refuse(refusal) + b"\n\ndata: [DONE]\n\n"
 
 
-def unknown_texts(node: Any, path: Path = ()) -> Iterator[Leaf]:
-    """Yield the strings under TEXT_KEYS of a document of unknown shape; raises MalformedBody."""
+def unknown_texts(node: Any, path: Path = (), keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
+    """Yield the strings under `keys`, at any depth, of a document whose shape is unknown."""
     if isinstance(node, dict):
         for key, value in fields(node).items():
-            yield from _below(value, (*path, key), is_text=key in TEXT_KEYS)
+            yield from _below(value, (*path, key), keys, is_text=key in keys)
     else:
-        yield from _below(node, path, is_text=False)
+        yield from _below(node, path, keys, is_text=False)
 
 
-def _below(node: Any, path: Path, *, is_text: bool) -> Iterator[Leaf]:
+def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Iterator[Leaf]:
     if isinstance(node, str):
         if is_text and node:
             yield Leaf(path, node, place=path)
     elif isinstance(node, list):
         for index, item in enumerate(node):
-            yield from _below(item, (*path, index), is_text=is_text)
+            yield from _below(item, (*path, index), keys, is_text=is_text)
     elif isinstance(node, dict):
-        yield from unknown_texts(node, path)
+        yield from unknown_texts(node, path, keys)
+
+
+def all_strings(node: Any, path: Path) -> Iterator[Leaf]:
+    """Yield every string value below `node`."""
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node, place=path)
+    elif isinstance(node, dict):
+        for key, value in fields(node).items():
+            yield from all_strings(value, (*path, key))
+    else:
+        for index, value in enumerate(items(node)):
+            yield from all_strings(value, (*path, index))
+
+
+def embedded(node: Any, path: Path, *, fixed: bool = False) -> Iterator[Leaf]:
+    """Yield an object, such as a tool's input, as one text; nothing if it holds no string."""
+    if any(all_strings(node, path)):
+        yield Leaf(path, json.dumps(node, ensure_ascii=False), is_json=True, is_embedded=True, fixed=fixed)
+
+
+def prompt(role: str, leaf: Leaf, **more: Any) -> Prompt:
+    """Return a message of `role` with the leaf's text as its content."""
+    return Prompt({"role": role, "content": leaf.text, **more}, leaf)
+
+
+def tool_result(call_id: Any, leaf: Leaf) -> Prompt:
+    """Return a tool's result; Aim's schema takes role tool only with the id of the call."""
+    if isinstance(call_id, str) and call_id:
+        return prompt("tool", leaf, tool_call_id=call_id)
+    return prompt("user", leaf)
+
+
+def tool_call(call_id: Any, name: Any, arguments: str) -> Prompt:
+    """Return an earlier tool call, for Aim to see; a redaction in it cannot be put back."""
+    call = {
+        "id": call_id if isinstance(call_id, str) else "call",
+        "type": "function",
+        "function": {"name": name if isinstance(name, str) else "tool", "arguments": arguments},
+    }
+    return Prompt({"role": "assistant", "content": None, "tool_calls": [call]}, None)
+
+
+def definitions(root: Mapping[str, Any], *keys: str) -> list[Prompt]:
+    """Return tool definitions and response schemas, every string of them."""
+    return [prompt("system", leaf) for key in keys for leaf in all_strings(root.get(key), (key,))]

@@ -6,69 +6,55 @@ Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `rea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from extproc.dialects.base import Leaf, Prompt, unknown_texts
+from extproc.dialects.base import MAX_CHOICE, Dialect, Leaf, Prompt, definitions, prompt, unknown_texts
 from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
-from extproc.refusal import Refusal
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 """Content parts that hold no text."""
 
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
-MAX_CHOICE = 1023
-"""Largest choice index that is used as Aim's; the session numbers other texts from the next one on."""
 
-
-class OpenAIChat:
+class OpenAIChat(Dialect):
     """The dialect; see `extproc.dialects.base.Dialect`."""
 
     name = "openai-chat"
+    reads_answers = True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the messages, one for each text; tool definitions and schemas too with `tools`."""
+        """Return the messages and a predicted output."""
         root = fields(document.root)
-        prompts = list(_messages(root.get("messages")))
-        prediction = fields(root.get("prediction"))
-        prompts += [
-            Prompt({"role": "user", "content": leaf.text}, leaf)
-            for leaf in _content(prediction.get("content"), ("prediction", "content"))
-        ]
-        if tools:
-            prompts += [
-                Prompt({"role": "system", "content": leaf.text}, leaf)
-                for key in ("tools", "functions", "response_format")
-                for leaf in _strings(root.get(key), (key,))
-            ]
-        return prompts
-
-    def streams(self, document: Document) -> bool:
-        """Tell whether `stream` is true."""
-        return fields(document.root).get("stream") is True
+        prompts = list(messages(root.get("messages")))
+        prediction = fields(root.get("prediction")).get("content")
+        prompts += [prompt("user", leaf) for leaf in content(prediction, ("prediction", "content"))]
+        return prompts + (definitions(root, "tools", "functions", "response_format") if tools else [])
 
     def answers(self, document: Document) -> list[Leaf]:
         """Return the texts of every choice's message."""
         choices = fields(document.root).get("choices")
         if not isinstance(choices, list):
             return list(unknown_texts(document.root))
-        leaves: list[Leaf] = []
-        for position, choice in enumerate(choices):
-            leaves += _choice(choice, ("choices", position), position, "message")
-        return leaves
+        return [
+            leaf
+            for position, choice in enumerate(choices)
+            for leaf in _choice(choice, ("choices", position), position, "message")
+        ]
 
     def deltas(self, document: Document) -> list[Leaf]:
         """Return the texts of every choice's delta."""
         choices = fields(document.root).get("choices")
         if not isinstance(choices, list):
             return list(unknown_texts(document.root))
-        leaves: list[Leaf] = []
-        for position, choice in enumerate(choices):
-            leaves += _choice(choice, ("choices", position), _index(choice), "delta")
-        return leaves
+        return [
+            leaf
+            for position, choice in enumerate(choices)
+            for leaf in _choice(choice, ("choices", position), choice_index(choice), "delta")
+        ]
 
     def is_submitted_whole(self, document: Document) -> bool:
         """Tell whether the event is a chunk in the shape that Aim reads."""
@@ -77,49 +63,37 @@ class OpenAIChat:
             isinstance(fields(fields(choice).get("delta")).get("content"), str | None) for choice in choices
         )
 
-    def is_final(self, data: str) -> bool:
-        """Tell whether this is `[DONE]`."""
-        return data.strip() == "[DONE]"
 
-    def refuse(self, refusal: Refusal) -> bytes:
-        """Return OpenAI's error object."""
-        return json.dumps(
-            {"error": {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}}
-        ).encode()
-
-    def refuse_stream(self, refusal: Refusal) -> bytes:
-        """Return the error object as an event, and `[DONE]`."""
-        return b"data: " + self.refuse(refusal) + b"\n\ndata: [DONE]\n\n"
-
-
-def _messages(messages: Any) -> Iterator[Prompt]:
-    if isinstance(messages, str):
-        yield Prompt({"role": "user", "content": messages}, Leaf(("messages",), messages))
-    elif isinstance(messages, list):
-        for position, message in enumerate(messages):
+def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
+    """Yield the prompts of a list of chat messages at `path`."""
+    if isinstance(node, str):
+        yield prompt("user", Leaf(path, node))
+    elif isinstance(node, list):
+        for position, message in enumerate(node):
             if isinstance(message, str):
-                yield Prompt({"role": "user", "content": message}, Leaf(("messages", position), message))
+                yield prompt("user", Leaf((*path, position), message))
             else:
-                yield from _message(fields(message), ("messages", position))
-    elif messages is not None:
+                yield from _message(fields(message), (*path, position))
+    elif node is not None:
         raise MalformedBody("messages is no list")
 
 
 def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
     sent = _as_sent(message)
-    content = message.get("content")
-    if isinstance(content, str):
-        if content or "tool_calls" in message or "function_call" in message:
-            yield Prompt(sent, Leaf((*path, "content"), content) if content else None)
+    text = message.get("content")
+    has_calls = bool(message.get("tool_calls") or message.get("function_call"))
+    if isinstance(text, str):
+        if text or has_calls:
+            yield Prompt(sent, Leaf((*path, "content"), text) if text else None)
     else:
-        leaves = list(_content(content, (*path, "content")))
+        leaves = list(content(text, (*path, "content")))
         for leaf in leaves:
             yield Prompt({**sent, "content": leaf.text}, leaf)
-        if not leaves and (message.get("tool_calls") or message.get("function_call")):
+        if has_calls and not leaves:
             # Nothing to put a redaction back into, but Aim is to see the calls.
             yield Prompt({**sent, "content": None}, None)
     for leaf in _thoughts(message, path, ()):
-        yield Prompt({"role": "assistant", "content": leaf.text}, leaf)
+        yield prompt("assistant", leaf)
 
 
 def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,114 +105,85 @@ def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
     return {**message, "role": role if role in _SENT_ROLES or complete else "user"}
 
 
-def _content(content: Any, path: Path) -> Iterator[Leaf]:
+def content(node: Any, path: Path) -> Iterator[Leaf]:
     """Yield the texts of a content: a string, a part, or a list of either."""
-    if isinstance(content, str):
-        if content:
-            yield Leaf(path, content)
-    elif isinstance(content, dict):
-        yield from _part(fields(content), path)
-    else:
-        for position, part in enumerate(items(content)):
-            if isinstance(part, str):
-                if part:
-                    yield Leaf((*path, position), part)
-            else:
-                yield from _part(fields(part), (*path, position))
-
-
-def _part(part: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
-    if part.get("type") not in _OPAQUE_PARTS:
-        yield from unknown_texts(part, path)
-
-
-def _strings(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield every string value below `node`."""
     if isinstance(node, str):
         if node:
-            yield Leaf(path, node)
+            yield Leaf(path, node, place=path)
     elif isinstance(node, dict):
-        for key, value in fields(node).items():
-            yield from _strings(value, (*path, key))
+        part = fields(node)
+        if part.get("type") not in _OPAQUE_PARTS:
+            yield from unknown_texts(part, path)
     else:
-        for position, value in enumerate(items(node)):
-            yield from _strings(value, (*path, position))
+        for position, item in enumerate(items(node)):
+            yield from content(item, (*path, position))
 
 
-def _index(choice: Any) -> Any:
+def choice_index(choice: Any) -> Any:
     """Return a chunk's choice index; a missing one is 0, as Aim and every client read it."""
     index = fields(choice).get("index", 0)
-    return 0 if index is None else index
+    return index if isinstance(index, int | str) else 0
 
 
-def _choice(choice: Any, path: Path, index: Any, key: str) -> Iterator[Leaf]:
+def _choice(node: Any, path: Path, index: Any, key: str) -> Iterator[Leaf]:
     """Yield the texts of one choice, whose message is under `key`."""
-    choice = fields(choice)
+    choice = fields(node)
     message = fields(choice.get(key))
     logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-    is_aims = isinstance(index, int) and not isinstance(index, bool) and 0 <= index <= MAX_CHOICE
-    known_as = index if is_aims and key == "delta" else None
-    content = message.get("content")
-    if isinstance(content, str):
-        if content:
-            yield Leaf(
-                (*path, key, "content"),
-                content,
-                place=(index, "content"),
-                index=known_as,
-                drop_when_rewritten=logprobs,
-            )
+    inside = (*path, key)
+    text = message.get("content")
+    if isinstance(text, str):
+        if text:
+            is_aims = key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
+            known_as = index if is_aims else None
+            yield Leaf((*inside, "content"), text, place=(index, "content"), index=known_as, nulled=logprobs)
     else:
-        for leaf in _content(content, (*path, key, "content")):
-            yield Leaf(leaf.path, leaf.text, place=(index, *leaf.path[3:]), drop_when_rewritten=logprobs)
-    for leaf in _thoughts(message, (*path, key), (index,)):
-        yield Leaf(leaf.path, leaf.text, place=leaf.place, drop_when_rewritten=logprobs)
-    yield from _calls(message, (*path, key), index)
+        for leaf in content(text, (*inside, "content")):
+            yield replace(leaf, place=(index, *leaf.path[len(inside) :]), nulled=logprobs)
+    for leaf in _thoughts(message, inside, (index,)):
+        yield replace(leaf, nulled=logprobs)
+    yield from _calls(message, inside, index)
     transcript = fields(message.get("audio")).get("transcript")
     if isinstance(transcript, str) and transcript:
         # The spoken answer says the same: it cannot be redacted by changing its transcript.
-        yield Leaf((*path, key, "audio", "transcript"), transcript, place=(index, "audio"), fixed=True)
+        yield Leaf((*inside, "audio", "transcript"), transcript, place=(index, "audio"), fixed=True)
     if isinstance(choice.get("text"), str) and choice["text"]:
-        yield Leaf((*path, "text"), choice["text"], place=(index, "text"), drop_when_rewritten=logprobs)
+        yield Leaf((*path, "text"), choice["text"], place=(index, "text"), nulled=logprobs)
 
 
 def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
     """Yield a message's texts beside its content: refusal and reasoning."""
     for key in ("refusal", "reasoning", "reasoning_content"):
-        text = message.get(key)
-        if isinstance(text, str):
-            if text:
-                yield Leaf((*path, key), text, place=(*place, key))
-        elif text is not None:
-            for leaf in unknown_texts(text, (*path, key)):
-                yield Leaf(leaf.path, leaf.text, place=(*place, *leaf.path[len(path) :]))
-    for position, detail in enumerate(items(message.get("reasoning_details"))):
-        detail = fields(detail)
+        node = message.get(key)
+        if isinstance(node, str):
+            if node:
+                yield Leaf((*path, key), node, place=(*place, key))
+        else:
+            for leaf in unknown_texts(node, (*path, key)):
+                yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
+    for position, node in enumerate(items(message.get("reasoning_details"))):
+        detail = fields(node)
         for key in ("text", "summary"):
             text = detail.get(key)
             if isinstance(text, str) and text:
-                where = detail.get("index", position)
-                yield Leaf(
-                    (*path, "reasoning_details", position, key),
-                    text,
-                    place=(*place, "reasoning_details", str(where), key),
-                )
+                where = (*path, "reasoning_details", position)
+                running = (*place, "reasoning_details", str(detail.get("index", position)), key)
+                signature = detail.get("signature")
+                seal = ((*where, "signature"),) if isinstance(signature, str) and signature else ()
+                # In a request a signature is the provider's: its text cannot be changed. In an answer it goes.
+                yield Leaf((*where, key), text, place=running, fixed=bool(seal) and not place, emptied=seal)
 
 
 def _calls(message: Mapping[str, Any], path: Path, index: Any) -> Iterator[Leaf]:
     """Yield the arguments of a message's tool calls and of its older function call."""
-    for position, call in enumerate(items(message.get("tool_calls"))):
-        call = fields(call)
-        where = call.get("index", position)
+    for position, node in enumerate(items(message.get("tool_calls"))):
+        call = fields(node)
+        running = (index, "tool_calls", str(call.get("index", position)))
         for kind, key in (("function", "arguments"), ("custom", "input")):
             text = fields(call.get(kind)).get(key)
             if isinstance(text, str) and text:
-                yield Leaf(
-                    (*path, "tool_calls", position, kind, key),
-                    text,
-                    place=(index, "tool_calls", str(where), key),
-                    is_json=kind == "function",
-                )
+                where = (*path, "tool_calls", position, kind, key)
+                yield Leaf(where, text, place=(*running, key), is_json=kind == "function")
     text = fields(message.get("function_call")).get("arguments")
     if isinstance(text, str) and text:
         yield Leaf((*path, "function_call", "arguments"), text, place=(index, "function_call"), is_json=True)

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import sys
-from typing import Any, Final
+from typing import Final
 
 from tests.bench.peer import HEAD_END, Peer, header, serve
 
@@ -88,7 +88,9 @@ class Aim(Peer):
 
     def _send(self, opcode: int, payload: bytes) -> None:
         size = len(payload)
-        length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 65536 else b"\x7f" + size.to_bytes(8)
+        length = (
+            bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 65536 else b"\x7f" + size.to_bytes(8)
+        )
         self.transport.write(bytes([0x80 | opcode]) + length + payload)
 
 
@@ -98,13 +100,5 @@ def _unmasked(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
     return (int.from_bytes(payload) ^ int.from_bytes(pattern)).to_bytes(size)
 
 
-def counters(answer: bytes) -> dict[str, Any]:
-    """Read the answer to `GET /counters`."""
-    return dict(json.loads(answer))
-
-
 if __name__ == "__main__":
-    # As a module of its own name: what is imported and what runs would be two sets of counters.
-    from tests.bench.aim import Aim as Served
-
-    serve(Served, int(sys.argv[1]))
+    serve(Aim, int(sys.argv[1]))

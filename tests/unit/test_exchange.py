@@ -26,6 +26,7 @@ from extproc.events import (
     TrailersReceived,
     VerdictReached,
 )
+from extproc.exchange import misconfigured
 from extproc.settings import Limits, Profile
 from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
 from tests.fakes.rig import chat_answer, chat_request
@@ -446,6 +447,17 @@ class TestLocalReplies:
 
 
 class TestProtocol:
+    def test_an_unknown_profile_has_an_answer(self) -> None:
+        reply = misconfigured()
+        assert (reply.status, reply.details) == (500, "aim_guardrail_misconfigured")
+        assert json.loads(reply.body)["error"]["code"] == "guardrail_misconfigured"
+
+    def test_completeness_tells_an_end_from_an_accident(self) -> None:
+        it = answered()
+        assert not it.exchange.is_complete
+        it.judge()
+        assert it.exchange.is_complete
+
     @pytest.mark.parametrize(
         "event",
         [

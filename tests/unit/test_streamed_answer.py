@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extproc.errors import Reason
-from extproc.events import BodyReceived, Leg, ReportChunks, ReportVerdict, Timer
+from extproc.events import BodyReceived, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
 from extproc.settings import Limits, Profile
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World
@@ -97,6 +97,11 @@ class TestRelease:
         assert it.response.headers is None
         it.verify("a")
         assert it.response.body == ROLE + chat_event(finish="x") + chat_event("a")
+
+    def test_one_choice_of_a_chunk_may_have_no_text(self) -> None:
+        it = begun().body(chat_event("a"))
+        it.verify_chunk({"choices": [{"index": 1, "delta": {"content": ""}}, {"index": 0, "delta": {"content": "a"}}]})
+        assert it.response.body == chat_event("a")
 
     def test_a_text_free_word_that_echoes_nothing_does_nothing(self) -> None:
         it = begun().body(chat_event("a")).verify(None)
@@ -308,6 +313,10 @@ class TestSession:
     def test_an_early_done_is_a_violation(self) -> None:
         it = begun().body(chat_event("a")).done()
         assert it.code == "guardrail_unavailable"
+
+    def test_a_word_of_a_session_that_was_lost_does_not_matter(self) -> None:
+        it = begun().body(ROLE).lose().body(chat_event("a"))
+        assert it.send(SessionDone(it.opened[0])) == []
 
     def test_silence_is_bounded_from_submission_and_by_each_frame(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b"))

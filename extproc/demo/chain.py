@@ -1,0 +1,120 @@
+"""All that the demo runs, on free loopback ports: Aim, model, sidecar and Envoy, up together and gone together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from extproc.demo import DemoFailed, model
+from extproc.demo.child import running
+from extproc.demo.envoy import Envoy, running_envoy
+from extproc.demo.observed import Observed
+from extproc.demo.plan import Plan, ca_file
+from extproc.local_aim import policies, service
+from extproc.render.envoy import render_envoy
+from extproc.render.upstream import Upstream
+from extproc.settings import Address
+
+_HOST = "127.0.0.1"
+_PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What runs: `chat_url` is where a client posts; `aim` and `model` are URLs."""
+
+    plan: Plan
+    envoy: Envoy
+    chat_url: str
+    sidecar_admin: str
+    aim: str
+    model: str
+    observed: Observed
+    http: httpx.AsyncClient
+
+
+@asynccontextmanager
+async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
+    """Run all that `plan` needs, Envoy from `binary`, while the context lasts.
+
+    Raises DemoFailed where a part cannot be started; if one ends by itself, the context is cancelled and that is
+    raised in a group.
+    """
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extproc-demo-")))
+        observed = Observed(folder / "sidecar.log")
+        aim = plan.account.aim.base if plan.account else await stack.enter_async_context(_local_aim(observed))
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=_PROBE_SECONDS))
+        listen, admin = free_addresses(2)
+        # First, and not waited for yet: it takes the longest to start.
+        sidecar = await stack.enter_async_context(
+            running(
+                "sidecar",
+                [sys.executable, "-m", "extproc", "serve"],
+                folder,
+                plan.environment(listen, admin, aim),
+            )
+        )
+        upstream = plan.upstream
+        if upstream is None:
+            port = await stack.enter_async_context(model.listening(Address(host=_HOST, port=0), observed.on_request))
+            upstream = Upstream.parse(f"http://{_HOST}:{port}")
+        anywhere = Address(host=_HOST, port=0)
+        text = render_envoy(
+            plan.settings(listen), listen=anywhere, upstreams=[upstream], admin=anywhere, ca_file=ca_file()
+        )
+        envoy = await stack.enter_async_context(running_envoy(binary, text, folder, http))
+        await sidecar.when_ready(functools.partial(_is_ok, http, f"http://{admin}/readyz"))
+        # What nobody inspects, through all of it: the first scene finds every connection made.
+        if plan.upstream is None and not await _is_ok(http, f"{envoy.url}/healthz"):
+            raise DemoFailed("a request through Envoy and the sidecar does not reach the demo model")
+        yield Chain(
+            plan,
+            envoy,
+            envoy.url + plan.chat_path,
+            f"http://{admin}",
+            aim,
+            f"{upstream.scheme}://{upstream.authority}{upstream.path}",
+            observed,
+            http,
+        )
+
+
+def free_addresses(count: int) -> list[Address]:
+    """Return so many loopback addresses on which nobody listens now."""
+    sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
+    try:
+        return [Address(host=_HOST, port=each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@asynccontextmanager
+async def _local_aim(observed: Observed) -> AsyncIterator[str]:
+    # What it has to say of itself is said on the screen.
+    logging.getLogger(service.__name__).addHandler(logging.NullHandler())
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(
+            service.serve(_HOST, 0, policies.load(), on_analysis=observed.on_analysis, on_ready=ready.set_result)
+        )
+        yield f"http://{_HOST}:{await ready}"
+        serving.cancel()
+
+
+async def _is_ok(http: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await http.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False

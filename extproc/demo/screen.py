@@ -1,0 +1,217 @@
+"""What the demo prints: coloured panels in a terminal, plain ASCII lines in a file.
+
+Texts never pass as rich markup, and what a terminal might take for a command is shown as an escape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from extproc.demo.chain import Chain
+from extproc.demo.client import Answer
+from extproc.demo.plan import Plan
+from extproc.demo.scenes import SCENES, Check, Scene, Take
+
+_SHOWN = 400
+"""Characters of a text, and of a list of chunks, that are shown."""
+
+_BESIDE_ASKED = 36
+"""What a line about a text that was asked about has besides it."""
+
+_WIDEST = 110
+
+
+class Screen:
+    """Standard output, and standard error for what ends the demo."""
+
+    def __init__(self) -> None:
+        """Ask the terminal, if there is one, what it can."""
+        self._out = Console(highlight=False, emoji=False, markup=False)
+        self._err = Console(highlight=False, emoji=False, markup=False, stderr=True)
+        # A log file has no need for a frame, nor for more than ASCII.
+        self._is_framed = self._out.is_terminal and not self._out.options.ascii_only
+        self._width = min(self._out.width, _WIDEST)
+
+    def opening(self, plan: Plan) -> None:
+        """Say what is about to run."""
+        aim = "the local stand-in for Aim: simple patterns, not Aim's detection"
+        if plan.account is not None:
+            aim = f"the real Aim: {plan.account.aim.base} (aim.api {plan.account.aim.api})"
+        model = "a demo model with canned answers"
+        if plan.upstream is not None:
+            model = f"{plan.upstream.scheme}://{plan.upstream.authority}{plan.upstream.path} (model {plan.model})"
+        rows = _rows()
+        rows.add_row("path", Text("client -> Envoy -> sidecar, which asks Aim -> Envoy -> model, and back"))
+        rows.add_row("Aim", self._text(aim))
+        rows.add_row("model", self._text(model))
+        self._block("aim-extproc demo", rows, "cyan")
+        if not plan.is_enforced:
+            self._line(
+                "Verdicts are not enforced here: they follow an account's policies and a provider's answers. "
+                "Each scene only has to be answered.",
+                "yellow",
+            )
+        self._line("Starting Aim, model, sidecar and Envoy ..." if plan.account is None else "Starting ...", "dim")
+
+    def started(self, seconds: float) -> None:
+        """Say that all is up."""
+        self._line(f"Everything is up after {seconds:.1f} s.", "dim")
+
+    def scene(self, number: int, scene: Scene, take: Take, checks: Sequence[Check]) -> None:
+        """Show one scene: what it is about, what each side saw, and whether that is right."""
+        answer, generation = take.answer, take.generation
+        rows = _rows()
+        rows.add_row("prompt", self._quoted(scene.prompt))
+        if generation is not None:
+            if generation.prompt != scene.prompt:
+                rows.add_row("model got", self._quoted(generation.prompt))
+            rows.add_row("model said", self._chunks(generation.chunks, is_stream=answer.is_stream))
+            if not generation.is_complete:
+                done, planned = len(generation.chunks), len(generation.planned)
+                rows.add_row("", Text(f"stopped after {done} of {planned} chunks", style="dim"))
+        rows.add_row("client got", self._got(answer))
+        for position, asked in enumerate(take.asked):
+            row = Text(f"{asked.hook:<8}  ")
+            row.append(f"{asked.action:<9}", _ACTION_STYLES.get(asked.action, ""))
+            row.append(f"  {asked.milliseconds:.1f} ms", "dim")
+            row.append(f"  {', '.join(asked.policies)}" if asked.policies else "", "dim")
+            rows.add_row("" if position else "Aim", row)
+            if asked.text:
+                rows.add_row(
+                    "",
+                    Text("  asked about ", style="dim") + self._quoted(asked.text, max(self._width - _BESIDE_ASKED, 1)),
+                )
+        rows.add_row("times", Text(_times(answer)))
+        verdicts = _rows()
+        for check in checks:
+            if check.holds:
+                verdicts.add_row(Text("ok", style="bold green"), self._text(check.claim))
+            else:
+                wrong = self._text(f"{check.claim} -- found: {check.found}"[:_SHOWN], "bold red")
+                verdicts.add_row(Text("WRONG", style="bold red"), wrong)
+        shows = Padding(Text(scene.shows, style="italic"), (0, 0, 1, 0))
+        fine = all(check.holds for check in checks)
+        title = f"{number}/{len(SCENES)}  {scene.title}"
+        self._block(title, Group(shows, rows, Text(), verdicts), "green" if fine else "red")
+
+    def summary(self, wrong: int, seconds: float) -> None:
+        """Say how the scenes went."""
+        if wrong:
+            self._line(f"{wrong} of {len(SCENES)} scenes went WRONG; see above.", "bold red")
+        else:
+            self._line(f"All {len(SCENES)} scenes went as they should, in {seconds:.1f} s.", "bold green")
+
+    def invitation(self, chain: Chain) -> None:
+        """Show where all listens, and what to try."""
+        rows = _rows()
+        rows.add_row("Envoy", self._text(chain.chat_url))
+        rows.add_row("Envoy's admin", self._text(f"{chain.envoy.admin}/"))
+        rows.add_row("Envoy's bootstrap", self._text(str(chain.envoy.bootstrap)))
+        rows.add_row("sidecar", self._text(f"{chain.sidecar_admin}/  {chain.sidecar_admin}/metrics"))
+        rows.add_row("Aim", self._text(chain.aim))
+        rows.add_row("model", self._text(chain.model))
+        self._block("It stays up", rows, "cyan")
+        self._line('Try it; with "stream": true the answer is streamed:')
+        headers = " -H 'content-type: application/json'"
+        if chain.plan.authorization:
+            headers += ' \\\n  -H "authorization: Bearer $OPENAI_API_KEY"'
+        body = '{"model": "%s", "messages": [{"role": "user",\n  "content": "I am bob@example.com"}]}'
+        curl = f"curl -iN {chain.chat_url} \\\n {headers} \\\n  -d '{body % chain.plan.model}'"
+        self._out.print()
+        # To be copied as it is: no frame, no line end that is not in it.
+        self._out.print(Text(curl, style="bold"), soft_wrap=True)
+        self._out.print()
+        self._line("Ctrl-C ends it.")
+
+    def farewell(self) -> None:
+        """Say that nothing is left running."""
+        # Below the ^C that the terminal shows.
+        self._out.print()
+        self._line("Everything is stopped.", "dim")
+
+    def failure(self, message: str) -> None:
+        """Say, on standard error, what kept the demo from going on."""
+        text = "\n".join(str(self._text(line)) for line in message.splitlines())
+        self._err.print(Text(f"demo: {text}", style="bold red"), soft_wrap=True)
+
+    def _block(self, title: str, content: RenderableType, colour: str) -> None:
+        if self._is_framed:
+            heading = Text(f" {title} ", style=f"bold {colour}")
+            self._out.print(
+                Panel(content, title=heading, title_align="left", border_style=colour, box=box.ROUNDED),
+                width=self._width,
+            )
+        else:
+            with self._out.capture() as captured:
+                self._out.print(Text(f"=== {title}\n", style="bold"))
+                self._out.print(Padding(content, (0, 0, 0, 2)), width=self._width)
+                self._out.print()
+            # A table fills its lines with spaces.
+            lines = captured.get().splitlines()
+            self._out.out("\n".join(line.rstrip() for line in lines), highlight=False)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._out.print(self._text(text, style), width=self._width)
+
+    def _got(self, answer: Answer) -> Text:
+        got = Text(f"HTTP {answer.status}  " if answer.status else "")
+        if answer.problem:
+            got.append_text(self._text(answer.problem, "bold red"))
+            return got
+        got.append_text(self._chunks(answer.chunks, is_stream=answer.is_stream))
+        if answer.error is not None:
+            got.append("\nerror " if answer.is_stream and answer.chunks else "error ", "yellow")
+            got.append_text(self._text(str(answer.error.get("code")), "yellow"))
+            got.append_text(self._text(f": {answer.error.get('message')}"))
+        if answer.is_stream:
+            got.append("  [DONE]" if answer.is_ended else "  (no [DONE])", "dim")
+        return got
+
+    def _chunks(self, chunks: Sequence[str], *, is_stream: bool) -> Text:
+        """Return a stream's chunks one by one, or a whole answer's text."""
+        if not chunks:
+            return Text()
+        if not is_stream:
+            return self._quoted("".join(chunks))
+        shown = Text()
+        for position, chunk in enumerate(chunks):
+            if len(shown) > _SHOWN:
+                return shown.append(f" | ... {len(chunks) - position} more", "dim")
+            shown.append(" | " if position else "", "dim")
+            shown.append_text(self._quoted(chunk))
+        return shown
+
+    def _quoted(self, text: str, limit: int = _SHOWN) -> Text:
+        shown = self._text(text if len(text) <= limit else f"{text[:limit]}...")
+        shown.highlight_regex(_PLACEHOLDER, "bold magenta")
+        return Text('"') + shown + Text('"')
+
+    def _text(self, text: str, style: str = "") -> Text:
+        """Return `text` with an escape in place of whatever the output cannot or should not show."""
+        encoding = self._out.encoding if self._is_framed else "ascii"
+        printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        return Text(printable.encode(encoding, "backslashreplace").decode(encoding), style=style)
+
+
+_PLACEHOLDER = re.compile(r"\[[A-Z_]+_\d+\]")
+_ACTION_STYLES = {"allow": "green", "monitor": "cyan", "anonymize": "magenta", "block": "yellow"}
+
+
+def _rows() -> Table:
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(overflow="fold")
+    return rows
+
+
+def _times(answer: Answer) -> str:
+    first = "" if answer.first_ms is None else f"first text after {answer.first_ms:.0f} ms, "
+    return f"{first}all after {answer.total_ms:.0f} ms"

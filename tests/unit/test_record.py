@@ -1,0 +1,68 @@
+"""Records: the gravest outcome and the last verdict of each leg."""
+
+from __future__ import annotations
+
+import itertools
+
+from extproc.record import ExchangeRecord
+
+FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
+
+
+def record() -> ExchangeRecord:
+    return ExchangeRecord("call", "default")
+
+
+def test_a_new_record() -> None:
+    new = record()
+    assert (new.outcome, new.code, new.version) == ("unmatched", "", 0)
+    assert new.as_metadata() == {"call_id": "call", "profile": "default", "dialect": ""}
+
+
+def test_the_gravest_outcome_counts() -> None:
+    for light, grave in itertools.combinations(FROM_LIGHT_TO_GRAVE, 2):
+        for order in ((light, grave), (grave, light)):
+            new = record()
+            for outcome in order:
+                new.reach(outcome, f"code of {outcome}")
+            assert (new.outcome, new.code) == (grave, f"code of {grave}")
+
+
+def test_the_later_code_of_an_equal_outcome_counts_where_there_is_one() -> None:
+    new = record()
+    new.reach("failed_open", "timeout")
+    new.reach("failed_open", "session")
+    assert new.code == "session"
+    new.reach("failed_open")
+    assert new.code == "session"
+    new.reach("allowed", "other")
+    assert (new.outcome, new.code) == ("failed_open", "session")
+
+
+def test_each_change_raises_the_version() -> None:
+    new = record()
+    new.reach("allowed")
+    assert new.version == 1
+    new.judge("request", "allow", (), 3)
+    assert new.version == 2
+
+
+def test_metadata() -> None:
+    new = record()
+    new.dialect = "openai-chat"
+    new.judge("request", "allow", (), 3)
+    new.judge("response", "allow", (), 1)
+    new.judge("response", "block", ("pii", "code"), 41)
+    assert new.as_metadata() == {
+        "call_id": "call",
+        "profile": "default",
+        "dialect": "openai-chat",
+        "request": {"action": "allow", "policies": [], "ms": 3},
+        "response": {"action": "block", "policies": ["pii", "code"], "ms": 41},
+    }
+
+
+def test_records_share_nothing() -> None:
+    first, second = record(), record()
+    first.judge("request", "allow", (), 3)
+    assert second.legs == {}

@@ -1,0 +1,129 @@
+"""Refusals: the contract's table, and what of Aim's message may be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc import refusal
+from extproc.errors import BodyTooLarge, MalformedBody, Reason, UnsupportedEncoding
+from extproc.events import Leg
+from extproc.refusal import Refusal, blocked, failed, quotes_any, redaction_failed
+
+INVALID = "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "kind", "code"),
+    [
+        (blocked("no"), 400, INVALID, "content_policy_violation"),
+        (refusal.UNAVAILABLE, 503, "api_error", "guardrail_unavailable"),
+        (refusal.OVERLOADED, 503, "api_error", "guardrail_overloaded"),
+        (refusal.REQUEST_TOO_LARGE, 413, INVALID, "request_too_large"),
+        (refusal.INVALID_BODY, 400, INVALID, "invalid_body"),
+        (refusal.UNREADABLE_RESPONSE, 502, "api_error", "guardrail_unreadable_response"),
+        (redaction_failed(Leg.REQUEST), 400, INVALID, "redaction_failed"),
+        (redaction_failed(Leg.RESPONSE), 502, "api_error", "redaction_failed"),
+        (refusal.UPGRADE_NOT_INSPECTED, 400, INVALID, "upgrade_not_inspected"),
+        (refusal.PATH_NOT_ALLOWED, 403, INVALID, "path_not_allowed"),
+        (refusal.MISCONFIGURED, 500, "api_error", "guardrail_misconfigured"),
+    ],
+)
+def test_the_contract(given: Refusal, status: int, kind: str, code: str) -> None:
+    assert (given.status, given.type, given.code) == (status, kind, code)
+    assert given.message
+    assert given.details == f"aim_{code}"
+
+
+def test_a_block_tells_the_message_that_it_is_given() -> None:
+    assert blocked("because").message == "because"
+
+
+IN_WORDS = {
+    (Leg.REQUEST, Reason.BODY_TOO_LARGE): refusal.REQUEST_TOO_LARGE,
+    (Leg.REQUEST, Reason.BODY_UNREADABLE): refusal.INVALID_BODY,
+    (Leg.REQUEST, Reason.UNSUPPORTED_ENCODING): refusal.INVALID_BODY,
+    (Leg.RESPONSE, Reason.BODY_TOO_LARGE): refusal.UNREADABLE_RESPONSE,
+    (Leg.RESPONSE, Reason.BODY_UNREADABLE): refusal.UNREADABLE_RESPONSE,
+    (Leg.RESPONSE, Reason.UNSUPPORTED_ENCODING): refusal.UNREADABLE_RESPONSE,
+    (Leg.REQUEST, Reason.HELD_BYTES): refusal.OVERLOADED,
+    (Leg.RESPONSE, Reason.HELD_BYTES): refusal.OVERLOADED,
+}
+
+
+@pytest.mark.parametrize("leg", Leg)
+@pytest.mark.parametrize("reason", Reason)
+def test_every_failure(leg: Leg, reason: Reason) -> None:
+    """Whatever Aim answered, a client hears of an unavailable service."""
+    assert failed(leg, reason) is IN_WORDS.get((leg, reason), refusal.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("error", [BodyTooLarge, MalformedBody, UnsupportedEncoding])
+def test_no_error_of_a_body_is_aims_fault(error: type[MalformedBody]) -> None:
+    assert failed(Leg.RESPONSE, error.reason) is refusal.UNREADABLE_RESPONSE
+    assert failed(Leg.REQUEST, error.reason).status in (400, 413)
+
+
+# -- quotes ------------------------------------------------------------------------------------------------------
+
+QUOTES = ['"{}"', "'{}'", "`{}`", "“{}”", "‘{}’", "«{}»"]  # noqa: RUF001
+each_quote = pytest.mark.parametrize("quote", QUOTES)
+
+
+@each_quote
+def test_a_quoted_part_that_occurs(quote: str) -> None:
+    message = f"Found {quote.format('Tom Smith')} in the text."
+    assert quotes_any(message, ["I am Tom Smith."])
+    assert quotes_any(message, ["something", "Tom Smith"])
+    assert quotes_any(message, iter(["something", "Tom Smith"]))
+
+
+@each_quote
+def test_a_quoted_part_that_does_not_occur(quote: str) -> None:
+    message = f"Policy {quote.format('No Secrets')} was violated."
+    assert not quotes_any(message, ["I am Tom Smith.", "no, secrets"])
+    assert not quotes_any(message, [""])
+    assert not quotes_any(message, [])
+
+
+@each_quote
+def test_letter_case_and_outer_spaces_aside(quote: str) -> None:
+    assert quotes_any(f"Found {quote.format(' TOM smith ')}", ["i am tom SMITH"])
+    assert quotes_any(f"Found {quote.format('STRASSE')}", ["Straße"])
+    assert quotes_any(f"Found {quote.format('Straße')}", ["STRASSE"])
+
+
+@each_quote
+def test_nothing_between_the_quotes(quote: str) -> None:
+    assert not quotes_any(f"Found {quote.format('')} and {quote.format(' ')}", [" any text "])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Policy 'PII' found \"Tom\".",
+        "'a', 'b' and 'Tom'",
+        "«Tom» (by `guard`)",
+        "\"it's Tom\": 'Tom'",
+        '"Tom"',
+        "“Tom” and “a\nb”",
+        "‘PII’: ‘tom’",  # noqa: RUF001
+    ],
+)
+def test_any_of_several_quotes(message: str) -> None:
+    assert quotes_any(message, ["its name: Tom"])
+
+
+@pytest.mark.parametrize("message", ["", "Tom", "Tom is not quoted", 'an open "Tom', "Tom' and Tom", "”Tom“"])  # noqa: RUF001
+def test_what_is_not_quoted(message: str) -> None:
+    assert not quotes_any(message, ["Tom"])
+
+
+def test_quotes_span_lines() -> None:
+    assert quotes_any('Found "first\nsecond" there', ["the first\nsecond line"])
+    assert not quotes_any('Found "first\nsecond" there', ["first", "second"])
+
+
+@pytest.mark.xfail(strict=True, reason="an apostrophe pairs with the opening quote")
+@pytest.mark.parametrize("message", ["Aim's guard found 'Tom'", "You can't send 'Tom'", 'a 5" screen and "Tom"'])
+def test_an_apostrophe_hides_no_quote(message: str) -> None:
+    assert quotes_any(message, ["I am Tom."])

@@ -1,0 +1,50 @@
+"""Verdicts: which of several decides."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from extproc.errors import Reason
+from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
+
+FROM_LENIENT_TO_STRICT: tuple[Outcome, ...] = (
+    Allow(("a",)),
+    Monitor(("m",)),
+    Anonymize(("text",), ("n",)),
+    Failed(Reason.TIMEOUT),
+    Block("no", ("b",)),
+)
+
+
+def test_nothing_asked_is_allowed() -> None:
+    assert strictest([]) == Allow()
+
+
+@pytest.mark.parametrize("outcome", FROM_LENIENT_TO_STRICT)
+def test_one(outcome: Outcome) -> None:
+    assert strictest([outcome]) is outcome
+
+
+def test_the_stricter_of_two() -> None:
+    for lenient, strict in itertools.combinations(FROM_LENIENT_TO_STRICT, 2):
+        assert strictest([lenient, strict]) is strict
+        assert strictest([strict, lenient]) is strict
+
+
+def test_the_strictest_in_any_order() -> None:
+    for order in itertools.permutations(FROM_LENIENT_TO_STRICT):
+        assert strictest(order) is FROM_LENIENT_TO_STRICT[-1]
+        assert strictest([outcome for outcome in order if not isinstance(outcome, Block)]) is FROM_LENIENT_TO_STRICT[-2]
+
+
+def test_the_first_of_equals() -> None:
+    first, second = Block("first"), Block("second")
+    assert strictest([Allow(), first, second]) is first
+    timeout, session = Failed(Reason.TIMEOUT), Failed(Reason.SESSION)
+    assert strictest([session, timeout]) is session
+
+
+def test_actions_are_the_metric_labels() -> None:
+    assert [outcome.action for outcome in FROM_LENIENT_TO_STRICT] == ["allow", "monitor", "anonymize", "error", "block"]
