@@ -44,7 +44,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "working on",
         ("They ", "fixed ", "the build ", "last week. ", "Next ", "comes Pro", "ject Night", "fall, ", "which ")
-        + ("will ", "take ", "weeks ", "and ") * 100,
+        + ("will ", "take ", "weeks ", "and ") * 50,
     ),
 )
 """What the last user message holds, in lower case, and the chunks of the answer to it."""

@@ -12,6 +12,9 @@ from extproc.demo.observed import Asked, asked_by_record
 
 _BLOCKED = "content_policy_violation"
 _INJECTION_FOUND = "This looks like an attempt to override the model's instructions."
+_PIECES = ("ja", "ne.d", "oe@", "exam", "ple.")
+"""Of the address in the model's chunks; nothing else in the answer holds them."""
+
 _PROJECT_FOUND = "This mentions a confidential project."
 
 
@@ -60,10 +63,10 @@ class Scene:
             seconds=ANSWER_SECONDS if plan.is_enforced else PROVIDER_SECONDS,
         )
         record = await observed.record(answer.call_id) if answer.call_id else {}
-        if plan.account is not None:
-            asked = asked_by_record(record)
-        else:
-            asked = await observed.analyses(answer.call_id, len(self.verdicts)) if answer.call_id else []
+        asked = asked_by_record(record)
+        if plan.account is None:
+            # Ours tells more: the texts that it saw.
+            asked = await observed.analyses(answer.call_id, len(asked))
         return Take(answer, asked, await observed.generation(), str(record.get("outcome", "")))
 
     def verify(self, take: Take, *, is_enforced: bool) -> list[Check]:
@@ -85,7 +88,7 @@ def _answered(answer: Answer) -> Check:
     code = answer.error.get("code") if answer.error else None
     blocked = code == _BLOCKED and answer.is_ended
     complete = answer.status == 200 and answer.error is None and answer.is_ended
-    found = answer.problem or f"HTTP {answer.status}, {code or 'no error code'}"
+    found = f"HTTP {answer.status or 'nothing'}, {answer.problem or code or 'no error code'}"
     return Check("the exchange is answered: by the model, or by a block of Aim's", blocked or complete, found)
 
 
@@ -124,7 +127,7 @@ def _redacted_prompt(take: Take) -> list[Check]:
 def _redacted_stream(take: Take) -> list[Check]:
     answer, generated = take.answer, _generated(take)
     redacted = generated.replace("jane.doe@example.com", "[EMAIL_1]")
-    leaked = [chunk for chunk in answer.chunks if any(part in chunk for part in ("jane", "doe", "@", "exam"))]
+    leaked = [chunk for chunk in answer.chunks if any(piece in chunk for piece in _PIECES)]
     cut = take.generation is not None and not any("@example.com" in chunk for chunk in take.generation.chunks)
     return [
         Check("the client gets HTTP 200, an event stream", answer.status == 200 and answer.is_stream, _head(answer)),
@@ -165,7 +168,7 @@ def _head(answer: Answer) -> str:
 def _progress(generation: Generation | None) -> str:
     if generation is None:
         return "it was never asked"
-    return f"it generated {len(generation.chunks)} of {len(generation.planned)} chunks and goes on"
+    return f"it generated {len(generation.chunks)} of {len(generation.planned)} chunks"
 
 
 SCENES = (

@@ -23,6 +23,9 @@ from extproc.demo.scenes import SCENES, Check, Scene, Take
 _SHOWN = 400
 """Characters of a text, and of a list of chunks, that are shown."""
 
+_FOUND = 160
+"""Characters of what was found in place of what was expected."""
+
 _BESIDE_ASKED = 36
 """What a line about a text that was asked about has besides it."""
 
@@ -65,7 +68,7 @@ class Screen:
         """Say that all is up."""
         self._line(f"Everything is up after {seconds:.1f} s.", "dim")
 
-    def scene(self, number: int, scene: Scene, take: Take, checks: Sequence[Check]) -> None:
+    def scene(self, number: int, scene: Scene, take: Take, checks: Sequence[Check], *, is_enforced: bool) -> None:
         """Show one scene: what it is about, what each side saw, and whether that is right."""
         answer, generation = take.answer, take.generation
         rows = _rows()
@@ -95,9 +98,9 @@ class Screen:
             if check.holds:
                 verdicts.add_row(Text("ok", style="bold green"), self._text(check.claim))
             else:
-                wrong = self._text(f"{check.claim} -- found: {check.found}"[:_SHOWN], "bold red")
+                wrong = self._text(f"{check.claim} -- found: {check.found[:_FOUND]}", "bold red")
                 verdicts.add_row(Text("WRONG", style="bold red"), wrong)
-        shows = Padding(Text(scene.shows, style="italic"), (0, 0, 1, 0))
+        shows = Padding(Text(f"{'' if is_enforced else 'Meant to show: '}{scene.shows}", style="italic"), (0, 0, 1, 0))
         fine = all(check.holds for check in checks)
         title = f"{number}/{len(SCENES)}  {scene.title}"
         self._block(title, Group(shows, rows, Text(), verdicts), "green" if fine else "red")
@@ -133,8 +136,6 @@ class Screen:
 
     def farewell(self) -> None:
         """Say that nothing is left running."""
-        # Below the ^C that the terminal shows.
-        self._out.print()
         self._line("Everything is stopped.", "dim")
 
     def failure(self, message: str) -> None:

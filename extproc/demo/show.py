@@ -65,7 +65,7 @@ async def _play(chain: Chain, screen: Screen) -> int:
     for number, scene in enumerate(SCENES, 1):
         take = await scene.play(chain)
         checks = scene.verify(take, is_enforced=chain.plan.is_enforced)
-        screen.scene(number, scene, take, checks)
+        screen.scene(number, scene, take, checks, is_enforced=chain.plan.is_enforced)
         wrong += not all(check.holds for check in checks)
     screen.summary(wrong, time.monotonic() - began)
     return wrong

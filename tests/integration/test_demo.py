@@ -7,6 +7,7 @@ those, whoever is their parent.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import select
@@ -22,11 +23,13 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.demo import chain, model, show
+from extproc.demo import chain, show
 from extproc.demo.scenes import SCENES
 from extproc.settings import Address
 from tests.fakes.aim import Question, ScriptedAim
 from tests.fakes.envoy import needs_envoy
+from tests.fakes.rig import chat_answer, chat_stream
+from tests.fakes.upstream import Received, ScriptedUpstream, pieces, whole
 
 pytestmark = needs_envoy
 
@@ -54,8 +57,12 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
+def is_empty(folder: Path) -> bool:
+    return list(folder.iterdir()) == []
+
+
 def nothing_is_left(folder: Path) -> bool:
-    return not processes_of(folder) and list(folder.iterdir()) == []
+    return is_empty(folder) and not processes_of(folder)
 
 
 class Demo:
@@ -234,7 +241,7 @@ async def test_a_port_that_is_taken_is_said_in_words(
     assert errors.startswith("demo: sidecar ended with status 2:\n")
     assert f"cannot listen on 127.0.0.1:{port}; is it in use?" in errors
     assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == []
+    assert is_empty(tmp_path)
 
 
 async def test_an_upstream_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
@@ -280,18 +287,26 @@ async def test_wrong_settings_of_the_real_aim_are_told_as_ever(tmp_path: Path) -
     assert errors.startswith("aim.api: ")
 
 
-@pytest.mark.parametrize("path", ["", "/v1"])
+@pytest.mark.parametrize("path", ["", "/api/v1"])
 async def test_a_real_provider_is_asked_with_its_key(tmp_path: Path, path: str) -> None:
-    generations: list[model.Generation] = []
-    async with model.listening(Address(host="127.0.0.1"), generations.append) as port:
-        upstream = f"http://127.0.0.1:{port}{path}"
+    async def provide(request: Received) -> None:
+        streamed = json.loads(request.body).get("stream")
+        await (pieces(chat_stream("Hi ", "you")) if streamed else whole(chat_answer("Hi you")))(request)
+
+    async with ScriptedUpstream().running() as provider:
+        provider.answer = provide
+        upstream = f"http://127.0.0.1:{provider.port}{path}"
         status, output, errors = await once(tmp_path, "--upstream", upstream, OPENAI_API_KEY="sk-1", OPENAI_MODEL="m1")
     assert (status, errors) == (0, ""), output
     assert f"{upstream} (model m1)" in output
     assert output.count("ok  the exchange is answered") == 5
     assert "sk-1" not in output
-    # Every prompt but the blocked one, and that the local Aim was asked is shown.
-    assert [generation.prompt for generation in generations] == [
+    bodies = [json.loads(request.body) for request in provider.requests]
+    assert {request.header("authorization") for request in provider.requests} == {"Bearer sk-1"}
+    assert {request.path for request in provider.requests} == {f"{path or '/v1'}/chat/completions"}
+    assert {body["model"] for body in bodies} == {"m1"}
+    # Every prompt but the one that the local Aim blocks, which is shown.
+    assert [body["messages"][0]["content"] for body in bodies] == [
         SCENES[0].prompt,
         "My e-mail is [EMAIL_1], my card is [PAYMENT_CARD_1].",
         SCENES[3].prompt,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extproc.document import Document, Path, fields, items
+from extproc.document import Document, Path, Raw, fields, items
 from extproc.errors import MalformedBody
 
 ODD = """ {
@@ -75,6 +75,12 @@ def test_brackets_and_quotes_in_strings_do_not_count() -> None:
     assert Document(text).rewrite({("d",): "y", ("b", 1, "c"): "z"}) == text.replace('"x"', '"y"').replace(
         '"}]"', '"z"'
     )
+
+
+def test_raw_json_goes_in_as_it_is_spelt() -> None:
+    document = Document('{"input" : {"a":"b"}, "n":1}')
+    assert document.rewrite({("input",): Raw('{ "x":1.50 }')}) == '{"input" : { "x":1.50 }, "n":1}'
+    assert document.rewrite({("input", "a"): Raw("[]"), ("n",): "[]"}) == '{"input" : {"a":[]}, "n":"[]"}'
 
 
 def test_the_document_itself_stays() -> None:

@@ -103,6 +103,10 @@ def test_numbers_are_written_out(value: Any, expected: str) -> None:
     assert Source("metadata", "ns/n").read(request) == expected
 
 
+def test_a_kind_that_is_not_known_yields_nothing() -> None:
+    assert Source("cookie", "x-user").read(REQUEST) is None  # type: ignore[arg-type]
+
+
 def test_an_empty_request_yields_nothing() -> None:
     empty = HeadersReceived(Leg.REQUEST, ())
     for spec in ("header:x", "metadata:ns/x", "attribute:x"):

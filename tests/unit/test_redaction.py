@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from extproc.dialects.base import Leaf
+from extproc.document import Document
 from extproc.errors import ExtprocError
-from extproc.redaction import RedactionError, edits
+from extproc.redaction import RedactionError, edits, rewrite
 
 LEAF = Leaf(("messages", 0, "content"), "my name is Tom")
 OTHER = Leaf(("messages", 1, "content"), "hello")
 ARGUMENTS = Leaf(("arguments",), '{"name": "Tom"}', is_json=True)
+OBJECT = Leaf(("input",), '{"name": "Tom"}', is_json=True, is_embedded=True)
 SPOKEN = Leaf(("audio", "transcript"), "Tom", fixed=True)
 
 
@@ -28,9 +30,24 @@ def test_messages_without_text_have_nothing_to_put_back() -> None:
 
 
 def test_what_would_still_show_the_old_text_goes() -> None:
-    leaf = Leaf(("choices", 0, "message", "content"), "Tom", drop_when_rewritten=("choices", 0, "logprobs"))
-    assert edits([(leaf, "[NAME_1]")]) == {leaf.path: "[NAME_1]", ("choices", 0, "logprobs"): None}
+    leaf = Leaf(("m", "content"), "Tom", nulled=("logprobs",), emptied=(("m", "signature"), ("m", "seal")))
+    assert edits([(leaf, "[NAME_1]")]) == {
+        ("m", "content"): "[NAME_1]",
+        ("logprobs",): None,
+        ("m", "signature"): "",
+        ("m", "seal"): "",
+    }
     assert edits([(leaf, "Tom"), (OTHER, "x")]) == {OTHER.path: "x"}
+
+
+def test_what_is_taken_away_by_several() -> None:
+    first = Leaf(("choices", 0, "message", "content"), "Tom", nulled=("choices", 0, "logprobs"))
+    second = Leaf(("choices", 0, "message", "refusal"), "Tom", nulled=("choices", 0, "logprobs"))
+    assert edits([(first, "a"), (second, "b")]) == {
+        first.path: "a",
+        second.path: "b",
+        ("choices", 0, "logprobs"): None,
+    }
 
 
 @pytest.mark.parametrize("redacted", [[(LEAF, None)], [(LEAF, "x"), (OTHER, None)], [(OTHER, None), (LEAF, "x")]])
@@ -65,6 +82,29 @@ def test_arguments_that_are_no_longer_json(text: str) -> None:
 def test_arguments_that_never_were_json() -> None:
     leaf = Leaf(("arguments",), "name=Tom", is_json=True)
     assert edits([(leaf, "name=[NAME_1]")]) == {leaf.path: "name=[NAME_1]"}
+
+
+@pytest.mark.parametrize("text", ['{"name": "[NAME_1]"}', ' \n{"name":1.50}', "{}"])
+def test_an_object_is_put_back_as_it_is_spelt(text: str) -> None:
+    changes = edits([(OBJECT, text)])
+    assert changes == {OBJECT.path: text}
+    assert Document('{"input": {"name": "Tom"}, "n": 1}').rewrite(changes) == f'{{"input": {text}, "n": 1}}'
+
+
+@pytest.mark.parametrize("text", ["", "null", '"{}"', '["a"]', '{"name": [NAME_1]}', '{"name": "a"} {}', '{"name'])
+def test_an_object_that_would_be_none(text: str) -> None:
+    with pytest.raises(RedactionError, match="object"):
+        edits([(OBJECT, text)])
+    with pytest.raises(RedactionError, match="object"):
+        rewrite(OBJECT, text)
+
+
+def test_a_rewrite_of_one_text() -> None:
+    assert rewrite(LEAF, "x") == {LEAF.path: "x"}
+    assert rewrite(LEAF, LEAF.text) == {LEAF.path: LEAF.text}
+    assert rewrite(ARGUMENTS, "a piece of streamed arguments") == {ARGUMENTS.path: "a piece of streamed arguments"}
+    with pytest.raises(RedactionError, match="cannot be changed"):
+        rewrite(SPOKEN, "x")
 
 
 def test_texts_that_are_not_arguments_may_be_json() -> None:

@@ -113,7 +113,7 @@ def test_any_of_several_quotes(message: str) -> None:
     assert quotes_any(message, ["its name: Tom"])
 
 
-@pytest.mark.parametrize("message", ["", "Tom", "Tom is not quoted", 'an open "Tom', "Tom' and Tom", "”Tom“"])  # noqa: RUF001
+@pytest.mark.parametrize("message", ["", "Tom", "Tom is not quoted", 'an open "Tom', "Tom' and Tom", "”Tom“"])
 def test_what_is_not_quoted(message: str) -> None:
     assert not quotes_any(message, ["Tom"])
 

@@ -1,0 +1,577 @@
+"""Aim's wire: questions in its three forms, and every answer and frame, known or not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc import __version__
+from extproc.aim import protocol
+from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, endpoints, frame, headers, question
+from extproc.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
+from extproc.events import Hook, Input
+from extproc.identity import Identity
+from extproc.verdict import Allow, Anonymize, Block, Monitor, Verdict
+
+MARKER = "zq-marker"
+"""In every answer of Aim's here; no error may hold it."""
+
+MESSAGES = ({"role": "system", "content": "be kind"}, {"role": "user", "content": "I am Tom"})
+REQUEST = Input(MESSAGES)
+ANSWER = Input(MESSAGES, "hello Tom")
+
+each_form = pytest.mark.parametrize("form", ["detect", "firewall", "cato"])
+each_firewall = pytest.mark.parametrize("form", ["firewall", "cato"])
+
+
+def judged(form: Form, content: Any, asked: Input = REQUEST) -> Verdict:
+    return answer(form, asked, 200, json.dumps(content).encode())
+
+
+def refused(form: Form, status: int, body: bytes, asked: Input = REQUEST) -> DetectionError:
+    """Return the error of an answer that holds no verdict, having seen that it tells nothing of the answer."""
+    with pytest.raises(DetectionError) as caught:
+        answer(form, asked, status, body)
+    assert_content_free(caught.value)
+    return caught.value
+
+
+def assert_content_free(error: BaseException) -> None:
+    assert MARKER not in str(error)
+    assert MARKER not in repr(error)
+    # What a traceback would print of the causes.
+    if error.__cause__ is not None:
+        assert MARKER not in str(error.__cause__)
+
+
+# -- questions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "base", "expected"),
+    [
+        (
+            "detect",
+            "https://api.aim.security",
+            Endpoints(
+                "https://api.aim.security/detect/openai",
+                "https://api.aim.security/detect/output",
+                "wss://api.aim.security/detect/output/ws",
+            ),
+        ),
+        (
+            "firewall",
+            "http://127.0.0.1:8000/prefix",
+            Endpoints(
+                "http://127.0.0.1:8000/prefix/fw/v1/analyze",
+                "http://127.0.0.1:8000/prefix/fw/v1/analyze",
+                "ws://127.0.0.1:8000/prefix/fw/v1/analyze/stream",
+            ),
+        ),
+        (
+            "cato",
+            "HTTPS://api.aisec.catonetworks.com",
+            Endpoints(
+                "HTTPS://api.aisec.catonetworks.com/fw/v1/analyze",
+                "HTTPS://api.aisec.catonetworks.com/fw/v1/analyze",
+                "wss://api.aisec.catonetworks.com/fw/v1/analyze/stream",
+            ),
+        ),
+    ],
+)
+def test_endpoints(form: Form, base: str, expected: Endpoints) -> None:
+    assert endpoints(form, base) == expected
+
+
+def test_endpoints_of_ipv6() -> None:
+    assert endpoints("detect", "http://[::1]:80").session == "ws://[::1]:80/detect/output/ws"
+
+
+@pytest.mark.parametrize(
+    ("form", "prefix", "alias"),
+    [
+        ("detect", "x-aim-", "x-aim-litellm-key-alias"),
+        ("firewall", "x-aim-", "x-aim-gateway-key-alias"),
+        ("cato", "x-cato-", "x-cato-gateway-key-alias"),
+    ],
+)
+def test_headers(form: Form, prefix: str, alias: str) -> None:
+    identity = Identity(user_email="a@x.com", key_alias="team", session_id="s1")
+    found = headers(form, "key", Hook.OUTPUT, "call-1", identity)
+    assert len(found) == 7
+    assert dict(found) == {
+        "authorization": "Bearer key",
+        f"{prefix}litellm-hook": "output",
+        f"{prefix}litellm-version": __version__,
+        f"{prefix}call-id": "call-1",
+        f"{prefix}user-email": "a@x.com",
+        alias: "team",
+        f"{prefix}session-id": "s1",
+    }
+
+
+@each_form
+@pytest.mark.parametrize("hook", Hook)
+def test_headers_of_an_unknown_caller(form: Form, hook: Hook) -> None:
+    names = dict(headers(form, "key", hook, "call-1", Identity()))
+    assert {name.split("-", 2)[-1] for name in names} == {"authorization", "litellm-hook", "litellm-version", "call-id"}
+    assert hook.value in names.values()
+
+
+def test_hooks_in_aims_words() -> None:
+    assert [hook.value for hook in Hook] == ["pre_call", "moderation", "output"]
+
+
+@each_form
+def test_a_question_about_a_request(form: Form) -> None:
+    assert json.loads(question(form, REQUEST)) == {"messages": list(MESSAGES)}
+
+
+def test_a_question_about_an_answer() -> None:
+    assert json.loads(question("detect", ANSWER)) == {"output": "hello Tom", "messages": list(MESSAGES)}
+
+
+@each_firewall
+def test_a_question_about_an_answer_is_one_message_more(form: Form) -> None:
+    assert json.loads(question(form, ANSWER)) == {
+        "messages": [*MESSAGES, {"role": "assistant", "content": "hello Tom"}]
+    }
+
+
+@each_form
+def test_an_empty_answer_without_a_request(form: Form) -> None:
+    body = json.loads(question(form, Input((), "")))
+    assert body == (
+        {"output": "", "messages": []} if form == "detect" else {"messages": [{"role": "assistant", "content": ""}]}
+    )
+
+
+@each_form
+def test_all_fields_of_a_message_are_sent_in_utf8(form: Form) -> None:
+    message = {"role": "tool", "tool_call_id": "1", "content": "é \U0001f600 \ud800", "x": [{"y": None}, 1.5, 10**30]}
+    asked = Input((message,))
+    assert json.loads(question(form, asked).decode()) == {"messages": [message]}
+    assert asked.messages == (message,)
+
+
+@pytest.mark.xfail(strict=True, reason="a number beyond floats is asked about as Infinity, which is not JSON")
+@each_form
+def test_a_question_is_json_whatever_the_numbers(form: Form) -> None:
+    message = {"role": "user", "content": "x", "n": json.loads("1e999")}
+
+    def fail(constant: str) -> None:
+        raise ValueError(constant)
+
+    json.loads(question(form, Input((message,))), parse_constant=fail)
+
+
+# -- answers that hold no verdict --------------------------------------------------------------------------------
+
+STATUSES = [
+    (401, DetectionRejected, Reason.KEY_REFUSED),
+    (403, DetectionRejected, Reason.KEY_REFUSED),
+    (400, DetectionRejected, Reason.REJECTED),
+    (404, DetectionRejected, Reason.REJECTED),
+    (413, DetectionRejected, Reason.REJECTED),
+    (422, DetectionRejected, Reason.REJECTED),
+    (499, DetectionRejected, Reason.REJECTED),
+    (429, DetectionUnavailable, Reason.RATE_LIMITED),
+    (500, DetectionUnavailable, Reason.SERVER_ERROR),
+    (502, DetectionUnavailable, Reason.SERVER_ERROR),
+    (503, DetectionUnavailable, Reason.SERVER_ERROR),
+    (599, DetectionUnavailable, Reason.SERVER_ERROR),
+    (100, DetectionRejected, Reason.UNREADABLE_ANSWER),
+    (101, DetectionRejected, Reason.UNREADABLE_ANSWER),
+    (300, DetectionRejected, Reason.UNREADABLE_ANSWER),
+    (302, DetectionRejected, Reason.UNREADABLE_ANSWER),
+    (307, DetectionRejected, Reason.UNREADABLE_ANSWER),
+    (399, DetectionRejected, Reason.UNREADABLE_ANSWER),
+]
+each_status = pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
+
+ALLOWING = {"detected": False, "required_action": None, "detail": MARKER}
+
+
+@each_form
+@each_status
+def test_statuses(form: Form, status: int, kind: type[DetectionError], reason: Reason) -> None:
+    """Never an allow, not even with a body that would be one."""
+    for body in (json.dumps(ALLOWING).encode(), json.dumps({"detail": MARKER}).encode(), b"", MARKER.encode()):
+        error = refused(form, status, body)
+        assert type(error) is kind
+        assert error.reason is reason
+        assert str(status) in str(error)
+
+
+@each_status
+def test_a_session_that_is_refused(status: int, kind: type[DetectionError], reason: Reason) -> None:
+    error = protocol.session_refused(status)
+    assert (type(error), error.reason) == (kind, reason)
+
+
+@each_form
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_every_2xx_is_read(form: Form, status: int) -> None:
+    assert answer(form, REQUEST, status, json.dumps(ALLOWING).encode()) == Allow()
+
+
+NOT_AN_ANSWER = {
+    "empty": b"",
+    "text": MARKER.encode(),
+    "cut short": f'{{"detected": false, "required_action": null, "x": "{MARKER}'.encode(),
+    "followed by more": json.dumps(ALLOWING).encode() + MARKER.encode(),
+    "not UTF-8": json.dumps(ALLOWING).encode() + b"\xff",
+    "string": f'"{MARKER}"'.encode(),
+    "array": json.dumps([ALLOWING]).encode(),
+    "null": b"null",
+    "true": b"true",
+    "too deep": b"[" * 100_000,
+    "a number too long": b'{"detected": ' + b"1" * 5000 + b"}",
+    "no verdict": json.dumps({"detail": MARKER}).encode(),
+    "empty object": b"{}",
+}
+
+
+@each_form
+@pytest.mark.parametrize("body", NOT_AN_ANSWER.values(), ids=NOT_AN_ANSWER)
+def test_what_cannot_be_read(form: Form, body: bytes) -> None:
+    error = refused(form, 200, body)
+    assert (type(error), error.reason) == (DetectionRejected, Reason.UNREADABLE_ANSWER)
+
+
+# -- detect ------------------------------------------------------------------------------------------------------
+
+
+def test_detect_allows() -> None:
+    assert judged("detect", {"detected": False}) == Allow()
+    assert judged("detect", {"detected": False, "details": {"pii": {}, "code": 1}, "detection_message": "x"}) == Allow(
+        ("pii", "code")
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("no secrets", "no secrets"),
+        ("", None),
+        (None, None),
+        (5, None),
+        (["x"], None),
+        ({"a": "b"}, None),
+        (True, None),
+    ],
+)
+def test_detect_blocks_whatever_the_message(message: Any, expected: str | None) -> None:
+    content = {"detected": True, "details": {"pii": {"x": MARKER}}, "detection_message": message}
+    assert judged("detect", content) == Block(expected, ("pii",))
+
+
+def test_detect_blocks_without_message_and_details() -> None:
+    assert judged("detect", {"detected": True}) == Block(None)
+
+
+@pytest.mark.parametrize("details", [None, [], ["pii"], MARKER, 1])
+def test_detect_with_odd_details(details: Any) -> None:
+    assert judged("detect", {"detected": False, "details": details}) == Allow()
+    assert judged("detect", {"detected": True, "details": details}) == Block(None)
+
+
+@pytest.mark.parametrize("detected", [None, 0, 1, "true", "false", MARKER, [], {}, 0.0])
+def test_detect_with_an_odd_verdict(detected: Any) -> None:
+    body = json.dumps({"detected": detected, "detection_message": MARKER}).encode()
+    assert refused("detect", 200, body).reason is Reason.UNREADABLE_ANSWER
+
+
+def test_detect_does_not_know_the_firewalls_answer() -> None:
+    for action in (None, {"action_type": "block_action", "detection_message": MARKER}):
+        body = json.dumps({"required_action": action}).encode()
+        assert refused("detect", 200, body).reason is Reason.UNREADABLE_ANSWER
+
+
+def test_policies_are_bounded() -> None:
+    details = {f"{number:03}" + "x" * 500: {} for number in range(100)}
+    verdict = judged("detect", {"detected": False, "details": details})
+    assert verdict.policies == tuple(f"{number:03}" + "x" * 125 for number in range(32))
+
+
+# -- firewall ----------------------------------------------------------------------------------------------------
+
+DRILL_DOWN = {
+    "uuid-1": {"policy_name": "PII Policy", "detections": [MARKER]},
+    "uuid-2": {"detections": []},
+    "uuid-3": {"policy_name": None},
+    "uuid-4": "odd",
+}
+NAMED = ("PII Policy", "uuid-2", "uuid-3", "uuid-4")
+
+
+def fw(action: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "analysis_result": {"analysis_time_ms": 41, "policy_drill_down": DRILL_DOWN, "last_message_entities": [MARKER]},
+        "required_action": action,
+        "invocation_id": MARKER,
+        **more,
+    }
+
+
+def chat(*texts: Any) -> dict[str, Any]:
+    return {
+        "all_redacted_messages": [
+            {"role": "user", "content": text, "additional_contents": None, "entities": []} for text in texts
+        ],
+        "redacted_new_message": {"role": "user", "content": "not read"},
+    }
+
+
+@each_firewall
+@pytest.mark.parametrize("action", [None, {}, {"action_type": None}, {"policy_name": "x", "detection_message": "y"}])
+def test_firewall_allows(form: Form, action: Any) -> None:
+    assert judged(form, fw(action)) == Allow(NAMED)
+    assert judged(form, {"required_action": action}) == Allow()
+    # The redacted chat is there on an allow too; it is not to be applied.
+    assert judged(form, fw(action, redacted_chat=chat("a", "b"))) == Allow(NAMED)
+
+
+@each_firewall
+def test_firewall_monitors(form: Form) -> None:
+    assert judged(form, fw({"action_type": "monitor_action"}, redacted_chat=chat("a", "b"))) == Monitor(NAMED)
+
+
+@each_firewall
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("no secrets", "no secrets"), ("", None), (None, None), (5, None), (["x"], None), ({"a": "b"}, None)],
+)
+def test_firewall_blocks_whatever_the_message(form: Form, message: Any, expected: str | None) -> None:
+    action = {"action_type": "block_action", "policy_name": "PII", "detection_message": message}
+    assert judged(form, fw(action, redacted_chat=chat("a", "b"))) == Block(expected, NAMED)
+
+
+@each_firewall
+def test_firewall_blocks_without_a_message(form: Form) -> None:
+    assert judged(form, {"required_action": {"action_type": "block_action"}}) == Block(None)
+
+
+@each_firewall
+@pytest.mark.parametrize("place", ["redacted_chat", "chat_redaction_result"])
+def test_firewall_anonymizes(form: Form, place: str) -> None:
+    """The redacted chat as it is today, and where older answers have it."""
+
+    def asked(texts: dict[str, Any], about: Input) -> Verdict:
+        action: dict[str, Any] = {"action_type": "anonymize_action", "policy_name": "PII", "detection_message": None}
+        if place == "redacted_chat":
+            return judged(form, fw(action, redacted_chat=texts), about)
+        for absent in ({}, {"redacted_chat": None}):
+            assert judged(form, fw({**action, place: texts}, **absent), about) == judged(
+                form, fw({**action, place: texts}), about
+            )
+        return judged(form, fw({**action, place: texts}), about)
+
+    assert asked(chat("be kind", "I am [NAME_1]"), REQUEST) == Anonymize(("be kind", "I am [NAME_1]"), NAMED)
+    assert asked(chat("be kind", "I am [NAME_1]", "hi"), ANSWER) == Anonymize(("be kind", "I am [NAME_1]", "hi"), NAMED)
+    assert asked(chat("be kind", ""), REQUEST) == Anonymize(("be kind", ""), NAMED)
+
+
+@each_firewall
+def test_the_newer_place_of_the_redacted_chat_goes_first(form: Form) -> None:
+    action = {"action_type": "anonymize_action", "chat_redaction_result": chat("old", "old")}
+    assert judged(form, fw(action, redacted_chat=chat("new", "new"))) == Anonymize(("new", "new"), NAMED)
+
+
+@each_firewall
+@pytest.mark.parametrize(
+    "redacted",
+    [chat(), chat("a"), chat("a", "b", "c"), {}, {"all_redacted_messages": None}, {"all_redacted_messages": {"0": "a"}}]
+    + [None, [], MARKER, {"all_redacted_messages": MARKER}, {"redacted_new_message": {"content": MARKER}}],
+)
+def test_redactions_that_cannot_be_told_apart(form: Form, redacted: Any) -> None:
+    """Not an error of detection: the exchange must be refused whatever its failure policy."""
+    assert judged(form, fw({"action_type": "anonymize_action"}, redacted_chat=redacted)) == Anonymize((), NAMED)
+
+
+@each_firewall
+def test_an_answers_own_message_counts(form: Form) -> None:
+    action = {"action_type": "anonymize_action"}
+    assert judged(form, fw(action, redacted_chat=chat("a", "b")), ANSWER) == Anonymize((), NAMED)
+    assert judged(form, fw(action, redacted_chat=chat("a")), Input((), "x")) == Anonymize(("a",), NAMED)
+    assert judged(form, fw(action, redacted_chat=chat("a")), Input((), "")) == Anonymize(("a",), NAMED)
+
+
+@each_firewall
+@pytest.mark.parametrize("odd", [None, 5, ["a"], {"text": "a"}, True])
+def test_redacted_texts_that_are_none(form: Form, odd: Any) -> None:
+    action = {"action_type": "anonymize_action"}
+    assert judged(form, fw(action, redacted_chat=chat("a", odd))) == Anonymize(("a", None), NAMED)
+    messages = {"all_redacted_messages": [odd, {"role": "user"}]}
+    assert judged(form, fw(action, redacted_chat=messages)) == Anonymize((None, None), NAMED)
+
+
+@each_firewall
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "quarantine_action",
+        "",
+        "BLOCK_ACTION",
+        "block",
+        "allow",
+        "allow_action",
+        MARKER,
+        0,
+        False,
+        [],
+        {},
+        ["block_action"],
+    ],
+)
+def test_an_unknown_action_is_never_an_allow(form: Form, kind: Any) -> None:
+    body = json.dumps(fw({"action_type": kind, "detection_message": MARKER})).encode()
+    error = refused(form, 200, body)
+    assert (type(error), error.reason) == (DetectionRejected, Reason.UNKNOWN_ACTION)
+
+
+@each_firewall
+@pytest.mark.parametrize("action", [MARKER, "block_action", [], [{"action_type": None}], 0, False, True])
+def test_an_odd_required_action(form: Form, action: Any) -> None:
+    error = refused(form, 200, json.dumps(fw(action)).encode())
+    assert error.reason is Reason.UNREADABLE_ANSWER
+
+
+@each_firewall
+def test_a_missing_required_action_is_never_an_allow(form: Form) -> None:
+    content = fw(None)
+    del content["required_action"]
+    for body in (content, {"detected": False, "x": MARKER}):
+        assert refused(form, 200, json.dumps(body).encode()).reason is Reason.UNREADABLE_ANSWER
+
+
+@each_firewall
+@pytest.mark.parametrize("result", [None, [], MARKER, {}, {"policy_drill_down": None}, {"policy_drill_down": [MARKER]}])
+def test_an_odd_analysis_result(form: Form, result: Any) -> None:
+    assert judged(form, {"required_action": None, "analysis_result": result}) == Allow()
+
+
+# -- session frames ----------------------------------------------------------------------------------------------
+
+
+def test_our_done() -> None:
+    assert json.loads(protocol.DONE) == {"done": True}
+
+
+@pytest.mark.parametrize(
+    ("choices", "texts"),
+    [
+        ([{"index": 0, "delta": {"content": "a"}}], ((0, "a"),)),
+        ([{"index": 0, "delta": {"content": ""}}], ((0, ""),)),
+        ([{"index": 0, "delta": {"content": None}}], ((0, None),)),
+        ([{"index": 3, "delta": {"role": "assistant"}}], ((3, None),)),
+        ([{"index": 1, "delta": None}], ((1, None),)),
+        ([{"index": 1, "delta": [], "finish_reason": "stop"}], ((1, None),)),
+        ([{"index": 1024}], ((1024, None),)),
+        ([{"delta": {"content": "a"}}], ((0, "a"),)),
+        (
+            [
+                {"index": 1, "delta": {"content": "b"}},
+                {"index": 0, "delta": {"content": "a"}},
+                {"index": 1, "delta": {}},
+            ],
+            ((1, "b"), (0, "a"), (1, None)),
+        ),
+        ([], ()),
+    ],
+)
+def test_a_verified_chunk(choices: Any, texts: tuple[tuple[int, str | None], ...]) -> None:
+    chunk = {"id": "1", "choices": choices, "usage": None}
+    expected = Verified(texts, chunk)
+    assert frame(json.dumps({"verified_chunk": chunk})) == expected
+    assert frame(json.dumps({"verified_chunk": chunk}).encode()) == expected
+    assert frame(json.dumps({"verified_chunk": chunk, "blocking_message": None, "more": 1})) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("no secrets", "no secrets"), ("", ""), (0, ""), (False, ""), ([MARKER], ""), ({}, "")],
+)
+def test_a_blocking_frame(message: Any, expected: str) -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    for more in (
+        {},
+        {"first_blocked_chunk": chunk},
+        {"verified_chunk": chunk},
+        {"verified_chunk": None},
+        {"done": True},
+    ):
+        assert frame(json.dumps({"blocking_message": message, **more})) == Blocked(expected)
+        assert frame(json.dumps({**more, "blocking_message": message})) == Blocked(expected)
+
+
+def test_aims_done() -> None:
+    assert frame('{"done": true}') == Done()
+    assert frame(b' {"done": true, "blocking_message": null, "analysis": {}} ') == Done()
+
+
+BROKEN_FRAMES: dict[str, Any] = {
+    "empty": {},
+    "unknown": {"analysis": MARKER},
+    "done: false": {"done": False, "x": MARKER},
+    "done: 1": {"done": 1},
+    "done: a string": {"done": "true"},
+    "no blocking message": {"blocking_message": None},
+    "blocked chunk alone": {"first_blocked_chunk": {"x": MARKER}},
+    "null chunk": {"verified_chunk": None},
+    "null chunk and done": {"verified_chunk": None, "done": True},
+    "empty chunk": {"verified_chunk": {}},
+    "string chunk": {"verified_chunk": MARKER},
+    "array chunk": {"verified_chunk": [{"choices": []}]},
+    "no choices": {"verified_chunk": {"id": MARKER}},
+    "null choices": {"verified_chunk": {"choices": None, "id": MARKER}},
+    "object choices": {"verified_chunk": {"choices": {"0": MARKER}}},
+    "string choice": {"verified_chunk": {"choices": [MARKER]}},
+    "null choice": {"verified_chunk": {"choices": [{"index": 0}, None]}},
+    "string index": {"verified_chunk": {"choices": [{"index": "0", "delta": {"content": MARKER}}]}},
+    "null index": {"verified_chunk": {"choices": [{"index": None, "delta": {"content": MARKER}}]}},
+    "boolean index": {"verified_chunk": {"choices": [{"index": True, "delta": {"content": MARKER}}]}},
+    "float index": {"verified_chunk": {"choices": [{"index": 0.0, "delta": {"content": MARKER}}]}},
+    "array content": {"verified_chunk": {"choices": [{"index": 0, "delta": {"content": [MARKER]}}]}},
+    "object content": {"verified_chunk": {"choices": [{"index": 0, "delta": {"content": {"text": MARKER}}}]}},
+    "number content": {"verified_chunk": {"choices": [{"index": 0, "delta": {"content": 5}}]}},
+    "array": [{"done": True}],
+    "null": None,
+    "string": MARKER,
+    "true": True,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_FRAMES.values(), ids=BROKEN_FRAMES)
+def test_frames_that_break_the_protocol(content: Any) -> None:
+    with pytest.raises(DetectionRejected) as caught:
+        frame(json.dumps(content))
+    assert caught.value.reason is Reason.SESSION
+    assert_content_free(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        MARKER,
+        "[DONE]",
+        f'data: {{"done": true, "x": "{MARKER}"}}',
+        '{"done": true',
+        '{"done": true}{"done": true}',
+        f'{{"{MARKER}": True}}',
+        "[" * 100_000,
+        '{"done": ' + "1" * 5000 + "}",
+        b"",
+        b"\xff\xfe\xfd",
+        b'{"done": true, "' + MARKER.encode() + b'": "\xff"}',
+        b"\x00\x01" + MARKER.encode(),
+    ],
+)
+def test_frames_that_are_not_json(data: str | bytes) -> None:
+    with pytest.raises(DetectionRejected) as caught:
+        frame(data)
+    assert caught.value.reason is Reason.SESSION
+    assert_content_free(caught.value)

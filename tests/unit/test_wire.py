@@ -1,0 +1,170 @@
+"""Messages of Envoy to events, commands to messages for Envoy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
+from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseStatus, ProcessingResponse
+
+from extproc import wire
+from extproc.errors import ProtocolError
+from extproc.events import (
+    Analyze,
+    BodyMode,
+    BodyReceived,
+    Hook,
+    Leg,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    Reply,
+    TrailersReceived,
+)
+
+
+def request() -> Any:
+    return wire.CLASSES[wire.ProcessingRequest]()
+
+
+def sent(command: Any) -> list[ProcessingResponse]:
+    """Return what envoy-data-plane reads from what we write."""
+    return [ProcessingResponse.parse(wire.serialise(response)) for response in wire.encode(command)]
+
+
+class TestDecode:
+    def test_headers(self) -> None:
+        message = request()
+        for name, raw, value in (("X-A", b"\xe9", ""), (":path", b"", "/old"), ("x-a", b"2", "")):
+            message.request_headers.headers.headers.add(key=name, raw_value=raw, value=value)
+        message.request_headers.end_of_stream = True
+        message.metadata_context.filter_metadata["jwt"].fields["email"].string_value = "a@b.c"
+        inner = message.metadata_context.filter_metadata["jwt"].fields["deep"].struct_value
+        inner.fields["list"].list_value.values.add().number_value = 1.5
+        inner.fields["none"].null_value = 0
+        inner.fields["flag"].bool_value = True
+        message.attributes["envoy.filters.http.ext_proc"].fields["xds.route_name"].string_value = "r"
+        event = wire.decode(message)
+        assert event is not None
+        assert event.headers == (("x-a", "\xe9"), (":path", "/old"), ("x-a", "2"))  # type: ignore[union-attr]
+        assert event.end_of_stream  # type: ignore[union-attr]
+        assert event.metadata == {  # type: ignore[union-attr]
+            "jwt": {"email": "a@b.c", "deep": {"list": [1.5], "none": None, "flag": True}}
+        }
+        assert event.attributes == {"envoy.filters.http.ext_proc": {"xds.route_name": "r"}}  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("leg", list(Leg))
+    def test_bodies_and_trailers(self, leg: Leg) -> None:
+        message = request()
+        body = getattr(message, f"{leg}_body")
+        body.body, body.end_of_stream = b"x", True
+        assert wire.decode(message) == BodyReceived(leg, b"x", True)
+        message = request()
+        getattr(message, f"{leg}_trailers").SetInParent()
+        assert wire.decode(message) == TrailersReceived(leg)
+
+    def test_what_a_newer_envoy_sends_is_survived(self) -> None:
+        assert wire.decode(request()) is None
+        unknown = b"\xaa\x06\x03abc"  # field 101
+        message = request()
+        message.response_body.body = b"x"
+        assert wire.decode(wire.parse(message.SerializeToString() + unknown)) == BodyReceived(Leg.RESPONSE, b"x")
+        assert wire.decode(wire.parse(unknown)) is None
+
+    def test_garbage_is_a_protocol_error(self) -> None:
+        with pytest.raises(ProtocolError):
+            wire.parse(b"\xff\xff\xff")
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        ("request_mode", "expected"),
+        [(Mode.BUFFERED, BodyMode.BUFFERED), (Mode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)],
+    )
+    def test_what_guards(self, request_mode: Mode, expected: BodyMode) -> None:
+        message = request()
+        message.protocol_config.request_body_mode = request_mode
+        message.protocol_config.response_body_mode = Mode.FULL_DUPLEX_STREAMED
+        assert wire.body_modes(message, assume_full_duplex=False) is expected
+
+    @pytest.mark.parametrize(
+        ("request_mode", "response_mode", "setting"),
+        [
+            (Mode.NONE, Mode.FULL_DUPLEX_STREAMED, "request_body_mode is NONE"),
+            (Mode.STREAMED, Mode.FULL_DUPLEX_STREAMED, "request_body_mode is STREAMED"),
+            (Mode.BUFFERED, Mode.NONE, "response_body_mode is NONE"),
+            (Mode.BUFFERED, Mode.STREAMED, "response_body_mode is STREAMED"),
+            (Mode.BUFFERED, 77, "response_body_mode is 77"),
+        ],
+    )
+    def test_what_does_not_names_the_setting(self, request_mode: int, response_mode: int, setting: str) -> None:
+        message = request()
+        message.protocol_config.request_body_mode = request_mode
+        message.protocol_config.response_body_mode = response_mode
+        with pytest.raises(ProtocolError, match=setting):
+            wire.body_modes(message, assume_full_duplex=True)
+
+    def test_a_data_plane_that_does_not_say(self) -> None:
+        assert wire.body_modes(request(), assume_full_duplex=True) is BodyMode.FULL_DUPLEX_STREAMED
+        with pytest.raises(ProtocolError, match="assume_full_duplex"):
+            wire.body_modes(request(), assume_full_duplex=False)
+
+
+class TestEncode:
+    @pytest.mark.parametrize("leg", list(Leg))
+    def test_headers(self, leg: Leg) -> None:
+        (response,) = sent(ReleaseHeaders(leg, set=(("a", "\xe9"),), remove=("b",), replace_body=True))
+        common = getattr(response, f"{leg}_headers").response
+        assert common.status is CommonResponseResponseStatus.CONTINUE_AND_REPLACE
+        assert common.header_mutation.set_headers[0].header.raw_value == b"\xe9"
+        assert common.header_mutation.remove_headers == ["b"]
+        (response,) = sent(ReleaseHeaders(leg))
+        assert getattr(response, f"{leg}_headers").response is not None
+
+    @pytest.mark.parametrize("leg", list(Leg))
+    def test_a_body_goes_in_pieces_of_64_kib(self, leg: Leg) -> None:
+        data = bytes(range(256)) * 600
+        pieces = [
+            getattr(response, f"{leg}_body").response.body_mutation.streamed_response
+            for response in sent(ReleaseBody(leg, data, end_of_stream=True))
+        ]
+        assert [len(piece.body) for piece in pieces] == [65536, 65536, len(data) - 131072]
+        assert [piece.end_of_stream for piece in pieces] == [False, False, True]
+        assert b"".join(piece.body for piece in pieces) == data
+
+    def test_an_empty_end(self) -> None:
+        (response,) = sent(ReleaseBody(Leg.RESPONSE, b"", end_of_stream=True))
+        streamed = response.response_body.response.body_mutation.streamed_response  # type: ignore[union-attr]
+        assert (streamed.body, streamed.end_of_stream) == (b"", True)  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("leg", list(Leg))
+    def test_buffered_bodies(self, leg: Leg) -> None:
+        (response,) = sent(ReleaseBuffered(leg))
+        assert getattr(response, f"{leg}_body").response.body_mutation is None
+        (response,) = sent(ReleaseBuffered(leg, b"new", set=(("content-length", "3"),), remove=("etag",)))
+        common = getattr(response, f"{leg}_body").response
+        assert common.body_mutation.body == b"new"
+        assert common.header_mutation.remove_headers == ["etag"]
+
+    @pytest.mark.parametrize("leg", list(Leg))
+    def test_trailers(self, leg: Leg) -> None:
+        (response,) = sent(ReleaseTrailers(leg))
+        assert getattr(response, f"{leg}_trailers") is not None
+
+    def test_a_reply(self) -> None:
+        (response,) = sent(Reply(400, (("content-type", "application/json"),), b"{}", "aim_x"))
+        reply = response.immediate_response
+        assert reply is not None
+        assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")  # type: ignore[union-attr]
+
+    def test_other_commands_are_not_for_envoy(self) -> None:
+        assert wire.encode(Analyze(1, Hook.OUTPUT, ())) == []
+
+    def test_metadata(self) -> None:
+        (response,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
+        wire.attach_metadata(response, {"call_id": "c", "request": {"policies": ["p"], "ms": 3}, "empty": {}})
+        read = ProcessingResponse.parse(wire.serialise(response)).dynamic_metadata
+        assert read is not None
+        assert read.to_dict() == {"aim": {"call_id": "c", "request": {"policies": ["p"], "ms": 3}, "empty": {}}}
