@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
+import yaml
 
 from extproc.render.envoy import Upstream, render_envoy
 from extproc.settings import Address, Settings
@@ -77,19 +78,41 @@ def chat_stream(*texts: str) -> list[bytes]:
 
 
 @asynccontextmanager
-async def rig(render: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Rig]:
-    """Run a chain whose sidecar has the settings `changes`."""
+async def rig(
+    render: dict[str, Any] | None = None, edit: Callable[[Any], None] | None = None, **changes: Any
+) -> AsyncIterator[Rig]:
+    """Run a chain whose sidecar has the settings `changes`; `edit` may change Envoy's bootstrap, as parsed YAML."""
     async with AsyncExitStack() as stack:
         aim = await stack.enter_async_context(ScriptedAim().running())
         upstream = await stack.enter_async_context(ScriptedUpstream().running())
         settings = settings_for(aim.base, **changes)
         guard = await stack.enter_async_context(sidecar(settings))
         text = bootstrap(settings, guard.port, upstream.port, **(render or {}))
+        if edit is not None:
+            tree = yaml.safe_load(text)
+            edit(tree)
+            text = yaml.safe_dump(tree)
         envoy = await stack.enter_async_context(run_envoy(text))
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=envoy.url, trust_env=False, timeout=30)
         )
         yield Rig(aim, upstream, guard, envoy, client)
+
+
+def manager_of(tree: Any) -> Any:
+    """Return the connection manager of a parsed bootstrap's first listener."""
+    (manager,) = tree["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    return manager["typed_config"]
+
+
+def processor_of(tree: Any) -> Any:
+    """Return the ext_proc filter's configuration in a parsed bootstrap."""
+    return manager_of(tree)["http_filters"][0]["typed_config"]
+
+
+def cluster_of(tree: Any) -> Any:
+    """Return the upstream's cluster of a parsed bootstrap; the sidecar's comes before it."""
+    return tree["static_resources"]["clusters"][1]
 
 
 def bootstrap(settings: Settings, sidecar_port: int, upstream_port: int, **more: Any) -> str:

@@ -18,6 +18,7 @@ class Received:
     body: bytes
     writer: asyncio.StreamWriter
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    trailers: list[tuple[str, str]] = field(default_factory=list)
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -80,11 +81,13 @@ class ScriptedUpstream:
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
+        self.arrived = asyncio.Event()
         self.answer: Answer = whole(b"{}")
         self.port = 0
 
     def reset(self) -> None:
         self.requests.clear()
+        self.arrived.clear()
         self.answer = whole(b"{}")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,6 +101,7 @@ class ScriptedUpstream:
                 request = Received(method, path, headers, b"", writer)
                 request.body = await self._body(reader, request)
                 self.requests.append(request)
+                self.arrived.set()
                 watcher = asyncio.ensure_future(self._watch(reader, request))  # noqa: TID251
                 try:
                     await self.answer(request)
@@ -124,8 +128,9 @@ class ScriptedUpstream:
             while size := int((await reader.readline()).split(b";")[0], 16):
                 whole_body += await reader.readexactly(size)
                 await reader.readline()
-            while (await reader.readline()).strip():
-                pass
+            while (field_line := await reader.readline()).strip():
+                name, _, value = field_line.decode("latin-1").partition(":")
+                request.trailers.append((name.lower(), value.strip()))
             return whole_body
         return await reader.readexactly(int(request.header("content-length") or 0))
 

@@ -1,0 +1,80 @@
+"""A client that shows what is on the wire: HTTP/1.1, a connection for each request, nothing decoded or normalised."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import h11
+
+Fields = Iterable[tuple[str, str]]
+
+
+@dataclass
+class Got:
+    """A response as it came: header names in lower case, the body with its content-encoding, without its framing."""
+
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+    is_whole: bool = False
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+
+async def exchange(
+    url: str,
+    method: str,
+    target: str,
+    headers: Fields = (),
+    body: bytes | Sequence[bytes] | None = None,
+    trailers: Fields = (),
+) -> Got:
+    """Send a request and return the response; a body that is a sequence goes chunked, a piece a chunk."""
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    wire = h11.Connection(h11.CLIENT)
+    fields = [("host", where.netloc), *headers]
+    if isinstance(body, bytes):
+        fields.append(("content-length", str(len(body))))
+    elif body is not None:
+        fields.append(("transfer-encoding", "chunked"))
+    try:
+        with suppress(ConnectionError):  # an early answer may end our sending; it is there to be read
+            writer.write(wire.send(h11.Request(method=method, target=target, headers=fields)) or b"")
+            for piece in [body] if isinstance(body, bytes) else body or ():
+                writer.write(wire.send(h11.Data(data=piece)) or b"")
+                await writer.drain()
+            writer.write(wire.send(h11.EndOfMessage(headers=list(trailers))) or b"")
+            await writer.drain()
+        return await _read(reader, wire)
+    finally:
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, wire: h11.Connection) -> Got:
+    got = Got()
+    while True:
+        match wire.next_event():
+            case h11.NEED_DATA:
+                wire.receive_data(await reader.read(65536))
+            case h11.Response() as head:
+                got.status = head.status_code
+                got.headers = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]
+            case h11.InformationalResponse() as head:
+                if head.status_code == 101:
+                    got.status = 101
+                    return got
+            case h11.Data() as data:
+                got.body += bytes(data.data)
+            case h11.EndOfMessage() as end:
+                got.trailers = [(name.decode(), value.decode("latin-1")) for name, value in end.headers]
+                got.is_whole = True
+                return got
+            case _:
+                return got

@@ -1,0 +1,211 @@
+"""The settings: file, environment, defaults, and problems that are all told at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.errors import Reason, SettingsError
+from extproc.events import Hook, Leg
+from extproc.settings import Address, FailureModeAllow, Settings, load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIM_API_KEY", "AIM_API_KEY_FILE", "AIM_API_BASE", "AIM_API", "EXTPROC_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path | None = None, *, serving: bool = False) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(path, serving=serving)
+    return list(caught.value.problems)
+
+
+def test_the_reference_shows_the_defaults() -> None:
+    """docs/settings.md holds every field with its default, and no other."""
+    text = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/settings.md").read_text(), re.DOTALL)[0]
+    documented = yaml.safe_load(text)
+    assert Settings(**documented) == Settings()
+    assert _names(documented) == _names(Settings().model_dump())
+
+
+def _names(node: Any) -> Any:
+    if not isinstance(node, dict) or set(node) == {"host", "port", "path"}:
+        return None
+    return {name: _names(value) for name, value in node.items() if name not in ("paths",)}
+
+
+def test_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "workers: 2\naim: {api: cato, api_key: file-key}\nlimits: {streams: 7}\n")
+    monkeypatch.setenv("EXTPROC_WORKERS", "3")
+    monkeypatch.setenv("EXTPROC_AIM__TIMEOUT_SECONDS", "1.5")
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__HOOKS", '["output"]')
+    monkeypatch.setenv("AIM_API", "firewall")
+    settings = load(path)
+    assert (settings.workers, settings.aim.api, settings.limits.streams) == (3, "firewall", 7)
+    assert settings.aim.timeout_seconds == 1.5
+    assert settings.aim.api_key.get_secret_value() == "file-key"
+    assert settings.profiles["default"].hooks == {Hook.OUTPUT}
+    monkeypatch.setenv("EXTPROC_CONFIG", str(path))
+    assert load() == settings
+
+
+def test_a_key_file_in_the_environment_beats_a_key_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIM_API_KEY_FILE", str(tmp_path / "key"))
+    settings = load(written(tmp_path, "aim: {api_key: file-key}\n"))
+    assert settings.aim.api_key.get_secret_value() == ""
+    assert settings.aim.api_key_file == tmp_path / "key"
+
+
+def test_every_problem_at_once(tmp_path: Path) -> None:
+    text = """
+listen: nowhere
+workers: 0
+colour: blue
+aim: {api: other, base_url: "ftp://x", breaker: {failures: no}}
+tls: {cert_file: /x}
+profiles:
+  "a b": {}
+  default: {hooks: [output, zap], paths: {"/x": nope}, user_email: ["cookie:x"], failure_mode_allow: [zap]}
+"""
+    found = problems(written(tmp_path, text))
+    for setting in (
+        "listen:",
+        "workers:",
+        "colour: unknown setting",
+        "aim.api:",
+        "aim.base_url:",
+        "aim.breaker.failures:",
+        "tls:",
+        "profiles.default.hooks",
+        "profiles.default.paths:",
+        "profiles.default.user_email",
+        "profiles.default.failure_mode_allow",
+    ):
+        assert any(problem.startswith(setting) for problem in found), (setting, found)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "config: "),
+        ("workers: 1\nworkers: 2\n", "the key 'workers' is repeated"),
+        ("- a\n", "does not hold settings by name"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
+    (found,) = problems(written(tmp_path, text))
+    assert problem in found
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert problems(tmp_path / "no.yaml")[0].startswith("config: cannot read")
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "")) == Settings()
+
+
+def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXTPROC_PROFILES", "{")
+    assert problems() == ["profiles: EXTPROC_PROFILES... is not the JSON that it must be"]
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "sec ret", "s\xe9cret"])
+def test_a_bad_key_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("AIM_API_KEY", key)
+    (found,) = problems()
+    assert found.startswith("aim.api_key:")
+    assert "ret" not in found
+
+
+def test_a_key_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIM_API_KEY", "very-secret")
+    settings = load()
+    assert "very-secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+class TestServing:
+    def test_a_missing_key_names_the_variable(self) -> None:
+        (found,) = problems(serving=True)
+        assert "AIM_API_KEY" in found
+
+    def test_files_must_be_readable_and_not_empty(self, tmp_path: Path) -> None:
+        empty = tmp_path / "empty"
+        empty.write_text("\n")
+        text = json.dumps(
+            {
+                "aim": {"api_key_file": str(empty), "ca_file": str(tmp_path / "none")},
+                "tls": {"cert_file": str(tmp_path / "c"), "key_file": str(tmp_path / "k")},
+                "profiles": {"b": {"api_key_file": str(tmp_path / "b")}},
+                "listen": "127.0.0.1:65535",
+                "workers": 2,
+            }
+        )
+        found = problems(written(tmp_path, text), serving=True)
+        names = [problem.split(":")[0] for problem in found]
+        assert names == [
+            "workers",
+            "aim.api_key_file",
+            "aim.ca_file",
+            "tls.cert_file",
+            "tls.key_file",
+            "profiles.b.api_key_file",
+        ]
+
+    def test_keys_of_every_profile_are_enough(self, tmp_path: Path) -> None:
+        key = tmp_path / "key"
+        key.write_text("k\n")
+        load(written(tmp_path, json.dumps({"profiles": {"default": {"api_key_file": str(key)}}})), serving=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "second"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1:50051", "127.0.0.1:50052"),
+        ("[::1]:5", "[::1]:5", "[::1]:6"),
+        ("localhost:0", "localhost:0", "localhost:1"),
+        ("unix:/run/x.sock", "unix:/run/x.sock", "unix:/run/x.sock-1"),
+    ],
+)
+def test_addresses(text: str, shown: str, second: str) -> None:
+    address = Address.parse(text)
+    assert str(address) == shown
+    assert address.for_worker(0) == address
+    assert str(address.for_worker(1)) == second
+
+
+@pytest.mark.parametrize("text", ["", "x", "x:", ":1", "x:70000", "unix:relative", "::1:5", "http://x:1", "a b:1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="address|unix"):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "request_opens", "response_opens"),
+    [
+        (True, {Reason.TIMEOUT}, {Reason.TIMEOUT}),
+        (False, set(), set()),
+        (["timeout", "key_refused"], {Reason.TIMEOUT, Reason.KEY_REFUSED}, {Reason.TIMEOUT, Reason.KEY_REFUSED}),
+        ({"response": True}, set(), {Reason.TIMEOUT}),
+    ],
+)
+def test_failure_modes(value: Any, request_opens: set[Reason], response_opens: set[Reason]) -> None:
+    mode = FailureModeAllow.model_validate(value)
+    for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
+        tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
+        assert {reason for reason in tried if mode.opens(leg, reason)} == opens
