@@ -67,6 +67,8 @@ class Screen:
     def started(self, seconds: float) -> None:
         """Say that all is up."""
         self._line(f"Everything is up after {seconds:.1f} s.", "dim")
+        if not self._is_framed:
+            self._out.print()
 
     def scene(self, number: int, scene: Scene, take: Take, checks: Sequence[Check], *, is_enforced: bool) -> None:
         """Show one scene: what it is about, what each side saw, and whether that is right."""

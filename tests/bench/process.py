@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,24 +28,49 @@ class BenchError(Exception):
     """The rig does not work, or not as it is meant to: there is nothing to measure."""
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody uses now.
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback that nobody uses now.
 
-    It lies below those that systems give to whoever asks for any port, so that nobody gets it in the meantime.
+    They lie below those that systems give to whoever asks for any port, so that nobody gets them in the meantime.
     """
-    while True:
-        port = random.randrange(*_PORTS)
+    free: list[int] = []
+    for port in random.sample(range(*_PORTS), len(range(*_PORTS))):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((LOOPBACK, port))
-            return port
+            free.append(port)
+        if len(free) == count:
+            break
+    return free
+
+
+@dataclass(frozen=True, slots=True)
+class Python:
+    """A process that was started; it serves once `wait` has returned."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    def wait(self) -> None:
+        """Wait until it listens; raises BenchError where it ends or does not listen within 30 s."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((LOOPBACK, self.port)) == 0:
+                    return
+            time.sleep(_POLL_SECONDS)
+        raise BenchError(f"not listening on port {self.port}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
 @contextmanager
-def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run `python -m ARGUMENTS` until the block ends; yield its process id once it listens on `port`.
-
-    What it says goes to `log`. Raises BenchError where it ends or does not listen within 30 s.
-    """
+def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[Python]:
+    """Run `python -m ARGUMENTS`, which listens on `port`, until the block ends; what it says goes to `log`."""
     own = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -56,8 +82,7 @@ def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str]
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait_for(process, port, log)
-        yield process.pid
+        yield Python(process, port, log)
     finally:
         process.terminate()
         try:
@@ -65,17 +90,6 @@ def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str]
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((LOOPBACK, port)) == 0:
-                return
-        time.sleep(_POLL_SECONDS)
-    raise BenchError(f"not listening on port {port}:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def cpu(pid: int) -> dict[str, int]:

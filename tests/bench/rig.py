@@ -20,7 +20,7 @@ import yaml
 
 from extproc.render.envoy import Upstream, render_envoy
 from extproc.settings import Address, Settings
-from tests.bench.process import LOOPBACK, free_port, python
+from tests.bench.process import LOOPBACK, Python, free_ports, python
 from tests.fakes.envoy import run_envoy
 
 ALONE, NULL, FLOOR, SIDECAR = "envoy alone", "null", "floor", "sidecar"
@@ -67,37 +67,43 @@ async def running() -> AsyncIterator[Rig]:
     """Run everything until the block ends; raises BenchError and EnvoyFailed for what does not start."""
     async with AsyncExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        aim, model = free_port(), free_port()
-        stack.enter_context(python(logs / "aim", "tests.bench.aim", str(aim), port=aim))
-        stack.enter_context(python(logs / "model", "tests.bench.model", str(model), port=model))
 
-        def processor(name: str, *arguments: str, port: int, **environment: str) -> tuple[int, int]:
-            return port, stack.enter_context(python(logs / name, *arguments, port=port, environment=environment))
+        def start(name: str, *arguments: str, port: int, **environment: str) -> Python:
+            return stack.enter_context(python(logs / name, *arguments, port=port, environment=environment))
 
-        null, floor, sidecar = free_port(), free_port(), free_port()
+        aim, model, null, floor, sidecar, admin = free_ports(6)
         processors = {
-            NULL: processor(NULL, "tests.bench.null", str(null), port=null),
-            FLOOR: processor(FLOOR, "tests.bench.null", str(floor), str(aim), port=floor),
-            SIDECAR: processor(
+            NULL: start(NULL, "tests.bench.null", str(null), port=null),
+            FLOOR: start(FLOOR, "tests.bench.null", str(floor), str(aim), port=floor),
+            SIDECAR: start(
                 SIDECAR,
                 *("extproc", "serve"),
                 port=sidecar,
                 AIM_API_KEY=_KEY,
                 AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
                 EXTPROC_LISTEN=f"{LOOPBACK}:{sidecar}",
-                EXTPROC_ADMIN=f"{LOOPBACK}:{free_port()}",
+                EXTPROC_ADMIN=f"{LOOPBACK}:{admin}",
                 EXTPROC_AIM__VERDICT_TIMEOUT_SECONDS=str(_VERDICT_TIMEOUT),
             ),
         }
+        stand_ins = [
+            start("aim", "tests.bench.aim", str(aim), port=aim),
+            start("model", "tests.bench.model", str(model), port=model),
+        ]
+        for each in (*processors.values(), *stand_ins):
+            each.wait()
         chains = []
         version = ""
         for name in (ALONE, NULL, FLOOR, SIDECAR):
-            listen, pid = processors.get(name, (None, None))
+            processor = processors.get(name)
             # Warnings only: an Envoy that logs more than it must is not what is measured.
-            envoy = await stack.enter_async_context(run_envoy(bootstrap(listen, model), log_level="warning"))
+            text = bootstrap(processor.port if processor else None, model)
+            envoy = await stack.enter_async_context(run_envoy(text, log_level="warning"))
             port = urlsplit(envoy.url).port
             assert port is not None
-            chains.append(Chain(name, port, envoy.pid, pid, asks=name in (FLOOR, SIDECAR)))
+            chains.append(
+                Chain(name, port, envoy.pid, processor.pid if processor else None, asks=name in (FLOOR, SIDECAR))
+            )
             async with httpx.AsyncClient(trust_env=False) as client:
                 version = (await client.get(f"{envoy.admin}/server_info")).json()["version"].split("/")[1]
         try:

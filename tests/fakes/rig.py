@@ -24,7 +24,12 @@ class Rig:
     """A running chain."""
 
     def __init__(
-        self, aim: ScriptedAim, upstream: ScriptedUpstream, guard: Sidecar, envoy: RunningEnvoy, client: httpx.AsyncClient
+        self,
+        aim: ScriptedAim,
+        upstream: ScriptedUpstream,
+        guard: Sidecar,
+        envoy: RunningEnvoy,
+        client: httpx.AsyncClient,
     ) -> None:
         self.aim = aim
         self.upstream = upstream
@@ -93,9 +98,7 @@ async def rig(
             edit(tree)
             text = yaml.safe_dump(tree)
         envoy = await stack.enter_async_context(run_envoy(text))
-        client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=envoy.url, trust_env=False, timeout=30)
-        )
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=envoy.url, trust_env=False, timeout=30))
         yield Rig(aim, upstream, guard, envoy, client)
 
 

@@ -34,9 +34,7 @@ class Received:
             await self.writer.drain()
 
     async def end(self, trailers: Iterable[tuple[str, str]] = ()) -> None:
-        self.writer.write(
-            b"0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in trailers) + b"\r\n"
-        )
+        self.writer.write(b"0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in trailers) + b"\r\n")
         await self.writer.drain()
 
 
@@ -91,6 +89,7 @@ class ScriptedUpstream:
         self.answer = whole(b"{}")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request: Received | None = None
         try:
             while (line := await reader.readline()).strip():
                 method, path, _ = line.decode("latin-1").split(" ", 2)
@@ -110,14 +109,14 @@ class ScriptedUpstream:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            if self.requests:
-                self.requests[-1].gone.set()
+            if request is not None:
+                request.gone.set()
             writer.close()
 
     @staticmethod
     async def _watch(reader: asyncio.StreamReader, request: Received) -> None:
         # Nothing is pipelined here: the only thing that can come while we answer is the end.
-        while not reader.at_eof() and reader.exception() is None:
+        while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         request.gone.set()
 

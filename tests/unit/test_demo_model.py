@@ -153,6 +153,17 @@ async def test_anything_else_is_refused(model: Model, body: bytes) -> None:
     assert model.generations == []
 
 
+async def test_a_kept_connection_is_answered_without_delay(model: Model) -> None:
+    # Without TCP_NODELAY each answer but the first takes the 40 ms of a delayed acknowledgement.
+    loop = asyncio.get_running_loop()
+    seconds = []
+    for _ in range(10):
+        began = loop.time()
+        await model.post("Hi")
+        seconds.append(loop.time() - began)
+    assert min(seconds[1:]) < 0.03
+
+
 async def test_ipv6() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")

@@ -215,8 +215,11 @@ def test_a_dialect_that_says_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("text", "streams"),
-    [('{"stream":true}', True), ("{}", False), ('{"stream":false}', False), ('{"stream":"true"}', False)]
-    + [('{"stream":1}', False), ('{"stream":null}', False), ("[true]", False), ('"stream"', False)],
+    [
+        ('{"stream":true}', True),
+        *((f'{{"stream":{odd}}}', False) for odd in ("false", '"true"', "1", "null", "[true]", "{}")),
+        *((text, False) for text in ("{}", "[true]", '"stream"', "null")),
+    ],
 )
 def test_streams(text: str, streams: bool) -> None:
     assert Plain().streams(Document(text), "/v1/chat/completions") is streams

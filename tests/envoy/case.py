@@ -1,0 +1,475 @@
+"""One harness for exchanges through a real Envoy: a `Case` says what is sent, answered and expected; `run` compares.
+
+What a case does not say is as usual: Aim allows all, the upstream gets the request's bytes, the client gets 200 and
+the upstream's bytes. `run` checks besides, in every case, what holds for all exchanges (see `_check_always`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from tests.envoy.apis import CHAT, Api
+from tests.fakes.aim import AimSession, Question, ScriptedAim, allow, anonymize, block, echo
+from tests.fakes.client import Got, exchange
+from tests.fakes.rig import Rig, cluster_of, manager_of, processor_of, rig
+from tests.fakes.upstream import Received
+
+Headers = tuple[tuple[str, str], ...]
+
+# -- the rigs: sidecars with other settings, Envoys wired in other ways ---------------------------------------------
+
+
+def _trailers(tree: Any) -> None:
+    """Let trailers through over HTTP/1.1, on both sides of Envoy."""
+    manager_of(tree)["http_protocol_options"] = {"enable_trailers": True}
+    processor_of(tree)["processing_mode"]["request_trailer_mode"] = "SEND"
+    _http_options(cluster_of(tree))["explicit_http_config"] = {"http_protocol_options": {"enable_trailers": True}}
+
+
+def _http_options(cluster: Any) -> Any:
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    return options
+
+
+def _bare(tree: Any) -> None:
+    """Leave paths as clients spell them, and let upgrades come as far as the sidecar."""
+    _trailers(tree)
+    manager = manager_of(tree)
+    for option in ("normalize_path", "merge_slashes", "path_with_escaped_slashes_action"):
+        del manager[option]
+    manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+
+
+def _full_duplex(tree: Any) -> None:
+    """Send the request's body in full duplex too."""
+    _trailers(tree)
+    processor_of(tree)["processing_mode"]["request_body_mode"] = "FULL_DUPLEX_STREAMED"
+
+
+def _http2_upstream(tree: Any) -> None:
+    """Speak HTTP/2 to the upstream: to a second listener of the same Envoy, which turns it into HTTP/1.1 again."""
+    _trailers(tree)
+    cluster = cluster_of(tree)
+    behind = json.loads(json.dumps(cluster)) | {"name": "behind"}
+    _http_options(cluster)["explicit_http_config"] = {"http2_protocol_options": {}}
+    pipe = {"pipe": {"path": f"@aim-extproc-{uuid.uuid4()}"}}
+    (endpoints,) = cluster["load_assignment"]["endpoints"]
+    endpoints["lb_endpoints"] = [{"endpoint": {"address": pipe}}]
+    first = tree["static_resources"]["listeners"][0]
+    second = json.loads(json.dumps(first)) | {"name": "behind", "address": pipe}
+    manager = second["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["codec_type"] = "HTTP2"
+    del manager["http_filters"][0]
+    del manager["access_log"]
+    manager["route_config"]["virtual_hosts"][0]["routes"] = [
+        {"match": {"prefix": "/"}, "route": {"cluster": "behind", "timeout": "0s"}}
+    ]
+    tree["static_resources"]["listeners"].append(second)
+    tree["static_resources"]["clusters"].append(behind)
+
+
+_PATIENT = {"breaker": {"failures": 10_000}}
+"""Rows fail on purpose, one after the other: no breaker is to open between them."""
+
+
+def _profile(**fields: Any) -> dict[str, Any]:
+    return {"profiles": {"default": fields}}
+
+
+RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "default": {},
+    "firewall": {"aim": {"api": "firewall"}},
+    "cato": {"aim": {"api": "cato"}},
+    "moderation": _profile(hooks=["moderation"]),
+    "all hooks": _profile(hooks=["pre_call", "moderation", "output"]),
+    "output only": _profile(hooks=["output"]),
+    "open": _profile(failure_mode_allow=True),
+    "custom": _profile(
+        unmatched="block",
+        block_message="Ask the help desk.",
+        paths={"/llm/*": "openai-chat"},
+        inspect={"embeddings": True, "tools": True},
+        user_email=["static:ann@example.com"],
+        key_alias=["header:x-key"],
+    ),
+    "small": {"limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024}},
+    "small open": {
+        "limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024},
+        **_profile(failure_mode_allow=True),
+    },
+    "bare": {"edit": _bare},
+    "bare firewall": {"edit": _bare, "aim": {"api": "firewall"}},
+    "full duplex": {"edit": _full_duplex, "aim": {"api": "firewall"}},
+    "http2 upstream": {"edit": _http2_upstream, "aim": {"api": "firewall"}},
+}
+"""Name -> the arguments of `tests.fakes.rig.rig`."""
+
+
+class Rigs:
+    """Chains that start when they are first needed and run as long as the module."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._running: dict[str, Rig] = {}
+
+    async def get(self, name: str) -> Rig:
+        if name not in self._running:
+            changes = dict(RIGS[name])
+            changes["aim"] = _PATIENT | changes.get("aim", {})
+            self._running[name] = await self._stack.enter_async_context(rig(**changes))
+        chain = self._running[name]
+        chain.reset()
+        return chain
+
+
+# -- what Aim does ------------------------------------------------------------------------------------------------
+
+Behaviour = Callable[[ScriptedAim], None]
+
+
+def allows(aim: ScriptedAim) -> None:
+    """Find nothing."""
+    aim.judge, aim.script = allow, echo
+
+
+def blocks(word: str, message: str | None = "Not that.") -> Behaviour:
+    """Block what holds `word`: a prompt, an answer, a stream at the chunk that holds it."""
+
+    async def judge(question: Question) -> Any:
+        if word not in _judged(question):
+            return await allow(question)
+        if question.path.startswith("/detect"):
+            return block(message, secrets={})
+        return {"required_action": {"action_type": "block_action", "detection_message": message}}
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if word in "".join(_texts_of(chunk)):
+                await session.block(message or "")
+                return
+            await session.verify(chunk)
+        await session.done()
+
+    return lambda aim: _set(aim, judge, script)
+
+
+def redacts(word: str, by: str, *, merges: bool = False) -> Behaviour:
+    """Put `by` for `word`; one that `merges` takes all of a stream's text together and releases it as one chunk."""
+
+    async def judge(question: Question) -> Any:
+        if word not in _judged(question):
+            return await allow(question)
+        return anonymize(question, lambda text: text.replace(word, by))
+
+    async def script(session: AimSession) -> None:
+        held: list[Any] = []
+        while (chunk := await session.receive()) is not None:
+            if merges and any(_texts_of(chunk)):
+                held.append(chunk)
+            else:
+                await session.verify(_replaced(chunk, word, by))
+        if held:
+            merged = deepcopy(held[0])
+            merged["choices"][0]["delta"]["content"] = "".join(text for chunk in held for text in _texts_of(chunk))
+            await session.verify(_replaced(merged, word, by))
+        await session.done()
+
+    return lambda aim: _set(aim, judge, script)
+
+
+def fails(status: int = 503, body: Any = b"upstream connect error", *, leg: str = "both") -> Behaviour:
+    """Answer questions and open sessions with `status`; `leg` may be request or response."""
+
+    async def judge(question: Question) -> Any:
+        failing = leg == "both" or (leg == "response") == (question.hook == "output")
+        return (status, body) if failing else await allow(question)
+
+    async def handshake() -> int | None:
+        return None if leg == "request" else status
+
+    def apply(aim: ScriptedAim) -> None:
+        _set(aim, judge, echo)
+        aim.handshake = handshake
+
+    return apply
+
+
+def says(body: Any) -> Behaviour:
+    """Answer every question with `body`."""
+
+    async def judge(_: Question) -> Any:
+        return body
+
+    return lambda aim: _set(aim, judge, echo)
+
+
+def drops_at(word: str, *, say: str | None = None) -> Behaviour:
+    """Verify a stream up to the chunk that holds `word`; there send the frame `say`, if any, and close the socket."""
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if word in "".join(_texts_of(chunk)):
+                if say is not None:
+                    await session.socket.send_str(say)
+                await session.socket.close()
+                return
+            await session.verify(chunk)
+        await session.done()
+
+    return lambda aim: _set(aim, allow, script)
+
+
+def _set(aim: ScriptedAim, judge: Any, script: Any) -> None:
+    aim.judge, aim.script = judge, script
+
+
+def _seen(question: Question) -> list[str]:
+    """Return the texts of a question, in order: the request's, then the answer's."""
+    texts = []
+    for message in question.body["messages"]:
+        text = message["content"]
+        texts.append(text if text is not None else "".join(c["function"]["arguments"] for c in message["tool_calls"]))
+    return texts + ([question.body["output"]] if "output" in question.body else [])
+
+
+def _judged(question: Question) -> str:
+    """Return what a question is about: the whole request, or only the answer."""
+    return "\n".join(_seen(question)) if question.hook != "output" else _seen(question)[-1]
+
+
+def _texts_of(chunk: Any) -> list[str]:
+    return [text for choice in chunk["choices"] if (text := choice["delta"].get("content"))]
+
+
+def _replaced(chunk: Any, word: str, by: str) -> Any:
+    changed = deepcopy(chunk)
+    for choice in changed["choices"]:
+        if choice["delta"].get("content"):
+            choice["delta"]["content"] = choice["delta"]["content"].replace(word, by)
+    return changed
+
+
+# -- what the upstream does ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """An upstream's answer: with its length, or chunked if `body` is a sequence; `None` is no body at all."""
+
+    body: bytes | Sequence[bytes] | None
+    type: str | None = "application/json"
+    status: int = 200
+    headers: Headers = ()
+    trailers: Headers = ()
+
+    @property
+    def whole(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else b"".join(self.body or ())
+
+    async def __call__(self, request: Received) -> None:
+        fields = [*self.headers] + ([("content-type", self.type)] if self.type else [])
+        if isinstance(self.body, bytes):
+            await request.head(self.status, [*fields, ("content-length", str(len(self.body)))])
+            request.writer.write(self.body)
+            await request.writer.drain()
+        elif self.body is None:
+            await request.head(self.status, fields)
+        else:
+            await request.head(self.status, [*fields, ("transfer-encoding", "chunked")])
+            for piece in self.body:
+                await request.chunk(piece)
+            await request.end(self.trailers)
+
+
+def streams(*pieces: bytes, **more: Any) -> Said:
+    """Answer with an event stream."""
+    return Said(pieces, "text/event-stream", **more)
+
+
+# -- cases --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The client gets a refusal; its shape is the API's. Without a message it is one of ours: any sentence."""
+
+    code: str
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The client gets `before`, then the event of a refusal, then the end."""
+
+    before: bytes
+    code: str
+    message: str | None = None
+    sequence: int = 0
+
+
+class Never:
+    """No request reaches the upstream."""
+
+
+NEVER = Never()
+ANY = object()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row: see the module's text for what is left out."""
+
+    name: str
+    api: Api = CHAT
+    request: bytes | Sequence[bytes] | None = b""
+    answer: Said | Callable[[Received], Awaitable[None]] = Said(b"{}")
+    aim: Behaviour = allows
+    rig: str = field(default="default", kw_only=True)
+    method: str = field(default="POST", kw_only=True)
+    path: str = field(default="", kw_only=True)
+    headers: Headers = field(default=(), kw_only=True)
+    trailers: Headers = field(default=(), kw_only=True)
+    http2: bool = field(default=False, kw_only=True)
+    stream: bool = field(default=False, kw_only=True)
+    is_inspected: bool = field(default=True, kw_only=True)
+    # what is expected
+    status: int = field(default=200, kw_only=True)
+    client: bytes | Refused | Ended | object | None = field(default=None, kw_only=True)
+    client_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
+    client_trailers: Headers = field(default=(), kw_only=True)
+    upstream: bytes | Never | object | None = field(default=None, kw_only=True)
+    upstream_path: str = field(default="", kw_only=True)
+    upstream_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
+    upstream_trailers: Headers = field(default=(), kw_only=True)
+    asked: Sequence[tuple[str, ...]] = field(default=(), kw_only=True)
+    aim_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def id(self) -> str:
+        return f"{self.api.name}, {self.rig}: {self.name}"
+
+
+FORGED: Headers = (
+    ("x-aim-call-id", "forged"),
+    ("x-aim-litellm-hook", "forged"),
+    ("x-cato-user-email", "forged"),
+    ("accept-encoding", "gzip, br"),
+)
+"""Sent with every request: none of it may reach the upstream."""
+
+
+async def run(rigs: Rigs, case: Case) -> None:
+    """Run a case and compare all that happened with what it says."""
+    chain = await rigs.get(case.rig)
+    case.aim(chain.aim)
+    chain.upstream.answer = case.answer
+    tag = str(uuid.uuid4())
+    path = case.path or case.api.path_of(stream=case.stream)
+    headers = (*FORGED, ("x-aim-session-id", tag), ("content-type", "application/json"), *case.headers)
+    send = _over_http2 if case.http2 else exchange
+    async with asyncio.timeout(20):
+        got = await send(chain.envoy.url, case.method, path, headers, case.request, case.trailers)
+        await chain.sidecar.service.idle.wait()
+    _check_client(case, got)
+    _check_upstream(case, chain, path)
+    _check_aim(case, chain, tag, got)
+
+
+async def _over_http2(url: str, method: str, target: str, headers: Headers, body: Any, trailers: Headers) -> Got:
+    assert not trailers
+    async with (
+        httpx.AsyncClient(http1=False, http2=True, trust_env=False, timeout=15) as client,
+        client.stream(method, url + target, headers=list(headers), content=body) as response,
+    ):
+        pieces = [piece async for piece in response.aiter_raw()]
+    assert response.http_version == "HTTP/2"
+    fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
+    return Got(response.status_code, fields, b"".join(pieces), is_whole=True)
+
+
+def _check_client(case: Case, got: Got) -> None:
+    assert (got.status, got.is_whole) == (case.status, True), got.body
+    expected: Any = case.client
+    if isinstance(expected, Refused):
+        said = json.loads(got.body)
+        message = expected.message or _message(said)
+        assert said == case.api.refusal(case.status, expected.code, message)
+        assert got.header("content-type") == "application/json"
+        assert got.header("content-length") == str(len(got.body))
+    elif isinstance(expected, Ended):
+        assert got.body.startswith(expected.before)
+        status = 400 if expected.code == "content_policy_violation" else 503
+        if expected.code in ("guardrail_unreadable_response", "redaction_failed"):
+            status = 502
+        last = got.body[len(expected.before) :]
+        event = next(line for line in last.splitlines() if line.startswith(b"data: "))
+        message = expected.message or _message(json.loads(event.removeprefix(b"data: ")))
+        assert last == case.api.ending(status, expected.code, message, expected.sequence)
+    elif expected is not ANY:
+        usual = case.answer.whole if isinstance(case.answer, Said) else b""
+        assert got.body == (usual if expected is None else expected)
+    for name, value in case.client_headers.items():
+        assert got.header(name) == value, f"{name} of the response"
+    assert got.trailers == list(case.client_trailers)
+    # It holds for all:
+    assert (got.header("x-aim-call-id") is not None) == case.is_inspected
+    assert got.header("x-aim-call-id") != "forged"
+    if case.method != "HEAD" and case.status not in (204, 304):
+        assert got.header("content-length") in (None, str(len(got.body)))
+
+
+def _message(said: Any) -> str:
+    """Return the message of a refusal whose words are ours: a sentence."""
+    message = (said["error"] if isinstance(said.get("error"), dict) else said)["message"]
+    assert isinstance(message, str)
+    assert message.endswith(".")
+    return message
+
+
+def _check_upstream(case: Case, chain: Rig, path: str) -> None:
+    if case.upstream is ANY:
+        return
+    if isinstance(case.upstream, Never):
+        assert chain.upstream.requests == []
+        return
+    (request,) = chain.upstream.requests
+    sent = case.request if isinstance(case.request, bytes) else b"".join(case.request or ())
+    assert (request.method, request.path) == (case.method, case.upstream_path or path)
+    assert request.body == (sent if case.upstream is None else case.upstream)
+    for name, value in case.upstream_headers.items():
+        assert request.header(name) == value, f"{name} of the request"
+    assert request.trailers == list(case.upstream_trailers)
+    names = [name for name, _ in request.headers]
+    assert [name for name in names if name.startswith(("x-aim-", "x-cato-"))] == []
+    assert ("accept-encoding" in names) != case.is_inspected
+    assert request.header("content-length") in (None, str(len(request.body)))
+
+
+def _check_aim(case: Case, chain: Rig, tag: str, got: Got) -> None:
+    def is_ours(headers: dict[str, str]) -> bool:
+        return tag in (headers.get("x-aim-session-id"), headers.get("x-cato-session-id"))
+
+    questions = [question for question in chain.aim.questions if is_ours(question.headers)]
+    sessions = [session for session in chain.aim.sessions if is_ours(session.headers)]
+    asked = [(question.hook, *_seen(question)) for question in questions]
+    asked += [
+        ("stream", *(text for chunk in session.chunks for text in _texts_of(chunk)))
+        for session in sessions
+        if session.chunks
+    ]
+    assert sorted(asked) == sorted(case.asked)
+    for headers in [item.headers for item in (*questions, *sessions)]:
+        call_id = headers.get("x-aim-call-id", headers.get("x-cato-call-id"))
+        assert call_id == got.header("x-aim-call-id")
+        assert headers["authorization"] == "Bearer test-key"
+        for name, value in case.aim_headers.items():
+            assert headers.get(name) == value, f"{name} to Aim"

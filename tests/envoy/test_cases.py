@@ -1,0 +1,38 @@
+"""A table of exchanges through a real Envoy: what is sent, answered and judged, and what client, upstream and Aim see.
+
+The rows are in the modules `cases_*`, the harness is `tests.envoy.case`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from tests.envoy import cases_dialects
+from tests.envoy.case import Case, Rigs, run
+from tests.fakes.envoy import needs_envoy
+
+ROWS: list[Case] = [*cases_dialects.ROWS]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def rigs() -> AsyncIterator[Rigs]:
+    async with AsyncExitStack() as stack:
+        yield Rigs(stack)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
+async def test_case(rigs: Rigs, case: Case) -> None:
+    await run(rigs, case)
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
+    assert [name for name, count in Counter(case.id for case in ROWS).items() if count > 1] == []
+
+
+pytestmark = needs_envoy

@@ -1,0 +1,84 @@
+"""The command `extproc` as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Running:
+    """A process that is serving."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.lines: list[dict[str, Any]] = []
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def until(self, event: str) -> dict[str, Any]:
+        """Read the log up to the first record of `event`."""
+        assert self._process.stderr is not None
+        while line := await asyncio.wait_for(self._process.stderr.readline(), 30):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = {"event": "unreadable", "line": line.decode()}
+            self.lines.append(record)
+            if record["event"] == event:
+                return record
+        raise AssertionError(f"no {event} before the end: {self.lines}")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        assert self._process.stderr is not None
+        rest = await asyncio.wait_for(self._process.stderr.read(), 60)
+        self.lines += [json.loads(line) for line in rest.splitlines() if line.startswith(b"{")]
+        return await asyncio.wait_for(self._process.wait(), 60)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without settings of ours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIM_", "EXTPROC_"))}
+    return {**kept, "PYTHONWARNINGS": "ignore", **more}
+
+
+async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
+    """Run a command to its end; return status, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "extproc", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**more),
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def serving(config: Path | None = None, **more: str) -> AsyncIterator[Running]:
+    """Run `extproc serve` until it serves; end it with the context."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())),
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**more),
+    )
+    running = Running(process)
+    try:
+        await running.until("serving")
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

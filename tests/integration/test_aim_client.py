@@ -1,0 +1,357 @@
+"""Talking to Aim: every fault becomes a reason, every call is bounded, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+
+from extproc.aim.client import AimClient, Caller
+from extproc.errors import DetectionError, Reason
+from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
+from extproc.identity import Identity
+from extproc.verdict import Allow, Anonymize, Block, Failed
+from tests.fakes.aim import AimSession, ScriptedAim, anonymize, block, chunk_of
+from tests.fakes.sidecar import settings_for
+
+CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
+ASKED = Input(({"role": "user", "content": "Hello"},))
+
+
+@asynccontextmanager
+async def client_of(base: str, **aim: Any) -> AsyncIterator[AimClient]:
+    async with AimClient(settings_for(base, aim=aim)) as client:
+        yield client
+
+
+async def reason_of(client: AimClient) -> Reason:
+    with pytest.raises(DetectionError) as caught:
+        await client.ask(Hook.PRE_CALL, ASKED, CALLER)
+    return caught.value.reason
+
+
+class TestAnalysis:
+    @pytest.mark.parametrize(
+        ("form", "prefix", "alias", "path"),
+        [
+            ("detect", "x-aim-", "litellm-key-alias", "/detect/openai"),
+            ("firewall", "x-aim-", "gateway-key-alias", "/fw/v1/analyze"),
+            ("cato", "x-cato-", "gateway-key-alias", "/fw/v1/analyze"),
+        ],
+    )
+    async def test_the_question(self, aim: ScriptedAim, form: str, prefix: str, alias: str, path: str) -> None:
+        async with client_of(aim.base, api=form) as client:
+            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+        (question,) = aim.questions
+        assert (question.path, question.body) == (path, {"messages": [{"role": "user", "content": "Hello"}]})
+        headers = question.headers
+        assert headers["authorization"] == "Bearer test-key"
+        expected = {
+            "litellm-hook": "pre_call",
+            "user-email": "a@b.c",
+            alias: "alias",
+            "call-id": "call-1",
+            "session-id": "s1",
+        }
+        assert {name: headers[prefix + name] for name in expected} == expected
+        assert headers[prefix + "litellm-version"]
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            ((401, {"detail": "Invalid API token"}), Reason.KEY_REFUSED),
+            ((403, {}), Reason.KEY_REFUSED),
+            ((422, {}), Reason.REJECTED),
+            ((429, {}), Reason.RATE_LIMITED),
+            ((500, {}), Reason.SERVER_ERROR),
+            ((302, {}), Reason.UNREADABLE_ANSWER),
+            ((200, b"<html>"), Reason.UNREADABLE_ANSWER),
+            ((200, {"detected": None}), Reason.UNREADABLE_ANSWER),
+            ((200, b" " * 3_000_000), Reason.UNREADABLE_ANSWER),
+        ],
+    )
+    async def test_every_answer_that_is_none_has_a_reason(self, aim: ScriptedAim, answer: Any, reason: Reason) -> None:
+        async def judge(_: object) -> Any:
+            return answer
+
+        aim.judge = judge
+        async with client_of(aim.base) as client:
+            assert await reason_of(client) is reason
+
+    async def test_silence_is_a_timeout(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            await asyncio.Event().wait()
+
+        aim.judge = judge
+        async with client_of(aim.base, timeout_seconds=0.2) as client:
+            assert await reason_of(client) is Reason.TIMEOUT
+
+    async def test_nobody_there_is_unreachable(self, unused_tcp_port: int) -> None:
+        async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
+            assert await reason_of(client) is Reason.UNREACHABLE
+
+    async def test_a_dropped_connection_is_tried_once_more(self) -> None:
+        asked: list[int] = []
+
+        async def drop(request: web.Request) -> web.StreamResponse:
+            asked.append(1)
+            if len(asked) == 1:
+                assert request.transport is not None
+                request.transport.abort()
+                await asyncio.Event().wait()
+            return web.json_response({"detected": False})
+
+        async with served({"/detect/openai": drop}) as base, client_of(base) as client:
+            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+        assert len(asked) == 2
+
+    async def test_a_refused_key_is_not_asked_again(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return (401, {})
+
+        aim.judge = judge
+        async with client_of(aim.base) as client:
+            await reason_of(client)
+        assert len(aim.questions) == 1
+
+    async def test_no_key_is_a_refused_key(self, aim: ScriptedAim) -> None:
+        async with client_of(aim.base, api_key="") as client:
+            assert await reason_of(client) is Reason.KEY_REFUSED
+        assert aim.questions == []
+
+    async def test_the_breaker_opens_and_probes(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return (500, {})
+
+        aim.judge = judge
+        async with client_of(aim.base, breaker={"failures": 2, "open_seconds": 3600}) as client:
+            reasons = [await reason_of(client) for _ in range(3)]
+        assert reasons == [Reason.SERVER_ERROR, Reason.SERVER_ERROR, Reason.BREAKER_OPEN]
+        assert len(aim.questions) == 2
+
+    async def test_texts_are_judged_side_by_side_and_a_block_ends_the_rest(self, aim: ScriptedAim) -> None:
+        arrived = asyncio.Semaphore(0)
+
+        async def judge(question: Any) -> Any:
+            arrived.release()
+            if question.body["output"] != "bad":
+                await asyncio.Event().wait()
+            for _ in range(3):
+                await arrived.acquire()
+            return block("No.")
+
+        aim.judge = judge
+        inputs = [Input((), text) for text in ("a", "bad", "c")]
+        async with client_of(aim.base) as client:
+            outcomes = await client.analyze(Hook.OUTPUT, inputs, CALLER)
+        assert outcomes == (Block("No."),) * 3
+
+    async def test_each_text_has_its_own_outcome(self, aim: ScriptedAim) -> None:
+        async def judge(question: Any) -> Any:
+            if question.texts[-1] == "bad":
+                return (500, {})
+            return anonymize(question, str.upper)
+
+        aim.judge = judge
+        inputs = [Input((), text) for text in ("a", "bad")]
+        async with client_of(aim.base, api="firewall") as client:
+            outcomes = await client.analyze(Hook.OUTPUT, inputs, CALLER)
+        assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
+
+
+@asynccontextmanager
+async def served(
+    handlers: dict[str, Callable[[web.Request], Any]],
+    tls: ssl.SSLContext | None = None,
+    sockets: dict[str, Callable[[web.Request], Any]] | None = None,
+) -> AsyncIterator[str]:
+    app = web.Application()
+    for path, handler in handlers.items():
+        app.router.add_post(path, handler)
+    for path, handler in (sockets or {}).items():
+        app.router.add_get(path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+class TestTls:
+    @asynccontextmanager
+    async def _aim(self) -> AsyncIterator[tuple[str, trustme.CA]]:
+        authority = trustme.CA()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+
+        async def allow(_: web.Request) -> web.StreamResponse:
+            return web.json_response({"detected": False})
+
+        async def session(request: web.Request) -> web.StreamResponse:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_str('{"done": true}')
+            await socket.close()
+            return socket
+
+        handlers = {"/detect/openai": allow}
+        async with served(handlers, context, {"/detect/output/ws": session}) as base:
+            yield base, authority
+
+    async def test_the_ca_file_reaches_rest_and_websocket(self, tmp_path: Path) -> None:
+        async with self._aim() as (base, authority):
+            authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+            async with client_of(base, ca_file=tmp_path / "ca.pem") as client:
+                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                events = Events()
+                client.open_session(1, CALLER, events)
+                assert isinstance(await events.next(), SessionDone)
+
+    @pytest.mark.parametrize(("verify", "reached"), [(True, False), (False, True)])
+    async def test_verification_reaches_both(self, verify: bool, reached: bool) -> None:
+        async with self._aim() as (base, _), client_of(base, verify=verify) as client:
+            events = Events()
+            client.open_session(1, CALLER, events)
+            if reached:
+                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await events.next(), SessionDone)
+            else:
+                assert await reason_of(client) is Reason.UNREACHABLE
+                assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
+
+
+class Events:
+    """What a session delivered."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Event] = asyncio.Queue()
+
+    def __call__(self, event: Event) -> None:
+        self.queue.put_nowait(event)
+
+    async def next(self) -> Event:
+        return await asyncio.wait_for(self.queue.get(), 10)
+
+
+class TestSession:
+    async def test_a_whole_session(self, aim: ScriptedAim) -> None:
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(3, CALLER, events)
+            chunk = chunk_of("x" * 2_000_000)  # larger than the library's default
+            session.submit(json.dumps(chunk))
+            session.done()
+            verified = await events.next()
+            assert isinstance(verified, ChunkVerified)
+            assert (verified.session, verified.texts) == (3, ((0, "x" * 2_000_000),))
+            assert isinstance(await events.next(), SessionDone)
+            session.close()
+            await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+        headers = aim.sessions[0].headers
+        assert headers["x-aim-litellm-hook"] == "output"
+        assert headers["x-aim-call-id"] == "call-1"
+        assert aim.sessions[0].chunks == [chunk]
+
+    @pytest.mark.parametrize(
+        ("frame", "expected"),
+        [
+            ('{"blocking_message": "No."}', StreamBlocked),
+            ('{"done": true}', SessionDone),
+            ("junk", SessionFailed),
+            ('{"verified_chunk": null}', SessionFailed),
+            (None, SessionFailed),
+        ],
+    )
+    async def test_what_ends_it(self, aim: ScriptedAim, frame: str | None, expected: type) -> None:
+        async def script(session: AimSession) -> None:
+            if frame is None:
+                await session.socket.close()
+            else:
+                await session.socket.send_str(frame)
+
+        aim.script = script
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            event = await events.next()
+            assert isinstance(event, expected)
+            if isinstance(event, SessionFailed):
+                assert (event.reason, event.opened) == (Reason.SESSION, True)
+            session.close()
+        assert events.queue.empty()
+
+    @pytest.mark.parametrize(("status", "reason"), [(401, Reason.KEY_REFUSED), (503, Reason.SERVER_ERROR)])
+    async def test_a_refused_handshake(self, aim: ScriptedAim, status: int, reason: Reason) -> None:
+        async def handshake() -> int:
+            return status
+
+        aim.handshake = handshake
+        events = Events()
+        async with client_of(aim.base) as client:
+            client.open_session(1, CALLER, events)
+            assert await events.next() == SessionFailed(1, reason, opened=False)
+
+    async def test_an_opening_is_bounded(self, aim: ScriptedAim) -> None:
+        async def handshake() -> None:
+            await asyncio.Event().wait()
+
+        aim.handshake = handshake
+        events = Events()
+        async with client_of(aim.base, timeout_seconds=0.2) as client:
+            client.open_session(1, CALLER, events)
+            assert await events.next() == SessionFailed(1, Reason.TIMEOUT, opened=False)
+
+    async def test_nobody_there(self, unused_tcp_port: int) -> None:
+        events = Events()
+        async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
+            client.open_session(1, CALLER, events)
+            assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
+
+    async def test_closing_while_it_opens_leaves_nothing(self, aim: ScriptedAim) -> None:
+        arrived, left = asyncio.Event(), asyncio.Event()
+
+        async def handshake() -> None:
+            arrived.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+
+        aim.handshake = handshake
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            await asyncio.wait_for(arrived.wait(), 10)
+            session.close()
+            await asyncio.wait_for(left.wait(), 10)
+        assert events.queue.empty()
+
+    async def test_leaving_the_client_closes_its_sessions(self, aim: ScriptedAim) -> None:
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            session.submit(json.dumps(chunk_of("a")))
+            await events.next()
+        await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+
+    async def test_an_aim_that_does_not_read_holds_nobody_up(self, aim: ScriptedAim) -> None:
+        async def script(session: AimSession) -> None:
+            await session.closed.wait()
+
+        aim.script = script
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            for _ in range(50):
+                session.submit(json.dumps(chunk_of("x" * 1_000_000)))
+            session.close()

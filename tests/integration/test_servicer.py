@@ -1,0 +1,225 @@
+"""One gRPC stream is one exchange: profiles, limits, wiring, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import grpc
+import pytest
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
+
+from tests.fakes.aim import AimSession, ScriptedAim, block
+from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.rig import chat_event, chat_request
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+STREAMED = json.dumps(chat_request("Hello", stream=True)).encode()
+SSE = ("content-type", "text/event-stream")
+
+
+def address(guard: Sidecar) -> str:
+    return f"127.0.0.1:{guard.port}"
+
+
+async def request(stream: EnvoyStream, body: bytes = REQUEST, *headers: tuple[str, str]) -> Any:
+    """Send a request; return the answer to its body."""
+    await stream.request_headers(*headers)
+    assert (await stream.read()).HasField("request_headers")
+    await stream.body("request", body)
+    return await stream.read()
+
+
+async def status_of(stream: EnvoyStream) -> tuple[grpc.StatusCode, str]:
+    while await stream.read() is not None:
+        pass
+    return await stream.call.code(), await stream.call.details()
+
+
+async def test_an_exchange(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        answer = await request(stream, REQUEST, ("x-aim-user-email", "a@b.c"), ("x-aim-call-id", "theirs"))
+        assert answer.HasField("request_body")
+        metadata = answer.dynamic_metadata.fields["aim"].struct_value.fields
+        call_id = metadata["call_id"].string_value
+        assert metadata["request"].struct_value.fields["action"].string_value == "allow"
+        await stream.response_headers(("content-type", "application/json"))
+        await stream.body("response", b"{}")
+        headers = (await stream.read()).response_headers.response.header_mutation.set_headers
+        assert [(h.header.key, h.header.raw_value) for h in headers] == [("x-aim-call-id", call_id.encode())]
+        assert (await stream.read()).response_body.response.body_mutation.streamed_response.body == b"{}"
+        await stream.done()
+        assert await status_of(stream) == (grpc.StatusCode.OK, "")
+        (question,) = aim.questions
+        assert question.headers["x-aim-user-email"] == "a@b.c"
+        assert question.headers["x-aim-call-id"] == call_id != "theirs"
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        labels = {"profile": "default", "dialect": "openai-chat", "outcome": "allowed"}
+        assert guard.metric("extproc_exchanges_total", **labels) == 1
+        assert guard.metric("extproc_added_latency_seconds_count", leg="request") == 1
+        assert guard.metric("extproc_detection_seconds_count", hook="pre_call") == 1
+        assert guard.service.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("modes", "setting"),
+    [
+        ((Mode.BUFFERED, Mode.STREAMED), "response_body_mode"),
+        ((Mode.NONE, Mode.FULL_DUPLEX_STREAMED), "request_body_mode"),
+    ],
+)
+async def test_a_mis_wired_filter_is_refused(aim: ScriptedAim, modes: tuple[int, int], setting: str) -> None:
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers(modes=modes)
+        code, details = await status_of(stream)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert setting in details
+
+
+async def test_garbage_is_refused(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.call.write(b"\xff\xff")
+        assert (await status_of(stream))[0] is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.request_headers()
+        assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
+
+
+class TestProfiles:
+    PROFILES: dict[str, Any] = {  # noqa: RUF012
+        "default": {"block_message": "default"},
+        "strict": {"block_message": "strict"},
+        "routed": {"block_message": "routed", "routes": ["chat-*"]},
+    }
+
+    async def _message(self, aim: ScriptedAim, metadata: tuple[tuple[str, str], ...], route: str = "") -> str:
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        settings = settings_for(aim.base, profiles=self.PROFILES)
+        async with sidecar(settings) as guard, envoy_stream(address(guard), metadata) as stream:
+            from extproc import wire
+
+            message: Any = wire.CLASSES[wire.ProcessingRequest]()
+            message.protocol_config.request_body_mode = Mode.BUFFERED
+            message.protocol_config.response_body_mode = Mode.FULL_DUPLEX_STREAMED
+            for name, value in ((":method", "POST"), (":path", "/v1/chat/completions"), ("x-extproc-profile", "strict")):
+                message.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+            if route:
+                attributes = message.attributes["envoy.filters.http.ext_proc"]
+                attributes.fields["xds.route_name"].string_value = route
+            await stream.send(message)
+            first = await stream.read()
+            if first.HasField("immediate_response"):
+                return str(json.loads(first.immediate_response.body)["error"]["code"])
+            await stream.body("request", REQUEST)
+            reply = (await stream.read()).immediate_response
+            return str(json.loads(reply.body)["error"]["message"])
+
+    @pytest.mark.parametrize(
+        ("metadata", "route", "expected"),
+        [
+            ((), "", "default"),
+            ((("x-extproc-profile", "strict"),), "chat-1", "strict"),
+            ((), "chat-1", "routed"),
+            ((), "other", "default"),
+            ((("x-extproc-profile", "nobody"),), "", "guardrail_misconfigured"),
+        ],
+    )
+    async def test_who_chooses(self, aim: ScriptedAim, metadata: Any, route: str, expected: str) -> None:
+        assert await self._message(aim, metadata, route) == expected
+
+
+class TestLimits:
+    async def test_streams(self, aim: ScriptedAim) -> None:
+        settings = settings_for(aim.base, limits={"streams": 1})
+        async with sidecar(settings) as guard, envoy_stream(address(guard)) as first:
+            await first.request_headers()
+            await first.read()
+            async with envoy_stream(address(guard)) as second:
+                await second.request_headers()
+                reply = (await second.read()).immediate_response
+                assert reply.status.code == 503
+                assert json.loads(reply.body)["error"]["code"] == "guardrail_overloaded"
+
+    async def test_bytes_held_in_all(self, aim: ScriptedAim) -> None:
+        asked = asyncio.Event()
+
+        async def judge(_: object) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        aim.judge = judge
+        settings = settings_for(aim.base, limits={"total_held_bytes": 1024})
+        async with sidecar(settings) as guard, envoy_stream(address(guard)) as first:
+            await first.request_headers()
+            await first.read()
+            await first.body("request", json.dumps(chat_request("x" * 2000)).encode())
+            await asyncio.wait_for(asked.wait(), 10)
+            async with envoy_stream(address(guard)) as second:
+                await second.request_headers()
+                assert (await second.read()).immediate_response.status.code == 503
+
+
+async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
+    async def script(session: AimSession) -> None:
+        await session.closed.wait()
+
+    aim.script = script
+    settings = settings_for(aim.base, limits={"held_bytes": 65536}, aim={"verdict_timeout_seconds": 60})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await request(stream, STREAMED)
+        await stream.response_headers(SSE)
+        event = chat_event("x" * 30_000)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                while sent < 200_000_000:
+                    await stream.body("response", event * 10, end=False)
+                    sent += len(event) * 10
+        # What is held, and what gRPC and the kernel buffer: a few megabytes, not what was offered.
+        assert guard.service.held_bytes < 1_000_000
+        assert sent < 50_000_000
+
+
+async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def judge(_: object) -> Any:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base)) as guard:
+        async with envoy_stream(address(guard)) as stream:
+            await stream.request_headers()
+            await stream.body("request", REQUEST)
+            await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.held_bytes == 0
+        labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
+        assert guard.metric("extproc_exchanges_total", **labels) == 1
+
+
+async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base)) as guard:
+        async with envoy_stream(address(guard)) as stream:
+            await request(stream, STREAMED)
+            await stream.response_headers(SSE)
+            await stream.body("response", chat_event("a"), end=False)
+            await stream.read()
+            assert guard.metric("extproc_sessions") == 1
+        await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_sessions") == 0
