@@ -13,7 +13,7 @@ CORE = $(shell $(BIN)/python -c 'import tomllib; print(",".join(path + end for p
 
 # Hashes come from the public index, whatever else this machine's pip looks at; PIP_INDEX_URL and PIP_CERT still count.
 COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND='make lock' \
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-allow-unsafe --unsafe-package=aim-extproc \
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -60,7 +60,6 @@ bench: $(STAMP) ## measure (see tests/bench)
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml
-	sed -i '/^$$/d; /^# WARNING: The following packages were not pinned/,$$d' requirements/dev.txt  # the project itself
 
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation

@@ -69,6 +69,8 @@ class Admin:
             listener = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
             raise SettingsError([f"admin: cannot listen on {address}: {error.strerror}"]) from error
+        # asyncio sets it only where the socket names its protocol: without it every answer waits for a delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = _Server(uvicorn.Config(self.app, log_level="error", access_log=False, lifespan="off", ws="none"))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))

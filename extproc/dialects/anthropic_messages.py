@@ -13,6 +13,7 @@ from extproc.dialects.base import (
     Kind,
     Leaf,
     Prompt,
+    all_strings,
     definitions,
     embedded,
     prompt,
@@ -20,23 +21,28 @@ from extproc.dialects.base import (
     tool_result,
     unknown_texts,
 )
-from extproc.document import Document, Path, fields
+from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
 from extproc.refusal import Refusal
 
-_BLOCK_KEYS = TEXT_KEYS | {"cited_text", "context", "query", "stderr", "stdout", "title"}
+_BLOCK_KEYS = TEXT_KEYS | {
+    "cited_text",
+    "context",
+    "document_title",
+    "error_message",
+    "explanation",
+    "lines",
+    "query",
+    "source",
+    "stderr",
+    "stdout",
+    "title",
+}
 """Keys of a block whose strings a person or a model reads."""
 
 _OPAQUE = frozenset({"image", "redacted_thinking", "container_upload"})
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-
-_DELTAS: Mapping[str, str] = {
-    "text_delta": "text",
-    "thinking_delta": "thinking",
-    "input_json_delta": "partial_json",
-    "compaction_delta": "content",
-}
 
 _TYPES = {403: "permission_error", 413: "request_too_large"}
 
@@ -56,19 +62,17 @@ class AnthropicMessages(Dialect):
         if not isinstance(given, list | None):
             raise MalformedBody("messages is no list")
         for position, node in enumerate(given or ()):
-            message = fields(node)
-            role = "assistant" if message.get("role") == "assistant" else "user"
-            prompts += _content(message.get("content"), ("messages", position, "content"), role)
+            prompts += _message(node, ("messages", position))
         return prompts + (definitions(root, "tools", "output_format", "output_config") if tools else [])
 
     def answers(self, document: Document) -> list[Leaf]:
         """Return the texts of every content block."""
-        blocks = fields(document.root).get("content")
+        root = fields(document.root)
+        blocks = root.get("content")
         if not isinstance(blocks, list):
             return list(unknown_texts(document.root))
-        return [
-            leaf for position, block in enumerate(blocks) for leaf in _block(block, ("content", position), (position,))
-        ]
+        others = {key: root[key] for key in root if key != "content"}
+        return [*_blocks(blocks, ("content",)), *unknown_texts(others, (), _BLOCK_KEYS)]
 
     def deltas(self, document: Document) -> list[Leaf]:
         """Return the texts of one event."""
@@ -77,18 +81,13 @@ class AnthropicMessages(Dialect):
         place = (index if isinstance(index, int) else 0,)
         match root.get("type"):
             case "message_start":
-                blocks = fields(root.get("message")).get("content")
-                return [
-                    leaf
-                    for position, block in enumerate(blocks if isinstance(blocks, list) else ())
-                    for leaf in _block(block, ("message", "content", position), (position,))
-                ]
+                return list(_blocks(fields(root.get("message")).get("content"), ("message", "content")))
             case "content_block_start":
                 return list(_block(root.get("content_block"), ("content_block",), place))
             case "content_block_delta":
                 return list(_delta(fields(root.get("delta")), ("delta",), place))
             case _:
-                return list(unknown_texts(document.root))
+                return list(unknown_texts(document.root, (), _BLOCK_KEYS))
 
     def is_final(self, data: str, document: Document | None) -> bool:
         """Tell whether this is `message_stop`."""
@@ -105,24 +104,30 @@ class AnthropicMessages(Dialect):
 
 
 def _delta(delta: Mapping[str, Any], path: Path, place: Path) -> Iterator[Leaf]:
-    key = _DELTAS.get(str(delta.get("type")))
-    if delta.get("type") == "signature_delta":
-        signature = delta.get("signature")
-        if isinstance(signature, str) and signature:
-            yield Leaf((*path, "signature"), signature, place=(*place, "thinking"), kind=Kind.SEAL)
-    elif key is None:
-        for leaf in unknown_texts(delta, path, _BLOCK_KEYS):
-            yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
-    else:
-        text = delta.get(key)
-        if isinstance(text, str) and text:
-            yield Leaf((*path, key), text, place=(*place, key), is_json=key == "partial_json")
+    for leaf in unknown_texts(delta, path, _BLOCK_KEYS):
+        inside = leaf.path[len(path) :]
+        # A citation comes whole: it continues nothing.
+        running = None if inside[0] == "citation" else (*place, *inside)
+        yield replace(leaf, place=running, is_json=inside == ("partial_json",))
+    signature = delta.get("signature")
+    if isinstance(signature, str) and signature:
+        yield Leaf((*path, "signature"), signature, place=(*place, "thinking"), kind=Kind.SEAL)
+
+
+def _blocks(node: Any, path: Path) -> Iterator[Leaf]:
+    """Yield the texts of an answer's blocks."""
+    for position, block in enumerate(items(node)):
+        yield from _block(block, (*path, position), (position,))
 
 
 def _block(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
     """Yield the texts of an answer's block."""
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node, place=place)
+        return
     block = fields(node)
-    kind = block.get("type")
+    kind = str(block.get("type"))
     if kind in _OPAQUE:
         return
     if kind in _CALLS:
@@ -130,11 +135,42 @@ def _block(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
         return
     signature = block.get("signature")
     seal = ((*path, "signature"),) if isinstance(signature, str) and signature else ()
-    for leaf in unknown_texts(block, path, _BLOCK_KEYS):
+    for leaf in _texts(block, path):
         yield replace(leaf, place=(*place, *leaf.path[len(path) :]), emptied=seal)
 
 
+def _texts(block: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
+    """Yield the texts of any block, at any depth."""
+    yield from unknown_texts(block, path, _BLOCK_KEYS)
+    yield from _plain_sources(block, path)
+
+
+def _plain_sources(node: Any, path: Path) -> Iterator[Leaf]:
+    """Yield the `data` of plain text documents; elsewhere it is base64."""
+    if isinstance(node, dict):
+        data = node.get("data")
+        if node.get("type") == "text" and isinstance(data, str) and data:
+            yield Leaf((*path, "data"), data)
+        for key, value in node.items():
+            yield from _plain_sources(value, (*path, key))
+    else:
+        for position, value in enumerate(items(node)):
+            yield from _plain_sources(value, (*path, position))
+
+
 # -- requests ----------------------------------------------------------------------------------------------------
+
+
+def _message(node: Any, path: Path) -> Iterator[Prompt]:
+    if isinstance(node, str):
+        yield from _content(node, path, "user")
+        return
+    message = fields(node)
+    role = message.get("role")
+    sent = role if role in ("system", "assistant") else "user"
+    yield from _content(message.get("content"), (*path, "content"), sent)
+    for leaf in unknown_texts({key: message[key] for key in message if key != "content"}, path):
+        yield prompt(sent, leaf)
 
 
 def _content(node: Any, path: Path, role: str) -> Iterator[Prompt]:
@@ -151,17 +187,23 @@ def _content(node: Any, path: Path, role: str) -> Iterator[Prompt]:
         yield from _block_prompts(fields(node), path, role)
 
 
+def spelling(node: Any) -> str:
+    """Return an earlier call's input as JSON.
+
+    Raises MalformedBody for an object that repeats a key.
+    """
+    list(all_strings(node, ()))
+    return json.dumps(node, ensure_ascii=False)
+
+
 def _block_prompts(block: Mapping[str, Any], path: Path, role: str) -> Iterator[Prompt]:
     kind = str(block.get("type"))
     if kind in _OPAQUE:
         return
     if kind in _CALLS:
-        yield tool_call(block.get("id"), block.get("name"), json.dumps(block.get("input"), ensure_ascii=False))
+        yield tool_call(block.get("id"), block.get("name"), spelling(block.get("input")))
         return
-    is_sealed = isinstance(block.get("signature"), str)
-    keys = _BLOCK_KEYS
-    if kind == "document" and fields(block.get("source")).get("type") == "text":
-        keys = _BLOCK_KEYS | {"data"}  # elsewhere `data` is base64
-    for leaf in unknown_texts(block, path, keys):
+    is_sealed = any(isinstance(block.get(key), str) and block[key] for key in ("encrypted_content", "signature"))
+    for leaf in _texts(block, path):
         leaf = replace(leaf, fixed=is_sealed)
         yield tool_result(block.get("tool_use_id"), leaf) if kind.endswith("tool_result") else prompt(role, leaf)

@@ -13,10 +13,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
+from extproc.dialects.anthropic_messages import spelling
 from extproc.dialects.base import (
+    TEXT_KEYS,
     Dialect,
     Leaf,
     Prompt,
+    all_strings,
     definitions,
     embedded,
     prompt,
@@ -24,9 +27,34 @@ from extproc.dialects.base import (
     tool_result,
     unknown_texts,
 )
-from extproc.document import Document, Path, fields
+from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
 from extproc.refusal import Refusal
+
+_CALLS = (("functionCall", "function_call"), ("toolCall", "tool_call"))
+
+_RESULTS = (("functionResponse", "function_response"), ("toolResponse", "tool_response"))
+
+_SPELT = frozenset(name for names in (*_CALLS, *_RESULTS) for name in names)
+
+_ROLES = {"model": "assistant", "system": "system"}
+
+_OPAQUE = frozenset({"fileData", "file_data", "inlineData", "inline_data"})
+
+_PART_KEYS = TEXT_KEYS | {"code", "output"}
+
+_CANDIDATE_KEYS = TEXT_KEYS | {
+    "finishMessage",
+    "finish_message",
+    "renderedContent",
+    "rendered_content",
+    "retrievalQueries",
+    "retrieval_queries",
+    "title",
+    "webSearchQueries",
+    "web_search_queries",
+}
+"""Keys beside a candidate's content whose strings a person reads: grounding says parts of the answer again."""
 
 _STATUSES = {403: "PERMISSION_DENIED", 500: "INTERNAL", 502: "INTERNAL", 503: "UNAVAILABLE"}
 
@@ -64,7 +92,7 @@ class Gemini(Dialect):
         for position, element in enumerate(document.root):
             for leaf in _candidates(element, (position,)):
                 joined.setdefault(leaf.place or leaf.path, []).append(leaf)
-        return [_join(leaves) for leaves in joined.values()]
+        return [_join(leaves, document) for leaves in joined.values()]
 
     def deltas(self, document: Document) -> list[Leaf]:
         """Return the texts of one event."""
@@ -80,17 +108,30 @@ class Gemini(Dialect):
         return b"data: " + self.refuse(refusal) + b"\n\n"
 
 
-def _join(leaves: list[Leaf]) -> Leaf:
+def _join(leaves: list[Leaf], document: Document) -> Leaf:
     """Return the pieces of one text as one leaf at the first one's place; the others are emptied by a rewrite."""
     first, *others = leaves
-    if not others:
-        return first
-    emptied = tuple(path for leaf in leaves for path in leaf.emptied) + tuple(leaf.path for leaf in others)
-    return replace(first, text="".join(leaf.text for leaf in leaves), emptied=emptied)
+    emptied = [path for leaf in leaves for path in leaf.emptied]
+    for leaf in others:
+        emptied.append(leaf.path)
+        if leaf.nulled is not None:
+            emptied += [token.path for token in all_strings(_at(document.root, leaf.nulled), leaf.nulled)]
+    return replace(first, text="".join(leaf.text for leaf in leaves), emptied=tuple(emptied))
+
+
+def _at(node: Any, path: Path) -> Any:
+    for step in path:
+        node = node[step]
+    return node
 
 
 def _either(node: Mapping[str, Any], camel: str, snake: str) -> tuple[str, Any]:
-    """Return a field under the name that it has."""
+    """Return a field under the name that it has.
+
+    Raises MalformedBody if it has both: which of the two counts, each reader decides for itself.
+    """
+    if camel in node and snake in node:
+        raise MalformedBody("a field under both of its names")
     return (snake, node[snake]) if snake in node else (camel, node.get(camel))
 
 
@@ -101,35 +142,58 @@ def _candidates(node: Any, path: Path) -> Iterator[Leaf]:
         return
     for position, candidate_node in enumerate(candidates):
         candidate = fields(candidate_node)
-        index = candidate.get("index", 0)
+        index = str(candidate.get("index", 0))
         where = (*path, "candidates", position)
         name, logprobs = _either(candidate, "logprobsResult", "logprobs_result")
         nulled = (*where, name) if logprobs is not None else None
-        parts = fields(candidate.get("content")).get("parts")
-        for number, part in enumerate(parts if isinstance(parts, list) else ()):
-            for leaf in _part(fields(part), (*where, "content", "parts", number), str(index)):
-                yield replace(leaf, nulled=nulled)
+        for leaf in _answer(candidate.get("content"), (*where, "content"), index):
+            yield replace(leaf, nulled=nulled)
+        others = {key: candidate[key] for key in candidate if key not in ("content", name)}
+        for leaf in unknown_texts(others, where, _CANDIDATE_KEYS):
+            yield replace(leaf, place=None)
 
 
-def _part(part: Mapping[str, Any], path: Path, index: str) -> Iterator[Leaf]:
-    """Yield the texts of an answer's part."""
+def _answer(node: Any, path: Path, index: str) -> Iterator[Leaf]:
+    """Yield the texts of a candidate's content."""
+    parts = fields(node).get("parts")
+    if not isinstance(parts, list):
+        yield from unknown_texts({"content": node}, path[:-1])
+        return
+    for number, part in enumerate(parts):
+        yield from _part(part, (*path, "parts", number), index)
+
+
+def _part(node: Any, path: Path, index: str) -> Iterator[Leaf]:
+    """Yield the texts of a part."""
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node, place=(index, "text"))
+        return
+    part = fields(node)
     name, signature = _either(part, "thoughtSignature", "thought_signature")
     seal = ((*path, name),) if isinstance(signature, str) and signature else ()
-    text = part.get("text")
-    if isinstance(text, str) and text:
-        running = (index, "thought" if part.get("thought") is True else "text")
-        yield Leaf((*path, "text"), text, place=running, emptied=seal)
-    name, call = _either(part, "functionCall", "function_call")
-    for leaf in embedded(fields(call).get("args"), (*path, name, "args")):
-        yield replace(leaf, emptied=seal)
-    for camel, snake, key in (
-        ("executableCode", "executable_code", "code"),
-        ("codeExecutionResult", "code_execution_result", "output"),
-    ):
-        name, node = _either(part, camel, snake)
-        text = fields(node).get(key)
-        if isinstance(text, str) and text:
-            yield Leaf((*path, name, key), text)
+    for key, value in part.items():
+        for leaf in _field(key, value, path, index, is_thought=part.get("thought") is True):
+            yield replace(leaf, emptied=seal)
+
+
+def _field(key: str, value: Any, path: Path, index: str, *, is_thought: bool) -> Iterator[Leaf]:
+    """Yield the texts of one field of a part."""
+    if key == "text" and isinstance(value, str):
+        if value:
+            yield Leaf((*path, key), value, place=(index, "thought" if is_thought else "text"))
+    elif any(key in names for names in _CALLS):
+        yield from embedded(fields(value).get("args"), (*path, key, "args"))
+        for position, piece in enumerate(items(_either(fields(value), "partialArgs", "partial_args")[1])):
+            name, text = _either(fields(piece), "stringValue", "string_value")
+            where = (*path, key, _either(fields(value), "partialArgs", "partial_args")[0], position, name)
+            if isinstance(text, str) and text:
+                yield Leaf(where, text, place=(index, str(fields(piece).get("jsonPath"))))
+    elif any(key in names for names in _RESULTS):
+        yield from embedded(fields(value).get("response"), (*path, key, "response"))
+    elif key not in _OPAQUE:
+        for leaf in unknown_texts({key: value}, path, _PART_KEYS):
+            yield replace(leaf, place=None)
 
 
 # -- requests ----------------------------------------------------------------------------------------------------
@@ -143,29 +207,27 @@ def _content(node: Any, path: Path, role: str | None) -> Iterator[Prompt]:
     if not isinstance(node, dict | None):
         raise MalformedBody("a content is no object")
     content = fields(node)
+    role = role or _ROLES.get(str(content.get("role")), "user")
     parts = content.get("parts")
-    said_by = role or ("assistant" if content.get("role") == "model" else "user")
-    if isinstance(parts, list):
-        for position, part in enumerate(parts):
-            yield from _part_prompts(part, (*path, "parts", position), said_by)
-    elif parts is not None:
-        yield from _part_prompts(parts, (*path, "parts"), said_by)
+    for position, part in enumerate(items(parts)):
+        yield from _part_prompts(part, (*path, "parts", position), role)
+    if isinstance(parts, dict | str):
+        yield from _part_prompts(parts, (*path, "parts"), role)
+    for leaf in unknown_texts({key: content[key] for key in content if key != "parts"}, path):
+        yield prompt(role, leaf)
 
 
 def _part_prompts(node: Any, path: Path, role: str) -> Iterator[Prompt]:
-    if isinstance(node, str):
-        if node:
-            yield prompt(role, Leaf(path, node))
-        return
     part = fields(node)
-    name, call = _either(part, "functionCall", "function_call")
-    if isinstance(call, dict):
-        asked = fields(call)
-        yield tool_call(asked.get("id"), asked.get("name"), json.dumps(asked.get("args"), ensure_ascii=False))
-    name, response = _either(part, "functionResponse", "function_response")
-    for leaf in embedded(fields(response).get("response"), (*path, name, "response")):
-        answered = fields(response)
-        yield tool_result(answered.get("id") or answered.get("name"), leaf)
-    is_sealed = isinstance(_either(part, "thoughtSignature", "thought_signature")[1], str)
-    for leaf in _part({key: part[key] for key in part if key not in ("functionCall", "function_call")}, path, ""):
+    for camel, snake in _CALLS:
+        called = fields(_either(part, camel, snake)[1])
+        if called:
+            yield tool_call(called.get("id"), called.get("name"), spelling(called.get("args")))
+    for camel, snake in _RESULTS:
+        name, answered = _either(part, camel, snake)
+        for leaf in embedded(fields(answered).get("response"), (*path, name, "response")):
+            yield tool_result(fields(answered).get("id") or fields(answered).get("name"), leaf)
+    is_sealed = bool(_either(part, "thoughtSignature", "thought_signature")[1])
+    said = {key: part[key] for key in part if key not in _SPELT} if part else node
+    for leaf in _part(said, path, ""):
         yield prompt(role, replace(leaf, fixed=is_sealed))

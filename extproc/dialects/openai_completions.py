@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from extproc.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
@@ -39,13 +40,11 @@ class OpenAICompletions(Dialect):
         for position, node in enumerate(choices):
             choice = fields(node)
             path = ("choices", position)
-            text = choice.get("text")
-            if isinstance(text, str) and text:
-                logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-                index = choice_index(node) if is_stream else position
-                leaves.append(Leaf((*path, "text"), text, place=(index, "text"), nulled=logprobs))
-            others = {key: value for key, value in choice.items() if key not in ("text", "logprobs")}
-            leaves += unknown_texts(others, path)
+            index = choice_index(node) if is_stream else position
+            logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
+            # Other servers say more beside `text`, such as their reasoning.
+            for leaf in unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path):
+                leaves.append(replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs))
         return leaves
 
 

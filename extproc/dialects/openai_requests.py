@@ -5,19 +5,23 @@ Sources: OpenAI's API reference ("Embeddings", "Images", "Audio"), Cohere's ("Re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from extproc.dialects.base import Dialect, Prompt, prompt
+from extproc.dialects.base import Dialect, Leaf, Prompt, prompt
 from extproc.dialects.openai_chat import messages
-from extproc.dialects.openai_completions import plain_texts
-from extproc.document import Document, fields
+from extproc.document import Document, Path, fields
+from extproc.errors import MalformedBody
 
 if TYPE_CHECKING:
     from extproc.settings import Inspect
 
+_OPAQUE_KEYS = ("audio", "image", "type", "video")
+"""How those keys of an object begin that hold no text: of a document to be ranked, or an input of many media."""
+
 
 class RequestTexts(Dialect):
-    """A dialect whose texts are strings, or lists of strings, under known keys."""
+    """A dialect whose texts are strings, or lists and objects of strings, under known keys."""
 
     def __init__(self, name: str, *keys: str) -> None:
         """Name the dialect and the keys of its texts, in order."""
@@ -27,7 +31,7 @@ class RequestTexts(Dialect):
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the texts under the dialect's keys."""
         root = fields(document.root)
-        return [prompt("user", leaf) for key in self._keys for leaf in plain_texts(root.get(key), (key,))]
+        return [prompt("user", leaf) for key in self._keys for leaf in _texts(root.get(key), (key,))]
 
     def streams(self, document: Document, path: str) -> bool:
         """An answer that is not read needs no session."""
@@ -48,3 +52,22 @@ class Embeddings(RequestTexts):
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the inputs, and the messages that some servers take in their place."""
         return super().prompts(document, tools=tools) + list(messages(fields(document.root).get("messages")))
+
+
+def _texts(node: Any, path: Path) -> Iterator[Leaf]:
+    """Yield the strings of an input.
+
+    Raises MalformedBody for token numbers: what they say cannot be judged.
+    """
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node)
+    elif isinstance(node, list):
+        for position, item in enumerate(node):
+            yield from _texts(item, (*path, position))
+    elif isinstance(node, dict):
+        for key, value in fields(node).items():
+            if isinstance(value, str | list | dict) and not key.startswith(_OPAQUE_KEYS):
+                yield from _texts(value, (*path, key))
+    elif node is not None:
+        raise MalformedBody("tokens in place of a text")

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from extproc.dialects.anthropic_messages import spelling
 from extproc.dialects.base import (
     TEXT_KEYS,
     Dialect,
     Kind,
     Leaf,
     Prompt,
+    all_strings,
     definitions,
+    embedded,
     prompt,
     tool_call,
     tool_result,
@@ -31,22 +34,31 @@ from extproc.refusal import Refusal
 _ITEM_KEYS = TEXT_KEYS | {
     "code",
     "command",
+    "commands",
     "diff",
     "error",
+    "filename",
     "input",
     "instructions",
     "logs",
+    "message",
     "output",
+    "path",
+    "pattern",
     "queries",
     "query",
+    "quote",
     "reason",
+    "result",
     "revised_prompt",
     "stderr",
     "stdout",
     "summary",
+    "title",
     "transcript",
+    "working_directory",
 }
-"""Keys of an item whose strings a person or a program reads. Not `result`, an image, nor `encrypted_content`."""
+"""Keys of an item whose strings a person or a program reads. Not `encrypted_content`, nor an address (`url`)."""
 
 _OPAQUE = frozenset({"input_image", "input_file", "input_audio", "computer_screenshot", "output_image"})
 
@@ -61,15 +73,20 @@ _DELTAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "response.custom_tool_call_input": ("input", ("input",)),
     "response.code_interpreter_call_code": ("code", ("code",)),
     "response.code_interpreter_call.code": ("code", ("code",)),
+    "response.apply_patch_call_operation_diff": ("diff", ("operation", "diff")),
+    "response.shell_call_command": ("command", ("action", "commands", "command_index")),
     "response.audio.transcript": ("transcript", ("transcript",)),
     "response.audio_transcript": ("transcript", ("transcript",)),
 }
-"""Event name without `.delta` or `.done` -> (where `.done` has the text, the text's path in the output item)."""
+"""Event name without `.delta`, `.added` or `.done` -> (where those two have the text, its path in the output item)."""
 
-_PARTS: Mapping[str, tuple[str, str]] = {
-    "response.content_part": ("content", "content_index"),
-    "response.reasoning_summary_part": ("summary", "summary_index"),
+_PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "response.content_part": ("part", ("content", "content_index")),
+    "response.reasoning_summary_part": ("part", ("summary", "summary_index")),
+    "response.output_text.annotation": ("annotation", ("content", "content_index", "annotations", "annotation_index")),
+    "response.output_text_annotation": ("annotation", ("content", "content_index", "annotations", "annotation_index")),
 }
+"""Event name without its last word -> (where it has a part of an item, the part's path in the item)."""
 
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -95,34 +112,21 @@ class OpenAIResponses(Dialect):
             prompts += [prompt("user", leaf) for leaf in _texts(given, ("input",))]
         else:
             raise MalformedBody("input is no list")
-        return prompts + (definitions(root, "tools", "text") if tools else [])
+        if tools:
+            prompts += definitions(root, "tools", "text")
+            for position, item in enumerate(items(given)):
+                listed = all_strings(fields(item).get("tools"), ("input", position, "tools"))
+                prompts += [prompt("system", leaf) for leaf in listed]
+        return prompts
 
     def answers(self, document: Document) -> list[Leaf]:
         """Return the texts of every output item."""
-        root = fields(document.root)
-        if not isinstance(root.get("output"), list):
-            return list(unknown_texts(document.root))
-        return list(_output(root, ()))
+        return list(_response(document.root, ()))
 
     def deltas(self, document: Document) -> list[Leaf]:
         """Return the texts of one event: said for the first time, or again."""
-        root = fields(document.root)
-        kind = root.get("type")
-        if not isinstance(kind, str):
-            return list(unknown_texts(document.root))
-        if "response" in root:
-            return [replace(leaf, kind=Kind.REPEAT) for leaf in _output(fields(root["response"]), ("response",))]
-        name, _, stage = kind.rpartition(".")
-        output = ("output", _number(root, "output_index"))
-        if name in _DELTAS and stage in ("delta", "done"):
-            return list(_running(root, name, stage, output))
-        if name in _PARTS:
-            key, counter = _PARTS[name]
-            found = _part(root.get("part"), ("part",), (*output, key, _number(root, counter)))
-            return [replace(leaf, kind=Kind.REPEAT) for leaf in found]
-        if name == "response.output_item":
-            return [replace(leaf, kind=Kind.REPEAT) for leaf in _item(root.get("item"), ("item",), output)]
-        return list(unknown_texts({key: value for key, value in root.items() if not _is_binary(kind, key)}))
+        kind = fields(document.root).get("type")
+        return list(_event(fields(document.root), kind) if isinstance(kind, str) else unknown_texts(document.root))
 
     def is_final(self, data: str, document: Document | None) -> bool:
         """Tell whether this is the event with the finished response, or `[DONE]`."""
@@ -147,62 +151,98 @@ def _number(root: Mapping[str, Any], key: str) -> int:
     return number if isinstance(number, int) else 0
 
 
+def _event(root: Mapping[str, Any], kind: str) -> Iterator[Leaf]:
+    """Yield the texts of an event whose type is `kind`."""
+    name, _, stage = kind.rpartition(".")
+    output = ("output", _number(root, "output_index"))
+    read: str | None = None
+    if name in _DELTAS and stage in ("added", "delta", "done"):
+        again, steps = _DELTAS[name]
+        read = "delta" if stage == "delta" else again
+        for leaf in _running(root, read, name):
+            yield replace(leaf, place=output + _steps(root, steps), kind=Kind.TEXT if read == "delta" else Kind.REPEAT)
+    elif name in _PARTS:
+        read, steps = _PARTS[name]
+        for leaf in _part(root.get(read), (read,), output + _steps(root, steps)):
+            yield replace(leaf, kind=Kind.REPEAT)
+    elif name == "response.output_item":
+        read = "item"
+        for leaf in _item(root.get(read), (read,), output):
+            yield replace(leaf, kind=Kind.REPEAT)
+    elif "response" in root:
+        read = "response"
+        for leaf in _response(root[read], (read,)):
+            yield replace(leaf, kind=Kind.REPEAT)
+    others = {key: root[key] for key in root if key != read and not _is_binary(kind, key)}
+    for leaf in unknown_texts(others, (), TEXT_KEYS if kind == "error" else _ITEM_KEYS):
+        yield replace(leaf, place=(kind, *output, *leaf.path))
+
+
+def _steps(root: Mapping[str, Any], steps: tuple[str, ...]) -> Path:
+    return tuple(_number(root, step) if step.endswith("_index") else step for step in steps)
+
+
 def _is_binary(kind: str, key: str) -> bool:
     """Tell whether a field holds base64: audio and images in pieces."""
-    return key in ("delta", "partial_image_b64") and ("audio" in kind or "image" in kind)
+    return key == "delta" and ("audio" in kind or "image" in kind) and "transcript" not in kind
 
 
-def _running(root: Mapping[str, Any], name: str, stage: str, output: Path) -> Iterator[Leaf]:
-    key, steps = _DELTAS[name]
-    place = output + tuple(_number(root, step) if step.endswith("_index") else step for step in steps)
-    path = ("delta",) if stage == "delta" else (key,)
-    text = root.get(path[0])
-    if isinstance(text, str) and text:
-        yield Leaf(
-            path,
-            text,
-            place=place,
-            kind=Kind.TEXT if stage == "delta" else Kind.REPEAT,
-            is_json=name == "response.function_call_arguments",
-            fixed="audio" in name,
-            nulled=("logprobs",) if root.get("logprobs") else None,
-        )
-    elif text is not None and not isinstance(text, str):
-        yield from unknown_texts(text, path)
+def _running(root: Mapping[str, Any], key: str, name: str) -> Iterator[Leaf]:
+    """Yield the text under `key` of an event of the family `name`."""
+    for leaf in unknown_texts({key: root.get(key)}, (), _ITEM_KEYS):
+        is_json = name.endswith("arguments")
+        nulled = ("logprobs",) if root.get("logprobs") else None
+        yield replace(leaf, is_json=is_json, fixed="audio" in name, nulled=nulled)
 
 
-def _output(response: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
+def _response(node: Any, path: Path) -> Iterator[Leaf]:
     """Yield the texts of a response's output, placed by where they stand in it."""
-    for position, item in enumerate(items(response.get("output"))):
+    response = fields(node)
+    output = response.get("output")
+    if not isinstance(output, list):
+        yield from unknown_texts(node, path, TEXT_KEYS | {"output", "output_text"})
+        return
+    for position, item in enumerate(output):
         yield from _item(item, (*path, "output", position), ("output", position))
+    # Some servers add what SDKs compute: all text in one.
+    yield from unknown_texts({"output_text": response.get("output_text")}, path, frozenset({"output_text"}))
 
 
 def _item(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
+    if isinstance(node, str):
+        yield from _part(node, path, place)
+        return
     item = fields(node)
-    kind = item.get("type")
+    # An image is in `result` too.
+    keys = _ITEM_KEYS - {"result"} if item.get("type") == "image_generation_call" else _ITEM_KEYS
     for key, value in item.items():
+        where = (*path, key)
         if key in ("content", "summary") and isinstance(value, list):
             for position, part in enumerate(value):
-                yield from _part(part, (*path, key, position), (*place, key, position))
-        elif isinstance(value, str):
-            if value and key in _ITEM_KEYS:
-                is_json = kind == "function_call" and key == "arguments"
-                yield Leaf((*path, key), value, place=(*place, key), is_json=is_json)
+                yield from _part(part, (*where, position), (*place, key, position))
+        elif key in ("arguments", "input") and isinstance(value, dict):
+            yield from embedded(value, where)
         else:
-            for leaf in unknown_texts({key: value}, path, _ITEM_KEYS):
-                yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
+            for leaf in unknown_texts({key: value}, path, keys):
+                inside = leaf.path[len(path) :]
+                yield replace(leaf, place=(*place, *inside), is_json=inside == ("arguments",))
+    yield from all_strings(fields(item.get("action")).get("env"), (*path, "action", "env"))
 
 
 def _part(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
+    if isinstance(node, str):
+        if node:
+            yield Leaf(path, node, place=place)
+        return
     part = fields(node)
-    if part.get("type") in _OPAQUE:
+    if str(part.get("type")) in _OPAQUE:
         return
     logprobs = (*path, "logprobs") if part.get("logprobs") else None
-    for leaf in unknown_texts({key: part[key] for key in part if key not in ("annotations", "logprobs")}, path):
-        yield replace(leaf, place=(*place, *leaf.path[len(path) :]), nulled=logprobs)
-    transcript = part.get("transcript")
-    if isinstance(transcript, str) and transcript:
-        yield Leaf((*path, "transcript"), transcript, place=(*place, "transcript"), fixed=True)
+    for leaf in unknown_texts({key: part[key] for key in part if key != "logprobs"}, path, _ITEM_KEYS):
+        inside = leaf.path[len(path) :]
+        # The spoken answer says the same: it cannot be redacted by changing its transcript.
+        is_spoken = inside == ("transcript",)
+        yield replace(leaf, place=(*place, *inside), nulled=logprobs, fixed=is_spoken)
 
 
 # -- requests ----------------------------------------------------------------------------------------------------
@@ -216,7 +256,7 @@ def _texts(node: Any, path: Path) -> Iterator[Leaf]:
     elif isinstance(node, list):
         for position, part in enumerate(node):
             yield from _texts(part, (*path, position))
-    elif fields(node).get("type") not in _OPAQUE:
+    elif str(fields(node).get("type")) not in _OPAQUE:
         yield from unknown_texts(node, path, _ITEM_KEYS)
 
 
@@ -231,16 +271,18 @@ def _item_prompts(node: Any, path: Path) -> Iterator[Prompt]:
             role = item.get("role")
             sent = role if role in ("system", "user", "assistant") else "user"
             yield from (prompt(sent, leaf) for leaf in _texts(item.get("content"), (*path, "content")))
+            others = {key: item[key] for key in item if key != "content"}
+            yield from (prompt(sent, leaf) for leaf in unknown_texts(others, path))
         case "function_call" | "custom_tool_call":
             said = item.get("arguments") if kind == "function_call" else item.get("input")
             if said:
-                spelling = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-                yield tool_call(item.get("call_id"), item.get("name"), spelling)
+                spelt = said if isinstance(said, str) else spelling(said)
+                yield tool_call(item.get("call_id"), item.get("name"), spelt)
         case "function_call_output" | "custom_tool_call_output":
             for leaf in _texts(item.get("output"), (*path, "output")):
                 yield tool_result(item.get("call_id"), leaf)
         case _:
             role = "assistant" if kind == "reasoning" or str(kind).endswith("_call") else "user"
-            is_sealed = isinstance(item.get("encrypted_content"), str)
+            is_sealed = bool(item.get("encrypted_content"))
             for leaf in _item(item, path, path):
                 yield prompt(role, replace(leaf, fixed=is_sealed))

@@ -73,6 +73,8 @@ async def serve(
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=1024)
+    # asyncio sets it only where the socket names its protocol: without it every answer waits for a delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         create_app(policies, on_analysis=on_analysis),
         ws="websockets-sansio",
