@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from extproc.events import HeadersReceived
+from extproc.events import Headers, HeadersReceived
 
 MAX_VALUE = 512
 """Longest identity value that is passed on, in characters; the rest is cut."""
@@ -82,6 +82,11 @@ def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
         if isinstance(values, Mapping) and name in values:
             return values[name]
     return None
+
+
+def own_headers(headers: Headers) -> tuple[str, ...]:
+    """Return the names of the headers that are between a client, us and Aim: the upstream must not see them."""
+    return tuple(dict.fromkeys(name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))))
 
 
 def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | None:

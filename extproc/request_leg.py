@@ -22,6 +22,7 @@ from extproc.events import (
     ReleaseTrailers,
     VerdictReached,
 )
+from extproc.identity import own_headers
 from extproc.redaction import RedactionError, edits
 from extproc.refusal import OVERLOADED, PATH_NOT_ALLOWED, UPGRADE_NOT_INSPECTED, redaction_failed
 from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
@@ -82,7 +83,7 @@ class RequestLeg:
         exchange = self._exchange
         self._headers = event.headers
         first = dict(reversed(event.headers))
-        self._remove = tuple(dict.fromkeys(name for name, _ in event.headers if name.startswith(("x-aim-", "x-cato-"))))
+        self._remove = own_headers(event.headers)
         # A request for an upgrade is a GET, or an extended CONNECT; what it opens could carry the same API.
         is_upgrade = "upgrade" in first or first.get(":method") == "CONNECT"
         self._path = first.get(":path", "")

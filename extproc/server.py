@@ -43,7 +43,7 @@ async def serve(settings: Settings, worker: int = 0) -> None:
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(AimClient(settings))
-        service = ExternalProcessor(settings, client, telemetry)
+        service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
         telemetry.held_bytes.set_function(lambda: service.held_bytes)
         admin = Admin(settings, telemetry)
         if settings.admin is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -88,6 +89,13 @@ class Telemetry:
             ms=round(seconds * 1000),
             **record.as_metadata(),
         )
+
+
+def log_internal_error(error: Exception) -> None:
+    """Log where an unforeseen error happened; its message may hold content."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-3:]]
+    _log.error("internal_error", type=type(error).__name__, where=where)
 
 
 def configure_logging(level: str) -> None:

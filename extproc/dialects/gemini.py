@@ -109,14 +109,14 @@ class Gemini(Dialect):
 
 
 def _join(leaves: list[Leaf], document: Document) -> Leaf:
-    """Return the pieces of one text as one leaf at the first one's place; the others are emptied by a rewrite."""
-    first, *others = leaves
-    emptied = [path for leaf in leaves for path in leaf.emptied]
-    for leaf in others:
-        emptied.append(leaf.path)
-        if leaf.nulled is not None:
-            emptied += [token.path for token in all_strings(_at(document.root, leaf.nulled), leaf.nulled)]
-    return replace(first, text="".join(leaf.text for leaf in leaves), emptied=tuple(emptied))
+    """Return the pieces of one text as one leaf at the first one's place; a rewrite empties the other pieces.
+
+    It empties the tokens of every piece's logprobs too: they can be under several texts.
+    """
+    emptied = [path for leaf in leaves for path in leaf.emptied] + [leaf.path for leaf in leaves[1:]]
+    for path in {leaf.nulled: None for leaf in leaves if leaf.nulled is not None}:
+        emptied += [token.path for token in all_strings(_at(document.root, path), path)]
+    return replace(leaves[0], text="".join(leaf.text for leaf in leaves), nulled=None, emptied=tuple(emptied))
 
 
 def _at(node: Any, path: Path) -> Any:
@@ -155,12 +155,12 @@ def _candidates(node: Any, path: Path) -> Iterator[Leaf]:
 
 def _answer(node: Any, path: Path, index: str) -> Iterator[Leaf]:
     """Yield the texts of a candidate's content."""
-    parts = fields(node).get("parts")
-    if not isinstance(parts, list):
-        yield from unknown_texts({"content": node}, path[:-1])
-        return
+    content = fields(node)
+    parts = items(content.get("parts"))
     for number, part in enumerate(parts):
         yield from _part(part, (*path, "parts", number), index)
+    others = {key: value for key, value in content.items() if value is not parts} if content else node
+    yield from unknown_texts({"content": others}, path[:-1], TEXT_KEYS | {"parts"})
 
 
 def _part(node: Any, path: Path, index: str) -> Iterator[Leaf]:
@@ -184,16 +184,22 @@ def _field(key: str, value: Any, path: Path, index: str, *, is_thought: bool) ->
             yield Leaf((*path, key), value, place=(index, "thought" if is_thought else "text"))
     elif any(key in names for names in _CALLS):
         yield from embedded(fields(value).get("args"), (*path, key, "args"))
-        for position, piece in enumerate(items(_either(fields(value), "partialArgs", "partial_args")[1])):
-            name, text = _either(fields(piece), "stringValue", "string_value")
-            where = (*path, key, _either(fields(value), "partialArgs", "partial_args")[0], position, name)
-            if isinstance(text, str) and text:
-                yield Leaf(where, text, place=(index, str(fields(piece).get("jsonPath"))))
+        yield from _partial_args(fields(value), (*path, key), index)
     elif any(key in names for names in _RESULTS):
         yield from embedded(fields(value).get("response"), (*path, key, "response"))
     elif key not in _OPAQUE:
         for leaf in unknown_texts({key: value}, path, _PART_KEYS):
             yield replace(leaf, place=None)
+
+
+def _partial_args(call: Mapping[str, Any], path: Path, index: str) -> Iterator[Leaf]:
+    """Yield the strings of a call's arguments that come in pieces (Vertex AI)."""
+    listed, pieces = _either(call, "partialArgs", "partial_args")
+    for position, piece in enumerate(items(pieces)):
+        name, text = _either(fields(piece), "stringValue", "string_value")
+        if isinstance(text, str) and text:
+            target = str(_either(fields(piece), "jsonPath", "json_path")[1])
+            yield Leaf((*path, listed, position, name), text, place=(index, "args", target))
 
 
 # -- requests ----------------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ class OpenAICompletions(Dialect):
             index = choice_index(node) if is_stream else position
             logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
             # Other servers say more beside `text`, such as their reasoning.
-            for leaf in unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path):
-                leaves.append(replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs))
+            said = unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path)
+            leaves += [replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs) for leaf in said]
         return leaves
 
 

@@ -349,7 +349,7 @@ class Case:
     upstream: bytes | Never | object | None = field(default=None, kw_only=True)
     upstream_path: str = field(default="", kw_only=True)
     upstream_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
-    upstream_trailers: Headers = field(default=(), kw_only=True)
+    upstream_trailers: Headers | Any = field(default=(), kw_only=True)
     asked: Sequence[tuple[str, ...]] = field(default=(), kw_only=True)
     aim_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
 
@@ -447,7 +447,7 @@ def _check_upstream(case: Case, chain: Rig, path: str) -> None:
     assert request.body == (sent if case.upstream is None else case.upstream)
     for name, value in case.upstream_headers.items():
         assert request.header(name) == value, f"{name} of the request"
-    assert request.trailers == list(case.upstream_trailers)
+    assert case.upstream_trailers is ANY or request.trailers == list(case.upstream_trailers)
     names = [name for name, _ in request.headers]
     assert [name for name in names if name.startswith(("x-aim-", "x-cato-"))] == []
     assert ("accept-encoding" in names) != case.is_inspected

@@ -35,8 +35,7 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 @asynccontextmanager
 async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
     """Serve on a free port while the context lasts."""
-    async with AimClient(settings) as client:
-        service = ExternalProcessor(settings, client, Telemetry())
+    async with AimClient(settings) as client, ExternalProcessor(settings, client, Telemetry()) as service:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")

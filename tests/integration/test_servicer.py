@@ -110,7 +110,11 @@ class TestProfiles:
             message: Any = wire.CLASSES[wire.ProcessingRequest]()
             message.protocol_config.request_body_mode = Mode.BUFFERED
             message.protocol_config.response_body_mode = Mode.FULL_DUPLEX_STREAMED
-            for name, value in ((":method", "POST"), (":path", "/v1/chat/completions"), ("x-extproc-profile", "strict")):
+            for name, value in (
+                (":method", "POST"),
+                (":path", "/v1/chat/completions"),
+                ("x-extproc-profile", "strict"),
+            ):
                 message.request_headers.headers.headers.add(key=name, raw_value=value.encode())
             if route:
                 attributes = message.attributes["envoy.filters.http.ext_proc"]

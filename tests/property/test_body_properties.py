@@ -54,7 +54,7 @@ def run(coding: str, pieces: list[bytes], limit: int | None, ratio: int) -> byte
 
 @each_encoder
 @given(data=DATA, places=PLACES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_round_trip(coding: str, encode: Callable[[bytes], bytes], data: bytes, places: list[float]) -> None:
     assert run(coding, cut(encode(data), places), len(data), 1 << 40) == data
 
@@ -72,7 +72,7 @@ def test_never_more_than_the_limit(
 
 @each_encoder
 @given(data=DATA, places=PLACES, damage=st.binary(min_size=1, max_size=3), where=st.floats(0, 1), keep=st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_only_documented_exceptions(
     coding: str,
     encode: Callable[[bytes], bytes],
@@ -100,7 +100,7 @@ def test_only_documented_exceptions(
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 @given(data=st.binary(min_size=1, max_size=60), places=PLACES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_bytes(coding: str, data: bytes, places: list[float]) -> None:
     for pieces in ([data], cut(data, places)):
         try:

@@ -115,7 +115,7 @@ def cases(draw: st.DrawFn) -> tuple[str, dict[Path, str | None], str]:
 
 
 @given(cases())
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 def test_edited_places_only(case: tuple[str, dict[Path, str | None], str]) -> None:
     text, edits, expected = case
     document = Document(text)
@@ -131,7 +131,7 @@ def test_edited_places_only(case: tuple[str, dict[Path, str | None], str]) -> No
 
 
 @given(cases(), st.lists(st.text(max_size=2) | st.integers(-1, 4), min_size=1, max_size=3).map(tuple))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_a_place_that_is_not_there(case: tuple[str, dict[Path, str | None], str], path: Path) -> None:
     text, _, _ = case
     document = Document(text)
@@ -155,7 +155,7 @@ def test_a_place_that_is_not_there(case: tuple[str, dict[Path, str | None], str]
 
 
 @given(st.binary(max_size=30) | st.lists(st.sampled_from(list('[]{}",:\\u0 1e-.nt\n')), max_size=20).map("".join))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_bytes(data: bytes | str) -> None:
     """What the standard library does not take, or takes from other encodings only, is MalformedBody, nothing else."""
     raw = data.encode() if isinstance(data, str) else data

@@ -45,7 +45,7 @@ def told(events: list[ServerSentEvent]) -> list[tuple[str, str]]:
 
 
 @given(cut_streams(), LIMITS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_byte_is_lost(case: tuple[bytes, list[bytes]], limit: int) -> None:
     stream, pieces = case
     events, error, rest = run(pieces, limit)
@@ -56,7 +56,7 @@ def test_no_byte_is_lost(case: tuple[bytes, list[bytes]], limit: int) -> None:
 
 
 @given(cut_streams())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_events_do_not_depend_on_the_cut(case: tuple[bytes, list[bytes]]) -> None:
     stream, pieces = case
     events, error, _ = run(pieces, AMPLE)
@@ -69,7 +69,7 @@ def test_events_do_not_depend_on_the_cut(case: tuple[bytes, list[bytes]]) -> Non
 
 
 @given(cut_streams(), st.integers(1, 40))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_the_limit_depends_on_the_cut_by_one_lf_at_most(case: tuple[bytes, list[bytes]], limit: int) -> None:
     """A LF whose CR ended an event in an earlier piece counts to the next event; nothing else moves the limit."""
     stream, pieces = case
@@ -80,7 +80,7 @@ def test_the_limit_depends_on_the_cut_by_one_lf_at_most(case: tuple[bytes, list[
 
 
 @given(cut_streams())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_the_same_by_the_rules_of_the_standard(case: tuple[bytes, list[bytes]]) -> None:
     """Against a naive reading of the whole text, line by line."""
     stream, pieces = case
@@ -120,7 +120,7 @@ LINES = st.one_of(
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.lists(TEXT, min_size=1, max_size=3).map("\n".join),
 )
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_other_data_leaves_the_rest_of_the_event(lines: list[str], line_end: str, data: str) -> None:
     raw = "".join(line + line_end for line in ["data: old", *lines, ""]).encode()
     ((event,), _, _) = run([raw], AMPLE)

@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 BOMB = 32 * MIB
 ANY_RATIO = 1 << 40
 SMALL = 65_536
-TEXT = b"".join(b"line %d: some text that compresses\n" % i for i in range(3000))  # more than one step
+TEXT = b"".join(b"line %d: some text that compresses\n" % i for i in range(2500))  # more than one step
 NOISE = random.Random(1).randbytes(200_000)
 
 
@@ -190,6 +190,14 @@ def test_broken_inside(coding: str) -> None:
     encoded[-1] ^= 0xFF  # of gzip's length, of deflate's checksum
     with pytest.raises(MalformedBody, match="broken"):
         run(undoing(coding), bytes(encoded))
+
+
+def test_each_coding_is_what_it_says() -> None:
+    for encoded in (zlib.compress(TEXT), raw_deflate(TEXT), gzip.compress(b"a") + zlib.compress(b"b")):
+        with pytest.raises(MalformedBody):
+            run(undoing("gzip"), encoded)
+    with pytest.raises(MalformedBody):
+        run(undoing("deflate"), gzip.compress(TEXT))
 
 
 def test_a_second_member_is_broken() -> None:

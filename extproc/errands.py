@@ -1,0 +1,148 @@
+"""What an exchange has done for it on Aim's side and by the clock; what comes of it lands in its inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from extproc.aim.client import AimClient, Caller
+from extproc.aim.session import Session
+from extproc.events import (
+    Analyze,
+    CancelAnalysis,
+    ClearTimer,
+    CloseSession,
+    Command,
+    Event,
+    Hook,
+    OpenSession,
+    ReportChunks,
+    ReportFailOpen,
+    ReportVerdict,
+    SessionDone,
+    SessionFailed,
+    SetTimer,
+    StreamBlocked,
+    SubmitChunk,
+    SubmitDone,
+    Timer,
+    TimerFired,
+    VerdictReached,
+)
+from extproc.record import ExchangeRecord
+from extproc.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Errands:
+    """The analyses, the session and the clocks of one exchange."""
+
+    def __init__(
+        self,
+        client: AimClient,
+        caller: Caller,
+        record: ExchangeRecord,
+        telemetry: Telemetry,
+        group: asyncio.TaskGroup,
+        deliver: Callable[[Event], None],
+    ) -> None:
+        """Ask `client` on behalf of `caller`, in tasks of `group`; `deliver` takes what comes of it."""
+        self._client = client
+        self._caller = caller
+        self._record = record
+        self._telemetry = telemetry
+        self._group = group
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._session: Session | None = None
+        self._session_number = 0
+        self._analyses: dict[int, asyncio.Task[None]] = {}
+        self._timers: dict[Timer, tuple[asyncio.TimerHandle, TimerFired]] = {}
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether anything will still come, by an answer or by the clock."""
+        return bool(self._analyses or self._timers)
+
+    def perform(self, command: Command) -> None:
+        """Do what `command` says; commands for Envoy are none of these."""
+        match command:
+            case SubmitChunk():
+                if self._session is not None and command.session == self._session_number:
+                    self._session.submit(command.chunk)
+            case SetTimer():
+                self._set_timer(command)
+            case ClearTimer():
+                self._clear_timer(command.timer)
+            case Analyze():
+                self._analyses[command.analysis] = self._group.create_task(self._analyze(command))
+            case CancelAnalysis():
+                task = self._analyses.pop(command.analysis, None)
+                if task is not None:
+                    task.cancel()
+            case OpenSession():
+                self._close_session()
+                self._session_number = command.session
+                self._session = self._client.open_session(command.session, self._caller, self._on_session)
+                self._telemetry.sessions.inc()
+            case SubmitDone():
+                if self._session is not None and command.session == self._session_number:
+                    self._session.done()
+            case CloseSession():
+                if command.session == self._session_number:
+                    self._close_session()
+            case ReportVerdict() | ReportFailOpen() | ReportChunks():
+                self._telemetry.report(self._record, command)
+            case _:
+                pass
+
+    def is_due(self, event: TimerFired) -> bool:
+        """Tell whether the clock that fired is still the one that was set last; it is done with then."""
+        current = self._timers.get(event.timer)
+        if current is None or current[1] is not event:
+            return False
+        del self._timers[event.timer]
+        return True
+
+    def end(self) -> None:
+        """Stop everything."""
+        for task in self._analyses.values():
+            task.cancel()
+        self._analyses.clear()
+        for timer in tuple(self._timers):
+            self._clear_timer(timer)
+        self._close_session()
+
+    async def _analyze(self, command: Analyze) -> None:
+        began = self._loop.time()
+        outcomes = await self._client.analyze(command.hook, command.inputs, self._caller)
+        seconds = self._loop.time() - began
+        self._telemetry.detected(command.hook, seconds)
+        self._analyses.pop(command.analysis, None)
+        self._deliver(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
+
+    def _on_session(self, event: Event) -> None:
+        if isinstance(event, SessionDone | StreamBlocked):
+            self._telemetry.detected(Hook.OUTPUT, event.milliseconds / 1000)
+        elif isinstance(event, SessionFailed):
+            self._telemetry.session_failed(event.reason)
+        self._deliver(event)
+
+    def _close_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+            self._telemetry.sessions.dec()
+
+    def _set_timer(self, command: SetTimer) -> None:
+        self._clear_timer(command.timer)
+        event = TimerFired(command.timer)
+        handle = self._loop.call_later(command.seconds, self._deliver, event)
+        self._timers[command.timer] = (handle, event)
+
+    def _clear_timer(self, timer: Timer) -> None:
+        current = self._timers.pop(timer, None)
+        if current is not None:
+            current[0].cancel()

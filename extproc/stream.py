@@ -1,0 +1,254 @@
+"""One gRPC stream of Envoy: its messages become events, the commands of its exchange are performed.
+
+One inbox, one loop, one writer: whatever happens, at Envoy's side or at Aim's, becomes an event in the inbox; the loop
+hands each to the exchange and performs the commands in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+
+from extproc import wire
+from extproc.aim.client import Caller
+from extproc.dry_run import Shadow, passing
+from extproc.errands import Errands
+from extproc.errors import ProtocolError
+from extproc.events import (
+    BodyMode,
+    BodyReceived,
+    Command,
+    Event,
+    HeadersReceived,
+    Leg,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    Reply,
+    Reset,
+    TimerFired,
+    TrailersReceived,
+)
+from extproc.exchange import Exchange, misconfigured
+from extproc.identity import Identity, first_value
+from extproc.record import ExchangeRecord
+from extproc.telemetry import log_internal_error
+
+if TYPE_CHECKING:
+    from grpc.aio import ServicerContext
+
+    from extproc.servicer import ExternalProcessor
+
+_INBOX = 16
+"""Messages of Envoy that wait for the exchange before reading pauses."""
+
+_LAST_WORDS_SECONDS = 5.0
+"""How long a closed exchange waits for Envoy to end the stream."""
+
+_TOLD = -1.0
+"""In place of a time: the wait of this leg has been counted."""
+
+_log = structlog.get_logger()
+
+
+class Stream:
+    """One exchange on its gRPC stream."""
+
+    def __init__(self, service: ExternalProcessor, context: ServicerContext[bytes, bytes]) -> None:
+        """Serve `context` for `service`."""
+        self._service = service
+        self._context = context
+        self._telemetry = service.telemetry
+        self._loop = asyncio.get_running_loop()
+        self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._exchange: Exchange | None = None
+        self._errands: Errands | None = None
+        self._began = time.monotonic()
+        self._waiting_since: dict[Leg, float] = {}
+        self._told_version = 0
+        self._held = 0
+
+    async def run(self) -> Reset | None:
+        """Serve the stream; return what it is to be aborted with, None once Envoy may see its end."""
+        try:
+            first = await self._context.read()
+            if first is grpc.aio.EOF:
+                return None
+            return await self._serve(first)
+        except ProtocolError as error:
+            _log.error("protocol_error", problem=str(error))
+            return Reset(str(error), misconfigured=True)
+
+    def end(self) -> None:
+        """Settle what the stream leaves behind, and write its record; its tasks have ended."""
+        self._service.hold(-self._held)
+        exchange = self._exchange
+        if exchange is not None:
+            if not exchange.is_complete:
+                exchange.record.outcome = "aborted"
+            self._telemetry.finished(exchange.record, time.monotonic() - self._began)
+
+    async def _serve(self, first: bytes) -> Reset | None:
+        service = self._service
+        request = wire.parse(first)
+        mode = wire.body_modes(request, assume_full_duplex=service.settings.assume_full_duplex)
+        event = wire.decode(request)
+        headers = event if isinstance(event, HeadersReceived) else HeadersReceived(Leg.REQUEST, ())
+        name, profile = service.profile_of(headers, self._context)
+        if profile is None:
+            _log.error("unknown_profile", profile=name, known=sorted(service.settings.profiles))
+            await self._send(misconfigured())
+            await self._drain_envoy()
+            return None
+        record = ExchangeRecord(str(uuid.uuid4()), name)
+        exchange = Exchange(
+            record,
+            profile,
+            service.settings.limits,
+            verdict_timeout=service.settings.aim.verdict_timeout_seconds,
+            request_mode=mode,
+            is_overloaded=service.is_overloaded,
+        )
+        identity = Identity(
+            first_value(profile.user_email, headers),
+            first_value(profile.key_alias, headers),
+            first_value(profile.session_id, headers),
+        )
+        caller = Caller(name, record.call_id, identity)
+        if not profile.enforce:
+            return await self._pass(event, exchange, mode, caller)
+        self._exchange = exchange
+        if event is not None:
+            self._inbox.put_nowait(event)
+        async with asyncio.TaskGroup() as group:
+            errands = Errands(service.client, caller, record, self._telemetry, group, self._inbox.put_nowait)
+            reader = group.create_task(self._read(exchange))
+            try:
+                return await self._guard(exchange, errands)
+            except ProtocolError:
+                raise
+            except Exception as error:
+                log_internal_error(error)
+                return Reset("internal error")
+            finally:
+                reader.cancel()
+                errands.end()
+
+    async def _guard(self, exchange: Exchange, errands: Errands) -> Reset | None:
+        """Let the exchange decide about what comes, until its end."""
+        while (event := await self._inbox.get()) is not None:
+            if isinstance(event, TimerFired) and not errands.is_due(event):
+                continue
+            self._note_arrival(event)
+            for command in exchange.handle(event):
+                match command:
+                    case ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | Reply():
+                        self._note_release(command)
+                        await self._send(command, exchange.record)
+                    case Reset():
+                        _log.error("exchange_reset", call_id=exchange.record.call_id, problem=command.message)
+                        return command
+                    case _:
+                        errands.perform(command)
+            self._account(exchange)
+            if exchange.is_closed:
+                await self._await_last_words()
+                break
+        return None
+
+    async def _pass(self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller) -> Reset | None:
+        """Let everything go on at once, and detect beside."""
+        if isinstance(event, HeadersReceived):
+            first = dict(reversed(event.headers))
+            exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
+        shadow = Shadow(exchange, self._service.settings.limits, self._service.hold)
+        self._service.watch(shadow, exchange, caller)
+        try:
+            while True:
+                if isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):
+                    shadow.observe(event)
+                    await self._send(passing(event, exchange, mode), exchange.record)
+                message = await self._context.read()
+                if message is grpc.aio.EOF:
+                    return None
+                event = wire.decode(wire.parse(message))
+        finally:
+            shadow.ended()
+
+    # -- what comes in -------------------------------------------------------------------------------------------
+
+    async def _read(self, exchange: Exchange) -> None:
+        """Move Envoy's messages into the inbox, pausing while the exchange holds as much as it may."""
+        try:
+            while (message := await self._context.read()) is not grpc.aio.EOF:
+                event = wire.decode(wire.parse(message))
+                if event is None:
+                    _log.debug("unknown_message", call_id=exchange.record.call_id)
+                    continue
+                self._inbox.put_nowait(event)
+                while exchange.is_paused or self._inbox.qsize() >= _INBOX:
+                    self._room.clear()
+                    await self._room.wait()
+        except (ProtocolError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            _log.warning("stream_broken", call_id=exchange.record.call_id, type=type(error).__name__)
+        self._inbox.put_nowait(None)
+
+    def _note_arrival(self, event: Event) -> None:
+        if isinstance(event, BodyReceived) and (event.end_of_stream or event.leg not in self._waiting_since):
+            self._waiting_since[event.leg] = self._loop.time()
+
+    def _account(self, exchange: Exchange) -> None:
+        held = exchange.held_bytes
+        if held != self._held:
+            self._service.hold(held - self._held)
+            self._held = held
+        if not self._room.is_set() and not exchange.is_paused and self._inbox.qsize() < _INBOX:
+            self._room.set()
+
+    async def _await_last_words(self) -> None:
+        """Let Envoy end the stream of a closed exchange, for a while."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                self._room.set()
+                while await self._inbox.get() is not None:
+                    self._room.set()
+        except TimeoutError:
+            pass
+
+    async def _drain_envoy(self) -> None:
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while await self._context.read() is not grpc.aio.EOF:
+                    pass
+        except TimeoutError:
+            pass
+
+    # -- what goes out -------------------------------------------------------------------------------------------
+
+    async def _send(self, command: Command, record: ExchangeRecord | None = None) -> None:
+        for response in wire.encode(command):
+            if record is not None and record.version != self._told_version and record.dialect:
+                self._told_version = record.version
+                wire.attach_metadata(response, record.as_metadata())
+            await self._context.write(wire.serialise(response))
+
+    def _note_release(self, command: Command) -> None:
+        match command:
+            case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
+                self._note_waited(leg)
+            case Reply():
+                for leg in tuple(self._waiting_since):
+                    self._note_waited(leg)
+
+    def _note_waited(self, leg: Leg) -> None:
+        since = self._waiting_since.get(leg)
+        if since is not None and since != _TOLD:
+            self._waiting_since[leg] = _TOLD
+            self._telemetry.waited(leg, self._loop.time() - since)

@@ -1,0 +1,80 @@
+"""What a dialect reads of a document, in a form that tests can list: `messages[0].content[1].text`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from extproc.dialects.base import Dialect, Kind, Leaf
+from extproc.document import Document, Path
+from extproc.redaction import rewrite
+
+
+def document(value: Any) -> Document:
+    """Return a document of a value, or of JSON text."""
+    return Document(value if isinstance(value, str) else json.dumps(value))
+
+
+def dotted(path: Path) -> str:
+    """Return a path as a reader would write it."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def at(node: Any, path: Path) -> Any:
+    """Return what is at a path."""
+    for step in path:
+        node = node[step]
+    return node
+
+
+def asked(dialect: Dialect, body: Any, *, tools: bool = False) -> list[tuple[str, str]]:
+    """Return role and place of each message that is sent for a request; `call:ARGUMENTS` where it has no text."""
+    read = document(body)
+    found = []
+    for prompt in dialect.prompts(read, tools=tools):
+        role = str(prompt.message["role"])
+        if prompt.leaf is None:
+            (call,) = prompt.message["tool_calls"]
+            found.append((role, f"call:{call['function']['arguments']}"))
+        else:
+            assert prompt.message["content"] == prompt.leaf.text != ""
+            _check(read, prompt.leaf)
+            found.append((role, dotted(prompt.leaf.path)))
+    return found
+
+
+def said(dialect: Dialect, body: Any) -> list[str]:
+    """Return the places of an answer's texts."""
+    read = document(body)
+    return [_checked(read, leaf) for leaf in dialect.answers(read)]
+
+
+def heard(dialect: Dialect, event: Any) -> list[str]:
+    """Return the places of an event's texts; `=` before those that may say something again, `~` before a seal."""
+    read = document(event)
+    mark = {Kind.TEXT: "", Kind.REPEAT: "=", Kind.SEAL: "~"}
+    return [mark[leaf.kind] + _checked(read, leaf) for leaf in dialect.deltas(read)]
+
+
+def fixed(leaves: list[Leaf]) -> list[str]:
+    """Return the places of the texts that cannot be rewritten."""
+    return [dotted(leaf.path) for leaf in leaves if leaf.fixed]
+
+
+def rewritten(dialect: Dialect, body: Any, text: str = "[X]") -> Any:
+    """Return an answer all of whose texts were redacted."""
+    read = document(body)
+    edits = {}
+    for leaf in dialect.answers(read):
+        edits |= rewrite(leaf, json.dumps({"x": text}) if leaf.is_embedded else text)
+    return json.loads(read.rewrite(edits))
+
+
+def _check(read: Document, leaf: Leaf) -> None:
+    value = at(read.root, leaf.path)
+    assert (json.loads(leaf.text) if leaf.is_embedded else leaf.text) == value
+
+
+def _checked(read: Document, leaf: Leaf) -> str:
+    _check(read, leaf)
+    return dotted(leaf.path)

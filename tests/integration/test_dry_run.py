@@ -1,0 +1,132 @@
+"""A dry run: everything passes at once and unchanged, detection runs beside and is only reported."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes.aim import AimSession, ScriptedAim, block
+from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.rig import chat_answer, chat_event, chat_request, chat_stream
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+DRY = {"default": {"enforce": False, "unmatched": "block"}}
+
+
+def address(guard: Sidecar) -> str:
+    return f"127.0.0.1:{guard.port}"
+
+
+async def outcome(guard: Sidecar, name: str) -> float:
+    await asyncio.wait_for(guard.service.idle.wait(), 20)
+    labels = {"profile": "default", "dialect": "openai-chat", "outcome": name}
+    return guard.metric("extproc_exchanges_total", **labels)
+
+
+async def answered(stream: EnvoyStream, body: bytes, content_type: str) -> list[bytes]:
+    """Answer a request; return the pieces that go on, the end of Envoy's stream seen."""
+    await stream.response_headers(("content-type", content_type))
+    await stream.body("response", body)
+    assert (await stream.read()).HasField("response_headers")
+    passed = [(await stream.read()).response_body.response.body_mutation.streamed_response.body]
+    await stream.done()
+    assert await stream.read() is None
+    return passed
+
+
+async def test_nothing_waits_for_aim_and_a_block_is_only_counted(aim: ScriptedAim) -> None:
+    go = asyncio.Event()
+
+    async def judge(question: Any) -> Any:
+        await go.wait()
+        return block("No.") if question.hook == "output" else {"detected": False}
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base, profiles=DRY)) as guard:
+        async with envoy_stream(address(guard)) as stream:
+            await stream.request_headers(("accept-encoding", "gzip"), ("x-aim-user-email", "a@b.c"))
+            removed = (await stream.read()).request_headers.response.header_mutation.remove_headers
+            assert list(removed) == ["x-aim-user-email"]
+            await stream.body("request", REQUEST)
+            assert (await stream.read()).HasField("request_body")
+            assert await answered(stream, chat_answer("Hi"), "application/json") == [chat_answer("Hi")]
+        go.set()  # only now Aim answers: the exchange is over
+        assert await outcome(guard, "dry_run") == 1
+        labels = {"profile": "default", "leg": "response", "hook": "output", "action": "block"}
+        assert guard.metric("extproc_verdicts_total", **labels) == 1
+        assert guard.service.held_bytes == 0
+
+
+@pytest.mark.parametrize("status", [401, 500])
+async def test_a_failing_aim_fails_nothing(aim: ScriptedAim, status: int) -> None:
+    async def judge(_: object) -> Any:
+        return (status, {})
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base, profiles=DRY)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        assert (await stream.read()).HasField("request_body")
+        assert await answered(stream, b"any", "text/plain") == [b"any"]
+        assert await outcome(guard, "dry_run") == 1
+
+
+async def test_a_stream_passes_while_its_session_blocks(aim: ScriptedAim) -> None:
+    async def script(session: AimSession) -> None:
+        await session.receive()
+        await session.block("No.")
+
+    aim.script = script
+    events = b"".join(chat_stream("a", "secret"))
+    async with sidecar(settings_for(aim.base, profiles=DRY)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
+        await stream.read()
+        assert await answered(stream, events, "text/event-stream") == [events]
+        assert await outcome(guard, "dry_run") == 1
+        await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+
+
+async def test_a_path_that_would_be_refused_passes(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base, profiles=DRY)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers(path="/other")
+        assert (await stream.read()).request_headers.response.status == 1  # CONTINUE_AND_REPLACE
+        assert await answered(stream, b"x", "text/plain") == [b"x"]
+
+
+async def test_a_client_that_leaves_ends_the_shadow(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base, profiles=DRY)) as guard:
+        async with envoy_stream(address(guard)) as stream:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
+            await stream.read()
+            await stream.response_headers(("content-type", "text/event-stream"))
+            await stream.body("response", chat_event("a"), end=False)
+            for _ in range(2):
+                await stream.read()
+        assert await outcome(guard, "dry_run") == 1
+
+
+async def test_a_shadow_gives_up_rather_than_hold_too_much(aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    aim.judge = judge
+    limits = {"request_bytes": 1024, "response_bytes": 1024}
+    settings = settings_for(aim.base, profiles=DRY, limits=limits)
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        await stream.read()
+        body = b"x" * 4000
+        assert await answered(stream, body, "application/json") == [body]
+        assert await outcome(guard, "dry_run") == 1
+        assert guard.service.held_bytes == 0
