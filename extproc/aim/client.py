@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from httpx_aiohttp import AiohttpTransport
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.keys import Keys
+from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.session import Session
 from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.events import Event, Hook, Input
@@ -49,6 +51,13 @@ class Caller:
     identity: Identity
 
 
+@dataclass(frozen=True, slots=True)
+class _Response:
+    status: int
+    retry_after: str | None
+    content: bytes
+
+
 class AimClient:
     """A client of one Aim; an async context manager."""
 
@@ -70,6 +79,7 @@ class AimClient:
             proxy=httpx.Proxy(self._proxy) if self._proxy else None,
             client=self._connect,
         )
+        self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
 
@@ -128,7 +138,7 @@ class AimClient:
             return Failed(error.reason)
 
     async def ask(self, hook: Hook, asked: Input, caller: Caller) -> Verdict:
-        """Ask one question, within the deadline, a lost connection tried once more.
+        """Ask one question, within the deadline, and again where that may help.
 
         Raises DetectionError.
         """
@@ -154,19 +164,29 @@ class AimClient:
             headers=[*headers, ("content-type", "application/json"), ("accept-encoding", "identity")],
             content=body,
         )
+        self._budget.earn()
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    status, content = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
-                except DetectionUnavailable:
-                    # A kept-alive connection may have been closed while the question was on its way.
-                    status, content = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
+            async with asyncio.timeout_at(deadline):
+                for attempt in range(MAX_RETRIES + 1):
+                    retry_after: float | None = None
+                    try:
+                        response = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
+                        retry_after = parse_retry_after(response.retry_after, time.time())
+                        return protocol.answer(self._form, asked, response.status, response.content)
+                    except DetectionUnavailable:
+                        wait = delay(attempt, retry_after)
+                        # A verdict that would come too late is not worth the load.
+                        if attempt == MAX_RETRIES or clock() + wait >= deadline or not self._budget.spend():
+                            raise
+                    await asyncio.sleep(wait)
         except TimeoutError as error:
             raise DetectionTimeout("Aim did not answer in time") from error
-        return protocol.answer(self._form, asked, status, content)
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _send(self, request: httpx.Request, limit: int) -> tuple[int, bytes]:
-        """Return status and body of Aim's answer, at most `limit` bytes of it."""
+    async def _send(self, request: httpx.Request, limit: int) -> _Response:
+        """Return Aim's answer, of which at most `limit` bytes are read."""
         try:
             response = await self._transport.handle_async_request(request)
             try:
@@ -183,7 +203,7 @@ class AimClient:
             if isinstance(error, TimeoutError):
                 raise
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
-        return response.status_code, b"".join(pieces)
+        return _Response(response.status_code, response.headers.get("retry-after"), b"".join(pieces))
 
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""

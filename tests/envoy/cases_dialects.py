@@ -463,7 +463,7 @@ CHAT_ROWS = [
         "a stream's data that is not JSON is unreadable",
         CHAT,
         ASK_STREAM,
-        streams(CHAT.event(content="Hi"), b"data: free text\n\n"),
+        streams(b"data: free text\n\n"),
         status=502,
         client=Refused("guardrail_unreadable_response"),
         asked=[PRE_CALL],

@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from tests.envoy import cases_dialects, cases_encodings, cases_http
+from tests.envoy import cases_aim, cases_dialects, cases_encodings, cases_http
 from tests.envoy.case import Case, Rigs, run
 from tests.fakes.envoy import needs_envoy
 
-ROWS: list[Case] = [*cases_dialects.ROWS, *cases_encodings.ROWS, *cases_http.ROWS]
+ROWS: list[Case] = [*cases_dialects.ROWS, *cases_encodings.ROWS, *cases_http.ROWS, *cases_aim.ROWS]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

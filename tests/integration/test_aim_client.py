@@ -15,6 +15,7 @@ import trustme
 from aiohttp import web
 
 from extproc.aim.client import AimClient, Caller
+from extproc.aim.retry import MAX_RETRIES
 from extproc.errors import DetectionError, Reason
 from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
 from extproc.identity import Identity
@@ -98,7 +99,7 @@ class TestAnalysis:
         async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
             assert await reason_of(client) is Reason.UNREACHABLE
 
-    async def test_a_dropped_connection_is_tried_once_more(self) -> None:
+    async def test_a_dropped_connection_is_tried_again(self) -> None:
         asked: list[int] = []
 
         async def drop(request: web.Request) -> web.StreamResponse:
@@ -135,7 +136,33 @@ class TestAnalysis:
         async with client_of(aim.base, breaker={"failures": 2, "open_seconds": 3600}) as client:
             reasons = [await reason_of(client) for _ in range(3)]
         assert reasons == [Reason.SERVER_ERROR, Reason.SERVER_ERROR, Reason.BREAKER_OPEN]
-        assert len(aim.questions) == 2
+        assert len(aim.questions) == 2 * (1 + MAX_RETRIES)
+
+    async def test_a_passing_fault_is_asked_again(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return (503, {}) if len(aim.questions) == 1 else {"detected": False}
+
+        aim.judge = judge
+        async with client_of(aim.base) as client:
+            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+
+    async def test_a_wait_beyond_the_deadline_is_not_begun(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return web.json_response({}, status=429, headers={"retry-after": "3600"})
+
+        aim.judge = judge
+        async with client_of(aim.base) as client:
+            assert await reason_of(client) is Reason.RATE_LIMITED
+        assert len(aim.questions) == 1
+
+    async def test_retries_cannot_double_the_load(self, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return (500, {})
+
+        aim.judge = judge
+        async with client_of(aim.base, breaker={"failures": 10_000}, timeout_seconds=60) as client:
+            await asyncio.gather(*(reason_of(client) for _ in range(60)))
+        assert len(aim.questions) < 60 + 10 + 60 * 0.2 + 1
 
     async def test_texts_are_judged_side_by_side_and_a_block_ends_the_rest(self, aim: ScriptedAim) -> None:
         arrived = asyncio.Semaphore(0)

@@ -183,11 +183,13 @@ async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
         await stream.response_headers(SSE)
         event = chat_event("x" * 30_000)
         sent = 0
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(2):
-                while sent < 200_000_000:
-                    await stream.body("response", event * 10, end=False)
-                    sent += len(event) * 10
+        try:
+            while sent < 200_000_000:
+                # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
+                await asyncio.wait_for(stream.body("response", event * 10, end=False), 1)
+                sent += len(event) * 10
+        except TimeoutError:
+            pass
         # What is held, and what gRPC and the kernel buffer: a few megabytes, not what was offered.
         assert guard.service.held_bytes < 1_000_000
         assert sent < 50_000_000
