@@ -18,6 +18,10 @@ Path = tuple[str | int, ...]
 """Keys and indices from the root to a value."""
 
 
+MAX_DEPTH = 128
+"""Arrays and objects inside each other, at most: every reader of a document may recurse."""
+
+
 class Raw(str):
     """JSON that an edit puts in as it is spelt."""
 
@@ -56,6 +60,9 @@ class Document:
             self.root: Any = _decoder.decode(text)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("not JSON") from error
+        # Counting brackets is cheap, and most documents have not even so many.
+        if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(self.root, MAX_DEPTH):
+            raise MalformedBody("nested too deeply")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Document:
@@ -68,21 +75,26 @@ class Document:
         except UnicodeDecodeError as error:
             raise MalformedBody("not UTF-8") from error
 
+    def forget(self) -> None:
+        """Free the values, of which many documents at once would hold too much; `rewrite` needs the text alone."""
+        self.root = None
+
     def rewrite(self, edits: Mapping[Path, Edit]) -> str:
         """Return the text with the value at each path replaced.
 
         Raises KeyError for a path that is not there.
         """
+        if () in edits:
+            return _spelling(edits[()])
         wanted: dict[str | int, Any] = {}
         for path, value in edits.items():
             node = wanted
             for step in path[:-1]:
                 node = node.setdefault(step, {})
-            # Escaped to ASCII: a lone surrogate, which JSON can spell and UTF-8 cannot, stays spellable.
-            node[path[-1]] = value if isinstance(value, Raw) else json.dumps(value)
+            node[path[-1]] = _spelling(value)
         pieces: list[str] = []
         position = found = 0
-        if isinstance(self.root, dict | list):
+        if self.text.lstrip(_SPACE)[:1] in ("{", "["):
             for start, end, replacement in _spans(self.text, _skip_space(self.text, 0), wanted):
                 pieces += (self.text[position:start], replacement)
                 position = end
@@ -91,6 +103,21 @@ class Document:
             raise KeyError("an edit names a place that the document lacks")
         pieces.append(self.text[position:])
         return "".join(pieces)
+
+
+def _spelling(value: Edit) -> str:
+    # Escaped to ASCII: a lone surrogate, which JSON can spell and UTF-8 cannot, stays spellable.
+    return value if isinstance(value, Raw) else json.dumps(value)
+
+
+def _is_deeper(root: Any, limit: int) -> bool:
+    level = [root]
+    for _ in range(limit + 1):
+        containers = [node for node in level if isinstance(node, dict | list)]
+        if not containers:
+            return False
+        level = [child for node in containers for child in (node.values() if isinstance(node, dict) else node)]
+    return True
 
 
 def fields(node: Any) -> Mapping[str, Any]:
@@ -111,8 +138,11 @@ def items(node: Any) -> list[Any]:
     return node if type(node) is list else []
 
 
+_SPACE = " \t\n\r"
+
+
 def _skip_space(text: str, position: int) -> int:
-    while text[position] in " \t\n\r":
+    while text[position] in _SPACE:
         position += 1
     return position
 

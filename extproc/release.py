@@ -103,6 +103,7 @@ class _Entry:
     edits: dict[Path, Edit] = field(default_factory=dict)
     echoes: list[tuple[Leaf, _Running]] = field(default_factory=list)
     is_final: bool = False
+    sequence: int | None = None
 
 
 _Wait = tuple[_Entry, Leaf, _Running | None]
@@ -182,6 +183,9 @@ class ReleaseQueue:
             self.results["no_text"] += 1
         if is_whole and not knows_text:
             self._text_free.append(_essence(root["choices"]))
+        number = root.get("sequence_number") if isinstance(root, dict) else None
+        entry.sequence = number if isinstance(number, int) else None
+        document.forget()
         return chunks
 
     def _index(self, leaf: Leaf) -> int:
@@ -321,9 +325,8 @@ class ReleaseQueue:
         document = entry.document
         if document is None:
             return entry.event.raw
-        number = document.root.get("sequence_number") if isinstance(document.root, dict) else None
-        if isinstance(number, int):
-            self.sequence = number + 1
+        if entry.sequence is not None:
+            self.sequence = entry.sequence + 1
         edits = entry.edits
         for leaf, running in entry.echoes:
             if running.is_rewritten:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,12 +20,16 @@ from extproc.record import ExchangeRecord
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+_Metric = TypeVar("_Metric", Counter, Histogram)
+
+
 class Telemetry:
     """The metrics of one process, as docs/operations.md lists them."""
 
     def __init__(self) -> None:
         """Register every metric in a registry of its own."""
         self.registry = registry = CollectorRegistry()
+        self._children: dict[tuple[object, ...], Counter | Histogram] = {}
         self._exchanges = Counter(
             "extproc_exchanges", "Exchanges, by how they ended", ("profile", "dialect", "outcome"), registry=registry
         )
@@ -54,34 +59,42 @@ class Telemetry:
             "extproc_stream_chunks", "Texts of event streams, by what became of them", ("result",), registry=registry
         )
 
+    def _child(self, metric: _Metric, *labels: str) -> _Metric:
+        """Return a metric's child, which the library looks up at some length."""
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child  # type: ignore[return-value]
+
     def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
         """Count what the core reports."""
         match command:
             case ReportVerdict(leg, hook, action, reason):
-                self._verdicts.labels(record.profile, leg, hook, action).inc()
+                self._child(self._verdicts, record.profile, leg, hook, action).inc()
                 if reason is not None:
-                    self._detection_errors.labels(hook, reason).inc()
+                    self._child(self._detection_errors, hook, reason).inc()
             case ReportFailOpen(leg, reason):
-                self._fail_open.labels(leg, reason).inc()
+                self._child(self._fail_open, leg, reason).inc()
                 _log.warning("failed_open", call_id=record.call_id, profile=record.profile, leg=leg, reason=reason)
             case ReportChunks(result, count):
-                self._chunks.labels(result).inc(count)
+                self._child(self._chunks, result).inc(count)
 
     def detected(self, hook: Hook, seconds: float) -> None:
         """Note how long Aim took."""
-        self._detection_seconds.labels(hook).observe(seconds)
+        self._child(self._detection_seconds, hook).observe(seconds)
 
     def session_failed(self, reason: Reason) -> None:
         """Count a session that failed, whether or not anybody needed it."""
-        self._detection_errors.labels(Hook.OUTPUT, reason).inc()
+        self._child(self._detection_errors, Hook.OUTPUT, reason).inc()
 
     def waited(self, leg: Leg, seconds: float) -> None:
         """Note how long a leg waited on the guard."""
-        self._added_latency.labels(leg).observe(seconds)
+        self._child(self._added_latency, leg).observe(seconds)
 
     def finished(self, record: ExchangeRecord, seconds: float) -> None:
         """Count an exchange and write its access record."""
-        self._exchanges.labels(record.profile, record.dialect, record.outcome).inc()
+        self._child(self._exchanges, record.profile, record.dialect, record.outcome).inc()
         _log.info(
             "exchange",
             outcome=record.outcome,

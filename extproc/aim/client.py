@@ -65,7 +65,9 @@ class AimClient:
         """Prepare for the Aim that `settings` name; nothing is connected yet."""
         aim = settings.aim
         self._form: protocol.Form = aim.api
-        self._endpoints = protocol.endpoints(aim.api, aim.base)
+        self._endpoints = endpoints = protocol.endpoints(aim.api, aim.base)
+        self._request_url = httpx.URL(endpoints.request)  # parsed once: that costs as much as the headers
+        self._answer_url = httpx.URL(endpoints.answer)
         self._timeout = aim.timeout_seconds
         self._keys = Keys(settings)
         self._tls = _tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
@@ -156,7 +158,7 @@ class AimClient:
         return verdict
 
     async def _ask_in_time(self, asked: Input, headers: list[tuple[str, str]]) -> Verdict:
-        url = self._endpoints.request if asked.output is None else self._endpoints.answer
+        url = self._request_url if asked.output is None else self._answer_url
         body = protocol.question(self._form, asked)
         request = httpx.Request(
             "POST",

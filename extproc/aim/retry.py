@@ -1,4 +1,4 @@
-"""When a question to Aim is asked again: soon, jittered, within its deadline, and never so often as to double the load."""
+"""When a question to Aim is asked again: jittered, within its deadline, and not so often as to double the load."""
 
 from __future__ import annotations
 

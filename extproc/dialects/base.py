@@ -118,7 +118,7 @@ def unknown_texts(node: Any, path: Path = (), keys: frozenset[str] = TEXT_KEYS) 
         for key, value in fields(node).items():
             yield from _below(value, (*path, key), keys, is_text=key in keys)
     else:
-        yield from _below(node, path, keys, is_text=False)
+        yield from _below(node, path, keys, is_text=not path)  # a document that is nothing but a text
 
 
 def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Iterator[Leaf]:

@@ -24,6 +24,7 @@ from tests.envoy.case import (
     texts_of,
 )
 from tests.fakes.aim import AimSession, ScriptedAim, chunk_of
+from tests.fakes.upstream import Received
 
 ASK = CHAT.request("Hello")
 ASK_STREAM = CHAT.request("Hello", stream=True)
@@ -148,7 +149,7 @@ ANSWERS = [
         _request_answered(f"HTTP {status} is our key's fault and never opens", (status, {}), "open", **_UNAVAILABLE)
         for status in (401, 403)
     ),
-    _request_answered("an unreadable answer: open", (200, b"OK"), "open"),
+    _request_answered("Aim's answer is unreadable: open", (200, b"OK"), "open"),
     *(
         Case(
             f"a redaction that cannot be put back in an answer: {why}",
@@ -395,6 +396,34 @@ HOOKS = [
     ),
 ]
 
+DRY_RUN = [
+    Case(
+        "a blocked request passes", CHAT, CHAT.request("a secret"), ANSWER, blocks("secret"), rig="dry run", asked=ANY
+    ),
+    Case(
+        "a request that would be redacted passes",
+        CHAT,
+        CHAT.request("I am Jane"),
+        ANSWER,
+        TAGGED,
+        rig="dry run",
+        asked=ANY,
+    ),
+    Case("a blocked answer passes", CHAT, ASK, Said(CHAT.answer("secret")), blocks("secret"), rig="dry run", asked=ANY),
+    Case(
+        "a blocked stream passes",
+        CHAT,
+        ASK_STREAM,
+        streams(*CHAT.events("One", "secret", "three")),
+        blocks("secret"),
+        rig="dry run",
+        asked=ANY,
+    ),
+    Case("Aim down passes", CHAT, ASK, ANSWER, fails(), rig="dry run", asked=ANY),
+    Case("an unreadable request passes", CHAT, b"Hello", ANSWER, rig="dry run", asked=ANY),
+    Case("an unreadable answer passes", CHAT, ASK, Said(b"Hi", "text/plain"), rig="dry run", asked=ANY),
+]
+
 # -- sessions -----------------------------------------------------------------------------------------------------
 
 Script = Callable[[AimSession], Awaitable[None]]
@@ -470,6 +499,14 @@ async def _both_in_one(session: AimSession) -> None:
     await session.socket.send_json({"verified_chunk": chunk_of(" two"), "blocking_message": "Not that."})
 
 
+async def _unending(request: Received) -> None:
+    """Begin a stream and leave it open for as long as somebody listens."""
+    await request.head(headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")])
+    for event in _EVENTS[:2]:
+        await request.chunk(event)
+    await request.gone.wait()
+
+
 _HEARD = [PRE_CALL, ("stream", "One", " two", " three")]
 _HEARD_TWO = [PRE_CALL, ("stream", "One", " two")]
 _LATE_FAILURE = Ended(_BEFORE, "guardrail_unavailable")
@@ -535,10 +572,10 @@ SESSIONS = [
         asked=_HEARD_TWO,
     ),
     Case(
-        "done before ours, with nothing released",
+        "done before ours",
         CHAT,
         ASK_STREAM,
-        streams(*_EVENTS),
+        _unending,
         scripted(_done_before_ours),
         status=503,
         client=UNAVAILABLE,
@@ -616,7 +653,7 @@ SESSIONS = [
         rig="firewall",
         client=Ended(
             CHAT.event(content="One")
-            + CHAT.event(tool_calls=[{"index": 0, "function": {"arguments": '{"to":[NAME_1]}'}}]),
+            + CHAT.event(tool_calls=[{"index": 0, "function": {"arguments": '{"to":"[NAME_1]}'}}]),
             "redaction_failed",
         ),
         asked=[PRE_CALL, ("stream", "One", '{"to":"Jane"}')],
@@ -658,4 +695,4 @@ def _refuses_sessions(aim: ScriptedAim) -> None:
     aim.handshake = handshake
 
 
-ROWS = [*ANSWERS, *HEADERS, *HOOKS, *SESSIONS]
+ROWS = [*ANSWERS, *HEADERS, *HOOKS, *DRY_RUN, *SESSIONS]

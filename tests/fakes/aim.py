@@ -14,11 +14,12 @@ from aiohttp import WSMsgType, web
 
 @dataclass
 class Question:
-    """One REST call."""
+    """One REST call; `status` is what it was answered with."""
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    status: int = 0
 
     @property
     def hook(self) -> str:
@@ -142,6 +143,7 @@ class ScriptedAim:
         if isinstance(answer, web.StreamResponse):
             return answer
         status, body = answer if isinstance(answer, tuple) else (200, answer)
+        question.status = status
         if isinstance(body, bytes):
             return web.Response(status=status, body=body)
         return web.json_response(body, status=status)

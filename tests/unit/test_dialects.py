@@ -313,10 +313,12 @@ def test_unknown_texts_of_any_document_that_can_be_parsed() -> None:
     depth = 900
     document = Document('{"a":' * depth + '{"text":"x"}' + "}" * depth)
     try:
-        leaves = list(unknown_texts(document.root))
+        texts = [leaf.text for leaf in unknown_texts(document.root)]
     except MalformedBody:
         return
-    assert [leaf.text for leaf in leaves] == ["x"]
+    except RecursionError:
+        texts = []  # asserted below: a traceback of all the frames takes seconds
+    assert texts == ["x"]
 
 
 def test_all_strings() -> None:

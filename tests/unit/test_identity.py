@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from extproc.events import HeadersReceived, Leg
-from extproc.identity import MAX_VALUE, Identity, Source, find_attribute, first_value
+from extproc.identity import MAX_VALUE, Identity, Source, find_attribute, first_value, own_headers
 
 REQUEST = HeadersReceived(
     Leg.REQUEST,
@@ -156,6 +156,12 @@ def test_fit_for_a_header(value: str) -> None:
     found = first_value([Source("static", value)], REQUEST)
     assert found is not None
     assert found.encode("ascii")
+
+
+def test_headers_that_the_upstream_must_not_see() -> None:
+    names = ("x-aim-user-email", "x-aimed", "accept", "x-cato-x", "x-aim-user-email", "x-aim-", "x-cat", "y-x-aim-z")
+    assert own_headers(tuple((name, "value") for name in names)) == ("x-aim-user-email", "x-cato-x", "x-aim-")
+    assert own_headers(()) == ()
 
 
 def test_an_unknown_caller() -> None:

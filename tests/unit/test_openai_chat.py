@@ -710,12 +710,16 @@ def test_a_stream_and_its_end() -> None:
 @pytest.mark.xfail(strict=True, reason="generators nested as deep as the document: RecursionError, no MalformedBody")
 def test_any_document_that_can_be_parsed_can_be_read() -> None:
     depth = 800
-    deep = '{"a":' * depth + "1" + "}" * depth
+    deep = Document('{"a":' * depth + "1" + "}" * depth)
+    is_read = True
     for read in (CHAT.answers, CHAT.deltas):
         try:
-            assert read(Document(deep)) == []
+            assert read(deep) == []
         except ContentError:
             continue
+        except RecursionError:
+            is_read = False  # asserted below: a traceback of all the frames takes seconds
+    assert is_read
 
 
 # -- recorded traffic --------------------------------------------------------------------------------------------
