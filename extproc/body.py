@@ -99,6 +99,8 @@ class _Brotli:
         self._object = brotli.Decompressor()
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
+        if not data:
+            return
         if self._object.is_finished():
             raise MalformedBody("bytes behind the end of a compressed body")
         yield self._object.process(data, output_buffer_limit=_STEP)
@@ -110,16 +112,20 @@ class _Brotli:
 
 
 class _Zstd:
+    """zstd, of one frame or several (RFC 8878, 3.1)."""
+
     def __init__(self) -> None:
-        self._object = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._object = self._decompressor.decompressobj()
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTD_SLICE):
-            if self._object.eof:
-                raise MalformedBody("bytes behind the end of a compressed body")
-            yield self._object.decompress(data[start : start + _ZSTD_SLICE])
-        if self._object.eof and self._object.unused_data:
-            raise MalformedBody("bytes behind the end of a compressed body")
+            piece = data[start : start + _ZSTD_SLICE]
+            while piece:
+                if self._object.eof:
+                    self._object = self._decompressor.decompressobj()
+                yield self._object.decompress(piece)
+                piece = self._object.unused_data if self._object.eof else b""
 
     def complete(self) -> bool:
         return bool(self._object.eof)

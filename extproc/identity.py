@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from extproc.events import Headers, HeadersReceived
 
@@ -55,7 +55,8 @@ class Source:
             case "static":
                 return self.name
             case "header":
-                return next((value for name, value in request.headers if name == self.name and value), None)
+                found = next((value for name, value in request.headers if name == self.name and value), None)
+                return None if found is None else _decoded(found)
             case "attribute":
                 return _text(find_attribute(request.attributes, self.name))
             case "metadata":
@@ -65,6 +66,8 @@ class Source:
                         return None
                     node = node.get(step)
                 return _text(node)
+            case _:
+                assert_never(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,18 @@ def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | No
     for source in sources:
         value = source.read(request)
         if value:
-            cleaned = "".join(character for character in value if " " <= character != "\x7f").strip()
+            cleaned = "".join(character for character in value if character.isprintable())[:MAX_VALUE].strip()
             if cleaned:
-                return cleaned[:MAX_VALUE]
+                return cleaned
     return None
+
+
+def _decoded(value: str) -> str:
+    """Return a header value, which comes as latin-1, as the UTF-8 that it most often is."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _text(value: Any) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -75,7 +74,11 @@ def redaction_failed(leg: Leg) -> Refusal:
     return REQUEST_REDACTION_FAILED if leg is Leg.REQUEST else RESPONSE_REDACTION_FAILED
 
 
-_QUOTED = re.compile(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`|“([^”]+)”|‘([^’]+)’|«([^»]+)»")  # noqa: RUF001
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’", "‚": "‘", "«": "»", "‹": "›", "「": "」"}  # noqa: RUF001
+_MARKS = frozenset(_QUOTES) | frozenset(_QUOTES.values())
+
+_MOST_QUOTES = 64
+"""Quotation marks in a message that are tried; one with more is not shown."""
 
 
 def quotes_any(message: str, texts: Iterable[str]) -> bool:
@@ -83,6 +86,14 @@ def quotes_any(message: str, texts: Iterable[str]) -> bool:
 
     Aim's messages quote what they found; told to the client they would hand over what is being withheld.
     """
-    quoted = [next(filter(None, match.groups())).strip().casefold() for match in _QUOTED.finditer(message)]
-    quoted = [part for part in quoted if part]
-    return bool(quoted) and any(part in text.casefold() for text in texts for part in quoted)
+    marks = [(position, mark) for position, mark in enumerate(message) if mark in _MARKS]
+    if len(marks) > _MOST_QUOTES:
+        return True
+    folded = [text.casefold() for text in texts]
+    # An apostrophe looks like a quote: every pair that could enclose something is tried.
+    for number, (start, mark) in enumerate(marks):
+        for end, other in marks[number + 1 :]:
+            part = message[start + 1 : end].strip().casefold()
+            if other == _QUOTES.get(mark) and part and any(part in text for text in folded):
+                return True
+    return False

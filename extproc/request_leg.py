@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from extproc.body import BodyBuffer, inflate
 from extproc.dialects import Prompt
 from extproc.document import Document
-from extproc.errors import ContentError, ProtocolError, Reason
+from extproc.errors import ContentError, MalformedBody, ProtocolError, Reason
 from extproc.events import (
     BodyMode,
     Headers,
@@ -171,6 +171,8 @@ class RequestLeg:
             plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
             if plain.strip():
                 self._document = Document.from_bytes(plain)
+                if not isinstance(self._document.root, dict):
+                    raise MalformedBody("a request is an object")
                 assert exchange.dialect is not None
                 self._prompts = exchange.dialect.prompts(self._document, tools=exchange.profile.inspect.tools)
                 self.streams = exchange.dialect.streams(self._document, self._path)

@@ -28,35 +28,39 @@ _BOM = b"\xef\xbb\xbf"
 class ServerSentEvent:
     """One event, comment block or stray bytes: `raw` as it came, blank line included.
 
-    `data` is None where there is no data field (comments, retry), `type` is empty where there is no event field.
+    `data` is None where there is no data field (comments, retry), `type` is empty where there is no event field. The
+    first event of a stream may begin with a byte order mark.
     """
 
     raw: bytes
     data: str | None = None
     type: str = ""
+    is_first: bool = False
 
     def with_data(self, data: str) -> bytes:
         """Return the event's bytes with other data; its other lines and its line ends stay."""
-        pieces: list[bytes] = []
-        replaced = False
+        out = bytearray()
+        is_written = False
         for line, end in _LINE.findall(self.raw):
-            prefix = _BOM if line.startswith(_BOM) else b""
+            prefix = _BOM if self.is_first and line.startswith(_BOM) else b""
             name, colon, value = line[len(prefix) :].partition(b":")
             if name != b"data":
-                pieces += (line, end)
-            elif not replaced:
-                replaced = True
-                start = prefix + (b"data: " if value.startswith(b" ") or not colon else b"data:")
-                pieces += [start + part + (end or b"\n") for part in data.encode().split(b"\n")]
-                if not end:
-                    pieces[-1] = pieces[-1][:-1]
-        return b"".join(pieces)
+                if out.endswith(b"\r") and not line and end == b"\n":
+                    out[-1:] = b"\n"  # with the lines between gone, the two would be one line end
+                out += line + end
+            elif not is_written:
+                is_written = True
+                parts = data.encode().split(b"\n")
+                has_space = not colon or value.startswith(b" ") or any(part.startswith(b" ") for part in parts)
+                start = b"data: " if has_space else b"data:"
+                out += prefix + (end or b"\n").join(start + part for part in parts) + end
+        return bytes(out)
 
 
 class EventDecoder:
     """Cuts an event stream into events."""
 
-    __slots__ = ("_after_cr", "_buffer", "_data", "_limit", "_line", "_scanned", "_started", "_type")
+    __slots__ = ("_after_cr", "_buffer", "_data", "_is_first", "_limit", "_line", "_scanned", "_started", "_type")
 
     def __init__(self, limit: int) -> None:
         """Refuse events of more than `limit` bytes."""
@@ -65,6 +69,7 @@ class EventDecoder:
         self._line = 0  # where the current line begins in the buffer
         self._scanned = 0  # up to where the buffer holds no unseen line end
         self._after_cr = False  # the last line ended in CR: a LF right behind it belongs to that line end
+        self._is_first = True
         self._started = False  # the first line, where a BOM may stand, has been seen
         self._data: list[bytes] = []
         self._type = b""
@@ -121,6 +126,9 @@ class EventDecoder:
         """Return the bytes of the incomplete event and forget them."""
         rest = bytes(self._buffer)
         self._buffer.clear()
+        self._line = self._scanned = 0
+        self._data = []
+        self._type = b""
         return rest
 
     def _read_line(self, line: bytes) -> None:
@@ -142,12 +150,14 @@ class EventDecoder:
                 raw,
                 b"\n".join(self._data).decode() if self._data else None,
                 self._type.decode(),
+                self._is_first,
             )
         except UnicodeDecodeError as error:
             raise MalformedBody("an event is not UTF-8") from error
         del self._buffer[:end]
         self._line = self._scanned = 0
         self._started = True
+        self._is_first = False
         self._data = []
         self._type = b""
         return event

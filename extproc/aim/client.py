@@ -36,6 +36,8 @@ _AT_ONCE = 8
 _ANSWER_BYTES = 1_048_576
 """An answer may be so much larger than four times its question: it echoes the messages and tells what it found."""
 
+_CONTENT_HEADERS = (("content-type", "application/json"), ("accept-encoding", "identity"))
+
 _CONNECTIONS = 1024
 _KEEP_ALIVE_SECONDS = 30
 _DNS_SECONDS = 10
@@ -163,7 +165,7 @@ class AimClient:
         request = httpx.Request(
             "POST",
             url,
-            headers=[*headers, ("content-type", "application/json"), ("accept-encoding", "identity")],
+            headers=[(name.encode(), value.encode()) for name, value in (*headers, *_CONTENT_HEADERS)],
             content=body,
         )
         self._budget.earn()

@@ -7,6 +7,7 @@ nothing that Aim sent, because Aim echoes prompts.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,7 +69,20 @@ def question(form: Form, asked: Input) -> bytes:
         body = {"output": asked.output, "messages": messages}
     else:
         body = {"messages": [*messages, {"role": "assistant", "content": asked.output}]}
-    return json.dumps(body).encode()
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError:
+        # A number beyond a float's range is JSON, and infinite here.
+        return json.dumps(_finite(body)).encode()
+
+
+def _finite(node: Any) -> Any:
+    """Return a JSON value with null for every number that is none."""
+    if isinstance(node, Mapping):
+        return {key: _finite(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:

@@ -132,6 +132,16 @@ def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Ite
         yield from unknown_texts(node, path, keys)
 
 
+def texts_below(node: Any, path: Path, keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
+    """Yield `node` if it is a text, its items if it is a list, and what `unknown_texts` finds below."""
+    yield from _below(node, path, keys, is_text=True)
+
+
+def named(value: Any, names: frozenset[str]) -> bool:
+    """Tell whether `value` is one of `names`; a client may put anything where a name belongs."""
+    return isinstance(value, str) and value in names
+
+
 def all_strings(node: Any, path: Path) -> Iterator[Leaf]:
     """Yield every string value below `node`."""
     if isinstance(node, str):

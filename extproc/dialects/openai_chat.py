@@ -10,7 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from extproc.dialects.base import MAX_CHOICE, Dialect, Leaf, Prompt, definitions, prompt, unknown_texts
+from extproc.dialects.base import (
+    MAX_CHOICE,
+    Dialect,
+    Leaf,
+    Prompt,
+    definitions,
+    embedded,
+    named,
+    prompt,
+    texts_below,
+    unknown_texts,
+)
 from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
 
@@ -42,7 +53,7 @@ class OpenAIChat(Dialect):
         return [
             leaf
             for position, choice in enumerate(choices)
-            for leaf in _choice(choice, ("choices", position), position, "message")
+            for leaf in _choice(choice, ("choices", position), position, is_stream=False)
         ]
 
     def deltas(self, document: Document) -> list[Leaf]:
@@ -53,7 +64,7 @@ class OpenAIChat(Dialect):
         return [
             leaf
             for position, choice in enumerate(choices)
-            for leaf in _choice(choice, ("choices", position), choice_index(choice), "delta")
+            for leaf in _choice(choice, ("choices", position), choice_index(choice), is_stream=True)
         ]
 
     def is_submitted_whole(self, document: Document) -> bool:
@@ -72,8 +83,10 @@ def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
         for position, message in enumerate(node):
             if isinstance(message, str):
                 yield prompt("user", Leaf((*path, position), message))
-            else:
+            elif isinstance(message, dict):
                 yield from _message(fields(message), (*path, position))
+            else:
+                raise MalformedBody("a message is no object")
     elif node is not None:
         raise MalformedBody("messages is no list")
 
@@ -102,7 +115,7 @@ def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
     complete = (role == "tool" and isinstance(message.get("tool_call_id"), str)) or (
         role == "function" and isinstance(message.get("name"), str)
     )
-    return {**message, "role": role if role in _SENT_ROLES or complete else "user"}
+    return {**message, "role": role if named(role, _SENT_ROLES) or complete else "user"}
 
 
 def content(node: Any, path: Path) -> Iterator[Leaf]:
@@ -112,7 +125,7 @@ def content(node: Any, path: Path) -> Iterator[Leaf]:
             yield Leaf(path, node, place=path)
     elif isinstance(node, dict):
         part = fields(node)
-        if part.get("type") not in _OPAQUE_PARTS:
+        if not named(part.get("type"), _OPAQUE_PARTS):
             yield from unknown_texts(part, path)
     else:
         for position, item in enumerate(items(node)):
@@ -125,42 +138,49 @@ def choice_index(choice: Any) -> Any:
     return index if isinstance(index, int | str) else 0
 
 
-def _choice(node: Any, path: Path, index: Any, key: str) -> Iterator[Leaf]:
-    """Yield the texts of one choice, whose message is under `key`."""
+def _choice(node: Any, path: Path, index: Any, is_stream: bool) -> Iterator[Leaf]:
+    """Yield the texts of one choice: its message or delta, or what stands there in their place."""
+    if not isinstance(node, dict):
+        yield from texts_below(node, path)
+        return
     choice = fields(node)
-    message = fields(choice.get(key))
     logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-    inside = (*path, key)
+    for key in ("delta", "message"):
+        is_aims = is_stream and key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
+        # Some servers say the whole message again beside each delta: a text of its own.
+        place = (index,) if key == "delta" or not is_stream else (index, key)
+        for leaf in _said(choice.get(key), (*path, key), place, index if is_aims else None):
+            yield replace(leaf, nulled=logprobs)
+    text = choice.get("text")
+    for leaf in texts_below(text, (*path, "text")):
+        yield replace(leaf, place=(index, "text"), nulled=logprobs)
+
+
+def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -> Iterator[Leaf]:
+    if not isinstance(node, dict):
+        yield from texts_below(node, path)
+        return
+    message = fields(node)
     text = message.get("content")
     if isinstance(text, str):
         if text:
-            is_aims = key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
-            known_as = index if is_aims else None
-            yield Leaf((*inside, "content"), text, place=(index, "content"), index=known_as, nulled=logprobs)
+            yield Leaf((*path, "content"), text, place=(*place, "content"), index=known_as)
     else:
-        for leaf in content(text, (*inside, "content")):
-            yield replace(leaf, place=(index, *leaf.path[len(inside) :]), nulled=logprobs)
-    for leaf in _thoughts(message, inside, (index,)):
-        yield replace(leaf, nulled=logprobs)
-    yield from _calls(message, inside, index)
+        for leaf in content(text, (*path, "content")):
+            yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
+    yield from _thoughts(message, path, place)
+    yield from _calls(message, path, place)
     transcript = fields(message.get("audio")).get("transcript")
     if isinstance(transcript, str) and transcript:
         # The spoken answer says the same: it cannot be redacted by changing its transcript.
-        yield Leaf((*inside, "audio", "transcript"), transcript, place=(index, "audio"), fixed=True)
-    if isinstance(choice.get("text"), str) and choice["text"]:
-        yield Leaf((*path, "text"), choice["text"], place=(index, "text"), nulled=logprobs)
+        yield Leaf((*path, "audio", "transcript"), transcript, place=(*place, "audio"), fixed=True)
 
 
 def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
     """Yield a message's texts beside its content: refusal and reasoning."""
     for key in ("refusal", "reasoning", "reasoning_content"):
-        node = message.get(key)
-        if isinstance(node, str):
-            if node:
-                yield Leaf((*path, key), node, place=(*place, key))
-        else:
-            for leaf in unknown_texts(node, (*path, key)):
-                yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
+        for leaf in texts_below(message.get(key), (*path, key)):
+            yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
     for position, node in enumerate(items(message.get("reasoning_details"))):
         detail = fields(node)
         for key in ("text", "summary"):
@@ -174,16 +194,23 @@ def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) ->
                 yield Leaf((*where, key), text, place=running, fixed=bool(seal) and not place, emptied=seal)
 
 
-def _calls(message: Mapping[str, Any], path: Path, index: Any) -> Iterator[Leaf]:
+def _calls(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
     """Yield the arguments of a message's tool calls and of its older function call."""
     for position, node in enumerate(items(message.get("tool_calls"))):
         call = fields(node)
-        running = (index, "tool_calls", str(call.get("index", position)))
-        for kind, key in (("function", "arguments"), ("custom", "input")):
-            text = fields(call.get(kind)).get(key)
-            if isinstance(text, str) and text:
-                where = (*path, "tool_calls", position, kind, key)
-                yield Leaf(where, text, place=(*running, key), is_json=kind == "function")
-    text = fields(message.get("function_call")).get("arguments")
-    if isinstance(text, str) and text:
-        yield Leaf((*path, "function_call", "arguments"), text, place=(index, "function_call"), is_json=True)
+        running = (*place, "tool_calls", str(call.get("index", position)))
+        where = (*path, "tool_calls", position)
+        yield from _arguments(fields(call.get("function")), "arguments", (*where, "function"), running)
+        for leaf in _arguments(fields(call.get("custom")), "input", (*where, "custom"), running):
+            yield replace(leaf, is_json=leaf.is_embedded)
+    called = fields(message.get("function_call"))
+    yield from _arguments(called, "arguments", (*path, "function_call"), (*place, "function_call"))
+
+
+def _arguments(call: Mapping[str, Any], key: str, path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
+    said = call.get(key)
+    if isinstance(said, str):
+        if said:
+            yield Leaf((*path, key), said, place=(*place, key), is_json=True)
+    else:
+        yield from embedded(said, (*path, key))

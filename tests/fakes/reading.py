@@ -78,3 +78,12 @@ def _check(read: Document, leaf: Leaf) -> None:
 def _checked(read: Document, leaf: Leaf) -> str:
     _check(read, leaf)
     return dotted(leaf.path)
+
+
+def all_of(node: Any) -> Any:
+    """Return a JSON value without its strings and logprobs: what a redaction leaves alone."""
+    if isinstance(node, dict):
+        return {key: all_of(value) for key, value in node.items() if key not in ("logprobs", "logprobsResult")}
+    if isinstance(node, list):
+        return [all_of(value) for value in node]
+    return "" if isinstance(node, str) else node

@@ -76,7 +76,7 @@ def test_answers_and_events(choices: Any, places: list[str]) -> None:
 
 def test_unknown_answers_are_read_by_their_keys() -> None:
     assert said(COMPLETIONS, {"content": "a", "model": "b", "inner": [{"text": "c"}]}) == ["content", "inner[0].text"]
-    assert said(COMPLETIONS, ["a", {"text": "b"}]) == ["[1].text"]
+    assert said(COMPLETIONS, [{"text": "b"}, {"n": "c"}]) == ["[0].text"]
 
 
 def test_the_texts_of_one_choice_run_under_its_index() -> None:

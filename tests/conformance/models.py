@@ -1,0 +1,159 @@
+"""Models for the SDKs to talk to: what they answer follows from the request alone, in each provider's own shape.
+
+A request that offers tools and has no result of one yet is answered with a call; one that asks for structured output
+with JSON; any other with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.envoy.apis import DONE, data, js
+from tests.fakes.upstream import Received, pieces, whole
+
+SENTENCE = ("It ", "rains in", " Oslo.")
+STRUCTURED = ('{"city": "Oslo",', ' "degrees": 7}')
+ARGUMENTS = ('{"city":', ' "Oslo"}')
+_USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+
+
+async def chat(request: Received) -> None:
+    """Chat Completions."""
+    body = json.loads(request.body)
+    asks = body.get("tools") and body["messages"][-1]["role"] == "user"
+    words = STRUCTURED if "response_format" in body else SENTENCE
+    base = {"id": "chatcmpl-1", "created": 1700000000, "model": "m"}
+    if not body.get("stream"):
+        call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "".join(ARGUMENTS)}}
+        message = {"role": "assistant", "content": None if asks else "".join(words), "refusal": None}
+        choice = {"index": 0, "message": message | ({"tool_calls": [call]} if asks else {}), "logprobs": None}
+        choice["finish_reason"] = "tool_calls" if asks else "stop"
+        await whole(js(base | {"object": "chat.completion", "choices": [choice], "usage": _USAGE}))(request)
+        return
+    deltas: list[Any] = [{"role": "assistant", "content": None if asks else ""}]
+    if asks:
+        deltas.append(
+            {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather"}}]}
+        )
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ARGUMENTS]
+    else:
+        deltas += [{"content": word} for word in words]
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls" if asks else "stop"}]})
+    chunks.append({"choices": [], "usage": _USAGE})
+    await pieces([*(data(base | {"object": "chat.completion.chunk"} | chunk) for chunk in chunks), DONE])(request)
+
+
+async def completions(request: Received) -> None:
+    """Legacy Completions."""
+    base = {"id": "cmpl-1", "object": "text_completion", "created": 1700000000, "model": "m"}
+
+    def choice(text: str, end: str | None) -> Any:
+        return base | {"choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": end}]}
+
+    if json.loads(request.body).get("stream"):
+        events = [*(data(choice(word, None)) for word in SENTENCE), data(choice("", "stop")), DONE]
+        await pieces(events)(request)
+    else:
+        await whole(js(choice("".join(SENTENCE), "stop")))(request)
+
+
+async def responses(request: Received) -> None:
+    """Responses."""
+    body = json.loads(request.body)
+    asks = body.get("tools") and not any(
+        item.get("type") == "function_call_output" for item in body["input"] if isinstance(item, dict)
+    )
+    words = STRUCTURED if body.get("text") else SENTENCE
+    base = {"id": "resp_1", "object": "response", "created_at": 1700000000, "model": "m", "tools": [], "error": None}
+    base |= {"parallel_tool_calls": True, "tool_choice": "auto", "instructions": None, "metadata": {}}
+    call = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "weather"}
+    message = {"id": "msg_1", "type": "message", "role": "assistant"}
+    part = {"type": "output_text", "text": "".join(words), "annotations": []}
+    item = call | {"arguments": "".join(ARGUMENTS)} if asks else message | {"content": [part]}
+    item |= {"status": "completed"}
+    final = base | {"status": "completed", "output": [item]}
+    if not body.get("stream"):
+        await whole(js(final))(request)
+        return
+    at: dict[str, Any] = {"output_index": 0}
+    steps: list[tuple[str, Any]] = [("created", {"response": base | {"status": "in_progress", "output": []}})]
+    if asks:
+        at |= {"item_id": "fc_1"}
+        steps.append(
+            ("output_item.added", {"output_index": 0, "item": call | {"arguments": "", "status": "in_progress"}})
+        )
+        steps += [("function_call_arguments.delta", at | {"delta": piece}) for piece in ARGUMENTS]
+        steps.append(("function_call_arguments.done", at | {"name": "weather", "arguments": "".join(ARGUMENTS)}))
+    else:
+        at |= {"item_id": "msg_1", "content_index": 0}
+        steps.append(
+            ("output_item.added", {"output_index": 0, "item": message | {"content": [], "status": "in_progress"}})
+        )
+        steps.append(("content_part.added", at | {"part": part | {"text": ""}}))
+        steps += [("output_text.delta", at | {"delta": word, "logprobs": []}) for word in words]
+        steps.append(("output_text.done", at | {"text": "".join(words), "logprobs": []}))
+        steps.append(("content_part.done", at | {"part": part}))
+    steps.append(("output_item.done", {"output_index": 0, "item": item}))
+    steps.append(("completed", {"response": final}))
+    events = [
+        data({"type": f"response.{kind}", "sequence_number": number} | more, f"response.{kind}")
+        for number, (kind, more) in enumerate(steps)
+    ]
+    await pieces(events)(request)
+
+
+async def messages(request: Received) -> None:
+    """Anthropic's Messages."""
+    body = json.loads(request.body)
+    asks = body.get("tools") and isinstance(body["messages"][-1]["content"], str)
+    words = STRUCTURED if "output_config" in body or "output_format" in body else SENTENCE
+    stop = "tool_use" if asks else "end_turn"
+    base = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather"}
+    block = use | {"input": {"city": "Oslo"}} if asks else {"type": "text", "text": "".join(words)}
+    usage = {"input_tokens": 3, "output_tokens": 5}
+    if not body.get("stream"):
+        await whole(js(base | {"content": [block], "stop_reason": stop, "usage": usage}))(request)
+        return
+    begin = use | {"input": {}} if asks else {"type": "text", "text": ""}
+    deltas = (
+        [{"type": "input_json_delta", "partial_json": piece} for piece in ARGUMENTS]
+        if asks
+        else [{"type": "text_delta", "text": word} for word in words]
+    )
+    steps: list[tuple[str, Any]] = [
+        ("message_start", {"message": base | {"content": [], "stop_reason": None, "usage": usage}}),
+        ("content_block_start", {"index": 0, "content_block": begin}),
+        ("ping", {}),
+        *(("content_block_delta", {"index": 0, "delta": delta}) for delta in deltas),
+        ("content_block_stop", {"index": 0}),
+        ("message_delta", {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 5}}),
+        ("message_stop", {}),
+    ]
+    await pieces([data({"type": kind} | more, kind) for kind, more in steps])(request)
+
+
+async def gemini(request: Received) -> None:
+    """Gemini's generateContent and streamGenerateContent."""
+    body = json.loads(request.body)
+    asks = body.get("tools") and "functionResponse" not in str(body["contents"])
+    words = STRUCTURED if "responseMimeType" in str(body) or "response_mime_type" in str(body) else SENTENCE
+
+    def candidate(part: Any, end: bool) -> Any:
+        answer = {"content": {"role": "model", "parts": [part]}, "index": 0}
+        usage = {"promptTokenCount": 3, "candidatesTokenCount": 5, "totalTokenCount": 8}
+        return {"candidates": [answer | ({"finishReason": "STOP"} if end else {})], "usageMetadata": usage}
+
+    if asks:
+        parts: list[Any] = [{"functionCall": {"id": "c1", "name": "weather", "args": {"city": "Oslo"}}}]
+    elif "alt=sse" in request.path:
+        parts = [{"text": word} for word in words]
+    else:
+        parts = [{"text": "".join(words)}]
+    answers = [candidate(part, part is parts[-1]) for part in parts]
+    if "alt=sse" in request.path:
+        await pieces([data(answer, end=b"\r\n\r\n") for answer in answers])(request)
+    else:
+        await whole(js(answers[0]))(request)

@@ -1,0 +1,202 @@
+"""OpenAI's SDK through Envoy and the sidecar: the same objects as without them, and errors that its users know."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel
+
+from tests.conformance import models
+from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
+from tests.fakes.envoy import needs_envoy
+from tests.fakes.rig import Rig, rig
+
+pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+
+
+class Weather(BaseModel):
+    """The structured output that is asked for."""
+
+    city: str
+    degrees: int
+
+
+_PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+_TOOL: Any = {"type": "function", "function": {"name": "weather", "strict": True, "parameters": _PARAMETERS}}
+_FLAT_TOOL: Any = {"type": "function", "name": "weather", "strict": True, "parameters": _PARAMETERS}
+_HELLO: Any = [{"role": "user", "content": "Hello"}]
+_SECRET: Any = [{"role": "user", "content": "my secret"}]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running() -> AsyncIterator[Rig]:
+    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
+        yield chain
+
+
+@pytest.fixture
+def chain(running: Rig) -> Rig:
+    running.reset()
+    return running
+
+
+def _client(url: str) -> openai.AsyncOpenAI:
+    http = openai.DefaultAsyncHttpxClient(trust_env=False)
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="sk-test", max_retries=0, http_client=http)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def guarded(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with _client(chain.envoy.url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def direct(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with _client(f"http://127.0.0.1:{chain.upstream.port}") as client:
+        yield client
+
+
+async def _chat(client: openai.AsyncOpenAI) -> list[Any]:
+    """Ask, call a tool, tell its result; whole and streamed; then ask for structured output."""
+    create = client.chat.completions.create
+    said: Any = [*_HELLO]
+    asked = await create(model="m", messages=said, tools=[_TOOL])
+    call = asked.choices[0].message
+    said += [call.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": "call_1", "content": "rain"}]
+    told = await create(model="m", messages=said, tools=[_TOOL])
+    chunks = [chunk async for chunk in await create(model="m", messages=said, stream=True)]
+    async with client.chat.completions.stream(model="m", messages=_HELLO, tools=[_TOOL]) as stream:
+        events = [event.type async for event in stream]
+        streamed = await stream.get_final_completion()
+    parsed = await client.chat.completions.parse(model="m", messages=_HELLO, response_format=Weather)
+    async with client.chat.completions.stream(model="m", messages=_HELLO, response_format=Weather) as stream:
+        structured = await stream.get_final_completion()
+    return [asked, told, chunks, events, streamed, parsed, structured]
+
+
+async def test_chat_is_the_same(chain: Rig, guarded: openai.AsyncOpenAI, direct: openai.AsyncOpenAI) -> None:
+    chain.upstream.answer = models.chat
+    asked, told, chunks, _, streamed, parsed, structured = await same_with_and_without(_chat, guarded, direct)
+    assert asked.choices[0].message.tool_calls[0].function.arguments == '{"city": "Oslo"}'
+    assert told.choices[0].message.content == "It rains in Oslo."
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "It rains in Oslo."
+    assert streamed.choices[0].message.tool_calls[0].function.parsed_arguments == {"city": "Oslo"}
+    assert parsed.choices[0].message.parsed == Weather(city="Oslo", degrees=7) == structured.choices[0].message.parsed
+    assert len(chain.aim.asked("pre_call")) == 6
+    assert len(chain.aim.asked("output")) == 3
+    assert len([session for session in chain.aim.sessions if session.is_done]) == 3
+
+
+async def _completions(client: openai.AsyncOpenAI) -> list[Any]:
+    told = await client.completions.create(model="m", prompt="Hello")
+    chunks = [chunk async for chunk in await client.completions.create(model="m", prompt="Hello", stream=True)]
+    return [told, chunks]
+
+
+async def test_completions_are_the_same(chain: Rig, guarded: openai.AsyncOpenAI, direct: openai.AsyncOpenAI) -> None:
+    chain.upstream.answer = models.completions
+    told, chunks = await same_with_and_without(_completions, guarded, direct)
+    assert told.choices[0].text == "".join(chunk.choices[0].text for chunk in chunks) == "It rains in Oslo."
+
+
+async def _responses(client: openai.AsyncOpenAI) -> list[Any]:
+    create = client.responses.create
+    asked = await create(model="m", input="Hello", tools=[_FLAT_TOOL])
+    said: Any = [
+        *_HELLO,
+        asked.output[0].model_dump(exclude_none=True),
+        {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+    ]
+    told = await create(model="m", input=said, tools=[_FLAT_TOOL])
+    events = [event async for event in await create(model="m", input=said, stream=True)]
+    async with client.responses.stream(model="m", input="Hello", tools=[_FLAT_TOOL]) as stream:
+        kinds = [event.type async for event in stream]
+        streamed = await stream.get_final_response()
+    parsed = await client.responses.parse(model="m", input="Hello", text_format=Weather)
+    return [asked, told, events, kinds, streamed, parsed]
+
+
+async def test_responses_are_the_same(chain: Rig, guarded: openai.AsyncOpenAI, direct: openai.AsyncOpenAI) -> None:
+    chain.upstream.answer = models.responses
+    asked, told, events, _, streamed, parsed = await same_with_and_without(_responses, guarded, direct)
+    assert asked.output[0].arguments == streamed.output[0].arguments == '{"city": "Oslo"}'
+    assert told.output_text == "It rains in Oslo." == events[-1].response.output_text
+    assert parsed.output_parsed == Weather(city="Oslo", degrees=7)
+
+
+def _calls(client: openai.AsyncOpenAI, messages: Any, *, stream: bool) -> dict[str, Any]:
+    text = messages[0]["content"]
+    return {
+        "chat": lambda: client.chat.completions.create(model="m", messages=messages, stream=stream),
+        "completions": lambda: client.completions.create(model="m", prompt=text, stream=stream),
+        "responses": lambda: client.responses.create(model="m", input=text, stream=stream),
+    }
+
+
+_MODELS = {"chat": models.chat, "completions": models.completions, "responses": models.responses}
+_each_api = pytest.mark.parametrize("api", list(_MODELS))
+_streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+
+
+@_each_api
+@_streamed_or_not
+async def test_a_blocked_request(chain: Rig, guarded: openai.AsyncOpenAI, api: str, stream: bool) -> None:
+    blocks_requests(chain)
+    with pytest.raises(openai.BadRequestError) as caught:
+        await _calls(guarded, _SECRET, stream=stream)[api]()
+    assert MESSAGE in caught.value.message
+    assert (caught.value.code, caught.value.type) == ("content_policy_violation", "invalid_request_error")
+    assert caught.value.body["message"] == MESSAGE
+    assert caught.value.response.headers["x-aim-call-id"]
+
+
+@_each_api
+async def test_a_blocked_answer(chain: Rig, guarded: openai.AsyncOpenAI, api: str) -> None:
+    blocks_answers(chain)
+    chain.upstream.answer = _MODELS[api]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await _calls(guarded, _HELLO, stream=False)[api]()
+    assert caught.value.body["message"] == MESSAGE
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+async def test_a_block_in_mid_stream(chain: Rig, guarded: openai.AsyncOpenAI, api: str) -> None:
+    blocks_answers(chain)
+    chain.upstream.answer = _MODELS[api]
+    stream = await _calls(guarded, _HELLO, stream=True)[api]()
+    chunks: list[Any] = []
+    with pytest.raises(openai.APIError) as caught:
+        await collect(stream, chunks)
+    said = [chunk.choices[0].delta.content if api == "chat" else chunk.choices[0].text for chunk in chunks]
+    assert "".join(text or "" for text in said) == "It "
+    assert caught.value.message == MESSAGE
+    assert caught.value.code == "content_policy_violation"
+
+
+async def test_a_block_in_mid_stream_of_a_response_is_an_event(chain: Rig, guarded: openai.AsyncOpenAI) -> None:
+    blocks_answers(chain)
+    chain.upstream.answer = models.responses
+    stream = await guarded.responses.create(model="m", input="Hello", stream=True)
+    *before, last = [event async for event in stream]
+    assert [event.delta for event in before if event.type == "response.output_text.delta"] == ["It "]
+    assert (last.type, last.message, last.code) == ("error", MESSAGE, "content_policy_violation")
+    assert [event.sequence_number for event in (*before, last)] == list(range(len(before) + 1))
+
+
+@_each_api
+@_streamed_or_not
+async def test_aim_is_down(chain: Rig, guarded: openai.AsyncOpenAI, api: str, stream: bool) -> None:
+    is_down(chain)
+    with pytest.raises(openai.InternalServerError) as caught:
+        await _calls(guarded, _HELLO, stream=stream)[api]()
+    assert (caught.value.status_code, caught.value.code) == (503, "guardrail_unavailable")

@@ -1,0 +1,288 @@
+"""Recorded answers with a value planted in one of their texts, and an Aim that finds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from extproc.dialects import pick
+from extproc.dialects.base import Dialect, Kind, Leaf
+from extproc.document import Document, Edit, Raw
+from extproc.redaction import is_json
+from extproc.sse import EventDecoder, ServerSentEvent
+from tests.fakes.reading import all_of, at
+from tests.fakes.world import World
+
+VALUE = "ЖЩЮЯБД"
+"""What is to stay inside: no recording holds any of its letters, so that a single one of them is a leak."""
+
+MASK = "[X]"
+
+RECORDINGS = FilePath(__file__).parents[1] / "fixtures/recordings"
+CORPUS = FilePath(__file__).parents[2].parent / "shared/corpus"
+
+_REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "completions": ("/v1/completions", {"prompt": "Hi"}),
+    "responses": ("/v1/responses", {"input": "Hi"}),
+    "anthropic": ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "gemini": ("/v1beta/models/m:streamGenerateContent?alt=sse", {"contents": "Hi"}),
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An answer as it was recorded, or made up."""
+
+    name: str
+    path: str
+    body: bytes
+
+    @property
+    def dialect(self) -> Dialect:
+        dialect = pick("POST", self.path, {})
+        assert dialect is not None
+        return dialect
+
+    @property
+    def is_stream(self) -> bool:
+        return not self.body.lstrip().startswith((b"{", b"["))
+
+    def begin(self) -> World:
+        """Return an exchange whose answer is about to come."""
+        request = next(body for path, body in _REQUESTS.values() if pick("POST", path, {}) is self.dialect)
+        world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
+        return world.head("text/event-stream" if self.is_stream else "application/json")
+
+
+def own() -> list[Recording]:
+    """Return the recordings that the repository keeps."""
+    return [
+        Recording(file.name, _REQUESTS[file.stem.split("-")[0]][0], file.read_bytes())
+        for file in sorted(RECORDINGS.iterdir())
+        if file.suffix in (".sse", ".json")
+    ]
+
+
+def corpus() -> list[Recording]:
+    """Return the successful answers that other projects recorded, of paths whose answers are read."""
+    found = []
+    for folder in sorted(CORPUS.iterdir()) if CORPUS.is_dir() else ():
+        meta, body = folder / "meta.json", folder / "response.body"
+        if body.is_file():
+            about = json.loads(meta.read_text())
+            dialect = pick("POST", about["path"], {})
+            if about["status"] == 200 and dialect is not None and dialect.reads_answers:
+                found.append(Recording(folder.name, about["path"], body.read_bytes()))
+    return found
+
+
+# -- streams -------------------------------------------------------------------------------------------------------
+
+
+def events_of(body: bytes) -> list[ServerSentEvent]:
+    """Return the events of a stream."""
+    decoder = EventDecoder(2**24)
+    return [*decoder.feed(body), *decoder.finish()]
+
+
+def read(dialect: Dialect, event: ServerSentEvent) -> tuple[Document | None, list[Leaf]]:
+    """Return what an event holds."""
+    if not event.data or not event.data.strip() or dialect.is_final(event.data, None):
+        return None, []
+    document = Document(event.data)
+    return document, dialect.deltas(document)
+
+
+def running(recording: Recording) -> dict[Hashable, str]:
+    """Return the texts that run through a stream, each whole."""
+    texts: dict[Hashable, str] = {}
+    for event in events_of(recording.body):
+        for leaf in read(recording.dialect, event)[1]:
+            if leaf.kind is Kind.TEXT and leaf.place is not None and not leaf.is_embedded:
+                texts[leaf.place] = texts.get(leaf.place, "") + leaf.text
+    return texts
+
+
+def is_argument(recording: Recording, place: Hashable) -> bool:
+    """Tell whether a running text is JSON for a program."""
+    found = (leaf for event in events_of(recording.body) for leaf in read(recording.dialect, event)[1])
+    return any(leaf.is_json and leaf.place == place for leaf in found)
+
+
+def spots(text: str, *, is_argument: bool) -> list[int]:
+    """Return where the value can be put into a text: its start, middle and end, and JSON must stay JSON."""
+    places = [at for at in range(len(text) + 1) if not is_argument or is_json(text[:at] + VALUE + text[at:])]
+    return sorted({places[0], places[len(places) // 2], places[-1]}) if places else []
+
+
+def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
+    """Return the stream with the running text at `place` said in `pieces`, and its repeats saying the same."""
+    dialect = recording.dialect
+    before, after = running(recording)[place], "".join(pieces)
+    out: list[bytes] = []
+    left = list(pieces)
+    for event in events_of(recording.body):
+        document, leaves = read(dialect, event)
+        mine = [leaf for leaf in leaves if leaf.place == place]
+        if document is None or not mine:
+            out.append(event.raw)
+            continue
+        (leaf, *more) = mine
+        assert not more
+        if leaf.kind is Kind.SEAL:
+            out.append(event.raw)
+        elif leaf.kind is Kind.REPEAT:
+            assert leaf.text == before
+            out.append(event.with_data(document.rewrite({leaf.path: after} | _logprobs(document, leaf, after))))
+        elif len([one for one in leaves if one.kind is Kind.TEXT]) > 1:
+            # Other texts are in the event: it stays, with the next piece or, when they are used up, without text.
+            piece = left.pop(0) if left else ""
+            out.append(event.with_data(document.rewrite({leaf.path: piece} | _logprobs(document, leaf, piece))))
+        else:
+            # The first event is said anew for every piece but those that shared events are to carry.
+            shared = _shared(recording, place)
+            while len(left) > shared:
+                piece = left.pop(0)
+                out.append(event.with_data(document.rewrite({leaf.path: piece} | _logprobs(document, leaf, piece))))
+    assert not left
+    return b"".join(out)
+
+
+def _shared(recording: Recording, place: Hashable) -> int:
+    """Return how many events say `place` together with another text, if they come last."""
+    together: list[bool] = []
+    for event in events_of(recording.body):
+        said = [leaf.place for leaf in read(recording.dialect, event)[1] if leaf.kind is Kind.TEXT]
+        if place in said:
+            together.append(len(said) > 1)
+    return sum(together) if together == sorted(together) and not all(together) else 0
+
+
+def _logprobs(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
+    """Return the edit that makes the logprobs beside a text tell the same, token by token."""
+    if leaf.nulled is None:
+        return {}
+    given = at(document.root, leaf.nulled)
+    tokens = [{"token": text, "logprob": -0.5}]
+    return {leaf.nulled: Raw(json.dumps(tokens if isinstance(given, list) else {"content": tokens, "tokens": [text]}))}
+
+
+def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], dict[Hashable, set[str]]]:
+    """Return what a client reads: each running text, and how its repeats have it."""
+    texts: dict[Hashable, str] = {}
+    repeats: dict[Hashable, set[str]] = {}
+    for event in events_of(body):
+        for leaf in read(dialect, event)[1]:
+            if leaf.kind is Kind.TEXT and leaf.place is not None:
+                texts[leaf.place] = texts.get(leaf.place, "") + leaf.text
+            elif leaf.kind is Kind.REPEAT:
+                repeats.setdefault(leaf.place, set()).add(leaf.text)
+    return texts, repeats
+
+
+def shape(dialect: Dialect, event: ServerSentEvent) -> Any:
+    """Return all of an event that a redaction leaves alone."""
+    if read(dialect, event)[0] is None:
+        return event.raw
+    return event.type, all_of(json.loads(event.data or ""))
+
+
+def letters(body: bytes) -> set[str]:
+    """Return the letters of the value that can be read anywhere in a body, however they are spelt."""
+    text = body.decode()
+    for letter in VALUE:
+        text = text.replace(f"\\u{ord(letter):04x}", letter)
+    return set(VALUE) & set(text)
+
+
+# -- Aim -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RedactingAim:
+    """Aim in a session: joins the chunks of each index, replaces the value, and releases in the manner asked for.
+
+    `is_eager` releases what cannot be part of the value any more at once, otherwise all waits for our done; `drops`
+    leaves out what became empty, otherwise it is sent empty; `merges` joins what was not changed; `blocks` blocks
+    where it finds the value.
+    """
+
+    is_eager: bool = True
+    drops: bool = False
+    merges: bool = False
+    blocks: bool = False
+
+    def __post_init__(self) -> None:
+        self._waiting: dict[int, list[str]] = {}
+
+    def answer(self, world: World) -> None:
+        """Say what is to be said about the chunks that were submitted since."""
+        chunks, world.chunks[:] = list(world.chunks), []
+        for chunk in chunks:
+            texts = [(one["index"], one.get("delta", {}).get("content")) for one in chunk["choices"]]
+            for index, text in texts:
+                if text:
+                    self._waiting.setdefault(index, []).append(text)
+            if not any(text for _, text in texts):
+                world.verify_chunk({"choices": [{"index": i, "delta": {}} for i, _ in texts]})
+        for index in list(self._waiting):
+            self._release(world, index, is_last=world.is_submitted_done)
+        if world.is_submitted_done and not world.exchange.is_closed:
+            world.done()
+
+    def _release(self, world: World, index: int, *, is_last: bool) -> None:
+        texts = self._waiting[index]
+        joined = "".join(texts)
+        if self.blocks and VALUE in joined:
+            world.block(f"Found '{VALUE}' there.")
+        if world.exchange.is_closed or not (is_last or self.is_eager):
+            return
+        held = 0 if is_last else next(n for n in range(len(VALUE) - 1, -1, -1) if joined.endswith(VALUE[:n]))
+        sure = len(joined) - held
+        count = end = 0
+        while count < len(texts) and end + len(texts[count]) <= sure:
+            end += len(texts[count])
+            count += 1
+        if joined[:end].endswith(tuple(VALUE[:n] for n in range(1, len(VALUE)))):
+            return  # the rest of the value is in the next chunk
+        given, self._waiting[index] = texts[:count], texts[count:]
+        said = list(_redacted(given))
+        for text in _merged(given, said) if self.merges else said:
+            if (text or not self.drops) and not world.exchange.is_closed:
+                world.verify(text, index)
+
+
+def _redacted(texts: list[str]) -> Iterator[str]:
+    """Yield each text without what it holds of the value; the mask stands where the value began."""
+    joined = "".join(texts)
+    hidden: set[int] = set()
+    starts: set[int] = set()
+    found = joined.find(VALUE)
+    while found >= 0:
+        starts.add(found)
+        hidden |= set(range(found, found + len(VALUE)))
+        found = joined.find(VALUE, found + len(VALUE))
+    position = 0
+    for text in texts:
+        places = range(position, position + len(text))
+        yield "".join((MASK if at in starts else "") + ("" if at in hidden else joined[at]) for at in places)
+        position += len(text)
+
+
+def _merged(texts: list[str], said: list[str]) -> Iterator[str]:
+    """Join neighbours that were not changed."""
+    joined = ""
+    for text, kept in zip(texts, said, strict=True):
+        if text == kept:
+            joined += text
+            continue
+        if joined:
+            yield joined
+            joined = ""
+        yield kept
+    if joined:
+        yield joined

@@ -1,0 +1,275 @@
+"""No letter of a value that Aim takes out leaves, wherever it stands in an answer and however it is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.dialects.base import Leaf
+from extproc.document import Document, Edit, Raw
+from extproc.redaction import is_json
+from extproc.refusal import BLOCKED_RESPONSE, blocked
+from extproc.verdict import Allow, Anonymize, Outcome
+from tests.fakes.planted import (
+    CORPUS,
+    MASK,
+    VALUE,
+    Recording,
+    RedactingAim,
+    client_texts,
+    corpus,
+    events_of,
+    is_argument,
+    letters,
+    own,
+    plant,
+    read,
+    running,
+    shape,
+    spots,
+)
+from tests.fakes.reading import dotted
+
+STREAMS = [recording for recording in own() if recording.is_stream]
+WHOLE = [recording for recording in own() if not recording.is_stream]
+RECORDED = corpus()
+RECORDED_STREAMS = [recording for recording in RECORDED if recording.is_stream]
+RECORDED_WHOLE = [recording for recording in RECORDED if not recording.is_stream]
+MANNERS = [
+    RedactingAim(),
+    RedactingAim(drops=True),
+    RedactingAim(merges=True),
+    RedactingAim(is_eager=False),
+    RedactingAim(is_eager=False, drops=True, merges=True),
+    RedactingAim(blocks=True),
+    RedactingAim(is_eager=False, blocks=True),
+]
+
+needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded traffic in {CORPUS}")
+
+
+def names(recordings: list[Recording]) -> list[str]:
+    return [recording.name for recording in recordings]
+
+
+def drive(recording: Recording, body: bytes, aim: RedactingAim, cuts: list[int]) -> Any:
+    """Send a stream in pieces to an exchange and Aim; return the world after its end."""
+    world = recording.begin()
+    aim = RedactingAim(aim.is_eager, aim.drops, aim.merges, aim.blocks)
+    bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(body)}), len(body)]
+    for start, end in pairwise(bounds):
+        if world.exchange.is_closed:
+            break
+        world.body(body[start:end], end=end == len(body))
+        aim.answer(world)
+    assert world.exchange.is_complete
+    assert world.session is None
+    assert not world.timers
+    return world
+
+
+# -- streams: nothing found ----------------------------------------------------------------------------------------
+
+
+def check_transparency(recording: Recording) -> None:
+    body = recording.body
+    for cuts in ([], list(range(len(body)))):
+        for aim in (RedactingAim(), RedactingAim(merges=True), RedactingAim(is_eager=False)):
+            world = drive(recording, body, aim, cuts)
+            assert world.response.body == body
+            assert world.response.is_ended
+
+
+@pytest.mark.parametrize("recording", STREAMS, ids=names(STREAMS))
+def test_what_aim_allows_leaves_as_it_came(recording: Recording) -> None:
+    check_transparency(recording)
+
+
+@pytest.mark.corpus
+@needs_corpus
+@pytest.mark.parametrize("recording", RECORDED_STREAMS, ids=names(RECORDED_STREAMS))
+def test_recorded_traffic_that_aim_allows_leaves_as_it_came(recording: Recording) -> None:
+    check_transparency(recording)
+
+
+@given(st.sampled_from(STREAMS), st.lists(st.integers(1, 12_000), max_size=30), st.sampled_from(MANNERS[:5]))
+@settings(max_examples=60, deadline=None)
+def test_any_cut_of_the_bytes_is_transparent(recording: Recording, cuts: list[int], aim: RedactingAim) -> None:
+    assert drive(recording, recording.body, aim, cuts).response.body == recording.body
+
+
+# -- streams: a value found ----------------------------------------------------------------------------------------
+
+
+@cache
+def places_of(recording: Recording) -> list[tuple[Hashable, str, list[int]]]:
+    """Return each running text of a stream, with where the value can be put into it."""
+    found = []
+    for place, text in running(recording).items():
+        where = spots(text, is_argument=is_argument(recording, place))
+        if where:
+            found.append((place, text, where))
+    return found
+
+
+def check(recording: Recording, place: Hashable, pieces: list[str], aim: RedactingAim, cuts: list[int]) -> None:
+    """Plant the value in `pieces` and check that the client gets all but the value."""
+    dialect = recording.dialect
+    body = plant(recording, place, pieces)
+    assert letters(body) == set(VALUE)
+    world = drive(recording, body, aim, cuts)
+    reply = world.reply.body if world.reply is not None else b""
+    assert not letters(world.response.body + reply)
+    arrived = events_of(world.response.body)
+    if aim.blocks:
+        assert world.exchange.record.outcome == "blocked"
+        refusal = dialect.refuse_stream(blocked(BLOCKED_RESPONSE), world.exchange.response.sequence)
+        released = world.response.body.removesuffix(refusal)
+        assert body.startswith(released)
+        assert reply if world.response.headers is None else released != world.response.body
+        return
+    assert world.response.is_ended
+    assert world.reply is None
+    assert [shape(dialect, event) for event in arrived] == [shape(dialect, event) for event in events_of(body)]
+    assert "".join(pieces).replace(VALUE, MASK) == client_texts(dialect, world.response.body)[0][place]
+    planted, planted_repeats = client_texts(dialect, body)
+    texts, repeats = client_texts(dialect, world.response.body)
+    assert texts == {one: text.replace(VALUE, MASK) for one, text in planted.items()}
+    assert repeats == {one: {text.replace(VALUE, MASK) for text in many} for one, many in planted_repeats.items()}
+    for event in arrived:
+        for leaf in read(dialect, event)[1]:
+            assert not (leaf.kind.name == "SEAL" and leaf.place == place and leaf.text), "a signature of what is gone"
+
+
+def exhaustively(recording: Recording) -> None:
+    aims = iter(MANNERS * 10_000)
+    for place, text, where in places_of(recording):
+        for spot in where:
+            before, after = text[:spot], text[spot:]
+            for cut in range(len(VALUE) + 1):
+                pieces = [before + VALUE[:cut], VALUE[cut:] + after]
+                check(recording, place, [piece for piece in pieces if piece], next(aims), [])
+            every = [piece for piece in (before, *VALUE, after) if piece]
+            for aim in MANNERS:
+                check(recording, place, every, aim, [])
+
+
+@pytest.mark.parametrize("recording", STREAMS, ids=names(STREAMS))
+def test_every_place_and_every_cut_of_the_value(recording: Recording) -> None:
+    assert places_of(recording)
+    exhaustively(recording)
+
+
+@pytest.mark.corpus
+@needs_corpus
+@pytest.mark.parametrize("recording", RECORDED_STREAMS, ids=names(RECORDED_STREAMS))
+def test_every_place_and_every_cut_of_the_value_in_recorded_traffic(recording: Recording) -> None:
+    exhaustively(recording)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_pieces_any_bytes_any_manner(data: st.DataObject) -> None:
+    recording = data.draw(st.sampled_from(STREAMS))
+    place, text, where = data.draw(st.sampled_from(places_of(recording)))
+    spot = data.draw(st.sampled_from(where))
+    whole = text[:spot] + VALUE + text[spot:]
+    cuts = sorted({*data.draw(st.lists(st.integers(1, len(whole) - 1), max_size=10))})
+    pieces = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+    aim = RedactingAim(*(data.draw(st.booleans()) for _ in range(4)))
+    check(recording, place, pieces, aim, data.draw(st.lists(st.integers(1, 12_000), max_size=8)))
+
+
+def test_every_dialect_with_streams_is_here() -> None:
+    assert {recording.dialect.name for recording in STREAMS} == {
+        "openai-chat",
+        "openai-completions",
+        "openai-responses",
+        "anthropic-messages",
+        "gemini",
+    }
+    assert not any(letters(recording.body) for recording in own() + RECORDED)
+
+
+# -- whole answers -------------------------------------------------------------------------------------------------
+
+
+def judge(recording: Recording, body: bytes) -> Any:
+    """Send a whole answer, and have Aim replace the value wherever it sees it."""
+    world = recording.begin().body(body, end=True)
+    if world.questions:
+        (question,) = world.questions.values()
+        outcomes: list[Outcome] = []
+        for one in question.inputs:
+            assert one.output is not None
+            redacted = one.output.replace(VALUE, MASK)
+            outcomes.append(Anonymize((None, redacted)) if redacted != one.output else Allow())
+        world.judge(*outcomes)
+    assert world.exchange.is_complete
+    return world
+
+
+def check_whole(recording: Recording) -> None:
+    assert judge(recording, recording.body).response.body == recording.body
+    document = Document.from_bytes(recording.body)
+    for leaf in recording.dialect.answers(document):
+        for spot in spots(leaf.text, is_argument=leaf.is_json):
+            text = leaf.text[:spot] + VALUE + leaf.text[spot:]
+            if leaf.is_embedded and not (text.startswith("{") and is_json(text)):
+                continue
+            body = document.rewrite(_planted(leaf, text)).encode()
+            world = judge(recording, body)
+            where = dotted(leaf.path)
+            if leaf.fixed:
+                assert world.code == "redaction_failed", where
+                continue
+            assert not letters(world.response.body), where
+            assert {one.text for one in recording.dialect.answers(Document.from_bytes(world.response.body))} == {
+                one.text.replace(VALUE, MASK) for one in recording.dialect.answers(Document.from_bytes(body))
+            }, where
+
+
+def _planted(leaf: Leaf, text: str) -> dict[Any, Edit]:
+    edits: dict[Any, Edit] = {leaf.path: Raw(text) if leaf.is_embedded else text}
+    if leaf.nulled is not None:
+        edits[leaf.nulled] = Raw(json.dumps([{"token": text}]))
+    return edits
+
+
+@pytest.mark.parametrize("recording", WHOLE, ids=names(WHOLE))
+def test_whole_answers(recording: Recording) -> None:
+    check_whole(recording)
+
+
+@pytest.mark.corpus
+@needs_corpus
+@pytest.mark.parametrize("recording", RECORDED_WHOLE, ids=names(RECORDED_WHOLE))
+def test_whole_answers_of_recorded_traffic(recording: Recording) -> None:
+    check_whole(recording)
+
+
+def test_a_value_across_the_elements_of_an_array() -> None:
+    (recording,) = (one for one in WHOLE if one.name == "gemini-array.json")
+    document = Document.from_bytes(recording.body)
+    places = [(2, 0), (3, 0), (4, 0)]
+    paths = [(element, "candidates", 0, "content", "parts", part, "text") for element, part in places]
+    for first in range(len(VALUE) + 1):
+        for second in range(first, len(VALUE) + 1):
+            pieces = [VALUE[:first], VALUE[first:second], VALUE[second:]]
+            edits: dict[Any, Edit] = {}
+            for path, piece in zip(paths, pieces, strict=True):
+                edits[path] = f"it {piece}" if path is paths[0] else piece
+                tokens = {"chosenCandidates": [{"token": piece}]}
+                edits[(*path[:3], "logprobsResult")] = Raw(json.dumps(tokens))
+            world = judge(recording, document.rewrite(edits).encode())
+            assert not letters(world.response.body)
+            elements = json.loads(world.response.body)
+            said = "".join(element["candidates"][0]["content"]["parts"][0].get("text", "") for element in elements[2:5])
+            assert said == f"it {MASK}"
