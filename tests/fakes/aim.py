@@ -40,6 +40,12 @@ class AimSession:
     chunks: list[dict[str, Any]] = field(default_factory=list)
     is_done: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    transport: asyncio.BaseTransport | None = None
+
+    def abort(self) -> None:
+        """Drop the connection without a closing handshake."""
+        assert isinstance(self.transport, asyncio.WriteTransport)
+        self.transport.abort()
 
     async def receive(self) -> dict[str, Any] | None:
         """Return the next chunk; None at the end."""
@@ -154,6 +160,7 @@ class ScriptedAim:
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
         session = AimSession(request.path, {n.lower(): v for n, v in request.headers.items()}, socket)
+        session.transport = request.transport
         self.sessions.append(session)
         try:
             await self.script(session)

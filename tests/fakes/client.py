@@ -59,8 +59,13 @@ async def exchange(
 
 async def _read(reader: asyncio.StreamReader, wire: h11.Connection) -> Got:
     got = Got()
+    body = bytearray()
     while True:
-        match wire.next_event():
+        try:
+            event = wire.next_event()
+        except h11.RemoteProtocolError:  # the connection ended before the response did
+            event = None
+        match event:
             case h11.NEED_DATA:
                 wire.receive_data(await reader.read(65536))
             case h11.Response() as head:
@@ -71,10 +76,12 @@ async def _read(reader: asyncio.StreamReader, wire: h11.Connection) -> Got:
                     got.status = 101
                     return got
             case h11.Data() as data:
-                got.body += bytes(data.data)
+                body += data.data
             case h11.EndOfMessage() as end:
                 got.trailers = [(name.decode(), value.decode("latin-1")) for name, value in end.headers]
                 got.is_whole = True
+                got.body = bytes(body)
                 return got
             case _:
+                got.body = bytes(body)
                 return got

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from extproc.dialects.base import Dialect, Kind, Leaf
@@ -87,3 +88,12 @@ def all_of(node: Any) -> Any:
     if isinstance(node, list):
         return [all_of(value) for value in node]
     return "" if isinstance(node, str) else node
+
+
+def strings(node: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield every string value with its place."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict | list):
+        for step, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from strings(value, (*path, step))

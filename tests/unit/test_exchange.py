@@ -169,6 +169,7 @@ class TestRequest:
         [
             (b"{", (), 400, "invalid_body"),
             (b"\xff", (), 400, "invalid_body"),
+            (b"[]", (), 400, "invalid_body"),
             (b'{"messages":[],"messages":[]}', (), 400, "invalid_body"),
             (REQUEST, (("content-encoding", "gzip, br"),), 400, "invalid_body"),
             (REQUEST, (("content-encoding", "gzip"),), 400, "invalid_body"),

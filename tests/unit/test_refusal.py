@@ -126,3 +126,8 @@ def test_quotes_span_lines() -> None:
 @pytest.mark.parametrize("message", ["Aim's guard found 'Tom'", "You can't send 'Tom'", 'a 5" screen and "Tom"'])
 def test_an_apostrophe_hides_no_quote(message: str) -> None:
     assert quotes_any(message, ["I am Tom."])
+
+
+def test_a_message_of_nothing_but_quotes_is_not_shown() -> None:
+    assert quotes_any('"' * 65, ["any"])
+    assert not quotes_any('"' * 64, ["any"])

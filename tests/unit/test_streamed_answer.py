@@ -71,6 +71,10 @@ class TestRelease:
         it = begun().body(chat_event("a") + chat_event("b")).verify("b")
         assert it.response.body == chat_event("") + chat_event("b")
 
+    def test_a_text_longer_than_all_that_waits_is_a_rewrite(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b")).verify("abX")
+        assert it.response.body == chat_event("abX")
+
     def test_a_rewrite_replaces_the_oldest(self) -> None:
         it = begun().body(chat_event("secret") + chat_event("b")).verify("[X]")
         assert it.response.body == chat_event("[X]")
@@ -231,6 +235,31 @@ class TestArguments:
         assert it.code == "redaction_failed"
 
 
+class TestSeals:
+    def _begun(self) -> World:
+        request = json.dumps({"stream": True, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+        return World().request(request, path="/v1/messages").judge().head()
+
+    @staticmethod
+    def _event(**delta: str) -> bytes:
+        data = {"type": "content_block_delta", "index": 0, "delta": delta}
+        return b"event: content_block_delta\ndata: " + json.dumps(data).encode() + b"\n\n"
+
+    def test_a_signature_over_nothing_that_was_said_passes(self) -> None:
+        signature = self._event(type="signature_delta", signature="sig")
+        it = self._begun().body(signature, end=True)
+        assert it.chunks == []
+        assert it.response.body == signature
+
+    @pytest.mark.parametrize(("said", "signature"), [("hm", "sig"), ("[X]", "")])
+    def test_a_signature_goes_with_the_text_that_it_signed(self, said: str, signature: str) -> None:
+        thought = self._event(type="thinking_delta", thinking="hm")
+        it = self._begun().body(thought + self._event(type="signature_delta", signature="sig"), end=True)
+        it.verify(said, it.chunks[0]["choices"][0]["index"]).done()
+        expected = self._event(type="thinking_delta", thinking=said)
+        assert it.response.body == expected + self._event(type="signature_delta", signature=signature)
+
+
 class TestBlock:
     def test_before_the_first_release_it_is_a_reply(self) -> None:
         it = begun().body(ROLE + chat_event("secret")).block("Found 'secret'")
@@ -369,6 +398,12 @@ class TestHold:
         it.judge()
         assert not it.exchange.is_paused
         assert it.response.body == chat_event("x" * 2000)
+
+    def test_only_streams_and_passing_responses_pause(self) -> None:
+        it = World(Profile(), Limits(held_bytes=1024)).request(REQUEST).judge()
+        it.head("application/json").body(b"x" * 2000)
+        assert it.exchange.held_bytes == 2000
+        assert not it.exchange.is_paused
 
 
 class TestUnreadable:

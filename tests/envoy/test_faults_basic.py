@@ -1,0 +1,491 @@
+"""Faults through a real Envoy: a peer that leaves, dies, is silent or was never there; and a filter wired wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import structlog
+
+from tests.envoy.apis import CHAT, DONE
+from tests.envoy.case import blocks, says
+from tests.fakes.aim import AimSession, Question, allow, echo, text_of
+from tests.fakes.client import exchange
+from tests.fakes.rig import Rig, manager_of, rig
+from tests.fakes.upstream import Received, pieces, whole
+
+JSON = (("content-type", "application/json"),)
+ASK = CHAT.request("Hello")
+ASK_STREAM = CHAT.request("Hello", stream=True)
+EVENTS = CHAT.events("One", " two", " three")
+BEFORE = b"".join(EVENTS[:2])
+EVENT_STREAM = [("content-type", "text/event-stream"), ("transfer-encoding", "chunked")]
+SECONDS = 10.0
+
+
+async def ask(chain: Rig, body: bytes = ASK_STREAM, path: str = CHAT.path) -> Any:
+    async with asyncio.timeout(SECONDS):
+        return await exchange(chain.envoy.url, "POST", path, JSON, body)
+
+
+async def ended(chain: Rig) -> None:
+    """Wait until nothing of the last exchange is left in the sidecar."""
+    async with asyncio.timeout(SECONDS):
+        await chain.sidecar.service.idle.wait()
+        for session in chain.aim.sessions:
+            await session.closed.wait()
+    assert chain.sidecar.service.held_bytes == 0
+    assert chain.sidecar.metric("extproc_sessions") == 0
+
+
+def outcomes(chain: Rig, outcome: str) -> float:
+    labels = {"profile": "default", "dialect": "openai-chat", "outcome": outcome}
+    return chain.sidecar.metric("extproc_exchanges_total", **labels)
+
+
+def code_of(body: bytes) -> str:
+    return json.loads(body)["error"]["code"]
+
+
+@asynccontextmanager
+async def talking(chain: Rig, body: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """Send a request and leave when the block ends, whatever is still to come."""
+    where = urlsplit(chain.envoy.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    head = f"POST {CHAT.path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield reader
+    finally:
+        writer.transport.abort()
+
+
+async def begin_and_wait(request: Received) -> None:
+    """Send the first text of a stream, then wait until nobody listens any more."""
+    await request.head(headers=EVENT_STREAM)
+    for event in EVENTS[:2]:
+        await request.chunk(event)
+    await request.gone.wait()
+
+
+# -- the client leaves --------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_in_mid_stream_ends_session_and_upstream() -> None:
+    async with rig() as chain:
+        chain.upstream.answer = begin_and_wait
+        async with talking(chain, ASK_STREAM) as reader:
+            await reader.readuntil(b"One")
+        async with asyncio.timeout(SECONDS):
+            await chain.upstream.requests[0].gone.wait()
+        await ended(chain)
+        assert outcomes(chain, "aborted") == 1
+
+
+async def test_a_client_that_leaves_while_aim_judges_ends_the_question() -> None:
+    async with rig() as chain:
+        asked, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def judge(_: Question) -> Any:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        chain.aim.judge = judge
+        async with talking(chain, ASK):
+            await asked.wait()
+        async with asyncio.timeout(SECONDS):
+            await cancelled.wait()
+        await ended(chain)
+        assert chain.upstream.requests == []
+        assert outcomes(chain, "aborted") == 1
+
+
+# -- the upstream dies --------------------------------------------------------------------------------------------
+
+
+async def test_an_upstream_that_dies_in_mid_stream_is_seen_to_by_the_client() -> None:
+    async with rig() as chain:
+        verified = asyncio.Event()
+
+        async def script(session: AimSession) -> None:
+            while (chunk := await session.receive()) is not None:
+                await session.verify(chunk)
+                if text_of(chunk) == "One":
+                    verified.set()
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=EVENT_STREAM)
+            for event in EVENTS[:2]:
+                await request.chunk(event)
+            await released.wait()
+            request.writer.transport.abort()
+
+        released = asyncio.Event()
+        chain.aim.script, chain.upstream.answer = script, answer
+        async with talking(chain, ASK_STREAM) as reader:
+            got = await reader.readuntil(b"One")
+            released.set()
+            got += await reader.read()
+        assert verified.is_set()
+        assert got.startswith(b"HTTP/1.1 200 ")
+        assert not got.endswith(b"0\r\n\r\n")  # the client is not told that this was all
+        await ended(chain)
+
+
+async def test_an_upstream_that_dies_before_a_verdict_leaks_nothing() -> None:
+    async with rig() as chain:
+        received = asyncio.Event()
+
+        async def script(session: AimSession) -> None:
+            while (chunk := await session.receive()) is not None:
+                if text_of(chunk):
+                    received.set()
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=EVENT_STREAM)
+            for event in EVENTS[:2]:
+                await request.chunk(event)
+            await received.wait()
+            request.writer.transport.abort()
+
+        chain.aim.script, chain.upstream.answer = script, answer
+        got = await ask(chain)
+        assert got.status == 599
+        assert b"One" not in got.body
+        await ended(chain)
+
+
+async def test_an_upstream_that_dies_within_json_leaks_nothing() -> None:
+    async with rig() as chain:
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=[("content-type", "application/json"), ("content-length", "1000")])
+            request.writer.write(CHAT.answer("One"))
+            await request.writer.drain()
+            request.writer.transport.abort()
+
+        chain.upstream.answer = answer
+        got = await ask(chain, ASK)
+        assert got.status == 599
+        assert b"One" not in got.body
+        assert chain.aim.asked("output") == []
+        await ended(chain)
+
+
+# -- Aim fails ----------------------------------------------------------------------------------------------------
+
+
+async def drop(session: AimSession) -> None:
+    """Verify the first text, and drop the connection at the next."""
+    while (chunk := await session.receive()) is not None:
+        if text_of(chunk) == " two":
+            session.abort()
+            return
+        await session.verify(chunk)
+
+
+async def fall_silent(session: AimSession) -> None:
+    """Verify the first text and nothing more."""
+    while (chunk := await session.receive()) is not None:
+        if text_of(chunk) in ("", "One"):
+            await session.verify(chunk)
+
+
+async def stay_silent(session: AimSession) -> None:
+    """Never say a word."""
+    while await session.receive() is not None:
+        pass
+
+
+async def withhold_done(session: AimSession) -> None:
+    """Verify everything, and do not answer our done."""
+    while (chunk := await session.receive()) is not None:
+        await session.verify(chunk)
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+@pytest.mark.parametrize("script", [drop, fall_silent, stay_silent, withhold_done])
+async def test_a_session_that_fails(script: Callable[[AimSession], Any], is_open: bool) -> None:
+    profile = {"failure_mode_allow": {"response": is_open}}
+    async with rig(aim={"verdict_timeout_seconds": 0.5}, profiles={"default": profile}) as chain:
+        chain.aim.script = script
+        chain.upstream.answer = pieces(EVENTS)
+        got = await ask(chain)
+        await ended(chain)
+        assert got.is_whole
+        if is_open:
+            assert (got.status, got.body) == (200, b"".join(EVENTS))
+            assert outcomes(chain, "failed_open") == 1
+        elif script is stay_silent:
+            assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+        else:
+            before = EVENTS[:-2] if script is withhold_done else EVENTS[:2]
+            assert got.status == 200
+            assert got.body.startswith(b"".join(before))
+            refusal, end = got.body.removeprefix(b"".join(EVENTS[:-1]) if script is withhold_done else BEFORE).split(
+                b"\n\n", 1
+            )
+            assert code_of(refusal.removeprefix(b"data: ")) == "guardrail_unavailable"
+            assert end == DONE
+            assert outcomes(chain, "refused") == 1
+
+
+_ANSWERS: dict[str, Any] = {
+    "key_refused": (401, {"detail": "Invalid API token: key-1234"}),
+    "rejected": (422, {"detail": "my prompt"}),
+    "rate_limited": (429, b""),
+    "server_error": (500, b"Traceback: my prompt"),
+    "unreadable_answer": (200, b"<html>my prompt"),
+    "unknown_action": {"required_action": {"action_type": "my prompt"}},
+}
+
+
+@pytest.mark.parametrize("reason", _ANSWERS)
+async def test_what_aim_answers_stays_between_us(reason: str) -> None:
+    async with rig(aim={"api": "firewall"}) as chain:
+        says(_ANSWERS[reason])(chain.aim)
+        with structlog.testing.capture_logs() as logs:
+            got = await ask(chain, CHAT.request("my prompt"))
+            await ended(chain)
+        assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+        for secret in ("my prompt", "key-1234", "Traceback", "test-key"):
+            assert secret not in got.body.decode()
+            assert secret not in str(logs)
+        assert chain.upstream.requests == []
+        assert chain.sidecar.metric("extproc_detection_errors_total", hook="pre_call", reason=reason) == 1
+
+
+async def test_an_aim_that_does_not_answer_times_out() -> None:
+    async with rig(aim={"timeout_seconds": 0.3}) as chain:
+
+        async def judge(_: Question) -> Any:
+            await asyncio.Event().wait()
+
+        chain.aim.judge = judge
+        got = await ask(chain, ASK)
+        assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+        assert chain.sidecar.metric("extproc_detection_errors_total", hook="pre_call", reason="timeout") == 1
+        await ended(chain)
+
+
+async def test_an_aim_that_is_not_there_opens_the_breaker() -> None:
+    async with rig(aim={"base_url": "http://127.0.0.1:1", "breaker": {"failures": 2, "open_seconds": 60}}) as chain:
+        for _ in range(3):
+            got = await ask(chain, ASK)
+            assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+        for reason, count in {"unreachable": 2, "breaker_open": 1}.items():
+            metric = chain.sidecar.metric("extproc_detection_errors_total", hook="pre_call", reason=reason)
+            assert metric == count
+        await ended(chain)
+
+
+# -- the sidecar is missing, or its filter is wired wrongly ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CHAT.path, "/v1/files"])
+async def test_without_the_sidecar_nothing_passes(path: str) -> None:
+    def elsewhere(tree: Any) -> None:
+        (endpoints,) = tree["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
+        endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 1
+
+    async with rig(edit=elsewhere) as chain:
+        got = await ask(chain, path=path)
+        assert got.status == 503
+        assert chain.upstream.requests == []
+
+
+_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+_FULL_DUPLEX = {"response_body_mode": "FULL_DUPLEX_STREAMED", "response_trailer_mode": "SEND"}
+_WIRINGS: dict[str, dict[str, str]] = {
+    "response_body_mode is NONE": {"response_body_mode": "NONE"},
+    "response_body_mode is STREAMED": {"response_body_mode": "STREAMED"},
+    "response_body_mode is BUFFERED": {"response_body_mode": "BUFFERED"},
+    "response_body_mode is BUFFERED_PARTIAL": {"response_body_mode": "BUFFERED_PARTIAL"},
+    "request_body_mode is NONE": {"request_body_mode": "NONE", **_FULL_DUPLEX},
+    "request_body_mode is STREAMED": {"request_body_mode": "STREAMED", **_FULL_DUPLEX},
+    "request_body_mode is BUFFERED_PARTIAL": {"request_body_mode": "BUFFERED_PARTIAL", **_FULL_DUPLEX},
+}
+_USUAL = {"request_header_mode": "SEND", "response_header_mode": "SEND", "request_body_mode": "BUFFERED"}
+
+
+async def test_a_filter_wired_in_another_way_is_refused_by_name() -> None:
+    """One Envoy, a route for each way; every one would let something pass that nobody has judged."""
+
+    def wire_wrongly(tree: Any) -> None:
+        (host,) = manager_of(tree)["route_config"]["virtual_hosts"]
+        (usual,) = host["routes"]
+        for number, modes in enumerate(_WIRINGS.values()):
+            per_route = {"@type": _PER_ROUTE, "overrides": {"processing_mode": _USUAL | modes}}
+            wrong = json.loads(json.dumps(usual)) | {"name": str(number), "match": {"prefix": f"/{number}/"}}
+            wrong["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": per_route}
+            host["routes"].insert(0, wrong)
+
+    async with rig(edit=wire_wrongly) as chain:
+        for number, problem in enumerate(_WIRINGS):
+            with structlog.testing.capture_logs() as logs:
+                got = await ask(chain, ASK, f"/{number}{CHAT.path}")
+                await ended(chain)
+            assert got.status == 503, problem
+            (error,) = [log for log in logs if log["log_level"] == "error"]
+            assert f"processing_mode.{problem}; set it to " in error["problem"]
+        assert chain.upstream.requests == []
+        assert chain.aim.questions == []
+        for entry in await chain.envoy.access_log(len(_WIRINGS)):
+            assert "gRPC_error_9" in entry["details"]  # FAILED_PRECONDITION
+
+
+async def test_a_filter_that_keeps_the_headers_back_does_not_open_the_way() -> None:
+    def without_headers(tree: Any) -> None:
+        manager_of(tree)["http_filters"][0]["typed_config"]["processing_mode"]["request_header_mode"] = "SKIP"
+
+    async with rig(edit=without_headers) as chain:
+        got = await ask(chain, ASK)
+        assert got.status == 503
+        assert chain.upstream.requests == []
+        await ended(chain)
+
+
+# -- moderation -----------------------------------------------------------------------------------------------------
+
+
+async def test_moderation_and_the_model_work_side_by_side() -> None:
+    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
+        order: list[str] = []
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def judge(question: Question) -> Any:
+            order.append("Aim asked")
+            asked.set()
+            await answered.wait()  # if the model waited for Aim, this would never be
+            order.append("Aim answers")
+            return await allow(question)
+
+        async def answer(request: Received) -> None:
+            await asked.wait()  # and if Aim were asked after the model, this
+            await pieces(EVENTS)(request)
+            order.append("model answers")
+            answered.set()
+
+        chain.aim.judge, chain.upstream.answer = judge, answer
+        got = await ask(chain)
+        order.append("client has it")
+        assert (got.status, got.body) == (200, b"".join(EVENTS))
+        assert order == ["Aim asked", "model answers", "Aim answers", "client has it"]
+        await ended(chain)
+
+
+async def test_a_block_of_moderation_ends_the_model() -> None:
+    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
+        blocks("secret")(chain.aim)
+        refuse = chain.aim.judge
+
+        async def judge(question: Question) -> Any:
+            await chain.upstream.arrived.wait()
+            return await refuse(question)
+
+        async def answer(request: Received) -> None:
+            await request.gone.wait()
+
+        chain.aim.judge, chain.upstream.answer = judge, answer
+        got = await ask(chain, CHAT.request("secret"))
+        assert (got.status, code_of(got.body)) == (400, "content_policy_violation")
+        async with asyncio.timeout(SECONDS):
+            await chain.upstream.requests[0].gone.wait()
+        await ended(chain)
+
+
+# -- backpressure ---------------------------------------------------------------------------------------------------
+
+_EVENT = CHAT.event(content="x" * 60_000)
+_BOUND = 80_000_000
+"""Bytes that sockets, gRPC, Envoy and the sidecar may take between them (30 to 45 million were seen)."""
+_TOO_MANY = 2 * _BOUND // len(_EVENT)
+_MANY = 600
+
+
+@asynccontextmanager
+async def flooded(
+    script: Callable[[AimSession], Any], events: int, **profile: Any
+) -> AsyncIterator[tuple[Rig, list[int]]]:
+    """Run a chain whose model sends `events` events, more than can be held; the list counts them."""
+    limits = {"held_bytes": 262_144}
+    aim = {"verdict_timeout_seconds": 1}
+    async with rig(aim=aim, limits=limits, profiles={"default": profile}) as chain:
+        sent = [0]
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=EVENT_STREAM)
+            for _ in range(events):
+                await request.chunk(_EVENT)
+                sent[0] += 1
+            await request.end()
+
+        chain.aim.script, chain.upstream.answer = script, answer
+        yield chain, sent
+
+
+async def test_a_silent_aim_pauses_the_model_and_ends_by_policy() -> None:
+    async with flooded(stay_silent, _TOO_MANY) as (chain, sent):
+        got = await ask(chain)
+        assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+        assert sent[0] * len(_EVENT) < _BOUND
+        await ended(chain)
+
+
+async def test_an_aim_that_frees_nothing_ends_by_policy() -> None:
+    async def chatter(session: AimSession) -> None:
+        await session.receive()
+        while True:  # a word now and then, but none that lets anything go
+            await session.verify({"choices": []})
+            await asyncio.sleep(0.05)
+
+    async with flooded(chatter, _TOO_MANY) as (chain, sent):
+        got = await ask(chain)
+        assert (got.status, code_of(got.body)) == (503, "guardrail_overloaded")
+        assert sent[0] * len(_EVENT) < _BOUND
+        await ended(chain)
+
+
+async def test_a_model_that_was_paused_goes_on_where_the_policy_opens() -> None:
+    async with flooded(stay_silent, _MANY, failure_mode_allow=True) as (chain, sent):
+        got = await ask(chain)
+        assert (got.status, got.is_whole) == (200, True)
+        assert got.body == _EVENT * _MANY
+        assert sent[0] == _MANY
+        await ended(chain)
+
+
+async def test_what_is_verified_flows() -> None:
+    async with flooded(echo, _MANY) as (chain, _):
+        got = await ask(chain)
+        assert (got.status, got.is_whole) == (200, True)
+        assert got.body == _EVENT * _MANY
+        await ended(chain)
+
+
+async def test_an_answer_in_one_piece_waits_for_aim_alone() -> None:
+    """The order of one answer: nothing reaches the client before Aim has judged it."""
+    async with rig() as chain:
+        order: list[str] = []
+
+        async def judge(question: Question) -> Any:
+            order.append(question.hook)
+            return await allow(question)
+
+        async def answer(request: Received) -> None:
+            order.append("model")
+            await whole(CHAT.answer("Hi"))(request)
+
+        chain.aim.judge, chain.upstream.answer = judge, answer
+        await ask(chain, ASK)
+        order.append("client")
+        assert order == ["pre_call", "model", "output", "client"]
