@@ -17,7 +17,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test cover-core test-envoy check format bench lock dist clean
+.PHONY: help venv demo test cover-core test-envoy test-hostile check format bench lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ cover-core: $(STAMP) ## run the unit and property tests; fail under 100 % branch
 
 test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too
 	$(BIN)/pytest -m envoy $(ARGS)
+
+test-hostile: $(STAMP) ## draw thousands of hostile streams (EXAMPLES=5000)
+	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/property/test_stream_invariants.py --timeout=3600 $(ARGS)
 
 check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/ruff check

@@ -109,6 +109,11 @@ async def test_a_client_that_leaves_while_aim_judges_ends_the_question() -> None
         assert outcomes(chain, "aborted") == 1
 
 
+def _close_port(tree: Any, cluster: int) -> None:
+    (endpoints,) = tree["static_resources"]["clusters"][cluster]["load_assignment"]["endpoints"]
+    endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 1
+
+
 # -- the upstream dies --------------------------------------------------------------------------------------------
 
 
@@ -159,8 +164,18 @@ async def test_an_upstream_that_dies_before_a_verdict_leaks_nothing() -> None:
 
         chain.aim.script, chain.upstream.answer = script, answer
         got = await ask(chain)
-        assert got.status == 599
+        assert got.status == 502  # Envoy's own
         assert b"One" not in got.body
+        await ended(chain)
+
+
+async def test_an_upstream_that_is_not_there_is_envoys_to_tell() -> None:
+    async with rig(edit=lambda tree: _close_port(tree, 1)) as chain:
+        got = await ask(chain)
+        assert got.status == 503
+        assert got.body.startswith(b"upstream connect error")
+        assert got.header("x-aim-call-id")
+        assert [question.hook for question in chain.aim.questions] == ["pre_call"]
         await ended(chain)
 
 
@@ -175,7 +190,7 @@ async def test_an_upstream_that_dies_within_json_leaks_nothing() -> None:
 
         chain.upstream.answer = answer
         got = await ask(chain, ASK)
-        assert got.status == 599
+        assert got.status == 502  # Envoy's own
         assert b"One" not in got.body
         assert chain.aim.asked("output") == []
         await ended(chain)
@@ -293,11 +308,7 @@ async def test_an_aim_that_is_not_there_opens_the_breaker() -> None:
 
 @pytest.mark.parametrize("path", [CHAT.path, "/v1/files"])
 async def test_without_the_sidecar_nothing_passes(path: str) -> None:
-    def elsewhere(tree: Any) -> None:
-        (endpoints,) = tree["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
-        endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 1
-
-    async with rig(edit=elsewhere) as chain:
+    async with rig(edit=lambda tree: _close_port(tree, 0)) as chain:
         got = await ask(chain, path=path)
         assert got.status == 503
         assert chain.upstream.requests == []

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import zlib
+from collections.abc import Callable
 from typing import Any
 
+import brotli
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +20,9 @@ from extproc.settings import FailureModeAllow, Profile
 from extproc.sse import EventDecoder
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
+"""`make test-hostile` asks for thousands."""
 
 REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
 CLOSED = Profile()
@@ -55,8 +64,18 @@ def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
 
 
-def begin(profile: Profile) -> World:
-    return World(profile).request(REQUEST).judge().head()
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
+
+
+def begin(profile: Profile, coding: str = "") -> World:
+    headers = (("content-encoding", coding),) if coding else ()
+    return World(profile).request(REQUEST).judge().head("text/event-stream", "200", *headers)
 
 
 def texts_in(data: bytes) -> str:
@@ -66,13 +85,14 @@ def texts_in(data: bytes) -> str:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_an_honest_aim_changes_no_byte(data: st.DataObject) -> None:
     """Transparency, order and no early release, however the two sides interleave and whatever Aim merges."""
     events = data.draw(streams())
     whole = b"".join(events)
-    world = begin(CLOSED)
-    incoming = cut(data.draw, whole)
+    coding = data.draw(st.sampled_from(list(ENCODERS)))
+    world = begin(CLOSED, coding)
+    incoming = cut(data.draw, ENCODERS[coding](whole))
     owed: list[dict[str, Any]] = []
     while incoming or owed:
         if incoming and (not owed or data.draw(st.booleans())):
@@ -110,12 +130,13 @@ def _merge(draw: st.DrawFn, owed: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_aim_took_out_never_leaves(data: st.DataObject) -> None:
     """Rewrites, drops and a block at any point: no text leaves that Aim did not say."""
     events = data.draw(streams())
-    world = begin(CLOSED)
-    incoming = cut(data.draw, b"".join(events))
+    coding = data.draw(st.sampled_from(list(ENCODERS)))
+    world = begin(CLOSED, coding)
+    incoming = cut(data.draw, ENCODERS[coding](b"".join(events)))
     owed: list[dict[str, Any]] = []
     hidden: set[str] = set()
     while (incoming or owed) and not world.exchange.is_closed:
@@ -153,7 +174,7 @@ def _check(world: World, hidden: set[str], owed: list[dict[str, Any]]) -> None:
 
 
 @given(st.data(), st.sampled_from([CLOSED, OPEN]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, profile: Profile) -> None:
     events = data.draw(streams())
     whole = b"".join(events)
@@ -193,7 +214,7 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_any_bytes_end_in_a_decision(pieces: list[bytes], is_open: bool) -> None:
     world = begin(OPEN if is_open else CLOSED)
     for piece in pieces:
