@@ -47,7 +47,7 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
         if loaded.workers > 1 and worker is None:
             raise typer.Exit(workers.supervise(loaded.workers, config, loaded.drain_seconds))
         with _single_problems():
-            asyncio.run(server.serve(loaded, worker or 0))
+            asyncio.run(server.serve(loaded, config, worker or 0))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import structlog
@@ -13,8 +14,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc import wire
 from extproc.admin import Admin
-from extproc.aim.client import AimClient
 from extproc.errors import SettingsError
+from extproc.reload import Reloader, start_client
 from extproc.servicer import ExternalProcessor
 from extproc.settings import Address, Settings, Tls
 from extproc.telemetry import Telemetry
@@ -27,8 +28,8 @@ _MEBIBYTE = 1024 * 1024
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, worker: int = 0) -> None:
-    """Serve as worker `worker` until SIGTERM or SIGINT, then drain.
+async def serve(settings: Settings, config: Path | None = None, worker: int = 0) -> None:
+    """Serve as worker `worker` until SIGTERM or SIGINT, then drain; follow changes of the file at `config`.
 
     Raises SettingsError when the listener or the admin port cannot be opened.
     """
@@ -42,7 +43,8 @@ async def serve(settings: Settings, worker: int = 0) -> None:
         loop.add_signal_handler(number, on_signal)
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(AimClient(settings))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        client = await start_client(settings, group)
         service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
         telemetry.held_bytes.set_function(lambda: service.held_bytes)
         admin = Admin(settings, telemetry)
@@ -58,6 +60,9 @@ async def serve(settings: Settings, worker: int = 0) -> None:
         for name in ("", wire.SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         admin.is_ready = True
+        reloader = Reloader(service, config)
+        loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+        watching = group.create_task(reloader.run(group))
         _log.info("serving", listen=str(address), admin=str(settings.admin or ""), pid=os.getpid())
         await stop.wait()
         admin.is_ready = False
@@ -65,6 +70,8 @@ async def serve(settings: Settings, worker: int = 0) -> None:
         _log.info("draining", streams=service.live)
         await _drain(service, settings.drain_seconds, hurry)
         await server.stop(0)
+        watching.cancel()
+        service.client.retire()
     _log.info("stopped")
 
 

@@ -126,13 +126,17 @@ class ExternalProcessor:
 
     async def _watch(self, shadow: Shadow, exchange: Exchange, caller: Caller) -> None:
         began = asyncio.get_running_loop().time()
+        client = self.client
+        client.enter()
         try:
             async with asyncio.TaskGroup() as group:
-                errands = Errands(self.client, caller, exchange.record, self.telemetry, group, shadow.deliver)
+                errands = Errands(client, caller, exchange.record, self.telemetry, group, shadow.deliver)
                 try:
                     await shadow.run(errands)
                 finally:
                     errands.end()
         except Exception as error:
             log_internal_error(error)
+        finally:
+            client.leave()
         self.telemetry.finished(exchange.record, asyncio.get_running_loop().time() - began)

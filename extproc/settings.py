@@ -359,15 +359,21 @@ def _read_file(path: Path) -> dict[str, Any]:
     return data
 
 
+def config_path(config: Path | None) -> Path | None:
+    """Return the settings file: `config`, else the one that EXTPROC_CONFIG names, if any."""
+    if config is None and os.environ.get("EXTPROC_CONFIG"):
+        return Path(os.environ["EXTPROC_CONFIG"])
+    return config
+
+
 def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     """Read the settings from `config` (else the file that EXTPROC_CONFIG names, if any) and the environment.
 
     With `serving`, what only matters then is checked too: keys and files.
     Raises SettingsError with every problem, one line each, named by its setting; no line holds a value of a secret.
     """
-    if config is None and os.environ.get("EXTPROC_CONFIG"):
-        config = Path(os.environ["EXTPROC_CONFIG"])
-    data = _read_file(config) if config is not None else {}
+    path = config_path(config)
+    data = _read_file(path) if path is not None else {}
     from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
     if from_environment and isinstance(data.get("aim"), Mapping | None):
         aim = dict(data.get("aim") or {})

@@ -74,6 +74,10 @@ class Stream:
         self._waiting_since: dict[Leg, float] = {}
         self._told_version = 0
         self._held = 0
+        # The snapshot of this exchange: new settings are for new exchanges.
+        self._settings = service.settings
+        self._client = service.client
+        self._client.enter()
 
     async def run(self) -> Reset | None:
         """Serve the stream; return what it is to be aborted with, None once Envoy may see its end."""
@@ -88,6 +92,7 @@ class Stream:
 
     def end(self) -> None:
         """Settle what the stream leaves behind, and write its record; its tasks have ended."""
+        self._client.leave()
         self._service.hold(-self._held)
         exchange = self._exchange
         if exchange is not None:
@@ -98,12 +103,12 @@ class Stream:
     async def _serve(self, first: bytes) -> Reset | None:
         service = self._service
         request = wire.parse(first)
-        mode = wire.body_modes(request, assume_full_duplex=service.settings.assume_full_duplex)
+        mode = wire.body_modes(request, assume_full_duplex=self._settings.assume_full_duplex)
         event = wire.decode(request)
         headers = event if isinstance(event, HeadersReceived) else HeadersReceived(Leg.REQUEST, ())
         name, profile = service.profile_of(headers, self._context)
         if profile is None:
-            _log.error("unknown_profile", profile=name, known=sorted(service.settings.profiles))
+            _log.error("unknown_profile", profile=name, known=sorted(self._settings.profiles))
             await self._send(misconfigured())
             await self._drain_envoy()
             return None
@@ -111,8 +116,8 @@ class Stream:
         exchange = Exchange(
             record,
             profile,
-            service.settings.limits,
-            verdict_timeout=service.settings.aim.verdict_timeout_seconds,
+            self._settings.limits,
+            verdict_timeout=self._settings.aim.verdict_timeout_seconds,
             request_mode=mode,
             is_overloaded=service.is_overloaded,
         )
@@ -128,7 +133,7 @@ class Stream:
         if event is not None:
             self._inbox.put_nowait(event)
         async with asyncio.TaskGroup() as group:
-            errands = Errands(service.client, caller, record, self._telemetry, group, self._inbox.put_nowait)
+            errands = Errands(self._client, caller, record, self._telemetry, group, self._inbox.put_nowait)
             reader = group.create_task(self._read(exchange))
             try:
                 return await self._guard(exchange, errands)
@@ -168,7 +173,7 @@ class Stream:
         if isinstance(event, HeadersReceived):
             first = dict(reversed(event.headers))
             exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
-        shadow = Shadow(exchange, self._service.settings.limits, self._service.hold)
+        shadow = Shadow(exchange, self._settings.limits, self._service.hold)
         self._service.watch(shadow, exchange, caller)
         try:
             while True:

@@ -65,7 +65,15 @@ def supervise(count: int, config: Path | None, drain_seconds: float) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    workers = [_Worker(number, command) for number in range(count)]
+
+    def on_hangup(number: int, _: FrameType | None) -> None:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    workers: list[_Worker] = []
+    signal.signal(signal.SIGHUP, on_hangup)
+    workers += [_Worker(number, command) for number in range(count)]
     while not signals:
         time.sleep(_POLL_SECONDS)
         if any(worker.process.poll() == 2 for worker in workers):

@@ -86,6 +86,10 @@ class AimClient:
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
+        self._users = 0
+        self._is_retired = asyncio.Event()
+        self._is_free = asyncio.Event()
+        self._is_free.set()
 
     def _connect(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -109,6 +113,26 @@ class AimClient:
             session.close()
         await self._tasks.__aexit__(kind, error, trace)
         await self._transport.aclose()
+
+    def enter(self) -> None:
+        """Note that an exchange uses this client, until `leave`."""
+        self._users += 1
+        self._is_free.clear()
+
+    def leave(self) -> None:
+        """Note that an exchange is done with it."""
+        self._users -= 1
+        if not self._users:
+            self._is_free.set()
+
+    def retire(self) -> None:
+        """Note that no further exchange will use it."""
+        self._is_retired.set()
+
+    async def unused(self) -> None:
+        """Wait until it is retired and the last exchange has left."""
+        await self._is_retired.wait()
+        await self._is_free.wait()
 
     async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
         """Return an outcome for each input, in order; those that a block made pointless are the block."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import stat
 from pathlib import Path
@@ -16,9 +17,10 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.fakes.aim import ScriptedAim
+from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import run, serving
+from tests.fakes.rig import chat_request
 
 
 def free_port(count: int = 1) -> int:
@@ -164,6 +166,61 @@ class TestServe:
                 async with envoy_stream(f"127.0.0.1:{port + offset}") as stream:
                     await stream.request_headers(end=True)
                     assert (await stream.read()).HasField("request_headers")
+            process.signal()
+            assert await process.ended() == 0
+
+
+class TestReload:
+    async def _message(self, port: int) -> str:
+        """Have a request blocked; return the message that the client gets."""
+        async with envoy_stream(f"127.0.0.1:{port}") as stream:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", json.dumps(chat_request("x")).encode())
+            reply = (await stream.read()).immediate_response
+            return str(json.loads(reply.body)["error"]["message"])
+
+    async def test_new_exchanges_get_new_settings(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        go = asyncio.Event()
+
+        async def judge(_: object) -> Any:
+            await go.wait()
+            return block("Aim's")
+
+        aim.judge = judge
+        profiles = {"default": {"block_message": "old"}}
+        config, port, _ = written(tmp_path, aim, profiles=profiles)
+        async with serving(config) as process, envoy_stream(f"127.0.0.1:{port}") as live:
+            await live.request_headers()
+            await live.read()
+            await live.body("request", json.dumps(chat_request("x")).encode())
+            changed = yaml.safe_load(config.read_text())
+            changed["profiles"]["default"]["block_message"] = "new"
+            changed["workers"] = 2
+            config.write_text(yaml.safe_dump(changed))
+            assert (await process.until("restart_needed"))["settings"] == ["workers"]
+            await process.until("settings_reloaded")
+            go.set()
+            reply = (await live.read()).immediate_response
+            assert json.loads(reply.body)["error"]["message"] == "old"
+            assert await self._message(port) == "new"
+
+    async def test_a_bad_file_is_refused_and_a_signal_reads_it_again(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        config, port, _ = written(tmp_path, aim)
+        async with serving(config) as process:
+            good = config.read_text()
+            config.write_text(good + "colour: blue\n")
+            assert (await process.until("settings_refused"))["problems"] == ["colour: unknown setting"]
+            assert await self._message(port) == "Aim's"
+            config.write_text(good)
+            await process.until("settings_reloaded")
+            process.signal(signal.SIGHUP)
+            await process.until("settings_reloaded")
+            assert await self._message(port) == "Aim's"
             process.signal()
             assert await process.ended() == 0
 
