@@ -348,7 +348,7 @@ class Case:
     status: int = field(default=200, kw_only=True)
     client: bytes | Refused | Ended | object | None = field(default=None, kw_only=True)
     client_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
-    client_trailers: Headers = field(default=(), kw_only=True)
+    client_trailers: Headers | Any = field(default=(), kw_only=True)
     upstream: bytes | Never | object | None = field(default=None, kw_only=True)
     upstream_path: str = field(default="", kw_only=True)
     upstream_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
@@ -377,17 +377,29 @@ async def run(rigs: Rigs, case: Case) -> None:
     chain.upstream.answer = case.answer
     tag = str(uuid.uuid4())
     path = case.path or case.api.path_of(stream=case.stream)
-    headers = (*FORGED, ("x-aim-session-id", tag), ("content-type", "application/json"), *case.headers)
+    headers: Headers = (*FORGED, ("x-aim-session-id", tag), *case.headers)
+    if "content-type" not in dict(case.headers):
+        headers += (("content-type", "application/json"),)
+
+    def heard() -> None:
+        for request in chain.upstream.requests:
+            request.heard.set()
+
     send = _over_http2 if case.http2 else exchange
     async with asyncio.timeout(20):
-        got = await send(chain.envoy.url, case.method, path, headers, case.request, case.trailers)
+        got = await send(chain.envoy.url, case.method, path, headers, case.request, case.trailers, heard)
         await chain.sidecar.service.idle.wait()
+        for session in chain.aim.sessions:
+            await session.closed.wait()
+    assert chain.sidecar.service.held_bytes == 0
     _check_client(case, got)
     _check_upstream(case, chain, path)
     _check_aim(case, chain, tag, got)
 
 
-async def _over_http2(url: str, method: str, target: str, headers: Headers, body: Any, trailers: Headers) -> Got:
+async def _over_http2(
+    url: str, method: str, target: str, headers: Headers, body: Any, trailers: Headers, _: object
+) -> Got:
     assert not trailers
     async with (
         httpx.AsyncClient(http1=False, http2=True, trust_env=False, timeout=15) as client,
@@ -422,10 +434,10 @@ def _check_client(case: Case, got: Got) -> None:
         assert got.body == (usual if expected is None else expected)
     for name, value in case.client_headers.items():
         assert got.header(name) == value, f"{name} of the response"
-    assert got.trailers == list(case.client_trailers)
+    assert case.client_trailers is ANY or got.trailers == list(case.client_trailers)
     # It holds for all:
     assert (got.header("x-aim-call-id") is not None) == case.is_inspected
-    assert got.header("x-aim-call-id") != "forged"
+    assert [value for name, value in got.headers if name == "x-aim-call-id"].count("forged") == 0
     if case.method != "HEAD" and case.status not in (204, 304):
         assert got.header("content-length") in (None, str(len(got.body)))
 

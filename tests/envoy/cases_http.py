@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tests.envoy.apis import CHAT, DONE, GEMINI, js
+from collections.abc import Awaitable, Callable
+
+from tests.envoy.apis import ANTHROPIC, CHAT, COMPLETIONS, DONE, GEMINI, RESPONSES, Api, js
 from tests.envoy.case import ANY, NEVER, Case, Ended, Refused, Said, blocks, redacts, streams
+from tests.fakes.upstream import Received
 
 ASK = CHAT.request("Hello")
 ASK_STREAM = CHAT.request("Hello", stream=True)
@@ -107,6 +110,46 @@ BODIES = [
 
 _HELLO = b'{"role":"user","content":"Hello"}'
 
+TYPES = [
+    *(
+        Case(
+            f"the type of a request does not decide: {kind}",
+            CHAT,
+            CHAT.request("a secret"),
+            aim=blocks("secret"),
+            headers=(("content-type", kind),),
+            status=400,
+            client=BLOCKED,
+            upstream=NEVER,
+            asked=[("pre_call", "a secret")],
+        )
+        for kind in ("text/plain", "multipart/form-data; boundary=x", "application/octet-stream", "image/png")
+    ),
+    Case(
+        "the upstream's own call id gives way to ours",
+        CHAT,
+        ASK,
+        Said(CHAT.answer("Hi"), headers=(("x-aim-call-id", "forged"),)),
+        asked=JUDGED,
+    ),
+    Case(
+        "the upstream's own call id gives way to ours in a stream",
+        CHAT,
+        ASK_STREAM,
+        streams(*CHAT.events("Hi"), headers=(("x-aim-call-id", "forged"),)),
+        asked=[PRE_CALL, ("stream", "Hi")],
+    ),
+    Case("expect: 100-continue", CHAT, ASK, ANSWER, headers=(("expect", "100-continue"),), asked=JUDGED),
+    Case(
+        "headers of an answer stay, in their order, duplicates too",
+        CHAT,
+        ASK,
+        Said(CHAT.answer("Hi"), headers=(("set-cookie", "a=1"), ("set-cookie", "b=2"), ("openai-model", "m"))),
+        client_headers={"set-cookie": "a=1", "openai-model": "m", "server": None},
+        asked=JUDGED,
+    ),
+]
+
 UNREADABLE_BODIES = [
     *(
         Case(f"a request is unreadable: {why}", CHAT, body, status=400, client=INVALID, upstream=NEVER)
@@ -131,14 +174,6 @@ UNREADABLE_BODIES = [
         asked=JUDGED,
     ),
     Case("an unreadable request: open", CHAT, b"Hello", ANSWER, rig="open", asked=[("output", "Hi")]),
-    Case(
-        "an unreadable request, Gemini's shape",
-        GEMINI,
-        b"Hello",
-        status=400,
-        client=INVALID,
-        upstream=NEVER,
-    ),
     *(
         Case(f"an answer is unreadable: {why}", CHAT, ASK, said, status=502, client=UNREADABLE, asked=[PRE_CALL])
         for why, said in {
@@ -168,6 +203,58 @@ UNREADABLE_BODIES = [
         for kind in ("audio/mpeg", "image/png", "Audio/WAV; rate=8")
     ),
     Case("an unreadable answer: open", CHAT, ASK, Said(b"Hi", "text/plain"), rig="open", asked=[PRE_CALL]),
+]
+
+
+def _breaks_off(api: Api) -> Callable[[Received], Awaitable[None]]:
+    """Stream a text; when the client has it, something that is no event of the API."""
+
+    async def answer(request: Received) -> None:
+        await request.head(headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")])
+        for event in api.events("One")[: api.head + 1]:
+            await request.chunk(event)
+        await request.heard.wait()
+        await request.chunk(b"data: free text\n\n")
+        await request.gone.wait()
+
+    return answer
+
+
+SHAPES = [
+    row
+    for api in (RESPONSES, ANTHROPIC, GEMINI, COMPLETIONS)
+    for row in (
+        Case(
+            "a request too large, in the API's shape",
+            api,
+            api.request("x" * 5000),
+            rig="small",
+            status=413,
+            client=TOO_LARGE,
+            upstream=NEVER,
+        ),
+        Case("an unreadable request, in the API's shape", api, b"{", status=400, client=INVALID, upstream=NEVER),
+        Case(
+            "an unreadable answer, in the API's shape",
+            api,
+            api.request("Hello"),
+            Said(b"{"),
+            status=502,
+            client=UNREADABLE,
+            asked=[PRE_CALL],
+        ),
+        Case(
+            "an unreadable event in mid-stream, in the API's shape",
+            api,
+            api.request("Hello", stream=True),
+            _breaks_off(api),
+            stream=True,
+            client=Ended(
+                b"".join(api.events("One")[: api.head + 1]), "guardrail_unreadable_response", None, api.head + 1
+            ),
+            asked=[PRE_CALL, ("stream", "One")],
+        ),
+    )
 ]
 
 _LONG = "x" * 5000
@@ -313,6 +400,17 @@ TRAILERS = [
         rig="bare",
         client_trailers=(("x-cost", "7"),),
         asked=[PRE_CALL, ("stream", "Hi")],
+    ),
+    Case(
+        "trailers of a stream that is blocked after its end",
+        CHAT,
+        ASK_STREAM,
+        streams(*CHAT.events("One", " secret"), trailers=(("x-cost", "7"),)),
+        blocks("secret"),
+        rig="bare",
+        client=Ended(b"".join(CHAT.events("One")[:2]), "content_policy_violation", "Not that."),
+        client_trailers=ANY,  # there are none if the block came before them
+        asked=[PRE_CALL, ("stream", "One", " secret")],
     ),
     Case(
         "trailers of an answer that is not inspected",
@@ -726,6 +824,8 @@ ROWS = [
     *METHODS,
     *STATUSES,
     *BODIES,
+    *TYPES,
+    *SHAPES,
     *UNREADABLE_BODIES,
     *SIZES,
     *TRAILERS,

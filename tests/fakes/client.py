@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -34,8 +34,12 @@ async def exchange(
     headers: Fields = (),
     body: bytes | Sequence[bytes] | None = None,
     trailers: Fields = (),
+    on_data: Callable[[], None] = lambda: None,
 ) -> Got:
-    """Send a request and return the response; a body that is a sequence goes chunked, a piece a chunk."""
+    """Send a request and return the response; a body that is a sequence goes chunked, a piece a chunk.
+
+    `on_data` is called whenever something of the response's body is there.
+    """
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     wire = h11.Connection(h11.CLIENT)
@@ -52,12 +56,12 @@ async def exchange(
                 await writer.drain()
             writer.write(wire.send(h11.EndOfMessage(headers=list(trailers))) or b"")
             await writer.drain()
-        return await _read(reader, wire)
+        return await _read(reader, wire, on_data)
     finally:
         writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, wire: h11.Connection) -> Got:
+async def _read(reader: asyncio.StreamReader, wire: h11.Connection, on_data: Callable[[], None]) -> Got:
     got = Got()
     body = bytearray()
     while True:
@@ -77,6 +81,7 @@ async def _read(reader: asyncio.StreamReader, wire: h11.Connection) -> Got:
                     return got
             case h11.Data() as data:
                 body += data.data
+                on_data()
             case h11.EndOfMessage() as end:
                 got.trailers = [(name.decode(), value.decode("latin-1")) for name, value in end.headers]
                 got.is_whole = True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Received:
-    """One request as it reached the upstream."""
+    """One request as it reached the upstream; `heard` is set by a test whose client has something of the answer."""
 
     method: str
     path: str
@@ -19,6 +19,7 @@ class Received:
     writer: asyncio.StreamWriter
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     trailers: list[tuple[str, str]] = field(default_factory=list)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)

@@ -157,7 +157,7 @@ def exhaustively(recording: Recording) -> None:
                 pieces = [before + VALUE[:cut], VALUE[cut:] + after]
                 check(recording, place, [piece for piece in pieces if piece], next(aims), [])
             every = [piece for piece in (before, *VALUE, after) if piece]
-            for aim in MANNERS:
+            for aim in MANNERS if spot == where[-1] else [next(aims)]:
                 check(recording, place, every, aim, [])
 
 
