@@ -4,20 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from extproc.errors import SettingsError
 
+if TYPE_CHECKING:
+    from extproc.settings import Settings
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 render = typer.Typer(no_args_is_help=True, help="Print configuration for a data plane.")
 app.add_typer(render, name="render")
 
+
+class Topology(StrEnum):
+    """Where the sidecar runs."""
+
+    SERVICE = "service"
+    SIDECAR = "sidecar"
+
+
+class Context(StrEnum):
+    """Which of Istio's Envoys are meant."""
+
+    GATEWAY = "gateway"
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML). [env: EXTPROC_CONFIG]")]
+
+Where = Annotated[Topology, typer.Option(help="A Service for all, or a unix socket in the gateway's pods.")]
+Gateway = Annotated[str, typer.Option(help="The name of the Gateway to guard.")]
+Namespace = Annotated[str, typer.Option(help="The Gateway's namespace, and that of its policies.")]
+Service = Annotated[str, typer.Option(help="The sidecar's Service, NAME or NAME.NAMESPACE.")]
+Authority = Annotated[
+    str, typer.Option("--ca", help='Secret (istio) or ConfigMap with the CA of the Service\'s TLS; "" for none.')
+]
+ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that have none of their own.")]
+Routes = Annotated[
+    list[str] | None,
+    typer.Option("--route", metavar="ROUTE=PROFILE", help="The profile of one route; may be repeated."),
+]
 
 
 def main() -> None:
@@ -95,24 +128,127 @@ def render_envoy(
     config: Config = None,
 ) -> None:
     """Print a complete Envoy bootstrap (YAML) that puts the sidecar before the upstreams."""
-    from extproc import settings
     from extproc.render.envoy import Upstream
     from extproc.render.envoy import render_envoy as render_bootstrap
     from extproc.settings import Address
 
+    def text(settings: Settings) -> str:
+        return render_bootstrap(
+            settings,
+            listen=Address.parse(listen),
+            upstreams=[Upstream.parse(item) for item in upstream],
+            admin=Address.parse(admin) if admin else None,
+            allow_upgrades=allow_upgrades or (),
+        )
+
+    _print_rendered(config, text)
+
+
+@render.command("istio")
+def render_istio(
+    topology: Where = Topology.SERVICE,
+    gateway: Gateway = "llm",
+    namespace: Namespace = "default",
+    service: Service = "aim-extproc",
+    authority: Authority = "aim-extproc-ca",
+    context: Annotated[
+        Context, typer.Option(help="Which Envoys: a gateway's, or one beside an app.")
+    ] = Context.GATEWAY,
+    selector: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=VALUE", help="The pods, where they are not the Gateway's; may be repeated."),
+    ] = None,
+    profile: ProfileName = "",
+    route: Routes = None,
+    config: Config = None,
+) -> None:
+    """Print the EnvoyFilter that puts the sidecar into Istio's Envoys."""
+    from extproc.render import istio, mesh
+
+    def text(settings: Settings) -> str:
+        return istio.render_istio(
+            settings,
+            mesh.Place(namespace, gateway, service, authority, topology is Topology.SIDECAR),
+            context=context.value,
+            labels=mesh.labels(selector or []),
+            profile=mesh.known_profile(settings, profile),
+            routes=mesh.profiles_of_routes(settings, route or []),
+        )
+
+    _print_rendered(config, text)
+
+
+@render.command("envoy-gateway")
+def render_envoy_gateway(
+    topology: Where = Topology.SERVICE,
+    gateway: Gateway = "llm",
+    namespace: Namespace = "default",
+    service: Service = "aim-extproc",
+    authority: Authority = "aim-extproc-ca",
+    config: Config = None,
+) -> None:
+    """Print Envoy Gateway's policies for a Gateway that the sidecar guards."""
+    from extproc.render import envoy_gateway, mesh
+
+    def text(settings: Settings) -> str:
+        place = mesh.Place(namespace, gateway, service, authority, topology is Topology.SIDECAR)
+        return envoy_gateway.render_envoy_gateway(settings, place)
+
+    _print_rendered(config, text)
+
+
+@render.command("kgateway")
+def render_kgateway(
+    gateway: Gateway = "llm",
+    namespace: Namespace = "default",
+    service: Service = "aim-extproc",
+    authority: Authority = "aim-extproc-ca",
+    config: Config = None,
+) -> None:
+    """Print kgateway's extension and policies for a Gateway that the sidecar, a Service, guards."""
+    from extproc.render import kgateway, mesh
+
+    def text(settings: Settings) -> str:
+        return kgateway.render_kgateway(settings, mesh.Place(namespace, gateway, service, authority))
+
+    _print_rendered(config, text)
+
+
+@render.command("agentgateway")
+def render_agentgateway(
+    gateway: Gateway = "llm",
+    namespace: Namespace = "default",
+    service: Service = "aim-extproc",
+    authority: Authority = "aim-extproc-ca",
+    profile: ProfileName = "",
+    route: Routes = None,
+    config: Config = None,
+) -> None:
+    """Print agentgateway's policies for a Gateway that the sidecar, a Service, guards."""
+    from extproc.render import agentgateway, mesh
+
+    def text(settings: Settings) -> str:
+        return agentgateway.render_agentgateway(
+            settings,
+            mesh.Place(namespace, gateway, service, authority),
+            profile=mesh.known_profile(settings, profile),
+            routes=mesh.profiles_of_routes(settings, route or []),
+        )
+
+    _print_rendered(config, text)
+
+
+def _print_rendered(config: Path | None, text: Callable[[Settings], str]) -> None:
+    """Print what `text` makes of the settings; its ValueError is a problem of the operator's."""
+    from extproc import settings
+
     with _problems():
         loaded = settings.load(config)
         try:
-            text = render_bootstrap(
-                loaded,
-                listen=Address.parse(listen),
-                upstreams=[Upstream.parse(item) for item in upstream],
-                admin=Address.parse(admin) if admin else None,
-                allow_upgrades=allow_upgrades or (),
-            )
+            rendered = text(loaded)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-    typer.echo(text, nl=False)
+    typer.echo(rendered, nl=False)
 
 
 @app.command("local-aim")

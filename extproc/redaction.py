@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from extproc.dialects.base import Leaf
 from extproc.document import Document, Edit, Path, Raw
 from extproc.errors import ExtprocError, MalformedBody
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair: JSON can spell it, UTF-8 cannot."""
 
 
 class RedactionError(ExtprocError):
@@ -47,7 +51,7 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     if leaf.is_embedded:
         if not text.lstrip().startswith("{") or not is_json(text):
             raise RedactionError("a redacted object is none any more")
-        text = Raw(text)
+        text = Raw(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
     changes[leaf.path] = text
     return changes
 

@@ -20,7 +20,16 @@ __all__ = ["DEFAULT", "NAMES", "Dialect", "Leaf", "Prompt", "normalise", "pick"]
 _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
     (OpenAIChat(), ("*/chat/completions",)),
     (OpenAICompletions(), ("*/completions",)),
-    (OpenAIResponses(), ("*/responses",)),
+    (
+        OpenAIResponses(),
+        (
+            "*/responses",
+            "*/responses/compact",
+            "*/responses/input_tokens",
+            "*/conversations",
+            "*/conversations/*/items",
+        ),
+    ),
     (
         AnthropicMessages(),
         (

@@ -13,10 +13,10 @@ from extproc.dialects.base import (
     Kind,
     Leaf,
     Prompt,
-    all_strings,
     definitions,
     embedded,
     prompt,
+    spelling,
     tool_call,
     tool_result,
     unknown_texts,
@@ -185,15 +185,6 @@ def _content(node: Any, path: Path, role: str) -> Iterator[Prompt]:
                 yield from _block_prompts(fields(block), (*path, position), role)
     elif node is not None:
         yield from _block_prompts(fields(node), path, role)
-
-
-def spelling(node: Any) -> str:
-    """Return an earlier call's input as JSON.
-
-    Raises MalformedBody for an object that repeats a key.
-    """
-    list(all_strings(node, ()))
-    return json.dumps(node, ensure_ascii=False)
 
 
 def _block_prompts(block: Mapping[str, Any], path: Path, role: str) -> Iterator[Prompt]:

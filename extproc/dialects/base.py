@@ -156,9 +156,21 @@ def all_strings(node: Any, path: Path) -> Iterator[Leaf]:
 
 
 def embedded(node: Any, path: Path, *, fixed: bool = False) -> Iterator[Leaf]:
-    """Yield an object, such as a tool's input, as one text; nothing if it holds no string."""
-    if any(all_strings(node, path)):
-        yield Leaf(path, json.dumps(node, ensure_ascii=False), is_json=True, is_embedded=True, fixed=fixed)
+    """Yield an object, such as a tool's input, as one text; nothing if it is empty.
+
+    Its numbers and keys count too. Raises MalformedBody for a key that is repeated anywhere in it.
+    """
+    if isinstance(node, dict | list | str) and node:
+        yield Leaf(path, spelling(node), is_json=True, is_embedded=True, fixed=fixed)
+
+
+def spelling(node: Any) -> str:
+    """Return an earlier call's input as JSON.
+
+    Raises MalformedBody for an object that repeats a key.
+    """
+    list(all_strings(node, ()))
+    return json.dumps(node, ensure_ascii=False)
 
 
 def prompt(role: str, leaf: Leaf, **more: Any) -> Prompt:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
-from extproc.dialects.anthropic_messages import spelling
 from extproc.dialects.base import (
     TEXT_KEYS,
     Dialect,
@@ -23,6 +22,7 @@ from extproc.dialects.base import (
     definitions,
     embedded,
     prompt,
+    spelling,
     tool_call,
     tool_result,
     unknown_texts,

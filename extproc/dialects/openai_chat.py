@@ -19,6 +19,7 @@ from extproc.dialects.base import (
     embedded,
     named,
     prompt,
+    spelling,
     texts_below,
     unknown_texts,
 )
@@ -27,6 +28,21 @@ from extproc.errors import MalformedBody
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 """Content parts that hold no text."""
+
+_READ = frozenset(
+    {
+        "audio",
+        "content",
+        "function_call",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_details",
+        "refusal",
+        "role",
+        "tool_calls",
+    }
+)
+"""Fields of a message that are read by name; the strings of others are inspected by their keys."""
 
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
@@ -93,6 +109,8 @@ def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
 
 def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
     sent = _as_sent(message)
+    for key in ("tool_calls", "function_call"):
+        spelling(message.get(key))  # Aim is to see the calls that the model sees: no key of theirs is repeated
     text = message.get("content")
     has_calls = bool(message.get("tool_calls") or message.get("function_call"))
     if isinstance(text, str):
@@ -170,6 +188,9 @@ def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -
             yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
     yield from _thoughts(message, path, place)
     yield from _calls(message, path, place)
+    others = {key: value for key, value in message.items() if key not in _READ}
+    for leaf in unknown_texts(others, path):
+        yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
     transcript = fields(message.get("audio")).get("transcript")
     if isinstance(transcript, str) and transcript:
         # The spoken answer says the same: it cannot be redacted by changing its transcript.

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from extproc.dialects.anthropic_messages import spelling
 from extproc.dialects.base import (
     TEXT_KEYS,
     Dialect,
@@ -22,7 +21,9 @@ from extproc.dialects.base import (
     all_strings,
     definitions,
     embedded,
+    named,
     prompt,
+    spelling,
     tool_call,
     tool_result,
     unknown_texts,
@@ -104,17 +105,11 @@ class OpenAIResponses(Dialect):
         prompts = [prompt("system", leaf) for leaf in _texts(root.get("instructions"), ("instructions",))]
         for name, value in fields(fields(root.get("prompt")).get("variables")).items():
             prompts += [prompt("user", leaf) for leaf in _texts(value, ("prompt", "variables", name))]
-        given = root.get("input")
-        if isinstance(given, list):
-            for position, item in enumerate(given):
-                prompts += _item_prompts(item, ("input", position))
-        elif isinstance(given, str | None):
-            prompts += [prompt("user", leaf) for leaf in _texts(given, ("input",))]
-        else:
-            raise MalformedBody("input is no list")
+        for key in ("input", "items"):  # a conversation, which a later request names, is filled with items
+            prompts += _given(root.get(key), (key,))
         if tools:
             prompts += definitions(root, "tools", "text")
-            for position, item in enumerate(items(given)):
+            for position, item in enumerate(items(root.get("input"))):
                 listed = all_strings(fields(item).get("tools"), ("input", position, "tools"))
                 prompts += [prompt("system", leaf) for leaf in listed]
         return prompts
@@ -235,7 +230,7 @@ def _part(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
             yield Leaf(path, node, place=place)
         return
     part = fields(node)
-    if str(part.get("type")) in _OPAQUE:
+    if named(part.get("type"), _OPAQUE):
         return
     logprobs = (*path, "logprobs") if part.get("logprobs") else None
     for leaf in unknown_texts({key: part[key] for key in part if key != "logprobs"}, path, _ITEM_KEYS):
@@ -256,8 +251,18 @@ def _texts(node: Any, path: Path) -> Iterator[Leaf]:
     elif isinstance(node, list):
         for position, part in enumerate(node):
             yield from _texts(part, (*path, position))
-    elif str(fields(node).get("type")) not in _OPAQUE:
+    elif not named(fields(node).get("type"), _OPAQUE):
         yield from unknown_texts(node, path, _ITEM_KEYS)
+
+
+def _given(node: Any, path: Path) -> Iterator[Prompt]:
+    if isinstance(node, list):
+        for position, item in enumerate(node):
+            yield from _item_prompts(item, (*path, position))
+    elif isinstance(node, str | None):
+        yield from (prompt("user", leaf) for leaf in _texts(node, path))
+    else:
+        raise MalformedBody("input is no list")
 
 
 def _item_prompts(node: Any, path: Path) -> Iterator[Prompt]:

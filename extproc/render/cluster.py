@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from extproc.render.commented import Tree, because
 from extproc.render.upstream import Upstream, is_ip
@@ -13,6 +13,7 @@ SIDECAR = "aim-extproc"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
+_EVERY_ADDRESS = "Each address of the name is a sidecar. A Kubernetes Service has several only if it is headless."
 _REQUESTS = 1_000_000
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
@@ -26,26 +27,40 @@ def socket_address(address: Address) -> Tree:
 
 def sidecar_cluster(settings: Settings) -> Tree:
     """Return the cluster of the ext_proc sidecar: every worker of `settings.listen`."""
-    addresses = [_dialled(settings.listen.for_worker(worker)) for worker in range(settings.workers)]
-    named = bool(settings.listen.host) and not is_ip(settings.listen.host)
+    return processor_cluster(
+        settings,
+        [_dialled(settings.listen.for_worker(worker)) for worker in range(settings.workers)],
+        balanced=settings.workers > 1,
+        tls=_sidecar_tls(settings) if settings.tls.cert_file is not None else None,
+    )
+
+
+def processor_cluster(
+    settings: Settings, addresses: Sequence[Address], *, balanced: bool, tls: Tree | None = None
+) -> Tree:
+    """Return the cluster of the ext_proc servers on `addresses`, either all DNS names or none.
+
+    `balanced` is for more servers than one, behind one name or several; `tls` is an UpstreamTlsContext.
+    """
+    named = any(address.host and not is_ip(address.host) for address in addresses)
     keepalive = because(
         "Finds a sidecar that hangs without closing its socket.",
         connection_keepalive={"interval": "30s", "timeout": "10s"},
     )
     return {
         "name": SIDECAR,
-        "type": "STRICT_DNS" if named else "STATIC",
+        **(because(_EVERY_ADDRESS, type="STRICT_DNS") if named else {"type": "STATIC"}),
         "connect_timeout": "1s",
-        **(_balancing() if settings.workers > 1 else {}),
+        **(_balancing() if balanced else {}),
         **because(
             "Every live exchange counts as one request; the default of 1024 would end the rest with 503. What "
             "bounds them is the sidecar's limits.streams, which refuses in the client's dialect.",
-            circuit_breakers=_circuit_breakers(settings.workers * settings.limits.streams * 2),
+            circuit_breakers=circuit_breakers(settings.workers * settings.limits.streams * 2),
         ),
         **_http_options(
             because("gRPC is HTTP/2.", explicit_http_config={"http2_protocol_options": keepalive}),
         ),
-        **(_transport_socket(_sidecar_tls(settings)) if settings.tls.cert_file is not None else {}),
+        **(_transport_socket(tls) if tls is not None else {}),
         **_endpoints(SIDECAR, addresses),
     }
 
@@ -59,7 +74,7 @@ def upstream_cluster(upstream: Upstream, ca_file: str) -> Tree:
         "connect_timeout": "10s",
         **because(
             "A streamed answer counts for as long as it lasts; the default is 1024.",
-            circuit_breakers=_circuit_breakers(),
+            circuit_breakers=circuit_breakers(),
         ),
         **_http_options(_upstream_protocol(https=https)),
         **(_transport_socket(_upstream_tls(upstream, ca_file)) if https else {}),
@@ -159,8 +174,14 @@ def _upstream_tls(upstream: Upstream, ca_file: str) -> Tree:
     return {**sni, "common_tls_context": {"validation_context": validation}}
 
 
-def _circuit_breakers(expected: int = 0) -> Tree:
-    most = max(_REQUESTS, expected)
+def most_requests(expected: int = 0) -> int:
+    """Return how many requests a cluster may have at once that expects `expected`: many more than Envoy's 1024."""
+    return max(_REQUESTS, expected)
+
+
+def circuit_breakers(expected: int = 0) -> Tree:
+    """Return circuit breakers that stay out of the way of `expected` exchanges, and of a million."""
+    most = most_requests(expected)
     return {"thresholds": [{"max_connections": most, "max_pending_requests": most, "max_requests": most}]}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -43,6 +43,14 @@ def because(reason: str, /, **values: Any) -> Tree:
 def dump(tree: Tree, *, header: str = "") -> str:
     """Return `tree` as a YAML document under the comment `header`; a reason that repeats is printed once."""
     lines = [*_comment(header, 0), *_Writer().mapping(tree, 0)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def dump_all(trees: Iterable[Tree], *, header: str = "") -> str:
+    """Return `trees` as the documents of one YAML stream under the comment `header`, each reason printed once."""
+    writer = _Writer()
+    documents = [[*writer.mapping(tree, 0)] for tree in trees]
+    lines = [*_comment(header, 0), *(line for document in documents for line in ("---", *document))]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -17,6 +17,10 @@ REQUEST_ATTRIBUTES = ("request.id", "source.address", "xds.route_name")
 CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|repr-digest|digest|etag|x-aim-.*|x-cato-.*"
 """Every header that the sidecar sets or removes, as the regular expression that its mutation rules allow."""
 
+PROFILE_METADATA = "x-extproc-profile"
+"""The gRPC initial metadata that names the profile of a stream."""
+
+_PROFILE = "The profile of these exchanges: metadata of the gRPC stream, which no client can forge."
 _MARGIN_SECONDS = 5
 
 
@@ -25,13 +29,18 @@ def message_timeout(settings: Settings) -> str:
     return f"{math.ceil(settings.aim.timeout_seconds) + _MARGIN_SECONDS}s"
 
 
-def processor(settings: Settings, cluster: str) -> Tree:
-    """Return the ExternalProcessor message whose gRPC service is the Envoy cluster `cluster`."""
+def processor(settings: Settings, cluster: str, *, replicas: bool = False, profile: str = "") -> Tree:
+    """Return the ExternalProcessor message whose gRPC service is the Envoy cluster `cluster`.
+
+    With `replicas` the cluster has several servers, as it has with several workers. `profile` is the one of an
+    exchange whose route names none; empty leaves it to the sidecar.
+    """
     return {
         "@type": TYPE,
         "grpc_service": {
             "envoy_grpc": {"cluster_name": cluster},
-            **(_retries() if settings.workers > 1 else {}),
+            **(_retries() if replicas or settings.workers > 1 else {}),
+            **(because(_PROFILE, initial_metadata=[_named_profile(profile)]) if profile else {}),
         },
         **because("A sidecar that is missing or fails must not open the way to the model.", failure_mode_allow=False),
         **because("What the client gets then; Envoy's default is 500.", status_on_error={"code": "ServiceUnavailable"}),
@@ -72,9 +81,19 @@ def processor(settings: Settings, cluster: str) -> Tree:
     }
 
 
+def profile_of_route(profile: str) -> Tree:
+    """Return the ExtProcPerRoute message of a route whose exchanges have the profile `profile`."""
+    named = because(_PROFILE, grpc_initial_metadata=[_named_profile(profile)])
+    return {"@type": f"{TYPE.removesuffix('ExternalProcessor')}ExtProcPerRoute", "overrides": named}
+
+
+def _named_profile(profile: str) -> Tree:
+    return {"key": PROFILE_METADATA, "value": profile}
+
+
 def _retries() -> Tree:
     return because(
-        "Where a worker cannot be reached, another one takes the exchange; nothing of it was sent yet.",
+        "Where a sidecar cannot be reached, another one takes the exchange; nothing of it was sent yet.",
         retry_policy={
             "retry_on": "connect-failure,refused-stream",
             "num_retries": 2,

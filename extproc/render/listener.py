@@ -12,14 +12,23 @@ from extproc.render.upstream import Upstream
 from extproc.settings import Address, Settings
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
-_MANAGER_TYPE = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
+MANAGER_TYPE = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER_TYPE = f"{_FILTERS}.http.router.v3.Router"
 _STDOUT_TYPE = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 _EARLY_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 
+STREAM_IDLE = "900s"
+
+SAME_PATHS = because(
+    "The sidecar, the routes and the model have to see the same path.",
+    normalize_path=True,
+    merge_slashes=True,
+    path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
+)
+
 _WHO_ASKS = "The client's address is no business of a model's provider."
 
-_IDENTITY = f"""\
+IDENTITY = f"""\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
 Where clients must not name themselves, take their headers away before anything reads them, here:
   early_header_mutation_extensions:
@@ -29,6 +38,7 @@ Where clients must not name themselves, take their headers away before anything 
         mutations: [{{remove: x-aim-user-email}}, {{remove: x-aim-session-id}}]
 and name what was verified in the sidecar's profile, as in user_email: ["metadata:NAMESPACE/path"].
 """
+"""What to add to the connection manager where clients must not name themselves."""
 
 
 def listener(
@@ -58,23 +68,18 @@ def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: 
         "routes": routes(settings, upstreams, allow_upgrades),
     }
     return {
-        "@type": _MANAGER_TYPE,
+        "@type": MANAGER_TYPE,
         "stat_prefix": "llm",
         **because("The edge: x-envoy-* and x-request-id of a client are not believed.", use_remote_address=True),
         **because(_WHO_ASKS, skip_xff_append=True),
         **because("The model's own.", server_header_transformation="PASS_THROUGH"),
-        **because(
-            "The sidecar, the routes and the model have to see the same path.",
-            normalize_path=True,
-            merge_slashes=True,
-            path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
-        ),
-        **because("The default of 300 s cuts a model that reasons in silence.", stream_idle_timeout="900s"),
+        **SAME_PATHS,
+        **because("The default of 300 s cuts a model that reasons in silence.", stream_idle_timeout=STREAM_IDLE),
         "access_log": [{"name": "envoy.access_loggers.stdout", "typed_config": _access_log()}],
         "route_config": {"name": "llm", "virtual_hosts": [host]},
         **(_upgrades() if allow_upgrades else {}),
         **because(
-            _IDENTITY,
+            IDENTITY,
             http_filters=[
                 {
                     **because(

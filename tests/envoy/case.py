@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
+import pytest
 
 from tests.envoy.apis import CHAT, Api
 from tests.fakes.aim import AimSession, Question, ScriptedAim, allow, anonymize, block, echo
@@ -375,6 +376,7 @@ async def run(rigs: Rigs, case: Case) -> None:
     chain = await rigs.get(case.rig)
     case.aim(chain.aim)
     chain.upstream.answer = case.answer
+    held = chain.sidecar.service.held_bytes
     tag = str(uuid.uuid4())
     path = case.path or case.api.path_of(stream=case.stream)
     headers: Headers = (*FORGED, ("x-aim-session-id", tag), *case.headers)
@@ -391,10 +393,19 @@ async def run(rigs: Rigs, case: Case) -> None:
         await chain.sidecar.service.idle.wait()
         for session in chain.aim.sessions:
             await session.closed.wait()
-    assert chain.sidecar.service.held_bytes == 0
+    await _all_freed(chain, held)
     _check_client(case, got)
     _check_upstream(case, chain, path)
     _check_aim(case, chain, tag, got)
+
+
+async def _all_freed(chain: Rig, before: int) -> None:
+    """See that no byte of the exchange is held any more; a dry run's shadow may live a little longer than it."""
+    for _ in range(200):
+        if chain.sidecar.service.held_bytes <= before:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{chain.sidecar.service.held_bytes - before} bytes are still counted as held")
 
 
 async def _over_http2(

@@ -229,6 +229,18 @@ HEADERS = [
         asked=[PRE_CALL, ("stream", "Hi")],
         aim_headers={"x-aim-user-email": "ann@example.com", "x-aim-gateway-key-alias": None},
     ),
+    *(
+        Case(
+            f"a user's name in any script: {name}",
+            CHAT,
+            CHAT.request("Hello", stream=stream),
+            streams(*CHAT.events("Hi")),
+            headers=(("x-aim-user-email", name.encode()),),
+            asked=[PRE_CALL, ("stream", "Hi")],
+            aim_headers={"x-aim-user-email": name},
+        )
+        for name, stream in (("Jürgen", True), ("Юрий", True), ("日本", False))
+    ),
     Case(
         "cato: headers",
         CHAT,

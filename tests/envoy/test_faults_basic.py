@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import structlog
 
 from tests.envoy.apis import CHAT, DONE
 from tests.envoy.case import blocks, says
-from tests.fakes.aim import AimSession, Question, allow, echo, text_of
+from tests.fakes.aim import AimSession, Question, allow, anonymize, echo, text_of
 from tests.fakes.client import exchange
 from tests.fakes.rig import Rig, manager_of, rig
 from tests.fakes.upstream import Received, pieces, whole
@@ -500,3 +501,36 @@ async def test_an_answer_in_one_piece_waits_for_aim_alone() -> None:
         await ask(chain, ASK)
         order.append("client")
         assert order == ["pre_call", "model", "output", "client"]
+
+
+async def test_exchanges_side_by_side_do_not_mix() -> None:
+    """Forty at once, each with a name of its own that Aim replaces by one of its own, on both legs."""
+    async with rig(aim={"api": "firewall"}) as chain:
+
+        def redact(text: str) -> str:
+            return re.sub(r"Jane-(\d+)", r"[NAME_\1]", text)
+
+        async def judge(question: Question) -> Any:
+            return anonymize(question, redact)
+
+        async def script(session: AimSession) -> None:
+            while (chunk := await session.receive()) is not None:
+                for choice in chunk["choices"]:
+                    choice["delta"]["content"] = redact(choice["delta"].get("content") or "")
+                await session.verify(chunk)
+            await session.done()
+
+        async def answer(request: Received) -> None:
+            asked = json.loads(request.body)
+            (number,) = re.findall(r"\[NAME_(\d+)\]", asked["messages"][0]["content"])
+            said = ("I am ", f"Jane-{number}")
+            respond = pieces(CHAT.events(*said)) if asked.get("stream") else whole(CHAT.answer("".join(said)))
+            await respond(request)
+
+        chain.aim.judge, chain.aim.script, chain.upstream.answer = judge, script, answer
+        asked = [CHAT.request(f"Hello Jane-{number}", stream=bool(number % 2)) for number in range(40)]
+        answers = await asyncio.gather(*(ask(chain, body) for body in asked))
+        for number, got in enumerate(answers):
+            said = ("I am ", f"[NAME_{number}]")
+            assert got.body == (CHAT.stream(*said) if number % 2 else CHAT.answer("".join(said)))
+        await ended(chain)

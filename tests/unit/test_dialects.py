@@ -341,8 +341,14 @@ def test_an_embedded_object() -> None:
     assert [leaf.fixed for leaf in embedded(node, (), fixed=True)] == [True]
 
 
-@pytest.mark.parametrize("node", [None, {}, {"n": 1}, [], {"a": {"b": [1, ""]}}, 5])
-def test_an_embedded_object_without_text(node: Any) -> None:
+def test_numbers_and_keys_of_an_embedded_object_count() -> None:
+    assert [leaf.text for leaf in embedded({"card": 4111111111111111}, ())] == ['{"card": 4111111111111111}']
+    with pytest.raises(MalformedBody):
+        list(embedded(Document('{"a":"x","b":{"c":"secret","c":"y"}}').root, ()))
+
+
+@pytest.mark.parametrize("node", [None, {}, [], 5, ""])
+def test_no_object_is_embedded(node: Any) -> None:
     assert list(embedded(node, ())) == []
 
 

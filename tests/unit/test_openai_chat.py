@@ -536,8 +536,20 @@ def test_repeated_keys_of_an_answer(choice: str) -> None:
         leaves_of('{"error":{"text":"a","text":"b"}}', streamed=False)
 
 
+def test_repeated_keys_in_earlier_calls_are_refused() -> None:
+    call = '{"function":{"arguments":"{}","arguments":"secret"}}'
+    text = '{"messages":[{"role":"assistant","content":null,"tool_calls":[' + call + "]}]}"
+    with pytest.raises(MalformedBody):
+        CHAT.prompts(Document(text), tools=False)
+
+
+def test_other_fields_of_a_message_are_read_by_their_keys() -> None:
+    (leaf,) = leaves_of({"choices": [{"delta": {"thinking_blocks": [{"thinking": "hm"}]}}]}, streamed=True)
+    assert (leaf.text, leaf.place) == ("hm", (0, "thinking_blocks", 0, "thinking"))
+
+
 def test_repeated_keys_where_nothing_is_read_do_not_matter() -> None:
-    text = '{"usage":{"a":1,"a":2},"choices":[{"message":{"content":"a","annotations":[{"b":1,"b":2}]}}]}'
+    text = '{"usage":{"a":1,"a":2},"choices":[{"message":{"content":"a","audio":{"id":"x"}},"logprobs":{"b":1,"b":2}}]}'
     assert [leaf.text for leaf in leaves_of(text, streamed=False)] == ["a"]
 
 

@@ -1,0 +1,157 @@
+"""`extproc render istio`: an EnvoyFilter that puts the sidecar into Istio's own Envoys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from extproc.render.cluster import SIDECAR, processor_cluster
+from extproc.render.commented import Tree, because
+from extproc.render.ext_proc import processor, profile_of_route
+from extproc.render.listener import IDENTITY, MANAGER_TYPE, SAME_PATHS, STREAM_IDLE
+from extproc.render.mesh import Place, print_resources, resource
+from extproc.render.route import body_limit
+from extproc.render.schema import check
+from extproc.settings import Address, Settings
+
+Context = Literal["gateway", "outbound", "inbound"]
+
+FILTER = "aim.ext_proc"
+"""The name of the HTTP filter."""
+
+GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+"""The label by which Istio marks the pods of a Gateway."""
+
+_CONTEXTS = {"gateway": "GATEWAY", "outbound": "SIDECAR_OUTBOUND", "inbound": "SIDECAR_INBOUND"}
+_MANAGER = "envoy.filters.network.http_connection_manager"
+
+_NOTES = """\
+Needs Istio 1.28 or newer (Envoy 1.36). Istio lets websockets through; the sidecar refuses them on the paths that it \
+guards. Istio sets no timeout of a route unless asked: leave it off (0s), else live answers end with it."""
+
+_SHARED = """\
+The socket is in a volume that the sidecar and istio-proxy share. Where Istio injects istio-proxy, annotate the pod:
+  sidecar.istio.io/userVolume: '[{{"name":"aim-extproc","emptyDir":{{}}}}]'
+  sidecar.istio.io/userVolumeMount: '[{{"name":"aim-extproc","mountPath":"{folder}"}}]'"""
+
+
+def render_istio(
+    settings: Settings,
+    place: Place,
+    *,
+    context: Context = "gateway",
+    labels: Mapping[str, str] | None = None,
+    profile: str = "",
+    routes: Mapping[str, str] | None = None,
+) -> str:
+    """Return the EnvoyFilter, as commented YAML, for the pods with `labels`, by default the gateway's.
+
+    `routes` gives Envoy's routes, by their names, profiles of their own; `profile` is that of all others. Raises
+    ValueError, with a sentence for the operator, for settings that do not fit.
+    """
+    where = {"context": _CONTEXTS[context]}
+    patches = [
+        _cluster_patch(settings, place, where),
+        _filter_patch(settings, place, where, profile),
+        _manager_patch(where),
+        _limit_patch(settings, where),
+        *(_profile_patch(where, route, named) for route, named in (routes or {}).items()),
+    ]
+    spec = {
+        "workloadSelector": {"labels": dict(labels or {GATEWAY_LABEL: place.gateway})},
+        **because("After other EnvoyFilters, so that this filter comes last.", priority=10),
+        "configPatches": patches,
+    }
+    notes = _NOTES
+    if place.sidecar:
+        folder = place.sockets(settings)[0].path.rpartition("/")[0] or "/"
+        notes = f"{_NOTES}\n{_SHARED.format(folder=folder)}"
+    filter_ = resource("networking.istio.io/v1alpha3", "EnvoyFilter", spec, namespace=place.namespace)
+    return print_resources([filter_], mesh="istio", place=place, settings=settings, notes=notes)
+
+
+def _cluster_patch(settings: Settings, place: Place, where: Tree) -> Tree:
+    if place.sidecar:
+        addresses: Sequence[Address] = place.sockets(settings)
+        cluster = processor_cluster(settings, addresses, balanced=len(addresses) > 1)
+    else:
+        # A cluster of Envoy's own, not Istio's: what follows is set nowhere else and cannot be lost.
+        host = f"{place.hostname}.cluster.local"
+        addresses = [Address(host=host, port=port) for port in place.ports(settings)]
+        cluster = processor_cluster(settings, addresses, balanced=True, tls=_tls(place) if place.tls else None)
+    check(cluster, "envoy.config.cluster.v3.Cluster")
+    return _patch("CLUSTER", dict(where), "ADD", cluster)
+
+
+def _tls(place: Place) -> Tree:
+    secret = {"name": f"kubernetes://{place.ca}-cacert", "sds_config": {"ads": {}, "resource_api_version": "V3"}}
+    names = {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": place.hostname}}]}
+    return {
+        "sni": place.hostname,
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "combined_validation_context": {
+                **because("Without this any certificate of the CA would do.", default_validation_context=names),
+                **because(
+                    f"The Secret {place.ca}, in the namespace of these pods, that holds under ca.crt the CA of the "
+                    "sidecar's certificate. Their service account has to be allowed to list Secrets; a gateway's is.",
+                    validation_context_sds_secret_config=secret,
+                ),
+            },
+        },
+    }
+
+
+def _filter_patch(settings: Settings, place: Place, where: Tree, profile: str) -> Tree:
+    filter_ = {
+        **because("Its own: an InferencePool adds another ext_proc.", name=FILTER),
+        "typed_config": processor(settings, SIDECAR, replicas=not place.sidecar, profile=profile),
+    }
+    check(filter_, "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter")
+    router = {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.router"}}
+    match = {**where, **because("Last before the router.", listener={"filterChain": {"filter": router}})}
+    return _patch("HTTP_FILTER", match, "INSERT_BEFORE", filter_)
+
+
+def _manager_patch(where: Tree) -> Tree:
+    manager = {
+        "name": _MANAGER,
+        "typed_config": {
+            "@type": MANAGER_TYPE,
+            **because(IDENTITY, **SAME_PATHS),
+            **because(
+                "Istio's edge profile ends after 300 s, which cuts a model that reasons in silence.",
+                stream_idle_timeout=STREAM_IDLE,
+            ),
+        },
+    }
+    check(manager, "envoy.config.listener.v3.Filter")
+    match = {**where, "listener": {"filterChain": {"filter": {"name": _MANAGER}}}}
+    return _patch("NETWORK_FILTER", match, "MERGE", manager)
+
+
+def _limit_patch(settings: Settings, where: Tree) -> Tree:
+    value = because(
+        "limits.request_bytes and 1 MiB, so that the sidecar's 413 comes before Envoy's; it goes before the limit of "
+        "the listener, which is 32 KiB in Istio's edge profile and refuses normal prompts.",
+        request_body_buffer_limit=body_limit(settings),
+    )
+    check(value, "envoy.config.route.v3.Route")
+    match = {**where, "routeConfiguration": {"vhost": {"route": {"action": "ROUTE"}}}}
+    return _patch("HTTP_ROUTE", match, "MERGE", value)
+
+
+def _profile_patch(where: Tree, route: str, profile: str) -> Tree:
+    value = {"typed_per_filter_config": {FILTER: profile_of_route(profile)}}
+    check(value, "envoy.config.route.v3.Route")
+    named = because(
+        "Envoy's name of the route: that of a VirtualService's http entry or an HTTPRoute's rule, else "
+        "NAMESPACE.HTTPROUTE.INDEX of the rule, from 0.",
+        name=route,
+    )
+    match = {**where, "routeConfiguration": {"vhost": {"route": named}}}
+    return _patch("HTTP_ROUTE", match, "MERGE", value)
+
+
+def _patch(apply_to: str, match: Tree, operation: str, value: Tree) -> Tree:
+    return {"applyTo": apply_to, "match": match, "patch": {"operation": operation, "value": value}}
