@@ -25,6 +25,13 @@ _SMALL = 65_536
 """Inflated bytes below which the ratio does not matter: short bodies may compress very well."""
 
 
+DIGESTS = ("content-md5", "digest", "content-digest", "repr-digest", "etag")
+"""Headers that are no longer true of a body that was rewritten."""
+
+STALE = ("content-encoding", *DIGESTS)
+"""Those that are not of one that was decoded and rewritten."""
+
+
 class BodyBuffer:
     """Bytes held until a body is whole."""
 

@@ -79,6 +79,7 @@ class Shadow:
         self._limit = limits.request_bytes + limits.response_bytes
         self._queued = 0
         self._has_given_up = False
+        self._is_over = False
 
     def deliver(self, event: Event) -> None:
         """Take what happened at Aim's side."""
@@ -86,7 +87,7 @@ class Shadow:
 
     def observe(self, event: EnvoyEvent) -> None:
         """Take what Envoy sent."""
-        if self._has_given_up:
+        if self._is_over or self._has_given_up:
             return
         if isinstance(event, BodyReceived):
             self._queued += len(event.data)
@@ -111,6 +112,7 @@ class Shadow:
         try:
             await self._detect(errands)
         finally:
+            self._is_over = True
             self._account(-self._accounted)
         record = self._exchange.record
         if record.outcome != "unmatched":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from extproc.aim.client import AimClient, Caller
 from extproc.aim.session import Session
+from extproc.errors import Reason
 from extproc.events import (
     Analyze,
     CancelAnalysis,
@@ -30,7 +31,8 @@ from extproc.events import (
     VerdictReached,
 )
 from extproc.record import ExchangeRecord
-from extproc.telemetry import Telemetry
+from extproc.telemetry import Telemetry, log_internal_error
+from extproc.verdict import Failed, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +119,11 @@ class Errands:
 
     async def _analyze(self, command: Analyze) -> None:
         began = self._loop.time()
-        outcomes = await self._client.analyze(command.hook, command.inputs, self._caller)
+        try:
+            outcomes: tuple[Outcome, ...] = await self._client.analyze(command.hook, command.inputs, self._caller)
+        except Exception as error:
+            log_internal_error(error)
+            outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
         seconds = self._loop.time() - began
         self._telemetry.detected(command.hook, seconds)
         self._analyses.pop(command.analysis, None)

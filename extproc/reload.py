@@ -49,7 +49,7 @@ class Reloader:
                     continue
             self._asked.clear()
             self._seen = self._stamp()
-            await self._reload(group)
+            self._reload(group)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         if self._path is None:
@@ -60,10 +60,11 @@ class Reloader:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
-    async def _reload(self, group: asyncio.TaskGroup) -> None:
+    def _reload(self, group: asyncio.TaskGroup) -> None:
         old = self._service.settings
         try:
             new = load(self._config, serving=True)
+            client = start_client(new, group)
         except SettingsError as error:
             _log.error("settings_refused", problems=list(error.problems))
             return
@@ -72,20 +73,21 @@ class Reloader:
             fixed.append("limits.request_bytes")
         if fixed:
             _log.warning("restart_needed", settings=fixed)
-        client = await start_client(new, group)
         retired, self._service.client, self._service.settings = self._service.client, client, new
         retired.retire()
         _log.info("settings_reloaded")
 
 
-async def start_client(settings: Settings, group: asyncio.TaskGroup) -> AimClient:
-    """Return a client that lives in a task of `group` until it is retired and nobody uses it."""
-    started: asyncio.Future[AimClient] = asyncio.get_running_loop().create_future()
+def start_client(settings: Settings, group: asyncio.TaskGroup) -> AimClient:
+    """Return a client that lives in a task of `group` until it is retired and nobody uses it.
+
+    Raises SettingsError.
+    """
+    client = AimClient(settings)
 
     async def live() -> None:
-        async with AimClient(settings) as client:
-            started.set_result(client)
+        async with client:
             await client.unused()
 
     group.create_task(live())
-    return await started
+    return client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.body import BodyBuffer, inflate
+from extproc.body import STALE, BodyBuffer, inflate
 from extproc.dialects import Prompt
 from extproc.document import Document
 from extproc.errors import ContentError, MalformedBody, ProtocolError, Reason
@@ -29,9 +29,6 @@ from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
 
 if TYPE_CHECKING:
     from extproc.exchange import Exchange
-
-STALE = ("content-encoding", "content-md5", "digest", "content-digest", "repr-digest", "etag")
-"""Headers that are no longer true of a body that was rewritten."""
 
 
 class State(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.body import BodyBuffer, inflate
+from extproc.body import STALE, BodyBuffer, inflate
 from extproc.dialects import Leaf
 from extproc.document import Document, Edit, Path
 from extproc.errors import BodyTooLarge, ContentError, ProtocolError, Reason
@@ -30,7 +30,6 @@ from extproc.events import (
 )
 from extproc.redaction import RedactionError, edits
 from extproc.refusal import REQUEST_TOO_LARGE, redaction_failed
-from extproc.request_leg import STALE
 from extproc.streamed_answer import StreamedAnswer
 from extproc.verdict import Anonymize, Block, Failed, strictest
 

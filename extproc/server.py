@@ -44,7 +44,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int = 0)
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        client = await start_client(settings, group)
+        client = start_client(settings, group)
         service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
         telemetry.held_bytes.set_function(lambda: service.held_bytes)
         admin = Admin(settings, telemetry)

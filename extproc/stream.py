@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 _INBOX = 16
 """Messages of Envoy that wait for the exchange before reading pauses."""
 
+_INBOX_BYTES = 262_144
+"""Bytes of bodies that wait likewise."""
+
 _LAST_WORDS_SECONDS = 5.0
 """How long a closed exchange waits for Envoy to end the stream."""
 
@@ -74,6 +77,7 @@ class Stream:
         self._waiting_since: dict[Leg, float] = {}
         self._told_version = 0
         self._held = 0
+        self._queued = 0
         # The snapshot of this exchange: new settings are for new exchanges.
         self._settings = service.settings
         self._client = service.client
@@ -89,6 +93,9 @@ class Stream:
         except ProtocolError as error:
             _log.error("protocol_error", problem=str(error))
             return Reset(str(error), misconfigured=True)
+        except Exception as error:  # a group of what its tasks raised, too
+            log_internal_error(error)
+            return Reset("internal error")
 
     def end(self) -> None:
         """Settle what the stream leaves behind, and write its record; its tasks have ended."""
@@ -131,17 +138,14 @@ class Stream:
             return await self._pass(event, exchange, mode, caller)
         self._exchange = exchange
         if event is not None:
+            if isinstance(event, BodyReceived):
+                self._queued += len(event.data)
             self._inbox.put_nowait(event)
         async with asyncio.TaskGroup() as group:
             errands = Errands(self._client, caller, record, self._telemetry, group, self._inbox.put_nowait)
             reader = group.create_task(self._read(exchange))
             try:
                 return await self._guard(exchange, errands)
-            except ProtocolError:
-                raise
-            except Exception as error:
-                log_internal_error(error)
-                return Reset("internal error")
             finally:
                 reader.cancel()
                 errands.end()
@@ -197,24 +201,31 @@ class Stream:
                 if event is None:
                     _log.debug("unknown_message", call_id=exchange.record.call_id)
                     continue
+                if isinstance(event, BodyReceived):
+                    self._queued += len(event.data)
                 self._inbox.put_nowait(event)
-                while exchange.is_paused or self._inbox.qsize() >= _INBOX:
+                while not self._has_room(exchange):
                     self._room.clear()
                     await self._room.wait()
         except (ProtocolError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             _log.warning("stream_broken", call_id=exchange.record.call_id, type=type(error).__name__)
         self._inbox.put_nowait(None)
 
+    def _has_room(self, exchange: Exchange) -> bool:
+        return not exchange.is_paused and self._queued < _INBOX_BYTES and self._inbox.qsize() < _INBOX
+
     def _note_arrival(self, event: Event) -> None:
-        if isinstance(event, BodyReceived) and (event.end_of_stream or event.leg not in self._waiting_since):
-            self._waiting_since[event.leg] = self._loop.time()
+        if isinstance(event, BodyReceived):
+            self._queued -= len(event.data)
+            if event.end_of_stream or event.leg not in self._waiting_since:
+                self._waiting_since[event.leg] = self._loop.time()
 
     def _account(self, exchange: Exchange) -> None:
         held = exchange.held_bytes
         if held != self._held:
             self._service.hold(held - self._held)
             self._held = held
-        if not self._room.is_set() and not exchange.is_paused and self._inbox.qsize() < _INBOX:
+        if not self._room.is_set() and self._has_room(exchange):
             self._room.set()
 
     async def _await_last_words(self) -> None:
@@ -222,7 +233,9 @@ class Stream:
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 self._room.set()
-                while await self._inbox.get() is not None:
+                while (event := await self._inbox.get()) is not None:
+                    if isinstance(event, BodyReceived):
+                        self._queued -= len(event.data)
                     self._room.set()
         except TimeoutError:
             pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.body import inflater
+from extproc.body import DIGESTS, STALE, inflater
 from extproc.errors import ContentError, Reason
 from extproc.events import (
     ChunkVerified,
@@ -219,8 +219,9 @@ class StreamedAnswer:
         if not self._has_begun:
             self._has_begun = True
             self._clear(Timer.HEAD)
-            # It leaves decoded: only whole events can be released, and they were read decoded.
-            self._exchange.response.release_headers(("content-encoding",) if self._inflater is not None else ())
+            # It leaves decoded: only whole events can be released, and they were read decoded. And what is yet to
+            # come may be rewritten: no digest holds.
+            self._exchange.response.release_headers(STALE if self._inflater is not None else DIGESTS)
         if data or end_of_stream:
             self._exchange.emit(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
 

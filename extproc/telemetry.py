@@ -106,6 +106,8 @@ class Telemetry:
 
 def log_internal_error(error: Exception) -> None:
     """Log where an unforeseen error happened; its message may hold content."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-3:]]
     _log.error("internal_error", type=type(error).__name__, where=where)

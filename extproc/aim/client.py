@@ -22,7 +22,14 @@ from extproc.aim.breaker import Breaker
 from extproc.aim.keys import Keys
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.session import Session
-from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.errors import (
+    DetectionError,
+    DetectionRejected,
+    DetectionTimeout,
+    DetectionUnavailable,
+    Reason,
+    SettingsError,
+)
 from extproc.events import Event, Hook, Input
 from extproc.identity import Identity
 from extproc.verdict import Block, Failed, Outcome, Verdict
@@ -243,13 +250,19 @@ class AimClient:
 
     async def _run(self, session: Session, caller: Caller) -> None:
         try:
-            headers = protocol.headers(
-                self._form, self._keys.of(caller.profile), Hook.OUTPUT, caller.call_id, caller.identity
-            )
+            await self._carry(session, caller)
+        except Exception:
+            # Nothing unforeseen in one session may end the others: they share this client's group of tasks.
+            session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
+
+    async def _carry(self, session: Session, caller: Caller) -> None:
+        try:
+            key = self._keys.of(caller.profile)
             self.session_breaker.enter()
         except DetectionError as error:
             session.fail(error)
             return
+        headers = protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity)
         await session.run(
             self._endpoints.session,
             headers,
@@ -262,7 +275,10 @@ class AimClient:
 
 
 def _tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except OSError as error:  # SSLError among them
+        raise SettingsError([f"aim.ca_file: {ca_file} holds no certificates that can be used"]) from error
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

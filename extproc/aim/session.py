@@ -66,10 +66,10 @@ class Session:
         self._task = group.create_task(running)
         return self._task
 
-    def fail(self, error: DetectionError) -> None:
-        """Report that the session never came to be."""
+    def fail(self, error: DetectionError, *, opened: bool = False) -> None:
+        """Report that the session never came to be, or that it is no more."""
         if not self._is_closing:
-            self._deliver(SessionFailed(self._number, error.reason, opened=False))
+            self._deliver(SessionFailed(self._number, error.reason, opened))
 
     async def run(
         self,
@@ -116,7 +116,8 @@ class Session:
             async with asyncio.timeout(seconds):
                 return await connect(
                     url,
-                    additional_headers=headers,
+                    # The library encodes as latin-1 what goes out as UTF-8 over REST.
+                    additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
                     user_agent_header=None,
                     compression=None,  # costs CPU and a copy of the window for each stream, and saves little
                     ssl=tls,

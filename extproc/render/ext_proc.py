@@ -14,8 +14,11 @@ METADATA_NAMESPACE = "aim"
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 REQUEST_ATTRIBUTES = ("request.id", "source.address", "xds.route_name")
 
-CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|repr-digest|digest|etag|x-aim-.*|x-cato-.*"
-"""Every header that the sidecar sets or removes, as the regular expression that its mutation rules allow."""
+CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|(repr-)?digest|etag|x-(aim|cato)-.*"
+"""Every header that the sidecar sets or removes, as the regular expression that its mutation rules allow.
+
+Envoy up to 1.36 refuses one whose RE2 program is larger than 100.
+"""
 
 PROFILE_METADATA = "x-extproc-profile"
 """The gRPC initial metadata that names the profile of a stream."""

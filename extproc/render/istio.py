@@ -30,9 +30,13 @@ Needs Istio 1.28 or newer (Envoy 1.36). Istio lets websockets through; the sidec
 guards. Istio sets no timeout of a route unless asked: leave it off (0s), else live answers end with it."""
 
 _SHARED = """\
-The socket is in a volume that the sidecar and istio-proxy share. Where Istio injects istio-proxy, annotate the pod:
+The socket is in a volume that the sidecar and istio-proxy share. Annotate the pod:
   sidecar.istio.io/userVolume: '[{{"name":"aim-extproc","emptyDir":{{}}}}]'
   sidecar.istio.io/userVolumeMount: '[{{"name":"aim-extproc","mountPath":"{folder}"}}]'"""
+
+_SHARED_BY_GATEWAY = """\
+The socket is in a volume that the sidecar and istio-proxy share: an emptyDir at {folder} in both, added to the \
+gateway's Deployment (a Gateway: by the ConfigMap that its infrastructure.parametersRef names)."""
 
 
 def render_istio(
@@ -65,7 +69,8 @@ def render_istio(
     notes = _NOTES
     if place.sidecar:
         folder = place.sockets(settings)[0].path.rpartition("/")[0] or "/"
-        notes = f"{_NOTES}\n{_SHARED.format(folder=folder)}"
+        shared = _SHARED_BY_GATEWAY if context == "gateway" else _SHARED
+        notes = f"{_NOTES}\n{shared.format(folder=folder)}"
     filter_ = resource("networking.istio.io/v1alpha3", "EnvoyFilter", spec, namespace=place.namespace)
     return print_resources([filter_], mesh="istio", place=place, settings=settings, notes=notes)
 

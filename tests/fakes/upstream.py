@@ -81,12 +81,14 @@ class ScriptedUpstream:
     def __init__(self) -> None:
         self.requests: list[Received] = []
         self.arrived = asyncio.Event()
+        self.begun = asyncio.Event()
         self.answer: Answer = whole(b"{}")
         self.port = 0
 
     def reset(self) -> None:
         self.requests.clear()
         self.arrived.clear()
+        self.begun.clear()
         self.answer = whole(b"{}")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,6 +101,7 @@ class ScriptedUpstream:
                     name, _, value = field_line.decode("latin-1").partition(":")
                     headers.append((name.lower(), value.strip()))
                 request = Received(method, path, headers, b"", writer)
+                self.begun.set()
                 request.body = await self._body(reader, request)
                 self.requests.append(request)
                 self.arrived.set()

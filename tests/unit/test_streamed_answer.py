@@ -184,7 +184,7 @@ class TestRelease:
         rest = encoder.compress(chat_event("b") + DONE) + encoder.flush()
         it = begun(("content-encoding", "gzip")).body(first).verify("a")
         assert it.response.headers is not None
-        assert it.response.headers.remove == ("content-encoding",)
+        assert {"content-encoding", "etag", "content-digest"} <= set(it.response.headers.remove)
         assert it.response.body == chat_event("a")
         it.body(rest, end=True).verify("b").done()
         assert it.response.body == chat_event("a") + chat_event("b") + DONE
