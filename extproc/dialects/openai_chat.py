@@ -63,25 +63,11 @@ class OpenAIChat(Dialect):
 
     def answers(self, document: Document) -> list[Leaf]:
         """Return the texts of every choice's message."""
-        choices = fields(document.root).get("choices")
-        if not isinstance(choices, list):
-            return list(unknown_texts(document.root))
-        return [
-            leaf
-            for position, choice in enumerate(choices)
-            for leaf in _choice(choice, ("choices", position), position, is_stream=False)
-        ]
+        return _choices(document, is_stream=False)
 
     def deltas(self, document: Document) -> list[Leaf]:
         """Return the texts of every choice's delta."""
-        choices = fields(document.root).get("choices")
-        if not isinstance(choices, list):
-            return list(unknown_texts(document.root))
-        return [
-            leaf
-            for position, choice in enumerate(choices)
-            for leaf in _choice(choice, ("choices", position), choice_index(choice), is_stream=True)
-        ]
+        return _choices(document, is_stream=True)
 
     def is_submitted_whole(self, document: Document) -> bool:
         """Tell whether the event is a chunk in the shape that Aim reads."""
@@ -156,7 +142,18 @@ def choice_index(choice: Any) -> Any:
     return index if isinstance(index, int | str) else 0
 
 
-def _choice(node: Any, path: Path, index: Any, is_stream: bool) -> Iterator[Leaf]:
+def _choices(document: Document, *, is_stream: bool) -> list[Leaf]:
+    choices = fields(document.root).get("choices")
+    if not isinstance(choices, list):
+        return list(unknown_texts(document.root))
+    leaves: list[Leaf] = []
+    for position, choice in enumerate(choices):
+        index = choice_index(choice) if is_stream else position
+        leaves += _choice(choice, ("choices", position), index, is_stream=is_stream)
+    return leaves
+
+
+def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[Leaf]:
     """Yield the texts of one choice: its message or delta, or what stands there in their place."""
     if not isinstance(node, dict):
         yield from texts_below(node, path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from extproc.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
 from extproc.dialects.openai_chat import choice_index
-from extproc.document import Document, Path, fields
-from extproc.errors import MalformedBody
+from extproc.dialects.openai_requests import plain_texts
+from extproc.document import Document, fields
 
 
 class OpenAICompletions(Dialect):
@@ -46,20 +44,3 @@ class OpenAICompletions(Dialect):
             said = unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path)
             leaves += [replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs) for leaf in said]
         return leaves
-
-
-def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield a string, or those of a list.
-
-    Raises MalformedBody for token numbers: what they say cannot be judged.
-    """
-    if isinstance(node, str):
-        if node:
-            yield Leaf(path, node)
-    elif isinstance(node, list):
-        for position, item in enumerate(node):
-            yield from plain_texts(item, (*path, position))
-    elif isinstance(node, dict):
-        yield from unknown_texts(node, path)
-    elif node is not None:
-        raise MalformedBody("tokens in place of a text")

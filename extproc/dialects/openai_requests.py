@@ -31,7 +31,7 @@ class RequestTexts(Dialect):
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the texts under the dialect's keys."""
         root = fields(document.root)
-        return [prompt("user", leaf) for key in self._keys for leaf in _texts(root.get(key), (key,))]
+        return [prompt("user", leaf) for key in self._keys for leaf in plain_texts(root.get(key), (key,))]
 
     def streams(self, document: Document, path: str) -> bool:
         """An answer that is not read needs no session."""
@@ -54,7 +54,7 @@ class Embeddings(RequestTexts):
         return super().prompts(document, tools=tools) + list(messages(fields(document.root).get("messages")))
 
 
-def _texts(node: Any, path: Path) -> Iterator[Leaf]:
+def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
     """Yield the strings of an input.
 
     Raises MalformedBody for token numbers: what they say cannot be judged.
@@ -64,10 +64,10 @@ def _texts(node: Any, path: Path) -> Iterator[Leaf]:
             yield Leaf(path, node)
     elif isinstance(node, list):
         for position, item in enumerate(node):
-            yield from _texts(item, (*path, position))
+            yield from plain_texts(item, (*path, position))
     elif isinstance(node, dict):
         for key, value in fields(node).items():
             if isinstance(value, str | list | dict) and not key.startswith(_OPAQUE_KEYS):
-                yield from _texts(value, (*path, key))
+                yield from plain_texts(value, (*path, key))
     elif node is not None:
         raise MalformedBody("tokens in place of a text")
