@@ -15,6 +15,9 @@ from extproc.events import Headers
 _STEP = 65_536
 """Largest piece, in bytes, that one step of a decompressor may produce (zstd: see there)."""
 
+_ZLIB_SLICE = 1024
+"""Input bytes per zlib step: what is left behind a member's end is copied, and members can be many and small."""
+
 _ZSTD_SLICE = 256
 """Input bytes per zstd step: zstandard cannot bound a step's output, and 4 bytes of input may stand for 128 KiB."""
 
@@ -64,6 +67,13 @@ class BodyBuffer:
         return self._pieces[0] if self._pieces else b""
 
 
+def declared_length(content_length: str) -> int:
+    """Return what a content-length says, -1 where it says nothing; one too long to be true is very large."""
+    if not content_length.isascii() or not content_length.isdecimal():
+        return -1
+    return int(content_length) if len(content_length) < 20 else 2**63
+
+
 class _Decompressor(Protocol):
     def inflate(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -87,15 +97,17 @@ class _Zlib:
             # RFC 1950: method 8 in the low bits, and the two bytes as a number divisible by 31.
             has_header = data[0] & 0x0F == 8 and (data[0] * 256 + data[1]) % 31 == 0
             self._object = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
-        while data:
-            if self._object.eof:
-                if not self._gzip:
-                    raise MalformedBody("bytes behind the end of a compressed body")
-                self._object = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            yield self._object.decompress(data, _STEP)
-            data = self._object.unused_data if self._object.eof else self._object.unconsumed_tail
-        while not self._object.eof and (piece := self._object.decompress(b"", _STEP)):
-            yield piece  # what the last step's bound left inside
+        for start in range(0, len(data), _ZLIB_SLICE):
+            piece = data[start : start + _ZLIB_SLICE]
+            while piece:
+                if self._object.eof:
+                    if not self._gzip:
+                        raise MalformedBody("bytes behind the end of a compressed body")
+                    self._object = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                yield self._object.decompress(piece, _STEP)
+                piece = self._object.unused_data if self._object.eof else self._object.unconsumed_tail
+        while self._object is not None and not self._object.eof and (rest := self._object.decompress(b"", _STEP)):
+            yield rest  # what the last step's bound left inside
 
     def complete(self) -> bool:
         return self._object is not None and self._object.eof

@@ -111,7 +111,7 @@ def check(config: Config = None) -> None:
 
     with _problems():
         loaded = settings.load(config, serving=True)
-    fine, lines = asyncio.run(checking.check(loaded))
+        fine, lines = asyncio.run(checking.check(loaded))
     for line in lines:
         typer.echo(line)
     raise typer.Exit(0 if fine else 1)

@@ -22,6 +22,10 @@ MAX_DEPTH = 128
 """Arrays and objects inside each other, at most: every reader of a document may recurse."""
 
 
+MAX_CONTAINERS = 1_000_000
+"""Arrays and objects in all: each costs some hundred bytes, and may be spelt in two."""
+
+
 class Raw(str):
     """JSON that an edit puts in as it is spelt."""
 
@@ -56,12 +60,15 @@ class Document:
         Raises MalformedBody unless it is one JSON value of reasonable depth.
         """
         self.text = text
+        # Counting brackets is cheap, and most documents have not even as many as may be inside each other.
+        brackets = text.count("{") + text.count("[")
+        if brackets > MAX_CONTAINERS:
+            raise MalformedBody("too many arrays and objects")
         try:
             self.root: Any = _decoder.decode(text)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("not JSON") from error
-        # Counting brackets is cheap, and most documents have not even so many.
-        if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(self.root, MAX_DEPTH):
+        if brackets > MAX_DEPTH and is_deeper(self.root, MAX_DEPTH):
             raise MalformedBody("nested too deeply")
 
     @classmethod
@@ -110,7 +117,8 @@ def _spelling(value: Edit) -> str:
     return value if isinstance(value, Raw) else json.dumps(value)
 
 
-def _is_deeper(root: Any, limit: int) -> bool:
+def is_deeper(root: Any, limit: int) -> bool:
+    """Tell whether a JSON value has more than `limit` arrays and objects inside each other."""
     level = [root]
     for _ in range(limit + 1):
         containers = [node for node in level if isinstance(node, dict | list)]

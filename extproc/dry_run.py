@@ -13,6 +13,7 @@ from typing import assert_never
 
 import structlog
 
+from extproc.body import declared_length
 from extproc.errands import Errands
 from extproc.events import (
     BodyMode,
@@ -42,7 +43,7 @@ def passing(event: EnvoyEvent, exchange: Exchange, mode: BodyMode) -> Command:
     match event:
         case HeadersReceived(leg=Leg.REQUEST):
             length = next((value for name, value in event.headers if name == "content-length"), "")
-            is_long = length.isdecimal() and int(length) > exchange.limits.request_bytes
+            is_long = declared_length(length) > exchange.limits.request_bytes
             # What is not read need not come here, and must not meet Envoy's buffer limit.
             skips_body = mode is BodyMode.BUFFERED and not event.end_of_stream
             return ReleaseHeaders(
@@ -121,7 +122,7 @@ class Shadow:
     async def _detect(self, errands: Errands) -> None:
         exchange = self._exchange
         has_ended = False
-        while not (exchange.is_complete or (has_ended and not errands.is_under_way)):
+        while not (exchange.is_complete or (has_ended and not errands.is_under_way and self._inbox.empty())):
             event = await self._inbox.get()
             if event is None:
                 has_ended = True

@@ -21,7 +21,6 @@ from extproc.events import (
     ReportFailOpen,
     ReportVerdict,
     SessionDone,
-    SessionFailed,
     SetTimer,
     StreamBlocked,
     SubmitChunk,
@@ -132,8 +131,6 @@ class Errands:
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):
             self._telemetry.detected(Hook.OUTPUT, event.milliseconds / 1000)
-        elif isinstance(event, SessionFailed):
-            self._telemetry.session_failed(event.reason)
         self._deliver(event)
 
     def _close_session(self) -> None:

@@ -114,6 +114,7 @@ class Exchange:
         self.response = ResponseLeg(self)
         self._commands: list[Command] = []
         self._gated: list[Command] = []
+        self._gated_bytes = 0
         self._moderation: int | None = None
         self._analyses: dict[int, Hook] = {}
         self._numbers = 0
@@ -122,11 +123,7 @@ class Exchange:
     @property
     def held_bytes(self) -> int:
         """Bytes that this exchange holds now."""
-        return (
-            self.request.held
-            + self.response.held
-            + sum(len(command.data) for command in self._gated if isinstance(command, ReleaseBody))
-        )
+        return self.request.held + self.response.held + self._gated_bytes
 
     @property
     def is_paused(self) -> bool:
@@ -136,7 +133,7 @@ class Exchange:
     @property
     def is_complete(self) -> bool:
         """Tell whether the client got an end, and not by accident."""
-        return self.is_closed or self.response.is_done
+        return self.is_closed or (self.response.is_done and not self._gated and not self._analyses)
 
     @property
     def is_inspected(self) -> bool:
@@ -224,6 +221,7 @@ class Exchange:
                 assert_never(outcome)
         self._moderation = None
         gated, self._gated = self._gated, []
+        self._gated_bytes = 0
         for command in gated:
             self.emit(command)
         self.response.on_room()
@@ -244,6 +242,8 @@ class Exchange:
         if isinstance(command, ReleaseHeaders | ReleaseBody | ReleaseTrailers) and command.leg is Leg.RESPONSE:
             if self._moderation is not None:
                 self._gated.append(command)
+                if isinstance(command, ReleaseBody):
+                    self._gated_bytes += len(command.data)
                 return
             self._headers_out = True
         self._commands.append(command)
@@ -308,6 +308,7 @@ class Exchange:
 
     def _clean_up(self) -> None:
         self._gated.clear()
+        self._gated_bytes = 0
         self.cancel_analyses()
         self.request.drop()
         self.response.drop()

@@ -24,10 +24,12 @@ import json
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from extproc.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
-from extproc.document import Document, Edit, Path
+from extproc.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.errors import ExtprocError, MalformedBody
 from extproc.redaction import RedactionError, is_json, rewrite
 from extproc.sse import ServerSentEvent
@@ -38,8 +40,17 @@ _REMEMBERED = 1024
 _PLACES = 4096
 """Running texts of one stream, at most."""
 
-_KEPT = 16 * 1024 * 1024
-"""Characters of one running text that are kept, to know its repeats, and arguments that a rewrite broke."""
+_KEPT = 8 * 1024 * 1024
+"""Characters of a stream's running texts that are kept, to know repeats, and arguments that a rewrite broke."""
+
+_EVENT_BYTES = 256
+"""What an event in the queue costs beside its bytes."""
+
+_LONG_NAME = 64
+"""Longest id or place, in characters, that is kept as it is: an upstream makes them up."""
+
+_LOOK_AHEAD = 1024
+"""Texts that are searched for one that Aim says out of turn."""
 
 
 class SessionViolation(ExtprocError):
@@ -47,10 +58,19 @@ class SessionViolation(ExtprocError):
 
 
 @dataclass(slots=True)
+class _Budget:
+    """Characters of running texts that a stream may still keep."""
+
+    left: int = _KEPT
+
+
+@dataclass(slots=True)
 class _Running:
     """A running text: as the model said it, and as the client gets it."""
 
     is_json: bool
+    budget: _Budget
+    said: int = 0
     original: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     size: int = 0
@@ -59,6 +79,7 @@ class _Running:
 
     def say(self, text: str) -> None:
         """Note what the model said next."""
+        self.said += len(text)
         self._keep(self.original, text)
 
     def release(self, text: str, *, is_rewritten: bool) -> None:
@@ -69,17 +90,25 @@ class _Running:
             raise RedactionError("redacted arguments are too long to be checked")
 
     def _keep(self, pieces: list[str], text: str) -> None:
+        if not self.is_kept:
+            return
         self.size += len(text)
-        if self.size > _KEPT:
-            self.is_kept = False
-            self.original.clear()
-            self.released.clear()
+        self.budget.left -= len(text)
+        if self.budget.left < 0:
+            self.forget()
         else:
             pieces.append(text)
 
+    def forget(self) -> None:
+        """Give back what is kept; from now on a repeat is a text of its own."""
+        self.is_kept = False
+        self.budget.left += self.size
+        self.original.clear()
+        self.released.clear()
+
     def repeats(self, text: str) -> bool:
         """Tell whether `text` is what the model has said."""
-        return self.is_kept and "".join(self.original) == text
+        return self.is_kept and self.said == len(text) and "".join(self.original) == text
 
     @property
     def is_unsound(self) -> bool:
@@ -104,6 +133,7 @@ class _Entry:
     echoes: list[tuple[Leaf, _Running]] = field(default_factory=list)
     is_final: bool = False
     sequence: int | None = None
+    more: list[bytes] = field(default_factory=list)
 
 
 _Wait = tuple[_Entry, Leaf, _Running | None]
@@ -123,7 +153,9 @@ class ReleaseQueue:
         self._indices: dict[Hashable, int] = {}
         self._fresh = MAX_CHOICE
         self._running: dict[Hashable, _Running] = {}
-        self._text_free: deque[Any] = deque(maxlen=_REMEMBERED)
+        self._budget = _Budget()
+        self._text_free: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._choices: set[int] = set()
         self._unverified = 0
         self._is_done = False
         self._head_open = False
@@ -138,6 +170,11 @@ class ReleaseQueue:
         return self._unverified > 0
 
     @property
+    def awaits_done(self) -> bool:
+        """Tell whether nothing but the mark of the end is left, which waits for Aim's done."""
+        return bool(self._entries) and self._entries[0].is_final and not self._unverified and not self._is_done
+
+    @property
     def is_empty(self) -> bool:
         """Tell whether every event has left."""
         return not self._entries
@@ -147,10 +184,18 @@ class ReleaseQueue:
 
         Raises MalformedBody for data that cannot be read.
         """
+        has_data = bool(event.data and event.data.strip())
+        if self._entries and not has_data and not event.is_foreign and self._entries[-1].document is None:
+            # Comments and blank lines may come by the thousand: they leave with what stands before them.
+            self._entries[-1].more.append(event.raw)
+            self.held += len(event.raw)
+            return []
         entry = _Entry(event)
         self._entries.append(entry)
-        self.held += len(event.raw)
-        return self._read(entry, event.data) if event.data and event.data.strip() else []
+        self.held += len(event.raw) + _EVENT_BYTES
+        if event.is_foreign:
+            raise MalformedBody("a line that is of no event stream")
+        return self._read(entry, event.data) if has_data and event.data else []
 
     def _read(self, entry: _Entry, data: str) -> list[str]:
         if self._dialect.is_final(data, None):
@@ -161,13 +206,15 @@ class ReleaseQueue:
         leaves = self._dialect.deltas(document)
         root = document.root
         if not self._has_id and isinstance(root, dict) and isinstance(root.get("id"), str):
-            self._chunk_id = root["id"]
             self._has_id = True
+            if len(root["id"]) <= _LONG_NAME:
+                self._chunk_id = root["id"]
         is_whole = self._dialect.is_submitted_whole(document)
         chunks = [data] if is_whole else []
         knows_text = False
         for leaf in leaves:
-            running = self._running.get(leaf.place)
+            place = _short(leaf.place)
+            running = self._running.get(place)
             if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
                     entry.echoes.append((leaf, running))
@@ -176,36 +223,40 @@ class ReleaseQueue:
                 index = leaf.index
                 knows_text = True
             else:
-                index = self._index(leaf)
+                index = self._index(leaf, place)
                 chunks.append(self._chunk(index, leaf.text))
-            self._wait(index, entry, leaf, self._say(leaf, running))
+            self._wait(index, entry, leaf, self._say(leaf, place, running))
         if not entry.has_text:
             self.results["no_text"] += 1
         if is_whole and not knows_text:
             self._text_free.append(_essence(root["choices"]))
+        if is_whole:
+            self._choices |= {index for choice in root["choices"] if type(index := choice.get("index", 0)) is int}
         number = root.get("sequence_number") if isinstance(root, dict) else None
         entry.sequence = number if isinstance(number, int) else None
         document.forget()
         return chunks
 
-    def _index(self, leaf: Leaf) -> int:
+    def _index(self, leaf: Leaf, place: Hashable) -> int:
         """Return the choice index under which Aim gets a text; a text that continues nothing has one of its own."""
-        index = None if leaf.place is None else self._indices.get(leaf.place)
+        index = None if place is None else self._indices.get(place)
         if index is None or leaf.kind is Kind.REPEAT:
             self._fresh += 1
             index = self._fresh
             if index > MAX_CHOICE + _PLACES:
                 raise MalformedBody("a stream of too many texts")
-            if leaf.place is not None:
-                self._indices[leaf.place] = index
+            if place is not None:
+                self._indices[place] = index
         return index
 
-    def _say(self, leaf: Leaf, running: _Running | None) -> _Running | None:
+    def _say(self, leaf: Leaf, place: Hashable, running: _Running | None) -> _Running | None:
         """Note what the model said, where that matters later."""
-        if leaf.place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
+        if place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
             return None
         if running is None or leaf.kind is Kind.REPEAT:
-            running = self._running[leaf.place] = _Running(leaf.is_json)
+            if running is not None:
+                running.forget()
+            running = self._running[place] = _Running(leaf.is_json, self._budget)
         running.say(leaf.text)
         return running
 
@@ -241,7 +292,11 @@ class ReleaseQueue:
             while self._text_free.popleft() != essence:
                 pass
             return
+        if not texts:
+            raise SessionViolation("Aim verified an empty chunk")
         for index, text in texts:
+            if index not in self._waiting and index not in self._choices:
+                raise SessionViolation("Aim verified a choice that was never submitted")
             if text is not None and self._waiting.get(index):
                 self._rewrite(*self._waiting[index].popleft(), "")
 
@@ -258,7 +313,8 @@ class ReleaseQueue:
                 for _ in range(count):
                     self._verify(*queue.popleft())
                 return
-        later = next((count for count, (_, leaf, _) in enumerate(queue) if leaf.text == text), 0)
+        ahead = enumerate(islice(queue, _LOOK_AHEAD))
+        later = next((count for count, (_, leaf, _) in ahead if leaf.text == text), 0)
         if later:
             for _ in range(later):
                 self._rewrite(*queue.popleft(), "")
@@ -304,8 +360,8 @@ class ReleaseQueue:
         ready: list[bytes] = []
         while self._entries and self._may_leave(self._entries[0]):
             entry = self._entries.popleft()
-            self.held -= len(entry.event.raw)
-            ready.append(self._bytes(entry))
+            self.held -= len(entry.event.raw) + sum(map(len, entry.more)) + _EVENT_BYTES
+            ready += (self._bytes(entry), *entry.more)
         return b"".join(ready)
 
     def _may_leave(self, entry: _Entry) -> bool:
@@ -335,7 +391,7 @@ class ReleaseQueue:
 
     def take_all(self) -> bytes:
         """Return everything that is held, as it came: for a failure policy that opens."""
-        rest = b"".join(entry.event.raw for entry in self._entries)
+        rest = b"".join(piece for entry in self._entries for piece in (entry.event.raw, *entry.more))
         self._entries.clear()
         self._waiting.clear()
         self.held = self._unverified = 0
@@ -347,11 +403,27 @@ class ReleaseQueue:
             yield "".join(leaf.text for _, leaf, _ in queue)
 
 
-def _essence(node: Any) -> Any:
-    """Return a JSON value without its empty parts: Aim's schema may add nulls to what it echoes."""
+def _short(place: Hashable) -> Hashable:
+    """Return a place by which to know a running text, of bounded size: an upstream's own keys may be part of it."""
+    if isinstance(place, tuple) and any(isinstance(step, str) and len(step) > _LONG_NAME for step in place):
+        return blake2b(repr(place).encode("utf-8", "surrogatepass")).digest()
+    return place
+
+
+def _essence(choices: Any) -> bytes:
+    """Return a digest of a chunk's choices without their empty parts: Aim's schema may add nulls to what it echoes.
+
+    Raises SessionViolation for choices that are nested too deeply.
+    """
+    if is_deeper(choices, MAX_DEPTH):
+        raise SessionViolation("Aim verified a chunk that is nested too deeply")
+    return blake2b(json.dumps(_full(choices), sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _full(node: Any) -> Any:
     if isinstance(node, dict):
-        parts = {key: _essence(value) for key, value in node.items()}
+        parts = {key: _full(value) for key, value in node.items()}
         return {key: value for key, value in parts.items() if value not in (None, "", {}, [])}
     if isinstance(node, list):
-        return [_essence(value) for value in node]
+        return [_full(value) for value in node]
     return node

@@ -15,6 +15,7 @@ from extproc.aim.client import AimClient
 from extproc.errors import SettingsError
 from extproc.servicer import ExternalProcessor
 from extproc.settings import Settings, config_path, load
+from extproc.telemetry import log_internal_error
 
 _POLL_SECONDS = 1.0
 
@@ -67,6 +68,11 @@ class Reloader:
             client = start_client(new, group)
         except SettingsError as error:
             _log.error("settings_refused", problems=list(error.problems))
+            return
+        except Exception as error:
+            # Whatever is wrong with them, the process and its exchanges go on.
+            log_internal_error(error)
+            _log.error("settings_refused", problems=["they cannot be used"])
             return
         fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
         if old.limits.request_bytes != new.limits.request_bytes:

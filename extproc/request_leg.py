@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.body import STALE, BodyBuffer, inflate
+from extproc.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.dialects import Prompt
 from extproc.document import Document
 from extproc.errors import ContentError, MalformedBody, ProtocolError, Reason
@@ -62,7 +62,7 @@ class RequestLeg:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._buffer.size
+        return self._buffer.size + (len(self._document.text) if self._document is not None else 0)
 
     @property
     def is_unreleased(self) -> bool:
@@ -109,7 +109,7 @@ class RequestLeg:
             self._state = State.DONE
             self._exchange.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
             return
-        if content_length.isdecimal() and int(content_length) > self._exchange.limits.request_bytes:
+        if declared_length(content_length) > self._exchange.limits.request_bytes:
             if not self._is_judged or self._exchange.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
                 self._pass(end_of_stream)
             return
@@ -140,6 +140,10 @@ class RequestLeg:
         self._has_trailers = True
         if self._state is State.HOLDING and self._mode is BodyMode.FULL_DUPLEX_STREAMED:
             self._on_whole()
+        elif self._state is State.HOLDING:
+            # Trailers and no body before them: there is nothing to hold.
+            self._exchange.emit(ReleaseTrailers(Leg.REQUEST))
+            self._state = State.DONE
         elif self._state in (State.PASSING, State.DONE):
             self._exchange.emit(ReleaseTrailers(Leg.REQUEST))
             self._state = State.DONE
@@ -173,6 +177,7 @@ class RequestLeg:
                 assert exchange.dialect is not None
                 self._prompts = exchange.dialect.prompts(self._document, tools=exchange.profile.inspect.tools)
                 self.streams = exchange.dialect.streams(self._document, self._path)
+                self._document.forget()
         except ContentError as error:
             self._prompts = []
             self._unread(error.reason, end_of_stream=True)

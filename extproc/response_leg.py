@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.body import STALE, BodyBuffer, inflate
+from extproc.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.dialects import Leaf
 from extproc.document import Document, Edit, Path
-from extproc.errors import BodyTooLarge, ContentError, ProtocolError, Reason
+from extproc.errors import BodyTooLarge, ContentError, MalformedBody, ProtocolError, Reason
 from extproc.events import (
     ChunkVerified,
     CloseSession,
@@ -36,7 +36,10 @@ from extproc.verdict import Anonymize, Block, Failed, strictest
 if TYPE_CHECKING:
     from extproc.exchange import Exchange
 
-_PASSING_TYPES = ("audio/", "image/", "video/")
+_PASSING_TYPES = ("audio/", "image/")
+
+_TEXTS = 1024
+"""Texts of one whole answer, at most: each is a question to Aim."""
 
 
 class State(Enum):
@@ -69,7 +72,9 @@ class ResponseLeg:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._buffer.size + (self._stream.held if self._stream is not None else 0)
+        if self._stream is not None:
+            return self._stream.held
+        return self._buffer.size + (len(self._document.text) if self._document is not None else 0)
 
     @property
     def sequence(self) -> int:
@@ -105,9 +110,7 @@ class ResponseLeg:
             exchange.request.give_up()
             if status == "413":
                 exchange.refuse(REQUEST_TOO_LARGE)
-            else:
-                self._pass(event.end_of_stream)
-            return
+                return
         content_type = first.get("content-type", "").split(";", 1)[0].strip().lower()
         is_judged = exchange.reads_answer and status.startswith("2")
         if not is_judged or event.end_of_stream or content_type.startswith(_PASSING_TYPES):
@@ -131,7 +134,7 @@ class ResponseLeg:
     def _begin_holding(self, content_length: str) -> None:
         self.close_session()
         self._state = State.HOLDING
-        if content_length.isdecimal() and int(content_length) > self._exchange.limits.response_bytes:
+        if declared_length(content_length) > self._exchange.limits.response_bytes:
             self._unread(BodyTooLarge.reason, end_of_stream=False)
 
     def _begin_stream(self) -> None:
@@ -215,7 +218,11 @@ class ResponseLeg:
                 self._document = Document.from_bytes(plain)
                 assert exchange.dialect is not None
                 self._leaves = exchange.dialect.answers(self._document)
+                self._document.forget()
+                if len(self._leaves) > _TEXTS:
+                    raise MalformedBody("an answer of too many texts")
         except ContentError as error:
+            self._leaves = []
             self._unread(error.reason, end_of_stream=True)
             return
         if self._leaves:

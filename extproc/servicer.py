@@ -114,9 +114,11 @@ class ExternalProcessor:
         """Count bytes that are held from now on, or, below zero, no longer."""
         self.held_bytes += size
 
-    def watch(self, shadow: Shadow, exchange: Exchange, caller: Caller) -> None:
+    def watch(self, shadow: Shadow, exchange: Exchange, caller: Caller, client: AimClient) -> None:
         """Run a dry run's detection beside its stream, and after it."""
-        task = self._group.create_task(self._watch(shadow, exchange, caller))
+        client.enter()
+        task = self._group.create_task(self._watch(shadow, exchange, caller, client))
+        task.add_done_callback(lambda _: client.leave())
         self._shadows.add(task)
         task.add_done_callback(self._unwatch)
 
@@ -124,10 +126,8 @@ class ExternalProcessor:
         self._shadows.discard(task)
         self._note_idle()
 
-    async def _watch(self, shadow: Shadow, exchange: Exchange, caller: Caller) -> None:
+    async def _watch(self, shadow: Shadow, exchange: Exchange, caller: Caller, client: AimClient) -> None:
         began = asyncio.get_running_loop().time()
-        client = self.client
-        client.enter()
         try:
             async with asyncio.TaskGroup() as group:
                 errands = Errands(client, caller, exchange.record, self.telemetry, group, shadow.deliver)
@@ -137,6 +137,4 @@ class ExternalProcessor:
                     errands.end()
         except Exception as error:
             log_internal_error(error)
-        finally:
-            client.leave()
         self.telemetry.finished(exchange.record, asyncio.get_running_loop().time() - began)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -157,6 +159,12 @@ class Aim(Model):
             return None
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             raise ValueError("a URL starts with http:// or https:// and has no query")
+        try:
+            is_whole = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            raise ValueError("a URL names a host, and perhaps a port from 1 to 65535")
         return value.rstrip("/")
 
     @property
@@ -224,6 +232,8 @@ class FailureModeAllow(Model):
 def _parse_sources(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
+    if not isinstance(value, list | tuple | None):
+        raise ValueError("a list of sources")
     return tuple(Source.parse(item) if isinstance(item, str) else item for item in value or ())
 
 
@@ -321,8 +331,15 @@ class Settings(BaseSettings):
                 try:
                     if not file.read_bytes().strip():
                         problems.append(f"{setting}: {file} is empty")
-                except OSError as error:
-                    problems.append(f"{setting}: cannot read {file}: {error.strerror}")
+                except (OSError, ValueError) as error:
+                    problems.append(f"{setting}: cannot read {file}: {getattr(error, 'strerror', None) or error}")
+        if not problems and self.tls.cert_file is not None and self.tls.key_file is not None:
+            try:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                    self.tls.cert_file, self.tls.key_file
+                )
+            except OSError:  # SSLError among them
+                problems.append("tls.cert_file: not a certificate that belongs to tls.key_file")
         return problems
 
 
@@ -345,8 +362,10 @@ class _StrictLoader(yaml.SafeLoader):
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_bytes(), _StrictLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise SettingsError([f"config: cannot read {path}: {error.strerror}"]) from error
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"config: cannot read {path}: {getattr(error, 'strerror', None) or error}"]) from error
+    except RecursionError as error:
+        raise SettingsError([f"config: {path} is nested too deeply"]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""

@@ -29,13 +29,15 @@ class ServerSentEvent:
     """One event, comment block or stray bytes: `raw` as it came, blank line included.
 
     `data` is None where there is no data field (comments, retry), `type` is empty where there is no event field. The
-    first event of a stream may begin with a byte order mark.
+    first event of a stream may begin with a byte order mark. `is_foreign` tells that a line is of no event stream: a
+    reader of events skips it, another may read it.
     """
 
     raw: bytes
     data: str | None = None
     type: str = ""
     is_first: bool = False
+    is_foreign: bool = False
 
     def with_data(self, data: str) -> bytes:
         """Return the event's bytes with other data; its other lines and its line ends stay."""
@@ -60,7 +62,18 @@ class ServerSentEvent:
 class EventDecoder:
     """Cuts an event stream into events."""
 
-    __slots__ = ("_after_cr", "_buffer", "_data", "_is_first", "_limit", "_line", "_scanned", "_started", "_type")
+    __slots__ = (
+        "_after_cr",
+        "_buffer",
+        "_data",
+        "_is_first",
+        "_is_foreign",
+        "_limit",
+        "_line",
+        "_scanned",
+        "_started",
+        "_type",
+    )
 
     def __init__(self, limit: int) -> None:
         """Refuse events of more than `limit` bytes."""
@@ -70,6 +83,7 @@ class EventDecoder:
         self._scanned = 0  # up to where the buffer holds no unseen line end
         self._after_cr = False  # the last line ended in CR: a LF right behind it belongs to that line end
         self._is_first = True
+        self._is_foreign = False
         self._started = False  # the first line, where a BOM may stand, has been seen
         self._data: list[bytes] = []
         self._type = b""
@@ -140,6 +154,8 @@ class EventDecoder:
             self._data.append(value.removeprefix(b" "))
         elif name == b"event":
             self._type = value.removeprefix(b" ")
+        elif name not in (b"", b"id", b"retry"):
+            self._is_foreign = True
 
     def _cut(self, end: int) -> ServerSentEvent:
         raw = bytes(self._buffer[:end])
@@ -151,6 +167,7 @@ class EventDecoder:
                 b"\n".join(self._data).decode() if self._data else None,
                 self._type.decode(),
                 self._is_first,
+                self._is_foreign,
             )
         except UnicodeDecodeError as error:
             raise MalformedBody("an event is not UTF-8") from error
@@ -160,4 +177,5 @@ class EventDecoder:
         self._is_first = False
         self._data = []
         self._type = b""
+        self._is_foreign = False
         return event

@@ -169,8 +169,10 @@ class Stream:
             self._account(exchange)
             if exchange.is_closed:
                 await self._await_last_words()
-                break
-        return None
+                return None
+        # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like one: a
+        # clean end would be taken as leave to pass everything.
+        return None if exchange.is_complete else Reset("the stream ended before the exchange")
 
     async def _pass(self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller) -> Reset | None:
         """Let everything go on at once, and detect beside."""
@@ -178,7 +180,7 @@ class Stream:
             first = dict(reversed(event.headers))
             exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
         shadow = Shadow(exchange, self._settings.limits, self._service.hold)
-        self._service.watch(shadow, exchange, caller)
+        self._service.watch(shadow, exchange, caller, self._client)
         try:
             while True:
                 if isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):

@@ -31,7 +31,7 @@ from extproc.redaction import RedactionError
 from extproc.refusal import redaction_failed
 from extproc.release import ReleaseQueue, SessionViolation
 from extproc.sse import EventDecoder, ServerSentEvent
-from extproc.verdict import Allow, Anonymize, Block
+from extproc.verdict import Allow, Anonymize, Block, Failed
 
 if TYPE_CHECKING:
     from extproc.exchange import Exchange
@@ -57,6 +57,8 @@ class StreamedAnswer:
         self._has_begun = False  # something was released, the headers with it
         self._is_open = False  # the failure policy lets all go on unread
         self._has_ended = False  # the upstream has sent its last byte
+        self._is_submitted = False  # Aim was told that no chunk follows
+        self._is_verified = False  # Aim has said that it released all
         self.is_finished = False  # we have
         self.has_trailers = False
 
@@ -111,21 +113,31 @@ class StreamedAnswer:
         self._take(self._decoder.finish())
         if self.is_finished:
             return
-        if self._session is not None and self._queue.has_text:
-            self._exchange.emit(SubmitDone(self._session))
-            self._set(Timer.SILENCE, self._verdict_timeout)
+        if self._is_verified:
+            self._close(self._queue.take_ready())
+        elif self._queue.has_text:
+            self._submit_done()
             self._progress()
         else:
             self._finish()
+
+    def _submit_done(self) -> None:
+        if not self._is_submitted and self._session is not None:
+            self._is_submitted = True
+            self._exchange.emit(SubmitDone(self._session))
 
     def _take(self, events: Iterator[ServerSentEvent]) -> None:
         try:
             for event in events:
                 for chunk in self._queue.add(event):
-                    assert self._session is not None
-                    self._exchange.emit(SubmitChunk(self._session, chunk))
+                    if self._session is not None and not self._is_submitted:
+                        self._exchange.emit(SubmitChunk(self._session, chunk))
+                if self._is_submitted and self._queue.is_waiting:
+                    # Text behind the mark of the end: Aim was told that there is none.
+                    self.fail(Reason.BODY_UNREADABLE, is_detection=False)
+                    return
         except ContentError as error:
-            self.fail(error.reason)
+            self.fail(error.reason, is_detection=False)
 
     # -- what comes from Aim, and the clocks -----------------------------------------------------------------------
 
@@ -146,7 +158,7 @@ class StreamedAnswer:
                 self._exchange.record.judge(Leg.RESPONSE, Block.action, (), event.milliseconds)
                 self._exchange.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
             case SessionDone():
-                if self._has_ended:
+                if self._is_submitted:
                     self._finish(event.milliseconds)
                 else:
                     self.fail(Reason.SESSION)
@@ -202,7 +214,10 @@ class StreamedAnswer:
             self._clear(Timer.HELD)
         elif not self._has_begun and not self._queue.is_empty:
             self._set(Timer.HEAD, self._exchange.profile.stream_head_seconds)
-        if self._queue.is_waiting or self._has_ended:
+        if self._queue.awaits_done:
+            # The upstream may keep its side open behind the mark of the end; the client waits for that mark.
+            self._submit_done()
+        if self._queue.is_waiting or (self._is_submitted and not self._is_verified):
             self._set(Timer.SILENCE, self._verdict_timeout)
         else:
             self._clear(Timer.SILENCE)
@@ -248,11 +263,20 @@ class StreamedAnswer:
             self._exchange.record.judge(Leg.RESPONSE, verdict.action, (), milliseconds)
             if is_rewritten:
                 self._exchange.record.reach("redacted")
-        self._close(self._queue.take_ready())
+        self._is_verified = True
+        if self._has_ended:
+            self._close(self._queue.take_ready())
+        else:
+            self._leave_session()
+            self._progress()
 
-    def fail(self, reason: Reason) -> None:
-        """Apply the failure policy."""
+    def fail(self, reason: Reason, *, is_detection: bool = True) -> None:
+        """Apply the failure policy; `is_detection` tells Aim's failure from one of the stream's own."""
         exchange = self._exchange
+        if is_detection:
+            failed = Failed(reason)
+            exchange.report(Leg.RESPONSE, Hook.OUTPUT, failed)
+            exchange.record.judge(Leg.RESPONSE, failed.action, (), 0)
         if not exchange.fails_open(Leg.RESPONSE, reason):
             return
         self._is_open = True

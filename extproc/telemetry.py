@@ -13,7 +13,6 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from extproc.errors import Reason
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
 
@@ -83,10 +82,6 @@ class Telemetry:
     def detected(self, hook: Hook, seconds: float) -> None:
         """Note how long Aim took."""
         self._child(self._detection_seconds, hook).observe(seconds)
-
-    def session_failed(self, reason: Reason) -> None:
-        """Count a session that failed, whether or not anybody needed it."""
-        self._child(self._detection_errors, Hook.OUTPUT, reason).inc()
 
     def waited(self, leg: Leg, seconds: float) -> None:
         """Note how long a leg waited on the guard."""

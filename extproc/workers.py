@@ -33,6 +33,7 @@ class _Worker:
         self.number = number
         self.delay = _BACKOFF_SECONDS[0]
         self.start_at: float | None = None
+        self.is_first = True
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -52,6 +53,7 @@ class _Worker:
             self.delay = min(2 * self.delay, _BACKOFF_SECONDS[1])
             _log.error("worker_ended", worker=self.number, status=self.process.returncode)
         elif now >= self.start_at:
+            self.is_first = False
             self.process = self._start()
 
 
@@ -76,7 +78,7 @@ def supervise(count: int, config: Path | None, drain_seconds: float) -> int:
     workers += [_Worker(number, command) for number in range(count)]
     while not signals:
         time.sleep(_POLL_SECONDS)
-        if any(worker.process.poll() == 2 for worker in workers):
+        if any(worker.is_first and worker.process.poll() == 2 for worker in workers):
             signals.append(signal.SIGTERM)  # wrong settings, or an address in use: starting again would not help
             break
         for worker in workers:

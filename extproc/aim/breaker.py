@@ -27,16 +27,17 @@ class Breaker:
         """Tell whether nothing but a probe may be asked."""
         return self._open_until is not None
 
-    def enter(self) -> None:
+    def enter(self) -> bool:
         """Ask for leave to ask Aim; every leave is followed by `succeeded`, `failed` or `abandoned`.
 
-        Raises DetectionUnavailable with reason `breaker_open`.
+        Returns whether the question is the probe. Raises DetectionUnavailable with reason `breaker_open`.
         """
         if self._open_until is None:
-            return
+            return False
         if self._is_probing or self._clock() < self._open_until:
             raise DetectionUnavailable(Reason.BREAKER_OPEN, "the circuit breaker is open")
         self._is_probing = True
+        return True
 
     def succeeded(self) -> None:
         """Note that Aim answered, whatever it said."""
@@ -54,6 +55,7 @@ class Breaker:
             self._open_until = self._clock() + self._open_seconds
         self._is_probing = False
 
-    def abandoned(self) -> None:
-        """Note that nobody waited for the answer: it says nothing."""
-        self._is_probing = False
+    def abandoned(self, *, is_probe: bool) -> None:
+        """Note that a question came to nothing that says anything of Aim; the probe makes room for another."""
+        if is_probe:
+            self._is_probing = False

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 """Analyses of one answer that run side by side, at most (aim-api: one analysis per text)."""
 
+_ANSWER_TIMEOUTS = 4
+"""All analyses of one answer may take so many times the deadline of one."""
+
 _ANSWER_BYTES = 1_048_576
 """An answer may be so much larger than four times its question: it echoes the messages and tells what it found."""
 
@@ -145,26 +148,27 @@ class AimClient:
         """Return an outcome for each input, in order; those that a block made pointless are the block."""
         if len(inputs) == 1:
             return (await self._outcome(hook, inputs[0], caller),)
-        places = asyncio.Semaphore(_AT_ONCE)
         outcomes: list[Outcome | None] = [None] * len(inputs)
-        block: Block | None = None
+        rest: Outcome = Failed(Reason.TIMEOUT)
+        positions = iter(range(len(inputs)))
 
-        async def judge(position: int) -> None:
-            nonlocal block
-            async with places:
-                if block is None:
-                    outcomes[position] = outcome = await self._outcome(hook, inputs[position], caller)
-                    if isinstance(outcome, Block) and block is None:
-                        block = outcome
-                        for task in tasks:
-                            task.cancel()
+        async def judge() -> None:
+            nonlocal rest
+            for position in positions:
+                outcomes[position] = outcome = await self._outcome(hook, inputs[position], caller)
+                if isinstance(outcome, Block):
+                    rest = outcome  # whatever the others would be
+                    for task in tasks:
+                        task.cancel()
+                    return
 
         tasks: list[asyncio.Task[None]] = []
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(judge(position)) for position in range(len(inputs))]
-        if block is not None:
-            return tuple(outcome if outcome is not None else block for outcome in outcomes)
-        return tuple(outcome for outcome in outcomes if outcome is not None)
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUTS * self._timeout), asyncio.TaskGroup() as group:
+                tasks += [group.create_task(judge()) for _ in range(min(_AT_ONCE, len(inputs)))]
+        except TimeoutError:
+            pass
+        return tuple(outcome if outcome is not None else rest for outcome in outcomes)
 
     async def _outcome(self, hook: Hook, asked: Input, caller: Caller) -> Outcome:
         try:
@@ -178,14 +182,14 @@ class AimClient:
         Raises DetectionError.
         """
         headers = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
-        self.breaker.enter()
+        is_probe = self.breaker.enter()
         try:
             verdict = await self._ask_in_time(asked, headers)
         except DetectionError as error:
             self.breaker.failed(error)
             raise
         except BaseException:
-            self.breaker.abandoned()
+            self.breaker.abandoned(is_probe=is_probe)
             raise
         self.breaker.succeeded()
         return verdict
@@ -258,7 +262,7 @@ class AimClient:
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
             key = self._keys.of(caller.profile)
-            self.session_breaker.enter()
+            is_probe = self.session_breaker.enter()
         except DetectionError as error:
             session.fail(error)
             return
@@ -271,6 +275,7 @@ class AimClient:
             timeout=self._timeout,
             frame_bytes=self._frame_bytes,
             breaker=self.session_breaker,
+            is_probe=is_probe,
         )
 
 

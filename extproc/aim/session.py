@@ -30,6 +30,13 @@ _QUEUED_FRAMES = 64
 """Aim's frames that wait unread before its sending is slowed down."""
 
 
+class _Connect(connect):
+    """A connection that follows no redirect: what Aim's key opens is named in the settings, and nowhere else."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 class Session:
     """The shell's end of a session; `submit`, `done` and `close` never wait."""
 
@@ -81,6 +88,7 @@ class Session:
         timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
         frame_bytes: int,
         breaker: Breaker,
+        is_probe: bool,
     ) -> None:
         """Open the websocket within `timeout` seconds and carry frames until either side ends."""
         socket: ClientConnection | None = None
@@ -93,10 +101,10 @@ class Session:
         except DetectionError as error:
             breaker.failed(error)
             self.fail(error)
-        except asyncio.CancelledError:
+        except BaseException as error:
             if socket is None:
-                breaker.abandoned()
-            if not self._is_closing:
+                breaker.abandoned(is_probe=is_probe)
+            if not (isinstance(error, asyncio.CancelledError) and self._is_closing):
                 raise
         finally:
             if socket is not None:
@@ -114,7 +122,7 @@ class Session:
     ) -> ClientConnection:
         try:
             async with asyncio.timeout(seconds):
-                return await connect(
+                return await _Connect(
                     url,
                     # The library encodes as latin-1 what goes out as UTF-8 over REST.
                     additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],

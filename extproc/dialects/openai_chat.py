@@ -24,7 +24,7 @@ from extproc.dialects.base import (
     unknown_texts,
 )
 from extproc.document import Document, Path, fields, items
-from extproc.errors import MalformedBody
+from extproc.errors import BodyTooLarge, MalformedBody
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 """Content parts that hold no text."""
@@ -43,6 +43,9 @@ _READ = frozenset(
     }
 )
 """Fields of a message that are read by name; the strings of others are inspected by their keys."""
+
+_MOST_FIELDS = 8 * 1024 * 1024
+"""Characters that the other fields of a message may take when each of its parts is sent with all of them."""
 
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
@@ -104,6 +107,8 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
             yield Prompt(sent, Leaf((*path, "content"), text) if text else None)
     else:
         leaves = list(content(text, (*path, "content")))
+        if len(leaves) > 1 and len(leaves) * len(spelling({**sent, "content": None})) > _MOST_FIELDS:
+            raise BodyTooLarge("a message of many parts and large other fields")
         for leaf in leaves:
             yield Prompt({**sent, "content": leaf.text}, leaf)
         if has_calls and not leaves:

@@ -16,8 +16,10 @@ from extproc.errors import MalformedBody
 if TYPE_CHECKING:
     from extproc.settings import Inspect
 
-_OPAQUE_KEYS = ("audio", "image", "type", "video")
-"""How those keys of an object begin that hold no text: of a document to be ranked, or an input of many media."""
+_OPAQUE_KEYS = frozenset(
+    {"audio", "audio_url", "image", "image_url", "image_bytes", "input_audio", "type", "video", "video_url"}
+)
+"""The keys of an object that hold no text: of a document to be ranked, or an input of many media."""
 
 
 class RequestTexts(Dialect):
@@ -67,7 +69,7 @@ def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
             yield from plain_texts(item, (*path, position))
     elif isinstance(node, dict):
         for key, value in fields(node).items():
-            if isinstance(value, str | list | dict) and not key.startswith(_OPAQUE_KEYS):
+            if isinstance(value, str | list | dict) and key not in _OPAQUE_KEYS:
                 yield from plain_texts(value, (*path, key))
     elif node is not None:
         raise MalformedBody("tokens in place of a text")

@@ -74,5 +74,7 @@ def test_an_abandoned_probe_leaves_room_for_another(clock: Clock) -> None:
     it = breaker(clock, DOWN, DOWN)
     clock.now = 5.0
     assert is_closed(it)
-    it.abandoned()
+    it.abandoned(is_probe=False)  # a straggler's end says nothing of the probe
+    assert not is_closed(it)
+    it.abandoned(is_probe=True)
     assert is_closed(it)
