@@ -352,3 +352,12 @@ def test_unknown_encodings(value: str) -> None:
     with pytest.raises(UnsupportedEncoding, match="unknown") as caught:
         inflate(b"", named(value), 1, 1)
     assert value not in str(caught.value).split()
+
+
+def test_many_small_members_are_read_in_proportion() -> None:
+    member = gzip.compress(b"")
+    body = member * 20_000  # 400 KB: read as a whole each time, the rest would be copied 20,000 times
+    undo = inflater((("content-encoding", "gzip"),), None, 100)
+    assert undo is not None
+    assert undo.feed(body) == b""
+    undo.finish()

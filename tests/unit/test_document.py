@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extproc.document import MAX_DEPTH, Document, Path, Raw, fields, items
+from extproc.document import MAX_CONTAINERS, MAX_DEPTH, Document, Path, Raw, fields, items
 from extproc.errors import MalformedBody
 
 ODD = """ {
@@ -309,3 +309,8 @@ def test_fields_and_items_are_the_node() -> None:
     node: list[Any] = [{"a": 1}]
     assert items(node) is node
     assert fields(node[0]) is node[0]
+
+
+def test_too_many_containers_are_refused_before_they_are_made() -> None:
+    with pytest.raises(MalformedBody):
+        Document("[" + "[]," * MAX_CONTAINERS + "[]]")

@@ -491,3 +491,67 @@ class TestProtocol:
         it = world().request(REQUEST)
         assert it.send(SessionDone(99)) == []
         assert it.send(TimerFired(Timer.HEAD)) == []
+
+
+class TestTrailersAlone:
+    """A request of headers and trailers, without a body between them."""
+
+    def _world(self) -> World:
+        it = world()
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        return it
+
+    def test_its_trailers_go_on(self) -> None:
+        it = self._world()
+        it.send(TrailersReceived(Leg.REQUEST))
+        assert it.upstream.is_ended
+
+    @pytest.mark.parametrize("are_seen", [False, True])
+    def test_its_answer_is_judged(self, are_seen: bool) -> None:
+        it = self._world()
+        if are_seen:
+            it.send(TrailersReceived(Leg.REQUEST))
+        it.head("application/json").body(chat_answer("SECRET"), end=True)
+        assert it.response.headers is None
+        it.judge(Block("No."))
+        assert it.code == "content_policy_violation"
+
+
+class TestBounds:
+    def test_what_is_parsed_counts_as_held_and_its_values_are_freed(self) -> None:
+        body = gzip.compress(json.dumps(chat_request("Hello" * 1000)).encode())
+        it = world().request(body, ("content-encoding", "gzip"))
+        assert it.exchange.held_bytes > 5000
+        it.judge()
+        it.head("application/json").body(chat_answer("Hi" * 1000), end=True)
+        assert it.exchange.held_bytes > 4000
+        it.judge()
+        assert it.exchange.held_bytes == 0
+
+    def test_an_answer_of_too_many_texts_is_unreadable(self) -> None:
+        it = world().request(REQUEST).judge().head("application/json").body(chat_answer(*["x"] * 1025), end=True)
+        assert it.code == "guardrail_unreadable_response"
+        it = world(failure_mode_allow=True).request(REQUEST).judge()
+        it.head("application/json").body(chat_answer(*["x"] * 1025), end=True)
+        assert it.response.body == chat_answer(*["x"] * 1025)
+
+    def test_many_parts_with_large_other_fields_are_too_large(self) -> None:
+        message = {"role": "user", "content": [{"type": "text", "text": "x"}] * 1000, "extra": "y" * 10_000}
+        it = world().request(json.dumps({"messages": [message]}).encode())
+        assert it.code == "request_too_large"
+
+    @pytest.mark.parametrize("length", ["9" * 5000, "99999999999"])
+    def test_a_content_length_beyond_all_numbers(self, length: str) -> None:
+        assert world().request(REQUEST, ("content-length", length)).code == "request_too_large"
+        it = world().request(REQUEST).judge().head("application/json", "200", ("content-length", length))
+        assert it.code == "guardrail_unreadable_response"
+
+    @pytest.mark.parametrize("length", ["", "x", "-1", "\xb2"])
+    def test_a_content_length_that_says_nothing(self, length: str) -> None:
+        assert world().request(REQUEST, ("content-length", length)).reply is None
+
+    def test_an_exchange_is_not_complete_while_anything_waits(self) -> None:
+        it = world(hooks=["moderation"]).request(REQUEST).head("application/json").body(b"{}", end=True)
+        assert not it.exchange.is_complete
+        it.judge()
+        assert it.exchange.is_complete

@@ -112,6 +112,30 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aim: {base_url: 'http://[::1'}",
+        "aim: {base_url: 'http://x:99999'}",
+        "aim: {proxy: 'http://:80'}",
+        "profiles: {default: {user_email: 5}}",
+        "a: " + "[" * 3000,
+    ],
+)
+def test_odd_values_are_problems_not_tracebacks(tmp_path: Path, text: str) -> None:
+    assert problems(written(tmp_path, text))
+
+
+def test_odd_files_are_problems(tmp_path: Path) -> None:
+    path = tmp_path / "pem"
+    path.write_text("no certificate")
+    text = json.dumps({"aim": {"api_key": "k"}, "tls": {"cert_file": str(path), "key_file": str(path)}})
+    (found,) = problems(written(tmp_path, text), serving=True)
+    assert found.startswith("tls.cert_file:")
+    (found,) = problems(written(tmp_path, json.dumps({"aim": {"api_key_file": "a\0b"}})), serving=True)
+    assert found.startswith("aim.api_key_file:")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.yaml")[0].startswith("config: cannot read")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extproc.errors import Reason
-from extproc.events import BodyReceived, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
+from extproc.events import BodyReceived, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
 from extproc.settings import Limits, Profile
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World
@@ -456,3 +456,90 @@ class TestUnreadable:
         it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data[:-1])
         it.send(BodyReceived(Leg.RESPONSE, data[-1:], end_of_stream=True))
         assert (it.response.body, it.response.is_ended) == (b"data: junk\n\nmore", True)
+
+
+class TestForeign:
+    @pytest.mark.parametrize(
+        "body",
+        [b'{"choices":[{"message":{"content":"SECRET"}}]}', b"SECRET plain text\n\n", b' data: {"a":"SECRET"}\n\n'],
+    )
+    def test_what_only_claims_to_be_an_event_stream_is_unreadable(self, body: bytes) -> None:
+        it = begun().body(body, end=True)
+        assert it.code == "guardrail_unreadable_response"
+        it = begun(failure_mode_allow=True).body(body, end=True)
+        assert it.response.body == body
+
+    def test_every_field_of_the_standard_is_known(self) -> None:
+        body = b"\xef\xbb\xbf: c\nid: 1\nevent: e\nretry: 5\ndata\ndata:\n\n"
+        it = begun().body(body, end=True)
+        assert it.response.body == body
+
+
+class TestEndMark:
+    def test_aim_is_told_at_the_mark_and_the_client_gets_it(self) -> None:
+        it = begun().body(chat_event("a") + DONE).verify("a")
+        assert it.is_submitted_done
+        assert it.timers == {Timer.SILENCE: VERDICT_TIMEOUT}
+        it.done()
+        assert it.response.body == chat_event("a") + DONE
+        assert it.timers == {}
+        assert not it.response.is_ended
+        it.body(b": bye\n\n")
+        it.body(b"", end=True)
+        assert (it.response.body, it.response.is_ended) == (chat_event("a") + DONE + b": bye\n\n", True)
+
+    @pytest.mark.parametrize("is_done", [False, True])
+    def test_text_behind_the_mark_is_unreadable(self, is_done: bool) -> None:
+        it = begun().body(chat_event("a") + DONE).verify("a")
+        if is_done:
+            it.done()
+        it.body(chat_event("SECRET"))
+        assert error_code(it.response.body) == "guardrail_unreadable_response"
+        assert b"SECRET" not in it.response.body
+
+
+class TestStrangeWords:
+    def test_an_empty_chunk_is_a_violation(self) -> None:
+        assert begun().body(chat_event("a")).verify_chunk({"choices": []}).code == "guardrail_unavailable"
+
+    def test_so_is_a_choice_that_was_never_submitted(self) -> None:
+        assert begun().body(chat_event("a")).verify("", 77).code == "guardrail_unavailable"
+
+    def test_and_one_that_is_too_deep(self) -> None:
+        deep: Any = []
+        for _ in range(900):
+            deep = [deep]
+        chunk = {"choices": [{"index": 0, "delta": {}, "x": deep}]}
+        assert begun().body(chat_event("a")).verify_chunk(chunk).code == "guardrail_unavailable"
+
+    def test_a_failure_in_a_stream_is_counted(self) -> None:
+        it = begun().body(chat_event("a")).fire(Timer.SILENCE)
+        assert ReportVerdict(Leg.RESPONSE, Hook.OUTPUT, "error", Reason.TIMEOUT) in it.reports
+        assert it.exchange.record.legs["response"].action == "error"
+
+
+class TestMemory:
+    """What an upstream sends is counted as held, or is not kept."""
+
+    def test_events_have_a_cost_beside_their_bytes(self) -> None:
+        it = begun().body(chat_event(role="assistant") * 10)
+        assert it.exchange.held_bytes > 10 * (len(chat_event(role="assistant")) + 200)
+
+    def test_blank_lines_are_one_entry(self) -> None:
+        it = begun().body(b"\n" * 10_000 + chat_event("a"))
+        assert len(it.exchange.response._stream._queue._entries) == 2  # type: ignore[union-attr]
+        it.verify("a")
+        assert it.response.body == b"\n" * 10_000 + chat_event("a")
+
+    def test_a_long_id_is_not_repeated(self) -> None:
+        event = json.dumps({"id": "x" * 1000, "choices": [{"index": 0, "delta": {"refusal": "a"}}]})
+        it = begun().body(f"data: {event}\n\n".encode())
+        assert it.chunks[1]["id"] == "chatcmpl-call-1"
+
+    def test_long_keys_are_not_kept(self) -> None:
+        event = {"type": "x", "k" * 1000: {"text": "a"}}
+        it = begun().body(f"data: {json.dumps(event)}\n\n".encode() * 2)
+        first, second = (chunk["choices"][0]["index"] for chunk in it.chunks)
+        assert first == second
+        (place,) = it.exchange.response._stream._queue._indices  # type: ignore[union-attr]
+        assert isinstance(place, bytes)
