@@ -133,10 +133,18 @@ def render_envoy(
     from extproc.settings import Address
 
     def text(settings: Settings) -> str:
+        upstreams = [Upstream.parse(item) for item in upstream]
+        for item in upstreams:
+            if item.path:
+                typer.echo(
+                    f"note: {item.prefix} becomes {item.path} after the sidecar, which knows an API by the client's "
+                    "path: where that does not end as the API's own does, name it in profiles.*.paths",
+                    err=True,
+                )
         return render_bootstrap(
             settings,
             listen=Address.parse(listen),
-            upstreams=[Upstream.parse(item) for item in upstream],
+            upstreams=upstreams,
             admin=Address.parse(admin) if admin else None,
             allow_upgrades=allow_upgrades or (),
         )
@@ -264,6 +272,8 @@ def local_aim(
     with _problems():
         try:
             address = Address.parse(listen)
+            if address.path:
+                raise ValueError("local-aim listens on HOST:PORT")
             loaded = policy_file.load(policies)
         except ValueError as error:
             raise SettingsError([f"listen: {error}"]) from None

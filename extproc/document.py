@@ -128,6 +128,42 @@ def is_deeper(root: Any, limit: int) -> bool:
     return True
 
 
+_PLAIN_KEYS = frozenset(
+    {
+        "content",
+        "contents",
+        "documents",
+        "input",
+        "instructions",
+        "messages",
+        "parts",
+        "prompt",
+        "query",
+        "role",
+        "suffix",
+        "system",
+        "text",
+    }
+)
+
+
+def refuse_disguise(node: Any) -> None:
+    """Refuse keys that only a reader who ignores letter case takes for those that hold a request's texts.
+
+    Such readers exist (Go's standard library is one), and would read what was not judged. Raises MalformedBody.
+    """
+    if isinstance(node, list):
+        for item in node:
+            refuse_disguise(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in _PLAIN_KEYS:
+                if key != "input" or isinstance(value, list):  # a tool's input names its keys as it likes
+                    refuse_disguise(value)
+            elif key.casefold() in _PLAIN_KEYS:
+                raise MalformedBody("a key in another letter case")
+
+
 def fields(node: Any) -> Mapping[str, Any]:
     """Return `node` if it is an object, else an empty one.
 

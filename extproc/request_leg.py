@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from extproc.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.dialects import Prompt
-from extproc.document import Document
+from extproc.document import Document, refuse_disguise
 from extproc.errors import ContentError, MalformedBody, ProtocolError, Reason
 from extproc.events import (
     BodyMode,
@@ -174,6 +174,7 @@ class RequestLeg:
                 self._document = Document.from_bytes(plain)
                 if not isinstance(self._document.root, dict):
                     raise MalformedBody("a request is an object")
+                refuse_disguise(self._document.root)
                 assert exchange.dialect is not None
                 self._prompts = exchange.dialect.prompts(self._document, tools=exchange.profile.inspect.tools)
                 self.streams = exchange.dialect.streams(self._document, self._path)

@@ -63,7 +63,12 @@ async def serve(settings: Settings, config: Path | None = None, worker: int = 0)
         reloader = Reloader(service, config)
         loop.add_signal_handler(signal.SIGHUP, reloader.ask)
         watching = group.create_task(reloader.run(group))
-        _log.info("serving", listen=str(address), admin=str(settings.admin or ""), pid=os.getpid())
+        _log.info(
+            "serving",
+            listen=str(address),
+            admin=str(settings.admin.for_worker(worker) if settings.admin else ""),
+            pid=os.getpid(),
+        )
         await stop.wait()
         admin.is_ready = False
         await status.enter_graceful_shutdown()

@@ -167,6 +167,13 @@ class Aim(Model):
             raise ValueError("a URL names a host, and perhaps a port from 1 to 65535")
         return value.rstrip("/")
 
+    @field_validator("base_url")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        if value and urlsplit(value).username is not None:
+            raise ValueError("a base URL holds no user and password")
+        return value
+
     @property
     def base(self) -> str:
         """The base URL in force, without a trailing slash."""
@@ -378,6 +385,22 @@ def _read_file(path: Path) -> dict[str, Any]:
     return data
 
 
+_SERVICE_LINK = re.compile(r"EXTPROC(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?")
+"""What Kubernetes puts into a pod's environment for a Service whose name begins with `extproc`."""
+
+
+def _unknown_variables() -> list[str]:
+    """Return a problem for each variable that looks like a setting and is none."""
+    known = {"CONFIG", *(name.upper() for name in Settings.model_fields)}
+    return [
+        f"environment: {name} is no setting"
+        for name in sorted(os.environ)
+        if name.startswith("EXTPROC_")
+        and name.removeprefix("EXTPROC_").split("__")[0].upper() not in known
+        and not _SERVICE_LINK.fullmatch(name)
+    ]
+
+
 def config_path(config: Path | None) -> Path | None:
     """Return the settings file: `config`, else the one that EXTPROC_CONFIG names, if any."""
     if config is None and os.environ.get("EXTPROC_CONFIG"):
@@ -391,6 +414,7 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     With `serving`, what only matters then is checked too: keys and files.
     Raises SettingsError with every problem, one line each, named by its setting; no line holds a value of a secret.
     """
+    unknown = _unknown_variables()
     path = config_path(config)
     data = _read_file(path) if path is not None else {}
     from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
@@ -404,19 +428,19 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        raise SettingsError(_describe(problem) for problem in error.errors(include_input=False)) from error
+        raise SettingsError([*unknown, *map(_describe, error.errors(include_input=False))]) from error
     except UnreadableVariable as error:
         named = re.search(r'field "(\w+)"', str(error))
         field = named[1] if named else "environment"
         raise SettingsError([f"{field}: EXTPROC_{field.upper()}... is not the JSON that it must be"]) from error
-    problems = settings.problems_when_serving() if serving else []
+    problems = [*unknown, *(settings.problems_when_serving() if serving else ())]
     if problems:
         raise SettingsError(problems)
     return settings
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(step) for step in problem["loc"]) or "settings"
+    where = ".".join(str(step) for step in problem["loc"]).replace("\n", " ") or "settings"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown setting"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

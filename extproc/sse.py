@@ -21,6 +21,7 @@ from extproc.errors import BodyTooLarge, MalformedBody
 
 _LINE_END = re.compile(rb"[\r\n]")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
+_FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -154,7 +155,8 @@ class EventDecoder:
             self._data.append(value.removeprefix(b" "))
         elif name == b"event":
             self._type = value.removeprefix(b" ")
-        elif name not in (b"", b"id", b"retry"):
+        # Some readers end a line at more characters than the standard does; what is behind them could be data there.
+        if name not in _FIELDS or (name != b"data" and len(line.decode("utf-8", "replace").splitlines()) > 1):
             self._is_foreign = True
 
     def _cut(self, end: int) -> ServerSentEvent:

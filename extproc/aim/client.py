@@ -121,8 +121,10 @@ class AimClient:
         """Close every session and connection."""
         for session in tuple(self._sessions):
             session.close()
-        await self._tasks.__aexit__(kind, error, trace)
-        await self._transport.aclose()
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await self._transport.aclose()
 
     def enter(self) -> None:
         """Note that an exchange uses this client, until `leave`."""
@@ -296,4 +298,15 @@ def _environment_proxy(base: str) -> str | None:
     with suppress(OSError):
         if urllib.request.proxy_bypass(parts.netloc):
             return None
-    return urllib.request.getproxies().get(parts.scheme) or None
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy:
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    try:
+        is_whole = bool(httpx.Proxy(proxy).url.host) and urlsplit(proxy).port != 0
+    except (ValueError, httpx.InvalidURL):
+        is_whole = False
+    if not is_whole:
+        raise SettingsError([f"aim.proxy: {parts.scheme.upper()}_PROXY in the environment is not the URL of a proxy"])
+    return proxy

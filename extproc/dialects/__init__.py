@@ -39,7 +39,7 @@ _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
             "*/publishers/anthropic/models/*:streamrawpredict",
         ),
     ),
-    (Gemini(), ("*/models/*:generatecontent", "*/models/*:streamgeneratecontent")),
+    (Gemini(), ("*:generatecontent", "*:streamgeneratecontent")),
     (Embeddings(), ("*/embeddings",)),
     (RequestTexts("openai-images", "prompt", "negative_prompt"), ("*/images/generations",)),
     (RequestTexts("openai-speech", "input", "instructions"), ("*/audio/speech",)),

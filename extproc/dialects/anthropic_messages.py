@@ -179,7 +179,7 @@ def _content(node: Any, path: Path, role: str) -> Iterator[Prompt]:
             yield prompt(role, Leaf(path, node))
     elif isinstance(node, list):
         for position, block in enumerate(node):
-            if isinstance(block, str):
+            if isinstance(block, str | list):
                 yield from _content(block, (*path, position), role)
             else:
                 yield from _block_prompts(fields(block), (*path, position), role)

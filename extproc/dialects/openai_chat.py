@@ -12,6 +12,7 @@ from typing import Any
 
 from extproc.dialects.base import (
     MAX_CHOICE,
+    TEXT_KEYS,
     Dialect,
     Leaf,
     Prompt,
@@ -47,6 +48,14 @@ _READ = frozenset(
 _MOST_FIELDS = 8 * 1024 * 1024
 """Characters that the other fields of a message may take when each of its parts is sent with all of them."""
 
+_REQUEST_READ = frozenset(
+    {"messages", "prediction", "tools", "functions", "response_format", "metadata", "tool_choice"}
+)
+"""Fields of a request that are read by name, or hold no text for the model."""
+
+_REQUEST_KEYS = TEXT_KEYS | {"chat_template", "input", "instructions", "prompt", "role_information", "search_prompt"}
+"""Keys of the others whose strings reach the model: OpenRouter's, Azure's and vLLM's."""
+
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
 
@@ -57,11 +66,13 @@ class OpenAIChat(Dialect):
     reads_answers = True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the messages and a predicted output."""
+        """Return the messages, a predicted output, and what other servers take beside them."""
         root = fields(document.root)
         prompts = list(messages(root.get("messages")))
         prediction = fields(root.get("prediction")).get("content")
         prompts += [prompt("user", leaf) for leaf in content(prediction, ("prediction", "content"))]
+        others = {key: value for key, value in root.items() if key not in _REQUEST_READ}
+        prompts += [prompt("user", leaf) for leaf in unknown_texts(others, (), _REQUEST_KEYS)]
         return prompts + (definitions(root, "tools", "functions", "response_format") if tools else [])
 
     def answers(self, document: Document) -> list[Leaf]:
@@ -114,6 +125,11 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
         if has_calls and not leaves:
             # Nothing to put a redaction back into, but Aim is to see the calls.
             yield Prompt({**sent, "content": None}, None)
+    for position, call in enumerate(items(message.get("tool_calls"))):
+        # Not of the shape in which Aim reads calls: shown as a text.
+        where = (*path, "tool_calls", position, "custom")
+        for leaf in _arguments(fields(fields(call).get("custom")), "input", where, ()):
+            yield prompt("assistant", replace(leaf, is_json=leaf.is_embedded))
     for leaf in _thoughts(message, path, ()):
         yield prompt("assistant", leaf)
 

@@ -457,7 +457,7 @@ async def test_an_aim_that_frees_nothing_ends_by_policy() -> None:
     async def chatter(session: AimSession) -> None:
         await session.receive()
         while True:  # a word now and then, but none that lets anything go
-            await session.verify({"choices": []})
+            await session.verify({"choices": [{"index": 0, "delta": {}}]})
             await asyncio.sleep(0.05)
 
     async with flooded(chatter, _TOO_MANY) as (chain, sent):

@@ -14,9 +14,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from extproc.aim.client import AimClient, Caller
+from extproc.aim.client import AimClient, Caller, _environment_proxy
 from extproc.aim.retry import MAX_RETRIES
-from extproc.errors import DetectionError, Reason
+from extproc.errors import DetectionError, Reason, SettingsError
 from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
 from extproc.identity import Identity
 from extproc.verdict import Allow, Anonymize, Block, Failed
@@ -255,6 +255,26 @@ class TestTls:
             else:
                 assert await reason_of(client) is Reason.UNREACHABLE
                 assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("127.0.0.1:3128", "http://127.0.0.1:3128"), ("http://u:p@h:1", "http://u:p@h:1"), ("", None)],
+)
+def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None) -> None:
+    monkeypatch.setenv("https_proxy", value)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert _environment_proxy("https://aim.example") == expected
+
+
+def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://SECRET:99999")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(SettingsError) as caught:
+        _environment_proxy("https://aim.example")
+    assert "SECRET" not in str(caught.value)
 
 
 class Events:

@@ -517,6 +517,26 @@ class TestTrailersAlone:
         assert it.code == "content_policy_violation"
 
 
+class TestDisguise:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"MESSAGES": []},
+            {"messages": [], "Messages": [{"role": "user", "content": "SECRET"}]},
+            {"me\u017f\u017fages": []},
+            {"messages": [{"role": "user", "Content": "SECRET"}]},
+            {"messages": [{"role": "user", "content": [{"type": "text", "Text": "SECRET"}]}]},
+        ],
+    )
+    def test_keys_in_another_case_are_refused(self, body: Any) -> None:
+        assert world().request(json.dumps(body).encode()).code == "invalid_body"
+
+    def test_a_tools_input_names_its_keys_as_it_likes(self) -> None:
+        block = {"type": "tool_use", "id": "1", "name": "f", "input": {"Text": "x"}}
+        body = {"messages": [{"role": "assistant", "content": [block]}], "metadata": {"Text": "x"}}
+        assert world().request(json.dumps(body).encode(), path="/v1/messages").reply is None
+
+
 class TestBounds:
     def test_what_is_parsed_counts_as_held_and_its_values_are_freed(self) -> None:
         body = gzip.compress(json.dumps(chat_request("Hello" * 1000)).encode())

@@ -536,6 +536,28 @@ def test_repeated_keys_of_an_answer(choice: str) -> None:
         leaves_of('{"error":{"text":"a","text":"b"}}', streamed=False)
 
 
+def test_an_earlier_custom_call_is_shown_as_a_text() -> None:
+    call = {"id": "1", "type": "custom", "custom": {"name": "f", "input": "secret"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    prompts = CHAT.prompts(document({"messages": [message]}), tools=False)
+    assert [p.leaf and p.leaf.text for p in prompts] == [None, "secret"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "a"},
+        {"text": "a"},
+        {"documents": [{"text": "a"}]},
+        {"data_sources": [{"parameters": {"role_information": "a"}}]},
+        {"plugins": [{"search_prompt": "a"}]},
+    ],
+)
+def test_what_other_servers_take_beside_messages(body: Any) -> None:
+    (found,) = CHAT.prompts(document({"model": "m", **body}), tools=False)
+    assert found.message == {"role": "user", "content": "a"}
+
+
 def test_repeated_keys_in_earlier_calls_are_refused() -> None:
     call = '{"function":{"arguments":"{}","arguments":"secret"}}'
     text = '{"messages":[{"role":"assistant","content":null,"tool_calls":[' + call + "]}]}"

@@ -163,6 +163,24 @@ def test_a_key_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "very-secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
+def test_a_misspelt_variable_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXTPROC_LISTN", "x")
+    assert problems() == ["environment: EXTPROC_LISTN is no setting"]
+
+
+def test_what_kubernetes_adds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_50051_TCP_ADDR", "ADMIN_SERVICE_HOST"):
+        monkeypatch.setenv(f"EXTPROC_{name}", "x")
+    assert load() == Settings()
+
+
+def test_a_base_url_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIM_API_BASE", "http://user:secret@host")
+    (found,) = problems()
+    assert found.startswith("aim.base_url:")
+    assert "secret" not in found
+
+
 class TestServing:
     def test_a_missing_key_names_the_variable(self) -> None:
         (found,) = problems(serving=True)

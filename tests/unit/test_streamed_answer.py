@@ -461,7 +461,13 @@ class TestUnreadable:
 class TestForeign:
     @pytest.mark.parametrize(
         "body",
-        [b'{"choices":[{"message":{"content":"SECRET"}}]}', b"SECRET plain text\n\n", b' data: {"a":"SECRET"}\n\n'],
+        [
+            b": x\xe2\x80\xa8data: SECRET\n\n",
+            b"DATA: SECRET\n\n",
+            b'{"choices":[{"message":{"content":"SECRET"}}]}',
+            b"SECRET plain text\n\n",
+            b' data: {"a":"SECRET"}\n\n',
+        ],
     )
     def test_what_only_claims_to_be_an_event_stream_is_unreadable(self, body: bytes) -> None:
         it = begun().body(body, end=True)
@@ -543,3 +549,20 @@ class TestMemory:
         assert first == second
         (place,) = it.exchange.response._stream._queue._indices  # type: ignore[union-attr]
         assert isinstance(place, bytes)
+
+
+def test_a_repeat_that_differs_is_a_text_of_its_own() -> None:
+    request = json.dumps({"stream": True, "input": "Hello"}).encode()
+    it = World().request(request, path="/v1/responses").judge().head()
+    where = {"output_index": 0, "content_index": 0}
+    events = [
+        {"type": "response.output_text.delta", **where, "delta": "a"},
+        {"type": "response.output_text.done", **where, "text": "b"},
+        {"type": "response.content_part.done", **where, "part": {"type": "output_text", "text": "b"}},
+    ]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    it.body(body, end=True)
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["a", "b"]
+    first, second = (chunk["choices"][0]["index"] for chunk in it.chunks)
+    it.verify("a", first).verify("[B]", second).done()
+    assert it.response.body == body.replace(b'"b"', b'"[B]"')
