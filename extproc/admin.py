@@ -15,8 +15,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from extproc import __version__
+from extproc.address import Address
 from extproc.errors import SettingsError
-from extproc.settings import Address, Settings
+from extproc.settings import Settings
 from extproc.telemetry import Telemetry
 
 

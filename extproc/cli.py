@@ -128,9 +128,9 @@ def render_envoy(
     config: Config = None,
 ) -> None:
     """Print a complete Envoy bootstrap (YAML) that puts the sidecar before the upstreams."""
+    from extproc.address import Address
     from extproc.render.envoy import Upstream
     from extproc.render.envoy import render_envoy as render_bootstrap
-    from extproc.settings import Address
 
     def text(settings: Settings) -> str:
         upstreams = [Upstream.parse(item) for item in upstream]
@@ -265,9 +265,9 @@ def local_aim(
     policies: Annotated[Path | None, typer.Option(help="Policies (YAML) instead of the built-in ones.")] = None,
 ) -> None:
     """Run a local stand-in for Aim: simple patterns for trying the sidecar, not Aim's detection."""
+    from extproc.address import Address
     from extproc.local_aim import policies as policy_file
     from extproc.local_aim.service import serve as serve_local_aim
-    from extproc.settings import Address
 
     with _problems():
         try:

@@ -31,7 +31,8 @@ from typing import Any
 from extproc.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
 from extproc.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.errors import ExtprocError, MalformedBody
-from extproc.redaction import RedactionError, is_json, rewrite
+from extproc.redaction import RedactionError, rewrite
+from extproc.running_text import Budget, RunningText
 from extproc.sse import ServerSentEvent
 
 _REMEMBERED = 1024
@@ -39,9 +40,6 @@ _REMEMBERED = 1024
 
 _PLACES = 4096
 """Running texts of one stream, at most."""
-
-_KEPT = 8 * 1024 * 1024
-"""Characters of a stream's running texts that are kept, to know repeats, and arguments that a rewrite broke."""
 
 _EVENT_BYTES = 256
 """What an event in the queue costs beside its bytes."""
@@ -58,70 +56,6 @@ class SessionViolation(ExtprocError):
 
 
 @dataclass(slots=True)
-class _Budget:
-    """Characters of running texts that a stream may still keep."""
-
-    left: int = _KEPT
-
-
-@dataclass(slots=True)
-class _Running:
-    """A running text: as the model said it, and as the client gets it."""
-
-    is_json: bool
-    budget: _Budget
-    said: int = 0
-    original: list[str] = field(default_factory=list)
-    released: list[str] = field(default_factory=list)
-    size: int = 0
-    is_kept: bool = True
-    is_rewritten: bool = False
-
-    def say(self, text: str) -> None:
-        """Note what the model said next."""
-        self.said += len(text)
-        self._keep(self.original, text)
-
-    def release(self, text: str, *, is_rewritten: bool) -> None:
-        """Note what the client gets next."""
-        self._keep(self.released, text)
-        self.is_rewritten |= is_rewritten
-        if self.is_json and self.is_rewritten and not self.is_kept:
-            raise RedactionError("redacted arguments are too long to be checked")
-
-    def _keep(self, pieces: list[str], text: str) -> None:
-        if not self.is_kept:
-            return
-        self.size += len(text)
-        self.budget.left -= len(text)
-        if self.budget.left < 0:
-            self.forget()
-        else:
-            pieces.append(text)
-
-    def forget(self) -> None:
-        """Give back what is kept; from now on a repeat is a text of its own."""
-        self.is_kept = False
-        self.budget.left += self.size
-        self.original.clear()
-        self.released.clear()
-
-    def repeats(self, text: str) -> bool:
-        """Tell whether `text` is what the model has said."""
-        return self.is_kept and self.said == len(text) and "".join(self.original) == text
-
-    @property
-    def is_unsound(self) -> bool:
-        """Tell whether a program would get arguments that it cannot parse, as far as they have come."""
-        return self.is_json and self.is_rewritten and not is_json("".join(self.released))
-
-    @property
-    def is_broken(self) -> bool:
-        """Tell whether a rewrite made them so."""
-        return self.is_unsound and is_json("".join(self.original))
-
-
-@dataclass(slots=True)
 class _Entry:
     """An event in the queue."""
 
@@ -130,13 +64,13 @@ class _Entry:
     waiting: int = 0
     has_text: bool = False
     edits: dict[Path, Edit] = field(default_factory=dict)
-    echoes: list[tuple[Leaf, _Running]] = field(default_factory=list)
+    echoes: list[tuple[Leaf, RunningText]] = field(default_factory=list)
     is_final: bool = False
     sequence: int | None = None
     more: list[bytes] = field(default_factory=list)
 
 
-_Wait = tuple[_Entry, Leaf, _Running | None]
+_Wait = tuple[_Entry, Leaf, RunningText | None]
 """A text that waits: its event, its place, and the running text that it belongs to."""
 
 
@@ -152,8 +86,8 @@ class ReleaseQueue:
         self._waiting: dict[int, deque[_Wait]] = {}
         self._indices: dict[Hashable, int] = {}
         self._fresh = MAX_CHOICE
-        self._running: dict[Hashable, _Running] = {}
-        self._budget = _Budget()
+        self._running: dict[Hashable, RunningText] = {}
+        self._budget = Budget()
         self._text_free: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._choices: set[int] = set()
         self._unverified = 0
@@ -249,18 +183,18 @@ class ReleaseQueue:
                 self._indices[place] = index
         return index
 
-    def _say(self, leaf: Leaf, place: Hashable, running: _Running | None) -> _Running | None:
+    def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:
         """Note what the model said, where that matters later."""
         if place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
             return None
         if running is None or leaf.kind is Kind.REPEAT:
             if running is not None:
                 running.forget()
-            running = self._running[place] = _Running(leaf.is_json, self._budget)
+            running = self._running[place] = RunningText(leaf.is_json, self._budget)
         running.say(leaf.text)
         return running
 
-    def _wait(self, index: int, entry: _Entry, leaf: Leaf, running: _Running | None) -> None:
+    def _wait(self, index: int, entry: _Entry, leaf: Leaf, running: RunningText | None) -> None:
         self._waiting.setdefault(index, deque()).append((entry, leaf, running))
         entry.waiting += 1
         entry.has_text = self.has_text = True
@@ -322,12 +256,12 @@ class ReleaseQueue:
         else:
             self._rewrite(*queue.popleft(), text)
 
-    def _verify(self, entry: _Entry, leaf: Leaf, running: _Running | None) -> None:
+    def _verify(self, entry: _Entry, leaf: Leaf, running: RunningText | None) -> None:
         self._settle(entry, "verified")
         if running is not None:
             running.release(leaf.text, is_rewritten=False)
 
-    def _rewrite(self, entry: _Entry, leaf: Leaf, running: _Running | None, text: str) -> None:
+    def _rewrite(self, entry: _Entry, leaf: Leaf, running: RunningText | None, text: str) -> None:
         entry.edits |= rewrite(leaf, text)
         self._settle(entry, "rewritten" if text else "dropped")
         if running is not None:

@@ -13,11 +13,12 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc import wire
+from extproc.address import Address
 from extproc.admin import Admin
 from extproc.errors import SettingsError
 from extproc.reload import Reloader, start_client
 from extproc.servicer import ExternalProcessor
-from extproc.settings import Address, Settings, Tls
+from extproc.settings import Settings, Tls
 from extproc.telemetry import Telemetry
 
 GRACE_SECONDS = 2.0

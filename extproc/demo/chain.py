@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from extproc.address import Address
 from extproc.demo import DemoFailed, model
 from extproc.demo.child import running
 from extproc.demo.envoy import Envoy, running_envoy
@@ -23,7 +24,6 @@ from extproc.demo.plan import Plan, ca_file
 from extproc.local_aim import policies, service
 from extproc.render.envoy import render_envoy
 from extproc.render.upstream import Upstream
-from extproc.settings import Address
 
 _HOST = "127.0.0.1"
 _PROBE_SECONDS = 5.0

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from extproc.address import Address
 from extproc.errors import SettingsError
 from extproc.render.envoy import SYSTEM_CA_FILE
 from extproc.render.upstream import Upstream
-from extproc.settings import Address, Settings, load
+from extproc.settings import Settings, load
 
 DEFAULT_MODEL = "gpt-4o-mini"
 """Asked of a real provider where OPENAI_MODEL names no other."""

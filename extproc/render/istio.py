@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from extproc.address import Address
 from extproc.render.cluster import SIDECAR, processor_cluster
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import processor, profile_of_route
@@ -12,7 +13,7 @@ from extproc.render.listener import IDENTITY, MANAGER_TYPE, SAME_PATHS, STREAM_I
 from extproc.render.mesh import Place, print_resources, resource
 from extproc.render.route import body_limit
 from extproc.render.schema import check
-from extproc.settings import Address, Settings
+from extproc.settings import Settings
 
 Context = Literal["gateway", "outbound", "inbound"]
 

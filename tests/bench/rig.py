@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
+from extproc.address import Address
 from extproc.render.envoy import Upstream, render_envoy
-from extproc.settings import Address, Settings
+from extproc.settings import Settings
 from tests.bench.process import LOOPBACK, Python, free_ports, python
 from tests.fakes.envoy import run_envoy
 

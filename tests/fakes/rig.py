@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import yaml
 
+from extproc.address import Address
 from extproc.render.envoy import Upstream, render_envoy
-from extproc.settings import Address, Settings
+from extproc.settings import Settings
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar

@@ -23,9 +23,9 @@ from typing import Any
 import httpx
 import pytest
 
+from extproc.address import Address
 from extproc.demo import chain, show
 from extproc.demo.scenes import SCENES
-from extproc.settings import Address
 from tests.fakes.aim import Question, ScriptedAim
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import chat_answer, chat_stream

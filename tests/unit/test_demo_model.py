@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from extproc.address import Address
 from extproc.demo.model import Generation, answer_to, listening
-from extproc.settings import Address
 
 PATH = "/v1/chat/completions"
 LONG = "What is the team working on?"

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from extproc.address import Address
 from extproc.errors import Reason, SettingsError
 from extproc.events import Hook, Leg
-from extproc.settings import Address, FailureModeAllow, Settings, load
+from extproc.settings import FailureModeAllow, Settings, load
 
 ROOT = Path(__file__).parents[2]
 

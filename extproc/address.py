@@ -1,0 +1,46 @@
+"""Where to listen, as the settings and the command line write it."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Address(BaseModel):
+    """Where to listen: a TCP host and port, or a unix socket's path."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `host:port`, `[v6]:port` or `unix:/path`.
+
+        Raises ValueError, with a sentence for the operator, for anything else.
+        """
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if not path.startswith("/"):
+                raise ValueError("a unix socket is written unix:/absolute/path")
+            return cls(path=path)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\s/\[\]]+)):(\d{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError("an address is host:port, [host]:port or unix:/path")
+        return cls(host=match[1] or match[2], port=int(match[3]))
+
+    def for_worker(self, worker: int) -> Address:
+        """Return the address of worker `worker`, counted from 0: port+i, or <socket>-i from the second on."""
+        if not worker:
+            return self
+        if self.path:
+            return Address(path=f"{self.path}-{worker}")
+        return Address(host=self.host, port=self.port + worker)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
