@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -62,7 +63,7 @@ class Prompt:
     leaf: Leaf | None
 
 
-class Dialect:
+class Dialect(ABC):
     """One provider API: how to read, rewrite and refuse. Pure; knows JSON, not HTTP.
 
     The defaults are those of an API in OpenAI's manner whose answers hold nothing to inspect. Every method that
@@ -78,9 +79,9 @@ class Dialect:
         """Tell whether requests of this dialect are looked at under these settings."""
         return True
 
+    @abstractmethod
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the request's messages, one for each text, in order; tool definitions too with `tools`."""
-        raise NotImplementedError  # pragma: no cover - every dialect reads requests
 
     def streams(self, document: Document, path: str) -> bool:
         """Tell whether the request, sent to `path`, asks for an event stream."""
