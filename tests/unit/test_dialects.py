@@ -204,6 +204,9 @@ def test_names() -> None:
 class Plain(Dialect):
     name = "plain"
 
+    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
+        return []
+
 
 def test_a_dialect_that_says_nothing() -> None:
     document = Document('{"choices":[{"delta":{"content":"a"},"message":{"content":"a"}}]}')
