@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from abc import ABC, abstractmethod
 
 HEAD_END = b"\r\n\r\n"
 
 
-class Peer(asyncio.Protocol):
+class Peer(ABC, asyncio.Protocol):
     """One connection; a subclass answers in `on_request` and may take the connection over as something else."""
 
     def __init__(self) -> None:
@@ -43,13 +44,13 @@ class Peer(asyncio.Protocol):
             buffer.clear()
             self.on_raw(raw)
 
+    @abstractmethod
     def on_request(self, head: bytes, body: bytes) -> None:
         """Answer one request, given as its head without the blank line and its body."""
-        raise NotImplementedError
 
     def on_raw(self, data: bytes) -> None:
-        """Take bytes of a connection that is no longer HTTP."""
-        raise NotImplementedError
+        """Take bytes of a connection that is no longer HTTP; where there can be none, the connection is broken."""
+        self.transport.abort()
 
     def answer(self, body: bytes) -> None:
         """Send a JSON answer."""

@@ -35,13 +35,13 @@ class Api:
         return self.path
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
-        raise NotImplementedError
+        raise AssertionError(f"{self.name} has none")
 
     def answer(self, *texts: str) -> bytes:
-        raise NotImplementedError
+        raise AssertionError(f"{self.name} has none")
 
     def events(self, *texts: str) -> list[bytes]:
-        raise NotImplementedError
+        raise AssertionError(f"{self.name} has none")
 
     def stream(self, *texts: str) -> bytes:
         return b"".join(self.events(*texts))

@@ -358,6 +358,18 @@ class TestSession:
             client.open_session(1, CALLER, events)
             assert await events.next() == SessionFailed(1, Reason.TIMEOUT, opened=False)
 
+    async def test_a_redirect_is_not_followed(self, aim: ScriptedAim) -> None:
+        async def elsewhere(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=302, headers={"location": f"{aim.base}/detect/output/ws"})
+
+        async with served({}, None, {"/detect/output/ws": elsewhere}) as base, client_of(base) as client:
+            events = Events()
+            client.open_session(1, CALLER, events)
+            event = await events.next()
+            assert isinstance(event, SessionFailed)
+            assert not event.opened
+        assert aim.sessions == []
+
     async def test_nobody_there(self, unused_tcp_port: int) -> None:
         events = Events()
         async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
@@ -392,13 +404,20 @@ class TestSession:
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
     async def test_an_aim_that_does_not_read_holds_nobody_up(self, aim: ScriptedAim) -> None:
+        opened, go = asyncio.Event(), asyncio.Event()
+
         async def script(session: AimSession) -> None:
-            await session.closed.wait()
+            opened.set()
+            await go.wait()  # reading nothing
 
         aim.script = script
         events = Events()
-        async with client_of(aim.base) as client:
+        async with asyncio.timeout(30), client_of(aim.base) as client:
             session = client.open_session(1, CALLER, events)
+            await asyncio.wait_for(opened.wait(), 10)
             for _ in range(50):
                 session.submit(json.dumps(chunk_of("x" * 1_000_000)))
             session.close()
+        # The client has left: its closing handshake is bounded, although Aim answers none.
+        go.set()
+        assert events.queue.empty()

@@ -93,6 +93,27 @@ async def test_a_stream_passes_while_its_session_blocks(aim: ScriptedAim) -> Non
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
 
+async def test_a_slow_moderation_is_waited_for(aim: ScriptedAim) -> None:
+    go = asyncio.Event()
+
+    async def judge(_: object) -> Any:
+        await go.wait()
+        return block("No.")
+
+    aim.judge = judge
+    profiles = {"default": {"enforce": False, "hooks": ["moderation"]}}
+    async with sidecar(settings_for(aim.base, profiles=profiles)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        await stream.read()
+        assert await answered(stream, b"any", "text/plain") == [b"any"]
+        go.set()
+        assert await outcome(guard, "dry_run") == 1
+        labels = {"profile": "default", "leg": "request", "hook": "moderation", "action": "block"}
+        assert guard.metric("extproc_verdicts_total", **labels) == 1
+
+
 async def test_a_path_that_would_be_refused_passes(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, profiles=DRY)) as guard, envoy_stream(address(guard)) as stream:
         await stream.request_headers(path="/other")

@@ -91,6 +91,28 @@ async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:
         assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
 
 
+@pytest.mark.parametrize("is_garbage", [False, True])
+async def test_an_end_while_a_verdict_is_owed_is_no_clean_end(aim: ScriptedAim, is_garbage: bool) -> None:
+    """Envoy would take a clean end as leave to pass the request."""
+    asked = asyncio.Event()
+
+    async def judge(_: object) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        await asyncio.wait_for(asked.wait(), 10)
+        if is_garbage:
+            await stream.call.write(b"\xff\xff")
+        else:
+            await stream.done()
+        assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
+
+
 class TestProfiles:
     PROFILES: dict[str, Any] = {  # noqa: RUF012
         "default": {"block_message": "default"},
