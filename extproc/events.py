@@ -44,6 +44,7 @@ class Timer(Enum):
     HEAD = "head"  # how long the head of a stream waits for the first verdict
     SILENCE = "silence"  # how long Aim may be silent in a session while text waits
     HELD = "held"  # how long a full hold may stay without a release
+    PING = "ping"  # how long a client hears nothing while events wait
 
 
 Headers = tuple[tuple[str, str], ...]

@@ -131,6 +131,11 @@ class Exchange:
         return not self.is_closed and self.response.is_paused
 
     @property
+    def is_gated(self) -> bool:
+        """Tell whether what the response releases waits for the verdict of `moderation`."""
+        return self._moderation is not None
+
+    @property
     def is_complete(self) -> bool:
         """Tell whether the client got an end, and not by accident."""
         return self.is_closed or (self.response.is_done and not self._gated and not self._analyses)
@@ -240,7 +245,7 @@ class Exchange:
     def emit(self, command: Command) -> None:
         """Have `command` done; what the response leg releases waits while moderation is under way."""
         if isinstance(command, ReleaseHeaders | ReleaseBody | ReleaseTrailers) and command.leg is Leg.RESPONSE:
-            if self._moderation is not None:
+            if self.is_gated:
                 self._gated.append(command)
                 if isinstance(command, ReleaseBody):
                     self._gated_bytes += len(command.data)

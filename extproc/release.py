@@ -92,7 +92,8 @@ class ReleaseQueue:
         self._choices: set[int] = set()
         self._unverified = 0
         self._is_done = False
-        self._head_open = False
+        self.is_head_open = False
+        """Whether text-free events at the start may leave although nothing was verified yet."""
         self.held = 0
         self.has_text = False
         self.sequence = 0
@@ -270,19 +271,15 @@ class ReleaseQueue:
     def _settle(self, entry: _Entry, result: str) -> None:
         entry.waiting -= 1
         self._unverified -= 1
-        self._head_open = True
+        self.is_head_open = True
         self.results[result] += 1
-
-    def open_head(self) -> None:
-        """Let the text-free events at the start leave although nothing was verified yet."""
-        self._head_open = True
 
     def finish(self) -> None:
         """Take Aim's word that it released all: what it did not verify leaves with empty text.
 
         Raises RedactionError when a program would get arguments that it cannot parse.
         """
-        self._is_done = self._head_open = True
+        self._is_done = self.is_head_open = True
         for queue in self._waiting.values():
             while queue:
                 self._rewrite(*queue.popleft(), "")
@@ -299,7 +296,7 @@ class ReleaseQueue:
         return b"".join(ready)
 
     def _may_leave(self, entry: _Entry) -> bool:
-        if entry.waiting or not self._head_open:
+        if entry.waiting or not self.is_head_open:
             return False
         if self._is_done:
             return True

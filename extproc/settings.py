@@ -225,6 +225,7 @@ class Profile(Model):
     hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
     stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
+    stream_ping_seconds: Annotated[float, Field(ge=0, le=300)] = 0
     block_message: Annotated[str, Field(max_length=4096)] = ""
     unmatched: Literal["pass", "block"] = "pass"
     paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)

@@ -22,7 +22,8 @@ from extproc.errors import BodyTooLarge, MalformedBody
 _LINE_END = re.compile(rb"[\r\n]")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark, which may stand before the first line of a stream and nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class ServerSentEvent:
         out = bytearray()
         is_written = False
         for line, end in _LINE.findall(self.raw):
-            prefix = _BOM if self.is_first and line.startswith(_BOM) else b""
+            prefix = BOM if self.is_first and line.startswith(BOM) else b""
             name, colon, value = line[len(prefix) :].partition(b":")
             if name != b"data":
                 if out.endswith(b"\r") and not line and end == b"\n":
@@ -149,7 +150,7 @@ class EventDecoder:
     def _read_line(self, line: bytes) -> None:
         if not self._started:
             self._started = True
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))

@@ -30,11 +30,15 @@ from extproc.events import (
 from extproc.redaction import RedactionError
 from extproc.refusal import redaction_failed
 from extproc.release import ReleaseQueue, SessionViolation
-from extproc.sse import EventDecoder, ServerSentEvent
+from extproc.sse import BOM, EventDecoder, ServerSentEvent
 from extproc.verdict import Allow, Anonymize, Block, Failed
 
 if TYPE_CHECKING:
     from extproc.exchange import Exchange
+
+
+_PING = b": ping\n\n"
+"""A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
 
 
 class StreamedAnswer:
@@ -50,11 +54,13 @@ class StreamedAnswer:
         self._exchange = exchange
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = EventDecoder(limits.event_bytes)
+        self._ping_seconds = exchange.profile.stream_ping_seconds
         self._queue = ReleaseQueue(exchange.dialect, f"chatcmpl-{exchange.record.call_id}")
         self._session: int | None = None
         self._was_reopened = False
         self._timers: set[Timer] = set()
         self._has_begun = False  # something was released, the headers with it
+        self._follows_ping = False  # a ping took the place of the upstream's first byte
         self._is_open = False  # the failure policy lets all go on unread
         self._has_ended = False  # the upstream has sent its last byte
         self._is_submitted = False  # Aim was told that no chunk follows
@@ -189,12 +195,14 @@ class StreamedAnswer:
         self._timers.discard(timer)
         match timer:
             case Timer.HEAD:
-                self._queue.open_head()
+                self._queue.is_head_open = True
                 self._progress()
             case Timer.SILENCE:
                 self.fail(Reason.TIMEOUT)
             case Timer.HELD:
                 self.fail(Reason.HELD_BYTES)
+            case Timer.PING:
+                self._ping()
             case _:
                 assert_never(timer)
 
@@ -212,7 +220,7 @@ class StreamedAnswer:
         if ready:
             self._send(ready)
             self._clear(Timer.HELD)
-        elif not self._has_begun and not self._queue.is_empty:
+        elif not (self._queue.is_head_open or self._queue.is_empty):
             self._set(Timer.HEAD, self._exchange.profile.stream_head_seconds)
         if self._queue.awaits_done:
             # The upstream may keep its side open behind the mark of the end; the client waits for that mark.
@@ -221,7 +229,19 @@ class StreamedAnswer:
             self._set(Timer.SILENCE, self._verdict_timeout)
         else:
             self._clear(Timer.SILENCE)
+        if self._ping_seconds:
+            if ready or self._queue.is_empty:
+                self._clear(Timer.PING)
+            if not self._queue.is_empty:
+                self._set(Timer.PING, self._ping_seconds)
         self.watch_hold()
+
+    def _ping(self) -> None:
+        """Let the client hear something, unless an early block may still be a true 400."""
+        if self._queue.is_head_open and not self._exchange.is_gated:
+            self._follows_ping = self._follows_ping or not self._has_begun
+            self._send_raw(_PING)
+        self._set(Timer.PING, self._ping_seconds)
 
     def watch_hold(self) -> None:
         """Start or stop the clock of a full hold."""
@@ -231,6 +251,12 @@ class StreamedAnswer:
             self._clear(Timer.HELD)
 
     def _send(self, data: bytes, *, end_of_stream: bool = False) -> None:
+        if self._follows_ping and data:
+            self._follows_ping = False
+            data = data.removeprefix(BOM)  # behind the ping it would be part of a field's name
+        self._send_raw(data, end_of_stream=end_of_stream)
+
+    def _send_raw(self, data: bytes, *, end_of_stream: bool = False) -> None:
         if not self._has_begun:
             self._has_begun = True
             self._clear(Timer.HEAD)

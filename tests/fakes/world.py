@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +88,7 @@ class World:
         self.chunks: list[dict[str, Any]] = []
         self.is_submitted_done = False
         self.timers: dict[Timer, float] = {}
+        self.times_set: Counter[Timer] = Counter()
         self.reports: list[Command] = []
 
     def send(self, event: Event) -> list[Command]:
@@ -130,6 +132,7 @@ class World:
                 self.session = None
             case SetTimer():
                 self.timers[command.timer] = command.seconds
+                self.times_set[command.timer] += 1
             case ClearTimer():
                 del self.timers[command.timer]
             case ReportVerdict() | ReportFailOpen() | ReportChunks():

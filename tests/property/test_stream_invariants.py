@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.errors import Reason
-from extproc.events import BodyReceived, ChunkVerified, Leg, SessionDone, SessionFailed, StreamBlocked, TimerFired
+from extproc.events import (
+    BodyReceived,
+    ChunkVerified,
+    Leg,
+    SessionDone,
+    SessionFailed,
+    StreamBlocked,
+    Timer,
+    TimerFired,
+)
 from extproc.settings import FailureModeAllow, Profile
 from extproc.sse import EventDecoder
 from tests.fakes.rig import DONE, chat_event, chat_request
@@ -26,6 +35,8 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
 
 REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
 CLOSED = Profile()
+PINGING = Profile(stream_ping_seconds=5)
+PING = b": ping\n\n"
 OPEN = Profile(failure_mode_allow=FailureModeAllow.model_validate(True))
 
 
@@ -91,7 +102,7 @@ def test_an_honest_aim_changes_no_byte(data: st.DataObject) -> None:
     events = data.draw(streams())
     whole = b"".join(events)
     coding = data.draw(st.sampled_from(list(ENCODERS)))
-    world = begin(CLOSED, coding)
+    world = begin(data.draw(st.sampled_from([CLOSED, PINGING])), coding)
     incoming = cut(data.draw, ENCODERS[coding](whole))
     owed: list[dict[str, Any]] = []
     while incoming or owed:
@@ -101,12 +112,17 @@ def test_an_honest_aim_changes_no_byte(data: st.DataObject) -> None:
             world.chunks.clear()
         else:
             world.verify_chunk(_merge(data.draw, owed))
-        assert whole.startswith(world.response.body)
+        for timer in (Timer.HEAD, Timer.PING):
+            if timer in world.timers and data.draw(st.booleans()):
+                world.fire(timer)
+        assert whole.startswith(world.response.body.replace(PING, b""))
         waiting = {text for chunk in owed for _, text in _texts(chunk)}
         assert not any(text in texts_in(world.response.body) for text in waiting)
     if world.is_submitted_done:
         world.done()
-    assert world.response.body == whole
+    assert world.response.body.replace(PING, b"") == whole
+    raw = [event.raw for event in EventDecoder(2**20).feed(world.response.body) if event.raw != PING]
+    assert raw == [event.raw for event in EventDecoder(2**20).feed(whole)]
     assert world.response.is_ended
     assert world.session is None
     assert not world.timers

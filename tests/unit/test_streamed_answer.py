@@ -40,6 +40,64 @@ def error_code(body: bytes) -> str:
     return json.loads(event)["error"]["code"]
 
 
+class TestPing:
+    PING = b": ping\n\n"
+
+    def test_a_waiting_client_hears_pings_between_events(self) -> None:
+        it = begun(stream_ping_seconds=3).body(chat_event("a") + chat_event("b")).verify("a")
+        assert it.timers[Timer.PING] == 3
+        it.fire(Timer.PING)
+        it.fire(Timer.PING).verify("b")
+        assert it.response.body == chat_event("a") + 2 * self.PING + chat_event("b")
+
+    def test_it_stops_when_nothing_waits(self) -> None:
+        it = begun(stream_ping_seconds=3).body(chat_event("a")).verify("a")
+        assert Timer.PING not in it.timers
+        it.body(chat_event("b"))
+        assert Timer.PING in it.timers
+        it.body(DONE).verify("b").done()
+        assert Timer.PING not in it.timers
+
+    def test_each_release_starts_the_clock_anew(self) -> None:
+        it = begun(stream_ping_seconds=3).body(chat_event("a") + chat_event("b"))
+        before = it.times_set[Timer.PING]
+        it.verify("a")
+        assert it.times_set[Timer.PING] == before + 1
+
+    def test_it_waits_for_the_head_so_that_an_early_block_is_an_error_status(self) -> None:
+        it = begun(stream_ping_seconds=3).body(chat_event("a")).fire(Timer.PING)
+        assert it.response.headers is None
+        assert Timer.PING in it.timers
+        it.block()
+        assert it.reply.status == 400
+
+    def test_behind_the_head_it_brings_the_headers(self) -> None:
+        it = begun(stream_ping_seconds=3).body(chat_event("a")).fire(Timer.HEAD).fire(Timer.PING)
+        assert it.response.headers is not None
+        assert it.response.body == self.PING
+        assert error_code(it.block().response.body.removeprefix(self.PING)) == "content_policy_violation"
+
+    def test_a_byte_order_mark_behind_it_is_left_out(self) -> None:
+        it = begun(stream_ping_seconds=3).body(b"\xef\xbb\xbf" + chat_event("a")).fire(Timer.HEAD)
+        it.fire(Timer.PING).verify("a")
+        assert it.response.body == self.PING + chat_event("a")
+
+    def test_a_byte_order_mark_stays_where_no_ping_went_before(self) -> None:
+        it = begun(stream_ping_seconds=3).body(b"\xef\xbb\xbf" + chat_event("a")).verify("a")
+        it.body(chat_event("b")).fire(Timer.PING)
+        assert it.response.body == b"\xef\xbb\xbf" + chat_event("a") + self.PING
+
+    def test_none_passes_the_gate_of_moderation(self) -> None:
+        profile = Profile(stream_ping_seconds=3, hooks=frozenset({Hook.MODERATION, Hook.OUTPUT}))
+        it = World(profile).request(REQUEST).head().body(chat_event("a")).fire(Timer.HEAD).fire(Timer.PING)
+        assert Timer.PING in it.timers
+        it.judge().verify("a")
+        assert it.response.body == chat_event("a")
+
+    def test_it_is_off_by_default(self) -> None:
+        assert Timer.PING not in begun().body(chat_event("a")).timers
+
+
 class TestRelease:
     def test_nothing_leaves_before_it_is_verified(self) -> None:
         it = begun().body(ROLE + chat_event("a") + chat_event("b"))
@@ -62,6 +120,11 @@ class TestRelease:
         assert it.response.body == ROLE
         it.body(chat_event("a")).block()
         assert error_code(it.response.body) == "content_policy_violation"
+
+    def test_the_head_is_opened_once(self) -> None:
+        it = begun().body(chat_event("a")).fire(Timer.HEAD)
+        assert it.response.headers is None
+        assert Timer.HEAD not in it.timers
 
     def test_merged_chunks_are_all_verified(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b") + chat_event("c")).verify("ab")
