@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from extproc.exchange import Exchange
 
 
-_PING = b": ping\n\n"
+PING = b": ping\n\n"
 """A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
 
 
@@ -54,7 +54,7 @@ class StreamedAnswer:
         self._exchange = exchange
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = EventDecoder(limits.event_bytes)
-        self._ping_seconds = exchange.profile.stream_ping_seconds
+        self._ping_seconds = exchange.profile.stream_ping_seconds if exchange.dialect.clients_skip_comments else 0
         self._queue = ReleaseQueue(exchange.dialect, f"chatcmpl-{exchange.record.call_id}")
         self._session: int | None = None
         self._was_reopened = False
@@ -240,7 +240,7 @@ class StreamedAnswer:
         """Let the client hear something, unless an early block may still be a true 400."""
         if self._queue.is_head_open and not self._exchange.is_gated:
             self._follows_ping = self._follows_ping or not self._has_begun
-            self._send_raw(_PING)
+            self._send_raw(PING)
         self._set(Timer.PING, self._ping_seconds)
 
     def watch_hold(self) -> None:

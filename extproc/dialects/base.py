@@ -74,6 +74,8 @@ class Dialect(ABC):
     reads_answers = False
     is_repetitive = False
     """Whether a stream says its texts again, or signs them."""
+    clients_skip_comments = True
+    """Whether the API's clients take a comment in a stream for what it is."""
 
     def is_inspected(self, inspect: Inspect) -> bool:
         """Tell whether requests of this dialect are looked at under these settings."""

@@ -64,6 +64,7 @@ class Gemini(Dialect):
 
     name = "gemini"
     reads_answers = True
+    clients_skip_comments = False  # Google's own SDK reads one as JSON, and fails
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the system instruction's parts and every content's."""

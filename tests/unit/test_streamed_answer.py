@@ -94,6 +94,13 @@ class TestPing:
         it.judge().verify("a")
         assert it.response.body == chat_event("a")
 
+    def test_a_client_that_cannot_read_it_gets_none(self) -> None:
+        it = World(Profile(stream_ping_seconds=3)).request(
+            b'{"contents": []}', path="/v1beta/models/m:streamGenerateContent?alt=sse"
+        )
+        it.head().body(b'data: {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}\n\n')
+        assert set(it.timers) == {Timer.HEAD, Timer.SILENCE}
+
     def test_it_is_off_by_default(self) -> None:
         assert Timer.PING not in begun().body(chat_event("a")).timers
 

@@ -1,0 +1,39 @@
+"""Comments that keep a waiting client's connection alive, through a real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.envoy.apis import CHAT, DONE
+from tests.envoy.test_faults_basic import ASK_STREAM, talking
+from tests.fakes.aim import AimSession, echo
+from tests.fakes.envoy import needs_envoy
+from tests.fakes.rig import rig
+from tests.fakes.upstream import pieces
+
+pytestmark = needs_envoy
+
+PING = b": ping\n\n"
+
+
+async def test_a_client_hears_pings_while_aim_thinks_and_then_every_event() -> None:
+    heard = asyncio.Event()
+
+    async def think(session: AimSession) -> None:
+        await heard.wait()
+        await echo(session)
+
+    profiles = {"default": {"stream_head_seconds": 0, "stream_ping_seconds": 0.01}}
+    async with rig(profiles=profiles) as chain:
+        chain.upstream.answer = pieces(CHAT.events("One", " two"))
+        chain.aim.script = think
+        async with talking(chain, ASK_STREAM) as reader:
+            got = await reader.readuntil(PING) + await reader.readuntil(PING)
+            assert b"One" not in got
+            heard.set()
+            got += await reader.readuntil(DONE)
+    events = b"".join(CHAT.events("One", " two"))
+    lines = [line for line in got.replace(PING, b"").splitlines(keepends=True) if line.endswith(b"\n")]
+    assert [line for line in lines if line.startswith(b"data:")] == [
+        line for line in events.splitlines(keepends=True) if line.startswith(b"data:")
+    ]
