@@ -83,7 +83,10 @@ class TrailersReceived:
 
 @dataclass(frozen=True, slots=True)
 class VerdictReached:
-    """The outcomes of one `Analyze`, in the order of its inputs, and how long they took."""
+    """The outcomes of one `Analyze`, in the order of its inputs, and how long they took, in milliseconds.
+
+    One for each input; with a block among them, which decides, only those that were reached by then.
+    """
 
     analysis: int
     outcomes: tuple[Outcome, ...]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from extproc.verdict import STRICTNESS
+
 _RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
 
@@ -37,7 +39,15 @@ class ExchangeRecord:
     version: int = 0
 
     def judge(self, leg: str, action: str, policies: tuple[str, ...], milliseconds: int) -> None:
-        """Note a verdict; the later one of a leg counts."""
+        """Note a verdict; of several on one leg (`pre_call`, then `moderation`) the strictest action counts.
+
+        Their policies are joined, and their times added.
+        """
+        before = self.legs.get(leg)
+        if before is not None:
+            action = max(before.action, action, key=STRICTNESS.__getitem__)
+            policies = tuple(dict.fromkeys((*before.policies, *policies)))
+            milliseconds += before.milliseconds
         self.legs[leg] = LegRecord(action, policies, milliseconds)
         self.version += 1
 

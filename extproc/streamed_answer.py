@@ -185,7 +185,9 @@ class StreamedAnswer:
             self._progress()
 
     def _on_lost(self, event: SessionFailed) -> None:
-        if event.opened and not self._queue.has_text and not self._was_reopened:
+        if event.opened and not self._queue.has_text and self._is_submitted:
+            self._finish()  # all was said, and nothing of it had to be verified
+        elif event.opened and not self._queue.has_text and not self._was_reopened:
             self._was_reopened = True
             self._open()
         else:

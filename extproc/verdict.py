@@ -54,7 +54,8 @@ class Failed:
 Verdict = Allow | Monitor | Anonymize | Block
 Outcome = Verdict | Failed
 
-_STRICTNESS = {"block": 4, "error": 3, "anonymize": 2, "monitor": 1, "allow": 0}
+STRICTNESS = {"block": 4, "error": 3, "anonymize": 2, "monitor": 1, "allow": 0}
+"""The actions, by how little they let pass."""
 
 
 def strictest(outcomes: Sequence[Outcome]) -> Outcome:
@@ -63,4 +64,4 @@ def strictest(outcomes: Sequence[Outcome]) -> Outcome:
     A failure is stricter than a redaction (its text is not verified) and weaker than a block (which no failure
     policy may open).
     """
-    return max(outcomes, key=lambda outcome: _STRICTNESS[outcome.action], default=Allow())
+    return max(outcomes, key=lambda outcome: STRICTNESS[outcome.action], default=Allow())

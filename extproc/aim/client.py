@@ -147,19 +147,16 @@ class AimClient:
         await self._is_free.wait()
 
     async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
-        """Return an outcome for each input, in order; those that a block made pointless are the block."""
+        """Return an outcome for each input, in order; with a block among them, only those that were reached by then."""
         if len(inputs) == 1:
             return (await self._outcome(hook, inputs[0], caller),)
         outcomes: list[Outcome | None] = [None] * len(inputs)
-        rest: Outcome = Failed(Reason.TIMEOUT)
         positions = iter(range(len(inputs)))
 
         async def judge() -> None:
-            nonlocal rest
             for position in positions:
                 outcomes[position] = outcome = await self._outcome(hook, inputs[position], caller)
-                if isinstance(outcome, Block):
-                    rest = outcome  # whatever the others would be
+                if isinstance(outcome, Block):  # whatever the others would be
                     for task in tasks:
                         task.cancel()
                     return
@@ -170,7 +167,10 @@ class AimClient:
                 tasks += [group.create_task(judge()) for _ in range(min(_AT_ONCE, len(inputs)))]
         except TimeoutError:
             pass
-        return tuple(outcome if outcome is not None else rest for outcome in outcomes)
+        reached = tuple(outcome for outcome in outcomes if outcome is not None)
+        if any(isinstance(outcome, Block) for outcome in reached):
+            return reached
+        return tuple(outcome if outcome is not None else Failed(Reason.TIMEOUT) for outcome in outcomes)
 
     async def _outcome(self, hook: Hook, asked: Input, caller: Caller) -> Outcome:
         try:

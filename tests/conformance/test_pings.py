@@ -1,4 +1,4 @@
-"""OpenAI's and Anthropic's SDKs read a stream between whose events the sidecar's pings stand as they read the stream without.
+"""OpenAI's and Anthropic's SDKs read a stream with the sidecar's pings as they read it without.
 
 Google's takes a comment for JSON: its API gets none (see `Dialect.clients_skip_comments`).
 """

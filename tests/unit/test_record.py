@@ -1,10 +1,10 @@
-"""Records: the gravest outcome and the last verdict of each leg."""
+"""Records: the gravest outcome and the strictest verdict of each leg."""
 
 from __future__ import annotations
 
 import itertools
 
-from extproc.record import ExchangeRecord
+from extproc.record import ExchangeRecord, LegRecord
 
 FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
@@ -58,8 +58,15 @@ def test_metadata() -> None:
         "profile": "default",
         "dialect": "openai-chat",
         "request": {"action": "allow", "policies": [], "ms": 3},
-        "response": {"action": "block", "policies": ["pii", "code"], "ms": 41},
+        "response": {"action": "block", "policies": ["pii", "code"], "ms": 42},
     }
+
+
+def test_the_strictest_verdict_of_a_leg_counts() -> None:
+    new = record()
+    new.judge("request", "anonymize", ("pii",), 3)
+    new.judge("request", "allow", ("pii", "code"), 4)
+    assert new.legs["request"] == LegRecord("anonymize", ("pii", "code"), 7)
 
 
 def test_records_share_nothing() -> None:

@@ -40,6 +40,15 @@ def error_code(body: bytes) -> str:
     return json.loads(event)["error"]["code"]
 
 
+class TestLostSession:
+    def test_one_that_had_nothing_to_verify_is_not_missed_behind_the_end(self) -> None:
+        it = begun().body(ROLE + DONE).fire(Timer.HEAD)
+        assert it.is_submitted_done
+        it.lose()
+        assert it.response.body == ROLE + DONE
+        assert len(it.opened) == 1
+
+
 class TestPing:
     PING = b": ping\n\n"
 
