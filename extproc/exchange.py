@@ -101,6 +101,7 @@ class Exchange:
     ) -> None:
         """Begin an exchange under `profile`; one that finds the process overloaded is refused if it is inspected.
 
+        `is_overloaded` may change later: a body that arrives then is not held, the exchange is refused.
         `verdict_timeout` is how long, in seconds, Aim may be silent in a session while it owes a word.
         """
         self.record = record

@@ -126,6 +126,9 @@ class RequestLeg:
             self._release_passing(data, end_of_stream)
         if self._state is not State.HOLDING:
             return
+        if self._exchange.is_overloaded:
+            self._exchange.refuse(OVERLOADED)
+            return
         try:
             self._buffer.add(data)
         except ContentError as error:

@@ -29,7 +29,7 @@ from extproc.events import (
     VerdictReached,
 )
 from extproc.redaction import RedactionError, edits
-from extproc.refusal import REQUEST_TOO_LARGE, redaction_failed
+from extproc.refusal import OVERLOADED, REQUEST_TOO_LARGE, redaction_failed
 from extproc.streamed_answer import StreamedAnswer
 from extproc.verdict import Anonymize, Block, Failed, strictest
 
@@ -159,6 +159,8 @@ class ResponseLeg:
                 self._exchange.emit(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
                 if end_of_stream:
                     self._state = State.DONE
+            case State.HOLDING if self._exchange.is_overloaded:
+                self._exchange.refuse(OVERLOADED)
             case State.HOLDING:
                 try:
                     self._buffer.add(data)

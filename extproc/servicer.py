@@ -110,6 +110,10 @@ class ExternalProcessor:
         limits = self.settings.limits
         return self.live > limits.streams or self.held_bytes > limits.total_held_bytes
 
+    def is_full(self, own: int) -> bool:
+        """Tell whether others than the exchange that holds `own` bytes hold as many bytes as may be held."""
+        return self.held_bytes - own > self.settings.limits.total_held_bytes
+
     def hold(self, size: int) -> None:
         """Count bytes that are held from now on, or, below zero, no longer."""
         self.held_bytes += size

@@ -156,6 +156,8 @@ class Stream:
             if isinstance(event, TimerFired) and not errands.is_due(event):
                 continue
             self._note_arrival(event)
+            if isinstance(event, BodyReceived):
+                exchange.is_overloaded = self._service.is_full(self._held)
             for command in exchange.handle(event):
                 match command:
                     case ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | Reply():

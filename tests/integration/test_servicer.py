@@ -193,6 +193,28 @@ class TestLimits:
                 await second.request_headers()
                 assert (await second.read()).immediate_response.status.code == 503
 
+    async def test_a_body_that_finds_no_room(self, aim: ScriptedAim) -> None:
+        asked = asyncio.Event()
+
+        async def judge(_: object) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        aim.judge = judge
+        body = json.dumps(chat_request("x" * 2000)).encode()
+        async with (
+            sidecar(settings_for(aim.base, limits={"total_held_bytes": 1024})) as guard,
+            envoy_stream(address(guard)) as first,
+            envoy_stream(address(guard)) as second,
+        ):
+            for stream in (first, second):
+                await stream.request_headers()
+                await stream.read()
+            await first.body("request", body)
+            await asyncio.wait_for(asked.wait(), 10)
+            await second.body("request", body)
+            assert (await second.read()).immediate_response.status.code == 503
+
 
 async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
     async def script(session: AimSession) -> None:

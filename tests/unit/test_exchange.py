@@ -216,6 +216,22 @@ class TestRequest:
         passing.request(b"x", path="/other")
         assert passing.reply is None
 
+    @pytest.mark.parametrize("mode", list(BodyMode))
+    def test_a_request_body_that_finds_no_room_is_refused(self, mode: BodyMode) -> None:
+        it = World(mode=mode)
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        it.exchange.is_overloaded = True
+        it.send(BodyReceived(Leg.REQUEST, b"{}", end_of_stream=True))
+        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        assert it.exchange.held_bytes == 0
+
+    def test_an_answer_that_finds_no_room_for_the_rest_is_refused(self) -> None:
+        it = World().request(REQUEST).judge().head("application/json").body(b"{")
+        it.exchange.is_overloaded = True
+        it.body(b"}", end=True)
+        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        assert it.exchange.held_bytes == 0
+
     def test_a_body_after_the_whole_is_ignored(self) -> None:
         it = world().request(REQUEST)
         assert it.send(BodyReceived(Leg.REQUEST, b"more", end_of_stream=True)) == []
