@@ -26,6 +26,9 @@ GRACE_SECONDS = 2.0
 
 _MEBIBYTE = 1024 * 1024
 
+_WINDOW = 65_536
+"""Bytes of one stream that may come unread; a message that is being read may be larger."""
+
 _log = structlog.get_logger()
 
 
@@ -51,7 +54,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int = 0)
         admin = Admin(settings, telemetry)
         if settings.admin is not None:
             await stack.enter_async_context(admin.listening(settings.admin.for_worker(worker)))
-        server = _server(settings)
+        server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -101,7 +104,8 @@ async def _drain(service: ExternalProcessor, seconds: float, hurry: asyncio.Even
         _log.warning("resetting", streams=service.live)
 
 
-def _server(settings: Settings) -> grpc.aio.Server:
+def grpc_server(settings: Settings) -> grpc.aio.Server:
+    """Return a server for Envoys, with nothing to serve yet."""
     # Envoy's body limit is request_bytes + 1 MiB, so that ours speaks first; a message is a little more than a body.
     largest = settings.limits.request_bytes + 2 * _MEBIBYTE
     return grpc.aio.server(
@@ -110,6 +114,10 @@ def _server(settings: Settings) -> grpc.aio.Server:
             ("grpc.max_send_message_length", -1),
             # A second process on the port is a mistake, not a helper.
             ("grpc.so_reuseport", 0),
+            # A stream that is not read holds its window in memory. By measuring the line gRPC lets it grow to many
+            # megabytes, where pausing a stream is to pause its upstream.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW),
             # Envoy's keep-alive pings may come often and between streams; by default that costs the connection.
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),

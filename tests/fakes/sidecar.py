@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-
 from extproc.aim.client import AimClient
+from extproc.server import grpc_server
 from extproc.servicer import ExternalProcessor
 from extproc.settings import Settings
 from extproc.telemetry import Telemetry
@@ -36,7 +35,7 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
     """Serve on a free port while the context lasts."""
     async with AimClient(settings) as client, ExternalProcessor(settings, client, Telemetry()) as service:
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
+        server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -234,9 +234,9 @@ async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
                 sent += len(event) * 10
         except TimeoutError:
             pass
-        # What is held, and what gRPC and the kernel buffer: a few megabytes, not what was offered.
+        # What is held, a window of gRPC and a message that waits in it: not what was offered.
         assert guard.service.held_bytes < 1_000_000
-        assert sent < 50_000_000
+        assert sent < 2_000_000
 
 
 async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
