@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
-from extproc.errors import DetectionError, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
 _CLOSE_SECONDS = 2.0
@@ -28,6 +28,9 @@ _PING_SECONDS = 20.0
 
 _QUEUED_FRAMES = 64
 """Aim's frames that wait unread before its sending is slowed down."""
+
+_UNASKED_FRAMES = 64
+"""Frames beyond one for each chunk that Aim may send: what it says waits in memory while Envoy does not read."""
 
 
 class _Connect(connect):
@@ -45,6 +48,7 @@ class Session:
         self._number = number
         self._deliver = deliver
         self._outbox: deque[str] = deque()
+        self._allowance = _UNASKED_FRAMES
         self._wake = asyncio.Event()
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
@@ -56,6 +60,7 @@ class Session:
         if self._started is None:
             self._started = self._loop.time()
         self._outbox.append(chunk)
+        self._allowance += 1
         self._wake.set()
 
     def done(self) -> None:
@@ -157,6 +162,9 @@ class Session:
             async for data in socket:
                 if self._is_closing:
                     return
+                self._allowance -= 1
+                if self._allowance < 0:
+                    raise DetectionRejected(Reason.SESSION, "Aim says more than it was asked")
                 event = self._read(data)
                 self._deliver(event)
                 if not isinstance(event, ChunkVerified):

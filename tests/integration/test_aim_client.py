@@ -337,6 +337,25 @@ class TestSession:
             session.close()
         assert events.queue.empty()
 
+    async def test_an_aim_that_says_ever_more_is_left(self, aim: ScriptedAim) -> None:
+        async def script(session: AimSession) -> None:
+            while not session.socket.closed:
+                await session.verify(chunk_of("x"))
+
+        aim.script = script
+        events = Events()
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            session.submit(json.dumps(chunk_of("x")))
+            for _ in range(100):
+                if (event := await events.next()) == SessionFailed(1, Reason.SESSION, opened=True):
+                    break
+                assert isinstance(event, ChunkVerified)
+            else:
+                raise AssertionError("a hundred frames were taken for one chunk")
+            session.close()
+            await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+
     @pytest.mark.parametrize(("status", "reason"), [(401, Reason.KEY_REFUSED), (503, Reason.SERVER_ERROR)])
     async def test_a_refused_handshake(self, aim: ScriptedAim, status: int, reason: Reason) -> None:
         async def handshake() -> int:
