@@ -17,7 +17,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test cover-core test-envoy test-hostile check format bench lock dist clean
+.PHONY: help venv demo test cover-core test-envoy test-hostile check format bench schema lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ format: $(STAMP) ## put the code in form
 
 bench: $(STAMP) ## measure (see tests/bench)
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
+	$(BIN)/python tools/wire_schema.py
 
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml

@@ -1,27 +1,17 @@
 """Envoy's external processing messages on the wire: `ProcessingRequest` to events, commands to `ProcessingResponse`.
 
-The schema is envoy-data-plane's; the codec is protobuf's C runtime, with message classes compiled from
-envoy-data-plane's own field metadata (docs/adr/0001-wire-codec.md). Source: Envoy's
-`envoy/service/ext_proc/v3/external_processor.proto`.
+The schema is envoy-data-plane's, taken down in wire.textproto; the codec is protobuf's C runtime
+(docs/adr/0001-wire-codec.md). Source: Envoy's `envoy/service/ext_proc/v3/external_processor.proto`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import typing
 from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from importlib.resources import files
 from typing import Any
 
-import betterproto2
-from envoy_data_plane.envoy.config.core.v3 import HeaderValueOptionHeaderAppendAction as HeaderAppendAction
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as BodySendMode
-from envoy_data_plane.envoy.service.ext_proc.v3 import (
-    CommonResponseResponseStatus,
-    ProcessingRequest,
-    ProcessingResponse,
-)
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError, Message
 
 from extproc.errors import ProtocolError
@@ -46,94 +36,39 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 DATA_BYTES = 65_536
 """Largest piece of a body that goes to Envoy in one message."""
 
-_PACKAGE = "extproc.wire"
-_Type = descriptor_pb2.FieldDescriptorProto
+
+class BodySendMode(IntEnum):
+    """Envoy's `ProcessingMode.BodySendMode`."""
+
+    NONE = 0
+    STREAMED = 1
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX_STREAMED = 4
+    GRPC = 5
 
 
-class MessageClasses:
-    """Message classes of protobuf's C runtime for envoy-data-plane's, compiled on first sight of each."""
+CONTINUE_AND_REPLACE = 1
+"""Of Envoy's `CommonResponse.ResponseStatus`."""
 
-    def __init__(self, *roots: type[betterproto2.Message]) -> None:
-        """Compile `roots` and every message that they reach."""
-        self._file = descriptor_pb2.FileDescriptorProto(name="extproc/wire.proto", package=_PACKAGE, syntax="proto3")
-        self._names: dict[type, str] = {}
-        for root in roots:
-            self._declare(root)
-        pool = descriptor_pool.DescriptorPool()
-        pool.Add(self._file)
-        self._classes = {
-            source: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-            for source, name in self._names.items()
-        }
-
-    def __getitem__(self, source: type[betterproto2.Message]) -> type[Message]:
-        """Return the class that stands for `source`."""
-        return self._classes[source]
-
-    def __iter__(self) -> Iterator[tuple[type[betterproto2.Message], type[Message]]]:
-        """Yield (envoy-data-plane's class, ours) for each message."""
-        return iter(self._classes.items())
-
-    def _declare(self, source: type[Any]) -> str:
-        """Add the descriptor of `source`; return its full name."""
-        if source not in self._names:
-            # The module keeps two messages of one name apart.
-            self._names[source] = name = f"{source.__module__}.{source.__name__}".replace(".", "_")
-            message = descriptor_pb2.DescriptorProto(name=name)
-            hints = _hints(source)
-            groups: dict[str, int] = {}
-            for attribute in dataclasses.fields(source):
-                meta = attribute.metadata["betterproto"]
-                if meta.group and meta.group not in groups:
-                    groups[meta.group] = len(groups)
-                    message.oneof_decl.add(name=meta.group)
-            for attribute in dataclasses.fields(source):
-                meta = attribute.metadata["betterproto"]
-                field = message.field.add(name=attribute.name, number=meta.number)
-                self._describe(field, meta, hints[attribute.name], message)
-                if meta.group:
-                    field.oneof_index = groups[meta.group]
-                elif meta.optional and meta.proto_type != "message":
-                    field.proto3_optional = True
-                    field.oneof_index = len(message.oneof_decl)
-                    message.oneof_decl.add(name=f"_{attribute.name}")
-            self._file.message_type.append(message)
-        return f".{_PACKAGE}.{self._names[source]}"
-
-    def _describe(self, field: Any, meta: Any, hint: Any, message: Any) -> None:
-        field.label = _Type.LABEL_REPEATED if meta.repeated or meta.map_meta else _Type.LABEL_OPTIONAL
-        if meta.map_meta:
-            entry = message.nested_type.add(name="".join(part.title() for part in field.name.split("_")) + "Entry")
-            entry.options.map_entry = True
-            for number, (name, part, part_hint) in enumerate(
-                zip(("key", "value"), meta.map_meta, typing.get_args(hint), strict=True), 1
-            ):
-                self._describe(entry.field.add(name=name, number=number), part, part_hint, message)
-            field.type = _Type.TYPE_MESSAGE
-            field.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
-        elif meta.proto_type == "message":
-            field.type = _Type.TYPE_MESSAGE
-            field.type_name = self._declare(meta.unwrap() if meta.unwrap else _bare(hint))
-        else:
-            # An enum is a varint like int32; its names are not needed here.
-            kind = "INT32" if meta.proto_type == "enum" else meta.proto_type.upper()
-            field.type = getattr(_Type, f"TYPE_{kind}")
+OVERWRITE_IF_EXISTS_OR_ADD = 2
+"""Of Envoy's `HeaderValueOption.HeaderAppendAction`."""
 
 
-def _hints(source: type[Any]) -> dict[str, Any]:
-    module = vars(importlib.import_module(source.__module__))
-    return typing.get_type_hints(source, module)
+def message_classes() -> dict[str, Any]:
+    """Return the classes of protobuf's C runtime for the messages that wire.textproto describes, by name."""
+    schema = text_format.Parse((files("extproc") / "wire.textproto").read_text(), descriptor_pb2.FileDescriptorProto())
+    pool = descriptor_pool.DescriptorPool()  # of our own: other packages bring Envoy's messages too
+    pool.Add(schema)
+    return {
+        message.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{schema.package}.{message.name}"))
+        for message in schema.message_type
+    }
 
 
-def _bare(hint: Any) -> Any:
-    """Return the message class inside `X | None` or `list[X]`."""
-    arguments = [argument for argument in typing.get_args(hint) if argument is not type(None)]
-    return _bare(arguments[0]) if arguments else hint
-
-
-CLASSES = MessageClasses(ProcessingRequest, ProcessingResponse)
-_Request: Any = CLASSES[ProcessingRequest]
-_Response: Any = CLASSES[ProcessingResponse]
+CLASSES = message_classes()
+Request = CLASSES["envoy_service_ext_proc_v3_ProcessingRequest"]
+Response = CLASSES["envoy_service_ext_proc_v3_ProcessingResponse"]
 
 
 def parse(data: bytes) -> Any:
@@ -142,7 +77,7 @@ def parse(data: bytes) -> Any:
     Raises ProtocolError.
     """
     try:
-        return _Request.FromString(data)
+        return Request.FromString(data)
     except DecodeError as error:
         raise ProtocolError("not a ProcessingRequest") from error
 
@@ -185,7 +120,7 @@ def body_modes(request: Any, *, assume_full_duplex: bool) -> BodyMode:
 
 def _mode(number: int) -> str:
     try:
-        return BodySendMode(number).name or str(number)
+        return BodySendMode(number).name
     except ValueError:
         return str(number)
 
@@ -251,16 +186,16 @@ def encode(command: Command) -> list[Any]:
                 for piece, is_last in _pieces(command.data)
             ]
         case ReleaseHeaders():
-            response = _Response()
+            response = Response()
             common = (response.request_headers if command.leg is Leg.REQUEST else response.response_headers).response
             # An empty mutation is an answer too.
             common.SetInParent()
             if command.replace_body:
-                common.status = CommonResponseResponseStatus.CONTINUE_AND_REPLACE
+                common.status = CONTINUE_AND_REPLACE
             _mutate(common.header_mutation, command.set, command.remove)
             return [response]
         case ReleaseBuffered():
-            response = _Response()
+            response = Response()
             common = (response.request_body if command.leg is Leg.REQUEST else response.response_body).response
             common.SetInParent()
             if command.body is not None:
@@ -268,11 +203,11 @@ def encode(command: Command) -> list[Any]:
                 _mutate(common.header_mutation, command.set, command.remove)
             return [response]
         case ReleaseTrailers():
-            response = _Response()
+            response = Response()
             (response.request_trailers if command.leg is Leg.REQUEST else response.response_trailers).SetInParent()
             return [response]
         case Reply():
-            response = _Response()
+            response = Response()
             reply = response.immediate_response
             reply.status.code = command.status
             reply.body = command.body
@@ -290,7 +225,7 @@ def _pieces(data: bytes) -> Iterator[tuple[bytes, bool]]:
 
 
 def _streamed(leg: Leg, data: bytes, end_of_stream: bool) -> Any:
-    response = _Response()
+    response = Response()
     body = (response.response_body if leg is Leg.RESPONSE else response.request_body).response
     streamed = body.body_mutation.streamed_response
     streamed.SetInParent()
@@ -304,7 +239,7 @@ def _mutate(mutation: Any, set_: Headers, remove: tuple[str, ...]) -> None:
         option = mutation.set_headers.add()
         option.header.key = name
         option.header.raw_value = value.encode("latin-1", "replace")
-        option.append_action = HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+        option.append_action = OVERWRITE_IF_EXISTS_OR_ADD
     mutation.remove_headers.extend(remove)
 
 

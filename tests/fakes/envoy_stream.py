@@ -11,8 +11,8 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import Processin
 
 from extproc import wire
 
-_Request: Any = wire.CLASSES[wire.ProcessingRequest]
-_Response: Any = wire.CLASSES[wire.ProcessingResponse]
+_Request = wire.Request
+_Response = wire.Response
 
 
 class EnvoyStream:

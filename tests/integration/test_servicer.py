@@ -129,7 +129,7 @@ class TestProfiles:
         async with sidecar(settings) as guard, envoy_stream(address(guard), metadata) as stream:
             from extproc import wire
 
-            message: Any = wire.CLASSES[wire.ProcessingRequest]()
+            message: Any = wire.Request()
             message.protocol_config.request_body_mode = Mode.BUFFERED
             message.protocol_config.response_body_mode = Mode.FULL_DUPLEX_STREAMED
             for name, value in (

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy_data_plane.envoy.config.core.v3 import HeaderValueOptionHeaderAppendAction
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode
+from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseStatus, ProcessingResponse
 from google.protobuf.descriptor import FieldDescriptor as Field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc import wire
+from tools.wire_schema import TARGET, schema
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     Field.TYPE_BOOL: st.booleans(),
@@ -67,7 +71,8 @@ def _is_comparable(name: str) -> bool:
     return name not in {"Duration", "BoolValue"}
 
 
-PAIRS = [(source, ours) for source, ours in wire.CLASSES if _is_comparable(source.__name__)]
+CLASSES = [(source, wire.CLASSES[name]) for source, name in schema().names.items()]
+PAIRS = [(source, ours) for source, ours in CLASSES if _is_comparable(source.__name__)]
 
 
 @pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
@@ -86,11 +91,29 @@ def test_same_bytes(source: type[Any], ours: type[Any]) -> None:
     check()
 
 
+def test_the_schema_is_what_envoy_data_plane_gives() -> None:
+    assert TARGET.read_text() == schema().text(), "run `make schema`"
+
+
+def test_enums_are_envoy_data_planes() -> None:
+    assert {each.name: each.value for each in wire.BodySendMode} == {
+        each.name: each.value for each in ProcessingModeBodySendMode
+    }
+    response = wire.Response()
+    response.request_headers.response.status = wire.CONTINUE_AND_REPLACE
+    option = response.request_headers.response.header_mutation.set_headers.add()
+    option.append_action = wire.OVERWRITE_IF_EXISTS_OR_ADD
+    theirs = ProcessingResponse.parse(wire.serialise(response)).request_headers.response
+    assert theirs.status is CommonResponseResponseStatus.CONTINUE_AND_REPLACE
+    (option,) = theirs.header_mutation.set_headers
+    assert option.append_action is HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+
+
 def test_fields_numbers_and_types_are_envoy_data_planes() -> None:
     """No field is left out: the descriptors name what the dataclasses name."""
     import dataclasses
 
-    for source, ours in wire.CLASSES:
+    for source, ours in CLASSES:
         theirs = {field.name: field.metadata["betterproto"].number for field in dataclasses.fields(source)}
         assert {field.name: field.number for field in ours.DESCRIPTOR.fields} == theirs
 

@@ -26,7 +26,7 @@ from extproc.events import (
 
 
 def request() -> Any:
-    return wire.CLASSES[wire.ProcessingRequest]()
+    return wire.Request()
 
 
 def sent(command: Any) -> list[ProcessingResponse]:
