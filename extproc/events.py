@@ -284,6 +284,7 @@ class ReportVerdict:
     hook: Hook
     action: str
     reason: Reason | None = None
+    policies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,7 @@ class Exchange:
     def report(self, leg: Leg, hook: Hook, outcome: Outcome) -> None:
         """Count an outcome."""
         reason = outcome.reason if isinstance(outcome, Failed) else None
-        self.emit(ReportVerdict(leg, hook, outcome.action, reason))
+        self.emit(ReportVerdict(leg, hook, outcome.action, reason, outcome.policies))
 
     def fails_open(self, leg: Leg, reason: Reason) -> bool:
         """Apply the failure policy: count an opening and return True, or refuse the exchange and return False."""
