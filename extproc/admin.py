@@ -1,4 +1,4 @@
-"""The admin port: liveness, readiness, metrics and a status page."""
+"""The admin port: liveness, readiness, metrics and a status page, of one serving process or of all workers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -18,17 +19,33 @@ from extproc import __version__
 from extproc.address import Address
 from extproc.errors import SettingsError
 from extproc.settings import Settings
-from extproc.telemetry import Telemetry
+
+
+class Subject(Protocol):
+    """What an admin port tells of: a serving process, or the supervisor of several."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        ...
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether exchanges may be sent here."""
+        ...
 
 
 class Admin:
-    """What the admin port shows; `is_ready` is set by the server."""
+    """What the admin port shows."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        """Show `settings`, without secrets, and `telemetry`."""
-        self.is_ready = False
-        self._settings = settings
-        self._telemetry = telemetry
+    def __init__(self, subject: Subject) -> None:
+        """Show `subject`, without secrets."""
+        self._subject = subject
         self.app = Starlette(
             routes=[
                 Route("/", self._page),
@@ -42,22 +59,22 @@ class Admin:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        return PlainTextResponse("ready\n") if self.is_ready else PlainTextResponse("not ready\n", 503)
+        return PlainTextResponse("ready\n") if self._subject.is_ready else PlainTextResponse("not ready\n", 503)
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(generate_latest(self._telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self._subject.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _page(self, _: Request) -> Response:
         profiles = "".join(
             f"<tr><th scope=row>{name}</th><td>{', '.join(sorted(profile.hooks)) or 'none'}</td>"
             f"<td>{'enforced' if profile.enforce else 'dry run'}</td></tr>"
-            for name, profile in self._settings.profiles.items()
+            for name, profile in self._subject.settings.profiles.items()
         )
         return HTMLResponse(
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>aim-extproc</title><h1>aim-extproc {__version__}</h1>"
-            f"<p>{'Serving' if self.is_ready else 'Not ready'}; "
-            f"{self._telemetry.streams._value.get():.0f} exchanges under way.</p>"
+            f"<p>{'Serving' if self._subject.is_ready else 'Not ready'}; "
+            f"{self._subject.registry.get_sample_value('extproc_streams') or 0:.0f} exchanges under way.</p>"
             "<table><caption>Profiles</caption><tr><th scope=col>profile</th><th scope=col>hooks</th>"
             f"<th scope=col>mode</th></tr>{profiles}</table><p><a href=metrics>Metrics</a></p></html>"
         )

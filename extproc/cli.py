@@ -72,15 +72,19 @@ def _problems() -> Iterator[None]:
 @app.command()
 def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
-    from extproc import server, settings, telemetry, workers
+    from extproc import settings, telemetry
 
     with _problems():
         loaded = settings.load(config, serving=True)
         telemetry.configure_logging(loaded.log_level)
-        if loaded.workers > 1 and worker is None:
-            raise typer.Exit(workers.supervise(loaded.workers, config, loaded.drain_seconds))
         with _single_problems():
-            asyncio.run(server.serve(loaded, config, worker or 0))
+            if loaded.workers > 1 and worker is None:
+                from extproc import workers
+
+                raise typer.Exit(asyncio.run(workers.supervise(loaded, config)))
+            from extproc import server
+
+            asyncio.run(server.serve(loaded, config, worker))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,13 +17,17 @@ from extproc import wire
 from extproc.address import Address
 from extproc.admin import Admin
 from extproc.errors import SettingsError
-from extproc.reload import Reloader, start_client
+from extproc.link import Link
+from extproc.reload import Reloader
 from extproc.servicer import ExternalProcessor
+from extproc.serving import Serving, start_client
 from extproc.settings import Settings, Tls
-from extproc.telemetry import Telemetry
+from extproc.telemetry import SHARED_VALUES, Telemetry, share_values
 
 GRACE_SECONDS = 2.0
 """After a signal new streams are still served so long: whoever routes to us needs time to see that we leave."""
+
+_GAUGE_SECONDS = 1.0
 
 _MEBIBYTE = 1024 * 1024
 
@@ -32,9 +37,10 @@ _WINDOW = 65_536
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, config: Path | None = None, worker: int = 0) -> None:
-    """Serve as worker `worker` until SIGTERM or SIGINT, then drain; follow changes of the file at `config`.
+async def serve(settings: Settings, config: Path | None = None, worker: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; follow changes of the file at `config`.
 
+    As a worker of a supervisor it has no admin port of its own, and ends with its supervisor.
     Raises SettingsError when the listener or the admin port cannot be opened.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -45,43 +51,67 @@ async def serve(settings: Settings, config: Path | None = None, worker: int = 0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if worker is not None:
+        share_values(worker)
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         client = start_client(settings, group)
         service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
-        telemetry.held_bytes.set_function(lambda: service.held_bytes)
-        admin = Admin(settings, telemetry)
-        if settings.admin is not None:
-            await stack.enter_async_context(admin.listening(settings.admin.for_worker(worker)))
+        background = []
+        if worker is None:
+            telemetry.held_bytes.set_function(lambda: service.held_bytes)
+            serving = Serving(service, config, group)
+            if settings.admin is not None:
+                await stack.enter_async_context(Admin(serving).listening(settings.admin))
+        else:
+            link = await Link.to_supervisor()
+            serving = Serving(service, config, group, link.send)
+            background += [_keep_held_bytes(service), _end_with_supervisor(link, stop)]
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        address = settings.listen.for_worker(worker)
+        address = settings.listen.for_worker(worker or 0)
         _bind(server, address, settings.tls)
         await server.start()
         for name in ("", wire.SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
-        admin.is_ready = True
-        reloader = Reloader(service, config)
+        serving.serve(is_serving=True)
+        reloader = Reloader(config, serving.reload)
         loop.add_signal_handler(signal.SIGHUP, reloader.ask)
-        watching = group.create_task(reloader.run(group))
-        _log.info(
-            "serving",
-            listen=str(address),
-            admin=str(settings.admin.for_worker(worker) if settings.admin else ""),
-            pid=os.getpid(),
-        )
+        background += [reloader.run(), serving.watch_aim()]
+        tasks = [group.create_task(work) for work in background]
+        admin = settings.admin if worker is None else None
+        _log.info("serving", listen=str(address), admin=str(admin or ""), pid=os.getpid())
         await stop.wait()
-        admin.is_ready = False
+        serving.serve(is_serving=False)
         await status.enter_graceful_shutdown()
         _log.info("draining", streams=service.live)
         await _drain(service, settings.drain_seconds, hurry)
         await server.stop(0)
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
         service.client.retire()
     _log.info("stopped")
+
+
+async def _keep_held_bytes(service: ExternalProcessor) -> None:
+    """Write the gauge for the supervisor now and then, for ever: it changes with every piece of a body."""
+    while True:
+        service.telemetry.held_bytes.set(service.held_bytes)
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
+async def _end_with_supervisor(link: Link, stop: asyncio.Event) -> None:
+    """Wait for the supervisor's end, which is ours: what it left behind is removed, and we drain."""
+    try:
+        while True:
+            await link.receive()
+    except EOFError:
+        _log.error("supervisor_gone")
+        shutil.rmtree(os.environ[SHARED_VALUES], ignore_errors=True)
+        stop.set()
 
 
 async def _drain(service: ExternalProcessor, seconds: float, hurry: asyncio.Event) -> None:

@@ -154,6 +154,12 @@ class Limits(Model):
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
 
 
+class Readiness(Model):
+    """What a process needs beside itself to be ready."""
+
+    aim: bool = False
+
+
 class Inspect(Model):
     """What is inspected beyond the texts of prompts and answers."""
 
@@ -266,6 +272,7 @@ class Settings(BaseSettings):
     tls: Tls = Tls()
     aim: Aim = Aim()
     limits: Limits = Limits()
+    readiness: Readiness = Readiness()
     profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
         default_factory=lambda: {DEFAULT_PROFILE: Profile()}
     )

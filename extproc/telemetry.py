@@ -11,13 +11,15 @@ import traceback
 from typing import TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+SHARED_VALUES = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder in which workers share the values of their metrics."""
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
@@ -51,9 +53,9 @@ class Telemetry:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.streams = Gauge("extproc_streams", "Exchanges that are under way", registry=registry)
-        self.sessions = Gauge("extproc_sessions", "Sessions with Aim that are open or opening", registry=registry)
-        self.held_bytes = Gauge("extproc_held_bytes", "Bytes that wait for a verdict", registry=registry)
+        self.streams = _gauge("extproc_streams", "Exchanges that are under way", registry)
+        self.sessions = _gauge("extproc_sessions", "Sessions with Aim that are open or opening", registry)
+        self.held_bytes = _gauge("extproc_held_bytes", "Bytes that wait for a verdict", registry)
         self._chunks = Counter(
             "extproc_stream_chunks", "Texts of event streams, by what became of them", ("result",), registry=registry
         )
@@ -97,6 +99,19 @@ class Telemetry:
             ms=round(seconds * 1000),
             **record.as_metadata(),
         )
+
+
+def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
+    """Return a gauge; over several workers it is the sum of those that live."""
+    return Gauge(name, documentation, registry=registry, multiprocess_mode="livesum")
+
+
+def share_values(worker: int) -> None:
+    """Keep the values of every metric that is made from now on where the supervisor finds them.
+
+    The files are named for the worker, not for its process: one that is started again counts on.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 def log_internal_error(error: Exception) -> None:

@@ -1,98 +1,189 @@
-"""Several serving processes under one that starts them, starts them again and passes signals on.
+"""Several serving processes under one that starts them, starts them again, passes signals on and speaks for them.
 
 Each worker listens on an address of its own (port+i, or <socket>-i): Envoy keeps one connection per thread, so that
-workers behind one shared port would be loaded unevenly.
+workers behind one shared port would be loaded unevenly. The admin port is the supervisor's: what it shows is the sum
+over all workers (docs/adr/0007-one-admin-port-for-all-workers.md).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import subprocess
+import socket
 import sys
-import time
+import tempfile
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import FrameType
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from extproc.admin import Admin
+from extproc.errors import SettingsError
+from extproc.link import Link
+from extproc.reload import Reloader
+from extproc.settings import Settings, load
+from extproc.telemetry import SHARED_VALUES
 
 _BACKOFF_SECONDS = (0.2, 10.0)
 _STABLE_SECONDS = 30.0
 """A worker that lived so long starts again without delay."""
 
-_POLL_SECONDS = 0.1
+_KILL_SECONDS = 10.0
+"""A worker that is still there so long after it should have drained is killed."""
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what is made there is private
+
+_WRONG_SETTINGS = 2
+"""The exit status that starting again would not change: wrong settings, or an address in use."""
 
 _log = structlog.get_logger()
 
 
 class _Worker:
-    """One process, and when it may be started again."""
+    """One process, which is started again when it ends."""
 
-    def __init__(self, number: int, command: list[str]) -> None:
-        self._command = [*command, "--worker", str(number)]
+    def __init__(self, number: int, config: Path | None, folder: str, stopping: asyncio.Event) -> None:
         self.number = number
-        self.delay = _BACKOFF_SECONDS[0]
-        self.start_at: float | None = None
-        self.is_first = True
-        self.process = self._start()
+        self.is_ready = False
+        self.status = 0
+        self._command = [sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())]
+        self._folder = folder
+        self._stopping = stopping
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_told_to_stop = False
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.started = time.monotonic()
-        self.start_at = None
-        return subprocess.Popen(self._command)  # noqa: S603 - our own command line
+    async def keep(self, restarts: Counter) -> None:
+        """Keep it running until it is to stop, or cannot be started."""
+        loop = asyncio.get_running_loop()
+        delay = _BACKOFF_SECONDS[0]
+        is_first = True
+        while True:
+            began = loop.time()
+            await self._run()
+            if self._stopping.is_set():
+                return
+            if is_first and self.status == _WRONG_SETTINGS:
+                self._stopping.set()
+                return
+            is_first = False
+            _log.error("worker_ended", worker=self.number, status=self.status)
+            if loop.time() - began > _STABLE_SECONDS:
+                delay = _BACKOFF_SECONDS[0]
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            except TimeoutError:
+                pass
+            else:
+                return
+            delay = min(2 * delay, _BACKOFF_SECONDS[1])
+            restarts.inc()
 
-    def tend(self) -> None:
-        """Start the process again if it has ended, sooner or later."""
-        now = time.monotonic()
-        if self.process.poll() is None:
-            return
-        if self.start_at is None:
-            if now - self.started > _STABLE_SECONDS:
-                self.delay = _BACKOFF_SECONDS[0]
-            self.start_at = now + self.delay
-            self.delay = min(2 * self.delay, _BACKOFF_SECONDS[1])
-            _log.error("worker_ended", worker=self.number, status=self.process.returncode)
-        elif now >= self.start_at:
-            self.is_first = False
-            self.process = self._start()
+    async def _run(self) -> None:
+        """Run the process once, to its end."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(*self._command, "--worker", str(self.number)),
+                stdin=theirs.fileno(),
+                env={**os.environ, SHARED_VALUES: self._folder},
+            )
+        if self._is_told_to_stop:
+            self.signal(signal.SIGTERM)
+        link = await Link.over(ours)
+        try:
+            while True:
+                self.is_ready = bool(await link.receive())
+        except EOFError:
+            pass
+        finally:
+            self.is_ready = False
+            link.close()
+        self.status = await self._process.wait()
+        mark_process_dead(self.number, self._folder)  # type: ignore[no-untyped-call]
+
+    def stop(self) -> None:
+        """Have it drain, once."""
+        self._is_told_to_stop = True
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
 
 
-def supervise(count: int, config: Path | None, drain_seconds: float) -> int:
-    """Run `count` workers until SIGTERM or SIGINT; return the exit status: 2 if none could be started."""
-    command = [sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())]
-    signals: list[int] = []
+class Supervisor:
+    """What the admin port tells of all workers together."""
 
-    def on_signal(number: int, _: FrameType | None) -> None:
-        signals.append(number)
+    def __init__(self, settings: Settings, config: Path | None, folder: str) -> None:
+        """Prepare as many workers as `settings` name; they share their metrics' values in `folder`."""
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        MultiProcessCollector(self.registry, folder)  # type: ignore[no-untyped-call]
+        self._config = config
+        self._stopping = asyncio.Event()
+        self._restarts = Counter(
+            "extproc_worker_restarts", "Workers that ended and were started again", registry=self.registry
+        )
+        self._workers = [_Worker(number, config, folder, self._stopping) for number in range(settings.workers)]
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether every worker is ready: each has an address of its own, which callers are sent to."""
+        return not self._stopping.is_set() and all(worker.is_ready for worker in self._workers)
 
-    def on_hangup(number: int, _: FrameType | None) -> None:
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
+    async def run(self) -> int:
+        """Run the workers until SIGTERM or SIGINT; return the exit status: 2 if one could not be started."""
+        loop = asyncio.get_running_loop()
+        reloader = Reloader(self._config, self._reload)
 
-    workers: list[_Worker] = []
-    signal.signal(signal.SIGHUP, on_hangup)
-    workers += [_Worker(number, command) for number in range(count)]
-    while not signals:
-        time.sleep(_POLL_SECONDS)
-        if any(worker.is_first and worker.process.poll() == 2 for worker in workers):
-            signals.append(signal.SIGTERM)  # wrong settings, or an address in use: starting again would not help
-            break
-        for worker in workers:
-            worker.tend()
-    passed = 0
-    deadline = time.monotonic() + drain_seconds + 10
-    while any(worker.process.poll() is None for worker in workers):
-        if passed < len(signals):
-            passed = len(signals)
-            for worker in workers:
-                if worker.process.poll() is None:
-                    os.kill(worker.process.pid, signal.SIGTERM)
-        if time.monotonic() > deadline:
-            for worker in workers:
-                worker.process.kill()
-        time.sleep(_POLL_SECONDS)
-    return max(worker.process.returncode == 2 for worker in workers) * 2
+        def on_stop() -> None:
+            if self._stopping.is_set():
+                self._signal(signal.SIGTERM)
+            self._stopping.set()
+
+        def on_hangup() -> None:
+            reloader.ask()
+            self._signal(signal.SIGHUP)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_stop)
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(reloader.run())
+            keeping = [group.create_task(worker.keep(self._restarts)) for worker in self._workers]
+            await self._stopping.wait()
+            watching.cancel()
+            for worker in self._workers:
+                worker.stop()
+            _, late = await asyncio.wait(keeping, timeout=self.settings.drain_seconds + _KILL_SECONDS)
+            if late:
+                self._signal(signal.SIGKILL)
+        return max(worker.status == _WRONG_SETTINGS for worker in self._workers) * _WRONG_SETTINGS
+
+    def _signal(self, number: int) -> None:
+        for worker in self._workers:
+            worker.signal(number)
+
+    def _reload(self) -> None:
+        # The workers, who read the same file, say what is wrong with it.
+        with suppress(SettingsError):
+            self.settings = load(self._config, serving=True)
+
+
+async def supervise(settings: Settings, config: Path | None) -> int:
+    """Run workers and the admin port until SIGTERM or SIGINT; return the exit status.
+
+    Raises SettingsError when the admin port cannot be opened.
+    """
+    # In memory where that can be had: the values are mapped, and a slow disk would hold up whoever counts.
+    where = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="extproc-", dir=where, ignore_cleanup_errors=True) as folder:
+        async with AsyncExitStack() as stack:
+            supervisor = Supervisor(settings, config, folder)
+            if settings.admin is not None:
+                await stack.enter_async_context(Admin(supervisor).listening(settings.admin))
+            return await supervisor.run()

@@ -80,6 +80,7 @@ class AimClient:
         self._endpoints = endpoints = protocol.endpoints(aim.api, aim.base)
         self._request_url = httpx.URL(endpoints.request)  # parsed once: that costs as much as the headers
         self._answer_url = httpx.URL(endpoints.answer)
+        self._base_url = httpx.URL(aim.base)
         self._timeout = aim.timeout_seconds
         self._keys = Keys(settings)
         self._tls = _tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
@@ -145,6 +146,15 @@ class AimClient:
         """Wait until it is retired and the last exchange has left."""
         await self._is_retired.wait()
         await self._is_free.wait()
+
+    async def is_reachable(self) -> bool:
+        """Tell whether Aim's address answers within the deadline, whatever it says; no question is asked."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._send(httpx.Request("HEAD", self._base_url), _ANSWER_BYTES)
+        except (TimeoutError, DetectionError):
+            return False
+        return response.status < 500
 
     async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
         """Return an outcome for each input, in order; with a block among them, only those that were reached by then."""

@@ -6,11 +6,17 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx
+import yaml
+
+from tests.fakes.aim import ScriptedAim
 
 
 class Running:
@@ -81,4 +87,39 @@ async def serving(config: Path | None = None, **more: str) -> AsyncIterator[Runn
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await running.ended()  # workers, too: they share its stderr
+
+
+def free_port(count: int = 1) -> int:
+    """Return a port that is free, and so many after it."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+        try:
+            for offset in range(count):
+                with socket.socket() as other:
+                    other.bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        return port
+
+
+def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int, int]:
+    """Write settings for a serving process; return the file and its ports."""
+    port, admin = free_port(4), free_port(4)
+    settings = {
+        "listen": f"127.0.0.1:{port}",
+        "admin": f"127.0.0.1:{admin}",
+        "aim": {"base_url": aim.base, "api_key": "k"},
+        **changes,
+    }
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path, port, admin
+
+
+async def get(port: int, path: str) -> httpx.Response:
+    """Return what an admin port answers."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")

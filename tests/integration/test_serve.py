@@ -19,42 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
-from tests.fakes.process import run, serving
+from tests.fakes.process import free_port, get, run, serving, written
 from tests.fakes.rig import chat_request
-
-
-def free_port(count: int = 1) -> int:
-    """Return a port that is free, and so many after it."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-        try:
-            for offset in range(count):
-                with socket.socket() as other:
-                    other.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port
-
-
-def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int, int]:
-    """Write settings for a serving process; return the file and its ports."""
-    port, admin = free_port(4), free_port(4)
-    settings = {
-        "listen": f"127.0.0.1:{port}",
-        "admin": f"127.0.0.1:{admin}",
-        "aim": {"base_url": aim.base, "api_key": "k"},
-        **changes,
-    }
-    path = tmp_path / "settings.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path, port, admin
-
-
-async def get(port: int, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        return await client.get(f"http://127.0.0.1:{port}{path}")
 
 
 async def health(channel: grpc.aio.Channel) -> int:
@@ -156,18 +122,6 @@ class TestServe:
             assert not await answers(None)
             issue()
             assert await answers(known)
-
-    async def test_workers_listen_side_by_side(self, tmp_path: Path, aim: ScriptedAim) -> None:
-        config, port, admin = written(tmp_path, aim, workers=2)
-        async with serving(config) as process:
-            await process.until("serving")
-            for offset in range(2):
-                assert (await get(admin + offset, "/readyz")).status_code == 200
-                async with envoy_stream(f"127.0.0.1:{port + offset}") as stream:
-                    await stream.request_headers(end=True)
-                    assert (await stream.read()).HasField("request_headers")
-            process.signal()
-            assert await process.ended() == 0
 
 
 class TestReload:

@@ -1,0 +1,178 @@
+"""Workers under their supervisor: one admin port for all, crashes that cost no count, ends that leave nobody behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.aim import ScriptedAim
+from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.process import Running, get, serving, written
+from tests.fakes.rig import chat_request
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+
+
+async def until(is_so: Callable[[], Awaitable[object]]) -> None:
+    """Wait for something that no log line tells."""
+    async with asyncio.timeout(60):
+        while True:
+            if await is_so():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def until_ready(admin: int) -> None:
+    async def is_ready() -> bool:
+        return (await get(admin, "/readyz")).status_code == 200
+
+    await until(is_ready)
+
+
+async def metrics(admin: int) -> dict[str, float]:
+    """Scrape once; return the sum of each sample over all its labels."""
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families((await get(admin, "/metrics")).text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    return sums
+
+
+async def until_metric(admin: int, name: str, value: float) -> None:
+    async def is_so() -> bool:
+        return (await metrics(admin)).get(name) == value
+
+    await until(is_so)
+
+
+@asynccontextmanager
+async def workers(tmp_path: Path, aim: ScriptedAim, count: int) -> AsyncIterator[tuple[Running, int, int, list[int]]]:
+    """Run so many workers; yield the supervisor, the first port, the admin port and the workers' process ids."""
+    config, port, admin = written(tmp_path, aim, workers=count)
+    async with serving(config) as process:
+        for _ in range(count - 1):
+            await process.until("serving")
+        pids = {line["listen"]: line["pid"] for line in process.lines}
+        await until_ready(admin)
+        yield process, port, admin, [pids[f"127.0.0.1:{port + number}"] for number in range(count)]
+
+
+@asynccontextmanager
+async def live_exchange(port: int) -> AsyncIterator[EnvoyStream]:
+    """Have an exchange judged, and leave it open."""
+    async with envoy_stream(f"127.0.0.1:{port}") as stream:
+        await stream.request_headers()
+        assert (await stream.read()).HasField("request_headers")
+        await stream.body("request", REQUEST)
+        assert (await stream.read()).HasField("request_body")
+        yield stream
+
+
+async def exchange(port: int) -> None:
+    """Send a whole exchange."""
+    async with live_exchange(port) as stream:
+        await stream.response_headers(status=204, end=True)
+        assert (await stream.read()).HasField("response_headers")
+        await stream.done()
+        assert await stream.read() is None
+
+
+async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 4) as (process, port, admin, pids):
+        await asyncio.gather(*(exchange(port + number % 4) for number in range(40)))
+        await until_metric(admin, "extproc_exchanges_total", 40)
+        seen = await metrics(admin)
+        assert seen["extproc_verdicts_total"] == 40
+        assert seen["extproc_detection_seconds_count"] == 40
+        assert seen["extproc_worker_restarts_total"] == 0
+        async with live_exchange(port), live_exchange(port + 3):
+            assert (await metrics(admin))["extproc_streams"] == 2
+        await until_metric(admin, "extproc_streams", 0)
+        folder = shared_folder(pids[0])
+        process.signal()
+        assert await process.ended() == 0
+        assert not folder.exists()
+
+
+async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
+        await exchange(port)
+        await exchange(port + 1)
+        await until_metric(admin, "extproc_exchanges_total", 2)
+        async with live_exchange(port + 1):
+            assert (await metrics(admin))["extproc_streams"] == 1
+            os.kill(pids[1], signal.SIGKILL)
+            assert (await process.until("worker_ended"))["worker"] == 1
+        # What the dead one had under way is not under way any more; what it counted stays.
+        await until_metric(admin, "extproc_streams", 0)
+        await process.until("serving")
+        await until_ready(admin)
+        await exchange(port + 1)
+        await until_metric(admin, "extproc_exchanges_total", 3)
+        assert (await metrics(admin))["extproc_worker_restarts_total"] == 1
+        process.signal()
+        assert await process.ended() == 0
+
+
+async def test_it_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
+        os.kill(pids[0], signal.SIGSTOP)
+        os.kill(pids[1], signal.SIGKILL)
+        await process.until("worker_ended")
+        assert (await get(admin, "/readyz")).status_code == 503
+        assert (await get(admin, "/healthz")).status_code == 200
+        os.kill(pids[0], signal.SIGCONT)
+        await process.until("serving")
+        await until_ready(admin)
+        async with live_exchange(port):
+            process.signal()
+            await process.until("draining")
+            assert (await get(admin, "/readyz")).status_code == 503
+
+
+async def test_the_page_shows_the_settings_in_force(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, _, admin, _):
+        config = tmp_path / "settings.yaml"
+        config.write_text(config.read_text() + "profiles: {tenant-b: {}}\n")
+        await process.until("settings_reloaded")
+
+        async def shows_it() -> bool:
+            return "tenant-b" in (await get(admin, "/")).text
+
+        await until(shows_it)
+
+
+async def test_no_worker_outlives_its_supervisor(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, _, _, pids):
+        folder = shared_folder(pids[0])
+        assert folder.is_dir()
+        os.kill(process.pid, signal.SIGKILL)
+
+        async def are_gone() -> bool:
+            return not any(is_alive(pid) for pid in pids)
+
+        await until(are_gone)
+        assert not folder.exists()
+
+
+def shared_folder(pid: int) -> Path:
+    """Return where a worker keeps its metrics' values."""
+    environ = dict(
+        entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry
+    )
+    return Path(environ["PROMETHEUS_MULTIPROC_DIR"])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in ("Z", "X")  # nobody may be there to reap an orphan
