@@ -1,0 +1,180 @@
+"""Aim fails as a service: over REST, and in the handshake of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import Any
+
+from aiohttp import web
+
+from extproc.errors import Reason
+from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
+from tests.envoy.faults.gate import Act, blackhole, drip, half_close, reset, saying
+from tests.envoy.faults.trial import Trial
+from tests.fakes.aim import Answer, Question, anonymize
+
+_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+_ASKED = on(request=by_policy(UNAVAILABLE), answer=by_policy(UNAVAILABLE))
+_ALL = every(by_policy(UNAVAILABLE))
+
+
+def answers(status: int, body: Any = b"") -> Arrange:
+    """Answer the question, or the session's handshake, with `status`."""
+
+    async def judge(_: Question) -> Answer:
+        return status, body
+
+    async def handshake() -> int:
+        return status
+
+    def arrange(trial: Trial) -> None:
+        if trial.leg is Leg.STREAM:
+            trial.chain.aim.handshake = handshake
+        else:
+            trial.judge(judge)
+
+    return arrange
+
+
+def does(act: Act) -> Arrange:
+    """Let the network do `act` to the leg's question."""
+    return lambda trial: trial.chain.to_aim.strike(trial.question, act)
+
+
+def refuses(trial: Trial) -> Awaitable[None]:
+    """Listen no more once the request is judged, where that is not what is asked about."""
+    gate, aim = trial.chain.to_aim, trial.chain.aim
+    if trial.leg is Leg.REQUEST:
+        return gate.refuse()
+
+    async def wait() -> None:
+        pass
+
+    return wait()
+
+
+def waits(seconds: float | None) -> Arrange:
+    """Send a Retry-After of `seconds` with a 429."""
+
+    async def judge(_: Question) -> Answer:
+        return web.Response(status=429, headers={"retry-after": f"{seconds:g}"})
+
+    return lambda trial: trial.judge(judge)
+
+
+def fails_once(status: int) -> Arrange:
+    """Answer the first try with `status`, the second as usual."""
+
+    def arrange(trial: Trial) -> None:
+        tries = iter((status,))
+
+        async def judge(question: Question) -> Answer:
+            if (failed := next(tries, None)) is not None:
+                return web.Response(status=failed, headers={"retry-after": "0"})
+            return {"detected": False, "details": {}, "detection_message": None}
+
+        trial.judge(judge)
+
+    return arrange
+
+
+async def _silent(_: Question) -> Answer:
+    await asyncio.Event().wait()
+
+
+def silent(trial: Trial) -> None:
+    """Never answer, although the connection is fine."""
+
+    async def handshake() -> None:
+        await asyncio.Event().wait()
+
+    trial.judge(_silent)
+    trial.chain.aim.handshake = handshake if trial.leg is Leg.STREAM else None
+
+
+def redacts(change: Any) -> Arrange:
+    """Demand a redaction whose messages `change` has spoilt."""
+
+    async def judge(question: Question) -> Answer:
+        answer = anonymize(question, lambda text: text.replace("7f3a", "[X]"))
+        answer["redacted_chat"] = change(answer["redacted_chat"]["all_redacted_messages"])
+        return answer
+
+    return lambda trial: trial.judge(judge)
+
+
+def _chat(messages: Any) -> Any:
+    return {"all_redacted_messages": messages}
+
+
+async def _one(question: Question, body: Any) -> Answer:
+    return body
+
+
+def says(body: Any) -> Arrange:
+    """Answer with the JSON value `body`."""
+    return answers(200, json.dumps(body).encode())
+
+
+_IRREVERSIBLE = on(
+    request=always(Refused(400, "redaction_failed")), answer=always(Refused(502, "redaction_failed"))
+)
+_NAMED = "named"
+
+ROWS = [
+    Fault("Aim never answers", silent, _ALL, Reason.TIMEOUT, chain="impatient"),
+    Fault("Aim answers a byte at a time", does(drip), _ALL, Reason.TIMEOUT, chain="impatient"),
+    Fault(
+        "Aim resets the connection in mid-answer",
+        does(saying(_JSON + b'content-length: 64\r\n\r\n{"detected": fa', reset)),
+        _ASKED,
+        Reason.UNREACHABLE,
+    ),
+    Fault(
+        "Aim's answer is shorter than its length",
+        does(saying(_JSON + b'content-length: 64\r\n\r\n{"detected": false}')),
+        _ASKED,
+        Reason.UNREACHABLE,
+    ),
+    *(Fault(f"Aim answers {status}", answers(status), _ALL, Reason.SERVER_ERROR) for status in (500, 502, 503)),
+    Fault("Aim answers 429", answers(429), _ALL, Reason.RATE_LIMITED),
+    Fault("Aim answers 429, and to wait longer than there is time", waits(3600), _ASKED, Reason.RATE_LIMITED),
+    Fault(
+        "Aim answers 429 once, and to try again at once",
+        fails_once(429),
+        on(request=always(FINE), answer=always(FINE)),
+        chain="retrying",
+    ),
+    Fault(
+        "Aim answers 503 once", fails_once(503), on(request=always(FINE), answer=always(FINE)), chain="retrying"
+    ),
+    *(
+        Fault(f"Aim refuses our key with {status}", answers(status), every(always(UNAVAILABLE)), Reason.KEY_REFUSED)
+        for status in (401, 403)
+    ),
+    Fault("Aim refuses our key, and the list names it", answers(401), _ALL, Reason.KEY_REFUSED, opened_by=_NAMED),
+    *(Fault(f"Aim answers {status}", answers(status, b"{}"), _ALL, Reason.REJECTED) for status in (400, 422)),
+    Fault("Aim answers a redirect", answers(302), _ALL, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is no JSON", answers(200, b"<html>"), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is empty", answers(200, b""), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is no object", says([]), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer lacks the verdict", says({"details": {}}), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's verdict is of another type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault(
+        "Aim's answer is nested without end", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER
+    ),
+    Fault("Aim's answer is huge", answers(200, b" " * 4_000_000), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault(
+        "Aim demands an action that nobody knows",
+        says({"required_action": {"action_type": "shred_action"}}),
+        _ASKED,
+        Reason.UNKNOWN_ACTION,
+        chain="firewall",
+    ),
+    Fault("Aim redacts fewer messages than it got", redacts(lambda m: _chat(m[:-1])), _IRREVERSIBLE, chain="firewall"),
+    Fault("Aim redacts more messages than it got", redacts(lambda m: _chat([*m, m[0]])), _IRREVERSIBLE, chain="firewall"),
+    Fault("Aim redacts a text to nothing that is a text", redacts(lambda m: _chat([{}] * len(m))), _IRREVERSIBLE, chain="firewall"),
+    Fault("Aim demands a redaction and shows none", redacts(lambda _: None), _IRREVERSIBLE, chain="firewall"),
+]

@@ -1,0 +1,237 @@
+"""The whole chain with a gate on every stretch of network, and what it takes to put it in order again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import httpx
+import prometheus_client
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.render import ext_proc
+from tests.envoy.faults.gate import Gate
+from tests.fakes.aim import ScriptedAim
+from tests.fakes.envoy import RunningEnvoy, run_envoy
+from tests.fakes.process import Running, serving
+from tests.fakes.rig import bootstrap, manager_of
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
+from tests.fakes.upstream import ScriptedUpstream
+from tests.integration.test_serve import free_port
+
+SECONDS: Final = 15.0
+"""Whatever happens, an exchange ends, and is freed, in that time: the settings below allow much less."""
+
+LIMITS: Final = {"request_bytes": 65_536, "response_bytes": 65_536, "event_bytes": 8_192, "held_bytes": 16_384}
+
+PROFILES: Final[Mapping[str, Any]] = {
+    "closed": {},
+    "open": {"failure_mode_allow": True},
+    "named": {"failure_mode_allow": ["key_refused"]},
+}
+"""Each on a route of its own: `/closed/v1/...`."""
+
+_PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+
+COUNTED: Final = {
+    "extproc_exchanges_total": ("outcome",),
+    "extproc_detection_errors_total": ("hook", "reason"),
+    "extproc_fail_open_total": ("leg", "reason"),
+}
+
+Count = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How a chain differs from the usual one."""
+
+    aim: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ("pre_call", "output")
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    edit: Callable[[Any], None] = lambda tree: None
+    is_process: bool = False
+    has_door: bool = True
+    """Whether Envoy dials the sidecar through a gate; it dials several workers without."""
+    tls: ssl.SSLContext | None = None
+
+
+class Chain:
+    """A running chain: `to_sidecar`, `to_aim` and `to_model` are what may fail between its parts."""
+
+    def __init__(self, wiring: Wiring, aim: ScriptedAim, upstream: ScriptedUpstream, to_aim: Gate, to_model: Gate):
+        self.wiring = wiring
+        self.aim = aim
+        self.upstream = upstream
+        self.to_aim = to_aim
+        self.to_model = to_model
+        self.to_sidecar = Gate(0)
+        self.sidecar: Sidecar | None = None
+        self.process: Running | None = None
+        self.config = Path()
+        self._admin = ""
+        self._folder = Path()
+        self._bootstrap = ""
+        self._envoy: RunningEnvoy | None = None
+        self._envoys = AsyncExitStack()
+        self._processes = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        assert self._envoy is not None
+        return self._envoy.url
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        wiring = self.wiring
+        self._folder = Path(stack.enter_context(TemporaryDirectory()))
+        profiles = {
+            name: {"hooks": list(wiring.hooks), **profile} for name, profile in PROFILES.items()
+        }
+        scheme = "https" if wiring.tls is not None else "http"
+        ports = {"gate": self.to_aim.port, "aim": self.to_aim.target}
+        aim = {name: value.format(**ports) if isinstance(value, str) else value for name, value in wiring.aim.items()}
+        base = f"{scheme}://127.0.0.1:{self.to_aim.port}"
+        changes: dict[str, Any] = {
+            "aim": {"breaker": {"failures": 10_000}, **aim},
+            "limits": {**LIMITS, **wiring.limits},
+            "profiles": profiles,
+            **wiring.settings,
+        }
+        settings = settings_for(base, **changes)
+        if wiring.is_process:
+            stack.push_async_exit(self._processes)
+            port = free_port(4)
+            listen = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{port + 2}"}
+            self._admin = f"http://127.0.0.1:{port + 2}"
+            self.config = self._folder / "settings.yaml"
+            changes["aim"] = {"base_url": base, "api_key": "test-key", **changes["aim"]}
+            self.config.write_text(yaml.safe_dump({**listen, **changes}))
+            await self.start_sidecar()
+        else:
+            self.sidecar = await stack.enter_async_context(sidecar(settings))
+            port = self.sidecar.port
+        if wiring.has_door:
+            self.to_sidecar.target = port
+            await stack.enter_async_context(self.to_sidecar.running())
+            port = self.to_sidecar.port
+        tree = yaml.safe_load(bootstrap(settings, port, self.to_model.port))
+        _route_profiles(tree)
+        wiring.edit(tree)
+        self._bootstrap = yaml.safe_dump(tree)
+        stack.push_async_exit(self._envoys)
+        await self.start_envoy()
+
+    async def start_envoy(self) -> None:
+        self._envoy = await self._envoys.enter_async_context(run_envoy(self._bootstrap))
+
+    async def start_sidecar(self) -> None:
+        self.process = await self._processes.enter_async_context(serving(self.config))
+        for _ in range(self.wiring.settings.get("workers", 1) - 1):
+            await self.process.until("serving")
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def end_envoy(self, number: int = signal.SIGKILL) -> None:
+        """Signal Envoy, and wait for its end."""
+        assert self._envoy is not None
+        os.kill(self._envoy.pid, number)
+        async with asyncio.timeout(SECONDS):
+            while _lives(self._envoy.pid):
+                await asyncio.sleep(0.01)
+        self._envoy = None
+
+    async def end_sidecar(self, number: int = signal.SIGKILL) -> int:
+        """Signal the sidecar's process; return its status once it has ended."""
+        assert self.process is not None
+        self.process.signal(number)
+        status = await self.process.ended()
+        self.process = None
+        return status
+
+    async def mend(self) -> None:
+        """Put everything in order again."""
+        self.aim.reset()
+        self.upstream.reset()
+        for gate in (self.to_aim, self.to_model, *((self.to_sidecar,) if self.wiring.has_door else ())):
+            await gate.mend()
+        if self.wiring.is_process and self.process is None:
+            await self.start_sidecar()
+        if self._envoy is None:
+            await self.start_envoy()
+
+    # -- what the sidecar says of itself -----------------------------------------------------------------------------
+
+    async def _metrics(self) -> Counter[tuple[str, ...]]:
+        if self.sidecar is not None:
+            text = prometheus_client.generate_latest(self.sidecar.service.telemetry.registry).decode()
+        elif self.process is None:
+            return Counter()
+        else:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                text = (await client.get(f"{self._admin}/metrics")).text
+        found: Counter[tuple[str, ...]] = Counter()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = COUNTED.get(sample.name)
+                if labels is not None:
+                    found[(sample.name, *(sample.labels[label] for label in labels))] += int(sample.value)
+                elif sample.name in ("extproc_streams", "extproc_sessions", "extproc_held_bytes"):
+                    found[(sample.name,)] = int(sample.value)
+        return found
+
+    async def counts(self) -> Counter[Count]:
+        """Return exchanges by outcome, detection errors and openings, each by its labels."""
+        return Counter({key: value for key, value in (await self._metrics()).items() if len(key) > 1 and value})
+
+    async def held(self) -> dict[str, int]:
+        """Return what is under way: streams, sessions, bytes."""
+        metrics = await self._metrics()
+        held = {name.removeprefix("extproc_"): value for (name, *labels), value in metrics.items() if not labels}
+        if self.sidecar is not None:
+            held["held_bytes"] = self.sidecar.service.held_bytes  # the gauge is the server's
+        return {name: value for name, value in held.items() if value}
+
+
+def _route_profiles(tree: Any) -> None:
+    (host,) = manager_of(tree)["route_config"]["virtual_hosts"]
+    (usual,) = host["routes"]
+    for name in PROFILES:
+        route = yaml.safe_load(yaml.safe_dump(usual)) | {"name": name, "match": {"prefix": f"/{name}/"}}
+        named = {"grpc_initial_metadata": [{"key": ext_proc.PROFILE_METADATA, "value": name}]}
+        per_route = {"@type": _PER_ROUTE, "overrides": named}
+        route["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": per_route}
+        host["routes"].insert(0, route)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def running(wiring: Wiring) -> AsyncIterator[Chain]:
+    """Run a chain."""
+    async with AsyncExitStack() as stack:
+        aim = await stack.enter_async_context(ScriptedAim().running())
+        upstream = await stack.enter_async_context(ScriptedUpstream().running())
+        to_aim = await stack.enter_async_context(Gate(int(aim.base.rpartition(":")[2]), wiring.tls).running())
+        to_model = await stack.enter_async_context(Gate(upstream.port).running())
+        chain = Chain(wiring, aim, upstream, to_aim, to_model)
+        await chain.start(stack)
+        yield chain

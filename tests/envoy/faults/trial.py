@@ -1,0 +1,156 @@
+"""One fault on one leg under one policy: it is brought about, watched, and what remains of it is looked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from extproc.errors import ContentError, Reason
+from extproc.events import Hook
+from tests.envoy.apis import CHAT
+from tests.envoy.faults.chain import SECONDS, Chain, Count
+from tests.envoy.faults.fault import Cut, Fault, Leg, Outcome, Whole
+from tests.fakes.aim import Answer, Question, allow
+from tests.fakes.client import Got, exchange
+from tests.fakes.upstream import Received, pieces, whole
+
+JSON = (("content-type", "application/json"),)
+PROMPT = "prompt-7f3a"
+TEXTS = ("One", " two-7f3a", " three-7f3a")
+EVENT_STREAM = (("content-type", "text/event-stream"), ("transfer-encoding", "chunked"))
+
+_BODY_REASONS = {error.reason for error in (ContentError, *ContentError.__subclasses__())}
+_HOOKS = {Leg.REQUEST: Hook.PRE_CALL, Leg.ANSWER: Hook.OUTPUT, Leg.STREAM: Hook.OUTPUT}
+
+_QUESTIONS = {
+    Leg.REQUEST: b"POST /detect/openai",
+    Leg.ANSWER: b"POST /detect/output",
+    Leg.STREAM: b"GET /detect/output/ws",
+}
+
+Client = Callable[["Trial"], Awaitable[Got | None]]
+
+
+async def usual_client(trial: Trial) -> Got | None:
+    """Send the request, read the answer to its end."""
+    return await exchange(trial.chain.url, "POST", trial.path, trial.headers, trial.request, on_data=trial.hear)
+
+
+class Trial:
+    """What a row may arrange before it is sent; everything else is as usual."""
+
+    def __init__(self, chain: Chain, leg: Leg, profile: str) -> None:
+        self.chain = chain
+        self.leg = leg
+        self.profile = profile
+        self.path = f"/{profile}{CHAT.path}"
+        self.headers: tuple[tuple[str, str], ...] = JSON
+        self.request: Any = CHAT.request(PROMPT, stream=leg is Leg.STREAM)
+        self.texts = (PROMPT, *TEXTS)
+        self.events = CHAT.events(*TEXTS)
+        self.said = b"".join(self.events) if leg is Leg.STREAM else CHAT.answer("".join(TEXTS))
+        self.client: Client = usual_client
+        self.heard = asyncio.Event()
+        self.let_go = asyncio.Event()  # what the row keeps busy may end
+        chain.upstream.answer = pieces(self.events) if leg is Leg.STREAM else whole(self.said)
+
+    @property
+    def question(self) -> bytes:
+        """How the question begins that this leg puts to Aim."""
+        return _QUESTIONS[self.leg]
+
+    def hear(self) -> None:
+        """Note that the client has something of the body."""
+        self.heard.set()
+        for request in self.chain.upstream.requests:
+            request.heard.set()
+
+    def judge(self, answer: Callable[[Question], Awaitable[Answer]]) -> None:
+        """Answer the leg's question; the other leg's is allowed."""
+        hook = _HOOKS[self.leg]
+
+        async def judge(question: Question) -> Answer:
+            return await (answer(question) if question.hook == hook else allow(question))
+
+        self.chain.aim.judge = judge
+
+    def upstream(self, said: bytes) -> None:
+        """Let the upstream's answer be `said`."""
+        self.said = said
+        self.chain.upstream.answer = pieces([said]) if self.leg is Leg.STREAM else whole(said)
+
+
+async def run(chain: Chain, fault: Fault, leg: Leg, policy: str) -> None:
+    """Bring about `fault` and compare all that happened with what its row says."""
+    outcome = fault.legs[leg][policy == "open"]
+    trial = Trial(chain, leg, fault.opened_by if policy == "open" else policy)
+    if (arranged := fault.arrange(trial)) is not None:
+        await arranged
+    before = await chain.counts()
+    async with asyncio.timeout(SECONDS):
+        got = await trial.client(trial)
+    outcome.check(trial, got)
+    _nothing_unverified(trial, outcome, got)
+    if not fault.holds_till_mended:
+        await freed(chain)
+    sessions = tuple(chain.aim.sessions)
+    trial.let_go.set()
+    await chain.mend()
+    await freed(chain)
+    for session in sessions:
+        async with asyncio.timeout(SECONDS):
+            await session.closed.wait()
+    if fault.is_counted:
+        assert await chain.counts() - before == expected(fault, leg, outcome)
+    if fault.recovers:
+        await healthy(chain)
+
+
+def expected(fault: Fault, leg: Leg, outcome: Outcome) -> Counter[Count]:
+    """Return what has to be counted."""
+    counts: Counter[Count] = Counter({("extproc_exchanges_total", outcome.label): 1})
+    counts += Counter({("extproc_exchanges_total", label): 1 for label in fault.others})
+    if fault.reason is not None:
+        if fault.reason not in {*_BODY_REASONS, Reason.HELD_BYTES}:
+            counts[("extproc_detection_errors_total", _HOOKS[leg], fault.reason)] = 1
+        if outcome.opens:
+            on = "request" if leg is Leg.REQUEST else "response"
+            counts[("extproc_fail_open_total", on, fault.reason)] = 1
+    return counts
+
+
+def _nothing_unverified(trial: Trial, outcome: Outcome, got: Got | None) -> None:
+    """See that no text left that Aim had not verified, but where the policy opens."""
+    if outcome.opens or isinstance(outcome, Whole):
+        return
+    shown = getattr(outcome, "events", 0)
+    for number, text in enumerate(TEXTS, 1):
+        assert number < shown or got is None or text.encode() not in got.body
+    if trial.leg is Leg.REQUEST:
+        assert not any(PROMPT.encode() in request.body for request in trial.chain.upstream.requests)
+
+
+async def freed(chain: Chain) -> None:
+    """Wait until nothing of any exchange is left in the sidecar."""
+    held: Any = None
+    try:
+        async with asyncio.timeout(SECONDS):
+            while held := await chain.held():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"still held: {held}") from None
+
+
+async def healthy(chain: Chain) -> None:
+    """See that the next exchange is as if nothing had been."""
+    trial = Trial(chain, Leg.STREAM, "closed")
+    async with asyncio.timeout(SECONDS):
+        got = await trial.client(trial)
+    Whole().check(trial, got)
+    assert [request.body for request in chain.upstream.requests] == [trial.request]
+    await freed(chain)
+    await chain.mend()

@@ -1,0 +1,70 @@
+"""The fault matrix through a real Envoy: each fault on each leg, under a closed and an open policy.
+
+The rows are in `tests.envoy.faults`; docs/reliability.md holds them as tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from tests.envoy.faults.chain import Chain, running
+from tests.envoy.faults.fault import Fault, Leg
+from tests.envoy.faults.matrix import CHAINS, GROUPS
+from tests.envoy.faults.trial import run
+
+
+def _trials() -> list[object]:
+    # Those that share a chain stand together: only one runs at a time.
+    rows = sorted((row for rows in GROUPS.values() for row in rows), key=lambda row: list(CHAINS).index(row.chain))
+    return [
+        pytest.param(
+            row, leg, policy, id=f"{row.name}, {leg}, {policy}", marks=[pytest.mark.long] if row.is_long else []
+        )
+        for row in rows
+        for leg in row.legs
+        for policy in ("closed", "open")
+    ]
+
+
+class Chains:
+    """The chain that runs now."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._stack = AsyncExitStack()
+        self._chain: Chain | None = None
+
+    async def get(self, name: str) -> Chain:
+        """Return the chain `name`, which ends the one before it."""
+        if self._chain is None or self._name != name:
+            await self.end()
+            self._name, self._chain = name, await self._stack.enter_async_context(running(CHAINS[name]))
+        return self._chain
+
+    async def end(self) -> None:
+        self._chain = None
+        await self._stack.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def chains() -> AsyncIterator[Chains]:
+    chains = Chains()
+    try:
+        yield chains
+    finally:
+        await chains.end()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("fault", "leg", "policy"), _trials())
+async def test_fault(chains: Chains, fault: Fault, leg: Leg, policy: str) -> None:
+    chain = await chains.get(fault.chain)
+    try:
+        await run(chain, fault, leg, policy)
+    except BaseException:
+        await chains.end()  # what failed may have left anything behind
+        raise
