@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tests.envoy.faults import aim
+from tests.envoy.faults import aim, sessions
 from tests.envoy.faults.chain import Wiring
 from tests.envoy.faults.fault import Fault
 
 GROUPS: Final[Mapping[str, Sequence[Fault]]] = {
     "Aim": aim.ROWS,
+    "Aim, in the session of a stream": sessions.ROWS,
 }
 
 CHAINS: Final[Mapping[str, Wiring]] = {

@@ -1,0 +1,267 @@
+"""Aim fails in a session: the websocket that verifies a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import WSMsgType
+
+from extproc.errors import Reason
+from tests.envoy.apis import CHAT
+from tests.envoy.faults.aim import answers, does
+from tests.envoy.faults.fault import FINE, LATE, UNAVAILABLE, Arrange, Ended, Fault, Outcome, always, by_policy, on
+from tests.envoy.faults.gate import Wire, saying
+from tests.envoy.faults.trial import EVENT_STREAM, TEXTS, Trial
+from tests.fakes.aim import AimSession, chunk_of, echo, text_of
+from tests.fakes.upstream import Received, pieces
+
+Script = Callable[[AimSession], Awaitable[None]]
+
+_HEAD = on(stream=by_policy(UNAVAILABLE))
+_LATE = on(stream=by_policy(LATE))
+
+
+def in_session(script: Script) -> Arrange:
+    """Let `script` be Aim's side of every session."""
+
+    def arrange(trial: Trial) -> None:
+        trial.chain.aim.script = script
+
+    return arrange
+
+
+def at(number: int, then: Script) -> Arrange:
+    """Verify the texts before text `number`; when that one comes do `then`."""
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if text_of(chunk) == TEXTS[number]:
+                await then(session)
+                return
+            await session.verify(chunk)
+
+    return in_session(script)
+
+
+async def close(session: AimSession) -> None:
+    await session.socket.close()
+
+
+async def abort(session: AimSession) -> None:
+    session.abort()
+
+
+async def hold(session: AimSession) -> None:
+    """Read on and say nothing."""
+    while await session.receive() is not None:
+        pass
+
+
+async def ping(session: AimSession) -> None:
+    """Say nothing but pings."""
+
+    async def keep_pinging() -> None:
+        while True:
+            await session.socket.ping()
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        pinging = group.create_task(keep_pinging())
+        await hold(session)
+        pinging.cancel()
+
+
+async def half_a_frame(session: AimSession) -> None:
+    """Announce a frame of 100 bytes, send 9 of them, drop the connection."""
+    assert isinstance(session.transport, asyncio.WriteTransport)
+    session.transport.write(b'\x81\x64{"verifie')
+    session.abort()
+
+
+async def broken_frame(session: AimSession) -> None:
+    """Send a frame with reserved bits and an opcode that does not exist."""
+    assert isinstance(session.transport, asyncio.WriteTransport)
+    session.transport.write(b"\xff\x00")
+
+
+def say(frame: str | bytes) -> Script:
+    """Send one frame, then hold."""
+
+    async def script(session: AimSession) -> None:
+        if isinstance(frame, bytes):
+            await session.socket.send_bytes(frame)
+        else:
+            await session.socket.send_str(frame)
+        await hold(session)
+
+    return script
+
+
+def verifying(*chunks: Any) -> Script:
+    """Verify what the test thinks up, then hold."""
+
+    async def script(session: AimSession) -> None:
+        for chunk in chunks:
+            await session.verify(chunk)
+        await hold(session)
+
+    return script
+
+
+def deafened(trial: Trial) -> None:
+    """Let Aim read nothing, while the upstream sends more than may be held."""
+
+    async def script(session: AimSession) -> None:
+        assert isinstance(session.transport, asyncio.Transport)
+        session.transport.pause_reading()
+        await trial.let_go.wait()
+        session.transport.resume_reading()
+
+    trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 4_000)] * 500]
+    trial.said = b"".join(trial.events)
+    trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
+
+
+def meanwhile(script: Script, count: int) -> Arrange:
+    """Let the upstream send `count` events, and the others once `script` has come to its end."""
+
+    def arrange(trial: Trial) -> None:
+        events, over = tuple(trial.events), asyncio.Event()
+
+        async def aim(session: AimSession) -> None:
+            await script(session)
+            over.set()
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=EVENT_STREAM)
+            for event in events[:count]:
+                await request.chunk(event)
+            await over.wait()
+            for event in events[count:]:
+                await request.chunk(event)
+            await request.end()
+
+        trial.chain.aim.script, trial.chain.upstream.answer = aim, answer
+
+    return arrange
+
+
+def out_of_order(trial: Trial) -> None:
+    """Verify the second text, then the first: it counts as dropped by then, and none waits."""
+
+    async def script(session: AimSession) -> None:
+        chunks: list[Any] = []
+        while len(chunks) < 2 and (chunk := await session.receive()) is not None:
+            if text_of(chunk):
+                chunks.append(chunk)
+        for chunk in reversed(chunks):
+            await session.verify(chunk)
+        await hold(session)
+
+    meanwhile(script, 3)(trial)
+    trial.events[1] = CHAT.event(content="")
+    trial.said = b"".join(trial.events)
+
+
+async def done_too_early(session: AimSession) -> None:
+    """Verify the first text, then say done while the model speaks."""
+    while (chunk := await session.receive()) is not None and text_of(chunk) != TEXTS[1]:
+        await session.verify(chunk)
+    await session.done()
+    await hold(session)
+
+
+async def twice(session: AimSession) -> None:
+    """Verify all, the last text twice, before it says done."""
+    last = None
+    while (chunk := await session.receive()) is not None:
+        await session.verify(chunk)
+        if text_of(chunk):
+            last = chunk
+    assert last is not None
+    await session.verify(last)
+    await session.done()
+
+
+async def close_at_the_end(session: AimSession) -> None:
+    """Verify all; answer our done by closing."""
+    while (chunk := await session.receive()) is not None:
+        await session.verify(chunk)
+    await session.socket.close()
+
+
+async def withhold_done(session: AimSession) -> None:
+    """Verify all; do not answer our done."""
+    while (chunk := await session.receive()) is not None:
+        await session.verify(chunk)
+
+
+def lost(times: int, *, code: bool) -> Arrange:
+    """Lose so many sessions before any text was submitted; the upstream waits for it."""
+
+    def arrange(trial: Trial) -> None:
+        aim = trial.chain.aim
+        gone = asyncio.Event()
+
+        async def script(session: AimSession) -> None:
+            if len(aim.sessions) > times:
+                await echo(session)
+                return
+            if code:
+                await session.socket.close()
+            else:
+                session.abort()
+            if len(aim.sessions) == times:
+                gone.set()
+
+        async def answer(request: Received) -> None:
+            await request.head(headers=EVENT_STREAM)
+            await gone.wait()
+            for event in trial.events:
+                await request.chunk(event)
+            await request.end()
+
+        aim.script, trial.chain.upstream.answer = script, answer
+
+    return arrange
+
+
+def _fault(name: str, arrange: Arrange, outcome: Outcome, reason: Reason = Reason.SESSION, chain: str = "usual") -> Fault:
+    return Fault(name, arrange, on(stream=by_policy(outcome)), reason, chain=chain)
+
+
+_UNSENT = chunk_of("what nobody said")
+_AT_END = Ended("guardrail_unavailable", 5)
+_NO_SOCKET = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+
+ROWS = [
+    _fault("the handshake is answered with 200", answers(200), UNAVAILABLE, Reason.REJECTED),
+    _fault("the handshake is answered with garbage", does(saying(b"\x00\x01garbage\r\n\r\n")), UNAVAILABLE, Reason.UNREACHABLE),
+    _fault("the handshake proves nothing", does(saying(_NO_SOCKET)), UNAVAILABLE, Reason.UNREACHABLE),
+    Fault("one session is lost before there is text", lost(1, code=False), on(stream=always(FINE))),
+    _fault("Aim closes before its first verdict", at(0, close), UNAVAILABLE),
+    _fault("Aim closes in mid-stream", at(1, close), LATE),
+    _fault("Aim closes in place of its done", in_session(close_at_the_end), _AT_END),
+    _fault("the connection drops in mid-stream", at(1, abort), LATE),
+    _fault("the connection drops within a frame", at(1, half_a_frame), LATE),
+    _fault("Aim is silent from the start", in_session(hold), UNAVAILABLE, Reason.TIMEOUT, "impatient"),
+    _fault("Aim falls silent while text waits", at(1, hold), LATE, Reason.TIMEOUT, "impatient"),
+    _fault("Aim sends nothing but pings", at(1, ping), LATE, Reason.TIMEOUT, "impatient"),
+    _fault("Aim does not answer our done", in_session(withhold_done), _AT_END, Reason.TIMEOUT, "impatient"),
+    _fault("Aim reads nothing", deafened, UNAVAILABLE, Reason.TIMEOUT, "impatient"),
+    _fault("an unknown frame", at(1, say('{"verified": true}')), LATE),
+    _fault("a frame that is no JSON", at(1, say("<html>")), LATE),
+    _fault("a frame that is no object", at(1, say("7")), LATE),
+    _fault("a frame of a websocket that does not exist", at(1, broken_frame), LATE),
+    _fault("a binary frame", at(1, say(b"\x00\xff\xfe")), LATE),
+    _fault("a frame that is too large", at(1, say(json.dumps({"verified_chunk": "x" * 1_200_000}))), LATE),
+    _fault("a verified text where none waits", meanwhile(verifying(_UNSENT), 1), UNAVAILABLE),
+    _fault("a verified choice that was never submitted", at(1, verifying({"choices": [{"index": 7, "delta": {"content": "x"}}]})), LATE),
+    _fault("a verified chunk of another shape", at(1, verifying({"choices": "none"})), LATE),
+    _fault("a verified text a second time", in_session(twice), _AT_END),
+    _fault("verified texts out of order", out_of_order, Ended("guardrail_unavailable", 3)),
+    _fault("Aim says done before we did", meanwhile(done_too_early, 3), LATE),
+]
