@@ -104,6 +104,8 @@ def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:
 def _refusal(status: int) -> DetectionUnavailable | DetectionRejected:
     if status in (401, 403):
         return DetectionRejected(Reason.KEY_REFUSED, f"Aim refused the key (HTTP {status})")
+    if status == 407:  # of a proxy: no server of Aim's asks for a proxy's login
+        return DetectionUnavailable(Reason.UNREACHABLE, "a proxy demands a login (HTTP 407)")
     if status == 429:
         return DetectionUnavailable(Reason.RATE_LIMITED, "Aim limits the rate (HTTP 429)")
     if status >= 500:

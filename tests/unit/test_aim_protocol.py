@@ -176,6 +176,7 @@ STATUSES = [
     (413, DetectionRejected, Reason.REJECTED),
     (422, DetectionRejected, Reason.REJECTED),
     (499, DetectionRejected, Reason.REJECTED),
+    (407, DetectionUnavailable, Reason.UNREACHABLE),
     (429, DetectionUnavailable, Reason.RATE_LIMITED),
     (500, DetectionUnavailable, Reason.SERVER_ERROR),
     (502, DetectionUnavailable, Reason.SERVER_ERROR),
