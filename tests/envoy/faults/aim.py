@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
 from typing import Any
 
 from aiohttp import web
 
 from extproc.errors import Reason
 from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
-from tests.envoy.faults.gate import Act, blackhole, drip, half_close, reset, saying
+from tests.envoy.faults.gate import Act, drip, reset, saying
 from tests.envoy.faults.trial import Trial
 from tests.fakes.aim import Answer, Question, anonymize
 
@@ -41,18 +40,6 @@ def answers(status: int, body: Any = b"") -> Arrange:
 def does(act: Act) -> Arrange:
     """Let the network do `act` to the leg's question."""
     return lambda trial: trial.chain.to_aim.strike(trial.question, act)
-
-
-def refuses(trial: Trial) -> Awaitable[None]:
-    """Listen no more once the request is judged, where that is not what is asked about."""
-    gate, aim = trial.chain.to_aim, trial.chain.aim
-    if trial.leg is Leg.REQUEST:
-        return gate.refuse()
-
-    async def wait() -> None:
-        pass
-
-    return wait()
 
 
 def waits(seconds: float | None) -> Arrange:
@@ -107,10 +94,6 @@ def redacts(change: Any) -> Arrange:
 
 def _chat(messages: Any) -> Any:
     return {"all_redacted_messages": messages}
-
-
-async def _one(question: Question, body: Any) -> Answer:
-    return body
 
 
 def says(body: Any) -> Arrange:

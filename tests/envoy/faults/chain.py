@@ -34,12 +34,17 @@ SECONDS: Final = 15.0
 
 LIMITS: Final = {"request_bytes": 65_536, "response_bytes": 65_536, "event_bytes": 8_192, "held_bytes": 16_384}
 
-PROFILES: Final[Mapping[str, Any]] = {
+_POLICIES: Final[Mapping[str, Any]] = {
     "closed": {},
     "open": {"failure_mode_allow": True},
     "named": {"failure_mode_allow": ["key_refused"]},
 }
-"""Each on a route of its own: `/closed/v1/...`."""
+PROFILES: Final[Mapping[str, Any]] = {
+    name + suffix: {**policy, "hooks": list(hooks)}
+    for name, policy in _POLICIES.items()
+    for suffix, hooks in {"": ("pre_call", "output"), "-request": ("pre_call",), "-answer": ("output",)}.items()
+}
+"""Each on a route of its own: `/closed/v1/...`; under `-request` and `-answer` only that leg is judged."""
 
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 
@@ -58,13 +63,14 @@ class Wiring:
 
     aim: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
-    hooks: tuple[str, ...] = ("pre_call", "output")
     settings: Mapping[str, Any] = field(default_factory=dict)
     edit: Callable[[Any], None] = lambda tree: None
     is_process: bool = False
     has_door: bool = True
     """Whether Envoy dials the sidecar through a gate; it dials several workers without."""
     tls: ssl.SSLContext | None = None
+    """What the gate before Aim speaks; `ca` is what the sidecar trusts then."""
+    ca: bytes = b""
 
 
 class Chain:
@@ -97,17 +103,17 @@ class Chain:
     async def start(self, stack: AsyncExitStack) -> None:
         wiring = self.wiring
         self._folder = Path(stack.enter_context(TemporaryDirectory()))
-        profiles = {
-            name: {"hooks": list(wiring.hooks), **profile} for name, profile in PROFILES.items()
-        }
         scheme = "https" if wiring.tls is not None else "http"
         ports = {"gate": self.to_aim.port, "aim": self.to_aim.target}
         aim = {name: value.format(**ports) if isinstance(value, str) else value for name, value in wiring.aim.items()}
+        if wiring.ca:
+            (self._folder / "ca.pem").write_bytes(wiring.ca)
+            aim["ca_file"] = str(self._folder / "ca.pem")
         base = f"{scheme}://127.0.0.1:{self.to_aim.port}"
         changes: dict[str, Any] = {
             "aim": {"breaker": {"failures": 10_000}, **aim},
             "limits": {**LIMITS, **wiring.limits},
-            "profiles": profiles,
+            "profiles": dict(PROFILES),
             **wiring.settings,
         }
         settings = settings_for(base, **changes)

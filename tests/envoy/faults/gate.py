@@ -45,7 +45,7 @@ class Gate:
         """Relay to 127.0.0.1:`target`; with `tls` the dialling peer speaks TLS to the gate."""
         self.target = target
         self.port = 0
-        self.tls = tls
+        self.tls = self._tls = tls
         self._act: Act | None = None
         self._prefix = b""
         self._flows = asyncio.Event()
@@ -75,6 +75,8 @@ class Gate:
 
     async def mend(self) -> None:
         """Work again; connections of the bad time are reset."""
+        if self.tls is not self._tls:
+            await self.use(self._tls)
         if self._act is not None or not self._flows.is_set():
             self.cut()
         self._act, self._prefix = None, b""

@@ -47,7 +47,6 @@ class Trial:
         self.chain = chain
         self.leg = leg
         self.profile = profile
-        self.path = f"/{profile}{CHAT.path}"
         self.headers: tuple[tuple[str, str], ...] = JSON
         self.request: Any = CHAT.request(PROMPT, stream=leg is Leg.STREAM)
         self.texts = (PROMPT, *TEXTS)
@@ -57,6 +56,14 @@ class Trial:
         self.heard = asyncio.Event()
         self.let_go = asyncio.Event()  # what the row keeps busy may end
         chain.upstream.answer = pieces(self.events) if leg is Leg.STREAM else whole(self.said)
+
+    @property
+    def path(self) -> str:
+        return f"/{self.profile}{CHAT.path}"
+
+    def judge_one_leg(self) -> None:
+        """Use the profile of the same policy under which nothing but this leg is judged."""
+        self.profile += "-request" if self.leg is Leg.REQUEST else "-answer"
 
     @property
     def question(self) -> bytes:

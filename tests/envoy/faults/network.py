@@ -1,0 +1,79 @@
+"""The network between the sidecar and Aim fails."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable
+from typing import Final
+
+import trustme
+
+from extproc.errors import Reason
+from tests.envoy.faults.aim import does
+from tests.envoy.faults.fault import UNAVAILABLE, Arrange, Fault, Leg, by_policy, every
+from tests.envoy.faults.gate import Act, blackhole, half_close, reset, saying
+from tests.envoy.faults.trial import Trial
+
+AUTHORITY: Final = trustme.CA()
+"""The sidecar trusts it."""
+
+_STRANGER: Final = trustme.CA()
+
+
+def server_context(authority: trustme.CA = AUTHORITY, name: str = "127.0.0.1") -> ssl.SSLContext:
+    """Return the server's side of TLS, with a certificate for `name`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def refused(trial: Trial) -> Awaitable[None]:
+    """Let nobody listen."""
+    trial.judge_one_leg()
+    return trial.chain.to_aim.refuse()
+
+
+def speaks(context: ssl.SSLContext | None) -> Arrange:
+    """Let Aim's side of TLS be another, or none."""
+
+    def arrange(trial: Trial) -> Awaitable[None]:
+        trial.judge_one_leg()
+        return trial.chain.to_aim.use(context)
+
+    return arrange
+
+
+def nowhere(trial: Trial) -> None:
+    """The settings name a host that does not exist."""
+    trial.judge_one_leg()
+
+
+def proxied(act: Act) -> Arrange:
+    """Let the proxy do `act`."""
+
+    def arrange(trial: Trial) -> None:
+        trial.judge_one_leg()
+        trial.chain.to_aim.strike(b"CONNECT " if trial.leg is Leg.STREAM else b"POST http://", act)
+
+    return arrange
+
+
+def _answer(status: int) -> Act:
+    return saying(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+
+
+_ALL = every(by_policy(UNAVAILABLE))
+
+ROWS = [
+    Fault("connections are refused", refused, _ALL, Reason.UNREACHABLE),
+    Fault("connections are taken and never answered", does(blackhole), _ALL, Reason.TIMEOUT, chain="impatient"),
+    Fault("connections are reset", does(reset), _ALL, Reason.UNREACHABLE),
+    Fault("connections are closed for writing without an answer", does(half_close), _ALL, Reason.UNREACHABLE),
+    Fault("Aim's name does not resolve", nowhere, _ALL, Reason.UNREACHABLE, chain="nowhere", recovers=False),
+    Fault("Aim's certificate is of nobody we trust", speaks(server_context(_STRANGER)), _ALL, Reason.UNREACHABLE, chain="https"),
+    Fault("Aim's certificate is for another name", speaks(server_context(name="other.example")), _ALL, Reason.UNREACHABLE, chain="https"),
+    Fault("Aim does not speak TLS", speaks(None), _ALL, Reason.UNREACHABLE, chain="https"),
+    Fault("the proxy is not there", refused, _ALL, Reason.UNREACHABLE, chain="proxy"),
+    Fault("the proxy resets connections", proxied(reset), _ALL, Reason.UNREACHABLE, chain="proxy"),
+    Fault("the proxy demands a login", proxied(_answer(407)), _ALL, Reason.UNREACHABLE, chain="proxy"),
+]
