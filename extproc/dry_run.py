@@ -27,6 +27,7 @@ from extproc.events import (
     ReleaseHeaders,
     ReleaseTrailers,
     TimerFired,
+    ToEnvoy,
     TrailersReceived,
 )
 from extproc.exchange import CALL_ID_HEADER, Exchange
@@ -143,5 +144,6 @@ class Shadow:
         if isinstance(event, BodyReceived):
             self._queued -= len(event.data)
         for command in self._exchange.handle(event):
-            errands.perform(command)
+            if not isinstance(command, ToEnvoy):
+                errands.perform(command)
         self._settle()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from extproc.aim.client import AimClient, Caller
 from extproc.aim.session import Session
@@ -13,7 +13,7 @@ from extproc.events import (
     CancelAnalysis,
     ClearTimer,
     CloseSession,
-    Command,
+    Errand,
     Event,
     Hook,
     OpenSession,
@@ -67,8 +67,8 @@ class Errands:
         """Tell whether anything will still come, by an answer or by the clock."""
         return bool(self._analyses or self._timers)
 
-    def perform(self, command: Command) -> None:
-        """Do what `command` says; commands for Envoy are none of these."""
+    def perform(self, command: Errand) -> None:
+        """Do what `command` says."""
         match command:
             case SubmitChunk():
                 if self._session is not None and command.session == self._session_number:
@@ -97,7 +97,7 @@ class Errands:
             case ReportVerdict() | ReportFailOpen() | ReportChunks():
                 self._telemetry.report(self._record, command)
             case _:
-                pass
+                assert_never(command)
 
     def is_due(self, event: TimerFired) -> bool:
         """Tell whether the clock that fired is still the one that was set last; it is done with then."""

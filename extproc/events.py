@@ -303,14 +303,10 @@ class ReportChunks:
     count: int
 
 
-Command = (
-    ReleaseHeaders
-    | ReleaseBuffered
-    | ReleaseBody
-    | ReleaseTrailers
-    | Reply
-    | Reset
-    | Analyze
+ToEnvoy = ReleaseHeaders | ReleaseBuffered | ReleaseBody | ReleaseTrailers | Reply | Reset
+
+Errand = (
+    Analyze
     | CancelAnalysis
     | OpenSession
     | SubmitChunk
@@ -322,3 +318,6 @@ Command = (
     | ReportFailOpen
     | ReportChunks
 )
+"""What is done on Aim's side, by the clock and for the metrics."""
+
+Command = ToEnvoy | Errand
