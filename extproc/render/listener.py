@@ -116,7 +116,7 @@ def _upgrades() -> Tree:
 def _access_log() -> Tree:
     fields = {
         "time": "%START_TIME%",
-        "method": "%REQUEST_HEADER(:METHOD)%",
+        "method": "%REQ(:METHOD)%",
         **because("Without the query, in which Gemini's clients put their key.", path="%PATH(NQ)%"),
         "protocol": "%PROTOCOL%",
         "status": "%RESPONSE_CODE%",
@@ -127,7 +127,7 @@ def _access_log() -> Tree:
         "duration_ms": "%DURATION%",
         "route": "%ROUTE_NAME%",
         "upstream": "%UPSTREAM_HOST%",
-        "request_id": "%REQUEST_HEADER(X-REQUEST-ID)%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
         **because(
             "The exchange in Aim's reports and in the sidecar's log.",
             call_id=f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:call_id)%",
