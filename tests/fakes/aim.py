@@ -173,7 +173,7 @@ class ScriptedAim:
         return socket
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ScriptedAim]:
+    async def running(self, port: int = 0) -> AsyncIterator[ScriptedAim]:
         app = web.Application(client_max_size=2**30)
         for path in ("/detect/openai", "/detect/output", "/fw/v1/analyze"):
             app.router.add_post(path, self._ask)
@@ -181,7 +181,7 @@ class ScriptedAim:
             app.router.add_get(path, self._session)
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         host, port = runner.addresses[0][:2]
         self.base = f"http://{host}:{port}"

@@ -1,0 +1,135 @@
+"""What goes wrong during a soak, and when: one fault after the other, with calm between them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tests.soak import aim
+from tests.soak.checker import Span
+from tests.soak.rig import AIM_TIMEOUT, BREAKER_OPEN, Rig
+
+RECOVERY_SECONDS = AIM_TIMEOUT + BREAKER_OPEN + 3.0
+"""How long after a fault exchanges may still fail of it: a question asked in its last moment has to time out first,
+and what failed together keeps the breaker open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. `seconds` is how long it lasts; one that is `harmless` explains no failure."""
+
+    name: str
+    seconds: float
+    do: Callable[[Rig, float], Awaitable[None]]
+    is_harmless: bool = False
+
+
+def _aim(fault: str, seconds: float) -> Fault:
+    async def do(rig: Rig, seconds: float) -> None:
+        rig.order(fault)
+        await asyncio.sleep(seconds)
+        rig.order()
+
+    return Fault(f"Aim: {fault}", seconds, do)
+
+
+async def _kill_sidecar(rig: Rig, seconds: float) -> None:
+    await asyncio.to_thread(rig.sidecar.kill)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(rig.sidecar.start)
+
+
+async def _kill_aim(rig: Rig, seconds: float) -> None:
+    await asyncio.to_thread(rig.aim.kill)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(rig.aim.start)
+
+
+async def _kill_envoy(rig: Rig, seconds: float) -> None:
+    await rig.kill_envoy()
+    await asyncio.sleep(seconds)
+    await rig.start_envoy()
+
+
+async def _rotate_key(rig: Rig, seconds: float) -> None:
+    """Aim takes both keys while the new one is handed out, as a rotation is done."""
+    (old,) = rig.orders.keys
+    new = f"key-{int(old.removeprefix('key-')) + 1}"
+    rig.order(keys=(old, new))
+    rig.give_key(new)
+    await asyncio.sleep(seconds)
+    rig.order(keys=(new,))
+
+
+async def _reload(rig: Rig, seconds: float) -> None:
+    rig.configure(stream_head_seconds=1, block_message="Ask the help desk.")
+    await asyncio.sleep(seconds)
+    rig.configure()
+
+
+async def _bad_settings(rig: Rig, seconds: float) -> None:
+    rig.configure(hooks=["no such hook"])
+    await asyncio.sleep(seconds)
+    rig.configure()
+
+
+async def _hang_up(rig: Rig, seconds: float) -> None:
+    for _ in range(5):
+        rig.sidecar.signal(signal.SIGHUP)
+        await asyncio.sleep(seconds / 5)
+
+
+KILLS = (
+    Fault("kill -9 of the sidecar", 1, _kill_sidecar),
+    Fault("kill -9 of Aim", 2, _kill_aim),
+    Fault("kill -9 of Envoy", 1, _kill_envoy),
+)
+"""Once in a soak, first: what is measured afterwards is measured of processes that live long."""
+
+FAULTS = (
+    Fault("key rotation", 3, _rotate_key, is_harmless=True),
+    _aim(aim.SERVER_ERROR, 3),
+    Fault("settings reloaded", 3, _reload, is_harmless=True),
+    _aim(aim.SESSIONS_CUT, 4),
+    _aim(aim.RATE_LIMITED, 3),
+    Fault("bad settings", 3, _bad_settings, is_harmless=True),
+    _aim(aim.SILENT, 8),
+    Fault("SIGHUP", 2, _hang_up, is_harmless=True),
+    _aim(aim.SESSIONS_SILENT, 12),
+    _aim(aim.UNREADABLE, 2),
+    _aim(aim.UNKNOWN_ACTION, 2),
+    _aim(aim.SESSIONS_DONE_EARLY, 2),
+    _aim(aim.KEY_REFUSED, 2),
+)
+"""Again and again, to the end."""
+
+BRIEF = tuple(
+    replace(fault, seconds=0.5)
+    for fault in (*KILLS[:2], *FAULTS)
+    if not fault.name.startswith("Aim: ") or fault.name.endswith(aim.SESSIONS_CUT)
+)
+"""What a soak of seconds has time for."""
+
+
+async def inject(rig: Rig, faults: Sequence[Fault], calm: float, note: Callable[[Span], None]) -> None:
+    """Let one fault after the other happen, `calm` seconds between them; `note` is told of each when it is over."""
+    clock = asyncio.get_running_loop().time
+    for fault in faults:
+        await asyncio.sleep(calm)
+        began = clock()
+        await fault.do(rig, fault.seconds)
+        note(Span(fault.name, began, clock() + RECOVERY_SECONDS, fault.is_harmless))
+
+
+def until(seconds: float, calm: float) -> Iterator[Fault]:
+    """Yield the faults that fit into `seconds`."""
+    queue = list(KILLS)
+    while True:
+        for fault in queue:
+            seconds -= calm + fault.seconds
+            if seconds < 0:
+                return
+            yield fault
+        queue = list(FAULTS)

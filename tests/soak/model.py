@@ -1,0 +1,80 @@
+"""The soak's model: answers exchange N as its script says, and journals what it was asked.
+
+python -m tests.soak.model PORT SEED PIECES INTERVAL JOURNAL
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.bench.peer import Peer, header, serve
+from tests.soak.journal import LEAKED, RECEIVED, Journal
+from tests.soak.script import FORBIDDEN, MARK, PRIVATE, Pace, Script, Scripts, encoded
+
+NUMBER: Final = "x-soak"
+"""The header with the number of the exchange."""
+
+
+def model(scripts: Scripts, journal: Journal) -> type[Peer]:
+    """Return the class of one connection to the model."""
+
+    class Model(Peer):
+        def __init__(self) -> None:
+            super().__init__()
+            self._next: asyncio.TimerHandle | None = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._next is not None:
+                self._next.cancel()
+
+        def on_request(self, head: bytes, body: bytes) -> None:
+            number = header(head, NUMBER.encode())
+            if number is None:
+                self.answer(b"{}")
+                return
+            script = scripts[int(number)]
+            journal.note(RECEIVED, (mark.decode() for mark in MARK.findall(body)))
+            if script.api is not None and (FORBIDDEN.encode() in body or PRIVATE.encode() in body):
+                journal.note(LEAKED, [number.decode()])
+            self._later(script.delay, self._begin, script)
+
+        def _later(self, seconds: float, what: object, *arguments: object) -> None:
+            self._next = asyncio.get_running_loop().call_later(seconds, what, *arguments)  # type: ignore[arg-type]
+
+        def _begin(self, script: Script) -> None:
+            pieces = encoded(script.events, script.encoding)
+            coding = f"content-encoding: {script.encoding}\r\n" if script.encoding else ""
+            if script.is_stream:
+                self._write(f"text/event-stream\r\n{coding}transfer-encoding: chunked")
+                self._stream(script, pieces, 0)
+                return
+            (body,) = pieces
+            self._write(f"application/json\r\n{coding}content-length: {len(body)}")
+            if script.cut_after is None:
+                self.transport.write(body)
+            else:
+                self.transport.write(body[: len(body) // 2])
+                self.transport.close()
+
+        def _write(self, fields: str) -> None:
+            self.transport.write(f"HTTP/1.1 200 OK\r\ncontent-type: {fields}\r\n\r\n".encode())
+
+        def _stream(self, script: Script, pieces: list[bytes], at: int) -> None:
+            if at == script.cut_after:
+                self.transport.close()
+                return
+            if at == len(pieces):
+                self.transport.write(b"0\r\n\r\n")
+                return
+            self.transport.write(b"%x\r\n%b\r\n" % (len(pieces[at]), pieces[at]))
+            self._later(script.interval, self._stream, script, pieces, at + 1)
+
+    return Model
+
+
+if __name__ == "__main__":
+    _, port, seed, pieces, interval, path = sys.argv
+    serve(model(Scripts(int(seed), Pace(int(pieces), float(interval))), Journal(Path(path))), int(port))

@@ -1,0 +1,274 @@
+"""The soak: mixed traffic through a real Envoy and the sidecar while Aim, the model, clients and processes fail.
+
+    make soak                          five minutes, 500 exchanges at a time
+    make soak MINUTES=60 STREAMS=800
+
+docs/soak.md says what is done and what is checked. Prints a table and writes JSON to tests/soak/results/, or to --json;
+exits 1 where anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # Run as a file, the folder of this file comes first, where the modules' names are too common to be found alone.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import httpx
+
+from tests.bench.process import BenchError, resident_bytes
+from tests.fakes.envoy import EnvoyFailed
+from tests.soak import faults, journal, report
+from tests.soak.checker import Ending, Span, Tally
+from tests.soak.client import perform
+from tests.soak.rig import GAUGES, Rig, file_descriptors, running, sockets
+from tests.soak.samples import Sample, memory
+from tests.soak.script import SLOW, Pace, Scripts
+
+RESULTS = Path(__file__).parent / "results"
+
+BOUND_SECONDS = 45.0
+"""No exchange takes longer than this beyond its script, whatever fails."""
+
+_SETTLE_SECONDS = 60.0
+_MORE_FILES = 8
+"""So many files more than at rest may be open at the end: the connections of Envoy and of whoever looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how much at once, how it fails."""
+
+    seconds: float
+    streams: int
+    pace: Pace
+    injected: tuple[faults.Fault, ...]
+    calm: float
+    ramp: float
+    slow_clients: int
+    slow_seconds: float
+    """How long those do not read whose cost is measured."""
+    seed: int
+
+    @property
+    def longest(self) -> float:
+        """When to give up, whatever is missing, in seconds."""
+        return 2 * self.seconds + 4 * BOUND_SECONDS + 120
+
+
+def usual(minutes: float, streams: int, seed: int) -> Plan:
+    """Return the plan of `make soak`."""
+    seconds, calm = 60 * minutes, 8.0
+    ramp = min(20.0, seconds / 10)
+    injected = tuple(faults.until(seconds - ramp, calm))
+    return Plan(seconds, streams, Pace(30, 1.5), injected, calm, ramp, slow_clients=10, slow_seconds=20, seed=seed)
+
+
+def tiny(streams: int, seed: int) -> Plan:
+    """Return a plan of seconds: only to see that everything works."""
+    return Plan(14, streams, Pace(10, 0.2), faults.BRIEF, 1.0, 0.5, slow_clients=1, slow_seconds=2, seed=seed)
+
+
+@dataclass(slots=True)
+class Soak:
+    """One soak, and what it has found so far."""
+
+    plan: Plan
+    rig: Rig
+    tally: Tally = field(default_factory=Tally)
+    spans: list[Span] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    wrongs: list[str] = field(default_factory=list)
+    sidecar_since: float = 0.0
+    rest: int = 0
+    slow: dict[str, int] = field(default_factory=dict)
+    began: float = 0.0
+
+    async def run(self) -> dict[str, Any]:
+        """Do all of it; return the results as JSON."""
+        plan, rig = self.plan, self.rig
+        self.rest = resident_bytes(rig.sidecar.pid)
+        files, listening = file_descriptors(rig.sidecar.pid), sockets(rig.aim.pid)
+        self.began = asyncio.get_running_loop().time()
+        scripts = Scripts(plan.seed, plan.pace)
+        numbers = itertools.count()
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(self._watch())
+            async with asyncio.TaskGroup() as load:
+                for slot in range(plan.streams):
+                    load.create_task(self._slot(scripts, numbers, plan.ramp * slot / plan.streams))
+                load.create_task(self._inject())
+            watcher.cancel()
+        await self._settle(files, listening)
+        await self._slow_clients(scripts)
+        await self._settle(files, listening)
+        return self._results()
+
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time() - self.began
+
+    async def _slot(self, scripts: Scripts, numbers: Iterator[int], delay: float) -> None:
+        """Perform one exchange after the other until the time is up."""
+        await asyncio.sleep(delay)
+        while self._now < self.plan.seconds:
+            script = scripts[next(numbers)]
+            ending = self.tally.add(script, await perform(self.rig.port, script, BOUND_SECONDS))
+            # Who was turned away comes again, but not at once.
+            rest = self.plan.pace.interval if ending is Ending.COMPLETE else max(1.0, self.plan.pace.interval)
+            await asyncio.sleep(rest * random.random())
+
+    async def _inject(self) -> None:
+        await asyncio.sleep(self.plan.ramp)
+
+        def note(span: Span) -> None:
+            self.spans.append(span)
+            if "sidecar" in span.name:
+                self.sidecar_since = self._now
+
+        await faults.inject(self.rig, self.plan.injected, self.plan.calm, note)
+
+    async def _watch(self) -> None:
+        """Take a sample each second."""
+        while True:
+            with suppress(AssertionError, OSError, IndexError, httpx.HTTPError):  # something is just being replaced
+                sidecar = self.rig.sidecar.pid
+                self.samples.append(
+                    Sample(
+                        self._now,
+                        resident_bytes(sidecar),
+                        resident_bytes(self.rig.envoy_pid),
+                        file_descriptors(sidecar),
+                        int((await self.rig.gauges())["extproc_streams"]),
+                    )
+                )
+            await asyncio.sleep(1)
+
+    async def _settle(self, files: int, listening: int) -> None:
+        """See that nothing is left of the exchanges, within a bound; what is left is wrong."""
+        rig = self.rig
+        # New settings, a new client for Aim: the old one, which nobody uses any more, has to close all it has open.
+        rig.configure(stream_head_seconds=2.5 + random.random())
+        left: list[str] = []
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            gauges = await rig.gauges()
+            left = [f"{name} is {gauges[name]:g} at the end" for name in GAUGES if gauges[name]]
+            if (count := sockets(rig.aim.pid)) > listening:
+                left.append(f"Aim has {count - listening} open sockets at the end")
+            if (count := file_descriptors(rig.sidecar.pid)) > files + _MORE_FILES:
+                left.append(f"the sidecar has {count} open files at the end, {files} at rest")
+            if not left:
+                break
+            await asyncio.sleep(0.5)
+        if gauges["extproc_fail_open_total"]:
+            left.append("something went on without a verdict")
+        self.wrongs += left
+
+    async def _slow_clients(self, scripts: Scripts) -> None:
+        """Measure what Envoy keeps for clients that do not read."""
+        if not self.plan.slow_clients:
+            return
+        rig = self.rig
+        rest, peak = await rig.envoy_allocated(), 0
+        ask = [
+            replace(scripts[SLOW + number], pause=self.plan.slow_seconds) for number in range(self.plan.slow_clients)
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(perform(rig.port, script, BOUND_SECONDS)) for script in ask]
+            while not all(task.done() for task in tasks):
+                peak = max(peak, await rig.envoy_allocated())
+                await asyncio.sleep(0.5)
+        for script, task in zip(ask, tasks, strict=True):
+            if self.tally.add(script, task.result()) is not Ending.COMPLETE:
+                self.wrongs.append(f"the slow client {script.number - SLOW} did not get its answer")
+        size = sum(map(len, ask[0].events))
+        self.slow = {
+            "clients": len(ask),
+            "answer_bytes": size,
+            "envoy_bytes_per_client": round((peak - rest) / len(ask)),
+        }
+
+    def _results(self) -> dict[str, Any]:
+        tally, rig = self.tally, self.rig
+        noted = {name: journal.read(path) for name, path in rig.journals.items()}
+        together = {what: noted["aim"][what] | noted["model"][what] for what in noted["aim"]}
+        wrongs = [*tally.wrongs, *tally.unverified(together), *tally.unexplained(self.spans), *self.wrongs]
+        wrongs += [f"Aim saw the old key {key}" for key in sorted(together[journal.REFUSED_KEY])]
+        wrongs += [f"the sidecar logged {line}" for line in rig.internal_errors()]
+        found = memory(self.samples, self.sidecar_since, self.rest)
+        if found is not None and not found.is_flat:
+            wrongs.append(f"memory grew from {found.warm:.0f} to {found.end:.0f} MiB")
+        if (complete := tally.endings[Ending.COMPLETE]) < self.plan.streams:
+            wrongs.append(f"only {complete} exchanges ended well: that shows nothing")
+        verified = len(together[journal.VERIFIED])
+        everything = report.Found(tally, self.spans, self.samples, found, self.slow, verified, wrongs)
+        plan = {name: getattr(self.plan, name) for name in ("seconds", "streams", "slow_clients", "seed")}
+        return report.results(plan, rig.envoy_version, everything)
+
+
+async def soak(plan: Plan) -> dict[str, Any]:
+    """Soak by `plan`; return the results as JSON. Raises BenchError, EnvoyFailed, and TimeoutError."""
+    async with asyncio.timeout(plan.longest), running(plan.seed, plan.pace) as rig:
+        return await Soak(plan, rig).run()
+
+
+async def _until_told(plan: Plan) -> dict[str, Any]:
+    """Run, ended in good order by SIGTERM too: nothing that was started may stay."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await soak(plan)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(description="Soak the sidecar behind a real Envoy; see docs/soak.md.")
+    parser.add_argument("--minutes", type=float, default=5, help="how long there is load (default: 5)")
+    parser.add_argument("--streams", type=int, help="exchanges at a time (default: 500)")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)), help="draw these exchanges again")
+    parser.add_argument("--tiny", action="store_true", help="seconds and few streams, only to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go; tests/soak/results/ if absent")
+    options = parser.parse_args(arguments)
+    if not 0.25 <= options.minutes <= 24 * 60 or not 1 <= (options.streams or 1) <= 5000:
+        parser.error("from 0.25 to 1440 minutes, from 1 to 5000 streams")
+    if options.tiny:
+        plan = tiny(options.streams or 20, options.seed)
+    else:
+        plan = usual(options.minutes, options.streams or 500, options.seed)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an exchange is several sockets in each process
+    try:
+        results = asyncio.run(_until_told(plan))
+    except (BenchError, EnvoyFailed, TimeoutError, ExceptionGroup) as error:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        print(f"the soak did not come to its end: {error or 'out of time'}", file=sys.stderr)
+        return 1
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 130
+    target = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(results, indent=2) + "\n")
+    print(report.tables(results), end="")
+    print(f"written to {target}", file=sys.stderr)
+    return 1 if results["wrongs"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

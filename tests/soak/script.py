@@ -1,0 +1,200 @@
+"""What exchange number N of a soak is: its request, the model's answer, and what a client may see of it.
+
+A function of the seed and the number, so that client, model and checker know it without telling each other. Every text
+carries a mark that occurs nowhere else, `<NUMBER.PIECE>`: where a mark has been seen, that text was seen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from tests.envoy.apis import CHAT, WITH_ANSWERS, Api
+
+MARK: Final = re.compile(rb"<(\d+\.(?:p|\d+))>")
+"""A text's mark: of a piece of an answer, or of a prompt (`p`)."""
+
+FORBIDDEN: Final = "forbidden"
+"""Aim blocks what holds it."""
+PRIVATE: Final = "private"
+"""Aim puts GONE for it."""
+GONE: Final = "[GONE]"
+
+REQUEST_BYTES: Final = 65_536
+"""The sidecar's limit for a request; what is too large is a little larger."""
+
+_WORDS = ("mesh", "guard", "filter", "stream", "prompt", "model", "answer", "cluster", "listener", "route")
+_SLOW_BYTES = 8192
+
+SLOW: Final = 1_000_000_000
+"""From this number on the exchanges are those by which slow clients are measured."""
+SLOW_PIECES: Final = 256
+SLOW_PIECE_BYTES: Final = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long streams are: `pieces` of text at most, `interval` seconds apart."""
+
+    pieces: int
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One exchange. `api` is None on a path that no dialect knows. A word is FORBIDDEN, PRIVATE or nothing."""
+
+    number: int
+    api: Api | None
+    is_stream: bool = False
+    texts: tuple[str, ...] = ()
+    """What the model says: the pieces of a stream, the choices of a whole answer."""
+    prompt_word: str = ""
+    answer_word: str = ""
+    encoding: str = ""
+    """The answer's content-encoding."""
+    delay: float = 0.0
+    """Seconds until the model begins to answer."""
+    interval: float = 0.0
+    cut_after: int | None = None
+    """The model drops the connection after so many events, or after the head of a whole answer."""
+    leaves_after: int | None = None
+    """The client leaves when it has seen so many marks; 0: as soon as it has asked."""
+    pause: float = 0.0
+    """The client, whose socket takes next to nothing, does not read for so long."""
+    is_too_large: bool = False
+
+    @property
+    def path(self) -> str:
+        """The request's path, with the query."""
+        return "/v1/files" if self.api is None else self.api.path_of(stream=self.is_stream)
+
+    @property
+    def request(self) -> bytes:
+        """The request's body."""
+        if self.api is None:
+            return b"file %d " % self.number * 20
+        padding = "x" * (REQUEST_BYTES + 1 if self.is_too_large else 0)
+        prompt = f"<{self.number}.p> Tell me of the {self.prompt_word or 'mesh'}. {padding}"
+        return self.api.request(prompt, stream=self.is_stream)
+
+    @property
+    def events(self) -> list[bytes]:
+        """What the model says: the events of a stream, or one whole body."""
+        return self._said(self.texts)
+
+    @property
+    def expected(self) -> list[bytes]:
+        """What a client gets at most: `events` as Aim has them, up to what it blocks."""
+        said = self._said(tuple(text.replace(PRIVATE, GONE) for text in self.texts))
+        allowed = (at for at, event in enumerate(said) if FORBIDDEN.encode() in event)
+        return said[: next(allowed, len(said))]
+
+    def _said(self, texts: tuple[str, ...]) -> list[bytes]:
+        if self.api is None:
+            return [b'{"id": "file-%d"}' % self.number]
+        return self.api.events(*texts) if self.is_stream else [self.api.answer(*texts)]
+
+    @property
+    def is_refused(self) -> bool:
+        """Tell whether there is no way in which this exchange ends well."""
+        return self.is_too_large or FORBIDDEN in (self.prompt_word, self.answer_word) or self.cut_after is not None
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes if nothing is in the way."""
+        return self.delay + self.interval * len(self.texts) + self.pause
+
+
+class Scripts:
+    """The scripts of one soak."""
+
+    def __init__(self, seed: int, pace: Pace) -> None:
+        """Make the scripts of `seed`."""
+        self._seed = seed
+        self._pace = pace
+
+    def __getitem__(self, number: int) -> Script:
+        """Return the script of exchange `number`."""
+        draw = random.Random(self._seed * 1_000_003 + number)
+        if number >= SLOW:
+            return Script(number, CHAT, True, _texts(draw, number, SLOW_PIECES, "", size=SLOW_PIECE_BYTES))
+        if draw.random() < 0.06:
+            return Script(number, None, delay=0.2 * draw.random())
+        return self._stream(draw, number) if draw.random() < 0.6 else self._whole(draw, number)
+
+    def _stream(self, draw: random.Random, number: int) -> Script:
+        api = draw.choice(WITH_ANSWERS)
+        prompt_word, answer_word = _words(draw)
+        if draw.random() < 0.03:
+            # All at once, to a client that takes it in slowly.
+            texts = _texts(draw, number, 48, answer_word, size=_SLOW_BYTES)
+            pause = 2 * self._pace.interval
+            return Script(number, api, True, texts, prompt_word, answer_word, pause=pause)
+        count = draw.randint(max(2, self._pace.pieces // 4), self._pace.pieces)
+        return Script(
+            number,
+            api,
+            True,
+            _texts(draw, number, count, answer_word),
+            prompt_word,
+            answer_word,
+            encoding=draw.choice(("", "", "", "gzip", "deflate")),
+            delay=self._pace.interval * draw.random(),
+            interval=self._pace.interval * draw.uniform(0.7, 1.3),
+            cut_after=draw.randrange(count) if draw.random() < 0.05 else None,
+            leaves_after=draw.randrange(count) if draw.random() < 0.08 else None,
+        )
+
+    def _whole(self, draw: random.Random, number: int) -> Script:
+        prompt_word, answer_word = _words(draw)
+        return Script(
+            number,
+            draw.choice(WITH_ANSWERS),
+            False,
+            _texts(draw, number, draw.randint(1, 2), answer_word, size=600),
+            prompt_word,
+            answer_word,
+            encoding=draw.choice(("", "", "gzip", "deflate")),
+            delay=self._pace.interval * draw.random(),
+            cut_after=0 if draw.random() < 0.05 else None,
+            leaves_after=0 if draw.random() < 0.05 else None,
+            is_too_large=draw.random() < 0.02,
+        )
+
+
+def _words(draw: random.Random) -> tuple[str, str]:
+    """Return the words of the prompt and of the answer: mostly none, never both."""
+    return draw.choices([("", ""), (FORBIDDEN, ""), (PRIVATE, ""), ("", FORBIDDEN), ("", PRIVATE)], [70, 5, 7, 8, 10])[
+        0
+    ]
+
+
+def _texts(draw: random.Random, number: int, count: int, word: str, size: int = 40) -> tuple[str, ...]:
+    texts = []
+    where = draw.randrange(count)
+    for piece in range(count):
+        words = " ".join(draw.choices(_WORDS, k=5))
+        held = f" {word}" if word and piece == where else ""
+        texts.append(f"<{number}.{piece}>{held} {words} ".ljust(size, "."))
+    return tuple(texts)
+
+
+def encoded(pieces: list[bytes], encoding: str) -> list[bytes]:
+    """Return a body's pieces in a content-encoding, each to be decoded as soon as it comes."""
+    if not encoding:
+        return pieces
+    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces]
+    return [*packed[:-1], packed[-1] + packer.flush()]
+
+
+def decoded(body: bytes, encoding: str) -> bytes:
+    """Return a body without its content-encoding; one that was cut, as far as it goes."""
+    if not encoding:
+        return body
+    unpacker = zlib.decompressobj(wbits=31 if encoding == "gzip" else 15)
+    return unpacker.decompress(body)
