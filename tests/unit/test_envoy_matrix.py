@@ -1,0 +1,40 @@
+"""The matrix of Envoy's versions reads pytest's report, and calls nothing fine that is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.envoy import matrix
+from tests.envoy.matrix import Result, read, table
+
+REPORT = b"""<testsuites><testsuite>
+<testcase classname="tests.envoy.test_a" name="test_1"/>
+<testcase classname="tests.envoy.test_a" name="test_2"><failure message="no"/></testcase>
+<testcase classname="tests.envoy.test_a" name="test_3"><error message="no"/></testcase>
+<testcase classname="tests.envoy.test_a" name="test_4"><skipped/></testcase>
+<testcase classname="tests.envoy.test_a" name="test_5"><system-out>said</system-out></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_report_is_read() -> None:
+    result = read("1.38.3", REPORT)
+    assert result == Result("1.38.3", 2, ("tests.envoy.test_a::test_2", "tests.envoy.test_a::test_3"), 1)
+    assert not result.is_fine
+    assert table([result]).endswith(
+        "| 1.38.3 | 2 | 2: `tests.envoy.test_a::test_2`, `tests.envoy.test_a::test_3` | 1 |"
+    )
+
+
+def test_a_suite_in_which_nothing_ran_is_not_fine() -> None:
+    assert not Result("1.38.3", 0, (), 700).is_fine
+    assert Result("1.38.3", 700, (), 1).is_fine
+
+
+def test_the_versions_come_in_their_order() -> None:
+    assert matrix.versions()[0] == "1.36"
+    assert matrix.versions()[-1] == "1.40"
+
+
+def test_an_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert matrix.main(["1.2"]) == 2
+    assert "requirements/envoy-1.2.txt" in capsys.readouterr().err
