@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,14 @@ from tests.soak.client import Transcript
 from tests.soak.script import FORBIDDEN, MARK, PRIVATE, Script
 
 _POLICY = "content_policy_violation"
+_CODES = (
+    _POLICY,
+    "guardrail_unavailable",
+    "guardrail_unreadable_response",
+    "guardrail_overloaded",
+    "redaction_failed",
+)
+_MESSAGE = "what is said to the client"
 
 
 class Ending(StrEnum):
@@ -53,7 +62,7 @@ def judge(script: Script, got: Transcript) -> Judgement:
     wrongs += [f"the client saw {word}" for word in (FORBIDDEN, PRIVATE) if word.encode() in text]
     if not got.status or not got.is_whole:
         # A refusal and an answer begin alike, an error status and an answer do not.
-        if got.status == 200 and not b"".join(script.expected).startswith(text) and not _is_cut_end(script, text):
+        if got.status == 200 and not b"".join(script.expected).startswith(text) and not _is_cut_ending(script, text):
             wrongs.append("what came before the cut is not how the answer begins")
         ending = Ending.LEFT if got.has_left else Ending.CUT
     elif got.status == 200:
@@ -113,10 +122,17 @@ def _ending(api: Api, rest: bytes, sequence: int) -> Ending | None:
     return None
 
 
-def _is_cut_end(script: Script, text: bytes) -> bool:
+def _is_cut_ending(script: Script, text: bytes) -> bool:
     """Tell whether the text was cut within the refusal at the end of a stream."""
-    position, _ = _common(script.expected, text)
-    return text[position:].startswith((b"data: {", b"event: error")) and not MARK.search(text[position:])
+    if script.api is None or not script.is_stream:
+        return False
+    position, count = _common(script.expected, text)
+    rest = text[position:]
+    for status, code in itertools.product((400, 502, 503), _CODES):
+        before, _, _ = script.api.ending(status, code, _MESSAGE, count).partition(_MESSAGE.encode())
+        if before.startswith(rest) or (rest.startswith(before) and not MARK.search(rest)):
+            return True
+    return False
 
 
 def _refusal(script: Script, got: Transcript, text: bytes, wrongs: list[str]) -> Ending:
@@ -185,6 +201,5 @@ class Tally:
         found = [f"the client saw <{mark}>, which Aim never verified" for mark in sorted(self.marks - verified)]
         asked = noted[journal.RECEIVED] - verified
         found += [f"the model was asked <{mark}>, which Aim never verified" for mark in sorted(asked)]
-        return found + [
-            f"the model was asked what Aim blocked, in exchange {number}" for number in noted[journal.LEAKED]
-        ]
+        leaked = sorted(noted[journal.LEAKED])
+        return found + [f"the model was asked what Aim blocked or redacted, in exchange {number}" for number in leaked]

@@ -1,0 +1,63 @@
+"""The soak works, and in its smallest sizes the sidecar holds: how long and how much is for `make soak`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.envoy import needs_envoy
+
+pytestmark = [
+    *needs_envoy,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="memory and files are read from /proc/PID"),
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+def soak(target: Path, *arguments: str, seconds: float) -> dict[str, Any]:
+    """Run the command as the Makefile calls it; return its results."""
+    command = [sys.executable, "tests/soak/run.py", *arguments, "--json", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing wrong" in done.stdout
+    return dict(json.loads(target.read_text()))
+
+
+def check(results: dict[str, Any]) -> None:
+    """See that the soak did what it is for."""
+    assert results["wrongs"] == []
+    assert sum(results["endings"].values()) == results["exchanges"]
+    assert all(results["endings"].values()), "a way to end that never came up"
+    assert 0 < results["marks"]["seen"] <= results["marks"]["verified"]
+    assert results["streams_at_once"]["max"] > 0
+    assert results["slow_clients"]["envoy_bytes_per_client"] > 0
+    assert {"kill -9 of the sidecar", "kill -9 of Aim", "key rotation", "settings reloaded"} <= results["faults"].keys()
+
+
+@pytest.mark.timeout(180)
+def test_the_smallest_soak(tmp_path: Path) -> None:
+    results = soak(tmp_path / "soak.json", "--tiny", "--seed", "1", seconds=170)
+    check(results)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_short_soak_with_every_fault(tmp_path: Path) -> None:
+    results = soak(tmp_path / "soak.json", "--minutes", "4", "--streams", "50", seconds=590)
+    check(results)
+    assert len(results["faults"]) == 16
+    assert results["memory_mib"]["end"] > 0
+
+
+@pytest.mark.parametrize("argument", ["--minutes=0", "--minutes=x", "--streams=0", "--streams=100000"])
+def test_a_soak_without_bounds_is_refused(argument: str) -> None:
+    command = [sys.executable, "tests/soak/run.py", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""

@@ -1,0 +1,173 @@
+"""The soak's checker sees what it is there for: each wrong transcript is called wrong, and each good one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.envoy.apis import CHAT, RESPONSES, WITH_ANSWERS, Api
+from tests.soak import journal
+from tests.soak.checker import Ending, Span, Tally, judge
+from tests.soak.client import Transcript
+from tests.soak.samples import MEBIBYTE, Sample, memory
+from tests.soak.script import FORBIDDEN, GONE, PRIVATE, Pace, Script, Scripts, decoded, encoded
+
+TEXTS = ("<7.0> One ", "<7.1> two ", "<7.2> three ", "<7.3> four ")
+POLICY = "content_policy_violation"
+
+
+def stream(api: Api = CHAT, **more: object) -> Script:
+    return replace(Script(7, api, True, TEXTS), **more)
+
+
+def got(body: bytes | Sequence[bytes], status: int = 200, *, is_whole: bool = True, **more: object) -> Transcript:
+    data = body if isinstance(body, bytes) else b"".join(body)
+    return replace(Transcript(status, {}, data, is_whole), **more)
+
+
+@pytest.mark.parametrize("api", WITH_ANSWERS, ids=lambda api: api.name)
+class TestAnyStream:
+    def test_as_the_model_said_it(self, api: Api) -> None:
+        judgement = judge(stream(api), got(api.events(*TEXTS)))
+        assert (judgement.ending, judgement.wrongs) == (Ending.COMPLETE, ())
+        assert judgement.marks == {"7.0", "7.1", "7.2", "7.3"}
+
+    @pytest.mark.parametrize(
+        ("ruin", "said"),
+        [
+            pytest.param(lambda events: events[:-1], "presented as complete", id="its end is missing"),
+            pytest.param(lambda events: [], "presented as complete", id="all is missing"),
+            pytest.param(lambda events: [*events[:2], *events[3:]], "missing or changed", id="one is missing"),
+            pytest.param(lambda events: [*events[:2], *events[1:]], "twice", id="one came twice"),
+            pytest.param(lambda events: [*events[:1], events[2], events[1], *events[3:]], "missing", id="out of order"),
+            pytest.param(lambda events: [*events, b"data: {}\n\n"], "came something else", id="more than was said"),
+        ],
+    )
+    def test_one_that_is_not_whole_and_called_whole(
+        self, api: Api, ruin: Callable[[list[bytes]], list[bytes]], said: str
+    ) -> None:
+        events = api.events(*TEXTS)
+        judgement = judge(stream(api), got(ruin(events)))
+        assert [wrong for wrong in judgement.wrongs if said in wrong], judgement.wrongs
+
+    @pytest.mark.parametrize("status", [400, 503])
+    def test_one_that_ends_with_a_refusal(self, api: Api, status: int) -> None:
+        code = POLICY if status == 400 else "guardrail_unavailable"
+        events = api.events(*TEXTS)[:2]
+        judgement = judge(stream(api), got([*events, api.ending(status, code, "Not that.", 2)]))
+        assert judgement.wrongs == ()
+        assert judgement.ending is (Ending.BLOCKED if status == 400 else Ending.REFUSED)
+
+    def test_one_that_was_cut(self, api: Api) -> None:
+        body = b"".join(api.events(*TEXTS))
+        for end in range(len(body)):
+            assert judge(stream(api), got(body[:end], is_whole=False)).wrongs == ()
+        assert judge(stream(api), got(body[:30] + body[40:60], is_whole=False)).wrongs
+
+    def test_one_that_was_cut_within_its_refusal(self, api: Api) -> None:
+        events, ending = b"".join(api.events(*TEXTS)[:2]), api.ending(400, POLICY, "Not that.", 2)
+        for end in range(len(ending)):
+            assert judge(stream(api), got(events + ending[:end], is_whole=False)).wrongs == ()
+        leaking = api.ending(400, POLICY, "Not <7.2>.", 2)
+        assert judge(stream(api), got(events + leaking[:-5], is_whole=False)).wrongs
+
+    def test_one_that_shows_what_was_blocked(self, api: Api) -> None:
+        script = stream(api, texts=("<7.0> One ", f"<7.1> {FORBIDDEN} ", "<7.2> three "), answer_word=FORBIDDEN)
+        judgement = judge(script, got(script.events))
+        assert "the client saw forbidden" in judgement.wrongs
+        before = judge(script, got([*script.expected, api.ending(400, POLICY, "No.", len(script.expected))]))
+        assert (before.ending, before.wrongs) == (Ending.BLOCKED, ())
+        # Even if it ends just before the word: that is not the end.
+        assert judge(script, got(script.expected)).wrongs
+
+    def test_one_that_is_redacted(self, api: Api) -> None:
+        script = stream(api, texts=("<7.0> One ", f"<7.1> {PRIVATE} ", "<7.2> three "))
+        redacted = api.events("<7.0> One ", f"<7.1> {GONE} ", "<7.2> three ")
+        assert judge(script, got(redacted)).wrongs == ()
+        assert "the client saw private" in judge(script, got(script.events)).wrongs
+
+
+def test_a_refusal_with_another_number_is_no_end() -> None:
+    events = RESPONSES.events(*TEXTS)[:2]
+    assert judge(stream(RESPONSES), got([*events, RESPONSES.ending(400, POLICY, "No.", 3)])).wrongs
+
+
+def test_a_refusal_that_holds_a_part_of_the_answer() -> None:
+    body = b'{"error": {"message": "<7.1>", "code": "guardrail_unavailable"}}'
+    assert judge(stream(), got(body, 503)).wrongs
+
+
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"error": 1}', b'{"error": {"message": "Not that."}}'])
+def test_a_400_that_is_no_refusal(body: bytes) -> None:
+    assert judge(stream(), got(body, 400)).wrongs
+
+
+def test_an_exchange_that_did_not_end() -> None:
+    assert judge(stream(), got(b"", 0, is_whole=False, is_stuck=True)).wrongs == ("it did not end in time",)
+
+
+def test_a_compressed_answer_is_read() -> None:
+    script = stream(is_stream=False, texts=("<7.0> One ", f"<7.1> {PRIVATE} "))
+    for encoding in ("gzip", "deflate"):
+        headers = {"content-encoding": encoding}
+        assert judge(script, got(encoded(script.expected, encoding), headers=headers)).wrongs == ()
+        assert judge(script, got(encoded(script.events, encoding), headers=headers)).wrongs
+    assert judge(script, got(b"junk", headers={"content-encoding": "gzip"})).wrongs
+
+
+def test_what_aim_never_verified_is_found() -> None:
+    tally = Tally()
+    tally.add(stream(), got(CHAT.events(*TEXTS)))
+    noted: dict[str, set[str]] = {
+        journal.VERIFIED: {"7.0", "7.2", "7.3", "7.p"},
+        journal.RECEIVED: {"7.p", "8.p"},
+        journal.LEAKED: {"9"},
+        journal.REFUSED_KEY: set(),
+    }
+    assert tally.unverified(noted) == [
+        "the client saw <7.1>, which Aim never verified",
+        "the model was asked <8.p>, which Aim never verified",
+        "the model was asked what Aim blocked or redacted, in exchange 9",
+    ]
+
+
+def test_a_failure_needs_a_fault() -> None:
+    tally = Tally()
+    refused = b"upstream connect error"
+    tally.add(stream(), got(refused, 503, began=1.0, ended=2.0))
+    tally.add(stream(cut_after=1), got(refused, 503, began=1.0, ended=2.0))
+    assert tally.endings[Ending.REFUSED] == 2
+    assert tally.unexplained([Span("elsewhere", 3.0, 9.0), Span("reload", 0.0, 9.0, is_harmless=True)]) == [
+        "exchange 7 (chat stream): refused, 503 without a fault"
+    ]
+    assert tally.unexplained([Span("Aim: silent", 0.0, 1.5)]) == []
+
+
+def test_scripts_are_drawn_alike_everywhere_and_hold_everything() -> None:
+    pace = Pace(8, 0.1)
+    drawn = [Scripts(5, pace)[number] for number in range(2000)]
+    assert drawn == [Scripts(5, pace)[number] for number in range(2000)]
+    assert {script.api for script in drawn} == {None, *WITH_ANSWERS}
+    for kind in ("pause", "leaves_after", "cut_after", "encoding", "is_too_large", "prompt_word", "answer_word"):
+        assert {bool(getattr(script, kind)) for script in drawn if script.api} >= {True, False}, kind
+    # Where nothing is wrong the checker finds nothing wrong.
+    for script in drawn:
+        if not script.is_refused and not script.prompt_word:
+            assert judge(script, got(script.expected)).wrongs == ()
+
+
+def test_an_encoded_stream_can_be_read_as_it_comes() -> None:
+    pieces = encoded([b"one", b"two", b"three"], "gzip")
+    assert decoded(b"".join(pieces[:2]), "gzip") == b"onetwo"
+
+
+@pytest.mark.parametrize(("growth", "is_flat"), [(0.0, True), (0.05, True), (1.0, False)])
+def test_memory_that_grows_is_seen(growth: float, is_flat: bool) -> None:
+    samples = [Sample(at, round((100 + growth * at) * MEBIBYTE), 0, 10, 10) for at in range(300)]
+    found = memory(samples, since=0, rest=0)
+    assert found is not None
+    assert found.is_flat is is_flat
+    assert found.slope == pytest.approx(60 * growth, abs=0.1)
+    assert memory(samples, since=290, rest=0) is None
