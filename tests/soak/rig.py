@@ -105,8 +105,8 @@ class Rig:
             "limits": {
                 "request_bytes": REQUEST_BYTES,
                 "response_bytes": 1_048_576,
-                "event_bytes": 65_536,
-                "held_bytes": 262_144,
+                "event_bytes": 524_288,
+                "held_bytes": 1_048_576,
                 "total_held_bytes": 67_108_864,
                 "streams": 2000,
             },
