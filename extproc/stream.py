@@ -1,7 +1,7 @@
 """One gRPC stream of Envoy: its messages become events, the commands of its exchange are performed.
 
-One inbox, one loop, one writer: whatever happens, at Envoy's side or at Aim's, becomes an event in the inbox; the loop
-hands each to the exchange and performs the commands in order.
+One outbox, one writer: whatever happens, at Envoy's side or at Aim's, becomes an event, which the exchange is handed at
+once. What it says to Aim is done at once; what it says to Envoy goes through the outbox, in order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import deque
 from typing import TYPE_CHECKING
 
 import grpc
@@ -29,10 +30,10 @@ from extproc.events import (
     ReleaseBody,
     ReleaseBuffered,
     ReleaseHeaders,
-    ReleaseTrailers,
     Reply,
     Reset,
     TimerFired,
+    ToEnvoy,
     TrailersReceived,
 )
 from extproc.exchange import Exchange, misconfigured
@@ -45,11 +46,8 @@ if TYPE_CHECKING:
 
     from extproc.servicer import ExternalProcessor
 
-_INBOX = 16
-"""Messages of Envoy that wait for the exchange before reading pauses."""
-
-_INBOX_BYTES = 262_144
-"""Bytes of bodies that wait likewise."""
+_UNSENT_BYTES = 262_144
+"""Bytes of bodies that wait for Envoy to take them before reading pauses."""
 
 _LAST_WORDS_SECONDS = 5.0
 """How long a closed exchange waits for Envoy to end the stream."""
@@ -69,15 +67,17 @@ class Stream:
         self._context = context
         self._telemetry = service.telemetry
         self._loop = asyncio.get_running_loop()
-        self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._room = asyncio.Event()
+        self._outbox: deque[ToEnvoy] = deque()
+        self._unsent = 0
+        self._wake: asyncio.Future[None] | None = None  # what the writer waits for
+        self._room: asyncio.Future[None] | None = None  # what the reader waits for
+        self._is_over = False
         self._exchange: Exchange | None = None
         self._errands: Errands | None = None
         self._began = time.monotonic()
         self._waiting_since: dict[Leg, float] = {}
         self._told_version = 0
         self._held = 0
-        self._queued = 0
         # The snapshot of this exchange: new settings are for new exchanges.
         self._settings = service.settings
         self._client = service.client
@@ -137,44 +137,41 @@ class Stream:
         if not profile.enforce:
             return await self._pass(event, exchange, mode, caller)
         self._exchange = exchange
-        if event is not None:
-            if isinstance(event, BodyReceived):
-                self._queued += len(event.data)
-            self._inbox.put_nowait(event)
         async with asyncio.TaskGroup() as group:
-            errands = Errands(self._client, caller, record, self._telemetry, group, self._inbox.put_nowait)
+            self._errands = errands = Errands(self._client, caller, record, self._telemetry, group, self._take)
+            if event is not None:
+                self._take(event)
             reader = group.create_task(self._read(exchange))
             try:
-                return await self._guard(exchange, errands)
+                return await self._write(exchange)
             finally:
                 reader.cancel()
                 errands.end()
 
-    async def _guard(self, exchange: Exchange, errands: Errands) -> Reset | None:
-        """Let the exchange decide about what comes, until its end."""
-        while (event := await self._inbox.get()) is not None:
-            if isinstance(event, TimerFired) and not errands.is_due(event):
-                continue
-            self._note_arrival(event)
+    def _take(self, event: Event) -> None:
+        """Let the exchange decide about an event, and do what it says; what is for Envoy waits for the writer."""
+        exchange, errands, outbox = self._exchange, self._errands, self._outbox
+        assert exchange is not None
+        assert errands is not None
+        if exchange.is_closed or (isinstance(event, TimerFired) and not errands.is_due(event)):
+            return
+        try:
             if isinstance(event, BodyReceived):
+                self._note_arrival(event)
                 exchange.is_overloaded = self._service.is_full(self._held)
             for command in exchange.handle(event):
-                match command:
-                    case ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | Reply():
-                        self._note_release(command)
-                        await self._send(command, exchange.record)
-                    case Reset():
-                        _log.error("exchange_reset", call_id=exchange.record.call_id, problem=command.message)
-                        return command
-                    case _:
-                        errands.perform(command)
-            self._account(exchange)
-            if exchange.is_closed:
-                await self._await_last_words()
-                return None
-        # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like one: a
-        # clean end would be taken as leave to pass everything.
-        return None if exchange.is_complete else Reset("the stream ended before the exchange")
+                if isinstance(command, ToEnvoy):
+                    outbox.append(command)
+                    if isinstance(command, ReleaseBody):
+                        self._unsent += len(command.data)
+                else:
+                    errands.perform(command)
+        except Exception as error:
+            log_internal_error(error)
+            outbox.append(Reset("internal error"))
+        self._account(exchange)
+        if outbox:
+            self._wake_writer()
 
     async def _pass(self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller) -> Reset | None:
         """Let everything go on at once, and detect beside."""
@@ -198,51 +195,36 @@ class Stream:
     # -- what comes in -------------------------------------------------------------------------------------------
 
     async def _read(self, exchange: Exchange) -> None:
-        """Move Envoy's messages into the inbox, pausing while the exchange holds as much as it may."""
+        """Take Envoy's messages, pausing while the exchange holds as much as it may, or Envoy takes nothing."""
         try:
             while (message := await self._context.read()) is not grpc.aio.EOF:
                 event = wire.decode(wire.parse(message))
                 if event is None:
                     _log.debug("unknown_message", call_id=exchange.record.call_id)
                     continue
-                if isinstance(event, BodyReceived):
-                    self._queued += len(event.data)
-                self._inbox.put_nowait(event)
+                self._take(event)
                 while not self._has_room(exchange):
-                    self._room.clear()
-                    await self._room.wait()
+                    self._room = self._loop.create_future()
+                    await self._room
         except (ProtocolError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
             _log.warning("stream_broken", call_id=exchange.record.call_id, type=type(error).__name__)
-        self._inbox.put_nowait(None)
+        self._is_over = True
+        self._wake_writer()
 
     def _has_room(self, exchange: Exchange) -> bool:
-        return not exchange.is_paused and self._queued < _INBOX_BYTES and self._inbox.qsize() < _INBOX
+        return not exchange.is_paused and self._unsent < _UNSENT_BYTES
 
-    def _note_arrival(self, event: Event) -> None:
-        if isinstance(event, BodyReceived):
-            self._queued -= len(event.data)
-            if event.end_of_stream or event.leg not in self._waiting_since:
-                self._waiting_since[event.leg] = self._loop.time()
+    def _note_arrival(self, event: BodyReceived) -> None:
+        if event.end_of_stream or event.leg not in self._waiting_since:
+            self._waiting_since[event.leg] = self._loop.time()
 
     def _account(self, exchange: Exchange) -> None:
-        held = exchange.held_bytes
+        held = exchange.held_bytes + self._unsent
         if held != self._held:
             self._service.hold(held - self._held)
             self._held = held
-        if not self._room.is_set() and self._has_room(exchange):
-            self._room.set()
-
-    async def _await_last_words(self) -> None:
-        """Let Envoy end the stream of a closed exchange, for a while."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                self._room.set()
-                while (event := await self._inbox.get()) is not None:
-                    if isinstance(event, BodyReceived):
-                        self._queued -= len(event.data)
-                    self._room.set()
-        except TimeoutError:
-            pass
+        if self._room is not None and not self._room.done() and self._has_room(exchange):
+            self._room.set_result(None)
 
     async def _drain_envoy(self) -> None:
         try:
@@ -253,6 +235,55 @@ class Stream:
             pass
 
     # -- what goes out -------------------------------------------------------------------------------------------
+
+    async def _write(self, exchange: Exchange) -> Reset | None:
+        """Write what the exchange releases, until its end."""
+        while True:
+            while self._outbox:
+                command = self._outbox.popleft()
+                if isinstance(command, Reset):
+                    _log.error("exchange_reset", call_id=exchange.record.call_id, problem=command.message)
+                    return command
+                if isinstance(command, ReleaseBody):
+                    command = self._joined(command)
+                    self._unsent -= len(command.data)
+                self._note_release(command)
+                await self._send(command, exchange.record)
+                self._account(exchange)
+            if exchange.is_closed:
+                await self._await_last_words()
+                return None
+            if self._is_over:
+                # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like
+                # one: a clean end would be taken as leave to pass everything.
+                return None if exchange.is_complete else Reset("the stream ended before the exchange")
+            await self._woken()
+
+    def _joined(self, first: ReleaseBody) -> ReleaseBody:
+        """Return the first release of a body with those of the same body that wait right behind it."""
+        pieces, last = [first.data], first
+        while self._outbox and isinstance(follower := self._outbox[0], ReleaseBody) and follower.leg is first.leg:
+            pieces.append(follower.data)
+            last = follower
+            self._outbox.popleft()
+        return first if last is first else ReleaseBody(first.leg, b"".join(pieces), last.end_of_stream)
+
+    async def _woken(self) -> None:
+        self._wake = self._loop.create_future()
+        await self._wake
+
+    def _wake_writer(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _await_last_words(self) -> None:
+        """Let Envoy end the stream of a closed exchange, for a while."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while not self._is_over:
+                    await self._woken()
+        except TimeoutError:
+            pass
 
     async def _send(self, command: Command, record: ExchangeRecord | None = None) -> None:
         for response in wire.encode(command):
