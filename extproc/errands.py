@@ -60,12 +60,14 @@ class Errands:
         self._session: Session | None = None
         self._session_number = 0
         self._analyses: dict[int, asyncio.Task[None]] = {}
-        self._timers: dict[Timer, tuple[asyncio.TimerHandle, TimerFired]] = {}
+        self._due: dict[Timer, float] = {}
+        self._fired: dict[Timer, TimerFired] = {}
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def is_under_way(self) -> bool:
         """Tell whether anything will still come, by an answer or by the clock."""
-        return bool(self._analyses or self._timers)
+        return bool(self._analyses or self._due or self._fired)
 
     def perform(self, command: Errand) -> None:
         """Do what `command` says."""
@@ -74,7 +76,7 @@ class Errands:
                 if self._session is not None and command.session == self._session_number:
                     self._session.submit(command.chunk)
             case SetTimer():
-                self._set_timer(command)
+                self._set_timer(command.timer, command.seconds)
             case ClearTimer():
                 self._clear_timer(command.timer)
             case Analyze():
@@ -100,11 +102,10 @@ class Errands:
                 assert_never(command)
 
     def is_due(self, event: TimerFired) -> bool:
-        """Tell whether the clock that fired is still the one that was set last; it is done with then."""
-        current = self._timers.get(event.timer)
-        if current is None or current[1] is not event:
+        """Tell whether the clock that fired was not set anew or stopped since; it is done with then."""
+        if self._fired.get(event.timer) is not event:
             return False
-        del self._timers[event.timer]
+        del self._fired[event.timer]
         return True
 
     def end(self) -> None:
@@ -112,8 +113,10 @@ class Errands:
         for task in self._analyses.values():
             task.cancel()
         self._analyses.clear()
-        for timer in tuple(self._timers):
-            self._clear_timer(timer)
+        self._due.clear()
+        self._fired.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._close_session()
 
     async def _analyze(self, command: Analyze) -> None:
@@ -139,13 +142,33 @@ class Errands:
             self._session = None
             self._telemetry.sessions.dec()
 
-    def _set_timer(self, command: SetTimer) -> None:
-        self._clear_timer(command.timer)
-        event = TimerFired(command.timer)
-        handle = self._loop.call_later(command.seconds, self._deliver, event)
-        self._timers[command.timer] = (handle, event)
+    def _set_timer(self, timer: Timer, seconds: float) -> None:
+        self._fired.pop(timer, None)
+        self._due[timer] = due = self._loop.time() + seconds
+        self._arm(due)
 
     def _clear_timer(self, timer: Timer) -> None:
-        current = self._timers.pop(timer, None)
-        if current is not None:
-            current[0].cancel()
+        self._fired.pop(timer, None)
+        self._due.pop(timer, None)
+
+    def _arm(self, due: float) -> None:
+        """See that the loop wakes us by `due`.
+
+        Clocks are set anew with every chunk and hardly ever run out: the one alarm stays, and looks at them when it
+        rings.
+        """
+        if self._alarm is not None:
+            if self._alarm.when() <= due:
+                return
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(due, self._ring, due)
+
+    def _ring(self, now: float) -> None:
+        self._alarm = None
+        for timer, due in tuple(self._due.items()):
+            if due <= now and self._due.get(timer) == due:  # what was delivered may have stopped it
+                del self._due[timer]
+                self._fired[timer] = event = TimerFired(timer)
+                self._deliver(event)
+        if self._due:
+            self._arm(min(self._due.values()))
