@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from extproc.aim import protocol
@@ -47,9 +47,9 @@ class Session:
         """Name the session `number` in the events that go to `deliver`."""
         self._number = number
         self._deliver = deliver
-        self._outbox: deque[str] = deque()
+        self._socket: ClientConnection | None = None
+        self._outbox: list[str] = []
         self._allowance = _UNASKED_FRAMES
-        self._wake = asyncio.Event()
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._started: float | None = None
@@ -59,9 +59,16 @@ class Session:
         """Send a chunk, as soon as the socket is open."""
         if self._started is None:
             self._started = self._loop.time()
-        self._outbox.append(chunk)
         self._allowance += 1
-        self._wake.set()
+        if self._socket is None:
+            self._outbox.append(chunk)
+        else:
+            self._send(self._socket, chunk)
+
+    def _send(self, socket: ClientConnection, chunk: str) -> None:
+        # Written at once, or held by the transport: what waits is bounded where it came from, as held bytes. Nothing is
+        # sent where the connection is lost; the receiver tells.
+        broadcast((socket,), chunk)
 
     def done(self) -> None:
         """Tell Aim that no chunk follows."""
@@ -100,9 +107,11 @@ class Session:
         try:
             socket = await self._open(url, headers, tls, proxy, timeout, frame_bytes)
             breaker.succeeded()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(socket))
-                group.create_task(self._send(socket))
+            self._socket = socket
+            for chunk in self._outbox:
+                self._send(socket, chunk)
+            self._outbox.clear()
+            await self._receive(socket)
         except DetectionError as error:
             breaker.failed(error)
             self.fail(error)
@@ -113,6 +122,7 @@ class Session:
                 raise
         finally:
             if socket is not None:
+                self._task = None  # to be cancelled now would leave the socket open
                 with suppress(WebSocketException, OSError):
                     await socket.close()
 
@@ -148,14 +158,6 @@ class Session:
             raise protocol.session_refused(error.response.status_code) from error
         except (WebSocketException, OSError, EOFError) as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from error
-
-    async def _send(self, socket: ClientConnection) -> None:
-        with suppress(ConnectionClosed):  # the receiver tells
-            while True:
-                while self._outbox:
-                    await socket.send(self._outbox.popleft())
-                self._wake.clear()
-                await self._wake.wait()
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:
