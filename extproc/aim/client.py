@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.keys import Keys
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.session import Session
+from extproc.aim.transport import Transport
 from extproc.errors import (
     DetectionError,
     DetectionRejected,
@@ -89,11 +89,7 @@ class AimClient:
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
-        self._transport = AiohttpTransport(
-            verify=self._tls or False,
-            proxy=httpx.Proxy(self._proxy) if self._proxy else None,
-            client=self._connect,
-        )
+        self._transport = Transport(self._connect, httpx.Proxy(self._proxy) if self._proxy else None)
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
@@ -109,7 +105,12 @@ class AimClient:
             ttl_dns_cache=_DNS_SECONDS,
             ssl=self._tls if self._tls is not None else True,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # none: deadlines are set below
+            auto_decompress=False,
+        )
 
     async def __aenter__(self) -> AimClient:
         """Start; sessions may be opened from now on."""
@@ -212,8 +213,10 @@ class AimClient:
         request = httpx.Request(
             "POST",
             url,
-            headers=[(name.encode(), value.encode()) for name, value in (*headers, *_CONTENT_HEADERS)],
-            content=body,
+            headers=httpx.Headers([*headers, *_CONTENT_HEADERS], encoding="utf-8"),
+            stream=httpx.ByteStream(
+                body
+            ),  # `content` costs ten times as much, for headers that aiohttp adds
         )
         self._budget.earn()
         clock = asyncio.get_running_loop().time
@@ -243,7 +246,8 @@ class AimClient:
             try:
                 pieces: list[bytes] = []
                 size = 0
-                async for piece in response.aiter_raw():
+                assert isinstance(response.stream, httpx.AsyncByteStream)
+                async for piece in response.stream:
                     size += len(piece)
                     if size > limit:
                         raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
