@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_never
 
@@ -36,6 +37,7 @@ from extproc.verdict import Allow, Anonymize, Block, Failed
 if TYPE_CHECKING:
     from extproc.exchange import Exchange
 
+_BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
 
 PING = b": ping\n\n"
 """A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
@@ -61,6 +63,7 @@ class StreamedAnswer:
         self._timers: set[Timer] = set()
         self._has_begun = False  # something was released, the headers with it
         self._follows_ping = False  # a ping took the place of the upstream's first byte
+        self._tail = b""  # the last bytes that were released
         self._is_open = False  # the failure policy lets all go on unread
         self._has_ended = False  # the upstream has sent its last byte
         self._is_submitted = False  # Aim was told that no chunk follows
@@ -72,6 +75,11 @@ class StreamedAnswer:
     def sequence(self) -> int:
         """The number of the next event, where events are numbered."""
         return self._queue.sequence
+
+    @property
+    def separator(self) -> bytes:
+        """What must stand before an event of ours: the blank line that the last one may lack."""
+        return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
     def held(self) -> int:
@@ -265,6 +273,7 @@ class StreamedAnswer:
             # It leaves decoded: only whole events can be released, and they were read decoded. And what is yet to
             # come may be rewritten: no digest holds.
             self._exchange.response.release_headers(STALE if self._inflater is not None else DIGESTS)
+        self._tail = (self._tail + data[-4:])[-4:]
         if data or end_of_stream:
             self._exchange.emit(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
 

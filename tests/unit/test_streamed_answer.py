@@ -536,6 +536,25 @@ class TestUnreadable:
         it.send(BodyReceived(Leg.RESPONSE, data[-1:], end_of_stream=True))
         assert (it.response.body, it.response.is_ended) == (b"data: junk\n\nmore", True)
 
+    @pytest.mark.parametrize("opened", [b"data: junk\n\ndata: {", b"data: junk\n\ndata: {}\r\n", b"data: junk\r\n\r\n"])
+    def test_a_refusal_behind_an_opening_is_an_event_of_its_own(self, opened: bytes) -> None:
+        coder = zlib.compressobj(wbits=31)
+        data = coder.compress(opened) + coder.flush(zlib.Z_SYNC_FLUSH)
+        it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data).body(b"\xff" * 100)
+        sent, error, _ = it.response.body.rpartition(b'data: {"error"')
+        assert error
+        assert sent == (opened if opened.endswith(b"\r\n\r\n") else opened + b"\n\n")
+        assert error_code(it.response.body) == "guardrail_unreadable_response"
+
+    @pytest.mark.parametrize("line_end", [b"", b"\n", b"\r", b"\r\n"])
+    def test_a_refusal_behind_a_last_event_without_its_blank_line(self, line_end: bytes) -> None:
+        last = chat_event("a").rstrip() + line_end
+        it = begun().body(last, end=True).verify("a")
+        assert it.response.body == last
+        it.block()
+        assert it.response.body.startswith(last + b"\n\ndata: ")
+        assert error_code(it.response.body) == "content_policy_violation"
+
 
 class TestForeign:
     @pytest.mark.parametrize(
