@@ -87,7 +87,8 @@ class OpenAIChat(Dialect):
         """Tell whether the event is a chunk in the shape that Aim reads."""
         choices = fields(document.root).get("choices")
         return isinstance(choices, list) and all(
-            isinstance(fields(fields(choice).get("delta")).get("content"), str | None) for choice in choices
+            isinstance(choice, dict) and isinstance(fields(fields(choice).get("delta")).get("content"), str | None)
+            for choice in choices
         )
 
 

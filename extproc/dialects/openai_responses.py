@@ -127,7 +127,7 @@ class OpenAIResponses(Dialect):
         """Tell whether this is the event with the finished response, or `[DONE]`."""
         if document is None:
             return super().is_final(data, document)
-        return fields(document.root).get("type") in _FINAL
+        return named(fields(document.root).get("type"), _FINAL)
 
     def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
         """Return the API's flat error event."""

@@ -622,6 +622,24 @@ class TestStrangeWords:
         assert it.exchange.record.legs["response"].action == "error"
 
 
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [
+        ("/v1/chat/completions", {"choices": [None]}),
+        ("/v1/chat/completions", {"choices": ["x", {"index": 0, "delta": {"content": "y"}}]}),
+        ("/v1/responses", {"type": {}}),
+        ("/v1/responses", {"type": []}),
+    ],
+)
+def test_an_event_of_another_shape_passes_as_it_came(path: str, event: Any) -> None:
+    request = json.dumps({"stream": True}).encode()
+    body = f"data: {json.dumps(event)}\n\n".encode()
+    it = World(Profile(hooks={Hook.OUTPUT})).request(request, path=path).head().body(body, end=True).verify_all()
+    if it.is_submitted_done:
+        it.done()
+    assert (it.response.body, it.response.is_ended) == (body, True)
+
+
 class TestMemory:
     """What an upstream sends is counted as held, or is not kept."""
 
