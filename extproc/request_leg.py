@@ -39,6 +39,7 @@ class State(Enum):
     HOLDING = auto()
     JUDGING = auto()
     DONE = auto()
+    DROPPED = auto()
 
 
 class RequestLeg:
@@ -55,6 +56,7 @@ class RequestLeg:
         self._buffer = BodyBuffer(exchange.limits.request_bytes)
         self._document: Document | None = None
         self._prompts: list[Prompt] = []
+        self._has_ended = False  # on its way in
         self._has_trailers = False
         self.messages: tuple[dict[str, object], ...] = ()
         self.streams = False
@@ -78,6 +80,9 @@ class RequestLeg:
         if self._state is not State.IDLE:
             raise ProtocolError("a second request in one exchange")
         exchange = self._exchange
+        if exchange.response.has_begun:
+            raise ProtocolError("a request behind its response")
+        self._has_ended = event.end_of_stream
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
@@ -122,6 +127,9 @@ class RequestLeg:
         """Hold the body until it is whole."""
         if self._state is State.IDLE:
             raise ProtocolError("a request body before its headers")
+        if self._has_ended:
+            return
+        self._has_ended = end_of_stream
         if self._state is State.PASSING:
             self._release_passing(data, end_of_stream)
         if self._state is not State.HOLDING:
@@ -140,7 +148,9 @@ class RequestLeg:
 
     def on_trailers(self) -> None:
         """Take the trailers as the end of the body."""
-        self._has_trailers = True
+        if self._state is State.IDLE or self._has_ended:
+            raise ProtocolError("request trailers out of place")
+        self._has_ended = self._has_trailers = True
         if self._state is State.HOLDING and self._mode is BodyMode.FULL_DUPLEX_STREAMED:
             self._on_whole()
         elif self._state is State.HOLDING:
@@ -156,6 +166,8 @@ class RequestLeg:
             self._exchange.emit(ReleaseBuffered(Leg.REQUEST))
         else:
             self._exchange.emit(ReleaseBody(Leg.REQUEST, data, end_of_stream))
+        if end_of_stream or self._mode is BodyMode.BUFFERED:
+            self._state = State.DONE
 
     def _unread(self, reason: Reason, end_of_stream: bool) -> None:
         """Go on without having read the request, where that is allowed."""
@@ -258,6 +270,6 @@ class RequestLeg:
 
     def drop(self) -> None:
         """Free what is held; nothing of it goes on."""
-        self._state = State.DONE
+        self._state = State.DROPPED
         self._buffer.take()
         self._document = None

@@ -64,6 +64,7 @@ class ResponseLeg:
         self._buffer = BodyBuffer(exchange.limits.response_bytes)
         self._document: Document | None = None
         self._leaves: list[Leaf] = []
+        self._has_ended = False  # on its way in
         self._has_trailers = False
         self._stream: StreamedAnswer | None = None
         self._session: int | None = None
@@ -80,6 +81,11 @@ class ResponseLeg:
     def sequence(self) -> int:
         """The number of a stream's next event, where events are numbered."""
         return self._stream.sequence if self._stream is not None else 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the response has come, if only its headers."""
+        return self._state is not State.IDLE
 
     @property
     def is_done(self) -> bool:
@@ -103,6 +109,7 @@ class ResponseLeg:
         if self._state is not State.IDLE:
             raise ProtocolError("a second response in one exchange")
         exchange = self._exchange
+        self._has_ended = event.end_of_stream
         self._headers = event.headers
         first = dict(reversed(event.headers))
         status = first.get(":status", "")
@@ -152,6 +159,8 @@ class ResponseLeg:
 
     def on_body(self, data: bytes, end_of_stream: bool) -> None:
         """Pass, hold or stream the body."""
+        had_ended = self._has_ended
+        self._has_ended |= end_of_stream
         match self._state:
             case State.IDLE:
                 raise ProtocolError("a response body before its headers")
@@ -169,19 +178,21 @@ class ResponseLeg:
                     return
                 if end_of_stream:
                     self._on_whole()
-            case State.STREAMING:
+            case State.STREAMING if not had_ended:
                 assert self._stream is not None
                 self._stream.feed(data)
                 if end_of_stream and not self._stream.is_finished:
                     self._stream.end(has_trailers=False)
-            case State.JUDGING | State.DONE:
+            case State.STREAMING | State.JUDGING | State.DONE:
                 pass
             case _:
                 assert_never(self._state)
 
     def on_trailers(self) -> None:
         """Take the trailers as the end of the body."""
-        self._has_trailers = True
+        if self._has_ended:
+            raise ProtocolError("response trailers out of place")
+        self._has_ended = self._has_trailers = True
         match self._state:
             case State.HOLDING:
                 self._on_whole()

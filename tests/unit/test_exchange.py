@@ -20,6 +20,7 @@ from extproc.events import (
     Leg,
     ReportFailOpen,
     ReportVerdict,
+    Reset,
     SessionDone,
     Timer,
     TimerFired,
@@ -498,6 +499,38 @@ class TestProtocol:
         it = world()
         it.send(event)
         assert it.reset is not None
+
+    def test_a_request_behind_its_response_is_an_error(self) -> None:
+        it = world().head("text/plain", "400").send(HeadersReceived(Leg.REQUEST, ()))
+        assert isinstance(it[0], Reset)
+
+    @pytest.mark.parametrize("mode", list(BodyMode))
+    def test_trailers_behind_the_end_are_an_error(self, mode: BodyMode) -> None:
+        it = world(mode).request(REQUEST)
+        it.send(TrailersReceived(Leg.REQUEST))
+        assert it.reset is not None
+
+    @pytest.mark.parametrize("mode", list(BodyMode))
+    def test_a_passing_leg_ends_once(self, mode: BodyMode) -> None:
+        it = world(mode).request(b"a", path="/other")
+        assert it.send(BodyReceived(Leg.REQUEST, b"b", end_of_stream=True)) == []
+
+    def test_a_second_buffered_body_is_ignored(self) -> None:
+        it = world().request(b"a", path="/other", trailers=True)
+        assert it.upstream.is_ended
+        it = world().request(None, path="/other")
+        assert it.send(BodyReceived(Leg.REQUEST, b"b")) == []
+
+    def test_a_streams_bytes_behind_its_end_are_ignored(self) -> None:
+        it = world().request(REQUEST).judge().head().body(b": ping\n\n", end=True)
+        assert it.send(BodyReceived(Leg.RESPONSE, b": more\n\n")) == []
+        assert it.exchange.held_bytes == 0
+
+    def test_trailers_of_a_request_that_envoy_answered_itself_go_nowhere(self) -> None:
+        it = world(DUPLEX)
+        it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
+        it.head("text/plain", "408", end=True)
+        assert it.send(TrailersReceived(Leg.REQUEST)) == []
 
     def test_a_verdict_that_nobody_waits_for_is_ignored(self) -> None:
         it = world().request(REQUEST)
