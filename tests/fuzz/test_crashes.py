@@ -1,0 +1,63 @@
+"""Inputs that once broke a promise, and those that fuzzing begins with: none breaks one now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.mutation import mutate
+from tests.fuzz.seeds import seeds
+from tests.fuzz.surfaces import SURFACES
+
+CRASHES = sorted(file for file in Path(__file__).with_name("crashes").glob("*/*") if file.is_file())
+
+each_surface = pytest.mark.parametrize("surface", SURFACES)
+
+
+@pytest.mark.parametrize("file", CRASHES, ids=lambda file: f"{file.parent.name}-{file.name}")
+def test_what_was_found(file: Path) -> None:
+    SURFACES[file.parent.name](file.read_bytes())
+
+
+@each_surface
+def test_what_fuzzing_begins_with(surface: str) -> None:
+    inputs = list(seeds(surface))
+    assert inputs
+    for data in inputs:
+        SURFACES[surface](data)
+
+
+@each_surface
+def test_any_bytes(surface: str) -> None:
+    @given(st.binary(max_size=80))
+    @example(b"")
+    @settings(max_examples=150, deadline=None)
+    def check(data: bytes) -> None:
+        SURFACES[surface](data)
+
+    check()
+
+
+@each_surface
+def test_seeds_with_other_bytes_and_values(surface: str) -> None:
+    inputs = list(seeds(surface))
+
+    @given(st.data())
+    @settings(max_examples=100, deadline=None)
+    def check(data: st.DataObject) -> None:
+        changed = data.draw(st.sampled_from(inputs))
+        for _ in range(data.draw(st.integers(1, 4))):
+            other = mutate(changed, len(changed) + 4096, data.draw(st.integers(0, 2**32)))
+            if other is not None and data.draw(st.booleans()):
+                changed = other
+            else:
+                start = data.draw(st.integers(0, len(changed)))
+                changed = (
+                    changed[:start] + data.draw(st.binary(max_size=8)) + changed[start + data.draw(st.integers(0, 8)) :]
+                )
+        SURFACES[surface](changed)
+
+    check()
