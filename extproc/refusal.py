@@ -35,12 +35,16 @@ def blocked(message: str) -> Refusal:
 UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")
 OVERLOADED = Refusal(503, "api_error", "guardrail_overloaded", "The AI security guardrail is overloaded.")
 REQUEST_TOO_LARGE = Refusal(413, "invalid_request_error", "request_too_large", "The request body is too large.")
+TOO_MANY_HEADERS = Refusal(413, "invalid_request_error", "request_too_large", "The request has too many headers.")
 INVALID_BODY = Refusal(400, "invalid_request_error", "invalid_body", "The request body could not be read.")
 UNREADABLE_RESPONSE = Refusal(
     502,
     "api_error",
     "guardrail_unreadable_response",
     "The response could not be read by the AI security guardrail.",
+)
+TOO_MANY_RESPONSE_HEADERS = Refusal(
+    502, "api_error", "guardrail_unreadable_response", "The response has too many headers."
 )
 REQUEST_REDACTION_FAILED = Refusal(
     400,

@@ -24,7 +24,13 @@ from extproc.events import (
 )
 from extproc.identity import own_headers
 from extproc.redaction import RedactionError, edits
-from extproc.refusal import OVERLOADED, PATH_NOT_ALLOWED, UPGRADE_NOT_INSPECTED, redaction_failed
+from extproc.refusal import (
+    OVERLOADED,
+    PATH_NOT_ALLOWED,
+    TOO_MANY_HEADERS,
+    UPGRADE_NOT_INSPECTED,
+    redaction_failed,
+)
 from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
 
 if TYPE_CHECKING:
@@ -98,6 +104,8 @@ class RequestLeg:
             exchange.refuse(UPGRADE_NOT_INSPECTED)
         elif exchange.is_overloaded:
             exchange.refuse(OVERLOADED)
+        elif len(event.headers) > exchange.limits.headers:
+            exchange.refuse(TOO_MANY_HEADERS)
         else:
             self._remove = (*self._remove, "accept-encoding")
             self._hold(event.end_of_stream, first.get("content-length", ""))

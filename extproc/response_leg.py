@@ -29,7 +29,7 @@ from extproc.events import (
     VerdictReached,
 )
 from extproc.redaction import RedactionError, edits
-from extproc.refusal import OVERLOADED, REQUEST_TOO_LARGE, redaction_failed
+from extproc.refusal import OVERLOADED, REQUEST_TOO_LARGE, TOO_MANY_RESPONSE_HEADERS, redaction_failed
 from extproc.streamed_answer import StreamedAnswer
 from extproc.verdict import Anonymize, Block, Failed, strictest
 
@@ -99,7 +99,9 @@ class ResponseLeg:
         """Tell whether no more of the response can be held."""
         limits = self._exchange.limits
         if self._state is State.STREAMING or self._state is State.PASSING:
-            return self._exchange.held_bytes > limits.held_bytes
+            # An event that is not whole yet has a limit of its own: only its rest, not Aim, can free it.
+            pending = self._stream.pending if self._stream is not None else 0
+            return self._exchange.held_bytes - pending > limits.held_bytes
         return False
 
     # -- Envoy's side --------------------------------------------------------------------------------------------
@@ -122,6 +124,8 @@ class ResponseLeg:
         is_judged = exchange.reads_answer and status.startswith("2")
         if not is_judged or event.end_of_stream or content_type.startswith(_PASSING_TYPES):
             self._pass(event.end_of_stream)
+        elif len(event.headers) > exchange.limits.headers:
+            exchange.refuse(TOO_MANY_RESPONSE_HEADERS)
         elif content_type == "text/event-stream":
             self._begin_stream()
         else:

@@ -147,10 +147,12 @@ class Limits(Model):
 
     request_bytes: Bytes = 20_971_520
     response_bytes: Bytes = 20_971_520
+    headers: Annotated[int, Field(ge=16, le=100_000)] = 256
     event_bytes: Bytes = 1_048_576
     held_bytes: Bytes = 4_194_304
     total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
 
 

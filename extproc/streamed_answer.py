@@ -82,6 +82,11 @@ class StreamedAnswer:
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
+    def pending(self) -> int:
+        """Bytes of an event that is not whole yet."""
+        return self._decoder.pending
+
+    @property
     def held(self) -> int:
         """Bytes held."""
         return self._queue.held + self._decoder.pending

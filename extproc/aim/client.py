@@ -93,6 +93,7 @@ class AimClient:
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
+        self._most_sessions = settings.limits.sessions
         self._users = 0
         self._is_retired = asyncio.Event()
         self._is_free = asyncio.Event()
@@ -263,6 +264,9 @@ class AimClient:
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
         session = Session(number, deliver)
+        if len(self._sessions) >= self._most_sessions:
+            session.fail(DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be"))
+            return session
         self._sessions.add(session)
         task = session.start(self._tasks, self._run(session, caller))
         task.add_done_callback(lambda _: self._sessions.discard(session))

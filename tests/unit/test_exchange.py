@@ -587,6 +587,25 @@ class TestDisguise:
 
 
 class TestBounds:
+    @pytest.mark.parametrize("is_open", [False, True])
+    def test_too_many_headers_are_refused_whatever_the_policy(self, is_open: bool) -> None:
+        head = [("x", "1")] * 15
+        it = world(limits={"headers": 16}, failure_mode_allow=is_open).request(REQUEST, *head)
+        assert (it.reply and it.reply.status, it.code) == (413, "request_too_large")
+        it = world(limits={"headers": 16}, failure_mode_allow=is_open).request(REQUEST).judge()
+        it.head("application/json", "200", *head)
+        assert (it.reply and it.reply.status, it.code) == (502, "guardrail_unreadable_response")
+
+    def test_what_is_not_inspected_has_as_many_headers_as_it_likes(self) -> None:
+        head = [("x", "1")] * 100
+        it = world(limits={"headers": 16}).request(b"a", *head, path="/other").head("text/plain", "200", *head)
+        assert it.response.headers is not None
+
+    def test_an_event_that_is_not_whole_pauses_nothing(self) -> None:
+        it = world(limits={"held_bytes": 1024}).request(REQUEST).judge().head().body(b"data: " + b"x" * 2000)
+        assert it.exchange.held_bytes > 1024
+        assert not it.exchange.is_paused
+
     def test_what_is_parsed_counts_as_held_and_its_values_are_freed(self) -> None:
         body = gzip.compress(json.dumps(chat_request("Hello" * 1000)).encode())
         it = world().request(body, ("content-encoding", "gzip"))

@@ -1,0 +1,306 @@
+"""Every limit at its edge: what just fits goes on, one more is refused with a clear error, and nothing stays held."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from extproc.document import MAX_CONTAINERS, MAX_DEPTH
+from tests.fakes.aim import AimSession, ScriptedAim
+from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.rig import chat_answer, chat_event, chat_request
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
+
+JSON = ("content-type", "application/json")
+SSE = ("content-type", "text/event-stream")
+GZIP = ("content-encoding", "gzip")
+REQUEST = json.dumps(chat_request("Hello")).encode()
+STREAMED = json.dumps(chat_request("Hello", stream=True)).encode()
+
+
+@asynccontextmanager
+async def one_exchange(guard: Sidecar) -> AsyncIterator[EnvoyStream]:
+    async with envoy_stream(f"127.0.0.1:{guard.port}") as stream:
+        yield stream
+
+
+def refusal(message: Any) -> str:
+    """Return status and code of an immediate response, nothing for any other message."""
+    if not message.HasField("immediate_response"):
+        return ""
+    reply = message.immediate_response
+    error = json.loads(reply.body)["error"]
+    assert error["message"]
+    assert reply.details == f"aim_{error['code']}"
+    return f"{reply.status.code} {error['code']}"
+
+
+async def asked(stream: EnvoyStream, body: bytes, *headers: tuple[str, str]) -> str:
+    """Send a request; return what it was refused with."""
+    await stream.request_headers(*headers)
+    first = await stream.read()
+    if refusal(first):
+        return refusal(first)
+    await stream.body("request", body)
+    return refusal(await stream.read())
+
+
+async def answered(
+    stream: EnvoyStream, body: bytes, *headers: tuple[str, str], request: bytes = REQUEST, end: bool = True
+) -> str:
+    """Send a request that passes and a response; return what that was refused with."""
+    assert await asked(stream, request) == ""
+    await stream.response_headers(*headers)
+    await stream.body("response", body, end=end)
+    return refusal(await stream.read())
+
+
+# -- what has a size ---------------------------------------------------------------------------------------------------
+
+
+def sized(size: int) -> bytes:
+    """Return a chat request of so many bytes."""
+    return json.dumps(chat_request("x" * (size - len(json.dumps(chat_request("")))))).encode()
+
+
+def nested(depth: int) -> bytes:
+    """Return a document with so many arrays and objects inside each other."""
+    return b'{"messages": [{"role": "user", "content": "Hi"}], "x": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+def many(containers: int) -> bytes:
+    """Return a document of so many arrays and objects."""
+    return b'{"messages": [], "x": [' + b",".join([b"[]"] * (containers - 3)) + b"]}"
+
+
+def headers(count: int, own: int) -> list[tuple[str, str]]:
+    """Return header fields that make `count` together with our `own`."""
+    return [(f"x-{number}", "1") for number in range(count - own)]
+
+
+def event(size: int) -> bytes:
+    """Return an event of so many bytes."""
+    return chat_event("x" * (size - len(chat_event(""))))
+
+
+def inflating(size: int) -> bytes:
+    """Return a compressed chat request of so many bytes."""
+    return gzip.compress(sized(size))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A limit: how it is set, how so much of it is tried, and what one more is refused with."""
+
+    name: str
+    limit: int
+    attempt: Callable[[EnvoyStream, int], Awaitable[str]]
+    refused: str
+    limits: dict[str, int] = field(default_factory=dict)
+
+
+# Where a compressed body reaches its ratio: the size at which the ratio is met by 100,000 bytes of one letter.
+RATIO_BYTES = next(size for size in range(65_537, 200_000) if size > 100 * len(inflating(size)))
+
+ROWS = [
+    Row("request_bytes", 4096, lambda it, n: asked(it, sized(n)), "413 request_too_large", {"request_bytes": 4096}),
+    Row(
+        "request_bytes, declared",
+        4096,
+        lambda it, n: asked(it, REQUEST, ("content-length", str(n))),
+        "413 request_too_large",
+        {"request_bytes": 4096},
+    ),
+    Row(
+        "request_bytes, inflated",
+        4096,
+        lambda it, n: asked(it, inflating(n), GZIP),
+        "413 request_too_large",
+        {"request_bytes": 4096},
+    ),
+    Row(
+        "response_bytes",
+        4096,
+        lambda it, n: answered(it, chat_answer("x" * (n - len(chat_answer("")))), JSON),
+        "502 guardrail_unreadable_response",
+        {"response_bytes": 4096},
+    ),
+    Row(
+        "response_bytes, inflated",
+        4096,
+        lambda it, n: answered(it, gzip.compress(chat_answer("x" * (n - len(chat_answer(""))))), JSON, GZIP),
+        "502 guardrail_unreadable_response",
+        {"response_bytes": 4096},
+    ),
+    Row(
+        "event_bytes",
+        4096,
+        lambda it, n: answered(it, event(n), SSE, request=STREAMED),
+        "502 guardrail_unreadable_response",
+        {"event_bytes": 4096},
+    ),
+    Row(
+        "event_bytes beyond held_bytes",
+        4096,
+        lambda it, n: answered(it, event(n), SSE, request=STREAMED),
+        "502 guardrail_unreadable_response",
+        {"event_bytes": 4096, "held_bytes": 1024},
+    ),
+    Row("JSON depth of a request", MAX_DEPTH, lambda it, n: asked(it, nested(n)), "400 invalid_body"),
+    Row(
+        "JSON depth of a response",
+        MAX_DEPTH,
+        lambda it, n: answered(it, nested(n), JSON),
+        "502 guardrail_unreadable_response",
+    ),
+    Row(
+        "JSON depth of an event",
+        MAX_DEPTH,
+        lambda it, n: answered(it, b"data: " + nested(n) + b"\n\n", SSE, request=STREAMED),
+        "502 guardrail_unreadable_response",
+    ),
+    Row("arrays and objects", MAX_CONTAINERS, lambda it, n: asked(it, many(n)), "400 invalid_body"),
+    Row(
+        "headers of a request",
+        64,
+        lambda it, n: asked(it, REQUEST, *headers(n, 2)),
+        "413 request_too_large",
+        {"headers": 64},
+    ),
+    Row(
+        "headers of a response",
+        64,
+        lambda it, n: answered(it, chat_answer("Hi"), JSON, *headers(n, 2)),
+        "502 guardrail_unreadable_response",
+        {"headers": 64},
+    ),
+    Row(
+        "headers of a stream",
+        64,
+        lambda it, n: answered(it, chat_event("Hi"), SSE, *headers(n, 2), request=STREAMED),
+        "502 guardrail_unreadable_response",
+        {"headers": 64},
+    ),
+    Row("inflate_ratio", RATIO_BYTES - 1, lambda it, n: asked(it, inflating(n), GZIP), "413 request_too_large"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_what_has_a_size(aim: ScriptedAim, row: Row) -> None:
+    async with sidecar(settings_for(aim.base, limits=row.limits)) as guard:
+        for size, expected in ((row.limit, ""), (row.limit + 1, row.refused)):
+            async with one_exchange(guard) as stream:
+                assert await row.attempt(stream, size) == expected
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.held_bytes == 0
+
+
+# -- what is counted ---------------------------------------------------------------------------------------------------
+
+
+async def test_streams(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base, limits={"streams": 2})) as guard, AsyncExitStack() as stack:
+        found = [await asked(await stack.enter_async_context(one_exchange(guard)), REQUEST) for _ in range(3)]
+    assert found == ["", "", "503 guardrail_overloaded"]
+
+
+async def test_sessions(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base, limits={"sessions": 2})) as guard:
+        async with AsyncExitStack() as stack:
+            found = []
+            for _ in range(3):
+                stream = await stack.enter_async_context(one_exchange(guard))
+                found.append(await answered(stream, chat_event("Hi"), SSE, request=STREAMED, end=False))
+            assert found == ["", "", "503 guardrail_overloaded"]
+            # A whole answer needs no session, whatever was asked for.
+            stream = await stack.enter_async_context(one_exchange(guard))
+            assert await answered(stream, chat_answer("Hi"), JSON, request=STREAMED) == ""
+            assert len(aim.sessions) == 2
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        for session in aim.sessions:
+            await asyncio.wait_for(session.closed.wait(), 10)
+        assert guard.metric("extproc_sessions") == 0
+        errors = guard.metric("extproc_detection_errors_total", hook="output", reason="held_bytes")
+        assert errors == 1
+
+
+async def test_a_stream_without_a_session_may_go_on(aim: ScriptedAim) -> None:
+    opens = {"default": {"failure_mode_allow": {"response": ["held_bytes"]}}}
+    async with sidecar(settings_for(aim.base, limits={"sessions": 1}, profiles=opens)) as guard:
+        async with one_exchange(guard) as first, one_exchange(guard) as second:
+            assert await answered(first, chat_event("Hi"), SSE, request=STREAMED, end=False) == ""
+            assert await answered(second, chat_event("Hi"), SSE, request=STREAMED, end=False) == ""
+            sent = (await second.read()).response_body.response.body_mutation.streamed_response.body
+            assert sent == chat_event("Hi")
+        assert guard.metric("extproc_fail_open_total", leg="response", reason="held_bytes") == 1
+
+
+ROLE = chat_event(role="assistant", text="")
+
+
+async def test_bytes_held_by_a_stream(aim: ScriptedAim) -> None:
+    """A hold that is just full waits for Aim's next word; of one that is fuller Aim must free something in time."""
+
+    async def script(session: AimSession) -> None:
+        role = await session.receive()
+        await session.receive()
+        assert role is not None
+        await session.verify(role)  # a word, which frees nothing
+        await session.closed.wait()
+
+    aim.script = script
+    beside = 2 * 256 + len(ROLE)  # what two events cost beside their bytes, and the first of them
+    settings = settings_for(aim.base, limits={"held_bytes": 8192}, aim={"verdict_timeout_seconds": 1})
+    async with sidecar(settings) as guard:
+        for size, expected in (
+            (8192 - beside, "503 guardrail_unavailable"),
+            (8193 - beside, "503 guardrail_overloaded"),
+        ):
+            async with one_exchange(guard) as stream:
+                assert await answered(stream, ROLE + event(size), SSE, request=STREAMED, end=False) == expected
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        for reason in ("timeout", "held_bytes"):
+            assert guard.metric("extproc_detection_errors_total", hook="output", reason=reason) == 1
+        assert guard.service.held_bytes == 0
+
+
+async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
+    """The sum of what is held decides about the next exchange."""
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    judged = asyncio.Event()
+
+    async def judge(_: object) -> Any:
+        arrived.put_nowait(None)
+        await judged.wait()
+        return {"detected": False, "details": {}, "detection_message": None}
+
+    aim.judge = judge
+    # A body that is judged is held as it came and as text.
+    async with (
+        sidecar(settings_for(aim.base, limits={"total_held_bytes": 4 * 2048})) as guard,
+        AsyncExitStack() as stack,
+    ):
+        streams = [await stack.enter_async_context(one_exchange(guard)) for _ in range(4)]
+        for stream in streams[:2]:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", sized(2048))
+            await asyncio.wait_for(arrived.get(), 10)
+        assert guard.service.held_bytes == 4 * 2048
+        await streams[2].request_headers()
+        assert refusal(await streams[2].read()) == ""
+        await streams[2].body("request", sized(1024), end=True)
+        await asyncio.wait_for(arrived.get(), 10)
+        assert await asked(streams[3], REQUEST) == "503 guardrail_overloaded"
+        judged.set()
+        for stream in streams[:3]:
+            assert refusal(await stream.read()) == ""
+        assert guard.service.held_bytes == 0
+        assert await asked(await stack.enter_async_context(one_exchange(guard)), REQUEST) == ""
