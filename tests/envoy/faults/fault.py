@@ -93,7 +93,7 @@ class Whole(Outcome):
     def check(self, trial: Trial, got: Got | None) -> None:
         assert got is not None
         assert (got.status, got.is_whole) == (self.status, True), got
-        assert got.body == trial.said
+        assert got.body == trial.said, got.body
 
 
 class _Opened(Whole):
