@@ -71,7 +71,10 @@ async def _read(reader: asyncio.StreamReader, wire: h11.Connection, on_data: Cal
             event = None
         match event:
             case h11.NEED_DATA:
-                wire.receive_data(await reader.read(65536))
+                try:
+                    wire.receive_data(await reader.read(65536))
+                except ConnectionError:  # a reset is an end like any other
+                    wire.receive_data(b"")
             case h11.Response() as head:
                 got.status = head.status_code
                 got.headers = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]

@@ -7,7 +7,7 @@ import os
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ class Chain:
         self.sidecar: Sidecar | None = None
         self.process: Running | None = None
         self.config = Path()
-        self._admin = ""
+        self._admins: list[str] = []
         self._folder = Path()
         self._bootstrap = ""
         self._envoy: RunningEnvoy | None = None
@@ -121,7 +121,7 @@ class Chain:
             stack.push_async_exit(self._processes)
             port = free_port(4)
             listen = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{port + 2}"}
-            self._admin = f"http://127.0.0.1:{port + 2}"
+            self._admins = [f"http://127.0.0.1:{port + 2 + number}" for number in range(settings.workers)]
             self.config = self._folder / "settings.yaml"
             changes["aim"] = {"base_url": base, "api_key": "test-key", **changes["aim"]}
             self.config.write_text(yaml.safe_dump({**listen, **changes}))
@@ -145,8 +145,14 @@ class Chain:
 
     async def start_sidecar(self) -> None:
         self.process = await self._processes.enter_async_context(serving(self.config))
-        for _ in range(self.wiring.settings.get("workers", 1) - 1):
+        for _ in self._admins[1:]:
             await self.process.until("serving")
+
+    def pid_of_worker(self, number: int) -> int:
+        """Return the process of a worker: the last one that said where it listens."""
+        assert self.process is not None
+        admin = self._admins[number].removeprefix("http://")
+        return next(line["pid"] for line in reversed(self.process.lines) if line.get("admin") == admin)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -177,26 +183,42 @@ class Chain:
             await self.start_sidecar()
         if self._envoy is None:
             await self.start_envoy()
+        if self.process is not None and "" in await self._pages():
+            await self.process.until("serving")  # a worker is started again
 
     # -- what the sidecar says of itself -----------------------------------------------------------------------------
 
     async def _metrics(self) -> Counter[tuple[str, ...]]:
         if self.sidecar is not None:
-            text = prometheus_client.generate_latest(self.sidecar.service.telemetry.registry).decode()
-        elif self.process is None:
-            return Counter()
+            pages = [prometheus_client.generate_latest(self.sidecar.service.telemetry.registry).decode()]
         else:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                text = (await client.get(f"{self._admin}/metrics")).text
+            pages = await self._pages()
         found: Counter[tuple[str, ...]] = Counter()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                labels = COUNTED.get(sample.name)
-                if labels is not None:
-                    found[(sample.name, *(sample.labels[label] for label in labels))] += int(sample.value)
-                elif sample.name in ("extproc_streams", "extproc_sessions", "extproc_held_bytes"):
-                    found[(sample.name,)] = int(sample.value)
+        for sample in [sample for page in pages for sample in _samples(page)]:
+            labels = COUNTED.get(sample.name)
+            if labels is not None:
+                found[(sample.name, *(sample.labels[label] for label in labels))] += int(sample.value)
+            elif sample.name in ("extproc_streams", "extproc_sessions", "extproc_held_bytes"):
+                found[(sample.name,)] += int(sample.value)
         return found
+
+    async def _pages(self) -> list[str]:
+        """Return the metrics of each worker, nothing of one that does not live."""
+        pages = []
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for url in self._admins if self.process is not None else ():
+                try:
+                    pages.append((await client.get(f"{url}/metrics")).text)
+                except httpx.TransportError:
+                    pages.append("")
+        return pages
+
+    async def streams_of_workers(self) -> list[int]:
+        """Return how many exchanges each worker has."""
+        return [
+            sum(int(sample.value) for sample in _samples(page) if sample.name == "extproc_streams")
+            for page in await self._pages()
+        ]
 
     async def counts(self) -> Counter[Count]:
         """Return exchanges by outcome, detection errors and openings, each by its labels."""
@@ -209,6 +231,11 @@ class Chain:
         if self.sidecar is not None:
             held["held_bytes"] = self.sidecar.service.held_bytes  # the gauge is the server's
         return {name: value for name, value in held.items() if value}
+
+
+def _samples(page: str) -> Iterator[Any]:
+    for family in text_string_to_metric_families(page):
+        yield from family.samples
 
 
 def _route_profiles(tree: Any) -> None:

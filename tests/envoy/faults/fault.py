@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from extproc.errors import Reason
 from tests.envoy.apis import DONE
+from tests.envoy.faults.chain import SECONDS
 from tests.fakes.client import Got
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ class Fault:
     others: tuple[str, ...] = field(default=(), kw_only=True)
     """The outcomes of other exchanges that the fault takes."""
     holds_till_mended: bool = field(default=False, kw_only=True)
+    seconds: float = field(default=SECONDS, kw_only=True)
+    """In which it ends, and is freed."""
     is_long: bool = field(default=False, kw_only=True)
 
 

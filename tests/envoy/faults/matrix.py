@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tests.envoy.faults import aim, network, sessions, upstream
+from tests.envoy.faults import aim, client, envoy, network, sessions, sidecar, upstream
 from tests.envoy.faults.chain import Wiring
 from tests.envoy.faults.fault import Fault
 from tests.fakes.rig import manager_of, processor_of
@@ -15,6 +15,9 @@ GROUPS: Final[Mapping[str, Sequence[Fault]]] = {
     "Aim, in the session of a stream": sessions.ROWS,
     "The network to Aim": network.ROWS,
     "The upstream": upstream.ROWS,
+    "The client, and what it sends": client.ROWS,
+    "Envoy": envoy.ROWS,
+    "The sidecar": sidecar.ROWS,
 }
 
 def _hasty(tree: Any) -> None:
@@ -31,4 +34,8 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     "nowhere": Wiring(aim={"base_url": "http://aim.invalid"}),
     "https": Wiring(tls=network.server_context(), ca=network.AUTHORITY.cert_pem.bytes()),
     "proxy": Wiring(aim={"base_url": "http://127.0.0.1:{aim}", "proxy": "http://127.0.0.1:{gate}"}),
+    "process": Wiring(is_process=True, settings={"drain_seconds": 1}),
+    "workers": Wiring(is_process=True, has_door=False, settings={"workers": 2}),
+    "little room": Wiring(limits={"total_held_bytes": 1_024}),
+    "one exchange": Wiring(limits={"streams": 1}),
 }

@@ -14,7 +14,7 @@ from extproc.events import Hook
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import SECONDS, Chain, Count
 from tests.envoy.faults.fault import Cut, Fault, Leg, Outcome, Whole
-from tests.fakes.aim import Answer, Question, allow
+from tests.fakes.aim import AimSession, Answer, Question, allow, text_of
 from tests.fakes.client import Got, exchange
 from tests.fakes.upstream import Received, pieces, whole
 
@@ -32,12 +32,31 @@ _QUESTIONS = {
     Leg.STREAM: b"GET /detect/output/ws",
 }
 
+Act = Callable[["Trial"], Awaitable[object]]
 Client = Callable[["Trial"], Awaitable[Got | None]]
 
 
 async def usual_client(trial: Trial) -> Got | None:
     """Send the request, read the answer to its end."""
     return await exchange(trial.chain.url, "POST", trial.path, trial.headers, trial.request, on_data=trial.hear)
+
+
+def in_the_middle(act: Act) -> Callable[[Trial], None]:
+    """Do `act` while Aim is silent on the leg."""
+
+    def arrange(trial: Trial) -> None:
+        trial.hold()
+
+        async def client(trial: Trial) -> Got | None:
+            async with asyncio.TaskGroup() as group:
+                answered = group.create_task(usual_client(trial))
+                await trial.reached.wait()
+                await act(trial)
+            return answered.result()
+
+        trial.client = client
+
+    return arrange
 
 
 class Trial:
@@ -54,7 +73,8 @@ class Trial:
         self.said = b"".join(self.events) if leg is Leg.STREAM else CHAT.answer("".join(TEXTS))
         self.client: Client = usual_client
         self.heard = asyncio.Event()
-        self.let_go = asyncio.Event()  # what the row keeps busy may end
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
         chain.upstream.answer = pieces(self.events) if leg is Leg.STREAM else whole(self.said)
 
     @property
@@ -75,6 +95,26 @@ class Trial:
         self.heard.set()
         for request in self.chain.upstream.requests:
             request.heard.set()
+
+    def hold(self) -> None:
+        """Let Aim fall silent on this leg, in mid-stream or asked, until `let_go`; `reached` says that it has."""
+
+        async def judge(question: Question) -> Answer:
+            self.reached.set()
+            await self.let_go.wait()
+            return await allow(question)
+
+        async def script(session: AimSession) -> None:
+            while (chunk := await session.receive()) is not None:
+                if text_of(chunk) == TEXTS[1]:
+                    await self.heard.wait()
+                    self.reached.set()
+                    await self.let_go.wait()
+                await session.verify(chunk)
+            await session.done()
+
+        self.judge(judge)
+        self.chain.aim.script = script
 
     def judge(self, answer: Callable[[Question], Awaitable[Answer]]) -> None:
         """Answer the leg's question; the other leg's is allowed."""
@@ -98,12 +138,12 @@ async def run(chain: Chain, fault: Fault, leg: Leg, policy: str) -> None:
     if (arranged := fault.arrange(trial)) is not None:
         await arranged
     before = await chain.counts()
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(fault.seconds):
         got = await trial.client(trial)
     outcome.check(trial, got)
     _nothing_unverified(trial, outcome, got)
     if not fault.holds_till_mended:
-        await freed(chain)
+        await freed(chain, fault.seconds)
     sessions = tuple(chain.aim.sessions)
     trial.let_go.set()
     await chain.mend()
@@ -133,6 +173,8 @@ def expected(fault: Fault, leg: Leg, outcome: Outcome) -> Counter[Count]:
 def _nothing_unverified(trial: Trial, outcome: Outcome, got: Got | None) -> None:
     """See that no text left that Aim had not verified, but where the policy opens."""
     if outcome.opens or isinstance(outcome, Whole):
+        if trial.leg is Leg.REQUEST and isinstance(trial.request, bytes):
+            assert trial.request in [request.body for request in trial.chain.upstream.requests]
         return
     shown = getattr(outcome, "events", 0)
     for number, text in enumerate(TEXTS, 1):
@@ -141,11 +183,11 @@ def _nothing_unverified(trial: Trial, outcome: Outcome, got: Got | None) -> None
         assert not any(PROMPT.encode() in request.body for request in trial.chain.upstream.requests)
 
 
-async def freed(chain: Chain) -> None:
+async def freed(chain: Chain, seconds: float = SECONDS) -> None:
     """Wait until nothing of any exchange is left in the sidecar."""
     held: Any = None
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             while held := await chain.held():
                 await asyncio.sleep(0.005)
     except TimeoutError:

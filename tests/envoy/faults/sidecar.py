@@ -1,0 +1,124 @@
+"""The sidecar dies, drains, gets other settings, or has no room."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+from extproc.errors import Reason
+from tests.envoy.apis import CHAT
+from tests.envoy.faults.fault import FINE, OVERLOADED, ByEnvoy, Cut, Fault, always, by_policy, every, on
+from tests.envoy.faults.sessions import in_session
+from tests.envoy.faults.trial import PROMPT, Trial, in_the_middle, usual_client
+from tests.fakes.aim import AimSession, Question, allow
+from tests.fakes.client import Got, exchange
+from tests.fakes.upstream import pieces
+
+
+def missing(trial: Trial) -> Any:
+    """Let nobody listen where Envoy looks for the sidecar."""
+    return trial.chain.to_sidecar.refuse()
+
+
+async def kill(trial: Trial) -> None:
+    await trial.chain.end_sidecar(signal.SIGKILL)
+
+
+async def drain(trial: Trial) -> None:
+    """Let the sidecar end while Aim thinks; then Aim goes on, in time."""
+    process = trial.chain.process
+    assert process is not None
+    process.signal(signal.SIGTERM)
+    await process.until("draining")
+    trial.let_go.set()
+    assert await process.ended() == 0
+    trial.chain.process = None
+
+
+async def drain_in_vain(trial: Trial) -> None:
+    """Let the sidecar end while Aim thinks, for longer than it may drain."""
+    assert await trial.chain.end_sidecar(signal.SIGTERM) == 0
+
+
+async def stop_at_once(trial: Trial) -> None:
+    """Signal the sidecar twice."""
+    process = trial.chain.process
+    assert process is not None
+    process.signal(signal.SIGTERM)
+    await process.until("draining")
+    assert await trial.chain.end_sidecar(signal.SIGTERM) == 0
+
+
+async def kill_worker(trial: Trial) -> None:
+    """Kill the worker that has the exchange."""
+    (busy,) = [number for number, streams in enumerate(await trial.chain.streams_of_workers()) if streams]
+    os.kill(trial.chain.pid_of_worker(busy), signal.SIGKILL)
+
+
+async def spoil_settings(trial: Trial) -> None:
+    """Put settings into the file that cannot be used, and good ones again."""
+    chain = trial.chain
+    assert chain.process is not None
+    good = chain.config.read_text()
+    chain.config.write_text(good + "colour: blue\n")
+    await chain.process.until("settings_refused")
+    chain.config.write_text(good)
+    await chain.process.until("settings_reloaded")
+    trial.let_go.set()
+
+
+async def chatter(session: AimSession) -> None:
+    """Say a word now and then, but none that lets anything go."""
+    await session.receive()
+    while not session.socket.closed:
+        await session.verify({"choices": [{"index": 0, "delta": {}}]})
+        await asyncio.sleep(0.05)
+
+
+def fills(trial: Trial) -> None:
+    """Let the upstream send more than may be held, and Aim verify none of it."""
+    in_session(chatter)(trial)
+    trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 4_000)] * 500]
+    trial.said = b"".join(trial.events)
+    trial.chain.upstream.answer = pieces(trial.events)
+
+
+def second(trial: Trial) -> None:
+    """Send the request while another one waits for Aim, which takes all the room there is."""
+    asked = asyncio.Event()
+    first = CHAT.request("x" * 4_000)
+
+    async def judge(question: Question) -> Any:
+        if question.hook == "pre_call" and PROMPT not in str(question.body):
+            asked.set()
+            await trial.let_go.wait()
+        return await allow(question)
+
+    async def client(trial: Trial) -> Got | None:
+        async with asyncio.TaskGroup() as group:
+            before = group.create_task(exchange(trial.chain.url, "POST", trial.path, trial.headers, first))
+            await asked.wait()
+            got = await usual_client(trial)
+            trial.let_go.set()
+        assert before.result().status == 200
+        return got
+
+    trial.chain.aim.judge, trial.client = judge, client
+
+
+_GONE = on(request=always(ByEnvoy(503)), answer=always(ByEnvoy(503)), stream=always(Cut()))
+
+ROWS = [
+    Fault("it is not there", missing, on(request=always(ByEnvoy(503))), is_counted=False),
+    Fault("it is killed", in_the_middle(kill), _GONE, chain="process", is_counted=False),
+    Fault("it is stopped, and Aim answers while it drains", in_the_middle(drain), every(always(FINE)), chain="process", is_counted=False),
+    Fault("it is stopped, and Aim does not answer while it drains", in_the_middle(drain_in_vain), _GONE, chain="process", is_counted=False),
+    Fault("it is stopped twice", in_the_middle(stop_at_once), _GONE, chain="process", is_counted=False),
+    Fault("one of its workers is killed", in_the_middle(kill_worker), _GONE, chain="workers", is_counted=False),
+    Fault("its settings become unusable", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
+    Fault("it holds all that it may of a stream", fills, on(stream=by_policy(OVERLOADED)), Reason.HELD_BYTES, chain="impatient"),
+    Fault("it holds all that it may of all exchanges", second, on(request=always(OVERLOADED)), chain="little room", others=("allowed",)),
+    Fault("it has as many exchanges as it may", second, on(request=always(OVERLOADED)), chain="one exchange", others=("allowed",)),
+]
