@@ -19,12 +19,16 @@ from tests.envoy.faults.trial import run
 
 def _trials() -> list[object]:
     # Those that share a chain stand together: only one runs at a time.
-    rows = sorted((row for rows in GROUPS.values() for row in rows), key=lambda row: list(CHAINS).index(row.chain))
+    groups = [(group, row) for group, rows in GROUPS.items() for row in rows]
     return [
         pytest.param(
-            row, leg, policy, id=f"{row.name}, {leg}, {policy}", marks=[pytest.mark.long] if row.is_long else []
+            row,
+            leg,
+            policy,
+            id=f"{group}: {row.name}, {leg}, {policy}",
+            marks=[pytest.mark.long] if row.is_long(leg, policy) else [],
         )
-        for row in rows
+        for group, row in sorted(groups, key=lambda found: list(CHAINS).index(found[1].chain))
         for leg in row.legs
         for policy in ("closed", "open")
     ]

@@ -101,9 +101,7 @@ def says(body: Any) -> Arrange:
     return answers(200, json.dumps(body).encode())
 
 
-_IRREVERSIBLE = on(
-    request=always(Refused(400, "redaction_failed")), answer=always(Refused(502, "redaction_failed"))
-)
+_IRREVERSIBLE = on(request=always(Refused(400, "redaction_failed")), answer=always(Refused(502, "redaction_failed")))
 _NAMED = "named"
 
 ROWS = [
@@ -130,9 +128,7 @@ ROWS = [
         on(request=always(FINE), answer=always(FINE)),
         chain="retrying",
     ),
-    Fault(
-        "Aim answers 503 once", fails_once(503), on(request=always(FINE), answer=always(FINE)), chain="retrying"
-    ),
+    Fault("Aim answers 503 once", fails_once(503), on(request=always(FINE), answer=always(FINE)), chain="retrying"),
     *(
         Fault(f"Aim refuses our key with {status}", answers(status), every(always(UNAVAILABLE)), Reason.KEY_REFUSED)
         for status in (401, 403)
@@ -145,9 +141,7 @@ ROWS = [
     Fault("Aim's answer is no object", says([]), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer lacks the verdict", says({"details": {}}), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's verdict is of another type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault(
-        "Aim's answer is nested without end", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER
-    ),
+    Fault("Aim's answer is nested without end", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is huge", answers(200, b" " * 4_000_000), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault(
         "Aim demands an action that nobody knows",
@@ -157,7 +151,14 @@ ROWS = [
         chain="firewall",
     ),
     Fault("Aim redacts fewer messages than it got", redacts(lambda m: _chat(m[:-1])), _IRREVERSIBLE, chain="firewall"),
-    Fault("Aim redacts more messages than it got", redacts(lambda m: _chat([*m, m[0]])), _IRREVERSIBLE, chain="firewall"),
-    Fault("Aim redacts a text to nothing that is a text", redacts(lambda m: _chat([{}] * len(m))), _IRREVERSIBLE, chain="firewall"),
+    Fault(
+        "Aim redacts more messages than it got", redacts(lambda m: _chat([*m, m[0]])), _IRREVERSIBLE, chain="firewall"
+    ),
+    Fault(
+        "Aim redacts a text to nothing that is a text",
+        redacts(lambda m: _chat([{}] * len(m))),
+        _IRREVERSIBLE,
+        chain="firewall",
+    ),
     Fault("Aim demands a redaction and shows none", redacts(lambda _: None), _IRREVERSIBLE, chain="firewall"),
 ]

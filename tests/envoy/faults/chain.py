@@ -119,6 +119,7 @@ class Chain:
         settings = settings_for(base, **changes)
         if wiring.is_process:
             stack.push_async_exit(self._processes)
+            stack.push_async_callback(self._end_process)
             port = free_port(4)
             listen = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{port + 2}"}
             self._admins = [f"http://127.0.0.1:{port + 2 + number}" for number in range(settings.workers)]
@@ -172,6 +173,11 @@ class Chain:
         status = await self.process.ended()
         self.process = None
         return status
+
+    async def _end_process(self) -> None:
+        # A supervisor that is killed would leave its workers behind.
+        if self.process is not None:
+            await self.end_sidecar(signal.SIGTERM)
 
     async def mend(self) -> None:
         """Put everything in order again."""

@@ -34,11 +34,15 @@ _MEBIBYTE = 1024 * 1024
 
 
 @asynccontextmanager
-async def connected(trial: Trial, sent: bytes, length: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    trial: Trial, sent: bytes, length: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Send a request that announces `length` bytes, and `sent` of them; leave with a reset."""
     where = urlsplit(trial.chain.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    head = f"POST {trial.path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    head = (
+        f"POST {trial.path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
     writer.write(head.encode() + sent)
     await writer.drain()
     try:
@@ -176,7 +180,9 @@ _ENDLESS = CHAT.request(PROMPT + "x" * (LIMITS["request_bytes"] + 2 * _MEBIBYTE)
 _BOMB = gzip.compress(CHAT.request(PROMPT + "x" * 10_000_000))
 
 
-def _unread(name: str, body: bytes, reason: Reason = Reason.BODY_UNREADABLE, closed: Outcome = INVALID, **how: str) -> Fault:
+def _unread(
+    name: str, body: bytes, reason: Reason = Reason.BODY_UNREADABLE, closed: Outcome = INVALID, **how: str
+) -> Fault:
     return Fault(name, sends(body, **how), on(request=by_policy(closed)), reason)
 
 
@@ -200,10 +206,24 @@ ROWS = [
     _unread("its JSON is nested without end", _DEEP),
     _unread("its body is not UTF-8", _ASK.replace(b"prompt", b"\xff")),
     _unread("its gzip is corrupt", gzip.compress(_ASK)[:-12] + bytes(12), content_encoding="gzip"),
-    _unread("its encodings are stacked", gzip.compress(gzip.compress(_ASK)), Reason.UNSUPPORTED_ENCODING, content_encoding="gzip, gzip"),
+    _unread(
+        "its encodings are stacked",
+        gzip.compress(gzip.compress(_ASK)),
+        Reason.UNSUPPORTED_ENCODING,
+        content_encoding="gzip, gzip",
+    ),
     _unread("its encoding is unknown", _ASK, Reason.UNSUPPORTED_ENCODING, content_encoding="rot13"),
     _unread("its gzip is a bomb", _BOMB, Reason.BODY_TOO_LARGE, TOO_LARGE, content_encoding="gzip"),
     _unread("its body is too large", _LONG, Reason.BODY_TOO_LARGE, TOO_LARGE),
-    Fault("its body is too large, which no length told", sends(_LONG, chunked=True), on(request=by_policy(TOO_LARGE)), Reason.BODY_TOO_LARGE),
-    Fault("its body is larger than Envoy buffers, which no length told", sends(_ENDLESS, chunked=True), on(request=always(TOO_LARGE))),
+    Fault(
+        "its body is too large, which no length told",
+        sends(_LONG, chunked=True),
+        on(request=by_policy(TOO_LARGE)),
+        Reason.BODY_TOO_LARGE,
+    ),
+    Fault(
+        "its body is larger than Envoy buffers, which no length told",
+        sends(_ENDLESS, chunked=True),
+        on(request=always(TOO_LARGE)),
+    ),
 ]

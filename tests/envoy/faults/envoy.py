@@ -40,6 +40,7 @@ ROWS = [
         on(request=always(ByEnvoy(504)), answer=always(ByEnvoy(504)), stream=always(Cut())),
         chain="hasty Envoy",
         holds_till_mended=True,
+        is_counted=False,
     ),
     Fault(
         "its message_timeout is shorter than Aim's answer takes",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extproc.errors import Reason
 from tests.envoy.apis import DONE
@@ -206,7 +206,12 @@ class Fault:
     holds_till_mended: bool = field(default=False, kw_only=True)
     seconds: float = field(default=SECONDS, kw_only=True)
     """In which it ends, and is freed."""
-    is_long: bool = field(default=False, kw_only=True)
+    is_dear: bool = field(default=False, kw_only=True)
+    """Whether it takes seconds: then all but one of its trials are left to the long run."""
+
+    def is_long(self, leg: Leg, policy: str) -> bool:
+        """Tell whether a trial is left to the long run."""
+        return self.is_dear and (leg, policy) != (list(self.legs)[-1], "open")
 
 
 def every(outcomes: Outcomes) -> Mapping[Leg, Outcomes]:

@@ -20,6 +20,7 @@ GROUPS: Final[Mapping[str, Sequence[Fault]]] = {
     "The sidecar": sidecar.ROWS,
 }
 
+
 def _hasty(tree: Any) -> None:
     processor_of(tree)["message_timeout"] = "0.5s"
     manager_of(tree)["stream_idle_timeout"] = "1s"
@@ -35,7 +36,7 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     "https": Wiring(tls=network.server_context(), ca=network.AUTHORITY.cert_pem.bytes()),
     "proxy": Wiring(aim={"base_url": "http://127.0.0.1:{aim}", "proxy": "http://127.0.0.1:{gate}"}),
     "process": Wiring(is_process=True, settings={"drain_seconds": 1}),
-    "workers": Wiring(is_process=True, has_door=False, settings={"workers": 2}),
+    "workers": Wiring(is_process=True, has_door=False, settings={"workers": 2, "drain_seconds": 1}),
     "little room": Wiring(limits={"total_held_bytes": 1_024}),
     "one exchange": Wiring(limits={"streams": 1}),
 }

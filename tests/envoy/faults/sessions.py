@@ -7,13 +7,11 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import WSMsgType
-
 from extproc.errors import Reason
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.aim import answers, does
 from tests.envoy.faults.fault import FINE, LATE, UNAVAILABLE, Arrange, Ended, Fault, Outcome, always, by_policy, on
-from tests.envoy.faults.gate import Wire, saying
+from tests.envoy.faults.gate import saying
 from tests.envoy.faults.trial import EVENT_STREAM, TEXTS, Trial
 from tests.fakes.aim import AimSession, chunk_of, echo, text_of
 from tests.fakes.upstream import Received, pieces
@@ -229,7 +227,9 @@ def lost(times: int, *, code: bool) -> Arrange:
     return arrange
 
 
-def _fault(name: str, arrange: Arrange, outcome: Outcome, reason: Reason = Reason.SESSION, chain: str = "usual") -> Fault:
+def _fault(
+    name: str, arrange: Arrange, outcome: Outcome, reason: Reason = Reason.SESSION, chain: str = "usual"
+) -> Fault:
     return Fault(name, arrange, on(stream=by_policy(outcome)), reason, chain=chain)
 
 
@@ -239,7 +239,12 @@ _NO_SOCKET = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnect
 
 ROWS = [
     _fault("the handshake is answered with 200", answers(200), UNAVAILABLE, Reason.REJECTED),
-    _fault("the handshake is answered with garbage", does(saying(b"\x00\x01garbage\r\n\r\n")), UNAVAILABLE, Reason.UNREACHABLE),
+    _fault(
+        "the handshake is answered with garbage",
+        does(saying(b"\x00\x01garbage\r\n\r\n")),
+        UNAVAILABLE,
+        Reason.UNREACHABLE,
+    ),
     _fault("the handshake proves nothing", does(saying(_NO_SOCKET)), UNAVAILABLE, Reason.UNREACHABLE),
     Fault("one session is lost before there is text", lost(1, code=False), on(stream=always(FINE))),
     _fault("Aim closes before its first verdict", at(0, close), UNAVAILABLE),
@@ -259,7 +264,11 @@ ROWS = [
     _fault("a binary frame", at(1, say(b"\x00\xff\xfe")), LATE),
     _fault("a frame that is too large", at(1, say(json.dumps({"verified_chunk": "x" * 1_200_000}))), LATE),
     _fault("a verified text where none waits", meanwhile(verifying(_UNSENT), 1), UNAVAILABLE),
-    _fault("a verified choice that was never submitted", at(1, verifying({"choices": [{"index": 7, "delta": {"content": "x"}}]})), LATE),
+    _fault(
+        "a verified choice that was never submitted",
+        at(1, verifying({"choices": [{"index": 7, "delta": {"content": "x"}}]})),
+        LATE,
+    ),
     _fault("a verified chunk of another shape", at(1, verifying({"choices": "none"})), LATE),
     _fault("a verified text a second time", in_session(twice), _AT_END),
     _fault("verified texts out of order", out_of_order, Ended("guardrail_unavailable", 3)),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-from extproc.errors import ContentError, Reason
+from extproc.errors import ContentError
 from extproc.events import Hook
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import SECONDS, Chain, Count
-from tests.envoy.faults.fault import Cut, Fault, Leg, Outcome, Whole
+from tests.envoy.faults.fault import Fault, Leg, Outcome, Whole
 from tests.fakes.aim import AimSession, Answer, Question, allow, text_of
 from tests.fakes.client import Got, exchange
-from tests.fakes.upstream import Received, pieces, whole
+from tests.fakes.upstream import pieces, whole
 
 JSON = (("content-type", "application/json"),)
 PROMPT = "prompt-7f3a"
@@ -162,7 +160,7 @@ def expected(fault: Fault, leg: Leg, outcome: Outcome) -> Counter[Count]:
     counts: Counter[Count] = Counter({("extproc_exchanges_total", outcome.label): 1})
     counts += Counter({("extproc_exchanges_total", label): 1 for label in fault.others})
     if fault.reason is not None:
-        if fault.reason not in {*_BODY_REASONS, Reason.HELD_BYTES}:
+        if fault.reason not in _BODY_REASONS:
             counts[("extproc_detection_errors_total", _HOOKS[leg], fault.reason)] = 1
         if outcome.opens:
             on = "request" if leg is Leg.REQUEST else "response"

@@ -15,7 +15,6 @@ from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import LIMITS
 from tests.envoy.faults.fault import (
     FINE,
-    PASSES,
     RELAYED,
     UNREADABLE,
     Arrange,
@@ -256,42 +255,109 @@ _OTHER_STATUS = b'{"error": {"message": "Overloaded."}}'
 
 ROWS = [
     Fault("it refuses connections", refused, _both(always(ByEnvoy(503, "allowed")), always(ByEnvoy(503, "allowed")))),
-    Fault("it resets before its headers", does(reset_at_once), _both(always(ByEnvoy(503, "allowed")), always(ByEnvoy(503, "allowed")))),
-    Fault("it does not speak HTTP", does(garbage), _both(always(ByEnvoy(502, "allowed")), always(ByEnvoy(502, "allowed")))),
+    Fault(
+        "it resets before its headers",
+        does(reset_at_once),
+        _both(always(ByEnvoy(503, "allowed")), always(ByEnvoy(503, "allowed"))),
+    ),
+    Fault(
+        "it does not speak HTTP", does(garbage), _both(always(ByEnvoy(502, "allowed")), always(ByEnvoy(502, "allowed")))
+    ),
     Fault("it resets in mid-body", breaks_off(cleanly=False), _both(always(ByEnvoy(502)), always(Cut()))),
     Fault("it closes in mid-body", breaks_off(cleanly=True), _both(always(ByEnvoy(502)), always(Cut()))),
     Fault("it resets while nothing is verified yet", breaks_off_unverified, on(stream=always(ByEnvoy(502)))),
-    Fault("it never answers", does(silent), _both(always(ByEnvoy(504, "allowed")), always(ByEnvoy(504, "allowed"))), chain="hasty Envoy"),
+    Fault(
+        "it never answers",
+        does(silent),
+        _both(always(ByEnvoy(504, "allowed")), always(ByEnvoy(504, "allowed"))),
+        chain="hasty Envoy",
+    ),
     Fault("it falls silent in mid-body", falls_silent, _both(always(ByEnvoy(504)), always(Cut())), chain="hasty Envoy"),
     Fault("it is slow", slow, _both(always(FINE), always(FINE))),
     *(
-        Fault(f"it answers {status}", says(_OTHER_STATUS, status=status), _both(always(Whole(status, RELAYED)), always(Whole(status, RELAYED))))
+        Fault(
+            f"it answers {status}",
+            says(_OTHER_STATUS, status=status),
+            _both(always(Whole(status, RELAYED)), always(Whole(status, RELAYED))),
+        )
         for status in (429, 500)
     ),
     Fault("its body is empty", says(b""), _both(always(FINE), always(FINE))),
     Fault("its body is HTML", says(b"<html>", kind="text/html"), _unread(), Reason.BODY_UNREADABLE),
-    Fault("it names another content type", says(None, kind="text/plain"), _both(always(FINE), by_policy(UNREADABLE)), Reason.BODY_UNREADABLE),
-    Fault("its JSON is cut short", says(CHAT.answer("Hi")[:-3]), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE),
+    Fault(
+        "it names another content type",
+        says(None, kind="text/plain"),
+        _both(always(FINE), by_policy(UNREADABLE)),
+        Reason.BODY_UNREADABLE,
+    ),
+    Fault(
+        "its JSON is cut short", says(CHAT.answer("Hi")[:-3]), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE
+    ),
     Fault("its body is not UTF-8", says(b'data: {"x": "\xff"}\n\n'), _unread(), Reason.BODY_UNREADABLE),
     Fault("its encodings are stacked", says(None, content_encoding="gzip, br"), _unread(), Reason.UNSUPPORTED_ENCODING),
     Fault("its encoding is unknown", says(None, content_encoding="rot13"), _unread(), Reason.UNSUPPORTED_ENCODING),
     *(
-        Fault(f"its {coding} is corrupt", encoded(coding, spoil=True), _both(by_policy(UNREADABLE), always(UNREADABLE)), Reason.BODY_UNREADABLE)
+        Fault(
+            f"its {coding} is corrupt",
+            encoded(coding, spoil=True),
+            _both(by_policy(UNREADABLE), always(UNREADABLE)),
+            Reason.BODY_UNREADABLE,
+        )
         for coding in ("gzip", "deflate", "br", "zstd")
     ),
     *(
-        Fault(f"its {coding} is cut short", encoded(coding), _both(by_policy(UNREADABLE), always(UNREADABLE)), Reason.BODY_UNREADABLE)
+        Fault(
+            f"its {coding} is cut short",
+            encoded(coding),
+            _both(by_policy(UNREADABLE), always(UNREADABLE)),
+            Reason.BODY_UNREADABLE,
+        )
         for coding in ("gzip", "br", "zstd")
     ),
     Fault("its gzip is a bomb", bomb, _both(by_policy(UNREADABLE), always(UNREADABLE)), Reason.BODY_TOO_LARGE),
     Fault("its length says less than it sends", length(-10), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE),
     Fault("its length says more than it sends", length(10), on(answer=always(ByEnvoy(502)))),
-    Fault("its stream ends within an event", events(b'data: {"choices": [{"ind'), on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_UNREADABLE),
+    Fault(
+        "its stream ends within an event",
+        events(b'data: {"choices": [{"ind'),
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_UNREADABLE,
+    ),
     Fault("its stream ends without a mark", events(count=3), on(stream=always(FINE))),
-    Fault("its stream says more behind the mark of the end", goes_on, on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_UNREADABLE),
-    Fault("an event is no JSON", events(b"data: <html>\n\n"), on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_UNREADABLE),
-    Fault("an event is nested without end", events(b"data: " + b"[" * 3_000 + b"\n\n"), on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_UNREADABLE),
-    Fault("an event is too large", events(CHAT.event(content="x" * LIMITS["event_bytes"])), on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_TOO_LARGE),
-    Fault("an event never ends", events(b"data: " + b"x" * LIMITS["event_bytes"]), on(stream=by_policy(_UNREADABLE_LATE)), Reason.BODY_TOO_LARGE),
-    Fault("its answer is too large", says(CHAT.answer("x" * LIMITS["response_bytes"])), on(answer=by_policy(UNREADABLE)), Reason.BODY_TOO_LARGE),
+    Fault(
+        "its stream says more behind the mark of the end",
+        goes_on,
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_UNREADABLE,
+    ),
+    Fault(
+        "an event is no JSON",
+        events(b"data: <html>\n\n"),
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_UNREADABLE,
+    ),
+    Fault(
+        "an event is nested without end",
+        events(b"data: " + b"[" * 3_000 + b"\n\n"),
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_UNREADABLE,
+    ),
+    Fault(
+        "an event is too large",
+        events(CHAT.event(content="x" * LIMITS["event_bytes"])),
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_TOO_LARGE,
+    ),
+    Fault(
+        "an event never ends",
+        events(b"data: " + b"x" * LIMITS["event_bytes"]),
+        on(stream=by_policy(_UNREADABLE_LATE)),
+        Reason.BODY_TOO_LARGE,
+    ),
+    Fault(
+        "its answer is too large",
+        says(CHAT.answer("x" * LIMITS["response_bytes"])),
+        on(answer=by_policy(UNREADABLE)),
+        Reason.BODY_TOO_LARGE,
+    ),
 ]
