@@ -106,7 +106,7 @@ class Rig:
                 "request_bytes": REQUEST_BYTES,
                 "response_bytes": 1_048_576,
                 "event_bytes": 524_288,
-                "held_bytes": 1_048_576,
+                "held_bytes": 4_194_304,
                 "total_held_bytes": 67_108_864,
                 "streams": 2000,
             },
