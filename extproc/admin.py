@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from extproc import __version__
 from extproc.address import Address
 from extproc.errors import SettingsError
 from extproc.settings import Settings
+from extproc.status.page import HEADERS, page
+from extproc.status.snapshot import Snapshot
 
 
 class Subject(Protocol):
@@ -37,6 +38,10 @@ class Subject(Protocol):
     @property
     def is_ready(self) -> bool:
         """Tell whether exchanges may be sent here."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """Return what the status page shows now."""
         ...
 
 
@@ -64,20 +69,10 @@ class Admin:
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._subject.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _page(self, _: Request) -> Response:
-        profiles = "".join(
-            f"<tr><th scope=row>{name}</th><td>{', '.join(sorted(profile.hooks)) or 'none'}</td>"
-            f"<td>{'enforced' if profile.enforce else 'dry run'}</td></tr>"
-            for name, profile in self._subject.settings.profiles.items()
-        )
-        return HTMLResponse(
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>aim-extproc</title><h1>aim-extproc {__version__}</h1>"
-            f"<p>{'Serving' if self._subject.is_ready else 'Not ready'}; "
-            f"{self._subject.registry.get_sample_value('extproc_streams') or 0:.0f} exchanges under way.</p>"
-            "<table><caption>Profiles</caption><tr><th scope=col>profile</th><th scope=col>hooks</th>"
-            f"<th scope=col>mode</th></tr>{profiles}</table><p><a href=metrics>Metrics</a></p></html>"
-        )
+    async def _page(self, request: Request) -> Response:
+        is_paused = "paused" in request.query_params
+        text = page(await self._subject.snapshot(), self._subject.settings, is_paused=is_paused)
+        return HTMLResponse(text, headers=HEADERS)
 
     @asynccontextmanager
     async def listening(self, address: Address) -> AsyncIterator[None]:

@@ -66,8 +66,8 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
                 await stack.enter_async_context(Admin(serving).listening(settings.admin))
         else:
             link = await Link.to_supervisor()
-            serving = Serving(service, config, group, link.send)
-            background += [_keep_held_bytes(service), _end_with_supervisor(link, stop)]
+            serving = Serving(service, config, group, link.send, worker)
+            background += [_keep_held_bytes(service), _answer_supervisor(link, serving, stop)]
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         status = health.aio.HealthServicer()
@@ -103,11 +103,15 @@ async def _keep_held_bytes(service: ExternalProcessor) -> None:
         await asyncio.sleep(_GAUGE_SECONDS)
 
 
-async def _end_with_supervisor(link: Link, stop: asyncio.Event) -> None:
-    """Wait for the supervisor's end, which is ours: what it left behind is removed, and we drain."""
+async def _answer_supervisor(link: Link, serving: Serving, stop: asyncio.Event) -> None:
+    """Tell the supervisor what it asks for the status page, until its end.
+
+    Its end is ours: what it left behind is removed, and we drain.
+    """
     try:
         while True:
             await link.receive()
+            link.send(await serving.snapshot())
     except EOFError:
         _log.error("supervisor_gone")
         shutil.rmtree(os.environ[SHARED_VALUES], ignore_errors=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from extproc.aim.client import AimClient
 from extproc.errors import SettingsError
 from extproc.servicer import ExternalProcessor
 from extproc.settings import Settings, load
+from extproc.status.snapshot import Phase, Snapshot, Worker
 from extproc.telemetry import log_internal_error
 
 _PROBE_SECONDS = 5.0
@@ -32,13 +33,18 @@ class Serving:
         config: Path | None,
         group: asyncio.TaskGroup,
         on_readiness: Callable[[bool], None] = lambda _: None,
+        worker: int = 0,
     ) -> None:
-        """Tell of `service`, whose clients live in `group`; `on_readiness` is told of each change."""
+        """Tell of `service`, that of worker `worker`, whose clients live in `group`.
+
+        `on_readiness` is told of each change.
+        """
         self._service = service
         self._config = config
         self._group = group
         self._on_readiness = on_readiness
-        self._is_serving = False
+        self._worker = worker
+        self._phase = Phase.STARTING
         self._is_aim_reachable = not service.settings.readiness.aim
         self._was_ready = False
 
@@ -55,12 +61,31 @@ class Serving:
     @property
     def is_ready(self) -> bool:
         """Tell whether exchanges may be sent here."""
-        return self._is_serving and self._is_aim_reachable
+        return self._phase is Phase.SERVING and self._is_aim_reachable
 
     def serve(self, *, is_serving: bool) -> None:
         """Note that the listener is open, or that it is about to close."""
-        self._is_serving = is_serving
+        self._phase = Phase.SERVING if is_serving else Phase.DRAINING
         self._note_readiness()
+
+    async def snapshot(self) -> Snapshot:
+        """Return what the status page shows of this process now."""
+        service = self._service
+        activity, client = service.telemetry.activity, service.client
+        is_unready = self._phase is Phase.SERVING and not self._is_aim_reachable
+        return activity.snapshot(
+            Worker(
+                number=self._worker,
+                phase=Phase.UNREADY if is_unready else self._phase,
+                started=activity.started,
+                streams=service.live,
+                sessions=_value(service.telemetry.sessions),
+                held_bytes=service.held_bytes,
+                is_breaker_open=client.breaker.is_open,
+                is_session_breaker_open=client.session_breaker.is_open,
+                reload=activity.reload,
+            )
+        )
 
     def _note_readiness(self) -> None:
         if self.is_ready != self._was_ready:
@@ -85,16 +110,19 @@ class Serving:
         """Read the settings again: new exchanges get them, if they can be used."""
         service = self._service
         old = service.settings
+        activity = service.telemetry.activity
         try:
             new = load(self._config, serving=True)
             client = start_client(new, self._group)
         except SettingsError as error:
             _log.error("settings_refused", problems=list(error.problems))
+            activity.reloaded(problems=error.problems)
             return
         except Exception as error:
             # Whatever is wrong with them, the process and its exchanges go on.
             log_internal_error(error)
             _log.error("settings_refused", problems=["they cannot be used"])
+            activity.reloaded(problems=["they cannot be used"])
             return
         fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
         if old.limits.request_bytes != new.limits.request_bytes:
@@ -103,7 +131,13 @@ class Serving:
             _log.warning("restart_needed", settings=fixed)
         retired, service.client, service.settings = service.client, client, new
         retired.retire()
+        activity.reloaded(restart_needed=fixed)
         _log.info("settings_reloaded")
+
+
+def _value(gauge: Gauge) -> int:
+    (metric,) = gauge.collect()
+    return int(metric.samples[0].value)
 
 
 def start_client(settings: Settings, group: asyncio.TaskGroup) -> AimClient:

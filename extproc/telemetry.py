@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
+from extproc.status.activity import Activity
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -29,6 +30,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         """Register every metric in a registry of its own."""
+        self.activity = Activity()
         self.registry = registry = CollectorRegistry()
         self._children: dict[tuple[object, ...], Counter | Histogram] = {}
         self._exchanges = Counter(
@@ -70,6 +72,7 @@ class Telemetry:
 
     def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
         """Count what the core reports."""
+        self.activity.report(record, command)
         match command:
             case ReportVerdict(leg, hook, action, reason):
                 self._child(self._verdicts, record.profile, leg, hook, action).inc()
@@ -88,10 +91,12 @@ class Telemetry:
     def waited(self, leg: Leg, seconds: float) -> None:
         """Note how long a leg waited on the guard."""
         self._child(self._added_latency, leg).observe(seconds)
+        self.activity.waited(seconds)
 
     def finished(self, record: ExchangeRecord, seconds: float) -> None:
         """Count an exchange and write its access record."""
         self._child(self._exchanges, record.profile, record.dialect, record.outcome).inc()
+        self.activity.finished(record)
         _log.info(
             "exchange",
             outcome=record.outcome,

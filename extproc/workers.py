@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from extproc.errors import SettingsError
 from extproc.link import Link
 from extproc.reload import Reloader
 from extproc.settings import Settings, load
+from extproc.status.snapshot import Snapshot, total
 from extproc.telemetry import SHARED_VALUES
 
 _BACKOFF_SECONDS = (0.2, 10.0)
@@ -33,6 +35,9 @@ _STABLE_SECONDS = 30.0
 
 _KILL_SECONDS = 10.0
 """A worker that is still there so long after it should have drained is killed."""
+
+_ANSWER_SECONDS = 2.0
+"""How long a worker may take to say what the status page shows of it."""
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what is made there is private
 
@@ -54,6 +59,8 @@ class _Worker:
         self._stopping = stopping
         self._process: asyncio.subprocess.Process | None = None
         self._is_told_to_stop = False
+        self._link: Link | None = None
+        self._asked: asyncio.Future[Snapshot | None] | None = None
 
     async def keep(self, restarts: Counter) -> None:
         """Keep it running until it is to stop, or cannot be started."""
@@ -92,17 +99,40 @@ class _Worker:
             )
         if self._is_told_to_stop:
             self.signal(signal.SIGTERM)
-        link = await Link.over(ours)
+        self._link = link = await Link.over(ours)
         try:
             while True:
-                self.is_ready = bool(await link.receive())
+                message = await link.receive()
+                if isinstance(message, Snapshot):
+                    self._answered(message)
+                else:
+                    self.is_ready = bool(message)
         except EOFError:
             pass
         finally:
             self.is_ready = False
+            self._link = None
+            self._answered(None)
             link.close()
         self.status = await self._process.wait()
         mark_process_dead(self.number, self._folder)  # type: ignore[no-untyped-call]
+
+    async def snapshot(self) -> Snapshot | None:
+        """Return what the status page shows of it now, None where it does not answer."""
+        if self._link is None:
+            return None
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_future()
+            self._link.send("snapshot")
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._asked), _ANSWER_SECONDS)
+        except TimeoutError:
+            return None
+
+    def _answered(self, snapshot: Snapshot | None) -> None:
+        if self._asked is not None:
+            self._asked.set_result(snapshot)
+            self._asked = None
 
     def stop(self) -> None:
         """Have it drain, once."""
@@ -134,6 +164,11 @@ class Supervisor:
     def is_ready(self) -> bool:
         """Tell whether every worker is ready: each has an address of its own, which callers are sent to."""
         return not self._stopping.is_set() and all(worker.is_ready for worker in self._workers)
+
+    async def snapshot(self) -> Snapshot:
+        """Return what the status page shows now: the sum over the workers that answer."""
+        answers = await asyncio.gather(*(worker.snapshot() for worker in self._workers))
+        return total([answer for answer in answers if answer is not None], len(self._workers), at=time.time())
 
     async def run(self) -> int:
         """Run the workers until SIGTERM or SIGINT; return the exit status: 2 if one could not be started."""
