@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, assert_never
 
 from extproc.aim.client import AimClient, Caller
@@ -15,7 +16,6 @@ from extproc.events import (
     CloseSession,
     Errand,
     Event,
-    Hook,
     OpenSession,
     ReportChunks,
     ReportFailOpen,
@@ -29,8 +29,8 @@ from extproc.events import (
     TimerFired,
     VerdictReached,
 )
-from extproc.record import ExchangeRecord
-from extproc.telemetry import Telemetry, log_internal_error
+from extproc.observation import Observation
+from extproc.telemetry import log_internal_error
 from extproc.verdict import Failed, Outcome
 
 if TYPE_CHECKING:
@@ -44,16 +44,14 @@ class Errands:
         self,
         client: AimClient,
         caller: Caller,
-        record: ExchangeRecord,
-        telemetry: Telemetry,
+        observation: Observation,
         group: asyncio.TaskGroup,
         deliver: Callable[[Event], None],
     ) -> None:
         """Ask `client` on behalf of `caller`, in tasks of `group`; `deliver` takes what comes of it."""
         self._client = client
         self._caller = caller
-        self._record = record
-        self._telemetry = telemetry
+        self._observation = observation
         self._group = group
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
@@ -89,7 +87,7 @@ class Errands:
                 self._close_session()
                 self._session_number = command.session
                 self._session = self._client.open_session(command.session, self._caller, self._on_session)
-                self._telemetry.sessions.inc()
+                self._observation.session_opened()
             case SubmitDone():
                 if self._session is not None and command.session == self._session_number:
                     self._session.done()
@@ -97,7 +95,7 @@ class Errands:
                 if command.session == self._session_number:
                     self._close_session()
             case ReportVerdict() | ReportFailOpen() | ReportChunks():
-                self._telemetry.report(self._record, command)
+                self._observation.report(command)
             case _:
                 assert_never(command)
 
@@ -120,27 +118,27 @@ class Errands:
         self._close_session()
 
     async def _analyze(self, command: Analyze) -> None:
-        began = self._loop.time()
+        began = time.monotonic()
         try:
             outcomes: tuple[Outcome, ...] = await self._client.analyze(command.hook, command.inputs, self._caller)
         except Exception as error:
             log_internal_error(error)
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
-        seconds = self._loop.time() - began
-        self._telemetry.detected(command.hook, seconds)
+        seconds = time.monotonic() - began
+        self._observation.analyzed(command.hook, began, outcomes)
         self._analyses.pop(command.analysis, None)
         self._deliver(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
 
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):
-            self._telemetry.detected(Hook.OUTPUT, event.milliseconds / 1000)
+            self._observation.session_judged(event.milliseconds)
         self._deliver(event)
 
     def _close_session(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
-            self._telemetry.sessions.dec()
+            self._observation.session_closed()
 
     def _set_timer(self, timer: Timer, seconds: float) -> None:
         self._fired.pop(timer, None)

@@ -79,6 +79,9 @@ class Identity:
     session_id: str | None = None
 
 
+NOBODY = Identity()
+
+
 def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
     """Return Envoy's attribute `name`, whichever extension's namespace it came under, or None."""
     for values in attributes.values():

@@ -13,7 +13,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from extproc import wire
+from extproc import otel, wire
 from extproc.address import Address
 from extproc.admin import Admin
 from extproc.errors import SettingsError
@@ -55,9 +55,13 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         share_values(worker)
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
+        telemetry.tracing = await stack.enter_async_context(otel.tracing())
+        if worker is None:
+            await stack.enter_async_context(otel.metrics(telemetry.registry))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         client = start_client(settings, group)
         service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
+        telemetry.keep_audit_log(settings)
         background = []
         if worker is None:
             telemetry.held_bytes.set_function(lambda: service.held_bytes)

@@ -15,8 +15,8 @@ from extproc.aim.client import AimClient, Caller
 from extproc.dry_run import Shadow
 from extproc.errands import Errands
 from extproc.events import HeadersReceived
-from extproc.exchange import Exchange
 from extproc.identity import find_attribute
+from extproc.observation import Observation
 from extproc.settings import DEFAULT_PROFILE, Profile, Settings
 from extproc.stream import Stream
 from extproc.telemetry import Telemetry, log_internal_error
@@ -118,10 +118,10 @@ class ExternalProcessor:
         """Count bytes that are held from now on, or, below zero, no longer."""
         self.held_bytes += size
 
-    def watch(self, shadow: Shadow, exchange: Exchange, caller: Caller, client: AimClient) -> None:
+    def watch(self, shadow: Shadow, observation: Observation, caller: Caller, client: AimClient) -> None:
         """Run a dry run's detection beside its stream, and after it."""
         client.enter()
-        task = self._group.create_task(self._watch(shadow, exchange, caller, client))
+        task = self._group.create_task(self._watch(shadow, observation, caller, client))
         task.add_done_callback(lambda _: client.leave())
         self._shadows.add(task)
         task.add_done_callback(self._unwatch)
@@ -130,15 +130,14 @@ class ExternalProcessor:
         self._shadows.discard(task)
         self._note_idle()
 
-    async def _watch(self, shadow: Shadow, exchange: Exchange, caller: Caller, client: AimClient) -> None:
-        began = asyncio.get_running_loop().time()
+    async def _watch(self, shadow: Shadow, observation: Observation, caller: Caller, client: AimClient) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                errands = Errands(client, caller, exchange.record, self.telemetry, group, shadow.deliver)
+                errands = Errands(client, caller, observation, group, shadow.deliver)
                 try:
                     await shadow.run(errands)
                 finally:
                     errands.end()
         except Exception as error:
             log_internal_error(error)
-        self.telemetry.finished(exchange.record, asyncio.get_running_loop().time() - began)
+        observation.finished()

@@ -131,6 +131,7 @@ class Serving:
             _log.warning("restart_needed", settings=fixed)
         retired, service.client, service.settings = service.client, client, new
         retired.retire()
+        service.telemetry.keep_audit_log(new)
         activity.reloaded(restart_needed=fixed)
         _log.info("settings_reloaded")
 

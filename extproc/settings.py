@@ -156,6 +156,28 @@ class Limits(Model):
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
 
 
+class Audit(Model):
+    """Where verdicts are written down, and what is written there of who asked."""
+
+    file: str = ""
+    identity: Literal["hashed", "plain", "none"] = "hashed"
+    key_file: Path | None = None
+
+    @property
+    def is_stdout(self) -> bool:
+        """Tell whether lines go to standard output."""
+        return self.file in ("-", "stdout")
+
+    def problem(self) -> str | None:
+        """Return why no line could be written, if so."""
+        if not self.file or self.is_stdout:
+            return None
+        file = Path(self.file)
+        if file.is_dir():
+            return f"{file} is a folder"
+        return None if os.access(file if file.exists() else file.parent, os.W_OK) else f"cannot write {file}"
+
+
 class Readiness(Model):
     """What a process needs beside itself to be ready."""
 
@@ -275,6 +297,7 @@ class Settings(BaseSettings):
     aim: Aim = Aim()
     limits: Limits = Limits()
     readiness: Readiness = Readiness()
+    audit: Audit = Audit()
     profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
         default_factory=lambda: {DEFAULT_PROFILE: Profile()}
     )
@@ -298,12 +321,15 @@ class Settings(BaseSettings):
         own_keys = all(profile.api_key_file for profile in self.profiles.values())
         if not (self.aim.api_key.get_secret_value() or self.aim.api_key_file or own_keys):
             problems.append("aim.api_key: no key; set AIM_API_KEY or aim.api_key_file")
+        if (problem := self.audit.problem()) is not None:
+            problems.append(f"audit.file: {problem}")
         files = {
             "aim.api_key_file": self.aim.api_key_file,
             "aim.ca_file": self.aim.ca_file,
             "tls.cert_file": self.tls.cert_file,
             "tls.key_file": self.tls.key_file,
             "tls.client_ca_file": self.tls.client_ca_file,
+            "audit.key_file": self.audit.key_file,
         } | {f"profiles.{name}.api_key_file": profile.api_key_file for name, profile in self.profiles.items()}
         for setting, file in files.items():
             if file is not None:

@@ -25,6 +25,7 @@ from extproc.events import (
     BodyReceived,
     Command,
     Event,
+    Headers,
     HeadersReceived,
     Leg,
     ReleaseBody,
@@ -37,8 +38,10 @@ from extproc.events import (
     TrailersReceived,
 )
 from extproc.exchange import Exchange, misconfigured
-from extproc.identity import Identity, first_value
+from extproc.identity import NOBODY, Identity, first_value
+from extproc.observation import Observation
 from extproc.record import ExchangeRecord
+from extproc.refusal import MISCONFIGURED
 from extproc.telemetry import log_internal_error
 
 if TYPE_CHECKING:
@@ -58,6 +61,10 @@ _TOLD = -1.0
 _log = structlog.get_logger()
 
 
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
 class Stream:
     """One exchange on its gRPC stream."""
 
@@ -74,6 +81,7 @@ class Stream:
         self._is_over = False
         self._exchange: Exchange | None = None
         self._errands: Errands | None = None
+        self._observation: Observation | None = None
         self._began = time.monotonic()
         self._waiting_since: dict[Leg, float] = {}
         self._told_version = 0
@@ -101,25 +109,31 @@ class Stream:
         """Settle what the stream leaves behind, and write its record; its tasks have ended."""
         self._client.leave()
         self._service.hold(-self._held)
-        exchange = self._exchange
-        if exchange is not None:
-            if not exchange.is_complete:
-                exchange.record.outcome = "aborted"
-            self._telemetry.finished(exchange.record, time.monotonic() - self._began)
+        exchange, observation = self._exchange, self._observation
+        if exchange is not None and not exchange.is_complete:
+            exchange.record.outcome = "aborted"
+        if observation is not None:
+            observation.finished()
 
     async def _serve(self, first: bytes) -> Reset | None:
         service = self._service
-        request = wire.parse(first)
-        mode = wire.body_modes(request, assume_full_duplex=self._settings.assume_full_duplex)
+        try:
+            request = wire.parse(first)
+            mode = wire.body_modes(request, assume_full_duplex=self._settings.assume_full_duplex)
+        except ProtocolError:
+            # No exchange, but one that a filter which does not guard has cost: counted under no profile.
+            self._observation = self._observe(ExchangeRecord(_new_id(), "", outcome="aborted", code=MISCONFIGURED.code))
+            raise
         event = wire.decode(request)
         headers = event if isinstance(event, HeadersReceived) else HeadersReceived(Leg.REQUEST, ())
         name, profile = service.profile_of(headers, self._context)
         if profile is None:
             _log.error("unknown_profile", profile=name, known=sorted(self._settings.profiles))
+            self._observation = self._observe(ExchangeRecord(_new_id(), "", outcome="refused", code=MISCONFIGURED.code))
             await self._send(misconfigured())
             await self._drain_envoy()
             return None
-        record = ExchangeRecord(str(uuid.uuid4()), name)
+        record = ExchangeRecord(_new_id(), name)
         exchange = Exchange(
             record,
             profile,
@@ -134,11 +148,12 @@ class Stream:
             first_value(profile.session_id, headers),
         )
         caller = Caller(name, record.call_id, identity)
+        observation = self._observe(record, headers.headers, identity, is_dry_run=not profile.enforce)
         if not profile.enforce:
-            return await self._pass(event, exchange, mode, caller)
-        self._exchange = exchange
+            return await self._pass(event, exchange, mode, caller, observation)
+        self._exchange, self._observation = exchange, observation
         async with asyncio.TaskGroup() as group:
-            self._errands = errands = Errands(self._client, caller, record, self._telemetry, group, self._take)
+            self._errands = errands = Errands(self._client, caller, observation, group, self._take)
             if event is not None:
                 self._take(event)
             reader = group.create_task(self._read(exchange))
@@ -147,6 +162,21 @@ class Stream:
             finally:
                 reader.cancel()
                 errands.end()
+
+    def _observe(
+        self,
+        record: ExchangeRecord,
+        headers: Headers = (),
+        identity: Identity = NOBODY,
+        *,
+        is_dry_run: bool = False,
+    ) -> Observation:
+        """Return the witness of the exchange; its spans join the trace that Envoy is in, else the client's."""
+        telemetry = self._telemetry
+        observation = Observation(telemetry, record, identity, began=self._began, is_dry_run=is_dry_run)
+        if telemetry.tracing is not None:
+            observation.trace = telemetry.tracing.begin(self._context.invocation_metadata(), headers)
+        return observation
 
     def _take(self, event: Event) -> None:
         """Let the exchange decide about an event, and do what it says; what is for Envoy waits for the writer."""
@@ -173,13 +203,15 @@ class Stream:
         if outbox:
             self._wake_writer()
 
-    async def _pass(self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller) -> Reset | None:
+    async def _pass(
+        self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller, observation: Observation
+    ) -> Reset | None:
         """Let everything go on at once, and detect beside."""
         if isinstance(event, HeadersReceived):
             first = dict(reversed(event.headers))
             exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
         shadow = Shadow(exchange, self._settings.limits, self._service.hold)
-        self._service.watch(shadow, exchange, caller, self._client)
+        self._service.watch(shadow, observation, caller, self._client)
         try:
             while True:
                 if isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):

@@ -8,14 +8,19 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
+from extproc.audit import AuditLog
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
 from extproc.status.activity import Activity
+
+if TYPE_CHECKING:
+    from extproc.settings import Settings
+    from extproc.tracing import Tracing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -61,6 +66,17 @@ class Telemetry:
         self._chunks = Counter(
             "extproc_stream_chunks", "Texts of event streams, by what became of them", ("result",), registry=registry
         )
+        self._audit_errors = Counter(
+            "extproc_audit_errors", "Lines of the audit log that could not be written", registry=registry
+        )
+        self.audit: AuditLog | None = None
+        self.tracing: Tracing | None = None
+
+    def keep_audit_log(self, settings: Settings) -> None:
+        """Write audit lines from now on as `settings.audit` says, to a file that is opened anew."""
+        if self.audit is not None:
+            self.audit.close()
+        self.audit = AuditLog(settings, self._audit_errors.inc) if settings.audit.file else None
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
         """Return a metric's child, which the library looks up at some length."""

@@ -21,6 +21,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from extproc import otel
 from extproc.admin import Admin
 from extproc.errors import SettingsError
 from extproc.link import Link
@@ -219,6 +220,7 @@ async def supervise(settings: Settings, config: Path | None) -> int:
     with tempfile.TemporaryDirectory(prefix="extproc-", dir=where, ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as stack:
             supervisor = Supervisor(settings, config, folder)
+            await stack.enter_async_context(otel.metrics(supervisor.registry))
             if settings.admin is not None:
                 await stack.enter_async_context(Admin(supervisor).listening(settings.admin))
             return await supervisor.run()
