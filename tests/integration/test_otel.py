@@ -1,0 +1,196 @@
+"""OpenTelemetry without an Envoy: what switches it on, metrics over OTLP, and collectors that are away or slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc import otel
+from extproc.errors import SettingsError
+from tests.fakes.aim import ScriptedAim
+from tests.fakes.collector import Collector, collector
+from tests.fakes.envoy_stream import envoy_stream
+from tests.fakes.process import free_port, get, run, serving, written
+from tests.fakes.rig import chat_request
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+FAST = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+
+
+async def exchange(port: int) -> None:
+    """Send a whole exchange."""
+    async with envoy_stream(f"127.0.0.1:{port}") as stream:
+        await stream.request_headers()
+        assert (await stream.read()).HasField("request_headers")
+        await stream.body("request", REQUEST)
+        assert (await stream.read()).HasField("request_body")
+        await stream.response_headers(status=204, end=True)
+        assert (await stream.read()).HasField("response_headers")
+        await stream.done()
+        assert await stream.read() is None
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "OTEL_SDK_DISABLED",
+        *(f"OTEL_{signal}_EXPORTER" for signal in ("TRACES", "METRICS")),
+        *(
+            f"OTEL_EXPORTER_OTLP_{signal}{what}"
+            for signal in ("", "TRACES_", "METRICS_")
+            for what in ("ENDPOINT", "PROTOCOL")
+        ),
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "traces", "metrics"),
+    [
+        ({}, False, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, True, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c"}, True, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c"}, False, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_METRICS_EXPORTER": "none"}, True, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, False, False),
+    ],
+)
+def test_what_switches_it_on(
+    variables: dict[str, str], traces: bool, metrics: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (otel.is_exported("traces"), otel.is_exported("metrics")) == (traces, metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_METRICS_EXPORTER", "zipkin"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "carrier-pigeon"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
+    ],
+)
+async def test_wrong_variables_are_problems(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="environment: OTEL_"):
+        async with otel.metrics(CollectorRegistry()):
+            pass
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_problem_is_told_before_anything_is_served(workers: str) -> None:
+    settings = {"AIM_API_KEY": "k", "EXTPROC_LISTEN": f"127.0.0.1:{free_port(2)}", "EXTPROC_WORKERS": workers}
+    status, _, err = await run("serve", **settings, EXTPROC_ADMIN="", OTEL_TRACES_EXPORTER="zipkin")
+    assert status == 2
+    assert set(err.splitlines()) == {"environment: OTEL_TRACES_EXPORTER is neither otlp nor none"}
+
+
+def test_off_costs_no_import() -> None:
+    code = "import extproc.server, sys; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def values(metric: Any) -> dict[tuple[tuple[str, str], ...], float]:
+    """Return the points of a sum or a gauge by their labels."""
+    data = getattr(metric, metric.WhichOneof("data"))
+    return {
+        tuple(sorted((each.key, each.value.string_value) for each in point.attributes)): point.as_double
+        for point in data.data_points
+    }
+
+
+@pytest.mark.parametrize(("workers", "protocol"), [(1, "http/protobuf"), (2, "grpc")])
+async def test_metrics_are_those_of_a_scrape(tmp_path: Path, aim: ScriptedAim, workers: int, protocol: str) -> None:
+    config, port, admin = written(tmp_path, aim, workers=workers)
+    async with collector() as target:
+        endpoint = target.grpc if protocol == "grpc" else target.http
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        async with serving(config, **variables, **FAST) as process:
+            for _ in range(workers - 1):
+                await process.until("serving")
+            for number in range(workers):
+                await exchange(port + number)
+            labels = (("dialect", "openai-chat"), ("outcome", "allowed"), ("profile", "default"))
+
+            def counted() -> bool:
+                metric = target.metrics.get("extproc_exchanges")
+                return metric is not None and values(metric) == {labels: workers}
+
+            await target.until(counted)
+            histogram = target.metrics["extproc_added_latency_seconds"]
+            (point,) = histogram.histogram.data_points
+            assert histogram.unit == "s"
+            assert point.count == workers == sum(point.bucket_counts)
+            assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
+            assert target.metrics["extproc_exchanges"].sum.is_monotonic
+            assert values(target.metrics["extproc_streams"]) == {(): 0}
+            scraped = text_string_to_metric_families((await get(admin, "/metrics")).text)
+            names = {family.name for family in scraped if family.samples and not family.name.endswith("_created")}
+            assert set(target.metrics) == names
+            process.signal()
+            assert await process.ended() == 0
+
+
+async def test_what_is_left_is_exported_at_the_end(tmp_path: Path, aim: ScriptedAim) -> None:
+    config, port, _ = written(tmp_path, aim)
+    async with (
+        collector() as target,
+        serving(config, OTEL_EXPORTER_OTLP_ENDPOINT=target.grpc, OTEL_BSP_SCHEDULE_DELAY="3600000") as process,
+    ):
+        await exchange(port)
+        process.signal()
+        assert await process.ended() == 0
+        assert len(target.named("aim.exchange")) == 1
+        assert "extproc_exchanges" in target.metrics
+
+
+async def _serve_without(target: Collector, endpoint: str, protocol: str, config: Path, port: int) -> list[str]:
+    """Serve with a collector that does not answer; return the events that were logged."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    async with serving(config, **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", **FAST) as process:
+        for _ in range(3):
+            await exchange(port)
+        process.signal()
+        # With the collector's deadline at an hour, only our own bound can end it.
+        assert await process.ended() == 0
+        assert not target.spans
+        return [line["event"] for line in process.lines]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_collector_that_holds_delays_nothing(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
+    config, port, _ = written(tmp_path, aim)
+    async with collector() as target:
+        target.is_holding = True
+        endpoint = target.grpc if protocol == "grpc" else target.http
+        events = await _serve_without(target, endpoint, protocol, config, port)
+    assert events.count("exchange") == 3
+    assert "stopped" in events
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_collector_that_is_away_is_told_once(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
+    config, port, _ = written(tmp_path, aim)
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    variables |= {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    async with serving(config, **variables, **FAST) as process:
+        await exchange(port)
+        assert (await process.until("otlp_export_failed"))["signal"] == "traces"
+        await exchange(port)
+        process.signal()
+        assert await process.ended() == 0
+        assert [line["event"] for line in process.lines].count("otlp_export_failed") == 1
+        assert all(line["event"] != "unreadable" for line in process.lines)
