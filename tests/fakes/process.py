@@ -87,7 +87,7 @@ async def serving(config: Path | None = None, **more: str) -> AsyncIterator[Runn
     finally:
         if process.returncode is None:
             process.kill()
-            await running.ended()  # workers, too: they share its stderr
+        await running.ended()  # workers, too: they share its stderr
 
 
 def free_port(count: int = 1) -> int:

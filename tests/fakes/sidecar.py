@@ -34,7 +34,9 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 @asynccontextmanager
 async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
     """Serve on a free port while the context lasts."""
-    async with AimClient(settings) as client, ExternalProcessor(settings, client, Telemetry()) as service:
+    telemetry = Telemetry()
+    telemetry.keep_audit_log(settings)
+    async with AimClient(settings) as client, ExternalProcessor(settings, client, telemetry) as service:
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")

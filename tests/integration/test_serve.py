@@ -42,6 +42,26 @@ class TestServe:
             assert await process.ended() == 0
             assert [line["event"] for line in process.lines] == ["serving", "draining", "stopped"]
 
+    async def test_a_watch_of_its_health_follows_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        config, port, _ = written(tmp_path, aim)
+        async with serving(config) as process, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service="envoy.service.ext_proc.v3.ExternalProcessor")
+            watch = stub.Watch(request)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            async with envoy_stream(f"127.0.0.1:{port}") as stream:
+                await stream.request_headers(end=True)
+                await stream.read()
+                process.signal()
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
+                await stream.response_headers(status=204, end=True)
+                assert (await stream.read()).HasField("response_headers")
+                await stream.done()
+                assert await stream.read() is None
+            watch.cancel()
+            assert await process.ended() == 0
+
     async def test_it_drains_a_live_exchange(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, admin = written(tmp_path, aim)
         async with serving(config) as process:

@@ -76,12 +76,28 @@ async def test_a_mis_wired_filter_is_refused(aim: ScriptedAim, modes: tuple[int,
         code, details = await status_of(stream)
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert setting in details
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_exchanges_total", profile="", dialect="", outcome="aborted") == 1
 
 
 async def test_garbage_is_refused(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         await stream.call.write(b"\xff\xff")
         assert (await status_of(stream))[0] is grpc.StatusCode.FAILED_PRECONDITION
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_exchanges_total", profile="", dialect="", outcome="aborted") == 1
+
+
+async def test_a_profile_that_nobody_configured_is_counted(aim: ScriptedAim) -> None:
+    metadata = (("x-extproc-profile", "nobody"),)
+    async with sidecar(settings_for(aim.base)) as guard:
+        async with envoy_stream(address(guard), metadata) as stream:
+            await stream.request_headers()
+            assert (await stream.read()).immediate_response.status.code == 500
+            await stream.done()
+            assert await stream.read() is None
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_exchanges_total", profile="", dialect="", outcome="refused") == 1
 
 
 async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -53,9 +54,11 @@ async def until_metric(admin: int, name: str, value: float) -> None:
 
 
 @asynccontextmanager
-async def workers(tmp_path: Path, aim: ScriptedAim, count: int) -> AsyncIterator[tuple[Running, int, int, list[int]]]:
+async def workers(
+    tmp_path: Path, aim: ScriptedAim, count: int, **changes: Any
+) -> AsyncIterator[tuple[Running, int, int, list[int]]]:
     """Run so many workers; yield the supervisor, the first port, the admin port and the workers' process ids."""
-    config, port, admin = written(tmp_path, aim, workers=count)
+    config, port, admin = written(tmp_path, aim, workers=count, **changes)
     async with serving(config) as process:
         for _ in range(count - 1):
             await process.until("serving")
@@ -85,7 +88,8 @@ async def exchange(port: int) -> None:
 
 
 async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: ScriptedAim) -> None:
-    async with workers(tmp_path, aim, 4) as (process, port, admin, pids):
+    audit = tmp_path / "audit.jsonl"
+    async with workers(tmp_path, aim, 4, audit={"file": str(audit)}) as (process, port, admin, pids):
         await asyncio.gather(*(exchange(port + number % 4) for number in range(40)))
         await until_metric(admin, "extproc_exchanges_total", 40)
         seen = await metrics(admin)
@@ -99,6 +103,8 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
         process.signal()
         assert await process.ended() == 0
         assert not folder.exists()
+    outcomes = [json.loads(line).get("outcome") for line in audit.read_text().splitlines()]
+    assert outcomes.count("allowed") == 40
 
 
 async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:

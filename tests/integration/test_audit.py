@@ -1,0 +1,146 @@
+"""What an exchange leaves in the audit log, and that nothing of its content does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.aim import AimSession, ScriptedAim, block
+from tests.fakes.envoy_stream import envoy_stream
+from tests.fakes.process import run, serving, written
+from tests.fakes.rig import chat_event, chat_request
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
+
+SECRET = "the plan of the tower"
+MAIL = "alice@example.com"
+
+
+async def refused(guard: Sidecar, path: str = "/v1/chat/completions", *, stream: bool = False) -> None:
+    """Send a request, and let the answer to it be the last that is read; return once it is recorded."""
+    async with envoy_stream(f"127.0.0.1:{guard.port}") as envoy:
+        await envoy.request_headers(("x-aim-user-email", MAIL), path=path)
+        await envoy.read()
+        await envoy.body("request", json.dumps(chat_request(SECRET, stream=stream)).encode())
+        await envoy.read()
+        if stream:
+            await envoy.response_headers(("content-type", "text/event-stream"))
+            await envoy.body("response", chat_event(SECRET), end=False)
+            assert (await envoy.read()).HasField("immediate_response")
+        await envoy.done()
+        await envoy.read()
+    await asyncio.wait_for(guard.service.idle.wait(), 20)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    text = file.read_text()
+    assert SECRET not in text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_a_block_is_a_verdict_and_an_outcome(tmp_path: Path, aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        return block(SECRET, secrets={"found": SECRET})
+
+    aim.judge = judge
+    file = tmp_path / "audit.jsonl"
+    async with sidecar(settings_for(aim.base, audit={"file": str(file)})) as guard:
+        await refused(guard)
+        verdict, exchange = lines(file)
+    common = {key: exchange.pop(key) for key in ("call_id", "profile", "dialect", "dry_run", "user_email")}
+    assert common["user_email"] not in ("", MAIL)
+    assert (common["profile"], common["dialect"], common["dry_run"]) == ("default", "openai-chat", False)
+    assert {key: verdict.pop(key) for key in common} == common
+    assert verdict.pop("time") <= exchange.pop("time")
+    assert verdict == {
+        "type": "verdict",
+        "leg": "request",
+        "hook": "pre_call",
+        "action": "block",
+        "policies": ["secrets"],
+    }
+    assert exchange == {"type": "exchange", "outcome": "blocked", "code": "content_policy_violation"}
+
+
+async def test_a_stream_and_a_failure(tmp_path: Path, aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        return 403, {}
+
+    async def script(session: AimSession) -> None:
+        await session.receive()
+        await session.block("No.")
+
+    file = tmp_path / "audit.jsonl"
+    settings = settings_for(aim.base, audit={"file": str(file), "identity": "plain"})
+    async with sidecar(settings) as guard:
+        aim.script = script
+        await refused(guard, stream=True)
+        aim.judge = judge
+        await refused(guard)
+        allowed, blocked, _, failed, exchange = lines(file)
+    assert (allowed["hook"], allowed["action"]) == ("pre_call", "allow")
+    assert (blocked["leg"], blocked["hook"], blocked["action"]) == ("response", "output", "block")
+    assert (failed["action"], failed["reason"]) == ("error", "key_refused")
+    assert (exchange["outcome"], exchange["code"]) == ("refused", "guardrail_unavailable")
+    assert exchange["user_email"] == MAIL
+
+
+async def test_a_dry_run_says_so_and_what_nobody_inspects_is_not_there(tmp_path: Path, aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        return block("No.")
+
+    aim.judge = judge
+    file = tmp_path / "audit.jsonl"
+    settings = settings_for(
+        aim.base, audit={"file": str(file), "identity": "none"}, profiles={"default": {"enforce": False}}
+    )
+    async with sidecar(settings) as guard:
+        await refused(guard, "/elsewhere")
+        await refused(guard)
+        verdict, exchange = lines(file)
+    assert verdict["dry_run"] is exchange["dry_run"] is True
+    assert (exchange["outcome"], exchange["code"]) == ("dry_run", "blocked")
+    assert "user_email" not in exchange
+
+
+async def test_what_cannot_be_written_stops_no_traffic(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base, audit={"file": "/dev/full"})) as guard:
+        await refused(guard)
+        assert guard.metric("extproc_audit_errors_total") == 2
+        labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
+        assert guard.metric("extproc_exchanges_total", **labels) == 1
+
+
+async def test_a_signal_opens_the_file_anew(tmp_path: Path, aim: ScriptedAim) -> None:
+    file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    config, port, _ = written(tmp_path, aim, audit={"file": str(file)})
+
+    async with serving(config) as process:
+
+        async def exchange() -> None:
+            async with envoy_stream(f"127.0.0.1:{port}") as stream:
+                await stream.request_headers(end=True)
+                await stream.read()
+                await stream.response_headers(status=204, end=True)
+                await stream.read()
+                await stream.done()
+                await stream.read()
+            await process.until("exchange")
+
+        await exchange()
+        file.rename(old)
+        process.signal(signal.SIGHUP)
+        await process.until("settings_reloaded")
+        await exchange()
+        assert len(lines(old)) == len(lines(file)) == 1
+
+
+async def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere" / "audit.jsonl"
+    for file, problem in ((missing, "cannot write"), (tmp_path, "is a folder")):
+        status, _, err = await run("serve", AIM_API_KEY="k", EXTPROC_AUDIT__FILE=str(file))
+        assert status == 2
+        assert err.startswith("audit.file: ")
+        assert problem in err

@@ -1,0 +1,86 @@
+"""Readiness that follows whether Aim can be reached, where that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from extproc import serving
+from extproc.serving import Serving
+from tests.fakes.process import free_port
+from tests.fakes.sidecar import settings_for, sidecar
+
+
+class Address:
+    """What listens where Aim should be: it answers every request with one status."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.status = 404
+        self.heads: list[str] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                self.heads.append(head.lower())
+                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % self.status)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        async with server:
+            yield
+
+
+@asynccontextmanager
+async def watching(there: Address, *, aim: bool) -> AsyncIterator[tuple[Serving, asyncio.Queue[bool]]]:
+    """Serve, and look at Aim; yield what is told of each change of readiness."""
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+    settings = settings_for(f"http://127.0.0.1:{there.port}", readiness={"aim": aim})
+    async with sidecar(settings) as guard, asyncio.TaskGroup() as group:
+        it = Serving(guard.service, None, group, changes.put_nowait)
+        it.serve(is_serving=True)
+        task = group.create_task(it.watch_aim())
+        try:
+            yield it, changes
+        finally:
+            task.cancel()
+
+
+async def change(changes: asyncio.Queue[bool]) -> bool:
+    return await asyncio.wait_for(changes.get(), 30)
+
+
+async def test_it_is_ready_while_aim_answers_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
+    there = Address()
+    async with watching(there, aim=True) as (it, changes):
+        assert not it.is_ready
+        async with there.listening():
+            assert await change(changes) is True
+            there.status = 502  # what a proxy says for one that is away
+            assert await change(changes) is False
+            there.status = 401
+            assert await change(changes) is True
+            it.serve(is_serving=False)
+            assert await change(changes) is False
+    assert all(head.startswith("head / ") for head in there.heads)
+    assert not any("authorization" in head or "test-key" in head for head in there.heads)
+
+
+async def test_nothing_is_asked_unless_it_is_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0)
+    there = Address()
+    async with there.listening(), watching(there, aim=False) as (it, changes):
+        assert await change(changes) is True
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert it.is_ready
+        assert changes.empty()
+    assert there.heads == []

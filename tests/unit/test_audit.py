@@ -1,0 +1,177 @@
+"""The audit log as a file: whole lines, rotation, lines that are lost, and how callers are named."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import resource
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from extproc import audit as module
+from extproc.audit import AuditLog
+from extproc.identity import NOBODY, Identity
+from extproc.settings import Settings
+
+ALICE = Identity(user_email="alice@example.com", session_id="s1")
+
+
+class Audited:
+    """A log, and how many of its lines were lost."""
+
+    def __init__(self, file: object, **more: Any) -> None:
+        profiles = more.pop("profiles", {})
+        settings = Settings(aim={"api_key": "aim-key"}, audit={"file": str(file), **more}, profiles=profiles)
+        self.lost = 0
+        self.log = AuditLog(settings, self._on_loss)
+
+    def _on_loss(self) -> None:
+        self.lost += 1
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    file.write_text('{"n": 0}\n')
+    one, other = Audited(file).log, Audited(file).log
+    one.write({"n": 1})
+    other.write({"n": 2})
+    one.write({"n": 3})
+    assert [line["n"] for line in lines(file)] == [0, 1, 2, 3]
+    assert lines(file)[1]["time"].endswith("Z")
+
+
+def test_a_new_file_is_for_its_owner_and_group(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    Audited(file).log.write({})
+    assert not file.stat().st_mode & 0o037
+
+
+def test_a_rotated_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", -1)
+    file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    it = Audited(file)
+    it.log.write({"n": 1})
+    file.rename(old)
+    it.log.write({"n": 2})
+    file.unlink()
+    it.log.write({"n": 3})
+    assert [line["n"] for line in lines(old)] == [1]
+    assert [line["n"] for line in lines(file)] == [3]
+    assert it.lost == 0
+
+
+def test_between_two_looks_the_old_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 3600)
+    file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    it = Audited(file)
+    it.log.write({"n": 1})
+    file.rename(old)
+    it.log.write({"n": 2})
+    it.log.close()
+    it.log.write({"n": 3})
+    assert [line["n"] for line in lines(old)] == [1, 2]
+    assert [line["n"] for line in lines(file)] == [3]
+
+
+def test_a_full_disk_is_counted_and_told_once() -> None:
+    it = Audited("/dev/full")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            it.log.write({"n": 1})
+    assert it.lost == 3
+    (told,) = logs
+    assert (told["event"], told["file"]) == ("audit_line_lost", "/dev/full")
+
+
+def test_a_line_that_did_not_fit_spoils_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    it = Audited(file)
+    it.log.write({"n": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
+    try:
+        with structlog.testing.capture_logs():  # what is captured goes to a file, too
+            it.log.write({"n": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    it.log.write({"n": 3})
+    first, torn, last = file.read_text().splitlines()
+    assert (json.loads(first)["n"], len(torn), json.loads(last)["n"]) == (1, 10, 3)
+    assert it.lost == 1
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    it = Audited(pipe)
+    it.log.write({"n": 1})
+    assert it.lost == 1
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        it.log.write({"n": 2})
+        assert json.loads(os.read(reader, 4096))["n"] == 2
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["-", "stdout"])
+def test_stdout(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    it = Audited(name)
+    it.log.write({"n": 1})
+    it.log.close()
+    it.log.write({"n": 2})
+    assert [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()] == [1, 2]
+
+
+def test_callers_are_hashed(tmp_path: Path) -> None:
+    named = Audited(tmp_path / "a").log.callers("default", ALICE)
+    expected = hmac.digest(b"aim-key", b"alice@example.com", hashlib.sha256).hex()[:32]
+    assert named["user_email"] == expected
+    assert set(named) == {"user_email", "session_id"}
+    assert "alice" not in str(named)
+
+
+def test_the_documented_command_finds_somebodys_lines(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/observability.md").read_text()
+    (command,) = re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL)
+    key = tmp_path / "key"
+    key.write_text("aim-key\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace("KEY_FILE", str(key))], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == Audited(tmp_path / "a").log.callers("default", ALICE)["user_email"]
+
+
+def test_a_key_of_ones_own_outlives_a_change_of_the_key_for_aim(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("own\n")
+    log = Audited(tmp_path / "a", key_file=str(key)).log
+    expected = hmac.digest(b"own", b"s1", hashlib.sha256).hex()[:32]
+    assert log.callers("default", Identity(session_id="s1")) == {"session_id": expected}
+    key.unlink()
+    assert log.callers("default", ALICE) == {}
+
+
+def test_each_tenant_has_hashes_of_its_own(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("tenant-key")
+    log = Audited(tmp_path / "a", profiles={"b": {"api_key_file": str(key)}}).log
+    assert log.callers("default", ALICE)["user_email"] != log.callers("b", ALICE)["user_email"]
+
+
+def test_callers_are_named_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    plain = Audited(tmp_path / "a", identity="plain").log
+    assert plain.callers("default", ALICE) == {"user_email": "alice@example.com", "session_id": "s1"}
+    assert plain.callers("default", NOBODY) == {}
+    assert Audited(tmp_path / "a", identity="none").log.callers("default", ALICE) == {}
