@@ -72,6 +72,8 @@ def _problems() -> Iterator[None]:
 @app.command()
 def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
+    # Until there is something to reload: by default it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from extproc import settings, telemetry
 
     with _problems():

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from extproc.audit import AuditLog
+from extproc.errors import Reason
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
 from extproc.status.activity import Activity
@@ -69,6 +70,12 @@ class Telemetry:
         self._audit_errors = Counter(
             "extproc_audit_errors", "Lines of the audit log that could not be written", registry=registry
         )
+        # An alert on an increase does not see a series begin: these are there from the start.
+        for reason in Reason:
+            for leg in Leg:
+                self._child(self._fail_open, leg, reason)
+            for hook in Hook:
+                self._child(self._detection_errors, hook, reason)
         self.audit: AuditLog | None = None
         self.tracing: Tracing | None = None
 

@@ -70,7 +70,10 @@ class _Worker:
         is_first = True
         while True:
             began = loop.time()
-            await self._run()
+            try:
+                await self._run()
+            except OSError as error:  # no room for one more process, or socket
+                _log.error("worker_not_started", worker=self.number, problem=error.strerror)
             if self._stopping.is_set():
                 return
             if is_first and self.status == _WRONG_SETTINGS:
@@ -93,11 +96,15 @@ class _Worker:
         """Run the process once, to its end."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                *(*self._command, "--worker", str(self.number)),
-                stdin=theirs.fileno(),
-                env={**os.environ, SHARED_VALUES: self._folder},
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(*self._command, "--worker", str(self.number)),
+                    stdin=theirs.fileno(),
+                    env={**os.environ, SHARED_VALUES: self._folder},
+                )
+            except OSError:
+                ours.close()
+                raise
         if self._is_told_to_stop:
             self.signal(signal.SIGTERM)
         self._link = link = await Link.over(ours)

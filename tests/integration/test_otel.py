@@ -130,6 +130,7 @@ async def test_metrics_are_those_of_a_scrape(tmp_path: Path, aim: ScriptedAim, w
                 return metric is not None and values(metric) == {labels: workers}
 
             await target.until(counted)
+            await target.until(lambda: len(target.named("aim.exchange")) == workers)
             histogram = target.metrics["extproc_added_latency_seconds"]
             (point,) = histogram.histogram.data_points
             assert histogram.unit == "s"
