@@ -17,7 +17,7 @@ from tests.fakes.planted import CORPUS, RECORDINGS
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
 from tests.fuzz.surfaces import SURFACES
 
-_Request: Any = wire.CLASSES[wire.ProcessingRequest]
+_Request = wire.Request
 
 _NO_KNOBS = bytes(8)
 
