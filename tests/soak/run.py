@@ -73,7 +73,7 @@ class Plan:
 
 def usual(minutes: float, streams: int, seed: int) -> Plan:
     """Return the plan of `make soak`."""
-    seconds, calm = 60 * minutes, 8.0
+    seconds, calm = 60 * minutes, 12.0
     ramp = min(20.0, seconds / 10)
     injected = tuple(faults.until(seconds - ramp, calm))
     return Plan(seconds, streams, Pace(30, 1.5), injected, calm, ramp, slow_clients=10, slow_seconds=20, seed=seed)
@@ -240,17 +240,15 @@ def main(arguments: list[str]) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description="Soak the sidecar behind a real Envoy; see docs/soak.md.")
     parser.add_argument("--minutes", type=float, default=5, help="how long there is load (default: 5)")
-    parser.add_argument("--streams", type=int, help="exchanges at a time (default: 500)")
+    parser.add_argument("--streams", type=int, help="exchanges at a time (default: 500, 20 with --tiny)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)), help="draw these exchanges again")
     parser.add_argument("--tiny", action="store_true", help="seconds and few streams, only to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go; tests/soak/results/ if absent")
     options = parser.parse_args(arguments)
-    if not 0.25 <= options.minutes <= 24 * 60 or not 1 <= (options.streams or 1) <= 5000:
+    streams = options.streams if options.streams is not None else 20 if options.tiny else 500
+    if not 0.25 <= options.minutes <= 24 * 60 or not 1 <= streams <= 5000:
         parser.error("from 0.25 to 1440 minutes, from 1 to 5000 streams")
-    if options.tiny:
-        plan = tiny(options.streams or 20, options.seed)
-    else:
-        plan = usual(options.minutes, options.streams or 500, options.seed)
+    plan = tiny(streams, options.seed) if options.tiny else usual(options.minutes, streams, options.seed)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an exchange is several sockets in each process
     try:

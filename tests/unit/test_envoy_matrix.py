@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.envoy import matrix
-from tests.envoy.matrix import Result, read, table
+from tests.envoy.matrix import Result, page, read, table
 
 REPORT = b"""<testsuites><testsuite>
 <testcase classname="tests.envoy.test_a" name="test_1"/>
@@ -21,8 +21,23 @@ def test_a_report_is_read() -> None:
     assert result == Result("1.38.3", 2, ("tests.envoy.test_a::test_2", "tests.envoy.test_a::test_3"), 1)
     assert not result.is_fine
     assert table([result]).endswith(
-        "| 1.38.3 | 2 | 2: `tests.envoy.test_a::test_2`, `tests.envoy.test_a::test_3` | 1 |"
+        "| 1.38.3 | 2 | 2: `tests.envoy.test_a::test_2`, `tests.envoy.test_a::test_3` | 0 | 1 |"
     )
+
+
+def test_a_known_difference_counts_for_its_version_alone() -> None:
+    report = REPORT.replace(b"test_2", b"test_case[chat, default: a large request and a large answer]")
+    old = read("1.36.4", report)
+    assert (old.known, len(old.failed)) == (("large requests",), 1)
+    assert "| 1.36.4 | 2 | 1: `tests.envoy.test_a::test_3` | 1: large requests | 1 |" in page([old])
+    assert "**Large requests, 1.36.**" in page([old])
+    new = read("1.37.0", report)
+    assert (new.known, len(new.failed)) == ((), 2)
+    assert "**Large requests" not in page([new])
+
+
+def test_every_note_is_written() -> None:
+    assert {note for notes in matrix.KNOWN.values() for note in notes.values()} == matrix._NOTES.keys()
 
 
 def test_a_suite_in_which_nothing_ran_is_not_fine() -> None:
