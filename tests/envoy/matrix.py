@@ -43,7 +43,7 @@ each slow client and upstream, too. From 1.37 on nothing has to be done.
 """,
     "Envoy's own answers": """\
 **Envoy's own answers, 1.36.** What Envoy says itself (413 beyond its limit, 503 where the upstream is not there, 403 to
-an upgrade) does not pass the sidecar: it has Envoy's words and no `x-aim-call-id`, and the sidecar counts the exchange as
+an upgrade) does not pass the sidecar: it has its own words and no `x-aim-call-id`, and the sidecar counts that as
 aborted. Nothing that has to be inspected passes.
 """,
 }
