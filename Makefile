@@ -18,8 +18,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test cover-core test-envoy test-envoy-matrix test-hostile fuzz check format bench soak schema lock dist \
-	clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' Makefile)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +77,9 @@ soak: $(STAMP) ## let everything fail under load (MINUTES=5 STREAMS=500; see doc
 
 schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
 	$(BIN)/python tools/wire_schema.py
+
+reliability: $(STAMP) ## write the fault tables of docs/reliability.md
+	$(BIN)/python -m tests.envoy.faults
 
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml

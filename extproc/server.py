@@ -28,6 +28,8 @@ GRACE_SECONDS = 2.0
 """After a signal new streams are still served so long: whoever routes to us needs time to see that we leave."""
 
 _GAUGE_SECONDS = 1.0
+_PING_SECONDS, _PONG_SECONDS = 30, 10
+"""How often Envoy is asked for a sign of life, and how long it may take: as the rendered cluster asks us."""
 
 _MEBIBYTE = 1024 * 1024
 
@@ -160,6 +162,10 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
+            # And ours, even on a stream that is silent: they notice an Envoy that is gone without a word.
+            ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
+            ("grpc.keepalive_timeout_ms", _PONG_SECONDS * 1000),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
     )
 

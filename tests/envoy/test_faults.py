@@ -5,16 +5,22 @@ The rows are in `tests.envoy.faults`; docs/reliability.md holds them as tables.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from tests.envoy.faults.chain import Chain, running
 from tests.envoy.faults.fault import Fault, Leg
 from tests.envoy.faults.matrix import CHAINS, GROUPS
+from tests.envoy.faults.page import PAGE
 from tests.envoy.faults.trial import run
+from tests.fakes.envoy import validate
+from tests.fakes.rig import bootstrap
+from tests.fakes.sidecar import settings_for
 
 
 def _trials() -> list[object]:
@@ -72,3 +78,9 @@ async def test_fault(chains: Chains, fault: Fault, leg: Leg, policy: str) -> Non
     except BaseException:
         await chains.end()  # what failed may have left anything behind
         raise
+
+
+def test_the_overload_manager_of_the_page_is_valid() -> None:
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    tree = yaml.safe_load(bootstrap(settings_for("http://127.0.0.1:1"), 1, 1))
+    validate(yaml.safe_dump({**tree, **yaml.safe_load(snippet)}))

@@ -11,7 +11,7 @@ from aiohttp import web
 from extproc.errors import Reason
 from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
 from tests.envoy.faults.gate import Act, drip, reset, saying
-from tests.envoy.faults.trial import Trial
+from tests.envoy.faults.trial import Trial, freed, usual_client
 from tests.fakes.aim import Answer, Question, anonymize
 
 _JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -96,6 +96,18 @@ def _chat(messages: Any) -> Any:
     return {"all_redacted_messages": messages}
 
 
+async def broken_before(trial: Trial) -> None:
+    """Let one question, or one handshake, fail before; then Aim is well again."""
+    trial.judge_one_leg()
+    said = trial.chain.upstream.answer
+    answers(500)(trial)
+    await usual_client(trial)
+    await freed(trial.chain)
+    trial.chain.aim.reset()
+    trial.chain.upstream.reset()
+    trial.chain.upstream.answer = said
+
+
 def says(body: Any) -> Arrange:
     """Answer with the JSON value `body`."""
     return answers(200, json.dumps(body).encode())
@@ -143,6 +155,14 @@ ROWS = [
     Fault("Aim's verdict is of another type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is nested without end", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is huge", answers(200, b" " * 4_000_000), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault(
+        "Aim has failed so often in a row that it is not asked",
+        broken_before,
+        _ALL,
+        Reason.BREAKER_OPEN,
+        chain="breaker",
+        recovers=False,
+    ),
     Fault(
         "Aim demands an action that nobody knows",
         says({"required_action": {"action_type": "shred_action"}}),

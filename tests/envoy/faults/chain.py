@@ -162,7 +162,7 @@ class Chain:
         assert self._envoy is not None
         os.kill(self._envoy.pid, number)
         async with asyncio.timeout(SECONDS):
-            while _lives(self._envoy.pid):
+            while _lives(self._envoy.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         self._envoy = None
 

@@ -26,7 +26,7 @@ from tests.envoy.faults.fault import (
     every,
     on,
 )
-from tests.envoy.faults.trial import PROMPT, TEXTS, Trial
+from tests.envoy.faults.trial import EVENT_STREAM, PROMPT, TEXTS, Trial
 from tests.fakes.client import Got, exchange
 from tests.fakes.upstream import Received, pieces
 
@@ -52,8 +52,17 @@ async def connected(
 
 
 def leaves(trial: Trial) -> None:
-    """Leave while Aim judges; of a stream the first text was there."""
+    """Leave while Aim judges; of a stream the first text was there, and the upstream has not ended."""
     trial.hold()
+
+    async def answer(request: Received) -> None:
+        await request.head(headers=EVENT_STREAM)
+        for event in trial.events[:3]:
+            await request.chunk(event)
+        await request.gone.wait()
+
+    if trial.leg is Leg.STREAM:
+        trial.chain.upstream.answer = answer
 
     async def client(trial: Trial) -> None:
         async with connected(trial, trial.request, len(trial.request)) as (reader, _):
@@ -62,6 +71,10 @@ def leaves(trial: Trial) -> None:
                 assert not any(text.encode() in got for text in TEXTS[1:])
                 trial.hear()
             await trial.reached.wait()
+        if trial.leg is Leg.STREAM:
+            await trial.chain.upstream.requests[0].gone.wait()
+        else:
+            await trial.given_up.wait()
 
     trial.client = client
 
@@ -105,7 +118,7 @@ def sends_half(then: Callable[[asyncio.StreamReader], Awaitable[bytes]] | None) 
         body = trial.request
         async with connected(trial, body[: len(body) // 2], len(body)) as (reader, _):
             if then is None:
-                while "streams" not in await trial.chain.held():
+                while "streams" not in await trial.chain.held():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 return None
             head = await then(reader)

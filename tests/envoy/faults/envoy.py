@@ -54,4 +54,11 @@ ROWS = [
         on(answer=always(ByEnvoy(504)), stream=always(Cut())),
         chain="hasty Envoy",
     ),
+    Fault(
+        "its host is lost without a word",
+        in_the_middle(freeze),
+        on(answer=always(ByEnvoy(503)), stream=always(Cut())),
+        chain="process",
+        seconds=60,
+    ),
 ]

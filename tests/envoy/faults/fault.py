@@ -205,13 +205,13 @@ class Fault:
     """The outcomes of other exchanges that the fault takes."""
     holds_till_mended: bool = field(default=False, kw_only=True)
     seconds: float = field(default=SECONDS, kw_only=True)
-    """In which it ends, and is freed."""
+    """In which it ends, and is freed; what needs longer than usual is left to the long run."""
     is_dear: bool = field(default=False, kw_only=True)
     """Whether it takes seconds: then all but one of its trials are left to the long run."""
 
     def is_long(self, leg: Leg, policy: str) -> bool:
         """Tell whether a trial is left to the long run."""
-        return self.is_dear and (leg, policy) != (list(self.legs)[-1], "open")
+        return self.seconds > SECONDS or (self.is_dear and (leg, policy) != (list(self.legs)[-1], "open"))
 
 
 def every(outcomes: Outcomes) -> Mapping[Leg, Outcomes]:

@@ -31,6 +31,7 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     "impatient": Wiring(aim={"timeout_seconds": 0.5, "verdict_timeout_seconds": 0.5}),
     "firewall": Wiring(aim={"api": "firewall"}),
     "retrying": Wiring(),
+    "breaker": Wiring(aim={"breaker": {"failures": 1, "open_seconds": 3600}}),
     "hasty Envoy": Wiring(edit=_hasty),
     "nowhere": Wiring(aim={"base_url": "http://aim.invalid"}),
     "https": Wiring(tls=network.server_context(), ca=network.AUTHORITY.cert_pem.bytes()),

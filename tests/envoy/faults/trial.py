@@ -73,6 +73,7 @@ class Trial:
         self.heard = asyncio.Event()
         self.reached = asyncio.Event()
         self.let_go = asyncio.Event()
+        self.given_up = asyncio.Event()
         chain.upstream.answer = pieces(self.events) if leg is Leg.STREAM else whole(self.said)
 
     @property
@@ -95,11 +96,17 @@ class Trial:
             request.heard.set()
 
     def hold(self) -> None:
-        """Let Aim fall silent on this leg, in mid-stream or asked, until `let_go`; `reached` says that it has."""
+        """Let Aim fall silent on this leg, in mid-stream or asked, until `let_go`; `reached` says that it has.
+
+        `given_up` says that the question's connection has ended, or that it is answered.
+        """
 
         async def judge(question: Question) -> Answer:
             self.reached.set()
-            await self.let_go.wait()
+            try:
+                await self.let_go.wait()
+            finally:
+                self.given_up.set()
             return await allow(question)
 
         async def script(session: AimSession) -> None:
@@ -186,7 +193,7 @@ async def freed(chain: Chain, seconds: float = SECONDS) -> None:
     held: Any = None
     try:
         async with asyncio.timeout(seconds):
-            while held := await chain.held():
+            while held := await chain.held():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"still held: {held}") from None
