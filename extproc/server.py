@@ -28,6 +28,7 @@ GRACE_SECONDS = 2.0
 """After a signal new streams are still served so long: whoever routes to us needs time to see that we leave."""
 
 _GAUGE_SECONDS = 1.0
+
 _PING_SECONDS, _PONG_SECONDS = 30, 10
 """How often Envoy is asked for a sign of life, and how long it may take: as the rendered cluster asks us."""
 
