@@ -1,0 +1,435 @@
+"""The Helm chart: rendered by helm itself, judged by Kubernetes' schemas, and by what the sidecar makes of it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from extproc.settings import Settings, load
+from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, needs_helm, template
+
+pytestmark = needs_helm
+
+# The oldest that the chart takes (sidecars: 1.29), and the newest that the package knows.
+KUBERNETES = ("1.27", "1.29", "1.33", kubernetes_validate.latest_version())
+SCHEMAS = ROOT.parent / "shared" / "schemas"
+
+EVERYTHING: dict[str, Any] = {
+    "settings": {
+        "drain_seconds": 120.5,
+        "log_level": "warning",
+        "aim": {"api": "firewall", "ca_file": "/etc/ca/ca.crt"},
+        "limits": {"request_bytes": 40_000_000, "streams": 500, "total_held_bytes": 200_000_000},
+        "profiles": {"default": {"enforce": False}, "acme": {"routes": ["acme/*"]}, "globex": {}},
+    },
+    "profileKeys": {"acme": {"secret": "acme-key", "key": "aim"}, "globex": {"secret": "globex-key", "key": "aim"}},
+    "tls": {"secret": "guard-tls", "clientCa": {"configMap": "gateway-ca", "key": "ca.pem"}},
+    "image": {"repository": "registry.example/aim-extproc", "digest": "sha256:" + 64 * "a"},
+    "imagePullSecrets": [{"name": "pull"}],
+    "autoscaling": {"enabled": True},
+    "networkPolicy": {
+        "enabled": True,
+        "gateways": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}}],
+        "monitoring": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        "egressPorts": [443, 3128],
+        "egress": [{"ports": [{"port": 4317, "protocol": "TCP"}]}],
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"enabled": True},
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "podAnnotations": {"c": "d"},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "corporate-ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
+    "nodeSelector": {"pool": "edge"},
+    "tolerations": [{"key": "edge", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "topologySpreadConstraints": [
+        {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+    ],
+}
+SIDECAR: dict[str, Any] = {"mode": "sidecar", "serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": EVERYTHING,
+    "bare": {
+        "aimKey": {"secret": ""},
+        "podDisruptionBudget": {"enabled": False},
+        "serviceAccount": {"create": False},
+        "bindAddress": "[::]",
+        "service": {"appProtocol": ""},
+        "settings": {"profiles": {}},
+        "extraEnv": [{"name": "AIM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "k", "key": "k"}}}],
+    },
+    "sidecar": SIDECAR,
+    "sidecar-istio": {
+        **SIDECAR,
+        "sidecar": {"group": 1337, "envoyContainer": ""},
+        "profileKeys": {"default": {"secret": "acme-key", "key": "aim"}},
+    },
+}
+
+STRING = {"type": "string"}
+LABELS = {"type": "object", "additionalProperties": STRING}
+
+
+def only(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": properties}
+
+
+def monitor(endpoints: str) -> dict[str, Any]:
+    relabeling = only("targetLabel", "replacement", targetLabel=STRING, replacement=STRING)
+    endpoint = only(
+        "port",
+        port=STRING,
+        path=STRING,
+        interval={"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+        relabelings={"type": "array", "items": relabeling},
+    )
+    return only(
+        "selector", endpoints, selector=only(matchLabels=LABELS), **{endpoints: {"type": "array", "items": endpoint}}
+    )
+
+
+RULE = only("alert", "expr", alert=STRING, expr=STRING, **{"for": STRING}, labels=LABELS, annotations=LABELS)
+GROUP = only("name", "rules", name=STRING, rules={"type": "array", "items": RULE})
+
+MONITORING = {
+    "ServiceMonitor": monitor("endpoints"),
+    "PodMonitor": monitor("podMetricsEndpoints"),
+    "PrometheusRule": only("groups", groups={"type": "array", "items": GROUP}),
+}
+"""What the chart uses of the Prometheus operator's kinds."""
+
+
+def settings_of(resources: dict[str, dict[str, Any]], folder: Path) -> Settings:
+    """Return what the sidecar makes of the rendered settings."""
+    path = folder / "settings.yaml"
+    path.write_text(resources["ConfigMap/aim-extproc"]["data"]["settings.yaml"])
+    return load(path)
+
+
+def pod_of(resources: dict[str, dict[str, Any]]) -> Any:
+    return resources["Deployment/aim-extproc"]["spec"]["template"]["spec"]
+
+
+def patch_of(resources: dict[str, dict[str, Any]]) -> Any:
+    return yaml.safe_load(resources["ConfigMap/aim-extproc-patch"]["data"]["patch.yaml"])
+
+
+def patched(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a Deployment of Envoy to which the patch was applied, as a strategic merge does it."""
+    patch = patch_of(resources)
+    template = patch["spec"]["template"]
+    (envoy, *none) = template["spec"].get("containers") or [{"name": "istio-proxy"}]
+    assert none == []
+    template["spec"]["containers"] = [{**envoy, "image": "envoyproxy/envoy"}]
+    template["metadata"]["labels"]["app"] = "gateway"
+    spec = {**patch["spec"], "selector": {"matchLabels": {"app": "gateway"}}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gateway"}, "spec": spec}
+
+
+def mebibytes(quantity: str) -> float:
+    number, unit = quantity[:-2], quantity[-2:]
+    return float(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_lints_it(name: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=VALUES[name])
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_takes_every_resource(name: str, version: str) -> None:
+    resources = template(**VALUES[name])
+    if VALUES[name].get("mode") == "sidecar":
+        if version == "1.27":
+            pytest.skip("native sidecars came with 1.28")
+        resources["patched"] = patched(resources)
+    for resource in resources.values():
+        if resource["kind"] not in MONITORING:
+            kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_operator_takes_its_resources(name: str) -> None:
+    for resource in template(**VALUES[name]).values():
+        kind = resource["kind"]
+        if kind not in MONITORING:
+            continue
+        assert resource["apiVersion"] == "monitoring.coreos.com/v1"
+        jsonschema.validate(resource["spec"], MONITORING[kind])
+        crd = SCHEMAS / f"monitoring.coreos.com_{kind.lower()}s.yaml"
+        if crd.is_file():
+            (served,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
+            jsonschema.validate(resource, served["schema"]["openAPIV3Schema"])
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_sidecar_takes_the_settings(name: str, tmp_path: Path) -> None:
+    values = VALUES[name]
+    settings = settings_of(template(**values), tmp_path)
+    expected = Settings(**values.get("settings", {}))
+    assert settings.workers == 1
+    assert settings.aim.api == expected.aim.api
+    assert settings.limits.request_bytes == expected.limits.request_bytes
+    assert settings.drain_seconds == expected.drain_seconds
+    assert settings.profiles.keys() == expected.profiles.keys()
+    for profile in settings.profiles:
+        assert settings.profiles[profile].enforce == expected.profiles[profile].enforce
+        assert settings.profiles[profile].routes == expected.profiles[profile].routes
+
+
+@pytest.mark.parametrize("name", ["defaults", "everything", "bare"])
+def test_ports_and_probes_are_where_the_sidecar_listens(name: str, tmp_path: Path) -> None:
+    resources = template(**VALUES[name])
+    settings = settings_of(resources, tmp_path)
+    (container,) = pod_of(resources)["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert settings.admin is not None
+    assert ports == {"grpc": settings.listen.port, "aim-admin": settings.admin.port}
+    assert settings.listen.host in ("0.0.0.0", "::")
+    assert settings.admin.host == settings.listen.host
+    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert {probe["port"] for probe in probes.values()} == {"aim-admin"}
+    assert [probes[kind]["path"] for kind in probes] == ["/healthz", "/readyz", "/healthz"]
+    service = resources["Service/aim-extproc"]["spec"]
+    assert service["clusterIP"] == "None"
+    assert {port["name"]: (port["port"], port["targetPort"]) for port in service["ports"]} == {
+        "grpc": (50051, "grpc"),
+        "aim-admin": (9902, "aim-admin"),
+    }
+    assert service["selector"].items() <= resources["Deployment/aim-extproc"]["spec"]["template"]["metadata"][
+        "labels"
+    ].items()
+
+
+def files_of(pod: Any, container: Any) -> set[str]:
+    """Return the files that the container's mounts of ConfigMaps and Secrets hold, as far as they are named."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    found = set()
+    for mount in container["volumeMounts"]:
+        assert "subPath" not in mount, "a file that would not follow its ConfigMap or Secret"
+        volume = volumes[mount["name"]]
+        sources = [
+            *(source["secret"] for source in volume.get("projected", {}).get("sources", [])),
+            *([volume["configMap"]] if "items" in volume.get("configMap", {}) else []),
+        ]
+        found |= {f"{mount['mountPath']}/{item['path']}" for source in sources for item in source["items"]}
+        if "secret" in volume:  # of type kubernetes.io/tls
+            found |= {f"{mount['mountPath']}/{name}" for name in ("tls.crt", "tls.key")}
+    return found
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_file_of_the_settings_is_mounted(name: str, tmp_path: Path) -> None:
+    resources = template(**VALUES[name])
+    settings = settings_of(resources, tmp_path)
+    if "Deployment/aim-extproc" in resources:
+        pod = pod_of(resources)
+        (container,) = pod["containers"]
+    else:
+        pod = patched(resources)["spec"]["template"]["spec"]
+        (container,) = pod["initContainers"]
+    named = {
+        str(path)
+        for path in (
+            settings.aim.api_key_file,
+            *(profile.api_key_file for profile in settings.profiles.values()),
+            settings.tls.cert_file,
+            settings.tls.key_file,
+            settings.tls.client_ca_file,
+        )
+        if path is not None
+    }
+    assert files_of(pod, container) == named
+    (config,) = [entry["value"] for entry in container["env"] if entry["name"] == "EXTPROC_CONFIG"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "aim-extproc-settings"]
+    assert config == f"{mount['mountPath']}/settings.yaml"
+    assert settings.problems_when_serving() != []  # nothing of it is on this machine, so that it was looked for
+
+
+def test_the_key_of_a_tenant_is_its_own(tmp_path: Path) -> None:
+    resources = template(**EVERYTHING)
+    settings = settings_of(resources, tmp_path)
+    (keys,) = [volume for volume in pod_of(resources)["volumes"] if volume["name"] == "aim-extproc-keys"]
+    secrets = {
+        f"/run/secrets/aim/{source['secret']['items'][0]['path']}": source["secret"]["name"]
+        for source in keys["projected"]["sources"]
+    }
+    assert secrets[str(settings.aim.api_key_file)] == "aim-api-key"
+    assert secrets[str(settings.profiles["acme"].api_key_file)] == "acme-key"
+    assert secrets[str(settings.profiles["globex"].api_key_file)] == "globex-key"
+
+
+@pytest.mark.parametrize("name", ["defaults", "everything", "sidecar"])
+def test_the_pod_has_the_time_to_drain(name: str, tmp_path: Path) -> None:
+    resources = template(**VALUES[name])
+    settings = settings_of(resources, tmp_path)
+    if name == "sidecar":
+        assert patch_of(resources)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > settings.drain_seconds
+        return
+    pod = pod_of(resources)
+    (container,) = pod["containers"]
+    (command, seconds) = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + settings.drain_seconds + 5
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_container_may_do_nothing_that_it_need_not(name: str) -> None:
+    resources = template(**VALUES[name])
+    pods = [resource["spec"] for resource in resources.values() if resource["kind"] == "Pod"]
+    if "Deployment/aim-extproc" in resources:
+        pods.append(pod_of(resources))
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+    contexts = [{**pod["securityContext"], **pod["containers"][0]["securityContext"]} for pod in pods]
+    if name.startswith("sidecar"):
+        (container,) = patched(resources)["spec"]["template"]["spec"]["initContainers"]
+        assert container["restartPolicy"] == "Always"
+        contexts.append(container["securityContext"])
+        assert container["securityContext"]["runAsGroup"] == VALUES[name].get("sidecar", {}).get("group", 65532)
+    assert contexts
+    for context in contexts:
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] == 10001
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_user_is_the_images() -> None:
+    assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
+
+
+def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
+    def pod_template(**settings: Any) -> Any:
+        return template(settings=settings)["Deployment/aim-extproc"]["spec"]["template"]
+
+    before = pod_template()
+    live = {"profiles": {"default": {"enforce": False}}, "aim": {"timeout_seconds": 9}, "limits": {"streams": 9}}
+    assert pod_template(**live) == before
+    for fixed in ({"log_level": "debug"}, {"drain_seconds": 31}, {"limits": {"request_bytes": 1_000_000}}):
+        assert pod_template(**fixed) != before
+
+
+def test_held_bytes_fit_into_the_memory_by_far(tmp_path: Path) -> None:
+    resources = template()
+    limits = settings_of(resources, tmp_path).limits
+    (container,) = pod_of(resources)["containers"]
+    # What docs/deployment.md tells operators to reckon with.
+    needed = 128 + limits.streams * 100 / 1024 + 3 * limits.total_held_bytes / 2**20
+    assert needed <= mebibytes(container["resources"]["limits"]["memory"])
+
+
+def test_replicas_are_left_to_the_autoscaler() -> None:
+    assert pod_of(template()) and template()["Deployment/aim-extproc"]["spec"]["replicas"] == 2
+    resources = template(**EVERYTHING)
+    assert "replicas" not in resources["Deployment/aim-extproc"]["spec"]
+    scaler = resources["HorizontalPodAutoscaler/aim-extproc"]["spec"]
+    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "aim-extproc"}
+    (metric,) = scaler["metrics"]
+    assert metric["containerResource"]["container"] == "aim-extproc"
+
+
+def test_a_sidecar_meets_envoy_on_the_socket(tmp_path: Path) -> None:
+    resources = template(**SIDECAR)
+    settings = settings_of(resources, tmp_path)
+    spec = patch_of(resources)["spec"]["template"]["spec"]
+    (envoy,), (guard,) = spec["containers"], spec["initContainers"]
+    assert envoy["name"] == "envoy"
+    assert envoy["volumeMounts"] == [{"name": "aim-extproc", "mountPath": str(Path(settings.listen.path or "").parent)}]
+    assert envoy["volumeMounts"][0] in guard["volumeMounts"]
+    istio = patch_of(template(**VALUES["sidecar-istio"]))["spec"]["template"]
+    assert "containers" not in istio["spec"]
+    mounts = json.loads(istio["metadata"]["annotations"]["sidecar.istio.io/userVolumeMount"])
+    assert mounts == envoy["volumeMounts"]
+
+
+def test_a_sidecar_is_all_that_a_sidecar_makes() -> None:
+    assert set(template(**SIDECAR)) == {
+        "ConfigMap/aim-extproc",
+        "ConfigMap/aim-extproc-patch",
+        "PodMonitor/aim-extproc",
+        "PrometheusRule/aim-extproc",
+    }
+    (label,) = template(**SIDECAR)["PodMonitor/aim-extproc"]["spec"]["selector"]["matchLabels"].items()
+    assert label in patch_of(template(**SIDECAR))["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_alerts_and_dashboard_are_the_repositorys() -> None:
+    resources = template(**EVERYTHING)
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    assert resources["PrometheusRule/aim-extproc"]["spec"] == alerts
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "aim-extproc.json").read_text())
+    assert json.loads(resources["ConfigMap/aim-extproc-dashboard"]["data"]["aim-extproc.json"]) == dashboard
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"settings": {"aim": {"api_key": "x"}}}, "/settings/aim/api_key"),
+        ({"settings": {"listen": "0.0.0.0:1"}}, "listen"),
+        ({"settings": {"profiles": {"a": {"api_key_file": "/x"}}}}, "/settings/profiles/a/api_key_file"),
+        ({"replica": 3}, "replica"),
+        ({"profileKeys": {"nobody": {"secret": "s", "key": "k"}}}, "nobody"),
+        ({"tls": {"clientCa": {"configMap": "ca"}}}, "tls.clientCa needs tls.secret"),
+    ],
+)
+def test_wrong_values_are_named(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(HelmFailed, match=problem):
+        template(**values)
+
+
+def test_the_schema_knows_every_setting_that_is_not_the_charts() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = set(schema["properties"]["settings"]["properties"])
+    assert known == Settings.model_fields.keys() - {"listen", "admin", "workers", "tls"}
+
+
+def test_every_value_is_in_the_schema_and_explained() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert values.keys() == schema["properties"].keys() - {"global"}
+    readme = (CHART / "README.md").read_text()
+    assert [name for name in values if f"`{name}" not in readme] == []
+
+
+def test_its_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (project, project)
+
+
+def test_another_release_has_its_own_names() -> None:
+    names = {name.partition("/")[2] for name in template("blue")}
+    assert names == {"blue-aim-extproc", "blue-aim-extproc-check"}
+
+
+def notes(**values: Any) -> str:
+    """Return what helm says after an installation."""
+    return helm("install", "aim-extproc", str(CHART), "--namespace", "guards", "--dry-run=client", values=values)
+
+
+def test_the_notes_say_what_to_do() -> None:
+    said = notes()
+    assert "WARNING: no tls.secret" in said
+    assert '--service aim-extproc.guards --ca ""' in said
+    assert "dry run" not in said
+    said = notes(**EVERYTHING)
+    assert "WARNING" not in said
+    assert "The profile default is a dry run" in said
+    assert "--topology sidecar" in notes(**SIDECAR)
