@@ -20,6 +20,7 @@ from extproc.errors import SettingsError
 from extproc.settings import Settings
 from extproc.status.page import HEADERS, page
 from extproc.status.snapshot import Snapshot
+from extproc.telemetry import add_process
 
 
 class Subject(Protocol):
@@ -51,6 +52,7 @@ class Admin:
     def __init__(self, subject: Subject) -> None:
         """Show `subject`, without secrets."""
         self._subject = subject
+        add_process(subject.registry, lambda: subject.is_ready, lambda: subject.settings)
         self.app = Starlette(
             routes=[
                 Route("/", self._page),

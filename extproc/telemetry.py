@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
 
 from extproc.audit import AuditLog
 from extproc.errors import Reason
@@ -132,6 +133,22 @@ class Telemetry:
 def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
     """Return a gauge; over several workers it is the sum of those that live."""
     return Gauge(name, documentation, registry=registry, multiprocess_mode="livesum")
+
+
+def add_process(registry: CollectorRegistry, is_ready: Callable[[], bool], settings: Callable[[], Settings]) -> None:
+    """Add to `registry` what an admin port tells beside the traffic: readiness, limits, the process's own figures."""
+    ProcessCollector(registry=registry)
+    for name, documentation, value in (
+        ("extproc_ready", "1 when ready, 0 while starting or draining", is_ready),
+        # The gauges that they are compared with are sums over the workers.
+        ("extproc_streams_limit", "limits.streams", lambda: settings().limits.streams * settings().workers),
+        (
+            "extproc_held_bytes_limit",
+            "limits.total_held_bytes",
+            lambda: settings().limits.total_held_bytes * settings().workers,
+        ),
+    ):
+        Gauge(name, documentation, registry=registry).set_function(value)
 
 
 def share_values(worker: int) -> None:

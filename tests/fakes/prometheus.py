@@ -1,0 +1,106 @@
+"""A real Prometheus, and promtool, from the PATH (Debian's package `prometheus`)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+SERVER = shutil.which("prometheus")
+PROMTOOL = shutil.which("promtool")
+
+needs_prometheus = pytest.mark.skipif(
+    SERVER is None or PROMTOOL is None, reason="no Prometheus here: apt-get install prometheus"
+)
+
+_START_SECONDS = 30.0
+_SCRAPE_SECONDS = 30.0
+
+
+class PromtoolFailed(Exception):
+    """promtool objects; the message is what it said."""
+
+
+def promtool(*arguments: str) -> str:
+    """Run promtool and return what it prints; raises PromtoolFailed."""
+    done = subprocess.run([str(PROMTOOL), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise PromtoolFailed(done.stdout + done.stderr)
+    return done.stdout
+
+
+class Prometheus:
+    """A running server that scrapes every 250 ms."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+        self.url = url
+        self._client = client
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series of an instant query."""
+        answer = await self._client.get(f"{self.url}/api/v1/query", params={"query": expression})
+        assert answer.status_code == 200, (expression, answer.text)
+        result = answer.json()["data"]["result"]
+        assert isinstance(result, list), expression
+        return result
+
+    async def until(self, expression: str) -> list[dict[str, Any]]:
+        """Ask until there is a series; raises TimeoutError after a while."""
+        async with asyncio.timeout(_SCRAPE_SECONDS):
+            while not (found := await self.query(expression)):
+                await asyncio.sleep(0.1)
+            return found
+
+
+@asynccontextmanager
+async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus]:
+    """Run a Prometheus that scrapes `targets` (HOST:PORT) as `job` while the context lasts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = {
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": list(targets)}]}],
+    }
+    with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
+        folder = Path(name)
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        with (folder / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                str(SERVER),
+                *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
+                f"--web.listen-address={address}",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                await _ready(process, f"http://{address}", client, folder / "log")
+                yield Prometheus(f"http://{address}", client)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def _ready(process: asyncio.subprocess.Process, url: str, client: httpx.AsyncClient, log: Path) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        while process.returncode is None:
+            try:
+                if (await client.get(f"{url}/-/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"Prometheus ended: {log.read_text()[-2000:]}")

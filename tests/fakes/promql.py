@@ -1,0 +1,67 @@
+"""The project's alert rules and dashboard, and the expressions in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "aim-extproc.json"
+
+_VARIABLES = {
+    "$__rate_interval": "1m",
+    "$__range": "1h",
+    "$job": "aim-extproc",
+    "$instance": ".*",
+    "$profile": ".*",
+}
+"""What Grafana puts in; one that is not listed stays, and the expression is then no PromQL."""
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """Return the alert rules by their name."""
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def panels() -> list[dict[str, Any]]:
+    """Return the dashboard's panels that show data."""
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def queries() -> dict[str, str]:
+    """Return the dashboard's queries, as Grafana sends them, by `panel title / letter`."""
+    found = {}
+    for panel in panels():
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for variable, value in _VARIABLES.items():
+                expression = expression.replace(variable, value)
+            assert (name := f"{panel['id']} {panel['title']} / {target['refId']}") not in found
+            found[name] = expression
+    return found
+
+
+def metrics(expression: str) -> set[str]:
+    """Return the names of the metrics in `expression`; raises ValueError where it is no PromQL."""
+    found = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.add(node.name)
+
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    return found
+
+
+def without_threshold(expression: str) -> str:
+    """Return what `expression` compares with a number."""
+    parsed = promql_parser.parse(expression)
+    if isinstance(parsed, promql_parser.BinaryExpr) and str(parsed.op) in (">", "<", "=="):
+        return str(parsed.lhs.prettify())
+    return expression
