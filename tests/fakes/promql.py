@@ -60,8 +60,8 @@ def metrics(expression: str) -> set[str]:
 
 
 def without_threshold(expression: str) -> str:
-    """Return what `expression` compares with a number."""
+    """Return what `expression` compares with a number; of several with `or`, the first."""
     parsed = promql_parser.parse(expression)
-    if isinstance(parsed, promql_parser.BinaryExpr) and str(parsed.op) in (">", "<", "=="):
-        return str(parsed.lhs.prettify())
-    return expression
+    while isinstance(parsed, promql_parser.BinaryExpr) and str(parsed.op) in ("or", ">"):
+        parsed = parsed.lhs
+    return str(parsed.prettify())
