@@ -1,8 +1,9 @@
-"""Two tenants behind one sidecar: each Envoy route, and each Envoy, has the profile, the key and the verdicts of its own."""
+"""Two tenants behind one sidecar: each Envoy, and each route of one, has a profile, a key and verdicts of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import yaml
 
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, anonymize, text_of
 from tests.fakes.envoy import RunningEnvoy, run_envoy
-from tests.fakes.rig import CHAT, bootstrap, chat_answer, chat_request, chat_stream, processor_of
+from tests.fakes.rig import CHAT, bootstrap, chat_answer, chat_request, chat_stream, manager_of, processor_of
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream, pieces, whole
 
@@ -53,7 +54,11 @@ async def judge(question: Question) -> Answer:
     if tenant == "acme" and "merger" in question.texts[-1]:
         return {
             "analysis_result": {"policy_drill_down": {}},
-            "required_action": {"action_type": "block_action", "policy_name": "M&A", "detection_message": "acme says no"},
+            "required_action": {
+                "action_type": "block_action",
+                "policy_name": "M&A",
+                "detection_message": "acme says no",
+            },
         }
     if tenant == "globex" and "Jane" in question.texts[-1]:
         return anonymize(question, lambda text: text.replace("Jane", "[NAME_1]"))
@@ -146,6 +151,26 @@ async def test_streams_are_judged_by_their_tenants_guard(chain: Chain) -> None:
     assert b"merger" not in acme.content
     assert b"merger" in globex.content
     assert keys_seen(chain) == set(TENANTS)
+
+
+async def test_routes_of_one_envoy_have_the_profile_that_the_documentation_gives_them(chain: Chain) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(typed_per_filter_config:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    settings = chain.guard.service.settings
+    tree = yaml.safe_load(bootstrap(settings, chain.guard.port, chain.upstream.port))
+    (host,) = manager_of(tree)["route_config"]["virtual_hosts"]
+    (route,) = host["routes"]
+    host["routes"] = [
+        {**route, "match": {"prefix": f"/{tenant}"}, **yaml.safe_load(block.replace("acme", tenant))}
+        for tenant in TENANTS
+    ]
+    chain.upstream.answer = whole(chat_answer("Fine"))
+    async with run_envoy(yaml.safe_dump(tree)) as envoy, httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        answers = [
+            await client.post(f"{envoy.url}/{tenant}{CHAT}", json=chat_request("merger"), headers={PROFILE: "acme"})
+            for tenant in TENANTS
+        ]
+    assert [answer.status_code for answer in answers] == [400, 200]
 
 
 async def test_a_client_cannot_choose_its_guard(chain: Chain) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ class Prometheus:
     async def until(self, expression: str) -> list[dict[str, Any]]:
         """Ask until there is a series; raises TimeoutError after a while."""
         async with asyncio.timeout(_SCRAPE_SECONDS):
-            while not (found := await self.query(expression)):
+            while True:
+                if found := await self.query(expression):
+                    return found
                 await asyncio.sleep(0.1)
-            return found
 
 
 @asynccontextmanager
@@ -86,7 +87,8 @@ async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus
             )
         try:
             async with httpx.AsyncClient(trust_env=False) as client:
-                await _ready(process, f"http://{address}", client, folder / "log")
+                if not await _is_ready(process, f"http://{address}", client):
+                    raise AssertionError(f"Prometheus ended: {(folder / 'log').read_text()[-2000:]}")
                 yield Prometheus(f"http://{address}", client)
         finally:
             if process.returncode is None:
@@ -94,13 +96,12 @@ async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus
             await process.wait()
 
 
-async def _ready(process: asyncio.subprocess.Process, url: str, client: httpx.AsyncClient, log: Path) -> None:
+async def _is_ready(process: asyncio.subprocess.Process, url: str, client: httpx.AsyncClient) -> bool:
+    """Wait for the server; False when it has ended."""
     async with asyncio.timeout(_START_SECONDS):
         while process.returncode is None:
-            try:
+            with suppress(httpx.TransportError):
                 if (await client.get(f"{url}/-/ready")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
+                    return True
             await asyncio.sleep(0.05)
-    raise AssertionError(f"Prometheus ended: {log.read_text()[-2000:]}")
+    return False

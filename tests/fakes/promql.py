@@ -42,8 +42,7 @@ def queries() -> dict[str, str]:
             expression = target["expr"]
             for variable, value in _VARIABLES.items():
                 expression = expression.replace(variable, value)
-            assert (name := f"{panel['id']} {panel['title']} / {target['refId']}") not in found
-            found[name] = expression
+            found[f"{panel['id']} {panel['title']} / {target['refId']}"] = expression
     return found
 
 

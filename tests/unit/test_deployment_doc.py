@@ -1,0 +1,91 @@
+"""docs/deployment.md and the pages around it: their settings, values and commands are what code and chart take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from extproc.cli import app
+from extproc.settings import Settings
+from tests.fakes.helm import CHART, helm, needs_helm, template
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("deployment.md", "getting-started.md", "meshes.md", "operations.md", "upgrade.md")
+
+
+def fenced(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
+
+
+def commands(page: str, name: str) -> list[list[str]]:
+    """Return the arguments of each command `name` of the page's shell blocks, up to a pipe or a redirection."""
+    found = []
+    for block in fenced(page, "sh"):
+        block = re.sub(r"\\\n", " ", block)
+        variables = dict(re.findall(r"^(\w+)='(.*)'$", block, flags=re.MULTILINE))
+        for line in re.findall(rf"^{name} .*$", block, flags=re.MULTILINE):
+            for variable, value in variables.items():
+                line = line.replace(f"${variable}", value)
+            words = shlex.split(line, comments=True)
+            end = next((place for place, word in enumerate(words) if word in ("|", ">", "&")), len(words))
+            found.append(words[1:end])
+    return found
+
+
+def values(page: str) -> list[dict[str, Any]]:
+    """Return the blocks of the page that are values of the chart."""
+    return [block for text in fenced(page, "yaml") if "settings" in (block := yaml.safe_load(text))]
+
+
+RENDERED = [(page, words) for page in PAGES for words in commands(page, "extproc") if words[0] == "render"]
+
+
+@pytest.mark.parametrize(("page", "words"), RENDERED, ids=lambda value: value if isinstance(value, str) else value[1])
+def test_the_commands_print_resources(page: str, words: list[str], tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("profiles: {acme: {}, globex: {}}\ntls: {cert_file: /c, key_file: /k}\nlisten: 0.0.0.0:50051\n")
+    result = CliRunner().invoke(app, [str(settings) if word == "settings.yaml" else word for word in words])
+    assert result.exit_code == 0, result.output
+    assert list(yaml.safe_load_all(result.stdout))
+
+
+def test_the_values_are_settings() -> None:
+    found = values("deployment.md")
+    assert len(found) == 2
+    for block in found:
+        assert {"acme", "globex"} <= Settings(**block["settings"]).profiles.keys()
+
+
+@needs_helm
+@pytest.mark.parametrize("block", values("deployment.md"), ids=["keys", "routes"])
+def test_the_chart_takes_the_values(block: dict[str, Any]) -> None:
+    assert "ConfigMap/aim-extproc" in template(**block)
+
+
+@needs_helm
+@pytest.mark.parametrize("page", ["deployment.md", "getting-started.md"])
+def test_the_chart_is_installed_by_the_documented_command(page: str) -> None:
+    (words,) = [words for words in commands(page, "helm") if "install" in words]
+    place = words.index("install")
+    assert words[place + 1 : place + 3] == ["aim-extproc", str(CHART.relative_to(ROOT))]
+    rest = words[place + 3 :]
+    printed = helm("template", "aim-extproc", str(CHART), *words[:place], *rest)
+    assert "REGISTRY/aim-extproc:0.1.0" in printed
+    assert "secretName: aim-extproc-tls" in printed
+
+
+@needs_helm
+def test_every_value_that_the_pages_name_is_one() -> None:
+    for page in (*PAGES, "faq.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for assigned in re.findall(r"--set ((?:[\w.]+=\w+,?)+)", text):
+            helm("template", "aim-extproc", str(CHART), "--set", assigned)
