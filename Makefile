@@ -88,6 +88,9 @@ schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
 reliability: $(STAMP) ## write the fault tables of docs/reliability.md
 	$(BIN)/python -m tests.envoy.faults
 
+docs: $(STAMP) ## write the reference of settings from the code
+	$(BIN)/python tools/settings_reference.py
+
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml

@@ -74,8 +74,11 @@ class Tls(Model):
     """TLS of the ext_proc listener; with `client_ca_file` a client must show a certificate (mTLS)."""
 
     cert_file: Path | None = None
+    """PEM; with a certificate the listener speaks TLS, and plain text no more"""
     key_file: Path | None = None
+    """PEM; the key of that certificate"""
     client_ca_file: Path | None = None
+    """mTLS: clients need a certificate of this CA; the files are read again when they change"""
 
     @model_validator(mode="after")
     def _complete(self) -> Tls:
@@ -90,7 +93,9 @@ class Breaker(Model):
     """When to stop asking an Aim that does not answer, and for how long."""
 
     failures: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """timeouts, connection errors or 5xx in a row; REST and websocket apart"""
     open_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    """then nothing is asked for so long, and one question probes"""
 
 
 def _clean_key(value: SecretStr) -> SecretStr:
@@ -104,15 +109,25 @@ class Aim(Model):
     """How to reach Aim."""
 
     api: Literal["detect", "firewall", "cato"] = "detect"
+    """detect (the /detect API), firewall (/fw/v1), cato (/fw/v1 with x-cato-* headers)"""
     base_url: str | None = None
+    """default: https://api.aim.security; cato: https://api.aisec.catonetworks.com"""
     api_key: Annotated[SecretStr, AfterValidator(_clean_key)] = SecretStr("")
+    """prefer AIM_API_KEY or a file; never printed"""
     api_key_file: Path | None = None
+    """read again when it changes"""
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
+    """one analysis, retries included; also the opening of a session"""
     verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
+    """longest silence of Aim in a session while text waits, or after our done"""
     breaker: Breaker = Breaker()
+    """when to stop asking an Aim that does not answer"""
     proxy: str | None = None
+    """default: HTTPS_PROXY and NO_PROXY; for REST and websocket"""
     ca_file: Path | None = None
+    """for https and wss"""
     verify: bool = True
+    """likewise; false trusts any certificate"""
 
     @field_validator("base_url", "proxy")
     @classmethod
@@ -146,22 +161,34 @@ class Limits(Model):
     """What bounds memory. Sizes in bytes."""
 
     request_bytes: Bytes = 20_971_520
+    """one request's body, as it came or unpacked"""
     response_bytes: Bytes = 20_971_520
+    """a JSON response held whole"""
     headers: Annotated[int, Field(ge=16, le=100_000)] = 256
+    """header fields of an inspected request, or of its response"""
     event_bytes: Bytes = 1_048_576
+    """one server-sent event; until it is whole it counts here alone"""
     held_bytes: Bytes = 4_194_304
+    """an event stream's unverified events; beyond it reading pauses"""
     total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912
+    """all held, all streams; beyond it new exchanges and bodies get 503"""
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """exchanges at once; beyond it new ones get 503"""
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """sessions with Aim at once; beyond it an event stream fails like one whose hold is full"""
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
+    """how much larger a compressed body may become"""
 
 
 class Audit(Model):
     """Where verdicts are written down, and what is written there of who asked."""
 
     file: str = ""
+    """a path, or - for stdout; "" writes none"""
     identity: Literal["hashed", "plain", "none"] = "hashed"
+    """how user_email, key_alias and session_id are written: hashed, plain or none"""
     key_file: Path | None = None
+    """the key of the hashes; default: the profile's key for Aim"""
 
     @property
     def is_stdout(self) -> bool:
@@ -182,13 +209,16 @@ class Readiness(Model):
     """What a process needs beside itself to be ready."""
 
     aim: bool = False
+    """true: not ready while Aim's address does not answer"""
 
 
 class Inspect(Model):
     """What is inspected beyond the texts of prompts and answers."""
 
     embeddings: bool = False
+    """the inputs of embeddings"""
     tools: bool = False
+    """tool definitions and response schemas"""
 
 
 _ALL_REASONS = frozenset(Reason) - {Reason.KEY_REFUSED}
@@ -214,7 +244,9 @@ class FailureModeAllow(Model):
     """The reasons for which a leg goes on without a verdict."""
 
     request: Reasons = frozenset()
+    """true: every reason but key_refused, which opens only where a list names it"""
     response: Reasons = frozenset()
+    """likewise"""
 
     @model_validator(mode="before")
     @classmethod
@@ -252,19 +284,33 @@ class Profile(Model):
     """One policy: what is asked of Aim, and what happens then."""
 
     enforce: bool = True
+    """false: detect and report, never delay, change or block"""
     hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
+    """any of pre_call, moderation, output; with both, moderation after pre_call"""
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
+    """or one value for both; each true, false or a list of reasons"""
     stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
+    """how long the head of a stream may wait for the first verdict"""
     stream_ping_seconds: Annotated[float, Field(ge=0, le=300)] = 0
+    """a comment to the client each time so long nothing could be released; 0: none"""
     block_message: Annotated[str, Field(max_length=4096)] = ""
+    """replaces Aim's text; at most 4096 characters"""
     unmatched: Literal["pass", "block"] = "pass"
+    """a path that no dialect knows: pass, block"""
     paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)
+    """{"/llm/*": openai-chat}: dialect by the client's path, before the built-in table"""
     routes: tuple[str, ...] = ()
+    """globs on Envoy's attribute xds.route_name"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
+    """the first source with a value wins"""
     session_id: Sources = (Source("header", "x-aim-session-id"),)
+    """likewise"""
     key_alias: Sources = ()
+    """selects guards: use a header only where Envoy removes the client's own"""
     inspect: Inspect = Inspect()
+    """what is inspected beyond the texts of prompts and answers"""
     api_key_file: Path | None = None
+    """a tenant's own guard; read again when it changes"""
 
 
 def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
@@ -286,21 +332,33 @@ class Settings(BaseSettings):
     )
 
     listen: Annotated[Address, NoDecode, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
+    """or unix:/run/extproc/extproc.sock; [host]:port for IPv6"""
     admin: Annotated[Address | None, NoDecode, BeforeValidator(_parse_optional_address)] = Address(
         host="127.0.0.1", port=9902
     )
+    """`""` switches it off"""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """processes; worker i listens on port+i (or <socket>-i); one admin port for all"""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
+    """how long live exchanges may go on after SIGTERM"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug, info, warning, error"""
     assume_full_duplex: bool = False
+    """accept a data plane that sends no protocol_config"""
     tls: Tls = Tls()
+    """of the ext_proc listener"""
     aim: Aim = Aim()
+    """how to reach Aim"""
     limits: Limits = Limits()
+    """sizes in bytes"""
     readiness: Readiness = Readiness()
+    """what a process needs beside itself to be ready"""
     audit: Audit = Audit()
+    """a JSON line for each verdict and exchange, without content"""
     profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
         default_factory=lambda: {DEFAULT_PROFILE: Profile()}
     )
+    """policies by their name; `default` is always there"""
 
     @classmethod
     def settings_customise_sources(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_the_reference_shows_the_defaults() -> None:
     documented = yaml.safe_load(text)
     assert Settings(**documented) == Settings()
     assert _names(documented) == _names(Settings().model_dump())
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("settings_reference", ROOT / "tools" / "settings_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    text = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/settings.md").read_text(), re.DOTALL)[0]
+    assert text == tool.reference(), "run `make docs`"
 
 
 def _names(node: Any) -> Any:
