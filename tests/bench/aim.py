@@ -3,15 +3,19 @@
 It reads as little as it can, so that it is not what is measured. `GET /counters` tells what it was asked: a chain in
 which nobody asks Aim is fast, and no measurement.
 
-    python -m tests.bench.aim PORT
+    python -m tests.bench.aim PORT [HANDSHAKE]
+
+A session is opened HANDSHAKE seconds after it is asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import sys
+from functools import partial
 from typing import Final
 
 from tests.bench.peer import HEAD_END, Peer, header, serve
@@ -20,6 +24,9 @@ WITHHELD: Final = "withheld"
 """A chunk with this word in it never gets an answer."""
 
 ALLOW: Final = json.dumps({"detected": False, "details": {}, "detection_message": None}).encode()
+"""In the `detect` form, the sidecar's default; the next in the `firewall` form, LiteLLM's only one."""
+
+ALLOW_FIREWALL: Final = json.dumps({"analysis_result": {"policy_drill_down": {}}, "required_action": None}).encode()
 DONE: Final = b'{"done": true}'
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
@@ -31,22 +38,28 @@ COUNTERS = {"questions": 0, "chunks": 0, "withheld": 0, "open_sessions": 0}
 class Aim(Peer):
     """One connection to Aim."""
 
-    def __init__(self) -> None:
+    def __init__(self, handshake: float = 0.0) -> None:
+        """Open a session after `handshake` seconds."""
         super().__init__()
+        self._handshake = handshake
         self._frames = bytearray()
 
     def on_request(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST"):
             COUNTERS["questions"] += 1
-            self.answer(ALLOW)
+            self.answer(ALLOW_FIREWALL if head.startswith(b"POST /fw/") else ALLOW)
         elif (key := header(head, b"sec-websocket-key")) is not None:
             accept = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest())
             self.takes_raw = True
             COUNTERS["open_sessions"] += 1
-            self.transport.write(
+            switching = (
                 b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
                 b"sec-websocket-accept: " + accept + HEAD_END
             )
+            if self._handshake:
+                asyncio.get_running_loop().call_later(self._handshake, self.transport.write, switching)
+            else:
+                self.transport.write(switching)
         else:
             self.answer(json.dumps(COUNTERS).encode())
 
@@ -101,4 +114,4 @@ def _unmasked(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(Aim, int(sys.argv[1]))
+    serve(partial(Aim, *map(float, sys.argv[2:])), int(sys.argv[1]))

@@ -12,30 +12,33 @@ from typing import Final
 
 from tests.bench.peer import HEAD_END, header
 from tests.bench.process import LOOPBACK, BenchError
+from tests.bench.script import Script
 
 PROMPT: Final = "Please tell me in a few sentences what a service mesh is, and what it is not, for a newcomer. " * 8
+WHOLE: Final = Script()
+KEY: Final = "sk-not-a-key-not-a-key-not-a-key-not-a-key"
 EXCHANGE_SECONDS: Final = 30.0
-"""An exchange that takes longer is a fault of the rig."""
+"""An exchange that takes longer is a fault of the rig, unless it is meant to."""
 
 _STAMP = re.compile(rb"sent (\d+);")
 _STAMP_BYTES = 32
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
-def request(*, script: str = "") -> bytes:
-    """Return a chat request; `script` says what the model is to stream (`tests.bench.model`), none: a whole answer."""
-    messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": PROMPT}]
-    body = json.dumps({"model": "bench", "messages": messages} | ({"stream": True} if script else {})).encode()
+def request(script: Script = WHOLE, prompt: str = PROMPT) -> bytes:
+    """Return a chat request whose answer is to be as `script` says."""
+    messages = [{"role": "system", "content": f"You are helpful. {script}"}, {"role": "user", "content": prompt}]
+    stream = {"stream": True} if script.chunks else {}
+    body = json.dumps({"model": "bench", "messages": messages} | stream).encode()
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
         "host: bench",
         "user-agent: bench",
         "accept: */*",
         "accept-encoding: gzip, deflate",
-        "authorization: Bearer sk-not-a-key-not-a-key-not-a-key-not-a-key",
+        f"authorization: Bearer {KEY}",
         "content-type: application/json",
         f"content-length: {len(body)}",
-        *([f"x-bench: {script}"] if script else []),
     ]
     return "\r\n".join(lines).encode() + HEAD_END + body
 
@@ -50,8 +53,12 @@ class Timing:
 
 @dataclass(slots=True)
 class Arrivals:
-    """The chunks of one stream: when each came (`time.monotonic_ns()`), and how long after it was sent."""
+    """The chunks of one stream: when each came (`time.monotonic_ns()`), and how long after it was sent.
 
+    `began` is when the stream was asked for.
+    """
+
+    began: int = 0
     at: list[int] = field(default_factory=list)
     delays: list[int] = field(default_factory=list)
 
@@ -103,15 +110,15 @@ class Connection(asyncio.Protocol):
             return self._received.endswith(_LAST_CHUNK)
         return len(self._received) >= head_end + len(HEAD_END) + int(length)
 
-    async def exchange(self, data: bytes) -> Timing:
+    async def exchange(self, data: bytes, seconds: float = EXCHANGE_SECONDS) -> Timing:
         """Send a request and wait for the whole response.
 
-        Raises BenchError for every status but 200, and TimeoutError after 30 s.
+        Raises BenchError for every status but 200, and TimeoutError after `seconds`.
         """
         self.begin(data)
         assert self._whole is not None
         began = time.perf_counter()
-        async with asyncio.timeout(EXCHANGE_SECONDS):
+        async with asyncio.timeout(seconds):
             ended = await self._whole
         if not self._received.startswith(b"HTTP/1.1 200 "):
             raise BenchError(f"not 200 but {bytes(self._received[:500])!r}")
@@ -123,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._received.clear()
         self._tail = b""
         self._first = None
+        self.arrivals = Arrivals(time.monotonic_ns())
         self._whole = asyncio.get_running_loop().create_future()
         self._transport.write(data)
 
@@ -136,6 +144,12 @@ async def connect(port: int, count: int) -> list[Connection]:
     """Open connections to a port of the loopback."""
     loop = asyncio.get_running_loop()
     return [(await loop.create_connection(Connection, LOOPBACK, port))[1] for _ in range(count)]
+
+
+def close(connections: Sequence[Connection]) -> None:
+    """Close connections."""
+    for connection in connections:
+        connection.close()
 
 
 async def buffered(connections: Sequence[Connection], count: int) -> list[Timing]:

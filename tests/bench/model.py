@@ -1,9 +1,6 @@
-"""The model's stand-in: a chat completion at once, or an event stream at a pace, as the request's header says.
+"""The model's stand-in: a chat completion at once, or an event stream at a pace, as the request's script says.
 
-    x-bench: COUNT INTERVAL LINGER [WORD]
-
-asks for COUNT chunks of text: chunk k is sent INTERVAL * k seconds after the first, and carries in its text when that
-was, by the clock that all processes of a machine share. LINGER seconds later the stream ends.
+Chunk k of a stream carries in its text when it was written, by the clock that all processes of a machine share.
 
     python -m tests.bench.model PORT
 """
@@ -14,39 +11,47 @@ import asyncio
 import json
 import sys
 import time
+from functools import lru_cache
 from typing import Final
 
-from tests.bench.peer import Peer, header, serve
+from tests.bench.peer import Peer, serve
+from tests.bench.script import Script
 
-ANSWER_TEXT: Final = "The quick brown fox jumps over the lazy dog, and the model goes on about it for a while. " * 12
 STAMP: Final = b"sent %d;"
 """What opens the text of a chunk: `time.monotonic_ns()` when it was written."""
 
-_WHOLE = json.dumps(
-    {
+_SENTENCE: Final = "The quick brown fox jumps over the lazy dog, and the model goes on about it for a while. "
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@lru_cache
+def _whole(choices: int, text_bytes: int) -> bytes:
+    text = (_SENTENCE * (text_bytes // len(_SENTENCE) + 1))[:text_bytes]
+    answer = {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "bench",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": ANSWER_TEXT}, "finish_reason": "stop"},
+            {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for index in range(choices)
         ],
         "usage": {"prompt_tokens": 200, "completion_tokens": 250, "total_tokens": 450},
     }
-).encode()
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return json.dumps(answer).encode()
 
 
-def _event(delta: str, finish: str = "null") -> bytes:
+def _event(delta: str, *, index: str = "%d", finish: str = "null") -> bytes:
     return (
         'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"bench",'
-        f'"choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}]}}\n\n'
+        f'"choices":[{{"index":{index},"delta":{delta},"finish_reason":{finish}}}]}}\n\n'
     ).encode()
 
 
 _FIRST = _event('{"role":"assistant","content":""}')
 _TEXT = _event('{"content":"%b of the text %b"}')
-_LAST = _event("{}", '"stop"') + b"data: [DONE]\n\n"
+_LAST = _event("{}", finish='"stop"')
+_DONE = b"data: [DONE]\n\n"
 
 
 class Model(Peer):
@@ -57,39 +62,45 @@ class Model(Peer):
         self._next: asyncio.TimerHandle | None = None
 
     def on_request(self, head: bytes, body: bytes) -> None:
-        script = header(head, b"x-bench")
-        if script is None:
-            self.answer(_WHOLE)
+        if not head.startswith(b"POST"):
+            self.answer(b"{}")  # a proxy asks what models there are
             return
-        count, interval, linger, *word = script.split()
-        self.transport.write(_HEAD)
-        self._chunk(_FIRST)
-        loop = asyncio.get_running_loop()
-        self._pace(0, int(count), loop.time() + float(interval), float(interval), float(linger), b"".join(word))
+        script = Script.of(body)
+        if script.chunks:
+            self._next = asyncio.get_running_loop().call_later(script.delay, self._begin, script)
+        else:
+            self.answer(_whole(script.choices, script.text_bytes))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._next is not None:
             self._next.cancel()
 
-    def _pace(self, number: int, count: int, due: float, interval: float, linger: float, word: bytes) -> None:
-        """Send chunk `number` at `due`, by the loop's clock, and so on to the end."""
+    def _begin(self, script: Script) -> None:
+        self.transport.write(_HEAD)
+        self._send(b"".join(_FIRST % index for index in range(script.choices)))
+        self._pace(script, 0, asyncio.get_running_loop().time() + script.interval)
+
+    def _pace(self, script: Script, number: int, due: float) -> None:
+        """Send the block that begins with chunk `number` at `due`, by the loop's clock, and so on to the end."""
         loop = asyncio.get_running_loop()
+        if number >= script.chunks:
+            self._next = loop.call_later(script.linger, self._end, script.choices)
+            return
+        until = min(number + script.block, script.chunks)
 
         def send() -> None:
-            self._chunk(_TEXT % (STAMP % time.monotonic_ns(), word))
-            self._pace(number + 1, count, due + interval, interval, linger, word)
+            stamp, word = STAMP % time.monotonic_ns(), script.word.encode()
+            self._send(b"".join(_TEXT % (each % script.choices, stamp, word) for each in range(number, until)))
+            self._pace(script, until, due + script.interval)
 
-        if number < count:
-            self._next = loop.call_at(due, send)
-        else:
-            self._next = loop.call_later(linger, self._end)
+        self._next = loop.call_at(due, send)
 
-    def _end(self) -> None:
+    def _end(self, choices: int) -> None:
         self._next = None
-        self._chunk(_LAST)
+        self._send(b"".join(_LAST % index for index in range(choices)) + _DONE)
         self.transport.write(b"0\r\n\r\n")
 
-    def _chunk(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 

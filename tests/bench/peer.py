@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 HEAD_END = b"\r\n\r\n"
 
@@ -69,12 +70,12 @@ def header(head: bytes, name: bytes) -> bytes | None:
     return head[start : end if end >= 0 else len(head)].strip()
 
 
-def serve(kind: type[Peer], port: int) -> None:
+def serve(kind: Callable[[], Peer], port: int) -> None:
     """Serve connections of `kind` on 127.0.0.1 until SIGTERM."""
     asyncio.run(_serve(kind, port))
 
 
-async def _serve(kind: type[Peer], port: int) -> None:
+async def _serve(kind: Callable[[], Peer], port: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.get_running_loop().create_server(kind, "127.0.0.1", port, backlog=2048)

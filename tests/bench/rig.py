@@ -1,7 +1,7 @@
-"""The chains that are measured: Envoy alone, and Envoy with one external processor each, before the same Aim and model.
+"""The chains that are measured: each one way from the client to the same model, past the same Aim or none.
 
 Every chain has an Envoy of its own, rendered by the project, so that rounds can change from one to the other at once;
-an Envoy that waits costs nothing.
+an Envoy that waits costs nothing. LiteLLM is a proxy itself.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import yaml
 
 from extproc.address import Address
+from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
 from extproc.render.envoy import Upstream, render_envoy
 from extproc.settings import Settings
-from tests.bench.process import LOOPBACK, Python, free_ports, python
-from tests.fakes.envoy import run_envoy
+from tests.bench import litellm
+from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
+from tests.fakes.envoy import RunningEnvoy, run_envoy
 
-ALONE, NULL, FLOOR, SIDECAR = "envoy alone", "null", "floor", "sidecar"
+ALONE, NULL, FLOOR, SIDECAR, LITELLM = "envoy alone", "null", "floor", "sidecar", "litellm"
 
 _EXT_PROC = "envoy.filters.http.ext_proc"
 _KEY = "a-key-for-the-bench"
@@ -34,100 +37,167 @@ _VERDICT_TIMEOUT = 120
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One way to the model. `processor` is the process id of its external processor, None for Envoy alone."""
+    """One way to the model: where its client connects, its Envoy, and what guards it.
+
+    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of the Aim that
+    is asked.
+    """
 
     name: str
     port: int
-    envoy: int
-    processor: int | None
-    asks: bool
+    envoy: RunningEnvoy | None
+    guards: tuple[int, ...] = ()
+    aim: int | None = None
+
+    async def asked(self) -> dict[str, int]:
+        """Return the counters of its Aim (`tests.bench.aim.COUNTERS`), {} where it asks none."""
+        if self.aim is None:
+            return {}
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            return dict((await client.get(f"http://{LOOPBACK}:{self.aim}/counters")).json())
+
+    async def exchanges(self) -> list[int]:
+        """Return how many exchanges its Envoy has given to each worker of the sidecar."""
+        assert self.envoy is not None
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            clusters = (await client.get(f"{self.envoy.admin}/clusters", params={"format": "json"})).json()
+        (cluster,) = (each for each in clusters["cluster_statuses"] if each["name"] == SIDECAR_CLUSTER)
+        return [
+            int(stat.get("value", 0))
+            for host in cluster["host_statuses"]
+            for stat in host["stats"]
+            if stat["name"] == "rq_total"
+        ]
 
 
 class Rig:
-    """All chains, in the order of their names above, and what Aim was asked."""
+    """A model, an Aim that answers at once, and chains as they are asked for; everything runs until the rig ends."""
 
-    def __init__(self, chains: list[Chain], aim: str, envoy_version: str) -> None:
-        """Know the chains, the URL of their Aim and the version of their Envoy."""
-        self.chains = chains
-        self.envoy_version = envoy_version
-        self._aim = aim
+    def __init__(self, stack: AsyncExitStack, folder: Path) -> None:
+        """Run in `stack`; keep logs and sockets in `folder`."""
+        self.folder = folder
+        self._stack = stack
+        self.model = self._stand_in("model")
+        self.aim = self._stand_in("aim")
 
-    @property
-    def processors(self) -> list[tuple[Chain, int]]:
-        """The chains that have an external processor, with its process id."""
-        return [(chain, chain.processor) for chain in self.chains if chain.processor is not None]
+    def slow_aim(self, handshake: float) -> int:
+        """Run another Aim, which opens a session `handshake` seconds late; return its port."""
+        return self._stand_in("aim", str(handshake))
 
-    async def asked(self) -> dict[str, int]:
-        """Return Aim's counters: `tests.bench.aim.COUNTERS`."""
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            return dict((await client.get(f"{self._aim}/counters")).json())
+    async def chains(self, *names: str) -> list[Chain]:
+        """Run the chains of these names; raises BenchError and EnvoyFailed for what does not start."""
+        return [await self.chain(name) for name in names]
+
+    async def chain(self, name: str) -> Chain:
+        """Run one of the chains named above."""
+        if name == LITELLM:
+            return self._litellm()
+        if name == SIDECAR:
+            return await self.sidecar()
+        if name == ALONE:
+            envoy = await self._envoy(None)
+            return Chain(name, _port(envoy), envoy)
+        port = free_port()
+        aim = self.aim if name == FLOOR else None
+        process = self._stack.enter_context(self.null(port, aim))
+        process.wait(loopback(port))
+        envoy = await self._envoy(Settings(listen=loopback(port)))
+        return Chain(name, _port(envoy), envoy, (process.pid,), aim)
+
+    def null(self, port: int, aim: int | None = None) -> AbstractContextManager[Started]:
+        """Run the external processor that guards nothing on `port`; with `aim` it asks, and is the floor."""
+        ports = [port] if aim is None else [port, aim]
+        return self._python(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
+
+    async def sidecar(
+        self, name: str = SIDECAR, *, listen: Address | None = None, workers: int = 1, aim: int | None = None
+    ) -> Chain:
+        """Run a chain with the sidecar, with its defaults but for what is given."""
+        aim = aim or self.aim
+        settings = Settings(
+            listen=listen or loopback(free_port(workers)), admin=loopback(free_port(workers)), workers=workers
+        )
+        process = self._stack.enter_context(self.serve(settings, aim, name))
+        process.wait(*(settings.listen.for_worker(worker) for worker in range(workers)))
+        envoy = await self._envoy(settings)
+        guards = tuple(process.children()) if workers > 1 else (process.pid,)
+        return Chain(name, _port(envoy), envoy, guards, aim)
+
+    def serve(self, settings: Settings, aim: int, name: str = SIDECAR) -> AbstractContextManager[Started]:
+        """Run the sidecar on the addresses and with the workers of `settings`."""
+        return self._python(
+            name,
+            *("extproc", "serve"),
+            AIM_API_KEY=_KEY,
+            AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
+            EXTPROC_LISTEN=str(settings.listen),
+            EXTPROC_ADMIN=str(settings.admin),
+            EXTPROC_WORKERS=str(settings.workers),
+            EXTPROC_AIM__VERDICT_TIMEOUT_SECONDS=str(_VERDICT_TIMEOUT),
+        )
+
+    def said(self) -> str:
+        """Return the end of what each process said."""
+        return "\n".join(
+            f"-- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in sorted(self.folder.glob("*.log"))
+        )
+
+    def _litellm(self) -> Chain:
+        port = free_port()
+        command = litellm.command(self.folder, port, self.aim, self.model)
+        process = self._stack.enter_context(self._run(LITELLM, *command, **litellm.VARIABLES))
+        process.wait(loopback(port))
+        return Chain(LITELLM, port, None, (process.pid,), self.aim)
+
+    def _stand_in(self, kind: str, *arguments: str) -> int:
+        port = free_port()
+        running = self._python(f"{kind}-{port}", f"tests.bench.{kind}", str(port), *arguments)
+        process = self._stack.enter_context(running)
+        process.wait(loopback(port))
+        return port
+
+    def _python(self, name: str, *arguments: str, **environment: str) -> AbstractContextManager[Started]:
+        return self._run(name, sys.executable, "-m", *arguments, **environment)
+
+    def _run(self, name: str, *command: str, **environment: str) -> AbstractContextManager[Started]:
+        log = self.folder / f"{name.replace(' ', '-')}.log"
+        return started(log, *command, environment=environment)
+
+    async def _envoy(self, settings: Settings | None) -> RunningEnvoy:
+        # Warnings only: an Envoy that logs more than it must is not what is measured.
+        return await self._stack.enter_async_context(run_envoy(bootstrap(settings, self.model), log_level="warning"))
 
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Rig]:
-    """Run everything until the block ends; raises BenchError and EnvoyFailed for what does not start."""
+    """Run a rig until the block ends; raises BenchError for a stand-in that does not start."""
     async with AsyncExitStack() as stack:
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-
-        def start(name: str, *arguments: str, port: int, **environment: str) -> Python:
-            return stack.enter_context(python(logs / name, *arguments, port=port, environment=environment))
-
-        aim, model, null, floor, sidecar, admin = free_ports(6)
-        processors = {
-            NULL: start(NULL, "tests.bench.null", str(null), port=null),
-            FLOOR: start(FLOOR, "tests.bench.null", str(floor), str(aim), port=floor),
-            SIDECAR: start(
-                SIDECAR,
-                *("extproc", "serve"),
-                port=sidecar,
-                AIM_API_KEY=_KEY,
-                AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
-                EXTPROC_LISTEN=f"{LOOPBACK}:{sidecar}",
-                EXTPROC_ADMIN=f"{LOOPBACK}:{admin}",
-                EXTPROC_AIM__VERDICT_TIMEOUT_SECONDS=str(_VERDICT_TIMEOUT),
-            ),
-        }
-        stand_ins = [
-            start("aim", "tests.bench.aim", str(aim), port=aim),
-            start("model", "tests.bench.model", str(model), port=model),
-        ]
-        for each in (*processors.values(), *stand_ins):
-            each.wait()
-        chains = []
-        version = ""
-        for name in (ALONE, NULL, FLOOR, SIDECAR):
-            processor = processors.get(name)
-            # Warnings only: an Envoy that logs more than it must is not what is measured.
-            text = bootstrap(processor.port if processor else None, model)
-            envoy = await stack.enter_async_context(run_envoy(text, log_level="warning"))
-            port = urlsplit(envoy.url).port
-            assert port is not None
-            chains.append(
-                Chain(name, port, envoy.pid, processor.pid if processor else None, asks=name in (FLOOR, SIDECAR))
-            )
-            async with httpx.AsyncClient(trust_env=False) as client:
-                version = (await client.get(f"{envoy.admin}/server_info")).json()["version"].split("/")[1]
+        rig = Rig(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))))
         try:
-            yield Rig(chains, f"http://{LOOPBACK}:{aim}", version)
-        except BaseException:
+            yield rig
+        except Exception:
             # Why, the processes may have said; the folder of what they said is about to go.
-            for name in processors:
-                print(f"-- {name}\n{(logs / name).read_text(errors='replace')[-2000:]}", file=sys.stderr)
+            print(rig.said(), file=sys.stderr)
             raise
 
 
-def bootstrap(processor: int | None, model: int) -> str:
-    """Return the project's bootstrap for an external processor on this port; without the filter where there is none."""
-    anywhere = Address(host=LOOPBACK, port=0)
+def bootstrap(settings: Settings | None, model: int) -> str:
+    """Return the project's bootstrap for the external processor of `settings`; None: without the filter."""
     text = render_envoy(
-        Settings(listen=Address(host=LOOPBACK, port=processor or 1)),
-        listen=anywhere,
+        settings or Settings(),
+        listen=loopback(0),
         upstreams=[Upstream.parse(f"http://{LOOPBACK}:{model}")],
-        admin=anywhere,
+        admin=loopback(0),
     )
-    if processor is not None:
+    if settings is not None:
         return text
-    tree = yaml.safe_load(text)
+    tree: Any = yaml.safe_load(text)
     manager = tree["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] != _EXT_PROC]
     return json.dumps(tree)  # JSON is YAML
+
+
+def _port(envoy: RunningEnvoy) -> int:
+    port = urlsplit(envoy.url).port
+    assert port is not None
+    return port

@@ -1,0 +1,87 @@
+"""What the project wants of itself, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.bench import costs, handshake
+from tests.bench.rig import FLOOR, LITELLM, NULL, SIDECAR
+
+_AT_8: Final = costs.buffered(8)
+_FIRST_TOKEN_MS: Final = 10
+"""What of a handshake may still be seen where the model is slower than it: a part that noise hides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One figure, what is wanted of it, and what it is."""
+
+    figure: str
+    wanted: str
+    measured: str
+    is_met: bool
+
+
+def goals(results: dict[str, Any]) -> Iterator[Goal]:
+    """Yield the goals that `results` have figures for."""
+    if "costs" in results:
+        yield from _costs(results["costs"])
+    if "handshake" in results:
+        yield _handshake(results["handshake"])
+    if "crowd" in results:
+        yield _crowd(results["crowd"])
+    if "growth" in results:
+        worst, name = max((series["off_line"], name) for name, series in results["growth"].items())
+        yield _most("CPU grows in a line: the worst point is off by", 0.1, worst, ".0%", f" ({name})")
+    if "start" in results:
+        yield _most("from the command to ready, s", 1.5, results["start"][SIDECAR], ".2f")
+
+
+def _costs(found: dict[str, Any]) -> Iterator[Goal]:
+    measured, memory = found["measured"], found["memory"]
+    exchange, chunk = measured[_AT_8], measured[costs.STREAMED]
+    for label, one, times in (("exchange, 8 at once", exchange, 12), ("streamed chunk", chunk, 5)):
+        ratio = one["ratios"].get(f"{LITELLM} / {SIDECAR}")
+        if ratio is not None:
+            yield Goal(f"CPU of LiteLLM / sidecar: {label}", f"{times} or more", f"{ratio:.1f}", ratio >= times)
+    for label, one in (("exchange, 8 at once", exchange), ("streamed chunk", chunk)):
+        yield _most(f"CPU of sidecar / floor: {label}", 1.2, one["ratios"][f"{SIDECAR} / {FLOOR}"], ".2f")
+    for label, what, kind, most in (
+        ("first byte, 1 at once", costs.buffered(1), "first_byte_ms", 2.0),
+        ("streamed chunk", costs.STREAMED, "delay_ms", 0.5),
+    ):
+        ours, null = (measured[what]["chains"][name][kind]["p50"] for name in (SIDECAR, NULL))
+        yield _most(f"added over the null, p50 ms: {label}", most, ours - null, ".2f")
+    yield _most("memory at rest, MB", 100, memory[SIDECAR]["rest_mib"] * 2**20 / 1e6, ".0f")
+    yield _most("memory for each held stream, KB", 100, memory[SIDECAR]["held_kib"] * 1024 / 1e3, ".0f")
+    if len(exchange["ratios_by_run"]) > 1:
+        yield _most("ratios of the runs differ by", 0.1, max(map(_apart, measured.values())), ".0%")
+
+
+def _apart(one: dict[str, Any]) -> float:
+    """Return how far the most different ratios of two runs are from each other."""
+    by_pair: list[list[float]] = [[run[pair] for run in one["ratios_by_run"]] for pair in one["ratios"]]
+    return max(max(some) / min(some) - 1 for some in by_pair)
+
+
+def _handshake(found: dict[str, Any]) -> Goal:
+    behind = f"model_{handshake.MODEL * 1e3:.0f}_ms"
+    late, at_once = (found["chains"][name][behind] for name in (handshake.LATE, handshake.AT_ONCE))
+    figure = f"handshake of {found['handshake_ms']:.0f} ms behind a model of {handshake.MODEL * 1e3:.0f} ms adds, ms"
+    return _most(figure, _FIRST_TOKEN_MS, late - at_once, ".1f")
+
+
+def _crowd(found: dict[str, Any]) -> Goal:
+    ours = found["chains"][SIDECAR]
+    return Goal(
+        f"{found['streams']:,} streams at 1 chunk/s",
+        "all end, none late by 5 %",
+        f"{ours['finished']:,} ended, {ours['late_streams']:.1%} late",
+        ours["finished"] == found["streams"] and not ours["late_streams"],
+    )
+
+
+def _most(figure: str, most: float, value: float, form: str, more: str = "") -> Goal:
+    return Goal(figure, f"{most:{form}} or less", f"{value:{form}}{more}", value <= most)

@@ -1,0 +1,92 @@
+"""How much is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Interleaved rounds, all of them once more in new processes for each of `runs`.
+
+    `exchanges` in a round, by how many are under way at once; `peer_exchanges` are LiteLLM's, which is slow.
+    """
+
+    runs: int
+    rounds: int
+    exchanges: dict[int, int]
+    peer_exchanges: dict[int, int]
+    streams: int
+    stream_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Streams at once, opened over `ramp` seconds, each of `chunks`, one every `interval` seconds."""
+
+    streams: int
+    ramp: float
+    chunks: int
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Sizes and how often each is measured: chunks of a stream, bytes of a body, choices of an answer."""
+
+    chunks: dict[int, int]
+    body_bytes: dict[int, int]
+    choices: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured of each part; `seconds`: when to give a part up, whatever is missing."""
+
+    costs: Costs
+    held_streams: int
+    worker_rounds: int
+    worker_exchanges: int
+    transport_rounds: int
+    crowd: Crowd
+    handshakes: int
+    growth: Growth
+    starts: int
+    seconds: int
+
+
+PLANS: Final = {
+    "default": Plan(
+        costs=Costs(2, 6, {1: 150, 8: 400, 32: 400}, {1: 30, 8: 120}, streams=8, stream_seconds=2.5),
+        held_streams=500,
+        worker_rounds=5,
+        worker_exchanges=800,
+        transport_rounds=5,
+        crowd=Crowd(2000, ramp=12, chunks=20, interval=1),
+        handshakes=15,
+        growth=Growth(
+            chunks={10: 100, 100: 30, 1_000: 6, 10_000: 2, 100_000: 1},
+            body_bytes={1024: 200, 16_384: 200, 262_144: 50, 4_194_304: 5, 16_777_216: 3},
+            choices={1: 40, 4: 20, 16: 10, 64: 5},
+        ),
+        starts=7,
+        seconds=420,
+    ),
+    "tiny": Plan(
+        costs=Costs(1, 1, {1: 4, 8: 16, 32: 32}, {1: 2, 8: 8}, streams=2, stream_seconds=0.3),
+        held_streams=50,
+        worker_rounds=1,
+        worker_exchanges=64,
+        transport_rounds=1,
+        crowd=Crowd(40, ramp=0.5, chunks=4, interval=0.25),
+        handshakes=1,
+        growth=Growth({10: 3, 100: 1, 1000: 1}, {1024: 4, 65_536: 2, 1_048_576: 1}, {1: 4, 4: 2, 16: 1}),
+        starts=1,
+        seconds=180,
+    ),
+}
+"""`default` for docs/performance.md, `tiny` only to see that everything runs."""
+
+GATE: Final = Costs(1, 4, {1: 100, 8: 240}, {}, streams=8, stream_seconds=1.5)
+"""What is measured before a change is called a regression."""
