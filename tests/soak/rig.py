@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.address import Address
 from extproc.render.envoy import Upstream, render_envoy
 from extproc.settings import Settings
-from tests.bench.process import LOOPBACK, Python, free_ports, python
+from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.soak.aim import Orders
 from tests.soak.script import REQUEST_BYTES, Pace
@@ -43,7 +43,7 @@ class Part:
         self._environment = environment
         self._starts = 0
         self._running = ExitStack()
-        self._process: Python | None = None
+        self._process: Started | None = None
 
     @property
     def pid(self) -> int:
@@ -56,9 +56,9 @@ class Part:
         self._starts += 1
         log = self._folder / f"{self.name}.{self._starts}.log"
         self._process = self._running.enter_context(
-            python(log, *self._arguments, port=self.port, environment=self._environment)
+            started(log, sys.executable, "-m", *self._arguments, environment=self._environment)
         )
-        self._process.wait()
+        self._process.wait(loopback(self.port))
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -88,7 +88,8 @@ class Rig:
         self.folder = folder
         self.journals = {name: folder / f"{name}.journal" for name in ("aim", "model")}
         self._orders, self._key, self._config = folder / "orders.json", folder / "key", folder / "settings.yaml"
-        aim, model, sidecar, admin, self.port, self._envoy_admin = free_ports(6)
+        first = free_port(6)
+        aim, model, sidecar, admin, self.port, self._envoy_admin = range(first, first + 6)
         self._admin = admin
         self._settings: dict[str, Any] = {
             "listen": f"{LOOPBACK}:{sidecar}",
