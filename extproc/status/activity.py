@@ -24,6 +24,7 @@ class _Counts:
     outcomes: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     waits: Counter[int] = field(default_factory=Counter)
+    failed_open: int = 0
 
 
 class Activity:
@@ -66,6 +67,7 @@ class Activity:
                         )
                     )
             case ReportFailOpen(leg, reason):
+                self._at(self._clock()).failed_open += 1
                 self._failed_open[leg, reason] += 1
             case ReportChunks():
                 pass
@@ -87,9 +89,16 @@ class Activity:
         now = self._clock()
         self._at(now)
         return Snapshot(
+            at=now,
             workers=(worker,),
             minutes=tuple(
-                Minute(number, Counter(counts.outcomes), Counter(counts.verdicts), Counter(counts.waits))
+                Minute(
+                    number,
+                    Counter(counts.outcomes),
+                    Counter(counts.verdicts),
+                    Counter(counts.waits),
+                    counts.failed_open,
+                )
                 for number, counts in self._minutes.items()
                 if _minute(now) - MINUTES < number <= _minute(now)
             ),

@@ -36,13 +36,14 @@ class Minute:
     """What happened in one minute; `number` counts minutes since the epoch.
 
     `outcomes` are those of exchanges that ended in it, `verdicts` by action, `waits` the times that exchanges waited
-    on the guard, by `step`.
+    on the guard, by `step`; `failed_open` counts legs.
     """
 
     number: int
     outcomes: Mapping[str, int]
     verdicts: Mapping[str, int]
     waits: Mapping[int, int]
+    failed_open: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,12 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it. `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started."""
+    """All of it, as it was `at` so many seconds since the epoch.
 
+    `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started.
+    """
+
+    at: float
     workers: tuple[Worker, ...]
     minutes: tuple[Minute, ...]
     blocks: tuple[Block, ...]
@@ -104,8 +109,8 @@ class Snapshot:
     keys: tuple[KeyUse, ...]
 
 
-def total(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Return the sum of the workers' snapshots."""
+def total(snapshots: Iterable[Snapshot], at: float) -> Snapshot:
+    """Return the sum of the workers' snapshots, as that of the moment `at`."""
     parts = tuple(snapshots)
     by_number: dict[int, list[Minute]] = {}
     for minute in chain.from_iterable(part.minutes for part in parts):
@@ -115,6 +120,7 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
         if use.profile not in keys or use.at > keys[use.profile].at:
             keys[use.profile] = use
     return Snapshot(
+        at=at,
         workers=tuple(sorted(chain.from_iterable(part.workers for part in parts), key=lambda worker: worker.number)),
         minutes=tuple(
             Minute(
@@ -122,6 +128,7 @@ def total(snapshots: Iterable[Snapshot]) -> Snapshot:
                 added(minute.outcomes for minute in same),
                 added(minute.verdicts for minute in same),
                 added(minute.waits for minute in same),
+                sum(minute.failed_open for minute in same),
             )
             for number, same in sorted(by_number.items())
         ),

@@ -1,0 +1,199 @@
+"""What the status page remembers: minutes, blocks and totals, bounded, and summed over workers."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from extproc.errors import Reason
+from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.record import ExchangeRecord
+from extproc.status.activity import Activity
+from extproc.status.snapshot import BLOCKS, MINUTES, Phase, Snapshot, Worker, quantile, step, total
+
+NOON = 1_800_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def activity(clock: Clock) -> Activity:
+    return Activity(clock)
+
+
+def worker(number: int = 0, **more: Any) -> Worker:
+    fields = {"phase": Phase.SERVING, "started": NOON, "streams": 2, "sessions": 1, "held_bytes": 10}
+    return Worker(number, **{**fields, "is_breaker_open": False, "is_session_breaker_open": False, **more})
+
+
+def verdict(activity: Activity, action: str = "allow", reason: Reason | None = None, profile: str = "default") -> None:
+    activity.report(ExchangeRecord("call", profile), ReportVerdict(Leg.REQUEST, Hook.PRE_CALL, action, reason))
+
+
+def block(activity: Activity, call_id: str, *policies: str) -> None:
+    record = ExchangeRecord(call_id, "default", "openai-chat")
+    record.judge(Leg.REQUEST, "block", policies, 7)
+    record.reach("blocked", "content_policy_violation")
+    activity.report(record, ReportVerdict(Leg.REQUEST, Hook.PRE_CALL, "block"))
+
+
+def taken(activity: Activity) -> Snapshot:
+    return activity.snapshot(worker())
+
+
+class TestMinutes:
+    def test_each_counts_what_happened_in_it(self, activity: Activity, clock: Clock) -> None:
+        verdict(activity)
+        verdict(activity, "error", Reason.TIMEOUT)
+        clock.now += 60
+        verdict(activity)
+        activity.waited(0.02)
+        activity.report(ExchangeRecord("call", "default"), ReportFailOpen(Leg.REQUEST, Reason.TIMEOUT))
+        activity.report(ExchangeRecord("call", "default"), ReportChunks("verified", 3))
+        activity.finished(ExchangeRecord("call", "default", outcome="failed_open"))
+        first, second = taken(activity).minutes
+        assert (first.number, second.number) == (NOON // 60, NOON // 60 + 1)
+        assert (first.verdicts, first.outcomes, first.waits) == ({"allow": 1, "error": 1}, {}, {})
+        assert (second.verdicts, second.outcomes, second.failed_open) == ({"allow": 1}, {"failed_open": 1}, 1)
+        assert list(second.waits.values()) == [1]
+
+    def test_only_the_last_ones_are_kept(self, activity: Activity, clock: Clock) -> None:
+        for _ in range(3 * MINUTES):
+            verdict(activity)
+            clock.now += 60
+        minutes = taken(activity).minutes
+        assert [minute.number for minute in minutes] == [clock.now // 60 - back for back in reversed(range(MINUTES))]
+        assert minutes[-1].verdicts == {}
+
+    def test_what_is_long_ago_is_not_shown_though_nothing_came_after(self, activity: Activity, clock: Clock) -> None:
+        verdict(activity)
+        clock.now += 60 * MINUTES
+        assert [minute.verdicts for minute in taken(activity).minutes] == [{}]
+
+    def test_a_clock_that_is_set_back_lets_them_neither_grow_nor_show_the_future(
+        self, activity: Activity, clock: Clock
+    ) -> None:
+        for _ in range(100):
+            verdict(activity)
+            clock.now -= 60
+        numbers = [minute.number for minute in taken(activity).minutes]
+        assert numbers == [clock.now // 60]
+
+
+class TestBlocks:
+    def test_the_last_ones_are_kept_the_latest_first(self, activity: Activity) -> None:
+        for number in range(BLOCKS + 5):
+            block(activity, str(number), "PII")
+        blocks = taken(activity).blocks
+        assert [each.call_id for each in blocks] == [str(number) for number in reversed(range(5, BLOCKS + 5))]
+        first = blocks[0]
+        assert (first.profile, first.dialect, first.leg, first.hook) == (
+            "default",
+            "openai-chat",
+            "request",
+            "pre_call",
+        )
+        assert (first.at, first.policies, first.code) == (NOON, ("PII",), "content_policy_violation")
+
+    def test_policies_are_bounded(self, activity: Activity) -> None:
+        block(activity, "1", *("x" * 100_000 for _ in range(1000)))
+        (kept,) = taken(activity).blocks
+        assert len("".join(kept.policies)) < 1000
+
+
+class TestTotals:
+    def test_failures_are_counted_by_their_reason(self, activity: Activity, clock: Clock) -> None:
+        record = ExchangeRecord("call", "default")
+        for _ in range(2):
+            verdict(activity, "error", Reason.TIMEOUT)
+            activity.report(record, ReportFailOpen(Leg.REQUEST, Reason.TIMEOUT))
+            clock.now += 3600
+        assert taken(activity).failed == {("pre_call", "timeout"): 2}
+        assert taken(activity).failed_open == {("request", "timeout"): 2}
+
+    def test_a_key_is_what_aim_said_last(self, activity: Activity, clock: Clock) -> None:
+        verdict(activity, "error", Reason.KEY_REFUSED, profile="a")
+        verdict(activity, profile="b")
+        clock.now += 1
+        verdict(activity, "error", Reason.TIMEOUT, profile="a")
+        assert {use.profile: (use.is_refused, use.at) for use in taken(activity).keys} == {
+            "a": (True, NOON),
+            "b": (False, NOON),
+        }
+        verdict(activity, profile="a")
+        assert not any(use.is_refused for use in taken(activity).keys)
+
+    def test_a_reload_is_remembered(self, activity: Activity) -> None:
+        assert activity.reload is None
+        activity.reloaded(problems=["colour: unknown setting"])
+        assert activity.reload is not None
+        assert activity.reload.problems == ("colour: unknown setting",)
+        activity.reloaded(restart_needed=["workers"])
+        assert (activity.reload.problems, activity.reload.restart_needed) == ((), ("workers",))
+
+
+class TestSum:
+    def test_workers_add_up(self) -> None:
+        clocks = [Clock(), Clock()]
+        parts = [Activity(clock) for clock in clocks]
+        clocks[1].now += 61
+        for part, count in zip(parts, (2, 3), strict=True):
+            for number in range(count):
+                verdict(part)
+                block(part, f"{count}-{number}")
+                part.waited(0.01)
+        clocks[0].now += 61
+        verdict(parts[0], "error", Reason.KEY_REFUSED)
+        snapshots = [part.snapshot(worker(number)) for number, part in enumerate(parts)]
+        both = total(reversed(snapshots), at=NOON + 61)
+        assert both.at == NOON + 61
+        assert [each.number for each in both.workers] == [0, 1]
+        assert [dict(minute.verdicts) for minute in both.minutes] == [
+            {"allow": 2, "block": 2},
+            {"allow": 3, "block": 3, "error": 1},
+        ]
+        assert [sum(minute.waits.values()) for minute in both.minutes] == [2, 3]
+        assert [each.call_id[0] for each in both.blocks] == ["3"] * 3 + ["2"] * 2
+        assert both.failed == {("pre_call", "key_refused"): 1}
+        assert len(both.keys) == 1
+
+    def test_a_snapshot_travels_between_processes(self, activity: Activity) -> None:
+        block(activity, "1", "PII")
+        snapshot = taken(activity)
+        assert pickle.loads(pickle.dumps(snapshot)) == snapshot
+
+    def test_a_snapshot_does_not_change(self, activity: Activity) -> None:
+        snapshot = taken(activity)
+        verdict(activity)
+        assert snapshot.minutes[-1].verdicts == {}
+
+
+class TestQuantiles:
+    @pytest.mark.parametrize("seconds", [0.0001, 0.0012, 0.05, 0.9, 4.2, 299.0])
+    def test_a_time_is_known_within_a_tenth(self, seconds: float) -> None:
+        assert seconds <= quantile({step(seconds): 1}, 0.5) * 1.000001 <= seconds * 1.11
+
+    def test_of_many(self) -> None:
+        waits = {step(0.01): 95, step(1): 5}
+        assert quantile(waits, 0.5) == quantile(waits, 0.95) == pytest.approx(0.01, rel=0.1)
+        assert quantile(waits, 0.96) == pytest.approx(1, rel=0.1)
+
+    def test_of_none(self) -> None:
+        assert quantile({}, 0.5) == 0
+
+    @pytest.mark.parametrize("seconds", [-1.0, 0.0])
+    def test_no_time_at_all(self, seconds: float) -> None:
+        assert step(seconds) == 0
