@@ -44,8 +44,8 @@ $(BIN)/helm: requirements/helm.txt tools/helm.py $(STAMP)
 demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: then stop)
 	$(BIN)/extproc demo $(ARGS)
 
-screenshots: $(STAMP) ## take the pictures of docs/images anew (needs chromium)
-	SCREENSHOTS=1 $(BIN)/pytest tests/integration/test_status_browser.py $(ARGS)
+screenshots: $(STAMP) ## take the pictures of docs/images anew (needs chromium, for those of the page)
+	SCREENSHOTS=1 $(BIN)/pytest tests/integration/test_status_browser.py tests/integration/test_demo_picture.py $(ARGS)
 
 test: cover-core ## run every test but those marked long, the core with full branch coverage
 	$(BIN)/pytest -m "not long" --ignore=tests/unit --ignore=tests/property $(ARGS)

@@ -1,0 +1,58 @@
+"""The demo's picture in the documentation: what it prints in a terminal, two scenes of it, as SVG.
+
+With SCREENSHOTS=1 (`make screenshots`) it goes to docs/images, else to the test's own folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+from tests.fakes.envoy import needs_envoy
+from tests.fakes.process import environment
+
+pytestmark = needs_envoy
+
+COLUMNS = 96
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+# Fonts of its own would be loaded from elsewhere.
+FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+    "Fira Code, monospace", "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+)
+
+
+async def printed() -> str:
+    """Return what the demo prints in a terminal with colours."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "extproc", "demo", "--once"),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(FORCE_COLOR="1", COLUMNS=str(COLUMNS), PYTHONIOENCODING="utf-8", TERM="xterm-256color"),
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 100)
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_two_scenes(tmp_path: Path) -> None:
+    text = Text.from_ansi(await printed())
+    panels = re.findall(r"^╭.*?^╰[^\n]*$", text.plain, re.DOTALL | re.MULTILINE)
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text("$ make demo ARGS=--once"))
+    for panel in (panels[2], panels[4]):
+        begin = text.plain.index(panel)
+        console.print(text[begin : begin + len(panel)])
+    picture = (IMAGES if os.environ.get("SCREENSHOTS") else tmp_path) / "demo.svg"
+    picture.write_text(console.export_svg(title="aim-extproc demo", code_format=FORMAT, unique_id="demo"))
+    drawn = picture.read_text()
+    assert "A&#160;prompt&#160;that&#160;is&#160;blocked" in drawn
+    assert "[EMAIL_1]" in drawn
+    assert re.findall(r"https?://(?!www\.w3\.org/|www\.textualize\.io)", drawn) == []
+    assert len(drawn) < 60_000
