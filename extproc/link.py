@@ -1,7 +1,7 @@
 """What ties a worker to its supervisor: a socket pair, through which each sees at once that the other is gone.
 
-The worker says whether it is ready and, when it is asked, what the status page shows of it. Both ends are the same program under the same user, and nobody else holds one:
-values travel pickled.
+The worker says whether it is ready and, when it is asked, what the status page shows of it. Both ends are the same
+program under the same user, and nobody else holds one: values travel pickled.
 """
 
 from __future__ import annotations

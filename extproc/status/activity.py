@@ -42,9 +42,9 @@ class Activity:
         self.reload: Reload | None = None
 
     def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
-        """Take what the core reports; `record` knows the verdict already."""
+        """Take what the core reports; `record` has the code of a block already."""
         match command:
-            case ReportVerdict(leg, hook, action, reason):
+            case ReportVerdict(leg, hook, action, reason, policies):
                 now = self._clock()
                 self._at(now).verdicts[action] += 1
                 if reason is None or reason is Reason.KEY_REFUSED:
@@ -52,8 +52,6 @@ class Activity:
                 if reason is not None:
                     self._failed[hook, reason] += 1
                 if action == "block":
-                    judged = record.legs.get(leg)
-                    policies = judged.policies[:_POLICIES] if judged is not None else ()
                     self._blocks.append(
                         Block(
                             now,
@@ -62,7 +60,7 @@ class Activity:
                             record.dialect,
                             leg,
                             hook,
-                            tuple(policy[:_POLICY_CHARACTERS] for policy in policies),
+                            tuple(policy[:_POLICY_CHARACTERS] for policy in policies[:_POLICIES]),
                             record.code,
                         )
                     )

@@ -11,7 +11,7 @@ from extproc.status.chart import Scale, Series, chart
 from extproc.status.details import last_reload
 from extproc.status.layout import section
 from extproc.status.markup import Markup, element, join
-from extproc.status.snapshot import MINUTES, Minute, Snapshot, added, quantile
+from extproc.status.snapshot import MINUTES, Minute, Phase, Snapshot, added, quantile
 
 _ACTIONS = (
     ("allow", "allowed"),
@@ -25,6 +25,10 @@ _ACTIONS = (
 def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) -> Iterator[Markup]:
     """Yield a sentence for each thing that somebody should see to."""
     workers = snapshot.workers
+    if snapshot.silent:
+        yield join(f"{words.count(snapshot.silent, 'worker')} of {len(workers) + snapshot.silent} did not answer.")
+    if any(worker.phase is Phase.UNREADY for worker in workers):
+        yield join("Not ready: Aim cannot be reached, which readiness.aim asks for.")
     for use in snapshot.keys:
         if use.is_refused and use.profile in settings.profiles:
             yield join(f"Aim refuses the key of profile {use.profile}, last at ", words.moment(use.at), ".")

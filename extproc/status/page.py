@@ -73,8 +73,9 @@ def _header(snapshot: Snapshot, *, is_paused: bool) -> Markup:
     phase = _phase(snapshot)
     started = min((worker.started for worker in snapshot.workers), default=snapshot.at)
     facts = [f"version {__version__}", f"up {words.duration(snapshot.at - started)}"]
-    if len(snapshot.workers) > 1:
-        facts.append(f"{len(snapshot.workers)} workers")
+    workers = len(snapshot.workers) + snapshot.silent
+    if workers > 1:
+        facts.append(f"{workers} workers")
     pause = (
         element("a", "Resume updates", href="./")
         if is_paused
@@ -94,8 +95,9 @@ def _header(snapshot: Snapshot, *, is_paused: bool) -> Markup:
 
 
 def _phase(snapshot: Snapshot) -> str:
-    phases = [worker.phase for worker in snapshot.workers]
+    phases = [*(worker.phase for worker in snapshot.workers), *(Phase.STARTING for _ in range(snapshot.silent))]
+    # What has to be seen comes first.
+    first = next(phase for phase in (Phase.DRAINING, Phase.UNREADY, Phase.STARTING, Phase.SERVING) if phase in phases)
     if len(set(phases)) == 1:
-        return str(phases[0])
-    serving = phases.count(Phase.SERVING)
-    return f"{'draining' if Phase.DRAINING in phases else 'starting'} ({serving} of {len(phases)} workers serve)"
+        return str(first)
+    return f"{first} ({phases.count(Phase.SERVING)} of {len(phases)} workers serve)"

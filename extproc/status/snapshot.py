@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -97,7 +97,8 @@ class Worker:
 class Snapshot:
     """All of it, as it was `at` so many seconds since the epoch.
 
-    `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started.
+    `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started; `silent` is how many
+    workers did not answer.
     """
 
     at: float
@@ -107,11 +108,11 @@ class Snapshot:
     failed_open: Mapping[tuple[str, str], int]
     failed: Mapping[tuple[str, str], int]
     keys: tuple[KeyUse, ...]
+    silent: int = 0
 
 
-def total(snapshots: Iterable[Snapshot], at: float) -> Snapshot:
-    """Return the sum of the workers' snapshots, as that of the moment `at`."""
-    parts = tuple(snapshots)
+def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
+    """Return the sum of the snapshots of those of the `workers` that answered, as that of the moment `at`."""
     by_number: dict[int, list[Minute]] = {}
     for minute in chain.from_iterable(part.minutes for part in parts):
         by_number.setdefault(minute.number, []).append(minute)
@@ -140,6 +141,7 @@ def total(snapshots: Iterable[Snapshot], at: float) -> Snapshot:
         failed_open=added(part.failed_open for part in parts),
         failed=added(part.failed for part in parts),
         keys=tuple(keys.values()),
+        silent=workers - len(parts),
     )
 
 

@@ -24,16 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.address import Address
 from extproc.admin import Admin
+from extproc.serving import Serving
 from extproc.status.activity import Activity
-from extproc.status.process import Status
-from extproc.status.snapshot import MINUTES, Phase
+from extproc.status.snapshot import MINUTES
 from tests.fakes.aim import Question, ScriptedAim, anonymize, block
 from tests.fakes.browser import browser, needs_browser
 from tests.fakes.envoy_stream import envoy_stream
-from tests.fakes.process import serving
+from tests.fakes.process import free_port, get, serving, written
 from tests.fakes.rig import chat_request
 from tests.fakes.sidecar import settings_for, sidecar
-from tests.integration.test_serve import free_port, get, written
 
 pytestmark = needs_browser
 
@@ -303,10 +302,10 @@ async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser)
             await stream.read()
             await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
             await stream.read()
-        status = Status(service)
-        status.phase = Phase.SERVING
+        process = Serving(service, None, await stack.enter_async_context(asyncio.TaskGroup()))
+        process.serve(is_serving=True)
         address = Address(host="127.0.0.1", port=free_port())
-        await stack.enter_async_context(Admin(status, service.telemetry).listening(address))
+        await stack.enter_async_context(Admin(process).listening(address))
         for size in SIZES:
             async with opened(chromium, f"http://{address}", size, query="") as page:
                 shown = Image.open(BytesIO(await page.screenshot(full_page=size == "desktop")))

@@ -47,7 +47,7 @@ def block(activity: Activity, call_id: str, *policies: str) -> None:
     record = ExchangeRecord(call_id, "default", "openai-chat")
     record.judge(Leg.REQUEST, "block", policies, 7)
     record.reach("blocked", "content_policy_violation")
-    activity.report(record, ReportVerdict(Leg.REQUEST, Hook.PRE_CALL, "block"))
+    activity.report(record, ReportVerdict(Leg.REQUEST, Hook.PRE_CALL, "block", None, policies))
 
 
 def taken(activity: Activity) -> Snapshot:
@@ -158,8 +158,8 @@ class TestSum:
         clocks[0].now += 61
         verdict(parts[0], "error", Reason.KEY_REFUSED)
         snapshots = [part.snapshot(worker(number)) for number, part in enumerate(parts)]
-        both = total(reversed(snapshots), at=NOON + 61)
-        assert both.at == NOON + 61
+        both = total(snapshots[::-1], 3, at=NOON + 61)
+        assert (both.at, both.silent) == (NOON + 61, 1)
         assert [each.number for each in both.workers] == [0, 1]
         assert [dict(minute.verdicts) for minute in both.minutes] == [
             {"allow": 2, "block": 2},

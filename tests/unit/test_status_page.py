@@ -84,6 +84,7 @@ class TestGlance:
             ([Phase.DRAINING], "Draining"),
             ([Phase.SERVING, Phase.STARTING], "Starting (1 of 2 workers serve)"),
             ([Phase.SERVING, Phase.DRAINING], "Draining (1 of 2 workers serve)"),
+            ([Phase.UNREADY], "Not ready: Aim cannot be reached"),
         ],
     )
     def test_a_phase_is_that_of_all(self, phases: list[Phase], said: str) -> None:
@@ -92,6 +93,7 @@ class TestGlance:
     @pytest.mark.parametrize(
         ("shown", "settings", "said"),
         [
+            (snapshot(silent=1), {}, "1 worker of 2 did not answer"),
             (snapshot(keys=(KeyUse("default", True, NOW),)), {}, "refuses the key of profile default"),
             (snapshot({"is_breaker_open": True}), {}, "breaker for analyses is open: Aim"),
             (snapshot({}, {"is_session_breaker_open": True}), {}, "breaker for sessions is open in 1 of 2 workers"),

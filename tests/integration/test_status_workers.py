@@ -1,0 +1,45 @@
+"""The status page of several workers is that of their sum."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from tests.fakes.aim import ScriptedAim
+from tests.fakes.process import get
+from tests.integration.test_workers import exchange, until, until_metric, workers
+
+
+async def shown(admin: int) -> str:
+    """Return the words of the page."""
+    answer = await get(admin, "/")
+    assert answer.status_code == 200
+    return re.sub(r"(<style>.*?</style>|<[^>]+>)+", " ", answer.text)
+
+
+async def test_what_the_workers_saw_adds_up(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
+        for _ in range(3):
+            await exchange(port)
+        await exchange(port + 1)
+        await until_metric(admin, "extproc_exchanges_total", 4)
+        page = await shown(admin)
+        assert "Serving" in page
+        assert "· 2 workers" in page
+        assert "Exchanges 4 in 15 min" in page
+        assert "4 verdicts in 15 minutes: 4 allowed" in (await get(admin, "/")).text
+        # One that hangs is missed, and holds nothing up.
+        os.kill(pids[1], signal.SIGSTOP)
+        page = await shown(admin)
+        assert "1 worker of 2 did not answer." in page
+        assert "Exchanges 3 in 15 min" in page
+        os.kill(pids[1], signal.SIGCONT)
+
+        async def is_back() -> bool:
+            return "Exchanges 4 in 15 min" in await shown(admin)
+
+        await until(is_back)
+        process.signal()
+        assert await process.ended() == 0
