@@ -59,14 +59,14 @@ def main() -> None:
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Print what is wrong with the settings, one line each, and exit 2."""
+def _problems(status: int = 2) -> Iterator[None]:
+    """Print what is wrong with the settings, one line each, and exit with `status`."""
     try:
         yield
     except SettingsError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(status) from None
 
 
 @app.command()
@@ -110,17 +110,21 @@ def _single_problems() -> Iterator[None]:
 
 
 @app.command()
-def check(config: Config = None) -> None:
-    """Validate the settings, then ask Aim one harmless question and say what is wrong."""
+def check(
+    config: Config = None,
+    envoy: Annotated[
+        str | None, typer.Option(metavar="ADMIN_URL", help="Also read how the Envoy with this admin URL is wired.")
+    ] = None,
+) -> None:
+    """Validate the settings, ask Aim one harmless question for each key, and say what is wrong."""
     from extproc import check as checking
     from extproc import settings
 
-    with _problems():
-        loaded = settings.load(config, serving=True)
-        fine, lines = asyncio.run(checking.check(loaded))
-    for line in lines:
-        typer.echo(line)
-    raise typer.Exit(0 if fine else 1)
+    with _problems(1):
+        findings = asyncio.run(checking.check(settings.load(config, serving=True), envoy))
+    for finding in findings:
+        typer.echo(finding)
+    raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))
 
 
 @render.command("envoy")

@@ -83,8 +83,8 @@ class AimClient:
         self._base_url = httpx.URL(aim.base)
         self._timeout = aim.timeout_seconds
         self._keys = Keys(settings)
-        self._tls = _tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
-        self._proxy = aim.proxy or _environment_proxy(aim.base)
+        self._tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
+        self._proxy = aim.proxy or environment_proxy(aim.base)
         self._frame_bytes = 4 * settings.limits.event_bytes + _ANSWER_BYTES
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
@@ -299,7 +299,7 @@ class AimClient:
         )
 
 
-def _tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
+def tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     except OSError as error:  # SSLError among them
@@ -310,7 +310,7 @@ def _tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _environment_proxy(base: str) -> str | None:
+def environment_proxy(base: str) -> str | None:
     """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY give for `base`."""
     parts = urlsplit(base)
     with suppress(OSError):

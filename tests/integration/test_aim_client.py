@@ -14,7 +14,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from extproc.aim.client import AimClient, Caller, _environment_proxy
+from extproc.aim.client import AimClient, Caller, environment_proxy
 from extproc.aim.retry import MAX_RETRIES
 from extproc.errors import DetectionError, Reason, SettingsError
 from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
@@ -265,7 +265,7 @@ def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, value: st
     monkeypatch.setenv("https_proxy", value)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert _environment_proxy("https://aim.example") == expected
+    assert environment_proxy("https://aim.example") == expected
 
 
 def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(SettingsError) as caught:
-        _environment_proxy("https://aim.example")
+        environment_proxy("https://aim.example")
     assert "SECRET" not in str(caught.value)
 
 

@@ -1,0 +1,123 @@
+"""The way to Aim: its name, the proxy, the connection, the certificate and the clock, each in words."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from extproc.aim.client import environment_proxy, tls_context
+from extproc.check.finding import Finding, Severity, error, warning
+from extproc.settings import Settings
+from extproc.status.masked import without_login
+
+SKEW_SECONDS = 120
+"""A clock that is further off is named: certificates and signed tokens are valid for a time."""
+
+# OpenSSL's X509_V_ERR_*, which the ssl module hands over as numbers.
+_CERTIFICATES = {
+    9: ("the certificate of {host} is not valid yet", "check this machine's clock, which says {now}"),
+    10: ("the certificate of {host} has expired", "check this machine's clock, which says {now}; else it is Aim's"),
+    18: ("{host} shows a certificate that it signed itself", "set aim.ca_file to the CA that you trust"),
+    19: ("the certificate of {host} goes back to a CA that is not trusted here", "set aim.ca_file to that CA"),
+    20: ("the certificate of {host} is of a CA that is not known here", "set aim.ca_file to that CA"),
+    62: ("the certificate is for another name than {host}", "check aim.base_url, and who answers for that name"),
+    64: ("the certificate is for another address than {host}", "check aim.base_url, and who answers there"),
+}
+
+
+async def check_network(settings: Settings) -> list[Finding]:
+    """Ask for nothing at Aim's address; return what is wrong on the way, or that nothing is.
+
+    Raises SettingsError for a proxy or a CA file that cannot be used.
+    """
+    aim = settings.aim
+    proxy = aim.proxy or environment_proxy(aim.base)
+    tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else True
+    where = f"aim, {aim.base}"
+    try:
+        async with (
+            asyncio.timeout(aim.timeout_seconds),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.head(aim.base, proxy=proxy, ssl=tls, allow_redirects=False) as answer,
+        ):
+            date = answer.headers.get("date")
+    except (TimeoutError, aiohttp.ClientError, OSError) as failure:
+        what, advice = _described(failure, aim.base, proxy)
+        return [error(where, f"Aim cannot be reached: {what}", advice)]
+    findings = [Finding(Severity.OK, where, f"answers{f' through {without_login(proxy)}' if proxy else ''}")]
+    findings += _clock(date)
+    if tls is not True and not aim.verify:
+        findings.append(warning(where, "its certificate is not verified", "set aim.verify: true and aim.ca_file"))
+    if tls is True and not _is_here(aim.base):
+        findings.append(warning(where, "prompts and the key cross the network in the clear", "use an https URL"))
+    return findings
+
+
+def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, str]:
+    """Return what `failure` means, and what to do about it."""
+    host = urlsplit(base).hostname or ""
+    target = _place(proxy) if proxy else _place(base)
+    setting = "aim.proxy, HTTPS_PROXY and NO_PROXY" if proxy else "aim.base_url"
+    match failure:
+        case aiohttp.ClientConnectorCertificateError():
+            return _certificate(failure.certificate_error, host)
+        case aiohttp.ClientHttpProxyError(status=407):
+            return f"the proxy {target} demands a login", "put it into aim.proxy: http://USER:PASSWORD@HOST:PORT"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy {target} refuses to connect to {host} (HTTP {failure.status})", "allow it there"
+        case aiohttp.ClientConnectorDNSError():
+            name = (urlsplit(proxy).hostname if proxy else host) or ""
+            return f"the name {name} does not resolve", f"check {setting}, and this machine's DNS"
+        case aiohttp.ClientConnectorSSLError():
+            return f"{target} does not speak the TLS that is expected there", f"check the scheme and port of {setting}"
+        case ConnectionRefusedError() | aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return f"nothing listens on {target} (connection refused)", f"check {setting}"
+        case TimeoutError():
+            return (
+                f"{target} does not answer within aim.timeout_seconds",
+                "look for a firewall in between, or a proxy that has to be used (aim.proxy)",
+            )
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return f"{target} closes the connection without an answer", f"check the scheme and port of {setting}"
+        case aiohttp.ClientConnectorError():
+            return f"{target}: {failure.os_error.strerror or 'no connection'}", f"check {setting} and the network"
+        case _:
+            return f"{target} does not answer in HTTP ({type(failure).__name__})", f"check {setting}"
+
+
+def _certificate(failure: Exception, host: str) -> tuple[str, str]:
+    code = failure.verify_code if isinstance(failure, ssl.SSLCertVerificationError) else 0
+    what, advice = _CERTIFICATES.get(code, ("the certificate of {host} is not accepted", "check aim.ca_file"))
+    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return what.format(host=host), advice.format(now=now)
+
+
+def _clock(date: str | None) -> list[Finding]:
+    try:
+        behind = parsedate_to_datetime(date or "").timestamp() - time.time()
+    except ValueError:
+        return []
+    if abs(behind) <= SKEW_SECONDS:
+        return []
+    which = "behind" if behind > 0 else "ahead of"
+    return [
+        warning(
+            "clock",
+            f"this machine's is {round(abs(behind) / 60)} min {which} Aim's",
+            "set it (NTP): certificates and tokens are judged by it",
+        )
+    ]
+
+
+def _place(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

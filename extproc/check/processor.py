@@ -1,0 +1,172 @@
+"""The ext_proc filter: what it must hand over, hold and let the sidecar change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from extproc.check.dump import Filter, Node, path, seconds
+from extproc.check.finding import Finding, error, warning
+from extproc.identity import Source
+from extproc.render.ext_proc import METADATA_NAMESPACE, PROFILE_METADATA, message_timeout
+from extproc.settings import Profile, Settings
+
+_DEFAULT_TIMEOUT_SECONDS = 0.2
+
+# Headers that the sidecar sets or removes, one for each of the kinds that the rendered rule lists.
+_CHANGED = (
+    "accept-encoding",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "content-md5",
+    "digest",
+    "repr-digest",
+    "etag",
+    "x-aim-user-email",
+    "x-cato-user-email",
+    "x-aim-call-id",
+)
+
+_BODY_MODES = {
+    "request": ("BUFFERED", "FULL_DUPLEX_STREAMED"),
+    "response": ("FULL_DUPLEX_STREAMED",),
+}
+
+
+def check_processor(settings: Settings, processor: Filter, where: str) -> Iterator[Finding]:
+    """Yield what is wrong with the filter's own configuration."""
+    config = processor.config
+    where = f"{where}, filter {processor.name}"
+    if processor.is_disabled:
+        yield error(where, "it is disabled, but for routes that enable it", "remove disabled: true")
+    if not processor.cluster:
+        yield error(where, "its server is not a cluster over gRPC", "set grpc_service.envoy_grpc.cluster_name")
+    if config.get("failure_mode_allow"):
+        yield error(where, "without a sidecar everything passes unguarded", "set failure_mode_allow: false")
+    if config.get("observability_mode"):
+        yield error(where, "it only watches: nothing is held, blocked or redacted", "set observability_mode: false")
+    if config.get("disable_immediate_response"):
+        yield error(where, "the sidecar cannot refuse anything", "set disable_immediate_response: false")
+    if config.get("allow_mode_override"):
+        yield warning(where, "the modes that guard can be changed", "set allow_mode_override: false")
+    if config.get("forward_rules"):
+        yield warning(
+            where,
+            "forward_rules keep headers from the sidecar, which needs :method, :path, :status, content-* and those "
+            "that profiles read",
+            "remove forward_rules",
+        )
+    if config.get("route_cache_action") == "CLEAR":
+        yield warning(where, "the route is picked again after the sidecar", "set route_cache_action: RETAIN")
+    if path(config, "status_on_error", "code") != "ServiceUnavailable":
+        yield warning(where, "without a sidecar clients get 500", "set status_on_error: {code: ServiceUnavailable}")
+    yield from check_modes(path(config, "processing_mode") or {}, where)
+    yield from _timeouts(settings, config, where)
+    yield from _attributes(settings, config.get("request_attributes", ()), where)
+    yield from _metadata(settings, config, where)
+    yield from _mutations(config.get("mutation_rules"), where)
+    yield from check_profile(settings, path(config, "grpc_service", "initial_metadata") or (), where)
+
+
+def check_modes(modes: Node, where: str) -> Iterator[Finding]:
+    """Yield what is wrong with processing modes."""
+    for leg, known in _BODY_MODES.items():
+        headers, body = modes.get(f"{leg}_header_mode", "DEFAULT"), modes.get(f"{leg}_body_mode", "NONE")
+        trailers = modes.get(f"{leg}_trailer_mode", "DEFAULT")
+        if headers == "SKIP":
+            yield error(where, f"the {leg}'s headers are not sent", f"set processing_mode.{leg}_header_mode: SEND")
+        if body not in known:
+            yield error(
+                where,
+                f"the {leg}'s body is sent as {body}, which the sidecar refuses",
+                f"set processing_mode.{leg}_body_mode: {known[0]}",
+            )
+        if body == "FULL_DUPLEX_STREAMED" and trailers != "SEND":
+            yield error(
+                where,
+                f"the {leg}'s trailers are not sent, which full duplex needs",
+                f"set processing_mode.{leg}_trailer_mode: SEND",
+            )
+
+
+def check_profile(settings: Settings, metadata: object, where: str) -> Iterator[Finding]:
+    """Yield what is wrong with the profile that `metadata`, gRPC initial metadata, names."""
+    for entry in metadata if isinstance(metadata, list) else ():
+        if entry.get("key") == PROFILE_METADATA and entry.get("value") not in settings.profiles:
+            yield error(
+                where,
+                f"the profile {entry.get('value')!r} is not in the settings: every exchange is refused",
+                f"name one of {', '.join(settings.profiles)}",
+            )
+
+
+def _timeouts(settings: Settings, config: Node, where: str) -> Iterator[Finding]:
+    limit = seconds(config.get("message_timeout"), _DEFAULT_TIMEOUT_SECONDS)
+    is_held = path(config, "processing_mode", "request_body_mode") == "BUFFERED"
+    if is_held and limit <= settings.aim.timeout_seconds:
+        yield error(
+            where,
+            f"Envoy waits {limit:g} s for a verdict, Aim may take {settings.aim.timeout_seconds:g} s",
+            f"set message_timeout: {message_timeout(settings)}",
+        )
+    if seconds(path(config, "grpc_service", "timeout"), 0):
+        yield error(where, "grpc_service.timeout ends every exchange that lasts longer", "remove it")
+
+
+def _attributes(settings: Settings, sent: object, where: str) -> Iterator[Finding]:
+    known = set(sent) if isinstance(sent, list) else set()
+    for name, profile in settings.profiles.items():
+        wanted = [source.name for source in _sources(profile) if source.kind == "attribute"]
+        if profile.routes:
+            wanted.append("xds.route_name")
+        for attribute in dict.fromkeys(wanted):
+            if attribute not in known:
+                yield error(
+                    where,
+                    f"the attribute {attribute}, which profile {name} reads, is not sent",
+                    f"add it to request_attributes: {', '.join([*sorted(known), attribute])}",
+                )
+
+
+def _metadata(settings: Settings, config: Node, where: str) -> Iterator[Finding]:
+    options = config.get("metadata_options", {})
+    forwarded = {*(path(options, "forwarding_namespaces", "untyped") or ())}
+    for name, profile in settings.profiles.items():
+        wanted = {source.name.split("/")[0] for source in _sources(profile) if source.kind == "metadata"}
+        for namespace in sorted(wanted - forwarded):
+            yield error(
+                where,
+                f"the metadata {namespace}, which profile {name} reads, is not forwarded",
+                "add it to metadata_options.forwarding_namespaces.untyped",
+            )
+    if METADATA_NAMESPACE not in (path(options, "receiving_namespaces", "untyped") or ()):
+        yield warning(
+            where,
+            "the access log cannot show verdicts",
+            f"add {METADATA_NAMESPACE} to metadata_options.receiving_namespaces.untyped",
+        )
+
+
+def _mutations(rules: Node | None, where: str) -> Iterator[Finding]:
+    if rules is None:
+        yield warning(where, "the sidecar may change any header", "set mutation_rules, as `extproc render envoy` does")
+        return
+    allowed = path(rules, "allow_expression", "regex")
+    denied = path(rules, "disallow_expression", "regex")
+    refused = [
+        name
+        for name in _CHANGED
+        if (denied and re.fullmatch(denied, name))
+        or (rules.get("disallow_all") and not (allowed and re.fullmatch(allowed, name)))
+    ]
+    if refused:
+        yield error(
+            where,
+            f"the sidecar may not change {', '.join(refused)}",
+            "set mutation_rules, as `extproc render envoy` does",
+        )
+
+
+def _sources(profile: Profile) -> Iterator[Source]:
+    yield from (*profile.user_email, *profile.session_id, *profile.key_alias)

@@ -1,0 +1,448 @@
+"""`extproc check --envoy` before a real Envoy: what we render is fine, and whatever is bent is named."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from extproc.check import Finding, Severity
+from extproc.check.envoy import check_envoy
+from extproc.settings import Settings
+from tests.envoy.test_render import render
+from tests.fakes.aim import ScriptedAim
+from tests.fakes.envoy import run_envoy
+from tests.fakes.process import free_port, run
+from tests.fakes.rig import manager_of, processor_of
+
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_PER_ROUTE = f"{_FILTERS}.ext_proc.v3.ExtProcPerRoute"
+_JWT = "envoy.filters.http.jwt_authn"
+
+Edit = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Bent:
+    """A bootstrap that was bent, and what is to be said of it."""
+
+    id: str
+    edit: Edit
+    said: str
+    severity: Severity = Severity.ERROR
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def processor(**changes: Any) -> Edit:
+    """Change the ext_proc filter; None removes a field."""
+    return lambda tree: change(processor_of(tree), changes)
+
+
+def modes(**changes: Any) -> Edit:
+    return lambda tree: change(processor_of(tree)["processing_mode"], changes)
+
+
+def manager(**changes: Any) -> Edit:
+    return lambda tree: change(manager_of(tree), changes)
+
+
+def route(**changes: Any) -> Edit:
+    return lambda tree: change(route_of(tree), changes)
+
+
+def action(**changes: Any) -> Edit:
+    return lambda tree: change(route_of(tree)["route"], changes)
+
+
+def cluster(number: int = 0, **changes: Any) -> Edit:
+    """Change a cluster: the sidecar's is the first, the model's the second."""
+    return lambda tree: change(tree["static_resources"]["clusters"][number], changes)
+
+
+def override(**overrides: Any) -> Edit:
+    """Override the filter on the only route."""
+    return route(typed_per_filter_config={"envoy.filters.http.ext_proc": {"@type": _PER_ROUTE, **overrides}})
+
+
+def after(name: str, type_: str, **config: Any) -> Edit:
+    """Put a filter between ours and the router."""
+    return lambda tree: manager_of(tree)["http_filters"].insert(1, http_filter(name, type_, config))
+
+
+def before(name: str, type_: str, **config: Any) -> Edit:
+    return lambda tree: manager_of(tree)["http_filters"].insert(0, http_filter(name, type_, config))
+
+
+def http_filter(name: str, type_: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": f"{_FILTERS}.{type_}", **config}}
+
+
+def change(node: Any, changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            node.pop(name, None)
+        else:
+            node[name] = value
+
+
+def route_of(tree: Any) -> Any:
+    return manager_of(tree)["route_config"]["virtual_hosts"][0]["routes"][0]
+
+
+def without_filter(tree: Any) -> None:
+    del manager_of(tree)["http_filters"][0]
+
+
+def twice(tree: Any) -> None:
+    filters = manager_of(tree)["http_filters"]
+    filters.insert(0, {**filters[0], "name": "aim.again"})
+
+
+def second_listener(tree: Any) -> None:
+    """A listener of the same models without the filter."""
+    listeners = tree["static_resources"]["listeners"]
+    other = yaml.safe_load(yaml.safe_dump(listeners[0]))
+    other["name"] = "back-door"
+    del other["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]
+    listeners.append(other)
+
+
+def tcp_listener(tree: Any) -> None:
+    type_ = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    proxy = {"@type": type_, "stat_prefix": "tcp", "cluster": "http-127.0.0.1-8080"}
+    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    tree["static_resources"]["listeners"].append({"name": "tcp", "address": address, "filter_chains": [chain]})
+
+
+def disabled_for_health(tree: Any) -> None:
+    """Switch the guard off on a path of another upstream."""
+    clusters = tree["static_resources"]["clusters"]
+    other = yaml.safe_load(yaml.safe_dump(clusters[1]))
+    other["name"] = other["load_assignment"]["cluster_name"] = "health"
+    clusters.append(other)
+    off = {"envoy.filters.http.ext_proc": {"@type": _PER_ROUTE, "disabled": True}}
+    manager_of(tree)["route_config"]["virtual_hosts"][0]["routes"].insert(
+        0, {"match": {"path": "/healthz"}, "route": {"cluster": "health"}, "typed_per_filter_config": off}
+    )
+
+
+def other_processor(tree: Any) -> None:
+    """Another ext_proc filter, which is none of our business."""
+    filters = manager_of(tree)["http_filters"]
+    config = {**filters[0]["typed_config"], "failure_mode_allow": True}
+    config["grpc_service"] = {"envoy_grpc": {"cluster_name": "endpoint-picker"}}
+    clusters = tree["static_resources"]["clusters"]
+    picker = yaml.safe_load(yaml.safe_dump(clusters[0]).replace("aim-extproc", "endpoint-picker"))
+    picker["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"][
+        "port_value"
+    ] = 9
+    clusters.append(picker)
+    filters.insert(0, {"name": "envoy.filters.http.ext_proc.picker", "typed_config": config})
+
+
+def renamed(tree: Any) -> None:
+    """Names that say nothing of Aim."""
+    text = yaml.safe_dump(tree).replace("aim-extproc", "guard")
+    tree.clear()
+    tree.update(yaml.safe_load(text))
+
+
+WARNING = Severity.WARNING
+_GUNZIP = {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.decompressor.v3.Gzip"}
+_GZIP = {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"}
+_KEYS = (
+    '{"keys": [{"kty": "oct", "alg": "HS256", "kid": "1", "k": "bm90IGEgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2ggZm9yIGl0"}]}'
+)
+_PROVIDER = {"p": {"issuer": "i", "local_jwks": {"inline_string": _KEYS}}}
+_KEY_BY_HEADER = {"profiles": {"default": {"key_alias": ["header:x-team"]}}}
+_USER_BY_JWT = {"profiles": {"default": {"user_email": [f"metadata:{_JWT}/payload/email"]}}}
+_TLS = {
+    "name": "envoy.transport_sockets.tls",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"},
+}
+
+BENT = [
+    Bent("no filter", without_filter, "no listener has an ext_proc filter for the sidecar"),
+    Bent("two filters", twice, "the sidecar is asked 2 times"),
+    Bent("a listener without it", second_listener, "listener back-door: it leads to http-127.0.0.1-8080 without"),
+    Bent("a TCP proxy to the model", tcp_listener, "listener tcp: it leads to http-127.0.0.1-8080 without"),
+    Bent("fails open", processor(failure_mode_allow=True), "without a sidecar everything passes unguarded"),
+    Bent("only watches", processor(observability_mode=True, processing_mode={}), "it only watches"),
+    Bent("cannot refuse", processor(disable_immediate_response=True), "the sidecar cannot refuse anything"),
+    Bent("overridable modes", processor(allow_mode_override=True), "the modes that guard can be changed", WARNING),
+    Bent("no status", processor(status_on_error=None), "without a sidecar clients get 500", WARNING),
+    Bent("cleared route", processor(route_cache_action="CLEAR"), "the route is picked again", WARNING),
+    Bent(
+        "forward rules",
+        processor(forward_rules={"disallowed_headers": {"patterns": [{"exact": "cookie"}]}}),
+        "forward_rules keep headers from the sidecar",
+        WARNING,
+    ),
+    Bent("disabled", lambda tree: change(manager_of(tree)["http_filters"][0], {"disabled": True}), "it is disabled"),
+    Bent("no request headers", modes(request_header_mode="SKIP"), "the request's headers are not sent"),
+    Bent("no response headers", modes(response_header_mode="SKIP"), "the response's headers are not sent"),
+    Bent("no request body", modes(request_body_mode=None), "the request's body is sent as NONE"),
+    Bent("streamed request", modes(request_body_mode="STREAMED"), "the request's body is sent as STREAMED"),
+    Bent(
+        "buffered response",
+        modes(response_body_mode="BUFFERED", response_trailer_mode=None),
+        "the response's body is sent as BUFFERED, which the sidecar refuses; set processing_mode.response_body_mode: "
+        "FULL_DUPLEX_STREAMED",
+    ),
+    Bent("default timeout", processor(message_timeout=None), "Envoy waits 0.2 s for a verdict, Aim may take 5 s"),
+    Bent(
+        "timeout below Aim's",
+        lambda tree: None,
+        "Envoy waits 10 s for a verdict, Aim may take 30 s; set message_timeout: 35s",
+        settings={"aim": {"timeout_seconds": 30}},
+    ),
+    Bent(
+        "a stream's timeout",
+        lambda tree: change(processor_of(tree)["grpc_service"], {"timeout": "30s"}),
+        "grpc_service.timeout ends every exchange",
+    ),
+    Bent(
+        "no attributes",
+        processor(request_attributes=None),
+        "the attribute xds.route_name, which profile a reads, is not sent",
+        settings={"profiles": {"a": {"routes": ["a*"]}}},
+    ),
+    Bent(
+        "an attribute too few",
+        lambda tree: None,
+        "the attribute connection.subject_peer_certificate, which profile default reads, is not sent",
+        settings={"profiles": {"default": {"user_email": ["attribute:connection.subject_peer_certificate"]}}},
+    ),
+    Bent(
+        "metadata that stays",
+        processor(metadata_options=None),
+        f"the metadata {_JWT}, which profile default reads, is not forwarded",
+        settings=_USER_BY_JWT,
+    ),
+    Bent("no metadata back", processor(metadata_options=None), "the access log cannot show verdicts", WARNING),
+    Bent("no mutation rules", processor(mutation_rules=None), "the sidecar may change any header", WARNING),
+    Bent(
+        "narrow mutation rules",
+        processor(mutation_rules={"disallow_all": True, "allow_expression": {"regex": "content-.*"}}),
+        "the sidecar may not change accept-encoding, digest,",
+    ),
+    Bent(
+        "an unknown profile",
+        lambda tree: change(
+            processor_of(tree)["grpc_service"], {"initial_metadata": [{"key": "x-extproc-profile", "value": "nobody"}]}
+        ),
+        "the profile 'nobody' is not in the settings",
+    ),
+    Bent(
+        "an unknown profile of a route",
+        override(overrides={"grpc_initial_metadata": [{"key": "x-extproc-profile", "value": "nobody"}]}),
+        "route /: the profile 'nobody' is not in the settings",
+    ),
+    Bent("switched off on a route", override(disabled=True), "route /: the guard is switched off here", WARNING),
+    Bent("switched off elsewhere", disabled_for_health, "route /healthz: the guard is switched off here", WARNING),
+    Bent(
+        "another mode on a route",
+        override(overrides={"processing_mode": {"request_body_mode": "BUFFERED"}}),
+        "route /: the response's body is sent as NONE",
+    ),
+    Bent("a route that fails open", override(overrides={"failure_mode_allow": True}), "passes unguarded"),
+    Bent("default route timeout", action(timeout=None), "longer than 15 s are cut off, by default; set timeout: 0s"),
+    Bent("long route timeout", action(timeout="600s"), "longer than 600 s are cut off", WARNING),
+    Bent("route idle timeout", action(idle_timeout="60s"), "silent for 60 s is cut off", WARNING),
+    Bent(
+        "route stream duration",
+        action(max_stream_duration={"max_stream_duration": "60s"}),
+        "longer than 60 s are cut off",
+        WARNING,
+    ),
+    Bent("default idle timeout", manager(stream_idle_timeout=None), "silent for 300 s is cut off", WARNING),
+    Bent(
+        "stream duration",
+        manager(common_http_protocol_options={"max_stream_duration": "60s"}),
+        "longer than 60 s are cut off",
+        WARNING,
+    ),
+    Bent("default buffer", route(request_body_buffer_limit=None), "Envoy refuses requests beyond 1,048,576 bytes"),
+    Bent(
+        "an edge's buffer",
+        lambda tree: (
+            route(request_body_buffer_limit=None)(tree),
+            change(tree["static_resources"]["listeners"][0], {"per_connection_buffer_limit_bytes": 32768}),
+        ),
+        "Envoy refuses requests beyond 32,768 bytes",
+    ),
+    Bent("paths as they come", manager(normalize_path=None), "different paths (normalize_path)", WARNING),
+    Bent(
+        "upgrades",
+        manager(
+            upgrade_configs=[{"upgrade_type": "websocket", "filters": [http_filter("router", "router.v3.Router", {})]}]
+        ),
+        "upgrades to websocket pass without the sidecar",
+    ),
+    Bent(
+        "jwt after", after("jwt_authn", "jwt_authn.v3.JwtAuthentication", providers=_PROVIDER), "comes after", WARNING
+    ),
+    Bent(
+        "claims that nobody verified",
+        lambda tree: None,
+        "profile default reads a JWT's claims, which no filter before verifies",
+        settings=_USER_BY_JWT,
+    ),
+    Bent(
+        "rate limit after",
+        after("local_ratelimit", "local_ratelimit.v3.LocalRateLimit", stat_prefix="x"),
+        "rate limiting (local_ratelimit) comes after the guard",
+        WARNING,
+    ),
+    Bent(
+        "compressor after",
+        after("compressor", "compressor.v3.Compressor", compressor_library={"name": "gzip", "typed_config": _GZIP}),
+        "it compresses the answer before the guard reads it",
+        WARNING,
+    ),
+    Bent(
+        "decompressor after",
+        after(
+            "decompressor", "decompressor.v3.Decompressor", decompressor_library={"name": "g", "typed_config": _GUNZIP}
+        ),
+        "a decompressor of responses beside full-duplex ext_proc hangs",
+    ),
+    Bent(
+        "decompressor before",
+        before(
+            "decompressor", "decompressor.v3.Decompressor", decompressor_library={"name": "g", "typed_config": _GUNZIP}
+        ),
+        "a decompressor of responses beside full-duplex ext_proc hangs",
+    ),
+    Bent(
+        "lua after",
+        after("lua", "lua.v3.Lua", default_source_code={"inline_string": "function envoy_on_request(h) end"}),
+        "lua may change the request after it was judged",
+        WARNING,
+    ),
+    Bent(
+        "stripped too late",
+        after(
+            "header_mutation",
+            "header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": [{"remove": "x-aim-user-email"}]},
+        ),
+        "it changes x-aim-user-email after the sidecar has read it",
+    ),
+    Bent("a client's own guards", lambda tree: None, "a client chooses its own guards", WARNING, _KEY_BY_HEADER),
+    Bent(
+        "few exchanges",
+        cluster(circuit_breakers=None),
+        "cluster aim-extproc: its circuit breaker lets 1,024 exchanges live at once, by default; limits.streams allows",
+    ),
+    Bent("few exchanges with the model", cluster(1, circuit_breakers=None), "cluster http-127.0.0.1-8080: its circuit"),
+    Bent("HTTP/1.1", cluster(typed_extension_protocol_options=None), "it does not speak HTTP/2"),
+    Bent(
+        "no keep-alive",
+        cluster(http2_protocol_options={}, typed_extension_protocol_options=None),
+        "not noticed",
+        WARNING,
+    ),
+    Bent("TLS on one side", cluster(transport_socket=_TLS), "TLS is set here, which the sidecar does not speak"),
+    Bent("no endpoint", cluster(load_assignment={"cluster_name": "aim-extproc"}), "it has no endpoint"),
+    Bent(
+        "another address",
+        lambda tree: None,
+        "it dials 127.0.0.1:50051, the sidecar of these settings listens on 127.0.0.1:50099",
+        WARNING,
+        {"listen": "127.0.0.1:50099"},
+    ),
+    Bent(
+        "a worker that is not dialled",
+        lambda tree: None,
+        "listens on 127.0.0.1:50051, 127.0.0.1:50052",
+        WARNING,
+        {"workers": 2},
+    ),
+]
+
+
+@pytest_asyncio.fixture
+async def aim() -> AsyncIterator[ScriptedAim]:
+    async with ScriptedAim().running() as service:
+        yield service
+
+
+def bent(edit: Edit) -> str:
+    """Return the rendered bootstrap, bent."""
+    tree = yaml.safe_load(render())
+    edit(tree)
+    return yaml.safe_dump(tree)
+
+
+def named(findings: list[Finding], severity: Severity) -> list[str]:
+    return [str(finding) for finding in findings if finding.severity is severity]
+
+
+@pytest.mark.parametrize(
+    ("edit", "settings"),
+    [
+        pytest.param(lambda tree: None, {}, id="as rendered"),
+        pytest.param(other_processor, {}, id="beside another ext_proc filter"),
+        pytest.param(renamed, {}, id="under other names"),
+        pytest.param(
+            manager(path_with_escaped_slashes_action="REJECT_REQUEST"), {}, id="a stricter way with escaped slashes"
+        ),
+        pytest.param(
+            before("jwt_authn", "jwt_authn.v3.JwtAuthentication", providers=_PROVIDER), _USER_BY_JWT, id="after a JWT"
+        ),
+        pytest.param(
+            before(
+                "header_mutation",
+                "header_mutation.v3.HeaderMutation",
+                mutations={"request_mutations": [{"remove": "x-team"}]},
+            ),
+            _KEY_BY_HEADER,
+            id="after what strips a header",
+        ),
+    ],
+)
+async def test_nothing_is_said_of_what_guards(edit: Edit, settings: dict[str, Any]) -> None:
+    async with run_envoy(bent(edit)) as envoy:
+        findings = await check_envoy(Settings(**settings), envoy.admin)
+    assert [str(finding) for finding in findings] == [
+        f"ok: envoy, {envoy.admin}: version {envoy_version(findings)}, 1 of 1 HTTP filter chains have the filter"
+    ]
+
+
+def envoy_version(findings: list[Finding]) -> str:
+    return findings[0].what.split()[1].rstrip(",")
+
+
+@pytest.mark.parametrize("case", BENT, ids=lambda case: case.id)
+async def test_what_is_bent_is_named(case: Bent) -> None:
+    async with run_envoy(bent(case.edit)) as envoy:
+        findings = await check_envoy(Settings(**case.settings), envoy.admin)
+    said = named(findings, case.severity)
+    assert any(case.said in line for line in said), said
+    # And nothing graver is made up beside it.
+    assert case.severity is Severity.ERROR or named(findings, Severity.ERROR) == []
+
+
+async def test_the_command_says_it_and_fails(aim: ScriptedAim) -> None:
+    settings = {"AIM_API_KEY": "k", "AIM_API_BASE": aim.base}
+    async with run_envoy(bent(processor(failure_mode_allow=True))) as envoy:
+        status, out, _ = await run("check", "--envoy", envoy.admin, **settings)
+    assert status == 1
+    assert "error: listener llm, filter envoy.filters.http.ext_proc: without a sidecar everything passes" in out
+    assert "answered 'allow'" in out
+
+
+async def test_no_envoy_is_said_in_words(aim: ScriptedAim) -> None:
+    settings = {"AIM_API_KEY": "k", "AIM_API_BASE": aim.base}
+    status, out, err = await run("check", "--envoy", f"http://127.0.0.1:{free_port()}", **settings)
+    assert (status, err) == (1, "")
+    assert "its admin port cannot be read" in out
+    status, out, err = await run("check", "--envoy", aim.base, **settings)
+    assert (status, err) == (1, "")
+    assert "HTTP 404" in out
