@@ -215,9 +215,7 @@ class AimClient:
             "POST",
             url,
             headers=httpx.Headers([*headers, *_CONTENT_HEADERS], encoding="utf-8"),
-            stream=httpx.ByteStream(
-                body
-            ),  # `content` costs ten times as much, for headers that aiohttp adds
+            stream=httpx.ByteStream(body),  # `content` costs ten times as much, for headers that aiohttp adds
         )
         self._budget.earn()
         clock = asyncio.get_running_loop().time

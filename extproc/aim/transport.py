@@ -1,7 +1,7 @@
 """httpx's transport over an aiohttp session, with nothing between them that a question to Aim has no use for.
 
-httpx-aiohttp's own translates for each request what httpx's clients offer: timeouts by phase, streamed bodies, exceptions
-of httpx's. Here deadlines are the caller's, bodies are bytes, and aiohttp's exceptions are left as they are.
+httpx-aiohttp's own translates for each request what clients of httpx offer: timeouts by phase, streamed bodies, httpx's
+exceptions. Here deadlines are the caller's, bodies are bytes, and aiohttp's exceptions are left as they are.
 """
 
 from __future__ import annotations
