@@ -690,7 +690,7 @@ def test_a_message_beside_the_delta() -> None:
         ({"choices": [{"delta": {"content": ""}}, {"delta": {"content": None}}, {"delta": {}}, {}]}, True),
         ({"choices": [{"delta": {"content": None, "tool_calls": CALLS}}]}, True),
         ({"choices": []}, True),
-        ({"choices": [None]}, True),
+        ({"choices": [None]}, False),
         ({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": ["a"]}}]}, False),
         ({"choices": [{"delta": {"content": {"text": "a"}}}]}, False),
         ({"choices": [{"delta": {"content": 5}}]}, False),
