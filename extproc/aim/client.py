@@ -86,6 +86,8 @@ class AimClient:
         self._tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
         self._proxy = aim.proxy or environment_proxy(aim.base)
         self._frame_bytes = 4 * settings.limits.event_bytes + _ANSWER_BYTES
+        # Texts that wait for a verdict are bounded as held bytes; chunks without text go on, and wait here only.
+        self._waiting_bytes = 4 * (settings.limits.held_bytes + settings.limits.event_bytes)
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
@@ -261,7 +263,7 @@ class AimClient:
 
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
-        session = Session(number, deliver)
+        session = Session(number, deliver, self._waiting_bytes)
         if len(self._sessions) >= self._most_sessions:
             session.fail(DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be"))
             return session

@@ -43,9 +43,11 @@ class _Connect(connect):
 class Session:
     """The shell's end of a session; `submit`, `done` and `close` never wait."""
 
-    def __init__(self, number: int, deliver: Callable[[Event], None]) -> None:
-        """Name the session `number` in the events that go to `deliver`."""
+    def __init__(self, number: int, deliver: Callable[[Event], None], waiting_bytes: int) -> None:
+        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent."""
         self._number = number
+        self._waiting_bytes = waiting_bytes
+        self._unsent = 0
         self._deliver = deliver
         self._socket: ClientConnection | None = None
         self._outbox: list[str] = []
@@ -60,14 +62,21 @@ class Session:
         if self._started is None:
             self._started = self._loop.time()
         self._allowance += 1
-        if self._socket is None:
+        if self._waiting > self._waiting_bytes:
+            # From the loop: an exchange that submits is not to be told of a failure meanwhile.
+            self._loop.call_soon(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
+        elif self._socket is None:
             self._outbox.append(chunk)
+            self._unsent += len(chunk)
         else:
             self._send(self._socket, chunk)
 
+    @property
+    def _waiting(self) -> int:
+        return self._unsent if self._socket is None else self._socket.transport.get_write_buffer_size()
+
     def _send(self, socket: ClientConnection, chunk: str) -> None:
-        # Written at once, or held by the transport: what waits is bounded where it came from, as held bytes. Nothing is
-        # sent where the connection is lost; the receiver tells.
+        # Written at once, or held by the transport. Nothing is sent where the connection is lost; the receiver tells.
         broadcast((socket,), chunk)
 
     def done(self) -> None:

@@ -422,6 +422,26 @@ class TestSession:
             await events.next()
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
+    @pytest.mark.parametrize("is_open", [False, True])
+    async def test_what_waits_for_an_aim_that_does_not_read_is_bounded(self, aim: ScriptedAim, is_open: bool) -> None:
+        opened, go = asyncio.Event(), asyncio.Event()
+
+        async def script(session: AimSession) -> None:
+            opened.set()
+            await go.wait()  # reading nothing
+
+        aim.script = script
+        events = Events()
+        async with asyncio.timeout(30), client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, events)
+            if is_open:
+                await opened.wait()
+            for _ in range(40):
+                session.submit(json.dumps(chunk_of("x" * 1_000_000)))
+            assert await events.next() == SessionFailed(1, Reason.SESSION, opened=False)
+            session.close()
+            go.set()
+
     async def test_an_aim_that_does_not_read_holds_nobody_up(self, aim: ScriptedAim) -> None:
         opened, go = asyncio.Event(), asyncio.Event()
 
