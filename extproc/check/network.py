@@ -30,6 +30,9 @@ _CERTIFICATES = {
 }
 
 
+_LOGIN = "put it into aim.proxy: http://USER:PASSWORD@HOST:PORT"
+
+
 async def check_network(settings: Settings) -> list[Finding]:
     """Ask for nothing at Aim's address; return what is wrong on the way, or that nothing is.
 
@@ -45,10 +48,12 @@ async def check_network(settings: Settings) -> list[Finding]:
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
             session.head(aim.base, proxy=proxy, ssl=tls, allow_redirects=False) as answer,
         ):
-            date = answer.headers.get("date")
+            status, date = answer.status, answer.headers.get("date")
     except (TimeoutError, aiohttp.ClientError, OSError) as failure:
         what, advice = _described(failure, aim.base, proxy)
         return [error(where, f"Aim cannot be reached: {what}", advice)]
+    if status == 407 and proxy:
+        return [error(where, f"Aim cannot be reached: the proxy {_place(proxy)} demands a login", _LOGIN)]
     findings = [Finding(Severity.OK, where, f"answers{f' through {without_login(proxy)}' if proxy else ''}")]
     findings += _clock(date)
     if tls is not True and not aim.verify:
@@ -67,7 +72,7 @@ def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, s
         case aiohttp.ClientConnectorCertificateError():
             return _certificate(failure.certificate_error, host)
         case aiohttp.ClientHttpProxyError(status=407):
-            return f"the proxy {target} demands a login", "put it into aim.proxy: http://USER:PASSWORD@HOST:PORT"
+            return f"the proxy {target} demands a login", _LOGIN
         case aiohttp.ClientHttpProxyError():
             return f"the proxy {target} refuses to connect to {host} (HTTP {failure.status})", "allow it there"
         case aiohttp.ClientConnectorDNSError():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -427,6 +429,56 @@ async def test_what_is_bent_is_named(case: Bent) -> None:
     assert any(case.said in line for line in said), said
     # And nothing graver is made up beside it.
     assert case.severity is Severity.ERROR or named(findings, Severity.ERROR) == []
+
+
+def by_xds(tree: Any, folder: Path) -> None:
+    """Hand over listeners, clusters, routes and the ext_proc filter as a control plane does, from files."""
+    types = "type.googleapis.com/envoy.config."
+
+    def source(name: str, *resources: Any) -> dict[str, Any]:
+        (folder / name).write_text(json.dumps({"version_info": "1", "resources": resources}))
+        return {"resource_api_version": "V3", "path_config_source": {"path": str(folder / name)}}
+
+    http = manager_of(tree)
+    processor = http["http_filters"][0]
+    extension = {"@type": f"{types}core.v3.TypedExtensionConfig", **processor}
+    http["http_filters"][0] = {
+        "name": processor["name"],
+        "config_discovery": {
+            "config_source": source("ecds.json", extension),
+            "type_urls": [processor["typed_config"]["@type"]],
+        },
+    }
+    routes = {"@type": f"{types}route.v3.RouteConfiguration", **http.pop("route_config")}
+    http["rds"] = {"route_config_name": routes["name"], "config_source": source("rds.json", routes)}
+    static = tree.pop("static_resources")
+    listeners = [{"@type": f"{types}listener.v3.Listener", **each} for each in static["listeners"]]
+    clusters = [{"@type": f"{types}cluster.v3.Cluster", **each} for each in static["clusters"]]
+    tree["node"] = {"id": "test", "cluster": "test"}
+    tree["dynamic_resources"] = {
+        "lds_config": source("lds.json", *listeners),
+        "cds_config": source("cds.json", *clusters),
+    }
+
+
+async def test_what_a_control_plane_sent_is_read(tmp_path: Path) -> None:
+    tree = yaml.safe_load(render())
+    by_xds(tree, tmp_path)
+    async with run_envoy(yaml.safe_dump(tree)) as envoy:
+        findings = await check_envoy(Settings(), envoy.admin)
+    assert [finding.severity for finding in findings] == [Severity.OK], findings
+    tree = yaml.safe_load(render())
+    processor(failure_mode_allow=True)(tree)
+    action(timeout=None)(tree)
+    cluster(circuit_breakers=None)(tree)
+    by_xds(tree, tmp_path)
+    async with run_envoy(yaml.safe_dump(tree)) as envoy:
+        findings = await check_envoy(Settings(), envoy.admin)
+    said = "\n".join(named(findings, Severity.ERROR))
+    assert "everything passes unguarded" in said
+    assert "longer than 15 s are cut off" in said
+    assert "its circuit breaker lets 1,024" in said
+    assert len(findings) == 4
 
 
 async def test_the_command_says_it_and_fails(aim: ScriptedAim) -> None:

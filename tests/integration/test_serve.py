@@ -228,28 +228,6 @@ class TestComplaints:
         assert "Traceback" not in err
 
 
-class TestCheck:
-    async def test_all_is_well(self, aim: ScriptedAim) -> None:
-        status, out, _ = await run("check", AIM_API_KEY="k", AIM_API_BASE=aim.base)
-        assert status == 0
-        assert "answered 'allow'" in out
-
-    async def test_a_refused_key(self, aim: ScriptedAim) -> None:
-        async def judge(_: object) -> Any:
-            return (401, {"detail": "Invalid API token"})
-
-        aim.judge = judge
-        status, out, _ = await run("check", AIM_API_KEY="top-secret", AIM_API_BASE=aim.base)
-        assert status == 1
-        assert "refuses the key" in out
-        assert "top-secret" not in out
-
-    async def test_nobody_there(self) -> None:
-        status, out, _ = await run("check", AIM_API_KEY="k", AIM_API_BASE=f"http://127.0.0.1:{free_port()}")
-        assert status == 1
-        assert "cannot be reached" in out
-
-
 async def test_render_needs_no_key() -> None:
     arguments = ("render", "envoy", "--listen", "127.0.0.1:1", "--upstream", "http://127.0.0.1:2")
     status, out, err = await run(*arguments)
