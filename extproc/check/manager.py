@@ -36,6 +36,9 @@ _ONCE = "put it before the ext_proc filter, which comes last before the router"
 
 def check_manager(settings: Settings, manager: Manager, processor: Filter) -> Iterator[Finding]:
     """Yield what is wrong around `processor`, a filter of `manager`."""
+    if processor.is_disabled and not all(_override(route, processor) for route in manager.routes):
+        where = f"{manager.where}, filter {processor.name}"
+        yield error(where, "it is disabled, but for routes that enable it", "remove disabled: true")
     yield from _order(settings, manager, processor)
     yield from _paths(manager)
     yield from _times(manager)

@@ -38,8 +38,6 @@ def check_processor(settings: Settings, processor: Filter, where: str) -> Iterat
     """Yield what is wrong with the filter's own configuration."""
     config = processor.config
     where = f"{where}, filter {processor.name}"
-    if processor.is_disabled:
-        yield error(where, "it is disabled, but for routes that enable it", "remove disabled: true")
     if not processor.cluster:
         yield error(where, "its server is not a cluster over gRPC", "set grpc_service.envoy_grpc.cluster_name")
     if config.get("failure_mode_allow"):

@@ -37,7 +37,7 @@ class Activity:
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
         self._failed_open: Counter[tuple[str, str]] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
-        self._keys: dict[str, KeyUse] = {}
+        self._keys: dict[str, tuple[bool, float]] = {}
         self.started = clock()
         self.reload: Reload | None = None
 
@@ -48,7 +48,7 @@ class Activity:
                 now = self._clock()
                 self._at(now).verdicts[action] += 1
                 if reason is None or reason is Reason.KEY_REFUSED:
-                    self._keys[record.profile] = KeyUse(record.profile, reason is not None, now)
+                    self._keys[record.profile] = (reason is not None, now)
                 if reason is not None:
                     self._failed[hook, reason] += 1
                 if action == "block":
@@ -103,7 +103,7 @@ class Activity:
             blocks=tuple(reversed(self._blocks)),
             failed_open=Counter(self._failed_open),
             failed=Counter(self._failed),
-            keys=tuple(self._keys.values()),
+            keys=tuple(KeyUse(profile, *use) for profile, use in self._keys.items()),
         )
 
     def _at(self, now: float) -> _Counts:

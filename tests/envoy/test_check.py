@@ -386,9 +386,15 @@ def named(findings: list[Finding], severity: Severity) -> list[str]:
     return [str(finding) for finding in findings if finding.severity is severity]
 
 
+def enabled_by_route(tree: Any) -> None:
+    manager_of(tree)["http_filters"][0]["disabled"] = True
+    override(overrides={})(tree)
+
+
 @pytest.mark.parametrize(
     ("edit", "settings"),
     [
+        pytest.param(enabled_by_route, {}, id="enabled by every route"),
         pytest.param(lambda tree: None, {}, id="as rendered"),
         pytest.param(other_processor, {}, id="beside another ext_proc filter"),
         pytest.param(renamed, {}, id="under other names"),
