@@ -101,6 +101,7 @@ class _Worker:
                     *(*self._command, "--worker", str(self.number)),
                     stdin=theirs.fileno(),
                     env={**os.environ, SHARED_VALUES: self._folder},
+                    process_group=0,  # a terminal's Ctrl-C is for the supervisor: two signals would mean at once
                 )
             except OSError:
                 ours.close()

@@ -33,7 +33,7 @@ class Running:
     async def until(self, event: str) -> dict[str, Any]:
         """Read the log up to the first record of `event`."""
         assert self._process.stderr is not None
-        while line := await asyncio.wait_for(self._process.stderr.readline(), 30):
+        while line := await asyncio.wait_for(self._process.stderr.readline(), 60):
             try:
                 record = json.loads(line)
             except ValueError:

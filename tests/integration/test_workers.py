@@ -100,6 +100,8 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
             assert (await metrics(admin))["extproc_streams"] == 2
         await until_metric(admin, "extproc_streams", 0)
         folder = shared_folder(pids[0])
+        # A Ctrl-C reaches the supervisor alone: to a worker a second signal means to hurry.
+        assert os.getpgid(pids[0]) != os.getpgid(process.pid)
         process.signal()
         assert await process.ended() == 0
         assert not folder.exists()
