@@ -121,5 +121,5 @@ def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int
 
 async def get(port: int, path: str) -> httpx.Response:
     """Return what an admin port answers."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return await client.get(f"http://127.0.0.1:{port}{path}")
