@@ -38,7 +38,7 @@ class BodyMode(Enum):
     FULL_DUPLEX_STREAMED = "FULL_DUPLEX_STREAMED"
 
 
-class Timer(Enum):
+class Timer(StrEnum):
     """The clocks that the core asks the shell to run; each fires once."""
 
     HEAD = "head"  # how long the head of a stream waits for the first verdict

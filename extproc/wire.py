@@ -255,7 +255,7 @@ def _fill(struct: Any, values: Mapping[str, Any]) -> None:
 
 def _fill_value(target: Any, value: Any) -> None:
     match value:
-        case Mapping():
+        case dict():
             target.struct_value.SetInParent()
             _fill(target.struct_value, value)
         case list():

@@ -45,6 +45,9 @@ _READ = frozenset(
 )
 """Fields of a message that are read by name; the strings of others are inspected by their keys."""
 
+_PLAIN = frozenset({"content", "role"})
+"""Fields that most deltas have, and no others."""
+
 _MOST_FIELDS = 8 * 1024 * 1024
 """Characters that the other fields of a message may take when each of its parts is sent with all of them."""
 
@@ -186,10 +189,10 @@ def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[L
         is_aims = is_stream and key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
         # Some servers say the whole message again beside each delta: a text of its own.
         place = (index,) if key == "delta" or not is_stream else (index, key)
-        for leaf in _said(choice.get(key), (*path, key), place, index if is_aims else None):
-            yield replace(leaf, nulled=logprobs)
-    text = choice.get("text")
-    for leaf in texts_below(text, (*path, "text")):
+        if choice.get(key) is not None:
+            for leaf in _said(choice[key], (*path, key), place, index if is_aims else None):
+                yield leaf if logprobs is None else replace(leaf, nulled=logprobs)
+    for leaf in texts_below(choice.get("text"), (*path, "text")):
         yield replace(leaf, place=(index, "text"), nulled=logprobs)
 
 
@@ -205,6 +208,8 @@ def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -
     else:
         for leaf in content(text, (*path, "content")):
             yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
+    if message.keys() <= _PLAIN:
+        return
     yield from _thoughts(message, path, place)
     yield from _calls(message, path, place)
     others = {key: value for key, value in message.items() if key not in _READ}
