@@ -94,10 +94,12 @@ def quotes_any(message: str, texts: Iterable[str]) -> bool:
     if len(marks) > _MOST_QUOTES:
         return True
     folded = [text.casefold() for text in texts]
-    # An apostrophe looks like a quote: every pair that could enclose something is tried.
+    # An apostrophe looks like a quote: every mark that could open one is tried with the first that could close it. What
+    # stands before a later one occurs only where this does, so that the texts are searched once for each mark.
     for number, (start, mark) in enumerate(marks):
-        for end, other in marks[number + 1 :]:
-            part = message[start + 1 : end].strip().casefold()
-            if other == _QUOTES.get(mark) and part and any(part in text for text in folded):
-                return True
+        ends = (end for end, other in marks[number + 1 :] if other == _QUOTES.get(mark))
+        parts = (message[start + 1 : end].strip().casefold() for end in ends)
+        shortest = next(filter(None, parts), None)
+        if shortest is not None and any(shortest in text for text in folded):
+            return True
     return False

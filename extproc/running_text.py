@@ -29,6 +29,7 @@ class RunningText:
     size: int = 0
     is_kept: bool = True
     is_rewritten: bool = False
+    unsound_at: tuple[int, bool] = (-1, False)
 
     def say(self, text: str) -> None:
         """Note what the model said next."""
@@ -67,7 +68,11 @@ class RunningText:
     @property
     def is_unsound(self) -> bool:
         """Tell whether a program would get arguments that it cannot parse, as far as they have come."""
-        return self.is_json and self.is_rewritten and not is_json("".join(self.released))
+        if not (self.is_json and self.is_rewritten):
+            return False
+        if self.unsound_at[0] != len(self.released):  # asked for each event without text: parsed once as it grows
+            self.unsound_at = (len(self.released), not is_json("".join(self.released)))
+        return self.unsound_at[1]
 
     @property
     def is_broken(self) -> bool:

@@ -1,0 +1,135 @@
+"""What an answer costs grows with its size, and no faster: calls are counted, not timed.
+
+What C code does within one call, such as copying bytes, does not show: `tests/bench/growth.py` measures it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from extproc.refusal import quotes_any
+from tests.fakes.rig import DONE, chat_event, chat_request
+from tests.fakes.world import World
+
+REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
+TIMES = 8
+SLACK = 1.25
+
+
+def calls(work: Callable[[int], object], size: int) -> int:
+    """Return how many functions `work` calls for `size`, those in C included."""
+    count = 0
+
+    def profile(_: FrameType, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    previous = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work(size)
+    finally:
+        sys.setprofile(previous)
+    return count
+
+
+def begun() -> World:
+    return World().request(REQUEST).judge().head("text/event-stream", "200")
+
+
+def one_by_one(size: int) -> None:
+    it = begun()
+    for _ in range(size):
+        it.body(chat_event("word ")).verify("word ")
+    it.body(DONE).done()
+    assert it.response.body == size * chat_event("word ") + DONE
+
+
+def held(size: int) -> None:
+    it = begun()
+    for _ in range(size):
+        it.body(chat_event("word "))
+    for _ in range(size):
+        it.verify("word ")
+    it.body(DONE).done()
+    assert it.response.body.endswith(DONE)
+
+
+def in_one_piece(size: int) -> None:
+    it = begun().body(size * chat_event("word ") + DONE)
+    for _ in range(size):
+        it.verify("word ")
+    it.done()
+    assert it.response.body.endswith(DONE)
+
+
+def merged_by_aim(size: int) -> None:
+    it = begun().body(size * chat_event("word ") + DONE).verify(size * "word ").done()
+    assert it.response.body.endswith(DONE)
+
+
+def choices(size: int) -> None:
+    it = begun()
+    for index in range(size):
+        it.body(chat_event("word ", index=index))
+    for index in reversed(range(size)):
+        it.verify("word ", index)
+    it.body(DONE).done()
+    assert it.response.body.endswith(DONE)
+
+
+def comments(size: int) -> None:
+    it = begun().body(chat_event("word "))
+    for _ in range(size):
+        it.body(b": ping\n\n")
+    it.verify("word ").body(DONE).done()
+    assert it.response.body.endswith(b": ping\n\n" + DONE)
+
+
+def lines(size: int) -> None:
+    it = begun().body(b"event: e\n" + size * b"data:\n" + chat_event("word ")).verify("word ").body(DONE).done()
+    assert it.response.body.endswith(DONE)
+
+
+def behind_broken_arguments(size: int) -> None:
+    """Aim breaks a call's arguments; events without text then wait until they are whole again."""
+    it = begun()
+    text = '{"a": [' + size * '{"b": 0},' + "1]"
+    it.body(chat_event(tool_calls=[{"index": 0, "function": {"arguments": text}}]))
+    it.verify(text.replace("1]", "2]"), it.chunks[-1]["choices"][0]["index"])
+    for _ in range(size):
+        it.body(chat_event())
+    it.body(chat_event(tool_calls=[{"index": 0, "function": {"arguments": "}"}}]))
+    it.verify("}", it.chunks[-1]["choices"][0]["index"]).body(DONE).done()
+    assert it.response.body.endswith(DONE)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [one_by_one, held, in_one_piece, merged_by_aim, choices, comments, lines, behind_broken_arguments],
+    ids=lambda work: work.__name__,
+)
+def test_work_grows_with_the_stream(work: Callable[[int], object]) -> None:
+    work(8)  # what happens once
+    assert calls(work, 64 * TIMES) < SLACK * TIMES * calls(work, 64)
+
+
+def test_a_message_full_of_quotes_is_searched_for_once_for_each() -> None:
+    class Text(str):
+        __slots__ = ()
+        searches = 0
+
+        def casefold(self) -> Text:
+            return self
+
+        def __contains__(self, part: object) -> bool:
+            Text.searches += 1
+            return False
+
+    assert not quotes_any("'a" * 64, [Text("b")])
+    assert Text.searches <= 64
