@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.address import Address
 from extproc.errors import SettingsError
@@ -21,6 +22,12 @@ from extproc.settings import Settings
 from extproc.status.page import HEADERS, page
 from extproc.status.snapshot import Snapshot
 from extproc.telemetry import add_process
+
+_CONNECTION_SECONDS = 15.0
+"""Life of a connection, and how much longer one is that is being answered: each probe and scrape makes its own."""
+
+_CONNECTIONS = 512
+"""Connections at once; beyond them the answer is 503: the listener for Envoy needs descriptors too."""
 
 
 class Subject(Protocol):
@@ -86,13 +93,44 @@ class Admin:
             raise SettingsError([f"admin: cannot listen on {address}: {error.strerror}"]) from error
         # asyncio sets it only where the socket names its protocol: without it every answer waits for a delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = _Server(uvicorn.Config(self.app, log_level="error", access_log=False, lifespan="off", ws="none"))
+        server = _Server(
+            uvicorn.Config(
+                self.app,
+                log_level="error",
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                http=_Connection,
+                limit_concurrency=_CONNECTIONS,
+            )
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
             try:
                 yield
             finally:
                 server.should_exit = server.force_exit = True
+
+
+class _Connection(H11Protocol):
+    """A connection that ends in time: uvicorn waits for ever for a request that never becomes whole."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._overdue = self.loop.call_later(_CONNECTION_SECONDS, self._end)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:  # being answered, which the client may be slow to take
+            self._overdue = self.loop.call_later(_CONNECTION_SECONDS, self.transport.abort)
 
 
 class _Server(uvicorn.Server):

@@ -30,13 +30,19 @@ GRACE_SECONDS = 2.0
 
 _GAUGE_SECONDS = 1.0
 
-_PING_SECONDS, _PONG_SECONDS = 30, 10
-"""How often Envoy is asked for a sign of life, and how long it may take: as the rendered cluster asks us."""
-
 _MEBIBYTE = 1024 * 1024
 
 _WINDOW = 65_536
 """Bytes of one stream that may come unread; a message that is being read may be larger."""
+
+_HANDSHAKE_SECONDS = 10.0
+"""From a connection to its TLS and HTTP/2 handshakes' end; by default gRPC gives two minutes to who says nothing."""
+
+_KEEPALIVE_SECONDS = (60.0, 20.0)
+"""A connection that was silent so long is asked for a sign of life, and closed with its streams without one in time."""
+
+_MORE_STREAMS = 1000
+"""Streams that one connection may have beyond limits.streams, to be refused in words; those beyond these wait."""
 
 _log = structlog.get_logger()
 
@@ -175,10 +181,14 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
-            # And ours, even on a stream that is silent: they notice an Envoy that is gone without a word.
-            ("grpc.keepalive_time_ms", _PING_SECONDS * 1000),
-            ("grpc.keepalive_timeout_ms", _PONG_SECONDS * 1000),
+            # An Envoy that vanished without a word (its node, or what is between) would keep its streams for ever. One
+            # that lives answers, however long its streams last; pings go on while nothing else does.
+            ("grpc.keepalive_time_ms", int(_KEEPALIVE_SECONDS[0] * 1000)),
+            ("grpc.keepalive_timeout_ms", int(_KEEPALIVE_SECONDS[1] * 1000)),
+            ("grpc.http2.ping_timeout_ms", int(_KEEPALIVE_SECONDS[1] * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),
+            ("grpc.max_concurrent_streams", settings.limits.streams + _MORE_STREAMS),
         ]
     )
 

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 _UNSENT_BYTES = 262_144
 """Bytes of bodies that wait for Envoy to take them before reading pauses."""
 
+_FIRST_SECONDS = 10.0
+"""How long a stream may be open without a message: Envoy opens it to send one, and it counts among limits.streams."""
+
 _LAST_WORDS_SECONDS = 5.0
 """How long a closed exchange waits for Envoy to end the stream."""
 
@@ -94,7 +97,11 @@ class Stream:
     async def run(self) -> Reset | None:
         """Serve the stream; return what it is to be aborted with, None once Envoy may see its end."""
         try:
-            first = await self._context.read()
+            try:
+                async with asyncio.timeout(_FIRST_SECONDS):
+                    first = await self._context.read()
+            except TimeoutError:
+                return Reset("no message in time")
             if first is grpc.aio.EOF:
                 return None
             return await self._serve(first)
