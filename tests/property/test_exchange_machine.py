@@ -1,0 +1,263 @@
+"""Envoy, Aim and the clocks in any order that they can have: the request leg and whole answers keep every promise.
+
+`World` objects to every command that its stage does not allow.
+"""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from extproc.errors import Reason
+from extproc.events import (
+    BodyMode,
+    BodyReceived,
+    Event,
+    HeadersReceived,
+    Hook,
+    Leg,
+    TrailersReceived,
+    VerdictReached,
+)
+from extproc.settings import FailureModeAllow, Limits, Profile
+from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from tests.fakes.rig import chat_answer
+from tests.fakes.world import World
+
+SECRET = "SECRET"
+MASKED = "[X]"
+PROMPT = json.dumps({"messages": [{"role": "user", "content": f"{SECRET} one"}]}).encode()
+TEXTS = (f"{SECRET} two", f"{SECRET} three")
+ANSWER = chat_answer(*TEXTS)
+LARGE = PROMPT + b" " * 4096
+UNREADABLE = b'{"messages": [{"content": "SECRET"'
+
+_HOOKS = (
+    {Hook.PRE_CALL, Hook.OUTPUT},
+    {Hook.PRE_CALL},
+    {Hook.OUTPUT},
+    {Hook.MODERATION, Hook.OUTPUT},
+    {Hook.PRE_CALL, Hook.MODERATION, Hook.OUTPUT},
+)
+_WORDS: dict[str, Outcome] = {
+    "allow": Allow(),
+    "monitor": Monitor(),
+    "block": Block("no"),
+    "fail": Failed(Reason.TIMEOUT),
+}
+
+
+class Machine(RuleBasedStateMachine):
+    """One exchange whose answer comes whole; what has been allowed is noted beside it."""
+
+    @initialize(
+        hooks=st.sampled_from(_HOOKS),
+        is_open=st.booleans(),
+        mode=st.sampled_from(BodyMode),
+        path=st.sampled_from(["/v1/chat/completions", "/v1/chat/completions", "/v1/chat/completions", "/other"]),
+        body=st.sampled_from([PROMPT, PROMPT, PROMPT, LARGE, UNREADABLE, b""]),
+        has_trailers=st.booleans(),
+        answer=st.sampled_from([ANSWER, ANSWER, UNREADABLE, b"{}", b""]),
+    )
+    def begin(
+        self,
+        hooks: set[Hook],
+        is_open: bool,
+        mode: BodyMode,
+        path: str,
+        body: bytes,
+        has_trailers: bool,
+        answer: bytes,
+    ) -> None:
+        allow = FailureModeAllow.model_validate(is_open)
+        self.profile = Profile(hooks=frozenset(hooks), failure_mode_allow=allow)
+        self.world = World(self.profile, Limits(request_bytes=2048, response_bytes=2048), mode)
+        self.is_open = is_open
+        self.is_inspected = path != "/other"
+        self.has_trailers = has_trailers
+        self.request, self.answer = body, answer
+        self.unsent: dict[Leg, bytes | None] = {Leg.REQUEST: body, Leg.RESPONSE: None}
+        self.verdicts: dict[Hook, list[str]] = {}
+        self.response_state = "none"
+        self.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", path))))
+
+    def send(self, event: Event) -> None:
+        assert len(self.world.send(event)) <= 16
+
+    # -- Envoy ------------------------------------------------------------------------------------------------------
+
+    def pieces(self, leg: Leg, size: int) -> tuple[bytes, bool]:
+        """Take the next bytes of a leg, and tell whether they are its last."""
+        left = self.unsent[leg]
+        assert left is not None
+        is_whole = leg is Leg.REQUEST and self.world.mode is BodyMode.BUFFERED
+        piece, rest = (left, b"") if is_whole else (left[:size], left[size:])
+        self.unsent[leg] = rest or None
+        return piece, not rest
+
+    @precondition(lambda self: self.unsent[Leg.REQUEST] is not None)
+    @rule(size=st.integers(1, 3000))
+    def request_body(self, size: int) -> None:
+        upstream = self.world.upstream
+        if upstream.headers is not None and upstream.headers.replace_body:
+            self.unsent[Leg.REQUEST] = None  # it passes us by
+            return
+        piece, is_last = self.pieces(Leg.REQUEST, size)
+        self.send(BodyReceived(Leg.REQUEST, piece, end_of_stream=is_last and not self.has_trailers))
+        if is_last and self.has_trailers:
+            self.send(TrailersReceived(Leg.REQUEST))
+
+    @property
+    def is_upstream_asked(self) -> bool:
+        """Whether the whole request has gone on: only then the upstream answers."""
+        out = self.world.upstream
+        if out.headers is None or self.unsent[Leg.REQUEST] is not None:
+            return False
+        return out.headers.replace_body or out.is_ended or out.buffered is not None
+
+    @precondition(lambda self: self.response_state == "none" and self.is_upstream_asked)
+    @rule(status=st.sampled_from(["200", "200", "200", "500"]))
+    def response_headers(self, status: str) -> None:
+        self.status = status
+        self.unsent[Leg.RESPONSE] = self.answer
+        self.response_state = "begun"
+        self.send(HeadersReceived(Leg.RESPONSE, ((":status", status), ("content-type", "application/json"))))
+
+    @precondition(lambda self: self.response_state == "none" and not self.is_upstream_asked)
+    @rule()
+    def local_reply(self) -> None:
+        """Envoy answers itself while we hold the request."""
+        self.status = "504"
+        self.unsent = {Leg.REQUEST: None, Leg.RESPONSE: b"late"}
+        self.response_state = "begun"
+        self.send(HeadersReceived(Leg.RESPONSE, ((":status", "504"), ("content-type", "text/plain"))))
+
+    @precondition(lambda self: self.unsent[Leg.RESPONSE] is not None)
+    @rule(size=st.integers(1, 3000), has_trailers=st.booleans())
+    def response_body(self, size: int, has_trailers: bool) -> None:
+        piece, is_last = self.pieces(Leg.RESPONSE, size)
+        self.send(BodyReceived(Leg.RESPONSE, piece, end_of_stream=is_last and not has_trailers))
+        if is_last and has_trailers:
+            self.send(TrailersReceived(Leg.RESPONSE))
+        if is_last:
+            self.response_state = "ended"
+
+    # -- Aim --------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.questions)
+    @rule(word=st.sampled_from([*_WORDS, "anonymize"]), other=st.sampled_from(list(_WORDS)))
+    def verdict(self, word: str, other: str) -> None:
+        question = next(iter(self.world.questions.values()))
+        count = len(question.inputs)
+        words = [word, *[other] * (count - 1)]
+        self.verdicts.setdefault(question.hook, []).extend(words)
+        outcomes = [
+            _WORDS[one]
+            if one in _WORDS
+            else Anonymize((*(MASKED for _ in asked.messages), *([MASKED] if asked.output is not None else [])))
+            for one, asked in zip(words, question.inputs, strict=True)
+        ]
+        before = len(self.world.reports)
+        self.world.judge(*outcomes)
+        assert len(self.world.reports) - before <= count + 1
+
+    @rule(analysis=st.integers(90, 99))
+    def late_verdict(self, analysis: int) -> None:
+        """Of a question that no longer matters."""
+        assert self.world.exchange.handle(VerdictReached(analysis, (Block("no"),))) == []
+
+    # -- the promises ------------------------------------------------------------------------------------------------
+
+    @property
+    def passing(self) -> set[str]:
+        """The words of Aim with which a text goes on as it is."""
+        return {"allow", "monitor"} | ({"fail"} if self.is_open else set())
+
+    def allows(self, hook: Hook) -> bool:
+        """Whether what Aim said about a hook, or the policy where it said nothing, lets the texts go on as they are."""
+        words = self.verdicts.get(hook, [])
+        return bool(words) and set(words) <= self.passing
+
+    @invariant()
+    def nothing_of_the_request_leaves_before_its_verdict(self) -> None:
+        if not hasattr(self, "world") or not self.is_inspected or Hook.PRE_CALL not in self.profile.hooks:
+            return
+        out = self.world.upstream
+        released = out.body + (out.buffered.body or b"" if out.buffered is not None else b"")
+        is_as_it_came = out.buffered is not None and out.buffered.body is None and SECRET.encode() in self.request
+        has_passed_by = out.headers is not None and out.headers.replace_body
+        if SECRET.encode() in released or is_as_it_came or has_passed_by:
+            is_unread = self.is_open and self.request in (LARGE, UNREADABLE)
+            assert self.allows(Hook.PRE_CALL) or is_unread
+
+    @invariant()
+    def nothing_of_the_answer_leaves_before_its_verdict(self) -> None:
+        if not hasattr(self, "world") or not self.is_inspected or self.response_state == "none":
+            return
+        if self.status == "200" and Hook.OUTPUT in self.profile.hooks:
+            words = self.verdicts.get(Hook.OUTPUT, [])
+            for number, text in enumerate(TEXTS):
+                if text.encode() in self.world.response.body:
+                    assert "block" not in words
+                    assert words[number] in self.passing
+            if UNREADABLE in self.world.response.body:
+                assert self.is_open
+        if self.world.response.headers is not None and Hook.MODERATION in self.profile.hooks and self.status != "504":
+            assert not any(asked.hook is Hook.MODERATION for asked in self.world.questions.values())
+
+    @invariant()
+    def an_end_is_an_end(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        assert world.reset is None
+        assert not (world.reply is not None and world.response.headers is not None)
+        if world.exchange.is_closed:
+            assert world.reply is not None or world.response.is_ended
+            assert world.exchange.held_bytes == 0
+            assert not world.questions
+            for event in (BodyReceived(Leg.REQUEST, b"x"), TrailersReceived(Leg.RESPONSE)):
+                assert world.exchange.handle(event) == []
+        if world.exchange.is_complete:
+            assert world.exchange.held_bytes == 0
+
+    def teardown(self) -> None:
+        """Whatever happened, with the last verdict and the last byte the exchange ends."""
+        if not hasattr(self, "world"):
+            return
+        for _ in range(20):
+            if self.world.questions:
+                self.verdict("allow", "allow")
+            elif self.world.exchange.is_closed:
+                break
+            elif self.unsent[Leg.REQUEST] is not None:
+                self.request_body(3000)
+            elif self.response_state == "none":
+                self.response_headers("200") if self.is_upstream_asked else self.local_reply()
+            elif self.unsent[Leg.RESPONSE] is not None:
+                self.response_body(3000, False)
+            else:
+                break
+        assert self.world.exchange.is_complete
+        self.an_end_is_an_end()
+        assert not self.world.timers
+        assert self.world.session is None
+
+
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=300, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
