@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from tests.envoy.faults.chain import Chain, running
+from tests.envoy.faults.chain import SECONDS, Chain, running
 from tests.envoy.faults.fault import Fault, Leg
 from tests.envoy.faults.matrix import CHAINS, GROUPS
 from tests.envoy.faults.page import PAGE
@@ -27,17 +27,16 @@ def _trials() -> list[object]:
     # Those that share a chain stand together: only one runs at a time.
     groups = [(group, row) for group, rows in GROUPS.items() for row in rows]
     return [
-        pytest.param(
-            row,
-            leg,
-            policy,
-            id=f"{group}: {row.name}, {leg}, {policy}",
-            marks=[pytest.mark.long] if row.is_long(leg, policy) else [],
-        )
+        pytest.param(row, leg, policy, id=f"{group}: {row.name}, {leg}, {policy}", marks=_marks(row, leg, policy))
         for group, row in sorted(groups, key=lambda found: list(CHAINS).index(found[1].chain))
         for leg in row.legs
         for policy in ("closed", "open")
     ]
+
+
+def _marks(row: Fault, leg: Leg, policy: str) -> list[pytest.MarkDecorator]:
+    is_slow = row.is_dear or row.seconds > SECONDS
+    return [pytest.mark.long] * row.is_long(leg, policy) + [pytest.mark.timeout(300)] * is_slow
 
 
 class Chains:

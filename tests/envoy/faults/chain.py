@@ -29,7 +29,7 @@ from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream
 from tests.integration.test_serve import free_port
 
-SECONDS: Final = 15.0
+SECONDS: Final = 30.0
 """Whatever happens, an exchange ends, and is freed, in that time: the settings below allow much less."""
 
 LIMITS: Final = {"request_bytes": 65_536, "response_bytes": 65_536, "event_bytes": 8_192, "held_bytes": 16_384}
