@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +24,21 @@ from extproc.render import ext_proc
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
-from tests.fakes.process import Running, serving
+from tests.fakes.process import Running, free_port, serving
 from tests.fakes.rig import bootstrap, manager_of
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream
-from tests.integration.test_serve import free_port
 
 SECONDS: Final = 30.0
 """Whatever happens, an exchange ends, and is freed, in that time: the settings below allow much less."""
 
-LIMITS: Final = {"request_bytes": 65_536, "response_bytes": 65_536, "event_bytes": 8_192, "held_bytes": 16_384}
+LIMITS: Final = {
+    "request_bytes": 65_536,
+    "response_bytes": 65_536,
+    "headers": 48,  # Envoy itself takes no more than 100
+    "event_bytes": 8_192,
+    "held_bytes": 16_384,
+}
 
 _POLICIES: Final[Mapping[str, Any]] = {
     "closed": {},
@@ -86,7 +92,8 @@ class Chain:
         self.sidecar: Sidecar | None = None
         self.process: Running | None = None
         self.config = Path()
-        self._admins: list[str] = []
+        self._admin = ""
+        self._killed = 0
         self._folder = Path()
         self._bootstrap = ""
         self._envoy: RunningEnvoy | None = None
@@ -122,7 +129,7 @@ class Chain:
             stack.push_async_callback(self._end_process)
             port = free_port(4)
             listen = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{port + 2}"}
-            self._admins = [f"http://127.0.0.1:{port + 2 + number}" for number in range(settings.workers)]
+            self._admin = f"http://127.0.0.1:{port + 2}"
             self.config = self._folder / "settings.yaml"
             changes["aim"] = {"base_url": base, "api_key": "test-key", **changes["aim"]}
             self.config.write_text(yaml.safe_dump({**listen, **changes}))
@@ -146,14 +153,27 @@ class Chain:
 
     async def start_sidecar(self) -> None:
         self.process = await self._processes.enter_async_context(serving(self.config))
-        for _ in self._admins[1:]:
+        await self._until_workers_serve()
+
+    async def _until_workers_serve(self) -> None:
+        """Read on until each worker, but for the first that was read of already, has said that it serves."""
+        assert self.process is not None
+        while len(self._workers()) < self.wiring.settings.get("workers", 1):
             await self.process.until("serving")
 
-    def pid_of_worker(self, number: int) -> int:
-        """Return the process of a worker: the last one that said where it listens."""
+    def _workers(self) -> dict[str, int]:
+        """Return the process of each worker by its address: the last one that said where it listens."""
         assert self.process is not None
-        admin = self._admins[number].removeprefix("http://")
-        return next(line["pid"] for line in reversed(self.process.lines) if line.get("admin") == admin)
+        return {line["listen"]: line["pid"] for line in self.process.lines if line["event"] == "serving"}
+
+    async def kill_worker(self) -> None:
+        """Kill the worker that has an exchange, as Envoy sees it."""
+        assert self._envoy is not None
+        async with httpx.AsyncClient(trust_env=False) as client:
+            clusters = (await client.get(f"{self._envoy.admin}/clusters")).text
+        (address,) = re.findall(r"^aim-extproc::(\S+)::rq_active::[1-9]", clusters, re.MULTILINE)
+        self._killed = self._workers()[address]
+        os.kill(self._killed, signal.SIGKILL)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -189,42 +209,27 @@ class Chain:
             await self.start_sidecar()
         if self._envoy is None:
             await self.start_envoy()
-        if self.process is not None and "" in await self._pages():
-            await self.process.until("serving")  # a worker is started again
+        while self.process is not None and self._killed in self._workers().values():
+            await self.process.until("serving")  # it is started again
 
     # -- what the sidecar says of itself -----------------------------------------------------------------------------
 
     async def _metrics(self) -> Counter[tuple[str, ...]]:
         if self.sidecar is not None:
-            pages = [prometheus_client.generate_latest(self.sidecar.service.telemetry.registry).decode()]
+            text = prometheus_client.generate_latest(self.sidecar.service.telemetry.registry).decode()
+        elif self.process is None:
+            return Counter()
         else:
-            pages = await self._pages()
+            async with httpx.AsyncClient(trust_env=False) as client:
+                text = (await client.get(f"{self._admin}/metrics")).text
         found: Counter[tuple[str, ...]] = Counter()
-        for sample in [sample for page in pages for sample in _samples(page)]:
+        for sample in [sample for family in text_string_to_metric_families(text) for sample in family.samples]:
             labels = COUNTED.get(sample.name)
             if labels is not None:
                 found[(sample.name, *(sample.labels[label] for label in labels))] += int(sample.value)
             elif sample.name in ("extproc_streams", "extproc_sessions", "extproc_held_bytes"):
                 found[(sample.name,)] += int(sample.value)
         return found
-
-    async def _pages(self) -> list[str]:
-        """Return the metrics of each worker, nothing of one that does not live."""
-        pages = []
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for url in self._admins if self.process is not None else ():
-                try:
-                    pages.append((await client.get(f"{url}/metrics")).text)
-                except httpx.TransportError:
-                    pages.append("")
-        return pages
-
-    async def streams_of_workers(self) -> list[int]:
-        """Return how many exchanges each worker has."""
-        return [
-            sum(int(sample.value) for sample in _samples(page) if sample.name == "extproc_streams")
-            for page in await self._pages()
-        ]
 
     async def counts(self) -> Counter[Count]:
         """Return exchanges by outcome, detection errors and openings, each by its labels."""
@@ -237,11 +242,6 @@ class Chain:
         if self.sidecar is not None:
             held["held_bytes"] = self.sidecar.service.held_bytes  # the gauge is the server's
         return {name: value for name, value in held.items() if value}
-
-
-def _samples(page: str) -> Iterator[Any]:
-    for family in text_string_to_metric_families(page):
-        yield from family.samples
 
 
 def _route_profiles(tree: Any) -> None:

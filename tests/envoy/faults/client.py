@@ -192,6 +192,8 @@ _LONG = CHAT.request(PROMPT + "x" * LIMITS["request_bytes"])
 _ENDLESS = CHAT.request(PROMPT + "x" * (LIMITS["request_bytes"] + 2 * _MEBIBYTE))
 _BOMB = gzip.compress(CHAT.request(PROMPT + "x" * 10_000_000))
 
+_HEADERS = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
+
 
 def _unread(
     name: str, body: bytes, reason: Reason = Reason.BODY_UNREADABLE, closed: Outcome = INVALID, **how: str
@@ -239,4 +241,5 @@ ROWS = [
         sends(_ENDLESS, chunked=True),
         on(request=always(TOO_LARGE)),
     ),
+    Fault("it sends too many headers", sends(_ASK, **_HEADERS), on(request=always(TOO_LARGE))),
 ]

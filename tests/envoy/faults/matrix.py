@@ -40,4 +40,5 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     "workers": Wiring(is_process=True, has_door=False, settings={"workers": 2, "drain_seconds": 1}),
     "little room": Wiring(limits={"total_held_bytes": 1_024}),
     "one exchange": Wiring(limits={"streams": 1}),
+    "one session": Wiring(limits={"sessions": 1}),
 }

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from typing import Any
 
 from extproc.errors import Reason
 from tests.envoy.apis import CHAT
-from tests.envoy.faults.fault import FINE, OVERLOADED, ByEnvoy, Cut, Fault, always, by_policy, every, on
+from tests.envoy.faults.fault import FINE, OVERLOADED, ByEnvoy, Cut, Fault, Leg, always, by_policy, every, on
 from tests.envoy.faults.sessions import in_session
 from tests.envoy.faults.trial import PROMPT, Trial, in_the_middle, usual_client
-from tests.fakes.aim import AimSession, Question, allow
+from tests.fakes.aim import AimSession, Question, allow, echo
 from tests.fakes.client import Got, exchange
 from tests.fakes.upstream import pieces
 
@@ -53,8 +52,7 @@ async def stop_at_once(trial: Trial) -> None:
 
 async def kill_worker(trial: Trial) -> None:
     """Kill the worker that has the exchange."""
-    (busy,) = [number for number, streams in enumerate(await trial.chain.streams_of_workers()) if streams]
-    os.kill(trial.chain.pid_of_worker(busy), signal.SIGKILL)
+    await trial.chain.kill_worker()
 
 
 async def spoil_settings(trial: Trial) -> None:
@@ -88,13 +86,18 @@ def fills(trial: Trial) -> None:
 def second(trial: Trial) -> None:
     """Send the request while another one waits for Aim, which takes all the room there is."""
     asked = asyncio.Event()
-    first = CHAT.request("x" * 4_000)
+    first = CHAT.request("x" * 4_000, stream=trial.leg is Leg.STREAM)
 
     async def judge(question: Question) -> Any:
-        if question.hook == "pre_call" and PROMPT not in str(question.body):
+        if trial.leg is Leg.REQUEST and question.hook == "pre_call" and PROMPT not in str(question.body):
             asked.set()
             await trial.let_go.wait()
         return await allow(question)
+
+    async def script(session: AimSession) -> None:
+        asked.set()
+        await trial.let_go.wait()
+        await echo(session)
 
     async def client(trial: Trial) -> Got | None:
         async with asyncio.TaskGroup() as group:
@@ -105,7 +108,7 @@ def second(trial: Trial) -> None:
         assert before.result().status == 200
         return got
 
-    trial.chain.aim.judge, trial.client = judge, client
+    trial.chain.aim.judge, trial.chain.aim.script, trial.client = judge, script, client
 
 
 _GONE = on(request=always(ByEnvoy(503)), answer=always(ByEnvoy(503)), stream=always(Cut()))
@@ -158,6 +161,14 @@ ROWS = [
         second,
         on(request=always(OVERLOADED)),
         chain="one exchange",
+        others=("allowed",),
+    ),
+    Fault(
+        "it has as many sessions as it may",
+        second,
+        on(stream=by_policy(OVERLOADED)),
+        Reason.HELD_BYTES,
+        chain="one session",
         others=("allowed",),
     ),
 ]

@@ -251,6 +251,7 @@ def _unread(stream: Outcome = UNREADABLE) -> dict[Leg, Outcomes]:
     return _both(by_policy(UNREADABLE), by_policy(stream))
 
 
+_HEADERS = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
 _OTHER_STATUS = b'{"error": {"message": "Overloaded."}}'
 
 ROWS = [
@@ -360,4 +361,5 @@ ROWS = [
         on(answer=by_policy(UNREADABLE)),
         Reason.BODY_TOO_LARGE,
     ),
+    Fault("its headers are too many", says(None, **_HEADERS), _both(always(UNREADABLE), always(UNREADABLE))),
 ]
