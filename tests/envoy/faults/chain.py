@@ -21,6 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.render import ext_proc
+from extproc.render.cluster import SIDECAR
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
@@ -73,7 +74,7 @@ class Wiring:
     edit: Callable[[Any], None] = lambda tree: None
     is_process: bool = False
     has_door: bool = True
-    """Whether Envoy dials the sidecar through a gate; it dials several workers without."""
+    """Whether Envoy dials the sidecar through a gate; several workers it dials by their sockets."""
     tls: ssl.SSLContext | None = None
     """What the gate before Aim speaks; `ca` is what the sidecar trusts then."""
     ca: bytes = b""
@@ -127,12 +128,14 @@ class Chain:
         if wiring.is_process:
             stack.push_async_exit(self._processes)
             stack.push_async_callback(self._end_process)
-            port = free_port(4)
-            listen = {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{port + 2}"}
-            self._admin = f"http://127.0.0.1:{port + 2}"
+            port, admin = free_port(), free_port()
+            # Two ports in a row may not be free for long: several workers listen on sockets.
+            listen = f"127.0.0.1:{port}" if wiring.has_door else f"unix:{self._folder}/extproc.sock"
+            changes |= {"listen": listen, "admin": f"127.0.0.1:{admin}"}
+            self._admin = f"http://127.0.0.1:{admin}"
             self.config = self._folder / "settings.yaml"
             changes["aim"] = {"base_url": base, "api_key": "test-key", **changes["aim"]}
-            self.config.write_text(yaml.safe_dump({**listen, **changes}))
+            self.config.write_text(yaml.safe_dump(changes))
             await self.start_sidecar()
         else:
             self.sidecar = await stack.enter_async_context(sidecar(settings))
@@ -142,6 +145,11 @@ class Chain:
             await stack.enter_async_context(self.to_sidecar.running())
             port = self.to_sidecar.port
         tree = yaml.safe_load(bootstrap(settings, port, self.to_model.port))
+        if not wiring.has_door:
+            (cluster,) = [each for each in tree["static_resources"]["clusters"] if each["name"] == SIDECAR]
+            (endpoints,) = cluster["load_assignment"]["endpoints"]
+            for number, endpoint in enumerate(endpoints["lb_endpoints"]):
+                endpoint["endpoint"]["address"] = {"pipe": {"path": f"{self._folder}/extproc.sock-{number}"}}
         _route_profiles(tree)
         wiring.edit(tree)
         self._bootstrap = yaml.safe_dump(tree)
@@ -171,8 +179,8 @@ class Chain:
         assert self._envoy is not None
         async with httpx.AsyncClient(trust_env=False) as client:
             clusters = (await client.get(f"{self._envoy.admin}/clusters")).text
-        (address,) = re.findall(r"^aim-extproc::(\S+)::rq_active::[1-9]", clusters, re.MULTILINE)
-        self._killed = self._workers()[address]
+        (address,) = re.findall(rf"^{SIDECAR}::(\S+)::rq_active::[1-9]", clusters, re.MULTILINE)
+        self._killed = self._workers()[f"unix:{address}"]
         os.kill(self._killed, signal.SIGKILL)
 
     # -- ending ------------------------------------------------------------------------------------------------------
