@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 from tests.envoy.faults.fault import Broken, ByEnvoy, Cut, Fault, always, on
-from tests.envoy.faults.trial import Act, Trial, in_the_middle
+from tests.envoy.faults.trial import Act, Trial, in_the_middle, usual_client
+from tests.envoy.faults.upstream import falls_silent
+from tests.fakes.client import Got
 
 
 def ends(number: int) -> Act:
@@ -21,6 +24,20 @@ async def cut(trial: Trial) -> None:
 async def freeze(trial: Trial) -> None:
     """Let nothing pass between Envoy and the sidecar."""
     trial.chain.to_sidecar.freeze()
+
+
+def lost(trial: Trial) -> None:
+    """Let nothing pass to the sidecar any more while the upstream thinks, and Aim owes no word."""
+    falls_silent(trial)
+
+    async def client(trial: Trial) -> Got | None:
+        async with asyncio.TaskGroup() as group:
+            answered = group.create_task(usual_client(trial))
+            await trial.heard.wait()
+            await freeze(trial)
+        return answered.result()
+
+    trial.client = client
 
 
 async def nothing(_: Trial) -> None:
@@ -56,8 +73,8 @@ ROWS = [
     ),
     Fault(
         "its host is lost without a word",
-        in_the_middle(freeze),
-        on(answer=always(ByEnvoy(503)), stream=always(Cut())),
+        lost,
+        on(stream=always(Cut())),
         chain="process",
         seconds=60,
     ),
