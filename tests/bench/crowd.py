@@ -16,7 +16,7 @@ from tests.bench.script import Script
 LATE: Final = 0.05
 """A stream that takes so much longer than the model needs is late; a chunk, by so much of the interval."""
 
-_SHARES = (*(percent / 100 for percent in range(0, 100, 2)), 0.99, 0.999, 1.0)
+_SHARES = (*(percent / 100 for percent in range(2, 100, 2)), 0.99, 0.999, 1.0)
 _PATIENCE_SECONDS = 60.0
 
 

@@ -22,6 +22,8 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
 }
 _WIDTH = 7.2
+_STEPS = 60
+"""Enough for a straight line to look smooth where both axes are logarithmic."""
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
@@ -80,13 +82,9 @@ def _growth(found: dict[str, Any]) -> Figure:
     for axes, name in zip(panels, names, strict=True):
         series = found[name]
         sizes = [point["size"] for point in series["points"]]
-        axes.loglog(
-            sizes,
-            [(series["fixed_us"] + series["each_us"] * size) / 1e3 for size in sizes],
-            color=_COLOURS[ALONE],
-            linewidth=1,
-            label="line",
-        )
+        between = [sizes[0] * (sizes[-1] / sizes[0]) ** (step / _STEPS) for step in range(_STEPS + 1)]
+        on_line = [(series["fixed_us"] + series["each_us"] * size) / 1e3 for size in between]
+        axes.loglog(between, on_line, color=_COLOURS[ALONE], linewidth=1, label="line")
         cpu_ms = [point["cpu_us"] / 1e3 for point in series["points"]]
         axes.loglog(sizes, cpu_ms, "o", color=_COLOURS[SIDECAR], markersize=4, label="measured")
         axes.set_xlabel(name)

@@ -41,8 +41,8 @@ PARTS: Final[dict[str, Callable[[Plan], Awaitable[dict[str, Any]]]]] = {
 }
 
 
-async def bench(plan: Plan, parts: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Measure `parts`; return what was found, as JSON, and the parts that failed, after saying why."""
+async def bench(plan: Plan, parts: list[str], keep: Callable[[dict[str, Any]], None]) -> list[str]:
+    """Measure `parts`; `keep` what was found after each, as JSON; return those that failed, after saying why."""
     deadline = time.monotonic() + plan.seconds
     results: dict[str, Any] = {"machine": report.machine(), "plan": asdict(plan), "seconds": {}}
     failed = []
@@ -57,7 +57,8 @@ async def bench(plan: Plan, parts: list[str]) -> tuple[dict[str, Any], list[str]
             print(f"{name}: nothing measured: {reason(error)}", file=sys.stderr)
         results["seconds"][name] = round(time.monotonic() - began, 1)
         print(f"{name}: {results['seconds'][name]:.0f} s", file=sys.stderr)
-    return results, failed
+        keep(results)
+    return failed
 
 
 def main(arguments: list[str]) -> int:
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--publish: only all parts, in full size")
     name = options.plan or "default"
     target = options.json or RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
     plan = PLANS[name]
     if options.alone:
         plan = replace(plan, costs=replace(plan.costs, peer_exchanges={}))
@@ -82,14 +84,15 @@ def main(arguments: list[str]) -> int:
         print("LiteLLM is left out: `make bench-peers` installs it", file=sys.stderr)
         if options.publish:
             return 1
+
+    def keep(results: dict[str, Any]) -> None:
+        target.write_text(json.dumps(results, indent=2) + "\n")
+
     try:
-        results, failed = until_told(bench(plan, options.only or list(PARTS)))
+        failed = until_told(bench(plan, options.only or list(PARTS), keep))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
-    target.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2) + "\n"
-    target.write_text(text)
-    results = json.loads(text)
+    results = json.loads(target.read_text())
     print("\n".join(report.sections(results).values()), end="")
     print(f"written to {target}", file=sys.stderr)
     if failed:
