@@ -23,8 +23,8 @@ pytestmark = needs_prometheus
 
 STREAMS = 3
 
-# Their thresholds would need minutes; alerts_test.yaml has those.
-BELOW = {"AimExtprocAimSlow", "AimExtprocAddedLatency", "AimExtprocRestarting"}
+# Their thresholds would need minutes, or a disk that is full; alerts_test.yaml has those.
+BELOW = {"AimExtprocAimSlow", "AimExtprocAddedLatency", "AimExtprocRestarting", "AimExtprocAuditLost"}
 
 
 async def exchange(address: str, text: str, answer: bytes = b"", content_type: str = "application/json") -> bool:
