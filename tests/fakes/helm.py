@@ -1,10 +1,11 @@
-"""The command `helm`, from .venv (`make helm`) or the PATH, and what it makes of the chart."""
+"""The commands `helm` and `kubectl`, from .venv (`make helm`) or the PATH, and what they make of the chart."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "aim-extproc"
-BINARY = shutil.which("helm", path=str(Path(sys.executable).parent)) or shutil.which("helm")
 
-needs_helm = pytest.mark.skipif(BINARY is None, reason="no helm here: make helm")
+
+def _found(command: str) -> str | None:
+    return shutil.which(command, path=str(Path(sys.executable).parent)) or shutil.which(command)
+
+
+HELM, KUBECTL = _found("helm"), _found("kubectl")
+
+needs_helm = pytest.mark.skipif(HELM is None or KUBECTL is None, reason="no helm or kubectl here: make helm")
 
 
 class HelmFailed(Exception):
@@ -26,7 +33,7 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> str:
     """Run helm with `values` over the chart's own and return what it prints; raises HelmFailed."""
     options = () if values is None else ("--values", "-")
     done = subprocess.run(
-        [str(BINARY), *arguments, *options],
+        [str(HELM), *arguments, *options],
         input=yaml.safe_dump(values or {}),
         capture_output=True,
         text=True,
@@ -43,3 +50,21 @@ def template(release: str = "aim-extproc", **values: Any) -> dict[str, dict[str,
     text = helm("template", release, str(CHART), "--namespace", "guards", values=values)
     documents = [document for document in yaml.safe_load_all(text) if document]
     return {f"{document['kind']}/{document['metadata']['name']}": document for document in documents}
+
+
+def kubectl_patch(resource: dict[str, Any], patch: str) -> dict[str, Any]:
+    """Return `resource` as it is after a strategic merge of `patch`; no cluster is asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "resource.yaml").write_text(yaml.safe_dump(resource))
+        (Path(folder) / "patch.yaml").write_text(patch)
+        done = subprocess.run(
+            [str(KUBECTL), "patch", "--local", "-f", "resource.yaml", "--patch-file", "patch.yaml", "-o", "yaml"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    found = yaml.safe_load(done.stdout)
+    assert isinstance(found, dict)
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import yaml
 
 from extproc.settings import Settings, load
-from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, needs_helm, template
+from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs_helm, template
 
 pytestmark = needs_helm
 
@@ -127,15 +129,13 @@ def patch_of(resources: dict[str, dict[str, Any]]) -> Any:
 
 
 def patched(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a Deployment of Envoy to which the patch was applied, as a strategic merge does it."""
-    patch = patch_of(resources)
-    template = patch["spec"]["template"]
-    (envoy, *none) = template["spec"].get("containers") or [{"name": "istio-proxy"}]
-    assert none == []
-    template["spec"]["containers"] = [{**envoy, "image": "envoyproxy/envoy"}]
-    template["metadata"]["labels"]["app"] = "gateway"
-    spec = {**patch["spec"], "selector": {"matchLabels": {"app": "gateway"}}}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gateway"}, "spec": spec}
+    """Return a Deployment of Envoy to which kubectl has applied the patch."""
+    envoy = {"name": "envoy", "image": "envoyproxy/envoy", "volumeMounts": [{"name": "own", "mountPath": "/own"}]}
+    pod = {"containers": [envoy, {"name": "other", "image": "other"}], "volumes": [{"name": "own", "emptyDir": {}}]}
+    labels = {"app": "gateway"}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gateway"}, "spec": spec}
+    return kubectl_patch(deployment, resources["ConfigMap/aim-extproc-patch"]["data"]["patch.yaml"])
 
 
 def mebibytes(quantity: str) -> float:
@@ -172,7 +172,8 @@ def test_the_operator_takes_its_resources(name: str) -> None:
         crd = SCHEMAS / f"monitoring.coreos.com_{kind.lower()}s.yaml"
         if crd.is_file():
             (served,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
-            jsonschema.validate(resource, served["schema"]["openAPIV3Schema"])
+            # Not `validate`: a pattern of these schemas is none for Python.
+            jsonschema.Draft202012Validator(served["schema"]["openAPIV3Schema"]).validate(resource)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -360,6 +361,16 @@ def test_a_sidecar_meets_envoy_on_the_socket(tmp_path: Path) -> None:
     assert mounts == envoy["volumeMounts"]
 
 
+def test_the_patch_leaves_what_was_there() -> None:
+    after = patched(template(**SIDECAR))["spec"]["template"]["spec"]
+    envoy, other = after["containers"]
+    assert {mount["name"] for mount in envoy["volumeMounts"]} == {"own", "aim-extproc"}
+    assert other == {"name": "other", "image": "other"}
+    assert {volume["name"] for volume in after["volumes"]} > {"own"}
+    istio = patched(template(**VALUES["sidecar-istio"]))["spec"]["template"]["spec"]["containers"]
+    assert [len(container.get("volumeMounts", [])) for container in istio] == [1, 0]
+
+
 def test_a_sidecar_is_all_that_a_sidecar_makes() -> None:
     assert set(template(**SIDECAR)) == {
         "ConfigMap/aim-extproc",
@@ -399,6 +410,21 @@ def test_the_schema_knows_every_setting_that_is_not_the_charts() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     known = set(schema["properties"]["settings"]["properties"])
     assert known == Settings.model_fields.keys() - {"listen", "admin", "workers", "tls"}
+
+
+def test_a_chart_that_depends_on_it_has_its_templates(tmp_path: Path) -> None:
+    """As the chart's README shows it."""
+    (line,) = [line for line in (CHART / "README.md").read_text().splitlines() if "{{ include" in line]
+    (include,) = re.findall(r"`({{.*?}})`", line)
+    shutil.copytree(CHART, tmp_path / "charts" / "aim-extproc")
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: app, version: 0.0.1}")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "container.yaml").write_text(f"# of the app's own chart\n{include}\n")
+    values = {"aim-extproc": {"mode": "sidecar", "sidecar": {"group": 1337}}}
+    text = helm("template", "app", str(tmp_path), "--show-only", "templates/container.yaml", values=values)
+    container = yaml.safe_load(text)
+    assert container["restartPolicy"] == "Always"
+    assert container["securityContext"]["runAsGroup"] == 1337
 
 
 def test_every_value_is_in_the_schema_and_explained() -> None:
