@@ -53,7 +53,7 @@ class Orders:
 
 SERVER_ERROR, RATE_LIMITED, KEY_REFUSED, SILENT = "server_error", "rate_limited", "key_refused", "silent"
 UNREADABLE, UNKNOWN_ACTION = "unreadable", "unknown_action"
-SESSIONS_CUT, SESSIONS_SILENT, SESSIONS_DONE_EARLY = "sessions_cut", "sessions_silent", "sessions_done_early"
+SESSIONS_CUT, SESSIONS_SILENT, SESSIONS_UNKNOWN = "sessions_cut", "sessions_silent", "sessions_unknown_frame"
 
 _STATUS = {SERVER_ERROR: 503, RATE_LIMITED: 429, KEY_REFUSED: 401}
 
@@ -120,8 +120,8 @@ class SoakAim:
             if not is_spared and fault == SESSIONS_CUT:
                 session.abort()
                 return
-            if not is_spared and fault == SESSIONS_DONE_EARLY:
-                await session.done()
+            if not is_spared and fault == SESSIONS_UNKNOWN:
+                await session.socket.send_str('{"shrug": true}')
                 return
             if any(FORBIDDEN in text for text in texts_of(chunk)):
                 # It quotes what it found, as Aim does.

@@ -100,7 +100,7 @@ FAULTS = (
     _aim(aim.SESSIONS_SILENT, 12),
     _aim(aim.UNREADABLE, 2),
     _aim(aim.UNKNOWN_ACTION, 2),
-    _aim(aim.SESSIONS_DONE_EARLY, 2),
+    _aim(aim.SESSIONS_UNKNOWN, 2),
     _aim(aim.KEY_REFUSED, 2),
 )
 """Again and again, to the end."""
