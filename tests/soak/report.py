@@ -46,13 +46,14 @@ def results(plan: dict[str, Any], envoy_version: str, found: Found) -> dict[str,
         "memory_mib": {} if found.memory is None else found.memory.described(),
         "files": _spread([sample.files for sample in found.samples]),
         "envoy_mib": _spread([sample.envoy // MEBIBYTE for sample in found.samples]),
+        "load_average": _spread([round(sample.load, 1) for sample in found.samples]),
         "slow_clients": found.slow,
         "faults": faults,
         "wrongs": list(found.wrongs),
     }
 
 
-def _spread(values: Sequence[int]) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "max": max(values)} if values else {}
 
 
@@ -103,6 +104,7 @@ def _spreads(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "streams_at_once": "streams at once: median / max",
         "files": "open files of the sidecar: median / max",
         "envoy_mib": "memory of Envoy, MiB: median / max",
+        "load_average": "load average of the machine: median / max",
     }
     for name, label in named.items():
         if values := results[name]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -191,6 +192,13 @@ class Rig:
         assert self.envoy is not None
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             return int((await client.get(f"{self.envoy.admin}/memory")).json()["allocated"])
+
+    def keep(self, target: Path) -> None:
+        """Copy what all parts wrote, Envoy's access log too, to `target`, in place of what is there."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.folder, target)
+        if self.envoy:
+            shutil.copy(self.envoy.folder / "access.log", target)
 
     def internal_errors(self) -> list[str]:
         """Return the lines of the sidecar's log that must not be there."""

@@ -155,6 +155,7 @@ class Soak:
                         resident_bytes(self.rig.envoy_pid),
                         file_descriptors(sidecar),
                         int((await self.rig.gauges())["extproc_streams"]),
+                        os.getloadavg()[0],
                     )
                 )
             await asyncio.sleep(1)
@@ -225,7 +226,10 @@ class Soak:
 async def soak(plan: Plan) -> dict[str, Any]:
     """Soak by `plan`; return the results as JSON. Raises BenchError, EnvoyFailed, and TimeoutError."""
     async with asyncio.timeout(plan.longest), running(plan.seed, plan.pace) as rig:
-        return await Soak(plan, rig).run()
+        results = await Soak(plan, rig).run()
+        if results["wrongs"]:
+            rig.keep(RESULTS / "wrong")
+        return results
 
 
 async def _until_told(plan: Plan) -> dict[str, Any]:

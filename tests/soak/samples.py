@@ -20,13 +20,14 @@ _FEWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look: seconds since the beginning, bytes, numbers of open files and of streams."""
+    """One look: seconds since the beginning, bytes, numbers of open files and of streams, the machine's load."""
 
     at: float
     sidecar: int
     envoy: int
     files: int
     streams: int
+    load: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def test_an_encoded_stream_can_be_read_as_it_comes() -> None:
 
 @pytest.mark.parametrize(("growth", "is_flat"), [(0.0, True), (0.05, True), (1.0, False)])
 def test_memory_that_grows_is_seen(growth: float, is_flat: bool) -> None:
-    samples = [Sample(at, round((100 + growth * at) * MEBIBYTE), 0, 10, 10) for at in range(300)]
+    samples = [Sample(at, round((100 + growth * at) * MEBIBYTE), 0, 10, 10, 1.0) for at in range(300)]
     found = memory(samples, since=0, rest=0)
     assert found is not None
     assert found.is_flat is is_flat
