@@ -38,7 +38,7 @@ _WINDOW = 65_536
 _HANDSHAKE_SECONDS = 10.0
 """From a connection to its TLS and HTTP/2 handshakes' end; by default gRPC gives two minutes to who says nothing."""
 
-_KEEPALIVE_SECONDS = (60.0, 20.0)
+_KEEPALIVE_SECONDS = (30.0, 10.0)
 """A connection that was silent so long is asked for a sign of life, and closed with its streams without one in time."""
 
 _MORE_STREAMS = 1000
