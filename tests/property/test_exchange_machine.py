@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -94,6 +94,24 @@ class Machine(RuleBasedStateMachine):
     def send(self, event: Event) -> None:
         assert len(self.world.send(event)) <= 16
 
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        """Let one of the things happen that can happen now; rules of their own would seldom come to a verdict."""
+        sizes, flags = st.sampled_from([40, 1000, 3000]), st.booleans()
+        steps: list[Callable[[], None]] = [self.late_verdict]
+        if self.world.questions:
+            words, others = st.sampled_from([*_WORDS, "anonymize"]), st.sampled_from(list(_WORDS))
+            steps += [lambda: self.verdict(data.draw(words), data.draw(others))] * 2
+        if self.unsent[Leg.REQUEST] is not None:
+            steps += [lambda: self.request_body(data.draw(sizes))] * 3
+        if self.unsent[Leg.RESPONSE] is not None:
+            steps += [lambda: self.response_body(data.draw(sizes), data.draw(flags))] * 3
+        if self.response_state == "none" and self.is_upstream_asked:
+            steps += [lambda: self.response_headers(data.draw(st.sampled_from(["200", "200", "200", "500"])))] * 2
+        elif self.response_state == "none" and data.draw(st.integers(0, 9)) == 9:
+            steps = [self.local_reply]
+        data.draw(st.sampled_from(steps))()
+
     # -- Envoy ------------------------------------------------------------------------------------------------------
 
     def pieces(self, leg: Leg, size: int) -> tuple[bytes, bool]:
@@ -105,8 +123,6 @@ class Machine(RuleBasedStateMachine):
         self.unsent[leg] = rest or None
         return piece, not rest
 
-    @precondition(lambda self: self.unsent[Leg.REQUEST] is not None)
-    @rule(size=st.integers(1, 3000))
     def request_body(self, size: int) -> None:
         upstream = self.world.upstream
         if upstream.headers is not None and upstream.headers.replace_body:
@@ -125,16 +141,12 @@ class Machine(RuleBasedStateMachine):
             return False
         return out.headers.replace_body or out.is_ended or out.buffered is not None
 
-    @precondition(lambda self: self.response_state == "none" and self.is_upstream_asked)
-    @rule(status=st.sampled_from(["200", "200", "200", "500"]))
     def response_headers(self, status: str) -> None:
         self.status = status
         self.unsent[Leg.RESPONSE] = self.answer
         self.response_state = "begun"
         self.send(HeadersReceived(Leg.RESPONSE, ((":status", status), ("content-type", "application/json"))))
 
-    @precondition(lambda self: self.response_state == "none" and not self.is_upstream_asked)
-    @rule()
     def local_reply(self) -> None:
         """Envoy answers itself while we hold the request."""
         self.status = "504"
@@ -142,8 +154,6 @@ class Machine(RuleBasedStateMachine):
         self.response_state = "begun"
         self.send(HeadersReceived(Leg.RESPONSE, ((":status", "504"), ("content-type", "text/plain"))))
 
-    @precondition(lambda self: self.unsent[Leg.RESPONSE] is not None)
-    @rule(size=st.integers(1, 3000), has_trailers=st.booleans())
     def response_body(self, size: int, has_trailers: bool) -> None:
         piece, is_last = self.pieces(Leg.RESPONSE, size)
         self.send(BodyReceived(Leg.RESPONSE, piece, end_of_stream=is_last and not has_trailers))
@@ -154,8 +164,6 @@ class Machine(RuleBasedStateMachine):
 
     # -- Aim --------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.world.questions)
-    @rule(word=st.sampled_from([*_WORDS, "anonymize"]), other=st.sampled_from(list(_WORDS)))
     def verdict(self, word: str, other: str) -> None:
         question = next(iter(self.world.questions.values()))
         count = len(question.inputs)
@@ -171,10 +179,9 @@ class Machine(RuleBasedStateMachine):
         self.world.judge(*outcomes)
         assert len(self.world.reports) - before <= count + 1
 
-    @rule(analysis=st.integers(90, 99))
-    def late_verdict(self, analysis: int) -> None:
+    def late_verdict(self) -> None:
         """Of a question that no longer matters."""
-        assert self.world.exchange.handle(VerdictReached(analysis, (Block("no"),))) == []
+        assert self.world.exchange.handle(VerdictReached(99, (Block("no"),))) == []
 
     # -- the promises ------------------------------------------------------------------------------------------------
 
