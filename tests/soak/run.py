@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -59,6 +60,8 @@ class Plan:
     pace: Pace
     injected: tuple[faults.Fault, ...]
     calm: float
+    rest: float
+    """How long there is load after the last fault, at least: on a slow machine that ends later than planned."""
     ramp: float
     slow_clients: int
     slow_seconds: float
@@ -76,12 +79,14 @@ def usual(minutes: float, streams: int, seed: int) -> Plan:
     seconds, calm = 60 * minutes, 12.0
     ramp = min(20.0, seconds / 10)
     injected = tuple(faults.until(seconds - ramp, calm))
-    return Plan(seconds, streams, Pace(30, 1.5), injected, calm, ramp, slow_clients=10, slow_seconds=20, seed=seed)
+    return Plan(
+        seconds, streams, Pace(30, 1.5), injected, calm, calm, ramp, slow_clients=10, slow_seconds=20, seed=seed
+    )
 
 
 def tiny(streams: int, seed: int) -> Plan:
     """Return a plan of seconds: only to see that everything works."""
-    return Plan(14, streams, Pace(10, 0.2), faults.BRIEF, 1.0, 0.5, slow_clients=1, slow_seconds=2, seed=seed)
+    return Plan(14, streams, Pace(10, 0.2), faults.BRIEF, 1.0, 4.0, 0.5, slow_clients=1, slow_seconds=2, seed=seed)
 
 
 @dataclass(slots=True)
@@ -94,6 +99,7 @@ class Soak:
     spans: list[Span] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
+    faults_until: float = math.inf
     sidecar_since: float = 0.0
     rest: int = 0
     slow: dict[str, int] = field(default_factory=dict)
@@ -124,9 +130,9 @@ class Soak:
         return asyncio.get_running_loop().time() - self.began
 
     async def _slot(self, scripts: Scripts, numbers: Iterator[int], delay: float) -> None:
-        """Perform one exchange after the other until the time is up."""
+        """Perform one exchange after the other until the time is up and every fault has been."""
         await asyncio.sleep(delay)
-        while self._now < self.plan.seconds:
+        while self._now < max(self.plan.seconds, self.faults_until + self.plan.rest):
             script = scripts[next(numbers)]
             ending = self.tally.add(script, await perform(self.rig.port, script, BOUND_SECONDS))
             # Who was turned away comes again, but not at once.
@@ -142,6 +148,7 @@ class Soak:
                 self.sidecar_since = self._now
 
         await faults.inject(self.rig, self.plan.injected, self.plan.calm, note)
+        self.faults_until = self._now
 
     async def _watch(self) -> None:
         """Take a sample each second."""
