@@ -84,4 +84,4 @@ def _crowd(found: dict[str, Any]) -> Goal:
 
 
 def _most(figure: str, most: float, value: float, form: str, more: str = "") -> Goal:
-    return Goal(figure, f"{most:{form}} or less", f"{value:{form}}{more}", value <= most)
+    return Goal(figure, f"{most:{form}} or less", f"{value:z{form}}{more}", value <= most)
