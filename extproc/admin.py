@@ -29,18 +29,6 @@ _CONNECTION_SECONDS = 15.0
 _CONNECTIONS = 512
 """Connections at once; beyond them the answer is 503: the listener for Envoy needs descriptors too."""
 
-_CONNECTION_SECONDS = 15.0
-"""Life of a connection, and how much longer one is that is being answered: each probe and scrape makes its own."""
-
-_CONNECTIONS = 512
-"""Connections at once; beyond them the answer is 503: the listener for Envoy needs descriptors too."""
-
-_CONNECTION_SECONDS = 15.0
-"""Life of a connection, and how much longer one is that is being answered: each probe and scrape makes its own."""
-
-_CONNECTIONS = 512
-"""Connections at once; beyond them the answer is 503: the listener for Envoy needs descriptors too."""
-
 
 class Subject(Protocol):
     """What an admin port tells of: a serving process, or the supervisor of several."""

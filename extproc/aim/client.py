@@ -265,7 +265,9 @@ class AimClient:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
         session = Session(number, deliver, self._waiting_bytes)
         if len(self._sessions) >= self._most_sessions:
-            session.fail(DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be"))
+            error = DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be")
+            # From the loop: an exchange that opens a session is not to be told of its failure meanwhile.
+            asyncio.get_running_loop().call_soon(session.fail, error)
             return session
         self._sessions.add(session)
         task = session.start(self._tasks, self._run(session, caller))
