@@ -24,6 +24,7 @@ class Running:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._unread: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.lines: list[dict[str, Any]] = []
 
     @property
@@ -32,25 +33,31 @@ class Running:
 
     async def until(self, event: str) -> dict[str, Any]:
         """Read the log up to the first record of `event`."""
-        assert self._process.stderr is not None
-        while line := await asyncio.wait_for(self._process.stderr.readline(), 60):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = {"event": "unreadable", "line": line.decode()}
+        while (record := await asyncio.wait_for(self._unread.get(), 60)) is not None:
             self.lines.append(record)
             if record["event"] == event:
                 return record
         raise AssertionError(f"no {event} before the end: {self.lines}")
 
+    async def read(self) -> None:
+        """Take the log as it comes, so that nobody waits for room to write it."""
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            try:
+                self._unread.put_nowait(json.loads(line))
+            except ValueError:
+                self._unread.put_nowait({"event": "unreadable", "line": line.decode()})
+        self._unread.put_nowait(None)
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self._process.send_signal(number)
 
     async def ended(self) -> int:
-        assert self._process.stderr is not None
-        rest = await asyncio.wait_for(self._process.stderr.read(), 60)
-        self.lines += [json.loads(line) for line in rest.splitlines() if line.startswith(b"{")]
-        return await asyncio.wait_for(self._process.wait(), 60)
+        async with asyncio.timeout(60):
+            while (record := await self._unread.get()) is not None:
+                self.lines.append(record)
+            self._unread.put_nowait(None)  # who asks again is told again
+            return await self._process.wait()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -81,13 +88,15 @@ async def serving(config: Path | None = None, **more: str) -> AsyncIterator[Runn
         env=environment(**more),
     )
     running = Running(process)
-    try:
-        await running.until("serving")
-        yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await running.ended()  # workers, too: they share its stderr
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.read())
+        try:
+            await running.until("serving")
+            yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await running.ended()  # workers, too: they share its stderr
 
 
 def free_port(count: int = 1) -> int:

@@ -262,7 +262,6 @@ async def test_ten_thousand_streams_opened_and_dropped(tmp_path: Path, aim: Scri
     ways = (message(), message()[:20], b"", message() + message()[:7])
     async with running(tmp_path, aim) as it:
         await it.serves()
-        log = asyncio.ensure_future(it.process.ended())  # noqa: TID251 - a test's own
         before, resident = it.descriptors, it.resident
         for _ in range(10):
             async with peer(it.port) as other:
@@ -281,7 +280,7 @@ async def test_ten_thousand_streams_opened_and_dropped(tmp_path: Path, aim: Scri
         await it.settles(before)
         assert it.resident < resident + 100 * 1024
         it.process.signal()
-        assert await log == 0
+        assert await it.process.ended() == 0
 
 
 async def _drain(other: Peer) -> None:
