@@ -192,7 +192,7 @@ class TestPublishing:
             plots.draw(baseline, tmp_path / folder)
         once = {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()}
         assert once == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
-        assert once.keys() == {path.name for path in IMAGES.glob("*.svg")}
+        assert once.keys() <= {path.name for path in IMAGES.glob("*.svg")}
         for svg in once.values():
             assert ElementTree.fromstring(svg).tag.endswith("svg")
 
