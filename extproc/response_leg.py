@@ -325,8 +325,7 @@ class ResponseLeg:
 
     def ending(self, refusal: bytes) -> list[Command]:
         """Return what ends a response that has begun, showing `refusal` last."""
-        if self._stream is not None:
-            refusal = self._stream.separator + refusal
+        refusal = (self._stream.separator if self._stream is not None else b"") + refusal
         if self._has_trailers or (self._stream is not None and self._stream.has_trailers):
             return [ReleaseBody(Leg.RESPONSE, refusal), ReleaseTrailers(Leg.RESPONSE)]
         return [ReleaseBody(Leg.RESPONSE, refusal, end_of_stream=True)]
