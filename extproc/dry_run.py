@@ -36,7 +36,15 @@ from extproc.settings import Limits
 
 EnvoyEvent = HeadersReceived | BodyReceived | TrailersReceived
 
+_EVENT_BYTES = 256
+"""What an event that waits costs beside its bytes."""
+
 _log = structlog.get_logger()
+
+
+def _cost(event: EnvoyEvent) -> int:
+    """Return what an event that waits costs, in bytes."""
+    return _EVENT_BYTES + (len(event.data) if isinstance(event, BodyReceived) else 0)
 
 
 def passing(event: EnvoyEvent, exchange: Exchange, mode: BodyMode) -> Command:
@@ -68,13 +76,17 @@ def passing(event: EnvoyEvent, exchange: Exchange, mode: BodyMode) -> Command:
 class Shadow:
     """The exchange that would have been."""
 
-    def __init__(self, exchange: Exchange, limits: Limits, account: Callable[[int], None]) -> None:
-        """Watch with `exchange`; give up where it would hold more than both bodies may have.
+    def __init__(
+        self, exchange: Exchange, limits: Limits, account: Callable[[int], None], is_full: Callable[[int], bool]
+    ) -> None:
+        """Watch with `exchange`; give up where it would hold more than both bodies may have, or than there is room for.
 
-        `account` is told by how many bytes the hold grows or shrinks.
+        `account` is told by how many bytes the hold grows or shrinks, `is_full` tells whether others than who holds so
+        many bytes leave no room.
         """
         self._exchange = exchange
         self._account = account
+        self._is_full = is_full
         self._accounted = 0
         self._inbox: asyncio.Queue[Event | None] = asyncio.Queue()
         self._later: deque[EnvoyEvent] = deque()
@@ -91,10 +103,9 @@ class Shadow:
         """Take what Envoy sent."""
         if self._is_over or self._has_given_up:
             return
-        if isinstance(event, BodyReceived):
-            self._queued += len(event.data)
+        self._queued += _cost(event)
         self._settle()
-        if self._accounted > self._limit:
+        if self._accounted > self._limit or self._is_full(0):
             self._has_given_up = True
             self._inbox.put_nowait(None)
         else:
@@ -141,8 +152,8 @@ class Shadow:
                 self._handle(self._later.popleft(), errands)
 
     def _handle(self, event: Event, errands: Errands) -> None:
-        if isinstance(event, BodyReceived):
-            self._queued -= len(event.data)
+        if isinstance(event, EnvoyEvent):
+            self._queued -= _cost(event)
         for command in self._exchange.handle(event):
             if not isinstance(command, ToEnvoy):
                 errands.perform(command)

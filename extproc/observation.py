@@ -15,10 +15,6 @@ from extproc.verdict import Failed, Outcome, strictest
 if TYPE_CHECKING:
     from extproc.tracing import Trace
 
-_POLICIES = 32
-_POLICY_CHARACTERS = 128
-"""So many policies of a verdict are written down, and so much of each name: they are Aim's to choose."""
-
 
 class Observation:
     """The witness of one exchange, from its first message to its record."""
@@ -49,7 +45,7 @@ class Observation:
         if audit is not None:
             line = self._line("verdict")
             line |= {"leg": command.leg, "hook": command.hook, "action": command.action}
-            line["policies"] = bounded(command.policies)
+            line["policies"] = command.policies
             if command.reason is not None:
                 line["reason"] = command.reason
             audit.write(line)
@@ -67,7 +63,7 @@ class Observation:
                 now,
                 action=outcome.action,
                 reason=outcome.reason if isinstance(outcome, Failed) else None,
-                policies=bounded(outcome.policies),
+                policies=outcome.policies,
             )
 
     def session_opened(self) -> None:
@@ -114,8 +110,3 @@ class Observation:
             "dry_run": self._is_dry_run,
             **self._callers,
         }
-
-
-def bounded(policies: Sequence[str]) -> list[str]:
-    """Return the policies' names, as many and as much of them as is written down."""
-    return [policy[:_POLICY_CHARACTERS] for policy in policies[:_POLICIES]]

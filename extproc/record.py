@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from extproc.verdict import STRICTNESS
+from extproc.verdict import MAX_POLICIES, STRICTNESS
 
 _RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
@@ -46,9 +46,9 @@ class ExchangeRecord:
         before = self.legs.get(leg)
         if before is not None:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
-            policies = tuple(dict.fromkeys((*before.policies, *policies)))
+            policies = (*before.policies, *policies)
             milliseconds += before.milliseconds
-        self.legs[leg] = LegRecord(action, policies, milliseconds)
+        self.legs[leg] = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
         self.version += 1
 
     def reach(self, outcome: str, code: str = "") -> None:

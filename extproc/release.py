@@ -44,6 +44,9 @@ _PLACES = 4096
 _EVENT_BYTES = 256
 """What an event in the queue costs beside its bytes."""
 
+_TEXT_BYTES = 512
+"""What each further text of an event costs: its place, its turn, and what would be rewritten."""
+
 _LONG_NAME = 64
 """Longest id or place, in characters, that is kept as it is: an upstream makes them up."""
 
@@ -67,7 +70,8 @@ class _Entry:
     echoes: list[tuple[Leaf, RunningText]] = field(default_factory=list)
     is_final: bool = False
     sequence: int | None = None
-    more: list[bytes] = field(default_factory=list)
+    more: bytearray = field(default_factory=bytearray)
+    cost: int = 0
 
 
 _Wait = tuple[_Entry, Leaf, RunningText | None]
@@ -87,6 +91,7 @@ class ReleaseQueue:
         self._indices: dict[Hashable, int] = {}
         self._fresh = MAX_CHOICE
         self._running: dict[Hashable, RunningText] = {}
+        self._rewritten: dict[int, RunningText] = {}
         self._budget = Budget()
         self._text_free: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._choices: set[int] = set()
@@ -122,12 +127,12 @@ class ReleaseQueue:
         has_data = bool(event.data and event.data.strip())
         if self._entries and not has_data and not event.is_foreign and self._entries[-1].document is None:
             # Comments and blank lines may come by the thousand: they leave with what stands before them.
-            self._entries[-1].more.append(event.raw)
-            self.held += len(event.raw)
+            self._entries[-1].more += event.raw
+            self._charge(self._entries[-1], len(event.raw))
             return []
         entry = _Entry(event)
         self._entries.append(entry)
-        self.held += len(event.raw) + _EVENT_BYTES
+        self._charge(entry, len(event.raw) + _EVENT_BYTES)
         if event.is_foreign:
             raise MalformedBody("a line that is of no event stream")
         return self._read(entry, event.data) if has_data and event.data else []
@@ -166,7 +171,8 @@ class ReleaseQueue:
         if is_whole and not knows_text:
             self._text_free.append(_essence(root["choices"]))
         if is_whole:
-            self._choices |= {index for choice in root["choices"] if type(index := choice.get("index", 0)) is int}
+            indices = (choice.get("index", 0) for choice in root["choices"])
+            self._choices |= {index for index in indices if type(index) is int and 0 <= index <= MAX_CHOICE}
         number = root.get("sequence_number") if isinstance(root, dict) else None
         entry.sequence = number if isinstance(number, int) else None
         document.forget()
@@ -191,6 +197,7 @@ class ReleaseQueue:
         if running is None or leaf.kind is Kind.REPEAT:
             if running is not None:
                 running.forget()
+                self._rewritten.pop(id(running), None)
             running = self._running[place] = RunningText(leaf.is_json, self._budget)
         running.say(leaf.text)
         return running
@@ -198,8 +205,14 @@ class ReleaseQueue:
     def _wait(self, index: int, entry: _Entry, leaf: Leaf, running: RunningText | None) -> None:
         self._waiting.setdefault(index, deque()).append((entry, leaf, running))
         entry.waiting += 1
+        if entry.has_text:
+            self._charge(entry, _TEXT_BYTES)
         entry.has_text = self.has_text = True
         self._unverified += 1
+
+    def _charge(self, entry: _Entry, size: int) -> None:
+        entry.cost += size
+        self.held += size
 
     def _chunk(self, index: int, text: str) -> str:
         return json.dumps(
@@ -266,6 +279,7 @@ class ReleaseQueue:
         entry.edits |= rewrite(leaf, text)
         self._settle(entry, "rewritten" if text else "dropped")
         if running is not None:
+            self._rewritten[id(running)] = running
             running.release(text, is_rewritten=True)
 
     def _settle(self, entry: _Entry, result: str) -> None:
@@ -291,8 +305,10 @@ class ReleaseQueue:
         ready: list[bytes] = []
         while self._entries and self._may_leave(self._entries[0]):
             entry = self._entries.popleft()
-            self.held -= len(entry.event.raw) + sum(map(len, entry.more)) + _EVENT_BYTES
-            ready += (self._bytes(entry), *entry.more)
+            self.held -= entry.cost
+            ready.append(self._bytes(entry))
+            if entry.more:
+                ready.append(bytes(entry.more))
         return b"".join(ready)
 
     def _may_leave(self, entry: _Entry) -> bool:
@@ -305,7 +321,7 @@ class ReleaseQueue:
         return not entry.is_final and (
             entry.has_text
             or entry.document is None
-            or not any(running.is_unsound for running in self._running.values())
+            or not any(running.is_unsound for running in self._rewritten.values())
         )
 
     def _bytes(self, entry: _Entry) -> bytes:
@@ -322,7 +338,7 @@ class ReleaseQueue:
 
     def take_all(self) -> bytes:
         """Return everything that is held, as it came: for a failure policy that opens."""
-        rest = b"".join(piece for entry in self._entries for piece in (entry.event.raw, *entry.more))
+        rest = b"".join(piece for entry in self._entries for piece in (entry.event.raw, entry.more))
         self._entries.clear()
         self._waiting.clear()
         self.held = self._unverified = 0

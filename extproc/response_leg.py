@@ -253,7 +253,7 @@ class ResponseLeg:
         """Do what the strictest `output` verdict says."""
         exchange = self._exchange
         decisive = strictest(event.outcomes)
-        policies = tuple(dict.fromkeys(name for outcome in event.outcomes for name in outcome.policies))
+        policies = tuple(name for outcome in event.outcomes for name in outcome.policies)
         exchange.record.judge(Leg.RESPONSE, decisive.action, policies, event.milliseconds)
         if isinstance(decisive, Block):
             exchange.refuse_blocked(Leg.RESPONSE, decisive.message, [leaf.text for leaf in self._leaves])

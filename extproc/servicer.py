@@ -77,10 +77,12 @@ class ExternalProcessor:
         try:
             reset = await stream.run()
         finally:
-            stream.end()
             self.live -= 1
             self.telemetry.streams.dec()
-            self._note_idle()
+            try:
+                stream.end()
+            finally:
+                self._note_idle()
         if reset is not None:
             code = grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL
             await context.abort(code, reset.message)
@@ -132,12 +134,14 @@ class ExternalProcessor:
 
     async def _watch(self, shadow: Shadow, observation: Observation, caller: Caller, client: AimClient) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
-                errands = Errands(client, caller, observation, group, shadow.deliver)
-                try:
-                    await shadow.run(errands)
-                finally:
-                    errands.end()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    errands = Errands(client, caller, observation, group, shadow.deliver)
+                    try:
+                        await shadow.run(errands)
+                    finally:
+                        errands.end()
+            finally:
+                observation.finished()
         except Exception as error:
             log_internal_error(error)
-        observation.finished()

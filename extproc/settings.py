@@ -34,6 +34,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from extproc.address import Address
+from extproc.aim.keys import is_key
 from extproc.dialects import NAMES
 from extproc.errors import Reason, SettingsError
 from extproc.events import Hook, Leg
@@ -100,7 +101,7 @@ class Breaker(Model):
 
 def _clean_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value().strip()
-    if not all("!" <= character <= "~" for character in key):
+    if key and not is_key(key):
         raise ValueError("the key holds characters that no HTTP header can carry")
     return SecretStr(key)
 
@@ -392,8 +393,11 @@ class Settings(BaseSettings):
         for setting, file in files.items():
             if file is not None:
                 try:
-                    if not file.read_bytes().strip():
+                    content = file.read_bytes().strip()
+                    if not content:
                         problems.append(f"{setting}: {file} is empty")
+                    elif setting.endswith("api_key_file") and not is_key(content.decode("latin-1")):
+                        problems.append(f"{setting}: {file} holds characters that no HTTP header can carry")
                 except (OSError, ValueError) as error:
                     problems.append(f"{setting}: cannot read {file}: {getattr(error, 'strerror', None) or error}")
         if not problems and self.tls.cert_file is not None and self.tls.key_file is not None:

@@ -204,11 +204,12 @@ class Stream:
                 else:
                     errands.perform(command)
         except Exception as error:
-            log_internal_error(error)
             outbox.append(Reset("internal error"))
-        self._account(exchange)
-        if outbox:
-            self._wake_writer()
+            log_internal_error(error)
+        finally:
+            self._account(exchange)
+            if outbox:
+                self._wake_writer()
 
     async def _pass(
         self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller, observation: Observation
@@ -217,7 +218,7 @@ class Stream:
         if isinstance(event, HeadersReceived):
             first = dict(reversed(event.headers))
             exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
-        shadow = Shadow(exchange, self._settings.limits, self._service.hold)
+        shadow = Shadow(exchange, self._settings.limits, self._service.hold, self._service.is_full)
         self._service.watch(shadow, observation, caller, self._client)
         try:
             while True:

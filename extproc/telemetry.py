@@ -5,11 +5,13 @@ No label takes a value from a client: profiles and dialects are named in the set
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO, TypeVar, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
@@ -168,6 +170,19 @@ def log_internal_error(error: Exception) -> None:
     _log.error("internal_error", type=type(error).__name__, where=where)
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error, but no traffic ends for a line that cannot be written: the disk is full, or the reader gone."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def configure_logging(level: str) -> None:
     """Log to stderr, one JSON object a line, from `level` on."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -178,7 +193,7 @@ def configure_logging(level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     # Libraries speak only when something is wrong, and nothing that they say at lower levels is free of content.

@@ -21,7 +21,6 @@ from opentelemetry.util.types import AttributeValue
 from extproc import __version__
 from extproc.errors import Reason
 from extproc.events import Headers, Hook
-from extproc.observation import bounded
 from extproc.otel import Outage
 from extproc.record import ExchangeRecord
 
@@ -137,7 +136,7 @@ def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
     }
     for leg, judged in record.legs.items():
         attributes[f"aim.{leg}.action"] = judged.action
-        attributes[f"aim.{leg}.policies"] = bounded(judged.policies)
+        attributes[f"aim.{leg}.policies"] = judged.policies
     if record.outcome in _ERRORS:
         attributes["error.type"] = record.code or record.outcome
     return attributes

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from extproc.errors import Reason
 
+MAX_POLICIES = 32
+"""Policies that are named, of a verdict and of a leg: how many there are is Aim's to choose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allow:

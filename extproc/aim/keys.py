@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from extproc.settings import Settings
 
 
+def is_key(text: str) -> bool:
+    """Tell whether `text` is something, and can be sent in an HTTP header."""
+    return bool(text) and all("!" <= character <= "~" for character in text)
+
+
 class _KeyFile:
     """A key in a file, such as a mounted Kubernetes secret."""
 
@@ -29,8 +34,8 @@ class _KeyFile:
         except (OSError, UnicodeDecodeError):
             # A secret is replaced by renaming: while it is away, the last key is as good as any.
             pass
-        if not self._key:
-            raise DetectionRejected(Reason.KEY_REFUSED, "the key file cannot be read or is empty")
+        if not is_key(self._key):
+            raise DetectionRejected(Reason.KEY_REFUSED, "the key file cannot be read, or holds no key")
         return self._key
 
 

@@ -17,11 +17,10 @@ from extproc import __version__
 from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
 from extproc.events import Hook, Input
 from extproc.identity import Identity
-from extproc.verdict import Allow, Anonymize, Block, Monitor, Verdict
+from extproc.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
 
 Form = Literal["detect", "firewall", "cato"]
 
-_MAX_POLICIES = 32
 _MAX_POLICY_NAME = 128
 
 
@@ -125,7 +124,12 @@ def _unreadable(what: str) -> DetectionRejected:
 
 
 def _policies(names: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(name)[:_MAX_POLICY_NAME] for name in names[:_MAX_POLICIES])
+    """Return names as they can be shown: they are Aim's to choose."""
+    return tuple(_printable(str(name)[:_MAX_POLICY_NAME]) for name in names[:MAX_POLICIES])
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _message(value: Any) -> str | None:

@@ -86,7 +86,7 @@ class Session:
     def close(self) -> None:
         """End the session; nothing more is delivered."""
         self._is_closing = True
-        if self._task is not None:
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
     def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -132,8 +132,12 @@ class Session:
         finally:
             if socket is not None:
                 self._task = None  # to be cancelled now would leave the socket open
-                with suppress(WebSocketException, OSError):
-                    await socket.close()
+                try:
+                    with suppress(WebSocketException, OSError, TimeoutError):
+                        async with asyncio.timeout(_CLOSE_SECONDS):
+                            await socket.close()
+                finally:
+                    socket.transport.abort()
 
     async def _open(
         self,
@@ -178,7 +182,7 @@ class Session:
                     raise DetectionRejected(Reason.SESSION, "Aim says more than it was asked")
                 event = self._read(data)
                 self._deliver(event)
-                if not isinstance(event, ChunkVerified):
+                if self._is_closing or not isinstance(event, ChunkVerified):
                     return
             reason = Reason.SESSION  # closed in good order, but without `done`
         except ConnectionClosed:

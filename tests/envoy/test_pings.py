@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 from tests.envoy.apis import CHAT, DONE
-from tests.envoy.test_faults_basic import ASK_STREAM, talking
 from tests.fakes.aim import AimSession, echo
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import rig
@@ -27,11 +27,16 @@ async def test_a_client_hears_pings_while_aim_thinks_and_then_every_event() -> N
     async with rig(profiles=profiles) as chain:
         chain.upstream.answer = pieces(CHAT.events("One", " two"))
         chain.aim.script = think
-        async with talking(chain, ASK_STREAM) as reader:
+        where = urlsplit(chain.envoy.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        body = CHAT.request("Hello", stream=True)
+        writer.write(f"POST {CHAT.path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(30):
             got = await reader.readuntil(PING) + await reader.readuntil(PING)
             assert b"One" not in got
             heard.set()
             got += await reader.readuntil(DONE)
+        writer.close()
     events = b"".join(CHAT.events("One", " two"))
     lines = [line for line in got.replace(PING, b"").splitlines(keepends=True) if line.endswith(b"\n")]
     assert [line for line in lines if line.startswith(b"data:")] == [

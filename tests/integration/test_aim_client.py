@@ -128,6 +128,15 @@ class TestAnalysis:
             assert await reason_of(client) is Reason.KEY_REFUSED
         assert aim.questions == []
 
+    @pytest.mark.parametrize("content", ["abc\ndef\n", "a b", ""])
+    async def test_a_file_that_holds_no_key_is_a_refused_key(
+        self, aim: ScriptedAim, tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / "key").write_text(content)
+        async with client_of(aim.base, api_key="", api_key_file=tmp_path / "key") as client:
+            assert await reason_of(client) is Reason.KEY_REFUSED
+        assert aim.questions == []
+
     async def test_the_breaker_opens_and_probes(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return (500, {})

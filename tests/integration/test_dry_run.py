@@ -151,3 +151,28 @@ async def test_a_shadow_gives_up_rather_than_hold_too_much(aim: ScriptedAim) -> 
         assert await answered(stream, body, "application/json") == [body]
         assert await outcome(guard, "dry_run") == 1
         assert guard.service.held_bytes == 0
+
+
+async def test_it_gives_up_where_it_would_take_the_room_of_others(aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    aim.judge = judge
+    settings = settings_for(
+        aim.base, limits={"total_held_bytes": 65536}, profiles={"default": {}, "dry": DRY["default"]}
+    )
+    async with (
+        sidecar(settings) as guard,
+        envoy_stream(address(guard), (("x-extproc-profile", "dry"),)) as dry,
+        envoy_stream(address(guard)) as other,
+    ):
+        await dry.request_headers()
+        await dry.read()
+        await dry.body("request", REQUEST)
+        await dry.read()
+        await dry.response_headers(("content-type", "application/json"))
+        await dry.read()
+        await dry.body("response", b"x" * 100_000, end=False)
+        await dry.read()
+        await other.request_headers()
+        assert (await other.read()).HasField("request_headers")

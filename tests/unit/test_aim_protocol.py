@@ -290,6 +290,11 @@ def test_detect_does_not_know_the_firewalls_answer() -> None:
         assert refused("detect", 200, body).reason is Reason.UNREADABLE_ANSWER
 
 
+def test_policies_can_be_shown() -> None:
+    verdict = answer("detect", Input(()), 200, b'{"detected": false, "details": {"\\ud800x\\n": 1, "P I": 1}}')
+    assert verdict.policies == ("?x?", "P I")
+
+
 def test_policies_are_bounded() -> None:
     details = {f"{number:03}" + "x" * 500: {} for number in range(100)}
     verdict = judged("detect", {"detected": False, "details": details})

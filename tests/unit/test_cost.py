@@ -109,9 +109,31 @@ def behind_broken_arguments(size: int) -> None:
     assert it.response.body.endswith(DONE)
 
 
+def calls_and_events_without_text(size: int) -> None:
+    """Many running arguments, and behind them as many events that ask whether any of them is broken."""
+    it = begun()
+    for index in range(size):
+        it.body(chat_event(tool_calls=[{"index": index, "function": {"arguments": "{}"}}]))
+    it.verify_all()
+    for _ in range(size):
+        it.body(chat_event())
+    it.body(DONE).done()
+    assert it.response.body.endswith(DONE)
+
+
 @pytest.mark.parametrize(
     "work",
-    [one_by_one, held, in_one_piece, merged_by_aim, choices, comments, lines, behind_broken_arguments],
+    [
+        one_by_one,
+        held,
+        in_one_piece,
+        merged_by_aim,
+        choices,
+        comments,
+        lines,
+        behind_broken_arguments,
+        calls_and_events_without_text,
+    ],
     ids=lambda work: work.__name__,
 )
 def test_work_grows_with_the_stream(work: Callable[[int], object]) -> None:

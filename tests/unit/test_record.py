@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from extproc.record import ExchangeRecord, LegRecord
+from extproc.verdict import MAX_POLICIES
 
 FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
@@ -60,6 +61,13 @@ def test_metadata() -> None:
         "request": {"action": "allow", "policies": [], "ms": 3},
         "response": {"action": "block", "policies": ["pii", "code"], "ms": 42},
     }
+
+
+def test_policies_are_bounded() -> None:
+    new = record()
+    for start in (0, 20):
+        new.judge("response", "allow", tuple(str(number) for number in range(start, start + 20)), 1)
+    assert new.legs["response"].policies == tuple(str(number) for number in range(MAX_POLICIES))
 
 
 def test_the_strictest_verdict_of_a_leg_counts() -> None:
