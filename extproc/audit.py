@@ -1,17 +1,18 @@
 """The audit log: a JSON line for each verdict and for each exchange that was inspected or refused. No content, ever.
 
 Each line is one write in append mode, so that workers, and replicas on one host, can share a file. What cannot be
-written is counted and lost: an audit log that is full stops no traffic.
+written at once is counted and lost: an audit log that is full, or that nobody reads, stops no traffic.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
 import os
+import select
 import stat
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from extproc.aim.keys import Keys
+from extproc.aim.keys import KeyFile, Keys
 from extproc.errors import DetectionRejected
 from extproc.identity import Identity
 
@@ -32,6 +33,11 @@ _LOOK_SECONDS = 1.0
 """How long after it was rotated lines may still go into the old file."""
 
 _HASH_CHARACTERS = 32
+
+_STDOUT = 1
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+"""Without O_NONBLOCK a pipe that nobody reads would hold up everything."""
 
 _log = structlog.get_logger()
 
@@ -45,11 +51,12 @@ class AuditLog:
         self._path = None if audit.is_stdout else Path(audit.file)
         self._identity = audit.identity
         self._keys = Keys(settings)
-        self._key_file = audit.key_file
+        self._key_file = KeyFile(audit.key_file) if audit.key_file is not None else None
         self._on_loss = on_loss
         self._is_losing = False
         self._is_torn = False
         self._file: int | None = None
+        self._may_wait = False
         self._looked = 0.0
 
     def callers(self, profile: str, identity: Identity) -> dict[str, str]:
@@ -64,9 +71,8 @@ class AuditLog:
         present = {name: value for name, value in named.items() if value is not None}
         if self._identity == "plain" or not present:
             return present
-        try:
-            key = self._key(profile)
-        except (OSError, DetectionRejected):
+        key = self._key(profile)
+        if not key:
             return {}
         return {
             name: hmac.digest(key, value.encode(), hashlib.sha256).hex()[:_HASH_CHARACTERS]
@@ -76,8 +82,11 @@ class AuditLog:
     def _key(self, profile: str) -> bytes:
         """Return the key of the hashes: a file's, else the one for Aim, to whom the values are told anyway."""
         if self._key_file is not None:
-            return self._key_file.read_bytes().strip()
-        return self._keys.of(profile).encode()
+            return self._key_file.read()
+        try:
+            return self._keys.of(profile).encode()
+        except DetectionRejected:
+            return b""
 
     def write(self, line: dict[str, Any]) -> None:
         """Write `line`, with the time, or count it as lost."""
@@ -86,7 +95,10 @@ class AuditLog:
         if self._is_torn:
             data = b"\n" + data
         try:
-            written = os.write(self._descriptor(), data)
+            file = self._descriptor()
+            if self._may_wait:
+                _check_room(file, len(data))
+            written = os.write(file, data)
             # The rest of a line that did not fit would be a line of its own.
             self._is_torn = written < len(data)
             if self._is_torn:
@@ -101,21 +113,21 @@ class AuditLog:
 
     def _descriptor(self) -> int:
         """Return the open file, or its successor when it was rotated; raises OSError."""
-        if self._path is None:
-            return sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
         now = time.monotonic()
         if self._file is None or now - self._looked > _LOOK_SECONDS:
             self._looked = now
             if self._file is None or not self._is_current(self._file):
                 self.close()
-                # Without O_NONBLOCK a pipe that nobody reads would hold up everything.
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-                self._file = os.open(self._path, flags, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP)
+                if self._path is None:
+                    self._file, self._may_wait = _open_stdout()
+                else:
+                    self._file = os.open(self._path, _FLAGS | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP)
                 self._is_torn = False
         return self._file
 
     def _is_current(self, file: int) -> bool:
-        assert self._path is not None
+        if self._path is None:
+            return True
         try:
             return os.path.samestat(os.fstat(file), self._path.stat())
         except OSError:
@@ -127,3 +139,22 @@ class AuditLog:
             with suppress(OSError):
                 os.close(self._file)
             self._file = None
+
+
+def _open_stdout() -> tuple[int, bool]:
+    """Return standard output, and whether a write to it may wait; raises OSError."""
+    if stat.S_ISREG(os.fstat(_STDOUT).st_mode):
+        return os.dup(_STDOUT), False  # in the file that it may share with stderr, each writes where the other ended
+    try:
+        # Opened anew it has flags of its own. O_NONBLOCK on the inherited one would be its other holders', too.
+        return os.open(f"/proc/self/fd/{_STDOUT}", _FLAGS), False
+    except OSError:  # a socket, another user's pipe, or no /proc
+        return os.dup(_STDOUT), True
+
+
+def _check_room(file: int, size: int) -> None:
+    """Raise OSError where writing so many bytes would wait."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    if size > select.PIPE_BUF or not poll.poll(0):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

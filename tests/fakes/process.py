@@ -80,10 +80,11 @@ async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
 
 
 @asynccontextmanager
-async def serving(config: Path | None = None, **more: str) -> AsyncIterator[Running]:
+async def serving(config: Path | None = None, stdout: int | None = None, **more: str) -> AsyncIterator[Running]:
     """Run `extproc serve` until it serves; end it with the context."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())),
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         env=environment(**more),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.fakes.aim import AimSession, ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
-from tests.fakes.process import run, serving, written
+from tests.fakes.process import Running, get, run, serving, written
 from tests.fakes.rig import chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
@@ -32,6 +34,18 @@ async def refused(guard: Sidecar, path: str = "/v1/chat/completions", *, stream:
         await envoy.done()
         await envoy.read()
     await asyncio.wait_for(guard.service.idle.wait(), 20)
+
+
+async def exchange(process: Running, port: int) -> None:
+    """Send an exchange without content; return once it is recorded."""
+    async with envoy_stream(f"127.0.0.1:{port}") as stream:
+        await stream.request_headers(end=True)
+        await stream.read()
+        await stream.response_headers(status=204, end=True)
+        await stream.read()
+        await stream.done()
+        await stream.read()
+    await process.until("exchange")
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -113,27 +127,34 @@ async def test_what_cannot_be_written_stops_no_traffic(aim: ScriptedAim) -> None
         assert guard.metric("extproc_exchanges_total", **labels) == 1
 
 
+async def test_a_reader_that_stopped_stops_no_traffic(aim: ScriptedAim, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while os.write(theirs, b"x" * 4096):
+            pass
+    os.set_blocking(theirs, True)
+    # As `extproc serve | reader`, where the reader has stopped reading.
+    config, port, admin = written(tmp_path, aim, audit={"file": "-"})
+    try:
+        async with serving(config, stdout=theirs) as process:
+            await exchange(process, port)
+            assert "extproc_audit_errors_total 1.0" in (await get(admin, "/metrics")).text
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 async def test_a_signal_opens_the_file_anew(tmp_path: Path, aim: ScriptedAim) -> None:
     file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
     config, port, _ = written(tmp_path, aim, audit={"file": str(file)})
 
     async with serving(config) as process:
-
-        async def exchange() -> None:
-            async with envoy_stream(f"127.0.0.1:{port}") as stream:
-                await stream.request_headers(end=True)
-                await stream.read()
-                await stream.response_headers(status=204, end=True)
-                await stream.read()
-                await stream.done()
-                await stream.read()
-            await process.until("exchange")
-
-        await exchange()
+        await exchange(process, port)
         file.rename(old)
         process.signal(signal.SIGHUP)
         await process.until("settings_reloaded")
-        await exchange()
+        await exchange(process, port)
         assert len(lines(old)) == len(lines(file)) == 1
 
 

@@ -8,7 +8,10 @@ import json
 import os
 import re
 import resource
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,47 @@ class Audited:
 
     def _on_loss(self) -> None:
         self.lost += 1
+
+
+@contextmanager
+def stdout_is(file: int) -> Iterator[None]:
+    """Have `file` as standard output, as a parent hands it down: not opened anew."""
+    before = os.dup(1)
+    os.dup2(file, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+@contextmanager
+def piped(kind: str, folder: Path) -> Iterator[tuple[int, int]]:
+    """Return the two ends of a pipe of some kind, to read from without waiting and to write to."""
+    if kind == "socket":
+        ours, theirs = (end.detach() for end in socket.socketpair())
+    elif kind == "named pipe":
+        os.mkfifo(folder / "pipe")
+        ours = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        theirs = os.open(folder / "pipe", os.O_WRONLY)
+    else:
+        ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def read(file: int) -> list[int]:
+    """Return the numbers of the lines that wait in `file`."""
+    data = b""
+    with suppress(BlockingIOError):
+        while piece := os.read(file, 65536):
+            data += piece
+    assert data.endswith(b"\n")
+    return [json.loads(line)["n"] for line in data.splitlines()]
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -125,6 +169,44 @@ def test_a_pipe_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
         os.close(reader)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "named pipe"])
+def test_a_reader_that_stopped_holds_up_nothing(kind: str, tmp_path: Path) -> None:
+    with piped(kind, tmp_path) as (ours, theirs), stdout_is(theirs), structlog.testing.capture_logs() as logs:
+        it = Audited(tmp_path / "pipe" if kind == "named pipe" else "-")
+        written = 0
+        while it.lost < 3:
+            it.log.write({"n": written, "filling": "x" * 1000})
+            written += 1
+            assert written < 10_000
+        assert read(ours) == list(range(written - 3))
+        it.log.write({"n": 0})
+        assert read(ours) == [0]
+        # Who shares our standard output finds it as it was.
+        assert os.get_blocking(theirs)
+    assert it.lost == 3
+    assert [told["event"] for told in logs] == ["audit_line_lost"]
+
+
+@pytest.mark.timeout(30)
+def test_what_a_socket_may_not_take_at_once_is_not_begun(tmp_path: Path) -> None:
+    with piped("socket", tmp_path) as (ours, theirs), stdout_is(theirs), structlog.testing.capture_logs():
+        it = Audited("-")
+        it.log.write({"n": 1, "filling": "x" * 5000})
+        it.log.write({"n": 2})
+        assert read(ours) == [2]
+    assert it.lost == 1
+
+
+def test_a_file_that_stdout_shares_with_stderr_keeps_every_line(tmp_path: Path) -> None:
+    with (tmp_path / "all").open("wb", buffering=0) as file, stdout_is(file.fileno()):
+        log = Audited("-").log
+        log.write({"n": 1})
+        file.write(b'{"n": 2}\n')
+        log.write({"n": 3})
+    assert [line["n"] for line in lines(tmp_path / "all")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("name", ["-", "stdout"])
 def test_stdout(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     it = Audited(name)
@@ -159,7 +241,21 @@ def test_a_key_of_ones_own_outlives_a_change_of_the_key_for_aim(tmp_path: Path) 
     log = Audited(tmp_path / "a", key_file=str(key)).log
     expected = hmac.digest(b"own", b"s1", hashlib.sha256).hex()[:32]
     assert log.callers("default", Identity(session_id="s1")) == {"session_id": expected}
-    key.unlink()
+    key.unlink()  # as while it is replaced
+    assert log.callers("default", Identity(session_id="s1")) == {"session_id": expected}
+
+
+@pytest.mark.parametrize("left", [b"", b" \n"])
+def test_no_key_is_no_hash(tmp_path: Path, left: bytes) -> None:
+    """The hashes under an empty key are anybody's to try."""
+    key = tmp_path / "key"
+    key.write_bytes(left)
+    log = Audited(tmp_path / "a", key_file=str(key)).log
+    assert log.callers("default", ALICE) == {}
+    key.write_bytes(b"any \xff\n")
+    named = log.callers("default", ALICE)
+    assert named["user_email"] == hmac.digest(b"any \xff", b"alice@example.com", hashlib.sha256).hex()[:32]
+    key.write_bytes(b"")
     assert log.callers("default", ALICE) == {}
 
 
