@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -25,6 +26,8 @@ from extproc.otel import Outage
 from extproc.record import ExchangeRecord
 
 _W3C = TraceContextTextMapPropagator()
+
+_EXCHANGE = "aim.exchange"
 
 _CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
     dialect: {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider}
@@ -56,10 +59,22 @@ class Tracing:
     def begin(self, metadata: Iterable[tuple[str, str | bytes]], headers: Headers) -> Trace:
         """Begin an exchange's part of a trace (W3C Trace Context).
 
-        Where Envoy traces, the metadata of its gRPC stream names its own span; else the client's header counts.
+        Where Envoy traces, the metadata of its gRPC stream names its own span; else the client's header counts, but
+        for its flag: whether an exchange is sampled is not the client's to say.
         """
-        carrier = _trace_context(metadata) or _trace_context(headers)
-        return Trace(self, _W3C.extract(carrier))
+        if carrier := _trace_context(metadata):
+            return Trace(self, _W3C.extract(carrier))
+        return Trace(self, self._sampled_as_root(_W3C.extract(_trace_context(headers))))
+
+    def _sampled_as_root(self, parent: Context) -> Context:
+        """Return `parent` with the flag that our sampler gives a trace which begins here."""
+        span = trace.get_current_span(parent).get_span_context()
+        if not span.is_valid:
+            return parent
+        decision = self._provider.sampler.should_sample(Context(), span.trace_id, _EXCHANGE).decision
+        flag = trace.TraceFlags.SAMPLED if decision is Decision.RECORD_AND_SAMPLE else trace.TraceFlags.DEFAULT
+        own = trace.SpanContext(span.trace_id, span.span_id, True, trace.TraceFlags(flag), span.trace_state)
+        return trace.set_span_in_context(trace.NonRecordingSpan(own), parent)
 
     def flush(self) -> None:
         """Export what is left; blocks as long as the collector does."""
@@ -106,9 +121,7 @@ class Trace:
         """Make the spans of an exchange that is over."""
         epoch = time.time_ns() - round(time.monotonic() * 1e9)
         tracer = self._tracing.tracer
-        span = tracer.start_span(
-            "aim.exchange", self._parent, trace.SpanKind.SERVER, start_time=epoch + round(began * 1e9)
-        )
+        span = tracer.start_span(_EXCHANGE, self._parent, trace.SpanKind.SERVER, start_time=epoch + round(began * 1e9))
         if not span.is_recording():
             return
         below = trace.set_span_in_context(span, self._parent)

@@ -155,8 +155,9 @@ async def test_a_client_that_traces_is_joined_where_envoy_does_not(tmp_path: Pat
         assert (sent["traceparent"], sent["tracestate"]) == (theirs, "a=b")
 
 
-async def test_a_trace_that_is_not_sampled_stays_so(tmp_path: Path) -> None:
-    async with chain(tmp_path, envoy_traces=False) as it:
+async def test_a_trace_that_envoy_does_not_sample_stays_so(tmp_path: Path) -> None:
+    async with chain(tmp_path) as it:
+        # Envoy's tracer follows the flag.
         await it.post(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
         await it.post(traceparent="00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         await it.collector.until(lambda: it.collector.named("aim.exchange"))

@@ -24,10 +24,10 @@ REQUEST = json.dumps(chat_request("Hello")).encode()
 FAST = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
 
 
-async def exchange(port: int) -> None:
+async def exchange(port: int, *headers: tuple[str, str], metadata: tuple[tuple[str, str], ...] = ()) -> None:
     """Send a whole exchange."""
-    async with envoy_stream(f"127.0.0.1:{port}") as stream:
-        await stream.request_headers()
+    async with envoy_stream(f"127.0.0.1:{port}", metadata) as stream:
+        await stream.request_headers(*headers)
         assert (await stream.read()).HasField("request_headers")
         await stream.body("request", REQUEST)
         assert (await stream.read()).HasField("request_body")
@@ -156,6 +156,37 @@ async def test_what_is_left_is_exported_at_the_end(tmp_path: Path, aim: Scripted
         assert await process.ended() == 0
         assert len(target.named("aim.exchange")) == 1
         assert "extproc_exchanges" in target.metrics
+
+
+def traceparent(trace: str, *, sampled: bool) -> tuple[str, str]:
+    return ("traceparent", f"00-{trace * 32}-{'f' * 16}-{int(sampled):02}")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "seen"),
+    [
+        ("parentbased_always_on", {"1", "2", "3"}),
+        ("parentbased_always_off", {"3"}),
+        ("always_on", {"1", "2", "3", "4"}),
+        ("always_off", set()),
+    ],
+)
+async def test_envoy_says_what_is_sampled_and_no_client_does(
+    tmp_path: Path, aim: ScriptedAim, sampler: str, seen: set[str]
+) -> None:
+    config, port, _ = written(tmp_path, aim)
+    async with collector() as target:
+        variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": target.grpc, "OTEL_TRACES_SAMPLER": sampler}
+        async with serving(config, **variables) as process:
+            await exchange(port, traceparent("1", sampled=False))
+            await exchange(port, traceparent("2", sampled=True))
+            await exchange(port, traceparent("5", sampled=False), metadata=(traceparent("3", sampled=True),))
+            await exchange(port, traceparent("6", sampled=True), metadata=(traceparent("4", sampled=False),))
+            process.signal()
+            assert await process.ended() == 0
+        exchanges = target.named("aim.exchange")
+        assert {span.trace_id for span in exchanges} == {trace * 32 for trace in seen}
+        assert {span.parent_id for span in exchanges} <= {"f" * 16}
 
 
 async def _serve_without(target: Collector, endpoint: str, protocol: str, config: Path, port: int) -> list[str]:
