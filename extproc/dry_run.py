@@ -30,8 +30,9 @@ from extproc.events import (
     ToEnvoy,
     TrailersReceived,
 )
-from extproc.exchange import CALL_ID_HEADER, Exchange
+from extproc.exchange import Exchange
 from extproc.identity import own_headers
+from extproc.record import CALL_ID_HEADER
 from extproc.settings import Limits
 
 EnvoyEvent = HeadersReceived | BodyReceived | TrailersReceived

@@ -59,7 +59,7 @@ from extproc.events import (
     TrailersReceived,
     VerdictReached,
 )
-from extproc.record import ExchangeRecord
+from extproc.record import CALL_ID_HEADER, ExchangeRecord
 from extproc.refusal import (
     BLOCKED_REQUEST,
     BLOCKED_RESPONSE,
@@ -76,8 +76,6 @@ from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 
 if TYPE_CHECKING:
     from extproc.settings import Limits, Profile
-
-CALL_ID_HEADER = "x-aim-call-id"
 
 
 def misconfigured() -> Reply:

@@ -10,6 +10,9 @@ from typing import Any
 
 from extproc.verdict import MAX_POLICIES, STRICTNESS
 
+CALL_ID_HEADER = "x-aim-call-id"
+"""The header of a response that names the exchange."""
+
 _RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
 

@@ -28,6 +28,7 @@ from extproc.events import (
     TimerFired,
     VerdictReached,
 )
+from extproc.record import CALL_ID_HEADER
 from extproc.redaction import RedactionError, edits
 from extproc.refusal import OVERLOADED, REQUEST_TOO_LARGE, TOO_MANY_RESPONSE_HEADERS, redaction_failed
 from extproc.streamed_answer import StreamedAnswer
@@ -139,7 +140,7 @@ class ResponseLeg:
     def release_headers(self, remove: tuple[str, ...] = ()) -> None:
         """Let the headers go on, naming the call."""
         exchange = self._exchange
-        named = (("x-aim-call-id", exchange.record.call_id),) if exchange.is_inspected else ()
+        named = ((CALL_ID_HEADER, exchange.record.call_id),) if exchange.is_inspected else ()
         exchange.emit(ReleaseHeaders(Leg.RESPONSE, set=named, remove=remove))
 
     def _begin_holding(self, content_length: str) -> None:

@@ -17,14 +17,12 @@ from extproc.errands import Errands
 from extproc.events import HeadersReceived
 from extproc.identity import find_attribute
 from extproc.observation import Observation
-from extproc.settings import DEFAULT_PROFILE, Profile, Settings
+from extproc.settings import DEFAULT_PROFILE, PROFILE_METADATA, Profile, Settings
 from extproc.stream import Stream
 from extproc.telemetry import Telemetry, log_internal_error
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
-
-PROFILE_METADATA = "x-extproc-profile"
 
 
 class ExternalProcessor:

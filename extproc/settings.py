@@ -46,6 +46,10 @@ DEFAULT_BASE_URLS = {
     "cato": "https://api.aisec.catonetworks.com",
 }
 DEFAULT_PROFILE = "default"
+
+PROFILE_METADATA = "x-extproc-profile"
+"""The gRPC initial metadata that names the profile of a stream."""
+
 _AIM_ENVIRONMENT = {
     "AIM_API_KEY": "api_key",
     "AIM_API_KEY_FILE": "api_key_file",

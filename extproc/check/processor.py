@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from extproc.check.dump import Filter, Node, path, seconds
 from extproc.check.finding import Finding, error, warning
 from extproc.identity import Source
-from extproc.render.ext_proc import METADATA_NAMESPACE, PROFILE_METADATA, message_timeout
-from extproc.settings import Profile, Settings
+from extproc.record import CALL_ID_HEADER
+from extproc.render.ext_proc import METADATA_NAMESPACE, message_timeout
+from extproc.settings import PROFILE_METADATA, Profile, Settings
 
 _DEFAULT_TIMEOUT_SECONDS = 0.2
 
@@ -25,7 +26,7 @@ _CHANGED = (
     "etag",
     "x-aim-user-email",
     "x-cato-user-email",
-    "x-aim-call-id",
+    CALL_ID_HEADER,
 )
 
 _BODY_MODES = {

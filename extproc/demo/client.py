@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from extproc.record import CALL_ID_HEADER
+
 ANSWER_SECONDS = 10.0
 """How long the demo model may take for an answer; it takes a second."""
 
@@ -64,7 +66,7 @@ async def ask(
             http.stream("POST", url, json=request, headers=headers, timeout=seconds) as response,
         ):
             answer.status = response.status_code
-            answer.call_id = response.headers.get("x-aim-call-id", "")
+            answer.call_id = response.headers.get(CALL_ID_HEADER, "")
             answer.is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
             if answer.is_stream:
                 await _read_events(response, answer, began)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 
 from extproc.render.commented import Tree, because
-from extproc.render.ext_proc import PROFILE_METADATA
 from extproc.render.mesh import (
     CA_OF_SERVICE,
     GATEWAY_API,
@@ -18,7 +17,7 @@ from extproc.render.mesh import (
     reference_grants,
     resource,
 )
-from extproc.settings import Settings
+from extproc.settings import PROFILE_METADATA, Settings
 
 GROUP = "agentgateway.dev"
 API = f"{GROUP}/v1alpha1"

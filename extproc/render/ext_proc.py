@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from extproc.render.commented import Tree, because
-from extproc.settings import Settings
+from extproc.settings import PROFILE_METADATA, Settings
 
 TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
 _PREVIOUS_HOSTS_TYPE = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
@@ -19,9 +19,6 @@ CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|(re
 
 Envoy up to 1.36 refuses one whose RE2 program is larger than 100.
 """
-
-PROFILE_METADATA = "x-extproc-profile"
-"""The gRPC initial metadata that names the profile of a stream."""
 
 _PROFILE = "The profile of these exchanges: metadata of the gRPC stream, which no client can forge."
 _MARGIN_SECONDS = 5

@@ -20,8 +20,8 @@ import prometheus_client
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.render import ext_proc
 from extproc.render.cluster import SIDECAR
+from extproc.settings import PROFILE_METADATA
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
@@ -257,7 +257,7 @@ def _route_profiles(tree: Any) -> None:
     (usual,) = host["routes"]
     for name in PROFILES:
         route = yaml.safe_load(yaml.safe_dump(usual)) | {"name": name, "match": {"prefix": f"/{name}/"}}
-        named = {"grpc_initial_metadata": [{"key": ext_proc.PROFILE_METADATA, "value": name}]}
+        named = {"grpc_initial_metadata": [{"key": PROFILE_METADATA, "value": name}]}
         per_route = {"@type": _PER_ROUTE, "overrides": named}
         route["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": per_route}
         host["routes"].insert(0, route)
