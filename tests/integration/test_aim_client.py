@@ -16,11 +16,12 @@ from aiohttp import web
 
 from extproc.aim.client import AimClient, Caller, environment_proxy
 from extproc.aim.retry import MAX_RETRIES
+from extproc.aim.session import Session
 from extproc.errors import DetectionError, Reason, SettingsError
 from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
 from extproc.identity import Identity
 from extproc.verdict import Allow, Anonymize, Block, Failed
-from tests.fakes.aim import AimSession, ScriptedAim, anonymize, block, chunk_of
+from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
 from tests.fakes.sidecar import settings_for
 
 CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
@@ -433,18 +434,13 @@ class TestSession:
 
     @pytest.mark.parametrize("is_open", [False, True])
     async def test_what_waits_for_an_aim_that_does_not_read_is_bounded(self, aim: ScriptedAim, is_open: bool) -> None:
-        opened, go = asyncio.Event(), asyncio.Event()
-
-        async def script(session: AimSession) -> None:
-            opened.set()
-            await go.wait()  # reading nothing
-
-        aim.script = script
+        go = asyncio.Event()
+        aim.script = reading_one(go)
         events = Events()
         async with asyncio.timeout(30), client_of(aim.base) as client:
             session = client.open_session(1, CALLER, events)
             if is_open:
-                await opened.wait()
+                await verified_one(session, events)
             for _ in range(40):
                 session.submit(json.dumps(chunk_of("x" * 1_000_000)))
             assert await events.next() == SessionFailed(1, Reason.SESSION, opened=False)
@@ -452,20 +448,34 @@ class TestSession:
             go.set()
 
     async def test_an_aim_that_does_not_read_holds_nobody_up(self, aim: ScriptedAim) -> None:
-        opened, go = asyncio.Event(), asyncio.Event()
-
-        async def script(session: AimSession) -> None:
-            opened.set()
-            await go.wait()  # reading nothing
-
-        aim.script = script
+        go = asyncio.Event()
+        aim.script = reading_one(go)
         events = Events()
-        async with asyncio.timeout(30), client_of(aim.base) as client:
+        async with asyncio.timeout(15), client_of(aim.base) as client:
             session = client.open_session(1, CALLER, events)
-            await asyncio.wait_for(opened.wait(), 10)
-            for _ in range(50):
+            await verified_one(session, events)
+            for _ in range(10):  # more than the connection takes, less than what ends the session
                 session.submit(json.dumps(chunk_of("x" * 1_000_000)))
             session.close()
-        # The client has left: its closing handshake is bounded, although Aim answers none.
+        # The client has left: its closing handshake is bounded, although Aim answers none. (Without a bound, the
+        # keep-alive pings would end it after 20 s.)
         go.set()
         assert events.queue.empty()
+
+
+def reading_one(go: asyncio.Event) -> Script:
+    """Return an Aim that verifies a chunk, and reads nothing more until `go`."""
+
+    async def script(session: AimSession) -> None:
+        chunk = await session.receive()
+        assert chunk is not None
+        await session.verify(chunk)
+        await go.wait()
+
+    return script
+
+
+async def verified_one(session: Session, events: Events) -> None:
+    """Have a chunk verified: the session is open at our end, too, then."""
+    session.submit(json.dumps(chunk_of("Hello")))
+    assert isinstance(await events.next(), ChunkVerified)
