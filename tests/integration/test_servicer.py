@@ -255,6 +255,35 @@ async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
         assert sent < 2_000_000
 
 
+async def test_an_envoy_that_does_not_read_stops_the_reading(aim: ScriptedAim) -> None:
+    async with (
+        sidecar(settings_for(aim.base)) as guard,
+        envoy_stream(address(guard)) as stream,
+        asyncio.TaskGroup() as group,
+    ):
+        await stream.request_headers(path="/elsewhere", end=True)
+        await stream.read()
+        await stream.response_headers(("content-type", "audio/mpeg"))
+
+        async def send() -> None:
+            for _ in range(200):
+                await stream.body("response", b"x" * 100_000, end=False)
+            await stream.body("response", b"")
+
+        sending = group.create_task(send())
+        # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
+        done, _ = await asyncio.wait({sending}, timeout=1)
+        assert not done
+        assert guard.service.held_bytes < 1_000_000
+        assert (await stream.read()).HasField("response_headers")
+        taken, is_over = 0, False
+        while not is_over:
+            piece = (await stream.read()).response_body.response.body_mutation.streamed_response
+            taken, is_over = taken + len(piece.body), piece.end_of_stream
+        assert taken == 200 * 100_000
+        assert guard.service.held_bytes == 0
+
+
 async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
     asked, left = asyncio.Event(), asyncio.Event()
 
