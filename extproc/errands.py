@@ -1,4 +1,4 @@
-"""What an exchange has done for it on Aim's side and by the clock; what comes of it lands in its inbox."""
+"""What an exchange has done for it on Aim's side and by the clock; what comes of it is delivered as events."""
 
 from __future__ import annotations
 
