@@ -54,6 +54,8 @@ def render_istio(
     `routes` gives Envoy's routes, by their names, profiles of their own; `profile` is that of all others. Raises
     ValueError, with a sentence for the operator, for settings that do not fit.
     """
+    if context != "gateway" and not labels:
+        raise ValueError(f"selector: --context {context} is for pods beside an app; name them: --selector app=NAME")
     where = {"context": _CONTEXTS[context]}
     patches = [
         _cluster_patch(settings, place, where),

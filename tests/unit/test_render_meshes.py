@@ -137,7 +137,7 @@ def test_without_a_ca_there_is_no_tls_and_a_warning() -> None:
 
 def test_a_sidecar_is_on_a_socket_that_the_pod_shares(tmp_path: Path) -> None:
     assert "an emptyDir at /run/extproc in both" in " ".join(run("istio", "--topology", "sidecar").split("\n# "))
-    text = run("istio", "--topology", "sidecar", "--context", "inbound")
+    text = run("istio", "--topology", "sidecar", "--context", "inbound", "--selector", "app=chat")
     assert 'sidecar.istio.io/userVolumeMount: \'[{"name":"aim-extproc","mountPath":"/run/extproc"}]\'' in text
     settings = "{listen: 'unix:/x/y.sock', workers: 2}"
     cluster = value("CLUSTER", "--topology", "sidecar", settings=settings, folder=tmp_path)
@@ -349,6 +349,8 @@ def test_the_header_says_what_the_sidecar_needs(mesh: str, tmp_path: Path) -> No
         (("istio", "--route", "pay"), "'pay' is not ROUTE=PROFILE"),
         (("istio", "--route", "pay=nobody"), "no profile 'nobody'"),
         (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
+        (("istio", "--context", "outbound"), "--context outbound is for pods beside an app; name them"),
+        (("istio", "--context", "inbound"), "--context inbound is for pods beside an app; name them"),
         (("agentgateway", "--route", "a b=default"), "'a b' is not the name of an HTTPRoute"),
         (("kgateway", "--service", "a.b.c"), "'a.b.c' is not NAME or NAME.NAMESPACE"),
         (("kgateway", "--gateway", "A"), "gateway: 'A' is not a name"),
