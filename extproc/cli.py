@@ -15,6 +15,7 @@ import typer
 from extproc.errors import SettingsError
 
 if TYPE_CHECKING:
+    from extproc.render.mesh import Place
     from extproc.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -183,17 +184,17 @@ def render_istio(
     """Print the EnvoyFilter that puts the sidecar into Istio's Envoys."""
     from extproc.render import istio, mesh
 
-    def text(settings: Settings) -> str:
+    def text(settings: Settings, place: Place) -> str:
         return istio.render_istio(
             settings,
-            mesh.Place(namespace, gateway, service, authority, topology is Topology.SIDECAR),
+            place,
             context=context.value,
             labels=mesh.labels(selector or []),
             profile=mesh.known_profile(settings, profile),
             routes=mesh.profiles_of_routes(settings, route or []),
         )
 
-    _print_rendered(config, text)
+    _print_mesh(config, text, namespace, gateway, service, authority, topology is Topology.SIDECAR)
 
 
 @render.command("envoy-gateway")
@@ -206,13 +207,9 @@ def render_envoy_gateway(
     config: Config = None,
 ) -> None:
     """Print Envoy Gateway's policies for a Gateway that the sidecar guards."""
-    from extproc.render import envoy_gateway, mesh
+    from extproc.render.envoy_gateway import render_envoy_gateway as render_resources
 
-    def text(settings: Settings) -> str:
-        place = mesh.Place(namespace, gateway, service, authority, topology is Topology.SIDECAR)
-        return envoy_gateway.render_envoy_gateway(settings, place)
-
-    _print_rendered(config, text)
+    _print_mesh(config, render_resources, namespace, gateway, service, authority, topology is Topology.SIDECAR)
 
 
 @render.command("kgateway")
@@ -224,12 +221,9 @@ def render_kgateway(
     config: Config = None,
 ) -> None:
     """Print kgateway's extension and policies for a Gateway that the sidecar, a Service, guards."""
-    from extproc.render import kgateway, mesh
+    from extproc.render.kgateway import render_kgateway as render_resources
 
-    def text(settings: Settings) -> str:
-        return kgateway.render_kgateway(settings, mesh.Place(namespace, gateway, service, authority))
-
-    _print_rendered(config, text)
+    _print_mesh(config, render_resources, namespace, gateway, service, authority)
 
 
 @render.command("agentgateway")
@@ -245,15 +239,38 @@ def render_agentgateway(
     """Print agentgateway's policies for a Gateway that the sidecar, a Service, guards."""
     from extproc.render import agentgateway, mesh
 
-    def text(settings: Settings) -> str:
+    def text(settings: Settings, place: Place) -> str:
         return agentgateway.render_agentgateway(
             settings,
-            mesh.Place(namespace, gateway, service, authority),
+            place,
             profile=mesh.known_profile(settings, profile),
             routes=mesh.profiles_of_routes(settings, route or []),
         )
 
-    _print_rendered(config, text)
+    _print_mesh(config, text, namespace, gateway, service, authority)
+
+
+def _print_mesh(
+    config: Path | None,
+    text: Callable[[Settings, Place], str],
+    namespace: str,
+    gateway: str,
+    service: str,
+    authority: str,
+    sidecar: bool = False,
+) -> None:
+    """Print what `text` makes of the settings and the place; notes on what does not go together go to stderr."""
+    from extproc.render import mesh
+    from extproc.settings import config_path
+
+    def noted(settings: Settings) -> str:
+        place = mesh.Place(namespace, gateway, service, authority, sidecar)
+        rendered = text(settings, place)
+        for note in mesh.notes(settings, place, given=config_path(config) is not None):
+            typer.echo(f"note: {note}", err=True)
+        return rendered
+
+    _print_rendered(config, noted)
 
 
 def _print_rendered(config: Path | None, text: Callable[[Settings], str]) -> None:

@@ -14,6 +14,9 @@ NAME = "aim-extproc"
 
 GATEWAY_API = "gateway.networking.k8s.io"
 
+DEFAULT_CA = f"{NAME}-ca"
+"""The name of the Secret or ConfigMap with the CA of the Service's certificate, unless another is given."""
+
 CA_OF_SERVICE = "The ConfigMap, in the Service's namespace, that holds under ca.crt the CA of its certificate."
 """The comment on a reference to the CA."""
 
@@ -37,7 +40,7 @@ class Place:
     namespace: str = "default"
     gateway: str = "llm"
     service: str = NAME
-    ca: str = f"{NAME}-ca"
+    ca: str = DEFAULT_CA
     sidecar: bool = False
 
     def __post_init__(self) -> None:
@@ -92,6 +95,28 @@ class Place:
         elsewhere = self.service_namespace != self.namespace
         where = {"namespace": self.service_namespace} if elsewhere else {}
         return {"name": self.service_name, **where, "port": port}
+
+
+def notes(settings: Settings, place: Place, *, given: bool) -> list[str]:
+    """Return what to tell an operator whose settings and options do not go together.
+
+    `given` says whether the settings are the sidecar's own, from a file: the defaults say nothing of its TLS.
+    """
+    if place.sidecar:
+        return [f"--ca {place.ca} is ignored: a unix socket has no TLS"] if place.ca not in ("", DEFAULT_CA) else []
+    found = []
+    has_tls = settings.tls.cert_file is not None
+    if given and place.tls and not has_tls:
+        found.append('the settings have no tls.cert_file; use --ca "" or set it')
+    if has_tls and not place.tls:
+        found.append('the settings have tls.cert_file; with --ca "" every call to the sidecar would fail')
+    if settings.workers > 1:
+        first, *_, last = place.ports(settings)
+        found.append(
+            f"workers: {settings.workers} needs the ports {first} to {last} on the Service; the chart's has one: "
+            "use replicas, each with one worker"
+        )
+    return found
 
 
 def known_profile(settings: Settings, profile: str) -> str:
@@ -166,7 +191,7 @@ def reference_grants(place: Place, group: str, kind: str) -> list[Tree]:
 def print_resources(resources: list[Tree], *, mesh: str, place: Place, settings: Settings, notes: str = "") -> str:
     """Return `resources` as YAML under a header that says what the sidecar's own settings have to be."""
     listen = place.sockets(settings)[0] if place.sidecar else f"0.0.0.0:{place.ports(settings)[0]}"
-    needs = f"The sidecar listens on {listen}" + (", with tls.cert_file and tls.key_file." if place.tls else ".")
+    needs = f"The sidecar has to listen on {listen}" + (", with tls.cert_file and tls.key_file." if place.tls else ".")
     mtls = settings.tls.client_ca_file is not None and place.tls
     lines = [
         f"The Aim sidecar in {mesh}, for the gateway {place.gateway} in the namespace {place.namespace}.",

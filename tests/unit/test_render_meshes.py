@@ -337,7 +337,7 @@ def test_values_follow_the_settings(mesh: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_header_says_what_the_sidecar_needs(mesh: str, tmp_path: Path) -> None:
-    assert "# The sidecar listens on 0.0.0.0:50051, with tls.cert_file and tls.key_file.\n" in run(mesh)
+    assert "# The sidecar has to listen on 0.0.0.0:50051, with tls.cert_file and tls.key_file.\n" in run(mesh)
     settings = "tls: {cert_file: /a, key_file: /b, client_ca_file: /c}"
     assert "give the gateway a client certificate too" in run(mesh, settings=settings, folder=tmp_path)
 
@@ -382,6 +382,54 @@ def test_a_route_has_one_profile(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("profiles: {a: {}}")
     arguments = ("istio", "--route", "r=a", "--route", "r=default", "--config", str(tmp_path / "settings.yaml"))
     assert "'r' is given more than one profile" in refused(*arguments)
+
+
+TLS = "tls: {cert_file: /a, key_file: /b}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "expected"),
+    [
+        ((), None, ""),
+        (("--ca", ""), None, ""),
+        ((), TLS, ""),
+        (("--ca", ""), "{}", ""),
+        ((), "{}", 'note: the settings have no tls.cert_file; use --ca "" or set it\n'),
+        (
+            ("--ca", ""),
+            TLS,
+            'note: the settings have tls.cert_file; with --ca "" every call to the sidecar would fail\n',
+        ),
+        (
+            ("--ca", ""),
+            "workers: 3",
+            "note: workers: 3 needs the ports 50051 to 50053 on the Service; the chart's has one: use replicas, each "
+            "with one worker\n",
+        ),
+        (("--topology", "sidecar"), "workers: 3", ""),
+        (("--topology", "sidecar", "--ca", ""), None, ""),
+        (("--topology", "sidecar", "--ca", "own"), None, "note: --ca own is ignored: a unix socket has no TLS\n"),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_notes_say_what_does_not_go_together(
+    arguments: tuple[str, ...],
+    settings: str | None,
+    expected: str,
+    by_variable: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "settings.yaml"
+    if settings is not None:
+        file.write_text(settings)
+        if by_variable:
+            monkeypatch.setenv("EXTPROC_CONFIG", str(file))
+        else:
+            arguments = (*arguments, "--config", str(file))
+    for mesh in ("istio", "envoy-gateway"):
+        result = CliRunner().invoke(app, ["render", mesh, *arguments])
+        assert (result.exit_code, result.stderr) == (0, expected)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
