@@ -58,6 +58,15 @@ def test_the_commands_print_resources(page: str, words: list[str], tmp_path: Pat
     assert list(yaml.safe_load_all(result.stdout))
 
 
+def test_a_first_look_without_tls_renders() -> None:
+    assert "add ` --ca=`\nto `where` below" in (ROOT / "docs" / "getting-started.md").read_text()
+    # As the shell splits $where: quotes within it would be passed on.
+    (where,) = re.findall(r"^where='(.*)'$", "\n".join(fenced("getting-started.md", "sh")), flags=re.MULTILINE)
+    result = CliRunner().invoke(app, ["render", "istio", *where.split(), "--ca="])
+    assert result.exit_code == 0, result.output
+    assert "in the clear" in result.stdout
+
+
 def test_the_values_are_settings() -> None:
     found = values("deployment.md")
     assert len(found) == 2
