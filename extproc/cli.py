@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from extproc.render.mesh import Place
     from extproc.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 render = typer.Typer(no_args_is_help=True, help="Print configuration for a data plane.")
 app.add_typer(render, name="render")
 
@@ -52,6 +57,23 @@ Routes = Annotated[
     list[str] | None,
     typer.Option("--route", metavar="ROUTE=PROFILE", help="The profile of one route; may be repeated."),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from extproc import __version__
+
+        typer.echo(f"aim-extproc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run an Envoy external processor that puts Aim Security's guards on LLM traffic."""
 
 
 def main() -> None:
