@@ -19,6 +19,9 @@ SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 _MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
 _HEAP = "envoy.resource_monitors.fixed_heap"
 
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what an address may be compared with
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
 _HEADER = """\
 Envoy with the Aim sidecar in front of {upstreams}.
 Printed by `extproc render envoy`; print it again where the sidecar's settings change.
@@ -37,10 +40,15 @@ def render_envoy(
     """Return the bootstrap, as commented YAML, of an Envoy that guards `upstreams` with the sidecar of `settings`.
 
     `ca_file` is where that Envoy finds the certificates by which it trusts https upstreams. Raises ValueError, with
-    a sentence for the operator, for upstreams and upgrades that do not fit together.
+    a sentence for the operator, for upstreams and upgrades that do not fit together, and for addresses that do not.
     """
     if not upstreams:
         raise ValueError("at least one upstream is needed")
+    if admin is not None and (_is_own(listen, admin.host, admin.port) or (admin.path and admin == listen)):
+        raise ValueError(f"admin: {admin} is where Envoy listens for clients")
+    for upstream in upstreams:
+        if _is_own(listen, upstream.host, upstream.port):
+            raise ValueError(f"upstream: {upstream.authority} is where this Envoy itself listens, at {listen}")
     servers = {upstream.cluster: upstream for upstream in upstreams}
     access = because("Unprotected: never on an address that others reach.", admin=_admin(admin)) if admin else {}
     tree: Tree = {
@@ -56,6 +64,14 @@ def render_envoy(
     }
     check(tree, "envoy.config.bootstrap.v3.Bootstrap")
     return dump(tree, header=_HEADER.format(upstreams=", ".join(server.authority for server in servers.values())))
+
+
+def _is_own(listen: Address, host: str, port: int) -> bool:
+    """Tell whether who connects to `host` and `port`, or listens there, meets the listener at `listen`."""
+    if port != listen.port or not port:  # each 0 is another port
+        return False
+    hosts = {host, listen.host}
+    return len(hosts) == 1 or (hosts <= _EVERYWHERE | _LOOPBACK and not hosts <= {"127.0.0.1", "::1"})
 
 
 def _admin(admin: Address) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,41 @@ def test_a_document_is_its_tree_with_each_reason_once() -> None:
         "  - z: 0.5\n"
     )
     assert yaml.safe_load(dump(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "upstream", "problem"),
+    [
+        ("0.0.0.0:10000", "0.0.0.0:10000", "http://m", "admin: 0.0.0.0:10000 is where Envoy listens for clients"),
+        ("0.0.0.0:10000", "127.0.0.1:10000", "http://m", "admin: 127.0.0.1:10000 is where"),
+        ("127.0.0.1:10000", "0.0.0.0:10000", "http://m", "admin: 0.0.0.0:10000 is where"),
+        ("unix:/run/e", "unix:/run/e", "http://m", "admin: unix:/run/e is where"),
+        (
+            "0.0.0.0:10000",
+            None,
+            "http://localhost:10000",
+            "upstream: localhost:10000 is where this Envoy itself listens",
+        ),
+        ("127.0.0.1:10000", None, "/v1=http://127.0.0.1:10000", "upstream: 127.0.0.1:10000 is where"),
+        ("[::]:80", None, "http://[::1]", "upstream: [::1] is where"),
+        ("127.0.0.1:10000", "127.0.0.1:9901", "http://127.0.0.1:8080", None),
+        ("127.0.0.1:10000", "[::1]:10000", "http://[::1]:10000", None),
+        ("10.0.0.1:10000", "127.0.0.1:10000", "http://10.0.0.2:10000", None),
+        ("127.0.0.1:0", "127.0.0.1:0", "http://m", None),
+        ("unix:/run/e", "unix:/run/a", "http://m", None),
+    ],
+)
+def test_envoy_does_not_meet_itself(listen: str, admin: str | None, upstream: str, problem: str | None) -> None:
+    def rendered() -> str:
+        return render_envoy(
+            Settings(),
+            listen=Address.parse(listen),
+            upstreams=[Upstream.parse(upstream)],
+            admin=Address.parse(admin) if admin else None,
+        )
+
+    if problem is None:
+        assert rendered()
+    else:
+        with pytest.raises(ValueError, match=re.escape(problem)):
+            rendered()
