@@ -44,3 +44,8 @@ class Address(BaseModel):
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def unaddressed(error: OSError) -> str:
+    """Return why one cannot listen, without the address, which Python repeats."""
+    return str(error.strerror).partition(" (while")[0]

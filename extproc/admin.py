@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from extproc.address import Address
+from extproc.address import Address, unaddressed
 from extproc.errors import SettingsError
 from extproc.settings import Settings
 from extproc.status.page import HEADERS, page
@@ -90,7 +90,7 @@ class Admin:
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
             listener = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
-            raise SettingsError([f"admin: cannot listen on {address}: {error.strerror}"]) from error
+            raise SettingsError([f"admin: cannot listen on {address}: {unaddressed(error)}"]) from error
         # asyncio sets it only where the socket names its protocol: without it every answer waits for a delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = _Server(

@@ -144,6 +144,8 @@ def check(
     from extproc import settings
 
     with _problems(1):
+        if envoy is not None and not envoy.startswith(("http://", "https://")):
+            raise SettingsError([f"envoy: {envoy!r} is not the URL of Envoy's admin port, http://HOST:PORT"])
         findings = asyncio.run(checking.check(settings.load(config, serving=True), envoy))
     for finding in findings:
         typer.echo(finding)
@@ -314,7 +316,7 @@ def local_aim(
     policies: Annotated[Path | None, typer.Option(help="Policies (YAML) instead of the built-in ones.")] = None,
 ) -> None:
     """Run a local stand-in for Aim: simple patterns for trying the sidecar, not Aim's detection."""
-    from extproc.address import Address
+    from extproc.address import Address, unaddressed
     from extproc.local_aim import policies as policy_file
     from extproc.local_aim.service import serve as serve_local_aim
 
@@ -340,7 +342,7 @@ def local_aim(
         try:
             asyncio.run(until_terminated())
         except OSError as error:
-            raise SettingsError([f"listen: cannot listen on {address}: {error.strerror}"]) from None
+            raise SettingsError([f"listen: cannot listen on {address}: {unaddressed(error)}"]) from None
 
 
 @app.command()

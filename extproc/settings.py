@@ -480,6 +480,8 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     """
     unknown = _unknown_variables()
     path = config_path(config)
+    if path is not None and not path.name:
+        raise SettingsError(["config: it has to name a file"])
     data = _read_file(path) if path is not None else {}
     from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
     if from_environment and isinstance(data.get("aim"), Mapping | None):
