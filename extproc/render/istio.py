@@ -27,8 +27,10 @@ _CONTEXTS = {"gateway": "GATEWAY", "outbound": "SIDECAR_OUTBOUND", "inbound": "S
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
 _NOTES = """\
-Needs Istio 1.28 or newer (Envoy 1.36). Istio lets websockets through; the sidecar refuses them on the paths that it \
-guards. Istio sets no timeout of a route unless asked: leave it off (0s), else live answers end with it."""
+Needs Istio 1.29 or newer (Envoy 1.37): Envoy 1.36 does not apply request_body_buffer_limit to this filter, and \
+per_connection_buffer_limit_bytes of its listeners would have to be raised. Istio lets websockets through; the \
+sidecar refuses them on the paths that it guards. Istio sets no timeout of a route unless asked: leave it off (0s), \
+else live answers end with it."""
 
 _SHARED = """\
 The socket is in a volume that the sidecar and istio-proxy share. Annotate the pod:
