@@ -13,7 +13,9 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import structlog
@@ -34,6 +36,12 @@ _PACKAGES = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
 }
 _EXPORTERS = {"traces": ("trace_exporter", "OTLPSpanExporter"), "metrics": ("metric_exporter", "OTLPMetricExporter")}
+
+_RATIOS = ("traceidratio", "parentbased_traceidratio")
+_SAMPLERS = ("always_on", "always_off", "parentbased_always_on", "parentbased_always_off", *_RATIOS)
+_QUEUE = tuple(
+    f"OTEL_BSP_{name}" for name in ("SCHEDULE_DELAY", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT")
+)
 
 _FLUSH_SECONDS = 3.0
 """How long the end of the process may wait until what is left has been exported."""
@@ -62,16 +70,58 @@ def make_exporter(signal: Signal) -> Any:
     """Return the OTLP exporter of `signal` that the environment describes; raises SettingsError."""
     # What the libraries log may quote what they were given; an outage is logged here.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
-    variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    variable = next((name for name in variables if os.environ.get(name)), None)
-    package = _PACKAGES.get(os.environ[variable].strip() if variable else "grpc")
+    variable, protocol = _of_signal(signal, "PROTOCOL")
+    package = _PACKAGES.get(protocol or "grpc")
     if package is None:
         raise SettingsError([f"environment: {variable} is none of {', '.join(_PACKAGES)}"])
+    variable, endpoint = _of_signal(signal, "ENDPOINT")
+    if endpoint and not _is_endpoint(endpoint, is_url=protocol == "http/protobuf"):
+        raise SettingsError([f"environment: {variable} is not http://HOST:PORT or https://HOST:PORT"])
     module, name = _EXPORTERS[signal]
     try:
         return getattr(import_module(f"{package}.{module}"), name)()
     except (ValueError, OSError) as error:
         raise SettingsError([f"environment: OTEL_EXPORTER_OTLP_... cannot be used for {signal}"]) from error
+
+
+def _of_signal(signal: Signal, what: str) -> tuple[str, str]:
+    """Return the variable that counts for `signal`, which may be one for all signals, and its value."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    name = next((name for name in names if os.environ.get(name)), names[-1])
+    return name, os.environ.get(name, "").strip()
+
+
+def _is_endpoint(endpoint: str, *, is_url: bool) -> bool:
+    """Tell whether it can be exported there; for gRPC whatever gRPC may take, such as host:port."""
+    try:
+        parts = urlsplit(endpoint if is_url or "://" in endpoint else f"//{endpoint}")
+        parts.port  # noqa: B018 - it may be none
+    except ValueError:
+        return False
+    if is_url or parts.scheme in ("http", "https"):
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return bool(parts.hostname or parts.path)
+
+
+def _check_traces() -> None:
+    """Raise SettingsError for what OpenTelemetry would replace by a default, and tell only its own log, silent here."""
+    problems = [f"environment: {name} is no positive number" for name in _QUEUE if not _is_number(name, int, 1, inf)]
+    sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").lower()
+    if sampler and sampler not in _SAMPLERS:
+        problems.append(f"environment: OTEL_TRACES_SAMPLER is none of {', '.join(_SAMPLERS)}")
+    if sampler in _RATIOS and not _is_number("OTEL_TRACES_SAMPLER_ARG", float, 0, 1):
+        problems.append("environment: OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1")
+    if problems:
+        raise SettingsError(problems)
+
+
+def _is_number(name: str, kind: type[int] | type[float], least: int, most: float) -> bool:
+    """Tell whether the variable is unset, or a number of that kind in the bounds."""
+    text = os.environ.get(name)
+    try:
+        return not text or least <= kind(text) <= most
+    except ValueError:
+        return False
 
 
 def make_resource() -> Resource:
@@ -116,7 +166,13 @@ async def tracing() -> AsyncIterator[Tracing | None]:
         return
     from extproc.tracing import Tracing
 
-    spans = Tracing(make_exporter("traces"), make_resource())
+    _check_traces()
+    exporter = make_exporter("traces")
+    try:
+        spans = Tracing(exporter, make_resource())
+    except ValueError as error:
+        exporter.shutdown()
+        raise SettingsError(["environment: OTEL_BSP_... or OTEL_SPAN_... cannot be used for traces"]) from error
     try:
         yield spans
     finally:

@@ -89,6 +89,57 @@ async def test_wrong_variables_are_problems(name: str, value: str, monkeypatch: 
             pass
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "half"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        *((f"OTEL_BSP_{what}", "many") for what in ("SCHEDULE_DELAY", "MAX_QUEUE_SIZE", "EXPORT_TIMEOUT")),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "7"),  # less than a batch
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few"),
+    ],
+)
+async def test_wrong_variables_of_traces_are_problems(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        async with otel.tracing():
+            pass
+    (problem,) = caught.value.problems
+    # What the library refuses itself does not tell which it was.
+    assert problem.startswith((f"environment: {name} is no", "environment: OTEL_BSP_... or OTEL_SPAN_... cannot"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint", "taken"),
+    [
+        ("grpc", "http://collector:4317", True),
+        ("grpc", "collector:4317", True),
+        ("grpc", "dns:///collector:4317", True),
+        ("grpc", "https://", False),
+        ("grpc", "collector:port", False),
+        ("http/protobuf", "https://collector/otlp", True),
+        ("http/protobuf", "http://[::1]:4318", True),
+        ("http/protobuf", "collector:4318", False),
+        ("http/protobuf", "ftp://collector", False),
+        ("http/protobuf", "http://collector:99999", False),
+    ],
+)
+def test_an_endpoint_is_where_it_can_be_exported_to(
+    protocol: str, endpoint: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    if taken:
+        otel.make_exporter("traces").shutdown()
+    else:
+        with pytest.raises(SettingsError, match="environment: OTEL_EXPORTER_OTLP_ENDPOINT is not http://HOST:PORT or"):
+            otel.make_exporter("traces")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_problem_is_told_before_anything_is_served(workers: str) -> None:
     settings = {"AIM_API_KEY": "k", "EXTPROC_LISTEN": f"127.0.0.1:{free_port(2)}", "EXTPROC_WORKERS": workers}
