@@ -101,7 +101,7 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
 
     with _problems():
         loaded = settings.load(config, serving=True)
-        telemetry.configure_logging(loaded.log_level)
+        telemetry.configure_logging(loaded.log_level, worker)
         with _single_problems():
             if loaded.workers > 1 and worker is None:
                 from extproc import workers

@@ -23,6 +23,8 @@ from extproc.record import ExchangeRecord
 from extproc.status.activity import Activity
 
 if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
     from extproc.settings import Settings
     from extproc.tracing import Tracing
 
@@ -183,11 +185,16 @@ class _Stderr(io.TextIOBase):
             sys.stderr.flush()
 
 
-def configure_logging(level: str) -> None:
-    """Log to stderr, one JSON object a line, from `level` on."""
+def configure_logging(level: str, worker: int | None = None) -> None:
+    """Log to stderr, one JSON object a line, from `level` on; with `worker`, each record names it."""
     number = logging.getLevelNamesMapping()[level.upper()]
+
+    def name_worker(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+        return {"worker": worker, **record}
+
     structlog.configure(
         processors=[
+            *([] if worker is None else [name_worker]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),

@@ -129,6 +129,16 @@ async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
         assert await process.ended() == 0
 
 
+async def test_records_name_their_worker(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, port, _, _):
+        await exchange(port + 1)
+        assert (await process.until("exchange"))["worker"] == 1
+        process.signal()
+        assert await process.ended() == 0
+    served = {record["listen"]: record["worker"] for record in process.lines if record["event"] == "serving"}
+    assert served == {f"127.0.0.1:{port}": 0, f"127.0.0.1:{port + 1}": 1}
+
+
 async def test_it_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
         os.kill(pids[0], signal.SIGSTOP)
