@@ -1,7 +1,7 @@
 """Settings that change while the process serves: each exchange keeps the snapshot that it began with.
 
 A file that cannot be used is refused with its problems, and the old settings stay. What belongs to the process (its
-addresses, its workers, the limit that gRPC enforces) needs a restart, which is said.
+addresses, its workers, the limits that gRPC enforces) needs a restart, which is said.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         serving.serve(is_serving=False)
         await status.enter_graceful_shutdown()
         _log.info("draining", streams=service.live)
-        await _drain(service, settings.drain_seconds, hurry)
+        await _drain(service, service.settings.drain_seconds, hurry)
         await server.stop(0)
         for task in tasks:
             task.cancel()

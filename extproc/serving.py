@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,8 @@ from extproc.telemetry import log_internal_error
 _PROBE_SECONDS = 5.0
 """Pause between two looks at whether Aim can be reached, where readiness asks for it."""
 
-_FIXED = ("listen", "admin", "workers", "tls", "log_level")
+_FIXED = ("listen", "admin", "workers", "tls", "log_level", "limits.request_bytes", "limits.streams")
+"""What belongs to the process; gRPC is given the two limits when it starts."""
 
 _log = structlog.get_logger()
 
@@ -40,6 +42,7 @@ class Serving:
         `on_readiness` is told of each change.
         """
         self._service = service
+        self._started_with = service.settings
         self._config = config
         self._group = group
         self._on_readiness = on_readiness
@@ -109,7 +112,6 @@ class Serving:
     def reload(self) -> None:
         """Read the settings again: new exchanges get them, if they can be used."""
         service = self._service
-        old = service.settings
         activity = service.telemetry.activity
         try:
             new = load(self._config, serving=True)
@@ -124,9 +126,7 @@ class Serving:
             _log.error("settings_refused", problems=["they cannot be used"])
             activity.reloaded(problems=["they cannot be used"])
             return
-        fixed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
-        if old.limits.request_bytes != new.limits.request_bytes:
-            fixed.append("limits.request_bytes")
+        fixed = [name for name in _FIXED if attrgetter(name)(self._started_with) != attrgetter(name)(new)]
         if fixed:
             _log.warning("restart_needed", settings=fixed)
         retired, service.client, service.settings = service.client, client, new

@@ -17,6 +17,7 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.settings import Limits
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import free_port, get, run, serving, written
@@ -174,7 +175,13 @@ class TestReload:
             changed = yaml.safe_load(config.read_text())
             changed["profiles"]["default"]["block_message"] = "new"
             changed["workers"] = 2
+            changed["limits"] = {"streams": 20, "sessions": 20}
             config.write_text(yaml.safe_dump(changed))
+            assert (await process.until("restart_needed"))["settings"] == ["workers", "limits.streams"]
+            await process.until("settings_reloaded")
+            changed["limits"]["streams"] = Limits().streams
+            config.write_text(yaml.safe_dump(changed))
+            # The workers are still those that it started with.
             assert (await process.until("restart_needed"))["settings"] == ["workers"]
             await process.until("settings_reloaded")
             go.set()

@@ -167,6 +167,22 @@ async def test_the_page_shows_the_settings_in_force(tmp_path: Path, aim: Scripte
         await until(shows_it)
 
 
+async def test_a_drain_lasts_as_the_settings_in_force_say(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2, drain_seconds=3600) as (process, port, _, _):
+        config = tmp_path / "settings.yaml"
+        config.write_text(config.read_text().replace("drain_seconds: 3600", "drain_seconds: 0"))
+        for _ in range(2):
+            await process.until("settings_reloaded")
+        async with live_exchange(port) as stream:
+            process.signal()
+            assert await stream.read() is None
+            assert await process.ended() == 0
+    events = [line["event"] for line in process.lines]
+    assert "restart_needed" not in events
+    assert events.count("resetting") == 1
+    assert events.count("stopped") == 2  # neither was killed
+
+
 async def test_no_worker_outlives_its_supervisor(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, _, _, pids):
         folder = shared_folder(pids[0])

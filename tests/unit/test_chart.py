@@ -322,10 +322,12 @@ def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
         return template(settings=settings)["Deployment/aim-extproc"]["spec"]["template"]
 
     before = pod_template()
-    live = {"profiles": {"default": {"enforce": False}}, "aim": {"timeout_seconds": 9}, "limits": {"streams": 9}}
+    live = {"profiles": {"default": {"enforce": False}}, "aim": {"timeout_seconds": 9}, "limits": {"sessions": 9}}
     assert pod_template(**live) == before
-    for fixed in ({"log_level": "debug"}, {"drain_seconds": 31}, {"limits": {"request_bytes": 1_000_000}}):
+    for fixed in ({"log_level": "debug"}, {"drain_seconds": 31}):
         assert pod_template(**fixed) != before
+    for limit in ("request_bytes", "streams"):
+        assert pod_template(limits={limit: 1_000_000}) != before
 
 
 def test_held_bytes_fit_into_the_memory_by_far(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "aim-extproc.restarting" -}}
 {{- $limits := default dict .Values.settings.limits -}}
 {{- $fixed := omit .Values.settings "aim" "limits" "profiles" -}}
-{{- toYaml (dict "settings" $fixed "request_bytes" $limits.request_bytes "tls" .Values.tls "bind" .Values.bindAddress) -}}
+{{- $limits = pick $limits "request_bytes" "streams" -}}
+{{- toYaml (dict "settings" $fixed "limits" $limits "tls" .Values.tls "bind" .Values.bindAddress) -}}
 {{- end -}}
 
 {{- define "aim-extproc.podSecurityContext" -}}
