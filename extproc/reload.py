@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extproc.settings import config_path
+from extproc.telemetry import log_internal_error
 
 _POLL_SECONDS = 1.0
 
@@ -40,7 +41,10 @@ class Reloader:
                     continue
             self._asked.clear()
             self._seen = self._stamp()
-            self._reload()
+            try:
+                self._reload()
+            except Exception as error:  # whatever is wrong with the file, the process and its exchanges go on
+                log_internal_error(error)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         if self._path is None:

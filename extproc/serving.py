@@ -101,8 +101,11 @@ class Serving:
         The breakers do not count: a process that is not ready gets no exchange that could close them.
         """
         while True:
-            service = self._service
-            is_reachable = not self.settings.readiness.aim or await service.client.is_reachable()
+            try:
+                is_reachable = not self.settings.readiness.aim or await self._service.client.is_reachable()
+            except Exception as error:  # whatever is wrong with the address, the process and its exchanges go on
+                log_internal_error(error)
+                is_reachable = False
             if is_reachable != self._is_aim_reachable:
                 _log.warning("aim_reachable" if is_reachable else "aim_unreachable")
             self._is_aim_reachable = is_reachable

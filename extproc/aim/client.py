@@ -153,11 +153,14 @@ class AimClient:
 
     async def is_reachable(self) -> bool:
         """Tell whether Aim's address answers within the deadline, whatever it says; no question is asked."""
+        self.enter()  # one that is retired meanwhile keeps its connections
         try:
             async with asyncio.timeout(self._timeout):
                 response = await self._send(httpx.Request("HEAD", self._base_url), _ANSWER_BYTES)
         except (TimeoutError, DetectionError):
             return False
+        finally:
+            self.leave()
         return response.status < 500
 
     async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:

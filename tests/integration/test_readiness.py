@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from extproc import serving
-from extproc.serving import Serving
+from extproc.serving import Serving, start_client
 from tests.fakes.process import free_port
 from tests.fakes.sidecar import settings_for, sidecar
 
@@ -21,15 +21,24 @@ class Address:
         self.port = free_port()
         self.status = 404
         self.heads: list[str] = []
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 self.heads.append(head.lower())
+                self.asked.set()
+                await self.answers.wait()
                 writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % self.status)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -39,10 +48,10 @@ class Address:
 
 
 @asynccontextmanager
-async def watching(there: Address, *, aim: bool) -> AsyncIterator[tuple[Serving, asyncio.Queue[bool]]]:
+async def watching(base: str, *, aim: bool) -> AsyncIterator[tuple[Serving, asyncio.Queue[bool]]]:
     """Serve, and look at Aim; yield what is told of each change of readiness."""
     changes: asyncio.Queue[bool] = asyncio.Queue()
-    settings = settings_for(f"http://127.0.0.1:{there.port}", readiness={"aim": aim})
+    settings = settings_for(base, readiness={"aim": aim})
     async with sidecar(settings) as guard, asyncio.TaskGroup() as group:
         it = Serving(guard.service, None, group, changes.put_nowait)
         it.serve(is_serving=True)
@@ -60,7 +69,7 @@ async def change(changes: asyncio.Queue[bool]) -> bool:
 async def test_it_is_ready_while_aim_answers_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
     there = Address()
-    async with watching(there, aim=True) as (it, changes):
+    async with watching(there.base, aim=True) as (it, changes):
         assert not it.is_ready
         async with there.listening():
             assert await change(changes) is True
@@ -77,10 +86,33 @@ async def test_it_is_ready_while_aim_answers_whatever_it_says(monkeypatch: pytes
 async def test_nothing_is_asked_unless_it_is_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_PROBE_SECONDS", 0)
     there = Address()
-    async with there.listening(), watching(there, aim=False) as (it, changes):
+    async with there.listening(), watching(there.base, aim=False) as (it, changes):
         assert await change(changes) is True
         for _ in range(100):
             await asyncio.sleep(0)
         assert it.is_ready
         assert changes.empty()
     assert there.heads == []
+
+
+async def test_a_client_that_is_retired_meanwhile_still_gets_its_answer() -> None:
+    there = Address()
+    there.answers.clear()
+    async with there.listening(), asyncio.TaskGroup() as group:
+        client = start_client(settings_for(there.base), group)
+        probe = group.create_task(client.is_reachable())
+        await asyncio.wait_for(there.asked.wait(), 10)
+        client.retire()  # as a reload does
+        there.answers.set()
+        assert await probe is True
+
+
+async def test_an_address_that_is_none_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
+    errors: asyncio.Queue[Exception] = asyncio.Queue()
+    monkeypatch.setattr(serving, "log_internal_error", errors.put_nowait)
+    async with watching("http://aim..example", aim=True) as (it, changes):
+        for _ in range(2):
+            assert isinstance(await asyncio.wait_for(errors.get(), 30), UnicodeError)
+        assert not it.is_ready
+        assert changes.empty()
