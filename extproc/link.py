@@ -1,6 +1,7 @@
 """What ties a worker to its supervisor: a socket pair, through which each sees at once that the other is gone.
 
-The worker says whether it is ready and, when it is asked, what the status page shows of it. Both ends are the same
+The worker says whether it is ready and, when it is asked, what the status page shows of it; the supervisor asks, and
+tells it to read the settings again. Both ends are the same
 program under the same user, and nobody else holds one: values travel pickled.
 """
 
@@ -13,6 +14,12 @@ import socket
 
 _SIZE_BYTES = 4
 
+SNAPSHOT = "snapshot"
+"""The supervisor asks what the status page shows of the worker."""
+
+RELOAD = "reload"
+"""The supervisor has the worker read its settings again."""
+
 
 class Link:
     """One end; messages go either way, and keep their order."""
@@ -24,9 +31,13 @@ class Link:
 
     @classmethod
     async def over(cls, end: socket.socket) -> Link:
-        """Return the link whose end is `end`."""
-        end.setblocking(False)
-        return cls(*await asyncio.open_connection(sock=end))
+        """Return the link whose end is `end`, which is closed if there can be none."""
+        try:
+            end.setblocking(False)
+            return cls(*await asyncio.open_connection(sock=end))
+        except BaseException:
+            end.close()
+            raise
 
     @classmethod
     async def to_supervisor(cls) -> Link:

@@ -18,8 +18,7 @@ from extproc import otel, wire
 from extproc.address import Address
 from extproc.admin import Admin
 from extproc.errors import SettingsError
-from extproc.link import Link
-from extproc.reload import Reloader
+from extproc.link import RELOAD, Link
 from extproc.servicer import ExternalProcessor
 from extproc.serving import Serving, start_client
 from extproc.settings import Settings, Tls
@@ -81,7 +80,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         else:
             link = await Link.to_supervisor()
             serving = Serving(service, config, group, link.send, worker)
-            background += [_keep_held_bytes(service), _answer_supervisor(link, serving, stop)]
+            background += [_keep_held_bytes(service), _obey_supervisor(link, serving, stop)]
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         status = health.aio.HealthServicer()
@@ -93,9 +92,8 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         _tune_collector()
         serving.serve(is_serving=True)
-        reloader = Reloader(config, serving.reload)
-        loop.add_signal_handler(signal.SIGHUP, reloader.ask)
-        background += [reloader.run(), serving.watch_aim()]
+        loop.add_signal_handler(signal.SIGHUP, serving.reloader.ask)
+        background += [serving.reloader.run(), serving.watch_aim()]
         tasks = [group.create_task(work) for work in background]
         admin = settings.admin if worker is None else None
         _log.info("serving", listen=str(address), admin=str(admin or ""), pid=os.getpid())
@@ -128,15 +126,17 @@ async def _keep_held_bytes(service: ExternalProcessor) -> None:
         await asyncio.sleep(_GAUGE_SECONDS)
 
 
-async def _answer_supervisor(link: Link, serving: Serving, stop: asyncio.Event) -> None:
-    """Tell the supervisor what it asks for the status page, until its end.
+async def _obey_supervisor(link: Link, serving: Serving, stop: asyncio.Event) -> None:
+    """Do what the supervisor asks, until its end.
 
     Its end is ours: what it left behind is removed, and we drain.
     """
     try:
         while True:
-            await link.receive()
-            link.send(await serving.snapshot())
+            if await link.receive() == RELOAD:
+                serving.reloader.ask()
+            else:
+                link.send(await serving.snapshot())
     except EOFError:
         _log.error("supervisor_gone")
         shutil.rmtree(os.environ[SHARED_VALUES], ignore_errors=True)

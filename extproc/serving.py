@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from extproc.aim.client import AimClient
 from extproc.errors import SettingsError
+from extproc.reload import Reloader
 from extproc.servicer import ExternalProcessor
 from extproc.settings import Settings, load
 from extproc.status.snapshot import Phase, Snapshot, Worker
@@ -50,6 +51,7 @@ class Serving:
         self._phase = Phase.STARTING
         self._is_aim_reachable = not service.settings.readiness.aim
         self._was_ready = False
+        self.reloader = Reloader(config, self._reload)
 
     @property
     def settings(self) -> Settings:
@@ -112,7 +114,7 @@ class Serving:
             self._note_readiness()
             await asyncio.sleep(_PROBE_SECONDS)
 
-    def reload(self) -> None:
+    def _reload(self) -> None:
         """Read the settings again: new exchanges get them, if they can be used."""
         service = self._service
         activity = service.telemetry.activity

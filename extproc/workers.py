@@ -24,7 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from extproc import otel
 from extproc.admin import Admin
 from extproc.errors import SettingsError
-from extproc.link import Link
+from extproc.link import RELOAD, SNAPSHOT, Link
 from extproc.reload import Reloader
 from extproc.settings import Settings, load
 from extproc.status.snapshot import Snapshot, total
@@ -94,8 +94,10 @@ class _Worker:
 
     async def _run(self) -> None:
         """Run the process once, to its end."""
+        # The link comes first: once there is a process, nothing may keep us from awaiting its end.
         ours, theirs = socket.socketpair()
         with theirs:
+            self._link = link = await Link.over(ours)
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *(*self._command, "--worker", str(self.number)),
@@ -104,11 +106,10 @@ class _Worker:
                     process_group=0,  # a terminal's Ctrl-C is for the supervisor: two signals would mean at once
                 )
             except OSError:
-                ours.close()
+                self._unlink(link)
                 raise
         if self._is_told_to_stop:
             self.signal(signal.SIGTERM)
-        self._link = link = await Link.over(ours)
         try:
             while True:
                 message = await link.receive()
@@ -119,12 +120,15 @@ class _Worker:
         except EOFError:
             pass
         finally:
-            self.is_ready = False
-            self._link = None
-            self._answered(None)
-            link.close()
+            self._unlink(link)
         self.status = await self._process.wait()
         mark_process_dead(self.number, self._folder)  # type: ignore[no-untyped-call]
+
+    def _unlink(self, link: Link) -> None:
+        self.is_ready = False
+        self._link = None
+        self._answered(None)
+        link.close()
 
     async def snapshot(self) -> Snapshot | None:
         """Return what the status page shows of it now, None where it does not answer."""
@@ -132,7 +136,7 @@ class _Worker:
             return None
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
-            self._link.send("snapshot")
+            self._link.send(SNAPSHOT)
         try:
             return await asyncio.wait_for(asyncio.shield(self._asked), _ANSWER_SECONDS)
         except TimeoutError:
@@ -147,6 +151,11 @@ class _Worker:
         """Have it drain, once."""
         self._is_told_to_stop = True
         self.signal(signal.SIGTERM)
+
+    def reload(self) -> None:
+        """Have it read the settings again; one that still starts, which a signal would end, does it then."""
+        if self._link is not None:
+            self._link.send(RELOAD)
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""
@@ -191,7 +200,8 @@ class Supervisor:
 
         def on_hangup() -> None:
             reloader.ask()
-            self._signal(signal.SIGHUP)
+            for worker in self._workers:
+                worker.reload()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_stop)

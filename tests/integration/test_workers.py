@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -11,8 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
+from extproc.workers import _Worker
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import Running, get, serving, written
@@ -155,6 +160,43 @@ async def test_it_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim
             assert (await get(admin, "/readyz")).status_code == 503
 
 
+async def test_a_worker_that_starts_survives_a_hangup_and_obeys_it(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, _, _, pids):
+        os.kill(pids[0], signal.SIGKILL)
+        await process.until("worker_ended")
+
+        async def is_starting() -> bool:
+            return bool(children(process.pid) - set(pids))
+
+        await until(is_starting)
+        process.signal(signal.SIGHUP)
+        for event in ("serving", "settings_reloaded"):
+            while [line["event"] for line in process.lines].count(event) < (3 if event == "serving" else 2):
+                await process.until(event)
+        assert [line["event"] for line in process.lines].count("worker_ended") == 1
+
+
+async def test_no_process_is_started_that_could_not_be_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = asyncio.Event()
+    started: list[object] = []
+
+    async def no_room(**_: object) -> None:
+        stopping.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def start(*command: object, **_: object) -> None:
+        started.append(command)
+
+    monkeypatch.setattr(asyncio, "open_connection", no_room)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    with capture_logs() as logs:
+        await _Worker(0, None, str(tmp_path), stopping).keep(Counter("restarts", "", registry=None))
+    assert [record["event"] for record in logs] == ["worker_not_started"]
+    assert started == []
+
+
 async def test_the_page_shows_the_settings_in_force(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, _, admin, _):
         config = tmp_path / "settings.yaml"
@@ -202,6 +244,10 @@ def shared_folder(pid: int) -> Path:
         entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry
     )
     return Path(environ["PROMETHEUS_MULTIPROC_DIR"])
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def is_alive(pid: int) -> bool:
