@@ -142,14 +142,15 @@ def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
 def add_process(registry: CollectorRegistry, is_ready: Callable[[], bool], settings: Callable[[], Settings]) -> None:
     """Add to `registry` what an admin port tells beside the traffic: readiness, limits, the process's own figures."""
     ProcessCollector(registry=registry)
+    workers = settings().workers  # those that run: another number needs a restart
     for name, documentation, value in (
         ("extproc_ready", "1 when ready, 0 while starting or draining", is_ready),
         # The gauges that they are compared with are sums over the workers.
-        ("extproc_streams_limit", "limits.streams", lambda: settings().limits.streams * settings().workers),
+        ("extproc_streams_limit", "limits.streams", lambda: settings().limits.streams * workers),
         (
             "extproc_held_bytes_limit",
             "limits.total_held_bytes",
-            lambda: settings().limits.total_held_bytes * settings().workers,
+            lambda: settings().limits.total_held_bytes * workers,
         ),
     ):
         Gauge(name, documentation, registry=registry).set_function(value)

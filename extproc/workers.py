@@ -14,11 +14,13 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from extproc import otel
@@ -163,6 +165,21 @@ class _Worker:
             self._process.send_signal(number)
 
 
+class _SharedValues(MultiProcessCollector):
+    """What the workers have counted; a file that one has only just made is empty, which the library does not expect."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [entry.path for entry in os.scandir(self._path) if entry.name.endswith(".db") and _size(entry.path)]
+        return self.merge(files)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _size(file: str) -> int:
+    try:
+        return os.path.getsize(file)
+    except FileNotFoundError:  # of a worker that has just ended
+        return 0
+
+
 class Supervisor:
     """What the admin port tells of all workers together."""
 
@@ -170,7 +187,7 @@ class Supervisor:
         """Prepare as many workers as `settings` name; they share their metrics' values in `folder`."""
         self.settings = settings
         self.registry = CollectorRegistry()
-        MultiProcessCollector(self.registry, folder)  # type: ignore[no-untyped-call]
+        _SharedValues(self.registry, folder)  # type: ignore[no-untyped-call]
         self._config = config
         self._stopping = asyncio.Event()
         self._restarts = Counter(

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from extproc.workers import _Worker
+from extproc.telemetry import add_process
+from extproc.workers import Supervisor, _Worker
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import Running, get, serving, written
 from tests.fakes.rig import chat_request
+from tests.fakes.sidecar import settings_for
 
 REQUEST = json.dumps(chat_request("Hello")).encode()
 
@@ -112,6 +115,24 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
         assert not folder.exists()
     outcomes = [json.loads(line).get("outcome") for line in audit.read_text().splitlines()]
     assert outcomes.count("allowed") == 40
+
+
+def test_a_file_that_a_worker_has_only_just_made_counts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "counter_0.db").touch()
+    values = MmapedDict(str(tmp_path / "counter_1.db"))
+    values.write_value(mmap_key("a", "a_total", [], [], "A"), 3.0, 0.0)
+    values.close()
+    supervisor = Supervisor(settings_for("http://aim.example", workers=2), None, str(tmp_path))
+    assert supervisor.registry.get_sample_value("a_total") == 3
+
+
+def test_the_limits_are_those_of_the_workers_that_run() -> None:
+    settings = [settings_for("http://aim.example", workers=2)]
+    registry = CollectorRegistry()
+    add_process(registry, lambda: True, lambda: settings[-1])
+    settings.append(settings_for("http://aim.example", workers=3, limits={"streams": 20, "total_held_bytes": 2048}))
+    assert registry.get_sample_value("extproc_streams_limit") == 2 * 20
+    assert registry.get_sample_value("extproc_held_bytes_limit") == 2 * 2048
 
 
 async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
