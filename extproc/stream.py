@@ -58,6 +58,9 @@ _FIRST_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 5.0
 """How long a closed exchange waits for Envoy to end the stream."""
 
+_BROKEN = (grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What reading and writing raise when Envoy is gone."""
+
 _TOLD = -1.0
 """In place of a time: the wait of this leg has been counted."""
 
@@ -82,6 +85,7 @@ class Stream:
         self._wake: asyncio.Future[None] | None = None  # what the writer waits for
         self._room: asyncio.Future[None] | None = None  # what the reader waits for
         self._is_over = False
+        self._call_id = ""
         self._exchange: Exchange | None = None
         self._errands: Errands | None = None
         self._observation: Observation | None = None
@@ -108,6 +112,8 @@ class Stream:
         except ProtocolError as error:
             _log.error("protocol_error", problem=str(error))
             return Reset(str(error), misconfigured=True)
+        except _BROKEN as error:
+            return self._broken(error)
         except Exception as error:  # a group of what its tasks raised, too
             log_internal_error(error)
             return Reset("internal error")
@@ -141,6 +147,7 @@ class Stream:
             await self._drain_envoy()
             return None
         record = ExchangeRecord(_new_id(), name)
+        self._call_id = record.call_id
         exchange = Exchange(
             record,
             profile,
@@ -166,6 +173,8 @@ class Stream:
             reader = group.create_task(self._read(exchange))
             try:
                 return await self._write(exchange)
+            except _BROKEN as error:
+                return self._broken(error)
             finally:
                 reader.cancel()
                 errands.end()
@@ -246,10 +255,14 @@ class Stream:
                 while not self._has_room(exchange):
                     self._room = self._loop.create_future()
                     await self._room
-        except (ProtocolError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
-            _log.warning("stream_broken", call_id=exchange.record.call_id, type=type(error).__name__)
+        except (ProtocolError, *_BROKEN) as error:
+            self._broken(error)
         self._is_over = True
         self._wake_writer()
+
+    def _broken(self, error: Exception) -> Reset:
+        _log.warning("stream_broken", call_id=self._call_id, type=type(error).__name__)
+        return Reset("the stream broke")
 
     def _has_room(self, exchange: Exchange) -> bool:
         return not exchange.is_paused and self._unsent < _UNSENT_BYTES

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import grpc
 import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
+from structlog.testing import capture_logs
 
 from tests.fakes.aim import AimSession, ScriptedAim, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.process import environment
 from tests.fakes.rig import chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
@@ -318,3 +321,48 @@ async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.metric("extproc_sessions") == 0
+
+
+UNREADING = """
+import asyncio, sys
+from tests.fakes.envoy_stream import envoy_stream
+
+async def main():
+    async with envoy_stream(sys.argv[1]) as stream:
+        await stream.request_headers(path="/other")
+        await stream.read()
+        await stream.response_headers(("content-type", "application/octet-stream"))
+        try:
+            for _ in range(200):
+                # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
+                await asyncio.wait_for(stream.body("response", bytes(900_000), end=False), 1)
+        except TimeoutError:
+            print("stuck", flush=True)
+            await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""An Envoy that takes nothing of an answer."""
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+async def test_an_envoy_that_vanishes_with_something_unsent_is_no_fault_of_ours(
+    aim: ScriptedAim, enforce: bool
+) -> None:
+    settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
+    async with sidecar(settings) as guard:
+        with capture_logs() as logs:
+            envoy = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", UNREADING, address(guard)), stdout=asyncio.subprocess.PIPE, env=environment()
+            )
+            assert envoy.stdout is not None
+            assert await asyncio.wait_for(envoy.stdout.readline(), 60) == b"stuck\n"
+            envoy.kill()
+            await envoy.wait()
+            await asyncio.wait_for(guard.service.idle.wait(), 60)
+        events = [record["event"] for record in logs]
+        assert events.count("stream_broken") >= 1
+        assert "internal_error" not in events
+        assert guard.service.held_bytes == 0
+        if enforce:
+            assert guard.metric("extproc_exchanges_total", profile="default", dialect="", outcome="aborted") == 1
