@@ -177,14 +177,12 @@ def _plain_value(value: Any) -> Any:
 # -- out ---------------------------------------------------------------------------------------------------------
 
 
-def encode(command: Command) -> list[Any]:
-    """Return the `ProcessingResponse`s that a release or a reply becomes; none for other commands."""
+def encode(command: Command) -> Iterator[Any]:
+    """Yield the `ProcessingResponse`s that a release or a reply becomes; none for other commands."""
     match command:
         case ReleaseBody():
-            return [
-                _streamed(command.leg, piece, is_last and command.end_of_stream)
-                for piece, is_last in _pieces(command.data)
-            ]
+            for piece, is_last in _pieces(command.data):
+                yield _streamed(command.leg, piece, is_last and command.end_of_stream)
         case ReleaseHeaders():
             response = Response()
             common = (response.request_headers if command.leg is Leg.REQUEST else response.response_headers).response
@@ -193,7 +191,7 @@ def encode(command: Command) -> list[Any]:
             if command.replace_body:
                 common.status = CONTINUE_AND_REPLACE
             _mutate(common.header_mutation, command.set, command.remove)
-            return [response]
+            yield response
         case ReleaseBuffered():
             response = Response()
             common = (response.request_body if command.leg is Leg.REQUEST else response.response_body).response
@@ -201,11 +199,11 @@ def encode(command: Command) -> list[Any]:
             if command.body is not None:
                 common.body_mutation.body = command.body
                 _mutate(common.header_mutation, command.set, command.remove)
-            return [response]
+            yield response
         case ReleaseTrailers():
             response = Response()
             (response.request_trailers if command.leg is Leg.REQUEST else response.response_trailers).SetInParent()
-            return [response]
+            yield response
         case Reply():
             response = Response()
             reply = response.immediate_response
@@ -213,9 +211,7 @@ def encode(command: Command) -> list[Any]:
             reply.body = command.body
             reply.details = command.details
             _mutate(reply.headers, command.headers, ())
-            return [response]
-        case _:
-            return []
+            yield response
 
 
 def _pieces(data: bytes) -> Iterator[tuple[bytes, bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -134,6 +135,16 @@ class TestEncode:
         assert [piece.end_of_stream for piece in pieces] == [False, False, True]
         assert b"".join(piece.body for piece in pieces) == data
 
+    def test_a_piece_is_made_when_it_is_asked_for(self) -> None:
+        """Not before: a body's pieces are as large as the body, and the first may wait for Envoy."""
+        data = bytes(20 * 1024 * 1024)
+        tracemalloc.start()
+        try:
+            next(iter(wire.encode(ReleaseBody(Leg.RESPONSE, data, end_of_stream=True))))
+            assert tracemalloc.get_traced_memory()[1] < 4 * wire.DATA_BYTES
+        finally:
+            tracemalloc.stop()
+
     def test_an_empty_end(self) -> None:
         (response,) = sent(ReleaseBody(Leg.RESPONSE, b"", end_of_stream=True))
         streamed = response.response_body.response.body_mutation.streamed_response  # type: ignore[union-attr]
@@ -160,7 +171,7 @@ class TestEncode:
         assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")  # type: ignore[union-attr]
 
     def test_other_commands_are_not_for_envoy(self) -> None:
-        assert wire.encode(Analyze(1, Hook.OUTPUT, ())) == []
+        assert list(wire.encode(Analyze(1, Hook.OUTPUT, ()))) == []
 
     def test_metadata(self) -> None:
         (response,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
