@@ -14,6 +14,7 @@ from extproc.check.finding import Finding, Severity, error
 from extproc.check.manager import check_manager
 from extproc.check.processor import check_processor
 from extproc.settings import Settings
+from extproc.status.masked import without_login
 
 _SECONDS = 10.0
 _BYTES = 64 * 1024 * 1024
@@ -28,7 +29,7 @@ class _Unreadable(Exception):
 
 async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
     """Return what is found about the Envoy with the admin URL `admin`."""
-    where = f"envoy, {admin}"
+    where = f"envoy, {without_login(admin)}"
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=_SECONDS) as client:
             info = await _get(client, f"{admin.rstrip('/')}/server_info")

@@ -25,7 +25,9 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{self.severity}: {self.where}: {self.what}"
-        return f"{line}; {self.advice}" if self.advice else line
+        line = f"{line}; {self.advice}" if self.advice else line
+        # Names in it are those of a running Envoy, which who configures it chooses: none may command a terminal.
+        return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def error(where: str, what: str, advice: str) -> Finding:

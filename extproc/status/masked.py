@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -41,10 +41,7 @@ def reasons(value: frozenset[Reason]) -> str:
 
 def without_login(url: str) -> str:
     """Return `url` without what stands before its host's `@`."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}"))
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1***@", url, flags=re.IGNORECASE)
 
 
 def _walk(prefix: str, model: BaseModel, default: BaseModel) -> Iterator[Setting]:

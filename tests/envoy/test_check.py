@@ -504,3 +504,15 @@ async def test_no_envoy_is_said_in_words(aim: ScriptedAim) -> None:
     status, out, err = await run("check", "--envoy", aim.base, **settings)
     assert (status, err) == (1, "")
     assert "HTTP 404" in out
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+async def test_a_login_of_the_admin_port_is_not_printed(scheme: str) -> None:
+    (finding,) = await check_envoy(Settings(), f"{scheme}user:hunter2@127.0.0.1:{free_port()}")
+    assert "envoy, " + scheme + "***@127.0.0.1:" in str(finding)
+    assert "hunter2" not in str(finding)
+
+
+def test_no_name_commands_the_terminal() -> None:
+    finding = Finding(Severity.OK, "listener \x1b[2J\n\u202eb\ud800", "gr\xfc\xdfe")
+    assert str(finding) == "ok: listener \\x1b[2J\\n\\u202eb\\ud800: gr\xfc\xdfe"

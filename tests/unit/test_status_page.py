@@ -185,7 +185,11 @@ class TestSecrets:
         assert "key_refused" in listed["profiles.default.failure_mode_allow.request"]
 
     def test_a_url_without_a_login_stays(self) -> None:
-        assert without_login("https://aim.example/x") == "https://aim.example/x"
+        assert without_login("https://aim.example/x@y") == "https://aim.example/x@y"
+
+    @pytest.mark.parametrize("scheme", ["http://", "HTTP://", ""])
+    def test_a_login_is_masked_whatever_else_is_wrong(self, scheme: str) -> None:
+        assert without_login(f"{scheme}user:p@ss@[host:99/x") == f"{scheme}***@[host:99/x"
 
 
 class TestInert:
