@@ -285,6 +285,12 @@ def _known_dialects(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _none_or_a_second(value: float) -> float:
+    if 0 < value < 1:
+        raise ValueError("0, or 1 and more")
+    return value
+
+
 class Profile(Model):
     """One policy: what is asked of Aim, and what happens then."""
 
@@ -296,8 +302,8 @@ class Profile(Model):
     """or one value for both; each true, false or a list of reasons"""
     stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
     """how long the head of a stream may wait for the first verdict"""
-    stream_ping_seconds: Annotated[float, Field(ge=0, le=300)] = 0
-    """a comment to the client each time so long nothing could be released; 0: none"""
+    stream_ping_seconds: Annotated[float, AfterValidator(_none_or_a_second), Field(ge=0, le=300)] = 0
+    """a comment to the client each time so long nothing could be released, 1 s at the least; 0: none"""
     block_message: Annotated[str, Field(max_length=4096)] = ""
     """replaces Aim's text; at most 4096 characters"""
     unmatched: Literal["pass", "block"] = "pass"

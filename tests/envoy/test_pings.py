@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
+from extproc.settings import Profile
 from tests.envoy.apis import CHAT, DONE
 from tests.fakes.aim import AimSession, echo
 from tests.fakes.envoy import needs_envoy
@@ -23,7 +24,8 @@ async def test_a_client_hears_pings_while_aim_thinks_and_then_every_event() -> N
         await heard.wait()
         await echo(session)
 
-    profiles = {"default": {"stream_head_seconds": 0, "stream_ping_seconds": 0.01}}
+    # Shorter than settings may have it, so that the test need not wait.
+    profiles = {"default": Profile.model_construct(stream_head_seconds=0, stream_ping_seconds=0.01)}
     async with rig(profiles=profiles) as chain:
         chain.upstream.answer = pieces(CHAT.events("One", " two"))
         chain.aim.script = think

@@ -14,7 +14,7 @@ import yaml
 from extproc.address import Address
 from extproc.errors import Reason, SettingsError
 from extproc.events import Hook, Leg
-from extproc.settings import FailureModeAllow, Settings, load
+from extproc.settings import FailureModeAllow, Profile, Settings, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,3 +263,9 @@ def test_failure_modes(value: Any, request_opens: set[Reason], response_opens: s
     for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
         tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
         assert {reason for reason in tried if mode.opens(leg, reason)} == opens
+
+
+def test_pings_are_off_or_a_second_apart_at_the_least(tmp_path: Path) -> None:
+    assert [Profile(stream_ping_seconds=seconds).stream_ping_seconds for seconds in (0, 1, 300)] == [0, 1, 300]
+    (problem,) = problems(written(tmp_path, "profiles: {default: {stream_ping_seconds: 0.000001}}\n"))
+    assert problem == "profiles.default.stream_ping_seconds: 0, or 1 and more"
