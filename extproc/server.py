@@ -71,7 +71,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         client = start_client(settings, group)
         service = await stack.enter_async_context(ExternalProcessor(settings, client, telemetry))
         telemetry.keep_audit_log(settings)
-        background = []
+        link = None
         if worker is None:
             telemetry.held_bytes.set_function(lambda: service.held_bytes)
             serving = Serving(service, config, group)
@@ -80,7 +80,6 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         else:
             link = await Link.to_supervisor()
             serving = Serving(service, config, group, link.send, worker)
-            background += [_keep_held_bytes(service), _obey_supervisor(link, serving, stop)]
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         status = health.aio.HealthServicer()
@@ -93,7 +92,9 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         _tune_collector()
         serving.serve(is_serving=True)
         loop.add_signal_handler(signal.SIGHUP, serving.reloader.ask)
-        background += [serving.reloader.run(), serving.watch_aim()]
+        background = [serving.reloader.run(), serving.watch_aim()]
+        if link is not None:
+            background += [_keep_held_bytes(service), _obey_supervisor(link, serving, stop)]
         tasks = [group.create_task(work) for work in background]
         admin = settings.admin if worker is None else None
         _log.info("serving", listen=str(address), admin=str(admin or ""), pid=os.getpid())
