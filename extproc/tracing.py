@@ -156,12 +156,12 @@ def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
 
 
 def _trace_context(fields: Iterable[tuple[str, str | bytes]]) -> dict[str, list[str]]:
-    """Return what `fields` say of a trace; nothing where they name no parent."""
-    found: dict[str, list[str]] = {}
-    for name, value in fields:
-        if name in ("traceparent", "tracestate") and isinstance(value, str):
-            found.setdefault(name, []).append(value)
-    return found if "traceparent" in found else {}
+    """Return the parent that `fields` name, if they do.
+
+    A `tracestate` is left alone: it is free text of a client's, and spans carry none.
+    """
+    parents = [value for name, value in fields if name == "traceparent" and isinstance(value, str)]
+    return {"traceparent": parents} if parents else {}
 
 
 class _Watched(SpanExporter):

@@ -145,6 +145,7 @@ async def test_a_client_that_traces_is_joined_where_envoy_does_not(tmp_path: Pat
         assert (await it.post(traceparent=theirs, tracestate="a=b")).status_code == 400
         (exchange,) = await it.collector.until(lambda: it.collector.named("aim.exchange"))
         assert (exchange.trace_id, exchange.parent_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+        assert exchange.state == ""
         assert exchange.attributes["aim.outcome"] == "blocked"
         assert exchange.attributes["aim.request.policies"] == ["pii"]
         assert exchange.status == 0

@@ -24,6 +24,7 @@ class Span:
     trace_id: str
     span_id: str
     parent_id: str
+    state: str
     kind: int
     status: int
     seconds: float
@@ -64,6 +65,7 @@ class Collector:
                     span.trace_id.hex(),
                     span.span_id.hex(),
                     span.parent_span_id.hex(),
+                    span.trace_state,
                     span.kind,
                     span.status.code,
                     (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
