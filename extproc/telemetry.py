@@ -5,8 +5,10 @@ No label takes a value from a client: profiles and dialects are named in the set
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -173,6 +175,15 @@ def log_internal_error(error: Exception) -> None:
     _log.error("internal_error", type=type(error).__name__, where=where)
 
 
+def _give_up_stderr() -> None:
+    """Let what could not be written be forgotten: the interpreter's own try at its end would be the exit status."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 class _Stderr(io.TextIOBase):
     """Standard error, but no traffic ends for a line that cannot be written: the disk is full, or the reader gone."""
 
@@ -193,6 +204,7 @@ def configure_logging(level: str, worker: int | None = None) -> None:
     def name_worker(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         return {"worker": worker, **record}
 
+    atexit.register(_give_up_stderr)
     structlog.configure(
         processors=[
             *([] if worker is None else [name_worker]),

@@ -258,7 +258,7 @@ class AimClient:
                     pieces.append(piece)
             finally:
                 await response.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, UnicodeError) as error:  # the last of a host's name
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error

@@ -100,10 +100,6 @@ class TestAnalysis:
         async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
             assert await reason_of(client) is Reason.UNREACHABLE
 
-    async def test_a_host_that_cannot_be_named_is_unreachable(self) -> None:
-        async with client_of("http://a..b") as client:
-            assert await reason_of(client) is Reason.UNREACHABLE
-
     async def test_a_dropped_connection_is_tried_again(self) -> None:
         asked: list[int] = []
 

@@ -96,6 +96,12 @@ class Demo:
         return pid
 
 
+def _heed_signals() -> None:
+    """Take signals as a shell's foreground command does, whatever whoever runs the tests ignores."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def demo(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Demo]:
     process = await asyncio.create_subprocess_exec(
@@ -104,6 +110,7 @@ async def demo(folder: Path, *arguments: str, **variables: str) -> AsyncIterator
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(folder, **variables),
+        preexec_fn=_heed_signals,
     )
     running = Demo(process, folder)
     try:
