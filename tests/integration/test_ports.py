@@ -92,7 +92,7 @@ class Port:
     async def settles(self, descriptors: int, credentials: grpc.ChannelCredentials | None = None) -> None:
         """It serves, and what others left behind is gone.
 
-        An exchange that comes while thousands of dropped ones are being worked off may be cancelled with them.
+        While thousands of dropped streams wait to be taken, gRPC itself may turn one away that comes behind them.
         """
         async with asyncio.timeout(60):
             is_served = False
