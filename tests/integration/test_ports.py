@@ -90,16 +90,9 @@ class Port:
             assert await stream.call.code() is grpc.StatusCode.OK
 
     async def settles(self, descriptors: int, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """It serves, and what others left behind is gone.
-
-        While thousands of dropped streams wait to be taken, gRPC itself may turn one away that comes behind them.
-        """
+        """It serves, and what others left behind is gone."""
+        await self.serves(credentials)
         async with asyncio.timeout(60):
-            is_served = False
-            while not is_served:
-                with suppress(grpc.aio.AioRpcError, AttributeError):  # cancelled, or None in place of a message
-                    await self.serves(credentials)
-                    is_served = True
             while await self.gauges() != [0, 0, 0] or self.descriptors > descriptors + 8:  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.1)
 
@@ -284,6 +277,13 @@ async def test_ten_thousand_streams_opened_and_dropped(tmp_path: Path, aim: Scri
                         await other.flush()
                         await asyncio.sleep(0)
                 reading.cancel()
+        # One right behind them is cancelled now and then; why is not known. It must be served again within a bound.
+        async with asyncio.timeout(60):
+            is_served = False
+            while not is_served:
+                with suppress(grpc.aio.AioRpcError, AttributeError):  # cancelled, or None in place of a message
+                    await it.serves()
+                    is_served = True
         await it.settles(before)
         assert it.resident < resident + 100 * 1024
         it.process.signal()

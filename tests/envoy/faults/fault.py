@@ -7,6 +7,7 @@ matrix is run by `tests.envoy.test_faults`, and printed into docs/reliability.md
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,14 +30,15 @@ class Leg(StrEnum):
     STREAM = "stream"
 
 
-class Outcome:
+class Outcome(ABC):
     """What has to come of a fault; `label` is the exchange's outcome in the metrics."""
 
     label = "aborted"
     opens = False
 
+    @abstractmethod
     def check(self, trial: Trial, got: Got | None) -> None:
-        raise NotImplementedError
+        """Raise AssertionError where something else came of `trial`."""
 
 
 @dataclass(frozen=True)
