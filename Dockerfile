@@ -7,14 +7,14 @@ ENV PATH=/opt/extproc/bin:$PATH
 
 # Packages first: they change less often than the code, and no layer of theirs depends on it.
 COPY requirements/ requirements/
-RUN pip install --only-binary :all: --require-hashes -r requirements/runtime.txt
+RUN pip install --only-binary :all: --no-deps --require-hashes -r requirements/runtime.txt
 
 # The wheel is built outside the venv that ships, with the setuptools that the development lock pins.
 COPY pyproject.toml README.md LICENSE ./
 COPY extproc/ extproc/
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements/dev.txt > build.txt \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --only-binary :all: --require-hashes -r build.txt \
+ && /opt/build/bin/pip install --only-binary :all: --no-deps --require-hashes -r build.txt \
  && /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
  && pip install --no-deps --no-index dist/*.whl
 

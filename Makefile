@@ -25,12 +25,13 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
+# Without dependencies: a lock names them all, and some versions of pip look for those of an extra beside the lock.
 venv: $(STAMP) ## install the locked packages and the project into .venv
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
 		"Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes -r requirements/dev.txt
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
@@ -68,7 +69,7 @@ fuzz: $(FUZZER) ## fuzz every reader of foreign bytes, coverage-guided (SECONDS=
 
 # Beside .venv, not in it: the tests need none of this, and not every machine has a wheel of it.
 $(FUZZER): $(STAMP) requirements/fuzz.txt
-	$(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --upgrade --target $@ -r requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes --upgrade --target $@ -r requirements/fuzz.txt
 	@touch $@
 
 check: $(STAMP) ## lint, format, types, import contracts
@@ -90,7 +91,7 @@ bench-quick: $(STAMP) ## fail where an exchange costs more than the stored figur
 bench-peers: $(PEERS_STAMP) ## install what the bench compares with (LiteLLM) into .venv-peers
 $(PEERS_STAMP): requirements/peers.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/peers.txt
+	$(PEERS)/bin/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes -r requirements/peers.txt
 	@touch $@
 
 soak: $(STAMP) ## let everything fail under load (MINUTES=5 STREAMS=500; see docs/soak.md)
