@@ -168,6 +168,7 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
     """Return a server for Envoys, with nothing to serve yet."""
     # Envoy's body limit is request_bytes + 1 MiB, so that ours speaks first; a message is a little more than a body.
     largest = settings.limits.request_bytes + 2 * _MEBIBYTE
+    most = settings.limits.streams + _MORE_STREAMS
     return grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", largest),
@@ -189,7 +190,11 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
             ("grpc.http2.ping_timeout_ms", int(_KEEPALIVE_SECONDS[1] * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),
-            ("grpc.max_concurrent_streams", settings.limits.streams + _MORE_STREAMS),
+            ("grpc.max_concurrent_streams", most),
+            # Streams that came and were not looked at yet, those that were dropped meanwhile too: by default gRPC
+            # cancels new ones at random behind a thousand, which a flood or a burst leaves for part of a second.
+            ("grpc.server.max_pending_requests", most),
+            ("grpc.server.max_pending_requests_hard_limit", most + _MORE_STREAMS),
         ]
     )
 
