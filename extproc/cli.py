@@ -107,9 +107,12 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
                 from extproc import workers
 
                 raise typer.Exit(asyncio.run(workers.supervise(loaded, config)))
+            import uvloop
+
             from extproc import server
 
-            asyncio.run(server.serve(loaded, config, worker))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(server.serve(loaded, config, worker))
 
 
 @contextmanager

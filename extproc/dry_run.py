@@ -100,6 +100,10 @@ class Shadow:
         """Take what happened at Aim's side."""
         self._inbox.put_nowait(event)
 
+    async def take(self, event: Event) -> None:
+        """Take what came of a question."""
+        self._inbox.put_nowait(event)
+
     def observe(self, event: EnvoyEvent) -> None:
         """Take what Envoy sent."""
         if self._is_over or self._has_given_up:

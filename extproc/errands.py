@@ -34,7 +34,7 @@ from extproc.telemetry import log_internal_error
 from extproc.verdict import Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Errands:
@@ -47,13 +47,18 @@ class Errands:
         observation: Observation,
         group: asyncio.TaskGroup,
         deliver: Callable[[Event], None],
+        see_through: Callable[[Event], Awaitable[None]],
     ) -> None:
-        """Ask `client` on behalf of `caller`, in tasks of `group`; `deliver` takes what comes of it."""
+        """Ask `client` on behalf of `caller`, in tasks of `group`.
+
+        `deliver` takes what comes of it; `see_through` does too, and what follows from it in the task that calls.
+        """
         self._client = client
         self._caller = caller
         self._observation = observation
         self._group = group
         self._deliver = deliver
+        self._see_through = see_through
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._session_number = 0
@@ -127,7 +132,7 @@ class Errands:
         seconds = time.monotonic() - began
         self._observation.analyzed(command.hook, began, outcomes)
         self._analyses.pop(command.analysis, None)
-        self._deliver(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
+        await self._see_through(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
 
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):

@@ -134,7 +134,7 @@ class ExternalProcessor:
         try:
             try:
                 async with asyncio.TaskGroup() as group:
-                    errands = Errands(client, caller, observation, group, shadow.deliver)
+                    errands = Errands(client, caller, observation, group, shadow.deliver, shadow.take)
                     try:
                         await shadow.run(errands)
                     finally:

@@ -85,6 +85,8 @@ class Stream:
         self._wake: asyncio.Future[None] | None = None  # what the writer waits for
         self._room: asyncio.Future[None] | None = None  # what the reader waits for
         self._is_over = False
+        self._is_writing = False
+        self._reset: Reset | None = None
         self._call_id = ""
         self._exchange: Exchange | None = None
         self._errands: Errands | None = None
@@ -167,14 +169,14 @@ class Stream:
             return await self._pass(event, exchange, mode, caller, observation)
         self._exchange, self._observation = exchange, observation
         async with asyncio.TaskGroup() as group:
-            self._errands = errands = Errands(self._client, caller, observation, group, self._take)
+            self._errands = errands = Errands(
+                self._client, caller, observation, group, self._take, self._take_and_write
+            )
             if event is not None:
                 self._take(event)
             reader = group.create_task(self._read(exchange))
             try:
                 return await self._write(exchange)
-            except _BROKEN as error:
-                return self._broken(error)
             finally:
                 reader.cancel()
                 errands.end()
@@ -195,7 +197,18 @@ class Stream:
         return observation
 
     def _take(self, event: Event) -> None:
-        """Let the exchange decide about an event, and do what it says; what is for Envoy waits for the writer."""
+        """Have an event decided about; what is for Envoy waits for the writer."""
+        self._decide(event)
+        if self._outbox:
+            self._wake_writer()
+
+    async def _take_and_write(self, event: Event) -> None:
+        """Have an event decided about and write what is for Envoy, which costs a wake-up less."""
+        self._decide(event)
+        await self._flush()
+
+    def _decide(self, event: Event) -> None:
+        """Let the exchange decide about an event, and do what it says but for what is for Envoy."""
         exchange, errands, outbox = self._exchange, self._errands, self._outbox
         assert exchange is not None
         assert errands is not None
@@ -217,8 +230,6 @@ class Stream:
             log_internal_error(error)
         finally:
             self._account(exchange)
-            if outbox:
-                self._wake_writer()
 
     async def _pass(
         self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller, observation: Observation
@@ -292,25 +303,45 @@ class Stream:
     async def _write(self, exchange: Exchange) -> Reset | None:
         """Write what the exchange releases, until its end."""
         while True:
-            while self._outbox:
+            if not self._is_writing:
+                await self._flush()
+                if self._reset is not None:
+                    return self._reset
+                if exchange.is_closed:
+                    await self._await_last_words()
+                    return None
+                if self._is_over:
+                    # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look
+                    # like one: a clean end would be taken as leave to pass everything.
+                    return None if exchange.is_complete else Reset("the stream ended before the exchange")
+            await self._woken()
+
+    async def _flush(self) -> None:
+        """Write what waits, in order, unless somebody does so already: whoever writes goes on until nothing waits."""
+        if self._is_writing:
+            return
+        exchange = self._exchange
+        assert exchange is not None
+        self._is_writing = True
+        try:
+            while self._outbox and self._reset is None:
                 command = self._outbox.popleft()
                 if isinstance(command, Reset):
-                    _log.error("exchange_reset", call_id=exchange.record.call_id, problem=command.message)
-                    return command
+                    _log.error("exchange_reset", call_id=self._call_id, problem=command.message)
+                    self._reset = command
+                    break
                 if isinstance(command, ReleaseBody):
                     command = self._joined(command)
                     self._unsent -= len(command.data)
                 self._note_release(command)
                 await self._send(command, exchange.record)
                 self._account(exchange)
-            if exchange.is_closed:
-                await self._await_last_words()
-                return None
-            if self._is_over:
-                # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like
-                # one: a clean end would be taken as leave to pass everything.
-                return None if exchange.is_complete else Reset("the stream ended before the exchange")
-            await self._woken()
+        except _BROKEN as error:
+            self._reset = self._broken(error)
+        finally:
+            self._is_writing = False
+        if self._reset is not None or self._is_over or exchange.is_closed:
+            self._wake_writer()
 
     def _joined(self, first: ReleaseBody) -> ReleaseBody:
         """Return the first release of a body with those of the same body that wait right behind it."""

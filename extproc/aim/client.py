@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import aiohttp
 import httpx
+from yarl import URL
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
@@ -24,7 +24,6 @@ from extproc.aim.session import Session
 from extproc.aim.transport import Transport
 from extproc.errors import (
     DetectionError,
-    DetectionRejected,
     DetectionTimeout,
     DetectionUnavailable,
     Reason,
@@ -48,11 +47,6 @@ _ANSWER_BYTES = 1_048_576
 
 _CONTENT_HEADERS = (("content-type", "application/json"), ("accept-encoding", "identity"))
 
-_CONNECTIONS = 1024
-_KEEP_ALIVE_SECONDS = 30
-_DNS_SECONDS = 10
-"""For how long a resolved address is used for new connections."""
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -63,13 +57,6 @@ class Caller:
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    retry_after: str | None
-    content: bytes
-
-
 class AimClient:
     """A client of one Aim; an async context manager."""
 
@@ -78,9 +65,9 @@ class AimClient:
         aim = settings.aim
         self._form: protocol.Form = aim.api
         self._endpoints = endpoints = protocol.endpoints(aim.api, aim.base)
-        self._request_url = httpx.URL(endpoints.request)  # parsed once: that costs as much as the headers
-        self._answer_url = httpx.URL(endpoints.answer)
-        self._base_url = httpx.URL(aim.base)
+        self._request_url = URL(endpoints.request)
+        self._answer_url = URL(endpoints.answer)
+        self._base_url = URL(aim.base)
         self._timeout = aim.timeout_seconds
         self._keys = Keys(settings)
         self._tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
@@ -91,7 +78,7 @@ class AimClient:
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
-        self._transport = Transport(self._connect, httpx.Proxy(self._proxy) if self._proxy else None)
+        self._transport = Transport(self._tls, self._proxy)
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
@@ -100,20 +87,6 @@ class AimClient:
         self._is_retired = asyncio.Event()
         self._is_free = asyncio.Event()
         self._is_free.set()
-
-    def _connect(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=_CONNECTIONS,
-            keepalive_timeout=_KEEP_ALIVE_SECONDS,
-            ttl_dns_cache=_DNS_SECONDS,
-            ssl=self._tls if self._tls is not None else True,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # none: deadlines are set below
-            auto_decompress=False,
-        )
 
     async def __aenter__(self) -> AimClient:
         """Start; sessions may be opened from now on."""
@@ -156,7 +129,7 @@ class AimClient:
         self.enter()  # one that is retired meanwhile keeps its connections
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._send(httpx.Request("HEAD", self._base_url), _ANSWER_BYTES)
+                response = await self._transport.send("HEAD", self._base_url, limit=_ANSWER_BYTES)
         except (TimeoutError, DetectionError):
             return False
         finally:
@@ -201,6 +174,7 @@ class AimClient:
         Raises DetectionError.
         """
         headers = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
+        headers += _CONTENT_HEADERS
         is_probe = self.breaker.enter()
         try:
             verdict = await self._ask_in_time(asked, headers)
@@ -216,12 +190,7 @@ class AimClient:
     async def _ask_in_time(self, asked: Input, headers: list[tuple[str, str]]) -> Verdict:
         url = self._request_url if asked.output is None else self._answer_url
         body = protocol.question(self._form, asked)
-        request = httpx.Request(
-            "POST",
-            url,
-            headers=httpx.Headers([*headers, *_CONTENT_HEADERS], encoding="utf-8"),
-            stream=httpx.ByteStream(body),  # `content` costs ten times as much, for headers that aiohttp adds
-        )
+        limit = 4 * len(body) + _ANSWER_BYTES
         self._budget.earn()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
@@ -230,7 +199,7 @@ class AimClient:
                 for attempt in range(MAX_RETRIES + 1):
                     retry_after: float | None = None
                     try:
-                        response = await self._send(request, 4 * len(body) + _ANSWER_BYTES)
+                        response = await self._transport.send("POST", url, headers, body, limit=limit)
                         retry_after = parse_retry_after(response.retry_after, time.time())
                         return protocol.answer(self._form, asked, response.status, response.content)
                     except DetectionUnavailable:
@@ -242,27 +211,6 @@ class AimClient:
         except TimeoutError as error:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
-
-    async def _send(self, request: httpx.Request, limit: int) -> _Response:
-        """Return Aim's answer, of which at most `limit` bytes are read."""
-        try:
-            response = await self._transport.handle_async_request(request)
-            try:
-                pieces: list[bytes] = []
-                size = 0
-                assert isinstance(response.stream, httpx.AsyncByteStream)
-                async for piece in response.stream:
-                    size += len(piece)
-                    if size > limit:
-                        raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
-                    pieces.append(piece)
-            finally:
-                await response.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
-        return _Response(response.status_code, response.headers.get("retry-after"), b"".join(pieces))
 
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""

@@ -1,61 +1,95 @@
-"""httpx's transport over an aiohttp session, with nothing between them that a question to Aim has no use for.
+"""Aim over HTTP: one aiohttp session, without anything that a question to Aim has no use for.
 
-httpx-aiohttp's own translates for each request what clients of httpx offer: timeouts by phase, streamed bodies, httpx's
-exceptions. Here deadlines are the caller's, bodies are bytes, and aiohttp's exceptions are left as they are.
+No redirects, cookies or decompression; deadlines are the caller's (docs/adr/0002-aiohttp-for-questions.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
 from yarl import URL
 
+from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
 
-class Transport(AiohttpTransport):
-    """Sends requests whose body is at hand."""
+_CONNECTIONS = 1024
+_KEEP_ALIVE_SECONDS = 30
+_DNS_SECONDS = 10
+"""For how long a resolved address is used for new connections."""
 
-    def __init__(self, connect: Callable[[], aiohttp.ClientSession], proxy: httpx.Proxy | None) -> None:
-        """Send through the session that `connect` makes on first use, by way of `proxy`."""
-        super().__init__(verify=False, client=connect)  # the session has its own TLS settings
-        self._proxying: dict[str, Any] = {}
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What Aim answered."""
+
+    status: int
+    retry_after: str | None
+    content: bytes
+
+
+class Transport:
+    """Sends requests whose body is at hand, over connections that it keeps."""
+
+    def __init__(self, tls: ssl.SSLContext | None, proxy: str | None) -> None:
+        """Connect by `tls` where a URL asks for it, by way of `proxy`; nothing is connected yet."""
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+        self._options: dict[str, Any] = {"allow_redirects": False}
         if proxy is not None:
-            self._proxying["proxy"] = URL(str(proxy.url))
-            if proxy.auth is not None:
-                self._proxying["proxy_auth"] = aiohttp.BasicAuth(*proxy.auth)
+            parsed = httpx.Proxy(proxy)
+            self._options["proxy"] = URL(str(parsed.url))
+            if parsed.auth is not None:
+                self._options["proxy_auth"] = aiohttp.BasicAuth(*parsed.auth)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the response as soon as its head is there.
-
-        Raises aiohttp.ClientError and OSError.
-        """
-        if not isinstance(self.client, aiohttp.ClientSession):
-            self.client = self.get_client()
-        response = await self.client.request(
-            request.method,
-            URL(str(request.url)),
-            headers=CIMultiDict((name.decode(), value.decode()) for name, value in request.headers.raw),
-            data=request.read(),
-            allow_redirects=False,
-            **self._proxying,
+    def _connect(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=_CONNECTIONS,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=_DNS_SECONDS,
+            ssl=self._tls if self._tls is not None else True,
         )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # none: deadlines are the caller's
+            auto_decompress=False,
+        )
 
+    async def send(
+        self, method: str, url: URL, headers: Iterable[tuple[str, str]] = (), body: bytes = b"", *, limit: int
+    ) -> Response:
+        """Return the answer to a request, of which at most `limit` bytes are read.
 
-class _Body(httpx.AsyncByteStream):
-    """The body of a response, as it comes."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._response.content.iter_any():
-            yield piece
+        Raises DetectionUnavailable where there is none, DetectionRejected for one that is larger.
+        """
+        if self._session is None:
+            self._session = self._connect()
+        try:
+            response = await self._session.request(
+                method, url, headers=CIMultiDict(headers), data=body or None, **self._options
+            )
+            pieces: list[bytes] = []
+            size = 0
+            try:
+                while size <= limit and (piece := await response.content.readany()):
+                    size += len(piece)
+                    pieces.append(piece)
+            finally:
+                response.release()  # or closed, where something of the body is still to come
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
+        if size > limit:
+            raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
+        return Response(response.status, response.headers.get("retry-after"), b"".join(pieces))
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it where something of the body is still to come."""
-        self._response.release()
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()

@@ -32,6 +32,9 @@ class Rung:
         self.events.put_nowait(event)
         self.on_ring(event.timer)
 
+    async def through(self, event: Event) -> None:
+        self(event)
+
     async def next(self) -> TimerFired:
         return await asyncio.wait_for(self.events.get(), 10)
 
@@ -41,7 +44,7 @@ async def errands() -> AsyncIterator[tuple[Errands, Rung]]:
     rung = Rung()
     observation = Observation(Telemetry(), ExchangeRecord("call-1", "default"), NOBODY, began=0.0, is_dry_run=False)
     async with AimClient(settings_for("http://127.0.0.1:1")) as client, asyncio.TaskGroup() as group:
-        made = Errands(client, Caller("default", "call-1", NOBODY), observation, group, rung)
+        made = Errands(client, Caller("default", "call-1", NOBODY), observation, group, rung, rung.through)
         try:
             yield made, rung
         finally:
