@@ -18,7 +18,6 @@ from extproc.errands import Errands
 from extproc.events import (
     BodyMode,
     BodyReceived,
-    Command,
     Event,
     HeadersReceived,
     Leg,
@@ -48,7 +47,7 @@ def _cost(event: EnvoyEvent) -> int:
     return _EVENT_BYTES + (len(event.data) if isinstance(event, BodyReceived) else 0)
 
 
-def passing(event: EnvoyEvent, exchange: Exchange, mode: BodyMode) -> Command:
+def passing(event: EnvoyEvent, exchange: Exchange, mode: BodyMode) -> ToEnvoy:
     """Return the command that lets what Envoy sent go on as it came."""
     match event:
         case HeadersReceived(leg=Leg.REQUEST):

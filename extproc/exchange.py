@@ -109,6 +109,10 @@ class Exchange:
         self.is_overloaded = is_overloaded
         self.dialect: Dialect | None = None
         self.is_closed = False
+        self.held_bytes = 0
+        """Bytes that this exchange holds now."""
+        self.is_paused = False
+        """Whether reading from Envoy is to wait, because as much is held as may be."""
         self.request = RequestLeg(self, request_mode)
         self.response = ResponseLeg(self)
         self._commands: list[Command] = []
@@ -118,16 +122,6 @@ class Exchange:
         self._analyses: dict[int, Hook] = {}
         self._numbers = 0
         self._headers_out = False
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that this exchange holds now."""
-        return self.request.held + self.response.held + self._gated_bytes
-
-    @property
-    def is_paused(self) -> bool:
-        """Tell whether reading from Envoy is to wait, because as much is held as may be."""
-        return not self.is_closed and self.response.is_paused
 
     @property
     def is_gated(self) -> bool:
@@ -164,8 +158,17 @@ class Exchange:
                 self.is_closed = True
                 self._clean_up()
                 self._commands.append(Reset(str(error)))
+            self._measure()
         commands, self._commands = self._commands, []
         return commands
+
+    def _measure(self) -> None:
+        """Tell how much is held, once for each event, and have a full hold watched."""
+        self.held_bytes = held = self.request.held + self.response.held + self._gated_bytes
+        is_paused = not self.is_closed and self.response.is_full(held)
+        if is_paused or self.is_paused:
+            self.is_paused = is_paused
+            self.response.watch_hold()
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -228,7 +231,6 @@ class Exchange:
         self._gated_bytes = 0
         for command in gated:
             self.emit(command)
-        self.response.on_room()
 
     # -- what the legs use ---------------------------------------------------------------------------------------
 

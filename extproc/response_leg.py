@@ -95,14 +95,12 @@ class ResponseLeg:
             return self._stream.is_finished
         return self._state is State.DONE
 
-    @property
-    def is_paused(self) -> bool:
-        """Tell whether no more of the response can be held."""
-        limits = self._exchange.limits
-        if self._state is State.STREAMING or self._state is State.PASSING:
+    def is_full(self, held: int) -> bool:
+        """Tell whether no more of the response can be held, when the exchange holds so many bytes."""
+        limit = self._exchange.limits.held_bytes
+        if held > limit and (self._state is State.STREAMING or self._state is State.PASSING):
             # An event that is not whole yet has a limit of its own: only its rest, not Aim, can free it.
-            pending = self._stream.pending if self._stream is not None else 0
-            return self._exchange.held_bytes - pending > limits.held_bytes
+            return held - (self._stream.pending if self._stream is not None else 0) > limit
         return False
 
     # -- Envoy's side --------------------------------------------------------------------------------------------
@@ -317,8 +315,8 @@ class ResponseLeg:
             self._session_failure = event.reason if isinstance(event, SessionFailed) else Reason.SESSION
             self.close_session()
 
-    def on_room(self) -> None:
-        """The gate of moderation has opened."""
+    def watch_hold(self) -> None:
+        """Start or stop the clock of a full hold."""
         if self._stream is not None:
             self._stream.watch_hold()
 

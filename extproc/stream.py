@@ -23,7 +23,6 @@ from extproc.errors import ProtocolError
 from extproc.events import (
     BodyMode,
     BodyReceived,
-    Command,
     Event,
     Headers,
     HeadersReceived,
@@ -369,14 +368,14 @@ class Stream:
         except TimeoutError:
             pass
 
-    async def _send(self, command: Command, record: ExchangeRecord | None = None) -> None:
+    async def _send(self, command: ToEnvoy, record: ExchangeRecord | None = None) -> None:
         for response in wire.encode(command):
             if record is not None and record.version != self._told_version and record.dialect:
                 self._told_version = record.version
                 wire.attach_metadata(response, record.as_metadata())
             await self._context.write(wire.serialise(response))
 
-    def _note_release(self, command: Command) -> None:
+    def _note_release(self, command: ToEnvoy) -> None:
         match command:
             case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
                 self._note_waited(leg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
 from extproc.body import DIGESTS, STALE, inflater
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from extproc.exchange import Exchange
 
 _BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
+
+# Most chunks set a clock and stop it; these are the same every time.
+_start_clock = cache(SetTimer)
+_STOP_CLOCK = {timer: ClearTimer(timer) for timer in Timer}
 
 PING = b": ping\n\n"
 """A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
@@ -249,7 +254,6 @@ class StreamedAnswer:
                 self._clear(Timer.PING)
             if not self._queue.is_empty:
                 self._set(Timer.PING, self._ping_seconds)
-        self.watch_hold()
 
     def _ping(self) -> None:
         """Let the client hear something, unless an early block may still be a true 400."""
@@ -353,9 +357,9 @@ class StreamedAnswer:
     def _set(self, timer: Timer, seconds: float) -> None:
         if timer not in self._timers:
             self._timers.add(timer)
-            self._exchange.emit(SetTimer(timer, seconds))
+            self._exchange.emit(_start_clock(timer, seconds))
 
     def _clear(self, timer: Timer) -> None:
         if timer in self._timers:
             self._timers.discard(timer)
-            self._exchange.emit(ClearTimer(timer))
+            self._exchange.emit(_STOP_CLOCK[timer])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from importlib.resources import files
-from typing import Any
+from typing import Any, assert_never
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError, Message
@@ -18,7 +18,6 @@ from extproc.errors import ProtocolError
 from extproc.events import (
     BodyMode,
     BodyReceived,
-    Command,
     Event,
     Headers,
     HeadersReceived,
@@ -28,6 +27,8 @@ from extproc.events import (
     ReleaseHeaders,
     ReleaseTrailers,
     Reply,
+    Reset,
+    ToEnvoy,
     TrailersReceived,
 )
 
@@ -177,47 +178,51 @@ def _plain_value(value: Any) -> Any:
 # -- out ---------------------------------------------------------------------------------------------------------
 
 
-def encode(command: Command) -> Iterator[Any]:
-    """Yield the `ProcessingResponse`s that a release or a reply becomes; none for other commands."""
+def encode(command: ToEnvoy) -> Iterator[Any]:
+    """Return the `ProcessingResponse`s that a release or a reply becomes; none for a reset.
+
+    Those of a body are made one by one, as they are taken.
+    """
+    if isinstance(command, ReleaseBody):
+        if len(command.data) > DATA_BYTES:
+            return _pieces(command)
+        return iter((_streamed(command.leg, command.data, command.end_of_stream),))
+    response = Response()
     match command:
-        case ReleaseBody():
-            for piece, is_last in _pieces(command.data):
-                yield _streamed(command.leg, piece, is_last and command.end_of_stream)
         case ReleaseHeaders():
-            response = Response()
             common = (response.request_headers if command.leg is Leg.REQUEST else response.response_headers).response
             # An empty mutation is an answer too.
             common.SetInParent()
             if command.replace_body:
                 common.status = CONTINUE_AND_REPLACE
             _mutate(common.header_mutation, command.set, command.remove)
-            yield response
         case ReleaseBuffered():
-            response = Response()
             common = (response.request_body if command.leg is Leg.REQUEST else response.response_body).response
             common.SetInParent()
             if command.body is not None:
                 common.body_mutation.body = command.body
                 _mutate(common.header_mutation, command.set, command.remove)
-            yield response
         case ReleaseTrailers():
-            response = Response()
             (response.request_trailers if command.leg is Leg.REQUEST else response.response_trailers).SetInParent()
-            yield response
         case Reply():
-            response = Response()
             reply = response.immediate_response
             reply.status.code = command.status
             reply.body = command.body
             reply.details = command.details
             _mutate(reply.headers, command.headers, ())
-            yield response
+        case Reset():
+            return iter(())
+        case _:
+            assert_never(command)
+    return iter((response,))
 
 
-def _pieces(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield (piece, is it the last) of a body; one empty piece for an empty body."""
-    for start in range(0, max(len(data), 1), DATA_BYTES):
-        yield data[start : start + DATA_BYTES], start + DATA_BYTES >= len(data)
+def _pieces(command: ReleaseBody) -> Iterator[Any]:
+    """Yield a body that is larger than a message may be."""
+    data = command.data
+    for start in range(0, len(data), DATA_BYTES):
+        is_last = start + DATA_BYTES >= len(data)
+        yield _streamed(command.leg, data[start : start + DATA_BYTES], is_last and command.end_of_stream)
 
 
 def _streamed(leg: Leg, data: bytes, end_of_stream: bool) -> Any:

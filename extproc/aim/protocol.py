@@ -23,6 +23,8 @@ Form = Literal["detect", "firewall", "cato"]
 
 _MAX_POLICY_NAME = 128
 
+_encoder = json.JSONEncoder(allow_nan=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
@@ -69,10 +71,10 @@ def question(form: Form, asked: Input) -> bytes:
     else:
         body = {"messages": [*messages, {"role": "assistant", "content": asked.output}]}
     try:
-        return json.dumps(body, allow_nan=False).encode()
+        return _encoder.encode(body).encode()
     except ValueError:
         # A number beyond a float's range is JSON, and infinite here.
-        return json.dumps(_finite(body)).encode()
+        return _encoder.encode(_finite(body)).encode()
 
 
 def _finite(node: Any) -> Any:

@@ -174,7 +174,8 @@ class Session:
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:
-            async for data in socket:
+            while True:
+                data = await socket.recv()
                 if self._is_closing:
                     return
                 self._allowance -= 1
@@ -184,9 +185,8 @@ class Session:
                 self._deliver(event)
                 if self._is_closing or not isinstance(event, ChunkVerified):
                     return
-            reason = Reason.SESSION  # closed in good order, but without `done`
         except ConnectionClosed:
-            reason = Reason.SESSION
+            reason = Reason.SESSION  # in good order too, for without `done`
         except DetectionError as error:
             reason = error.reason
         if not self._is_closing:

@@ -16,6 +16,7 @@ from extproc.dialects.base import (
     Dialect,
     Leaf,
     Prompt,
+    all_strings,
     definitions,
     embedded,
     named,
@@ -114,7 +115,8 @@ def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
 def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
     sent = _as_sent(message)
     for key in ("tool_calls", "function_call"):
-        spelling(message.get(key))  # Aim is to see the calls that the model sees: no key of theirs is repeated
+        # Aim is to see the calls that the model sees: no key of theirs is repeated.
+        list(all_strings(message.get(key), ()))
     text = message.get("content")
     has_calls = bool(message.get("tool_calls") or message.get("function_call"))
     if isinstance(text, str):

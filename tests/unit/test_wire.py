@@ -12,16 +12,15 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseSta
 from extproc import wire
 from extproc.errors import ProtocolError
 from extproc.events import (
-    Analyze,
     BodyMode,
     BodyReceived,
-    Hook,
     Leg,
     ReleaseBody,
     ReleaseBuffered,
     ReleaseHeaders,
     ReleaseTrailers,
     Reply,
+    Reset,
     TrailersReceived,
 )
 
@@ -171,7 +170,7 @@ class TestEncode:
         assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")  # type: ignore[union-attr]
 
     def test_other_commands_are_not_for_envoy(self) -> None:
-        assert list(wire.encode(Analyze(1, Hook.OUTPUT, ()))) == []
+        assert list(wire.encode(Reset("gone"))) == []
 
     def test_metadata(self) -> None:
         (response,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
