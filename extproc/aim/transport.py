@@ -1,6 +1,6 @@
 """Aim over HTTP: one aiohttp session, without anything that a question to Aim has no use for.
 
-No redirects, cookies or decompression; deadlines are the caller's (docs/adr/0002-aiohttp-for-questions.md).
+No redirects, cookies or decompression; deadlines are the caller's (docs/adr/0009-aiohttp-for-questions.md).
 """
 
 from __future__ import annotations

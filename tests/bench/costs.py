@@ -47,14 +47,16 @@ async def _memory(names: Sequence[str], held_streams: int) -> dict[str, dict[str
 async def run(plan: Costs, names: Sequence[str]) -> Found:
     """Measure these chains by `plan` in processes of their own."""
     found: Found = {}
-    async with running() as rig:
-        chains = await rig.chains(*names)
-        for chain in chains:
-            await rounds.warm_up(chain)
-        for number in range(plan.rounds):
-            print(f"  round {number + 1} of {plan.rounds}", file=sys.stderr)
-            start = number % len(chains)
-            await _round(plan, chains[start:] + chains[:start], found)
+    whole = plan.processes * plan.rounds
+    for first in range(0, whole, plan.rounds):
+        async with running() as rig:
+            chains = await rig.chains(*names)
+            for chain in chains:
+                await rounds.warm_up(chain)
+            for number in range(first, first + plan.rounds):
+                print(f"  round {number + 1} of {whole}", file=sys.stderr)
+                start = number % len(chains)
+                await _round(plan, chains[start:] + chains[:start], found)
     return found
 
 

@@ -1,6 +1,6 @@
 """External processors that guard nothing: what the sidecar's stack costs before the sidecar does anything.
 
-`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio and the codec of `extproc.wire`.
+`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio on uvloop, the codec of `extproc.wire`.
 `AskingProcessor` asks Aim too, with the sidecar's libraries in their shortest way, and looks at nothing either: a
 question for each leg of a buffered exchange, each piece of a stream through a websocket. Less work than that cannot be
 a guard in this stack, so it is the floor that the sidecar is measured against.
@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import grpc
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
 
@@ -149,4 +150,5 @@ async def _main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1:]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(sys.argv[1:]))
