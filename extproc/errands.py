@@ -65,7 +65,8 @@ class Errands:
         self._analyses: dict[int, asyncio.Task[None]] = {}
         self._due: dict[Timer, float] = {}
         self._fired: dict[Timer, TimerFired] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_due = 0.0
 
     @property
     def is_under_way(self) -> bool:
@@ -161,9 +162,10 @@ class Errands:
         rings.
         """
         if self._alarm is not None:
-            if self._alarm.when() <= due:
+            if self._alarm_due <= due:
                 return
             self._alarm.cancel()
+        self._alarm_due = due  # not every loop's handles know theirs
         self._alarm = self._loop.call_at(due, self._ring, due)
 
     def _ring(self, now: float) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import pickle
 import socket
+from contextlib import suppress
 
 _SIZE_BYTES = 4
 
@@ -47,7 +48,8 @@ class Link:
     def send(self, message: object) -> None:
         """Send a message; one to a peer that is gone is lost."""
         data = pickle.dumps(message)
-        self._writer.write(len(data).to_bytes(_SIZE_BYTES) + data)
+        with suppress(RuntimeError):  # uvloop's word for a connection that is lost
+            self._writer.write(len(data).to_bytes(_SIZE_BYTES) + data)
 
     async def receive(self) -> object:
         """Return the next message; raises EOFError when the peer is gone."""

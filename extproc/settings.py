@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 from pydantic_settings import SettingsError as UnreadableVariable
+from yarl import URL
 
 from extproc.address import Address
 from extproc.aim.keys import is_key
@@ -142,7 +143,7 @@ class Aim(Model):
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             raise ValueError("a URL starts with http:// or https:// and has no query")
         try:
-            is_whole = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+            is_whole = bool(URL(value).host) and urlsplit(value).port != 0
         except ValueError:
             is_whole = False
         if not is_whole:

@@ -198,7 +198,7 @@ class Stream:
     def _take(self, event: Event) -> None:
         """Have an event decided about; what is for Envoy waits for the writer."""
         self._decide(event)
-        if self._outbox:
+        if self._outbox and not self._is_writing:
             self._wake_writer()
 
     async def _take_and_write(self, event: Event) -> None:
@@ -279,7 +279,7 @@ class Stream:
 
     def _note_arrival(self, event: BodyReceived) -> None:
         if event.end_of_stream or event.leg not in self._waiting_since:
-            self._waiting_since[event.leg] = self._loop.time()
+            self._waiting_since[event.leg] = time.monotonic()
 
     def _account(self, exchange: Exchange) -> None:
         held = exchange.held_bytes + self._unsent
@@ -337,6 +337,10 @@ class Stream:
                 self._account(exchange)
         except _BROKEN as error:
             self._reset = self._broken(error)
+        except BaseException:
+            # What was taken from the outbox is lost: nothing may be written behind it, whoever wakes next.
+            self._reset = self._reset or Reset("internal error")
+            raise
         finally:
             self._is_writing = False
         if self._reset is not None or self._is_over or exchange.is_closed:
@@ -387,4 +391,4 @@ class Stream:
         since = self._waiting_since.get(leg)
         if since is not None and since != _TOLD:
             self._waiting_since[leg] = _TOLD
-            self._telemetry.waited(leg, self._loop.time() - since)
+            self._telemetry.waited(leg, time.monotonic() - since)

@@ -60,7 +60,7 @@ class Plan:
 
 PLANS: Final = {
     "default": Plan(
-        costs=Costs(2, 3, 4, {1: 150, 8: 400, 32: 400}, {1: 40, 8: 160}, streams=8, stream_seconds=2.5),
+        costs=Costs(2, 2, 4, {1: 150, 8: 400, 32: 400}, {1: 40, 8: 160}, streams=8, stream_seconds=2.5),
         held_streams=500,
         worker_rounds=5,
         worker_exchanges=800,

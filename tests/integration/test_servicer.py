@@ -323,6 +323,17 @@ async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None
         assert guard.metric("extproc_sessions") == 0
 
 
+async def test_a_head_that_waits_for_nothing(aim: ScriptedAim) -> None:
+    """Its clock is due at once, and others are set behind it."""
+    settings = settings_for(aim.base, profiles={"default": {"stream_head_seconds": 0}})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await request(stream, STREAMED)
+        await stream.response_headers(SSE)
+        await stream.body("response", chat_event("a"), end=False)
+        assert (await stream.read()).HasField("response_headers")
+        assert (await stream.read()).response_body.response.body_mutation.streamed_response.body == chat_event("a")
+
+
 UNREADING = """
 import asyncio, sys
 from tests.fakes.envoy_stream import envoy_stream

@@ -129,6 +129,7 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
     [
         "aim: {base_url: 'http://[::1'}",
         "aim: {base_url: 'http://x:99999'}",
+        "aim: {base_url: 'http://ho\\st'}",
         "aim: {proxy: 'http://:80'}",
         "profiles: {default: {user_email: 5}}",
         "a: " + "[" * 3000,
