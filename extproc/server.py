@@ -114,10 +114,11 @@ def _tune_collector() -> None:
     """Have the garbage collector leave what was loaded alone, and look seldom at what comes and goes.
 
     An exchange makes some thousand objects, and few cycles: by default the collector would look several times at each.
+    But the parts of one refer to each other, and streams live long enough to grow old: what is old is looked at too.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(10_000, 5, 5)
 
 
 async def _keep_held_bytes(service: ExternalProcessor) -> None:

@@ -12,10 +12,12 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-_ON_ASYNCIO = ("test_demo", "test_local_aim", "test_ports")
-"""Tests of what runs on asyncio's loop, or whose clients need it: what they test of the sidecar is another process."""
+_ON_UVLOOP = frozenset(
+    f"test_{name}.py" for name in ("aim_client", "dry_run", "errands", "limits", "link", "servicer", "stream_writer")
+)
+"""Tests in whose process the sidecar works. Those that start `extproc serve` have its loop in that process."""
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run tests on the loop on which `extproc serve` runs."""
-    return {"loop": asyncio.new_event_loop if item.path.name.startswith(_ON_ASYNCIO) else uvloop.new_event_loop}
+    """Run tests of what `extproc serve` does on the loop on which it does so, and others on asyncio's."""
+    return {"loop": uvloop.new_event_loop if item.path.name in _ON_UVLOOP else asyncio.new_event_loop}

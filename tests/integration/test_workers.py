@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from extproc.link import Link
 from extproc.telemetry import add_process
 from extproc.workers import Supervisor, _Worker
 from tests.fakes.aim import ScriptedAim
@@ -279,18 +277,3 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state not in ("Z", "X")  # nobody may be there to reap an orphan
-
-
-@pytest.mark.parametrize("is_unread", [True, False])
-async def test_a_message_to_a_peer_that_is_gone_is_lost(is_unread: bool) -> None:
-    ours, theirs = socket.socketpair()
-    link = await Link.over(ours)
-    if is_unread:
-        link.send(True)
-    theirs.close()
-    if not is_unread:
-        link.send("a message that nobody reads")
-    with pytest.raises(EOFError):
-        await link.receive()
-    link.send(False)
-    link.close()
