@@ -45,18 +45,17 @@ class Errands:
         client: AimClient,
         caller: Caller,
         observation: Observation,
-        group: asyncio.TaskGroup,
         deliver: Callable[[Event], None],
         see_through: Callable[[Event], Awaitable[None]],
     ) -> None:
-        """Ask `client` on behalf of `caller`, in tasks of `group`.
+        """Ask `client` on behalf of `caller`, and let `observation` know.
 
-        `deliver` takes what comes of it; `see_through` does too, and what follows from it in the task that calls.
+        What a clock has to say goes to `deliver`, what Aim says to `see_through`, which returns when all that follows
+        from it is done.
         """
         self._client = client
         self._caller = caller
-        self._observation = observation
-        self._group = group
+        self.observation = observation
         self._deliver = deliver
         self._see_through = see_through
         self._loop = asyncio.get_running_loop()
@@ -84,7 +83,7 @@ class Errands:
             case ClearTimer():
                 self._clear_timer(command.timer)
             case Analyze():
-                self._analyses[command.analysis] = self._group.create_task(self._analyze(command))
+                self._analyses[command.analysis] = self._client.start(self._analyze(command))
             case CancelAnalysis():
                 task = self._analyses.pop(command.analysis, None)
                 if task is not None:
@@ -93,7 +92,7 @@ class Errands:
                 self._close_session()
                 self._session_number = command.session
                 self._session = self._client.open_session(command.session, self._caller, self._on_session)
-                self._observation.session_opened()
+                self.observation.session_opened()
             case SubmitDone():
                 if self._session is not None and command.session == self._session_number:
                     self._session.done()
@@ -101,7 +100,7 @@ class Errands:
                 if command.session == self._session_number:
                     self._close_session()
             case ReportVerdict() | ReportFailOpen() | ReportChunks():
-                self._observation.report(command)
+                self.observation.report(command)
             case _:
                 assert_never(command)
 
@@ -131,20 +130,20 @@ class Errands:
             log_internal_error(error)
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
         seconds = time.monotonic() - began
-        self._observation.analyzed(command.hook, began, outcomes)
+        self.observation.analyzed(command.hook, began, outcomes)
         self._analyses.pop(command.analysis, None)
         await self._see_through(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
 
-    def _on_session(self, event: Event) -> None:
+    async def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):
-            self._observation.session_judged(event.milliseconds)
-        self._deliver(event)
+            self.observation.session_judged(event.milliseconds)
+        await self._see_through(event)
 
     def _close_session(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
-            self._observation.session_closed()
+            self.observation.session_closed()
 
     def _set_timer(self, timer: Timer, seconds: float) -> None:
         self._fired.pop(timer, None)

@@ -312,6 +312,13 @@ class Exchange:
             self._commands.append(Reply(refusal.status, head, body, refusal.details))
         self._clean_up()
 
+    def forget(self) -> None:
+        """Let go of the legs: they refer back, and what refers to itself waits for the garbage collector.
+
+        Nothing can be handled after that.
+        """
+        del self.request, self.response
+
     def _clean_up(self) -> None:
         self._gated.clear()
         self._gated_bytes = 0

@@ -6,7 +6,18 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extproc.events import Hook, ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.events import (
+    BodyReceived,
+    Hook,
+    Leg,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    Reply,
+    ReportChunks,
+    ReportFailOpen,
+    ReportVerdict,
+    ToEnvoy,
+)
 from extproc.identity import Identity
 from extproc.record import ExchangeRecord
 from extproc.telemetry import Telemetry
@@ -15,11 +26,24 @@ from extproc.verdict import Failed, Outcome, strictest
 if TYPE_CHECKING:
     from extproc.tracing import Trace
 
+_TOLD = -1.0
+"""In place of a time: the wait of this leg has been counted."""
+
 
 class Observation:
     """The witness of one exchange, from its first message to its record."""
 
-    __slots__ = ("_callers", "_is_dry_run", "_opened", "_session_verdict", "_telemetry", "began", "record", "trace")
+    __slots__ = (
+        "_callers",
+        "_is_dry_run",
+        "_opened",
+        "_session_verdict",
+        "_telemetry",
+        "_waiting_since",
+        "began",
+        "record",
+        "trace",
+    )
 
     def __init__(
         self, telemetry: Telemetry, record: ExchangeRecord, identity: Identity, *, began: float, is_dry_run: bool
@@ -33,6 +57,27 @@ class Observation:
         self._callers = telemetry.audit.callers(record.profile, identity) if telemetry.audit is not None else {}
         self._opened = began
         self._session_verdict: ReportVerdict | None = None
+        self._waiting_since: dict[Leg, float] = {}
+
+    def arrived(self, event: BodyReceived) -> None:
+        """Take that a body has come, or a piece of one: from its first and then from its last the leg waits."""
+        if event.end_of_stream or event.leg not in self._waiting_since:
+            self._waiting_since[event.leg] = time.monotonic()
+
+    def released(self, command: ToEnvoy) -> None:
+        """Take that `command` is about to leave: the waiting of its leg is over, a reply's of both."""
+        match command:
+            case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
+                self._note_waited(leg)
+            case Reply():
+                for leg in tuple(self._waiting_since):
+                    self._note_waited(leg)
+
+    def _note_waited(self, leg: Leg) -> None:
+        since = self._waiting_since.get(leg)
+        if since is not None and since != _TOLD:
+            self._waiting_since[leg] = _TOLD
+            self._telemetry.waited(leg, time.monotonic() - since)
 
     def report(self, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
         """Take what the core reports."""

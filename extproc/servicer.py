@@ -133,12 +133,11 @@ class ExternalProcessor:
     async def _watch(self, shadow: Shadow, observation: Observation, caller: Caller, client: AimClient) -> None:
         try:
             try:
-                async with asyncio.TaskGroup() as group:
-                    errands = Errands(client, caller, observation, group, shadow.deliver, shadow.take)
-                    try:
-                        await shadow.run(errands)
-                    finally:
-                        errands.end()
+                errands = Errands(client, caller, observation, shadow.deliver, shadow.take)
+                try:
+                    await shadow.run(errands)
+                finally:
+                    errands.end()
             finally:
                 observation.finished()
         except Exception as error:

@@ -1,7 +1,8 @@
 """One gRPC stream of Envoy: its messages become events, the commands of its exchange are performed.
 
-One outbox, one writer: whatever happens, at Envoy's side or at Aim's, becomes an event, which the exchange is handed at
-once. What it says to Aim is done at once; what it says to Envoy goes through the outbox, in order.
+Whatever happens, at Envoy's side or at Aim's, becomes an event, which the exchange is handed at once. What it says to
+Aim is done at once too; what it says to Envoy goes through the outbox, written by whoever brought the event: the
+stream's own task, which reads, a question's, a session's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import deque
 from typing import TYPE_CHECKING
 
 import grpc
@@ -27,10 +27,6 @@ from extproc.events import (
     Headers,
     HeadersReceived,
     Leg,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    Reply,
     Reset,
     TimerFired,
     ToEnvoy,
@@ -39,6 +35,7 @@ from extproc.events import (
 from extproc.exchange import Exchange, misconfigured
 from extproc.identity import NOBODY, Identity, first_value
 from extproc.observation import Observation
+from extproc.outbox import BROKEN, Outbox, broken
 from extproc.record import ExchangeRecord
 from extproc.refusal import MISCONFIGURED
 from extproc.telemetry import log_internal_error
@@ -57,12 +54,6 @@ _FIRST_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 5.0
 """How long a closed exchange waits for Envoy to end the stream."""
 
-_BROKEN = (grpc.aio.BaseError, asyncio.InvalidStateError)
-"""What reading and writing raise when Envoy is gone."""
-
-_TOLD = -1.0
-"""In place of a time: the wait of this leg has been counted."""
-
 _log = structlog.get_logger()
 
 
@@ -79,20 +70,15 @@ class Stream:
         self._context = context
         self._telemetry = service.telemetry
         self._loop = asyncio.get_running_loop()
-        self._outbox: deque[ToEnvoy] = deque()
-        self._unsent = 0
-        self._wake: asyncio.Future[None] | None = None  # what the writer waits for
-        self._room: asyncio.Future[None] | None = None  # what the reader waits for
-        self._is_over = False
-        self._is_writing = False
-        self._reset: Reset | None = None
-        self._call_id = ""
+        self._reading: asyncio.Task[object] | None = None  # the stream's own task, while it waits for a message
+        self._room: asyncio.Future[None] | None = None  # what it waits for before it reads on
+        self._is_left = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._exchange: Exchange | None = None
-        self._errands: Errands | None = None
         self._observation: Observation | None = None
+        self._outbox: Outbox | None = None
+        self._errands: Errands | None = None  # only while the stream is served: they refer to it
         self._began = time.monotonic()
-        self._waiting_since: dict[Leg, float] = {}
-        self._told_version = 0
         self._held = 0
         # The snapshot of this exchange: new settings are for new exchanges.
         self._settings = service.settings
@@ -102,30 +88,32 @@ class Stream:
     async def run(self) -> Reset | None:
         """Serve the stream; return what it is to be aborted with, None once Envoy may see its end."""
         try:
-            try:
-                async with asyncio.timeout(_FIRST_SECONDS):
-                    first = await self._context.read()
-            except TimeoutError:
-                return Reset("no message in time")
-            if first is grpc.aio.EOF:
-                return None
-            return await self._serve(first)
+            self._leave_in(_FIRST_SECONDS)
+            first = await self._next()
+            self._stay()
+            if first is not None:
+                return await self._serve(first)
+            return Reset("no message in time") if self._is_left else None
         except ProtocolError as error:
             _log.error("protocol_error", problem=str(error))
             return Reset(str(error), misconfigured=True)
-        except _BROKEN as error:
+        except BROKEN as error:
             return self._broken(error)
-        except Exception as error:  # a group of what its tasks raised, too
+        except Exception as error:
             log_internal_error(error)
             return Reset("internal error")
 
     def end(self) -> None:
-        """Settle what the stream leaves behind, and write its record; its tasks have ended."""
+        """Settle what the stream leaves behind, and write its record; nothing reads or writes any more."""
+        self._is_left = True
+        self._stay()
         self._client.leave()
         self._service.hold(-self._held)
         exchange, observation = self._exchange, self._observation
-        if exchange is not None and not exchange.is_complete:
-            exchange.record.outcome = "aborted"
+        if exchange is not None:
+            if not exchange.is_complete:
+                exchange.record.outcome = "aborted"
+            exchange.forget()
         if observation is not None:
             observation.finished()
 
@@ -143,12 +131,14 @@ class Stream:
         name, profile = service.profile_of(headers, self._context)
         if profile is None:
             _log.error("unknown_profile", profile=name, known=sorted(self._settings.profiles))
-            self._observation = self._observe(ExchangeRecord(_new_id(), "", outcome="refused", code=MISCONFIGURED.code))
-            await self._send(misconfigured())
-            await self._drain_envoy()
+            record = ExchangeRecord(_new_id(), "", outcome="refused", code=MISCONFIGURED.code)
+            self._observation = observation = self._observe(record)
+            await Outbox(self._context, observation).send(misconfigured())
+            self._leave_in(_LAST_WORDS_SECONDS)
+            while await self._next() is not None:
+                pass
             return None
         record = ExchangeRecord(_new_id(), name)
-        self._call_id = record.call_id
         exchange = Exchange(
             record,
             profile,
@@ -167,18 +157,7 @@ class Stream:
         if not profile.enforce:
             return await self._pass(event, exchange, mode, caller, observation)
         self._exchange, self._observation = exchange, observation
-        async with asyncio.TaskGroup() as group:
-            self._errands = errands = Errands(
-                self._client, caller, observation, group, self._take, self._take_and_write
-            )
-            if event is not None:
-                self._take(event)
-            reader = group.create_task(self._read(exchange))
-            try:
-                return await self._write(exchange)
-            finally:
-                reader.cancel()
-                errands.end()
+        return await self._guard(event, exchange, caller, observation)
 
     def _observe(
         self,
@@ -195,41 +174,6 @@ class Stream:
             observation.trace = telemetry.tracing.begin(self._context.invocation_metadata(), headers)
         return observation
 
-    def _take(self, event: Event) -> None:
-        """Have an event decided about; what is for Envoy waits for the writer."""
-        self._decide(event)
-        if self._outbox and not self._is_writing:
-            self._wake_writer()
-
-    async def _take_and_write(self, event: Event) -> None:
-        """Have an event decided about and write what is for Envoy, which costs a wake-up less."""
-        self._decide(event)
-        await self._flush()
-
-    def _decide(self, event: Event) -> None:
-        """Let the exchange decide about an event, and do what it says but for what is for Envoy."""
-        exchange, errands, outbox = self._exchange, self._errands, self._outbox
-        assert exchange is not None
-        assert errands is not None
-        if exchange.is_closed or (isinstance(event, TimerFired) and not errands.is_due(event)):
-            return
-        try:
-            if isinstance(event, BodyReceived):
-                self._note_arrival(event)
-                exchange.is_overloaded = self._service.is_full(self._held)
-            for command in exchange.handle(event):
-                if isinstance(command, ToEnvoy):
-                    outbox.append(command)
-                    if isinstance(command, ReleaseBody):
-                        self._unsent += len(command.data)
-                else:
-                    errands.perform(command)
-        except Exception as error:
-            outbox.append(Reset("internal error"))
-            log_internal_error(error)
-        finally:
-            self._account(exchange)
-
     async def _pass(
         self, event: Event | None, exchange: Exchange, mode: BodyMode, caller: Caller, observation: Observation
     ) -> Reset | None:
@@ -237,158 +181,161 @@ class Stream:
         if isinstance(event, HeadersReceived):
             first = dict(reversed(event.headers))
             exchange.pick_dialect(first.get(":method", ""), first.get(":path", ""))
+        outbox = Outbox(self._context, observation)
         shadow = Shadow(exchange, self._settings.limits, self._service.hold, self._service.is_full)
         self._service.watch(shadow, observation, caller, self._client)
         try:
             while True:
                 if isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):
                     shadow.observe(event)
-                    await self._send(passing(event, exchange, mode), exchange.record)
-                message = await self._context.read()
-                if message is grpc.aio.EOF:
+                    await outbox.send(passing(event, exchange, mode))
+                message = await self._next()
+                if message is None:
                     return None
                 event = wire.decode(wire.parse(message))
         finally:
             shadow.ended()
+
+    async def _guard(
+        self, event: Event | None, exchange: Exchange, caller: Caller, observation: Observation
+    ) -> Reset | None:
+        """Let nothing go on but what the exchange releases."""
+        self._outbox = outbox = Outbox(self._context, observation)
+        self._errands = errands = Errands(self._client, caller, observation, self._take, self._take_and_write)
+        try:
+            if event is not None:
+                await self._take_and_write(event)
+            await self._read(exchange)
+        finally:
+            errands.end()
+            self._errands = None
+        await outbox.settled()
+        if outbox.reset is not None:
+            return outbox.reset
+        # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like one: a
+        # clean end would be taken as leave to pass everything.
+        return None if exchange.is_complete else Reset("the stream ended before the exchange")
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
     async def _read(self, exchange: Exchange) -> None:
         """Take Envoy's messages, pausing while the exchange holds as much as it may, or Envoy takes nothing."""
         try:
-            while (message := await self._context.read()) is not grpc.aio.EOF:
+            while (message := await self._next()) is not None:
                 event = wire.decode(wire.parse(message))
                 if event is None:
                     _log.debug("unknown_message", call_id=exchange.record.call_id)
                     continue
-                self._take(event)
-                while not self._has_room(exchange):
+                await self._take_and_write(event)
+                while not (self._is_left or self._has_room(exchange)):
                     self._room = self._loop.create_future()
                     await self._room
-        except (ProtocolError, *_BROKEN) as error:
+        except (ProtocolError, *BROKEN) as error:
             self._broken(error)
-        self._is_over = True
-        self._wake_writer()
+
+    async def _next(self) -> bytes | None:
+        """Return Envoy's next message, None at the end of the stream and when it is to be left."""
+        if self._is_left:
+            return None
+        self._reading = task = asyncio.current_task()
+        try:
+            message = await self._context.read()
+        except asyncio.CancelledError:
+            if self._is_left and task is not None and not task.uncancel():
+                return None
+            raise
+        finally:
+            self._reading = None
+        return None if message is grpc.aio.EOF else message
 
     def _broken(self, error: Exception) -> Reset:
-        _log.warning("stream_broken", call_id=self._call_id, type=type(error).__name__)
-        return Reset("the stream broke")
+        return broken(self._exchange.record.call_id if self._exchange is not None else "", error)
 
     def _has_room(self, exchange: Exchange) -> bool:
-        return not exchange.is_paused and self._unsent < _UNSENT_BYTES
+        assert self._outbox is not None
+        return not exchange.is_paused and self._outbox.unsent < _UNSENT_BYTES
 
-    def _note_arrival(self, event: BodyReceived) -> None:
-        if event.end_of_stream or event.leg not in self._waiting_since:
-            self._waiting_since[event.leg] = time.monotonic()
+    def _leave_in(self, seconds: float) -> None:
+        """Leave the stream then, whatever Envoy does."""
+        self._alarm = self._loop.call_later(seconds, self._leave)
 
-    def _account(self, exchange: Exchange) -> None:
-        held = exchange.held_bytes + self._unsent
+    def _stay(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _leave(self) -> None:
+        """Read no further message."""
+        if not self._is_left:
+            self._is_left = True
+            self._alarm = None
+            if self._reading is not None:
+                self._reading.cancel()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    # -- what is done about it -----------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        """Have an event decided about; what is for Envoy a task writes."""
+        self._decide(event)
+        if self._outbox is not None and self._outbox.is_due:
+            self._client.start(self._write())
+
+    async def _take_and_write(self, event: Event) -> None:
+        """Have an event decided about and write what is for Envoy."""
+        self._decide(event)
+        if self._outbox is not None and self._outbox.is_due:
+            await self._write()
+
+    def _decide(self, event: Event) -> None:
+        """Let the exchange decide about an event, and do what it says but for what is for Envoy."""
+        exchange, errands, outbox = self._exchange, self._errands, self._outbox
+        assert exchange is not None
+        assert errands is not None
+        assert outbox is not None
+        if exchange.is_closed or (isinstance(event, TimerFired) and not errands.is_due(event)):
+            return
+        try:
+            if isinstance(event, BodyReceived):
+                errands.observation.arrived(event)
+                exchange.is_overloaded = self._service.is_full(self._held)
+            for command in exchange.handle(event):
+                if isinstance(command, ToEnvoy):
+                    outbox.put(command)
+                else:
+                    errands.perform(command)
+        except Exception as error:
+            outbox.put(Reset("internal error"))
+            log_internal_error(error)
+        finally:
+            self._account()
+
+    async def _write(self) -> None:
+        """Write what waits for Envoy, and see whether anything can follow."""
+        exchange, outbox = self._exchange, self._outbox
+        assert exchange is not None
+        assert outbox is not None
+        await outbox.flush()
+        self._account()
+        if outbox.reset is not None:
+            self._leave()
+        elif exchange.is_closed and self._alarm is None and not self._is_left:
+            self._leave_in(_LAST_WORDS_SECONDS)
+
+    def _account(self) -> None:
+        """Tell how many bytes the stream holds, and read on if that leaves room."""
+        exchange, outbox = self._exchange, self._outbox
+        assert exchange is not None
+        assert outbox is not None
+        if self._errands is None:  # it has ended
+            return
+        held = exchange.held_bytes + outbox.unsent
         if held != self._held:
             self._service.hold(held - self._held)
             self._held = held
-        if self._room is not None and not self._room.done() and self._has_room(exchange):
-            self._room.set_result(None)
-
-    async def _drain_envoy(self) -> None:
-        try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while await self._context.read() is not grpc.aio.EOF:
-                    pass
-        except TimeoutError:
-            pass
-
-    # -- what goes out -------------------------------------------------------------------------------------------
-
-    async def _write(self, exchange: Exchange) -> Reset | None:
-        """Write what the exchange releases, until its end."""
-        while True:
-            if not self._is_writing:
-                await self._flush()
-                if self._reset is not None:
-                    return self._reset
-                if exchange.is_closed:
-                    await self._await_last_words()
-                    return None
-                if self._is_over:
-                    # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look
-                    # like one: a clean end would be taken as leave to pass everything.
-                    return None if exchange.is_complete else Reset("the stream ended before the exchange")
-            await self._woken()
-
-    async def _flush(self) -> None:
-        """Write what waits, in order, unless somebody does so already: whoever writes goes on until nothing waits."""
-        if self._is_writing:
-            return
-        exchange = self._exchange
-        assert exchange is not None
-        self._is_writing = True
-        try:
-            while self._outbox and self._reset is None:
-                command = self._outbox.popleft()
-                if isinstance(command, Reset):
-                    _log.error("exchange_reset", call_id=self._call_id, problem=command.message)
-                    self._reset = command
-                    break
-                if isinstance(command, ReleaseBody):
-                    command = self._joined(command)
-                    self._unsent -= len(command.data)
-                self._note_release(command)
-                await self._send(command, exchange.record)
-                self._account(exchange)
-        except _BROKEN as error:
-            self._reset = self._broken(error)
-        except BaseException:
-            # What was taken from the outbox is lost: nothing may be written behind it, whoever wakes next.
-            self._reset = self._reset or Reset("internal error")
-            raise
-        finally:
-            self._is_writing = False
-        if self._reset is not None or self._is_over or exchange.is_closed:
-            self._wake_writer()
-
-    def _joined(self, first: ReleaseBody) -> ReleaseBody:
-        """Return the first release of a body with those of the same body that wait right behind it."""
-        pieces, last = [first.data], first
-        while self._outbox and isinstance(follower := self._outbox[0], ReleaseBody) and follower.leg is first.leg:
-            pieces.append(follower.data)
-            last = follower
-            self._outbox.popleft()
-        return first if last is first else ReleaseBody(first.leg, b"".join(pieces), last.end_of_stream)
-
-    async def _woken(self) -> None:
-        self._wake = self._loop.create_future()
-        await self._wake
-
-    def _wake_writer(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def _await_last_words(self) -> None:
-        """Let Envoy end the stream of a closed exchange, for a while."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while not self._is_over:
-                    await self._woken()
-        except TimeoutError:
-            pass
-
-    async def _send(self, command: ToEnvoy, record: ExchangeRecord | None = None) -> None:
-        for response in wire.encode(command):
-            if record is not None and record.version != self._told_version and record.dialect:
-                self._told_version = record.version
-                wire.attach_metadata(response, record.as_metadata())
-            await self._context.write(wire.serialise(response))
-
-    def _note_release(self, command: ToEnvoy) -> None:
-        match command:
-            case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
-                self._note_waited(leg)
-            case Reply():
-                for leg in tuple(self._waiting_since):
-                    self._note_waited(leg)
-
-    def _note_waited(self, leg: Leg) -> None:
-        since = self._waiting_since.get(leg)
-        if since is not None and since != _TOLD:
-            self._waiting_since[leg] = _TOLD
-            self._telemetry.waited(leg, time.monotonic() - since)
+        if self._room is not None and self._has_room(exchange):
+            self._read_on()

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,6 +31,7 @@ from extproc.errors import (
 )
 from extproc.events import Event, Hook, Input
 from extproc.identity import Identity
+from extproc.telemetry import log_internal_error
 from extproc.verdict import Block, Failed, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -212,16 +213,19 @@ class AimClient:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
-    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run `work` as a task that this client does not outlive."""
+        return self._tasks.create_task(_contained(work))
+
+    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], Awaitable[None]]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
-        session = Session(number, deliver, self._waiting_bytes)
+        session = Session(number, deliver, self._waiting_bytes, self.start)
         if len(self._sessions) >= self._most_sessions:
             error = DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be")
-            # From the loop: an exchange that opens a session is not to be told of its failure meanwhile.
-            asyncio.get_running_loop().call_soon(session.fail, error)
+            session.start(session.fail(error))
             return session
         self._sessions.add(session)
-        task = session.start(self._tasks, self._run(session, caller))
+        task = session.start(self._run(session, caller))
         task.add_done_callback(lambda _: self._sessions.discard(session))
         return session
 
@@ -229,15 +233,14 @@ class AimClient:
         try:
             await self._carry(session, caller)
         except Exception:
-            # Nothing unforeseen in one session may end the others: they share this client's group of tasks.
-            session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
+            await session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
 
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
             key = self._keys.of(caller.profile)
             is_probe = self.session_breaker.enter()
         except DetectionError as error:
-            session.fail(error)
+            await session.fail(error)
             return
         headers = protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity)
         await session.run(
@@ -250,6 +253,14 @@ class AimClient:
             breaker=self.session_breaker,
             is_probe=is_probe,
         )
+
+
+async def _contained(work: Coroutine[None, None, None]) -> None:
+    """Do the work. Nothing unforeseen in it may end that of others: they share the client's group of tasks."""
+    try:
+        await work
+    except Exception as error:
+        log_internal_error(error)
 
 
 def tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,16 +43,27 @@ class _Connect(connect):
 class Session:
     """The shell's end of a session; `submit`, `done` and `close` never wait."""
 
-    def __init__(self, number: int, deliver: Callable[[Event], None], waiting_bytes: int) -> None:
-        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent."""
+    def __init__(
+        self,
+        number: int,
+        deliver: Callable[[Event], Awaitable[None]],
+        waiting_bytes: int,
+        start: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent.
+
+        `start` makes its tasks. Nothing is read of Aim while an event is being delivered.
+        """
         self._number = number
         self._waiting_bytes = waiting_bytes
         self._unsent = 0
         self._deliver = deliver
+        self._start = start
         self._socket: ClientConnection | None = None
         self._outbox: list[str] = []
         self._allowance = _UNASKED_FRAMES
         self._is_closing = False
+        self._is_telling = False
         self._task: asyncio.Task[None] | None = None
         self._started: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -63,8 +74,7 @@ class Session:
             self._started = self._loop.time()
         self._allowance += 1
         if self._waiting > self._waiting_bytes:
-            # From the loop: an exchange that submits is not to be told of a failure meanwhile.
-            self._loop.call_soon(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
+            self._start(self.fail(DetectionRejected(Reason.SESSION, "Aim does not read")))
         elif self._socket is None:
             self._outbox.append(chunk)
             self._unsent += len(chunk)
@@ -86,18 +96,25 @@ class Session:
     def close(self) -> None:
         """End the session; nothing more is delivered."""
         self._is_closing = True
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None and not self._is_telling:
             self._task.cancel()
 
-    def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run the session as a task of `group`, which `close` ends."""
-        self._task = group.create_task(running)
+    def start(self, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run the session as a task, which `close` ends."""
+        self._task = self._start(running)
         return self._task
 
-    def fail(self, error: DetectionError, *, opened: bool = False) -> None:
+    async def fail(self, error: DetectionError, *, opened: bool = False) -> None:
         """Report that the session never came to be, or that it is no more."""
         if not self._is_closing:
-            self._deliver(SessionFailed(self._number, error.reason, opened))
+            await self._tell(SessionFailed(self._number, error.reason, opened))
+
+    async def _tell(self, event: Event) -> None:
+        """Deliver an event; where our own task does so, `close` lets it: what follows may be half done."""
+        is_ours = asyncio.current_task() is self._task
+        self._is_telling |= is_ours
+        await self._deliver(event)
+        self._is_telling &= not is_ours
 
     async def run(
         self,
@@ -123,7 +140,7 @@ class Session:
             await self._receive(socket)
         except DetectionError as error:
             breaker.failed(error)
-            self.fail(error)
+            await self.fail(error)
         except BaseException as error:
             if socket is None:
                 breaker.abandoned(is_probe=is_probe)
@@ -182,7 +199,7 @@ class Session:
                 if self._allowance < 0:
                     raise DetectionRejected(Reason.SESSION, "Aim says more than it was asked")
                 event = self._read(data)
-                self._deliver(event)
+                await self._tell(event)
                 if self._is_closing or not isinstance(event, ChunkVerified):
                     return
         except ConnectionClosed:
@@ -190,7 +207,7 @@ class Session:
         except DetectionError as error:
             reason = error.reason
         if not self._is_closing:
-            self._deliver(SessionFailed(self._number, reason))
+            await self._tell(SessionFailed(self._number, reason))
 
     def _read(self, data: str | bytes) -> Event:
         match protocol.frame(data):

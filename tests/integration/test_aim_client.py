@@ -293,7 +293,7 @@ class Events:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Event] = asyncio.Queue()
 
-    def __call__(self, event: Event) -> None:
+    async def __call__(self, event: Event) -> None:
         self.queue.put_nowait(event)
 
     async def next(self) -> Event:

@@ -43,8 +43,8 @@ class Rung:
 async def errands() -> AsyncIterator[tuple[Errands, Rung]]:
     rung = Rung()
     observation = Observation(Telemetry(), ExchangeRecord("call-1", "default"), NOBODY, began=0.0, is_dry_run=False)
-    async with AimClient(settings_for("http://127.0.0.1:1")) as client, asyncio.TaskGroup() as group:
-        made = Errands(client, Caller("default", "call-1", NOBODY), observation, group, rung, rung.through)
+    async with AimClient(settings_for("http://127.0.0.1:1")) as client:
+        made = Errands(client, Caller("default", "call-1", NOBODY), observation, rung, rung.through)
         try:
             yield made, rung
         finally:
