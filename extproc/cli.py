@@ -97,10 +97,10 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
     # Until there is something to reload: by default it would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from extproc import settings, telemetry
+    from extproc import settings_file, telemetry
 
     with _problems():
-        loaded = settings.load(config, serving=True)
+        loaded = settings_file.load(config, serving=True)
         telemetry.configure_logging(loaded.log_level, worker)
         with _single_problems():
             if loaded.workers > 1 and worker is None:
@@ -144,12 +144,12 @@ def check(
 ) -> None:
     """Validate the settings, ask Aim one harmless question for each key, and say what is wrong."""
     from extproc import check as checking
-    from extproc import settings
+    from extproc import settings_file
 
     with _problems(1):
         if envoy is not None and not envoy.startswith(("http://", "https://")):
             raise SettingsError([f"envoy: {envoy!r} is not the URL of Envoy's admin port, http://HOST:PORT"])
-        findings = asyncio.run(checking.check(settings.load(config, serving=True), envoy))
+        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy))
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))
@@ -288,7 +288,7 @@ def _print_mesh(
 ) -> None:
     """Print what `text` makes of the settings and the place; notes on what does not go together go to stderr."""
     from extproc.render import mesh
-    from extproc.settings import config_path
+    from extproc.settings_file import config_path
 
     def noted(settings: Settings) -> str:
         place = mesh.Place(namespace, gateway, service, authority, sidecar)
@@ -302,10 +302,10 @@ def _print_mesh(
 
 def _print_rendered(config: Path | None, text: Callable[[Settings], str]) -> None:
     """Print what `text` makes of the settings; its ValueError is a problem of the operator's."""
-    from extproc import settings
+    from extproc import settings_file
 
     with _problems():
-        loaded = settings.load(config)
+        loaded = settings_file.load(config)
         try:
             rendered = text(loaded)
         except ValueError as error:

@@ -131,6 +131,7 @@ class Shadow:
         finally:
             self._is_over = True
             self._account(-self._accounted)
+            self._exchange.forget()
         record = self._exchange.record
         if record.outcome != "unmatched":
             record.code, record.outcome = record.outcome, "dry_run"

@@ -83,7 +83,7 @@ class Errands:
             case ClearTimer():
                 self._clear_timer(command.timer)
             case Analyze():
-                self._analyses[command.analysis] = self._client.start(self._analyze(command))
+                self._analyses[command.analysis] = self._client.start(self._analyze, command)
             case CancelAnalysis():
                 task = self._analyses.pop(command.analysis, None)
                 if task is not None:

@@ -156,6 +156,7 @@ class Exchange:
                 self._dispatch(event)
             except ProtocolError as error:
                 self.is_closed = True
+                self.record.outcome = "aborted"
                 self._clean_up()
                 self._commands.append(Reset(str(error)))
             self._measure()

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from extproc.settings import config_path
+from extproc.settings_file import config_path
 from extproc.telemetry import log_internal_error
 
 _POLL_SECONDS = 1.0

@@ -81,6 +81,7 @@ class ExternalProcessor:
                 stream.end()
             finally:
                 self._note_idle()
+        del stream  # the exception of an abort keeps this frame for a while
         if reset is not None:
             code = grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL
             await context.abort(code, reset.message)

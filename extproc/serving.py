@@ -14,7 +14,8 @@ from extproc.aim.client import AimClient
 from extproc.errors import SettingsError
 from extproc.reload import Reloader
 from extproc.servicer import ExternalProcessor
-from extproc.settings import Settings, load
+from extproc.settings import Settings
+from extproc.settings_file import load
 from extproc.status.snapshot import Phase, Snapshot, Worker
 from extproc.telemetry import log_internal_error
 

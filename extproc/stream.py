@@ -283,7 +283,7 @@ class Stream:
         """Have an event decided about; what is for Envoy a task writes."""
         self._decide(event)
         if self._outbox is not None and self._outbox.is_due:
-            self._client.start(self._write())
+            self._client.start(self._write)
 
     async def _take_and_write(self, event: Event) -> None:
         """Have an event decided about and write what is for Envoy."""

@@ -28,7 +28,8 @@ from extproc.admin import Admin
 from extproc.errors import SettingsError
 from extproc.link import RELOAD, SNAPSHOT, Link
 from extproc.reload import Reloader
-from extproc.settings import Settings, load
+from extproc.settings import Settings
+from extproc.settings_file import load
 from extproc.status.snapshot import Snapshot, total
 from extproc.telemetry import SHARED_VALUES
 

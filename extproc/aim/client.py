@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVarTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -45,6 +45,8 @@ _ANSWER_TIMEOUTS = 4
 
 _ANSWER_BYTES = 1_048_576
 """An answer may be so much larger than four times its question: it echoes the messages and tells what it found."""
+
+_Ts = TypeVarTuple("_Ts")
 
 _CONTENT_HEADERS = (("content-type", "application/json"), ("accept-encoding", "identity"))
 
@@ -213,19 +215,19 @@ class AimClient:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
-    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run `work` as a task that this client does not outlive."""
-        return self._tasks.create_task(_contained(work))
+    def start(self, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> asyncio.Task[None]:
+        """Do `work` in a task that this client does not outlive."""
+        return self._tasks.create_task(_contained(work, *arguments))
 
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], Awaitable[None]]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
         session = Session(number, deliver, self._waiting_bytes, self.start)
         if len(self._sessions) >= self._most_sessions:
             error = DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be")
-            session.start(session.fail(error))
+            session.start(session.fail, error)
             return session
         self._sessions.add(session)
-        task = session.start(self._run(session, caller))
+        task = session.start(self._run, session, caller)
         task.add_done_callback(lambda _: self._sessions.discard(session))
         return session
 
@@ -255,10 +257,10 @@ class AimClient:
         )
 
 
-async def _contained(work: Coroutine[None, None, None]) -> None:
+async def _contained(work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> None:
     """Do the work. Nothing unforeseen in it may end that of others: they share the client's group of tasks."""
     try:
-        await work
+        await work(*arguments)
     except Exception as error:
         log_internal_error(error)
 

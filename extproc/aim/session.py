@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import TypeVarTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
@@ -19,6 +20,8 @@ from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
+
+_Ts = TypeVarTuple("_Ts")
 
 _CLOSE_SECONDS = 2.0
 """How long the closing handshake may take; the exchange does not wait for it."""
@@ -48,11 +51,11 @@ class Session:
         number: int,
         deliver: Callable[[Event], Awaitable[None]],
         waiting_bytes: int,
-        start: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        start: Callable[..., asyncio.Task[None]],
     ) -> None:
         """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent.
 
-        `start` makes its tasks. Nothing is read of Aim while an event is being delivered.
+        `start` does the work of a coroutine function in a task. Nothing is read of Aim while an event is delivered.
         """
         self._number = number
         self._waiting_bytes = waiting_bytes
@@ -74,7 +77,7 @@ class Session:
             self._started = self._loop.time()
         self._allowance += 1
         if self._waiting > self._waiting_bytes:
-            self._start(self.fail(DetectionRejected(Reason.SESSION, "Aim does not read")))
+            self._start(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
         elif self._socket is None:
             self._outbox.append(chunk)
             self._unsent += len(chunk)
@@ -99,9 +102,9 @@ class Session:
         if self._task is not None and not self._is_telling:
             self._task.cancel()
 
-    def start(self, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run the session as a task, which `close` ends."""
-        self._task = self._start(running)
+    def start(self, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> asyncio.Task[None]:
+        """Run the session: do `work` in a task that `close` ends."""
+        self._task = self._start(work, *arguments)
         return self._task
 
     async def fail(self, error: DetectionError, *, opened: bool = False) -> None:

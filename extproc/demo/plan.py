@@ -13,7 +13,8 @@ from extproc.address import Address
 from extproc.errors import SettingsError
 from extproc.render.envoy import SYSTEM_CA_FILE
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings, load
+from extproc.settings import Settings
+from extproc.settings_file import load
 
 DEFAULT_MODEL = "gpt-4o-mini"
 """Asked of a real provider where OPENAI_MODEL names no other."""

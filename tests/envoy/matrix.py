@@ -30,9 +30,16 @@ KNOWN = {
         "a request beyond Envoy's own limit": "Envoy's own answers",
         "test_an_upstream_that_is_not_there_is_envoys_to_tell": "Envoy's own answers",
         "test_without_a_sidecar_nothing_reaches_the_model": "Envoy's own answers",
+        # Of the faults, those that Envoy answers: as the rows say, but the sidecar counts them as aborted.
+        "The upstream: it refuses connections,": "Envoy's own answers",
+        "The upstream: it resets before its headers,": "Envoy's own answers",
+        "The upstream: it does not speak HTTP,": "Envoy's own answers",
+        "The upstream: it never answers,": "Envoy's own answers",
+        "its body is larger than Envoy buffers, which no length told, request,": "Envoy's own answers",
+        "it sends half a request and no more, request,": "Envoy's own answers",
     }
 }
-"""Tests that fail with a version because it is another Envoy: the ends of their names, and the note that says why."""
+"""Tests that fail with a version because it is another Envoy: parts of their names, and the note that says why."""
 
 _NOTES = {
     "large requests": """\
@@ -42,9 +49,9 @@ Where larger prompts are needed, set that limit to `limits.request_bytes` + 1 Mi
 each slow client and upstream, too. From 1.37 on nothing has to be done.
 """,
     "Envoy's own answers": """\
-**Envoy's own answers, 1.36.** What Envoy says itself (413 beyond its limit, 503 where the upstream is not there, 403 to
-an upgrade) does not pass the sidecar: it has its own words and no `x-aim-call-id`, and the sidecar counts that as
-aborted. Nothing that has to be inspected passes.
+**Envoy's own answers, 1.36.** What Envoy says itself (413 beyond its limit, 408 to half a request, 503 or 504 where the
+upstream does not answer, 403 to an upgrade) does not pass the sidecar: it has its own words and no `x-aim-call-id`, and
+the sidecar counts that as aborted. Nothing that has to be inspected passes.
 """,
 }
 
@@ -135,7 +142,7 @@ def read(name: str, report: bytes) -> Result:
         ends = {child.tag for child in case}
         test = case.get("name", "")
         if ends & {"failure", "error"}:
-            note = next((note for end, note in expected.items() if test.rstrip("]").endswith(end)), None)
+            note = next((note for part, note in expected.items() if part in test), None)
             if note is None:
                 failed.append(f"{case.get('classname')}::{test}")
             else:

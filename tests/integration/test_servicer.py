@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -12,10 +15,18 @@ import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 from structlog.testing import capture_logs
 
+from extproc.aim.session import Session
+from extproc.dry_run import Shadow
+from extproc.errands import Errands
+from extproc.exchange import Exchange
+from extproc.observation import Observation
+from extproc.outbox import Outbox
+from extproc.stream import Stream
+from extproc.streamed_answer import StreamedAnswer
 from tests.fakes.aim import AimSession, ScriptedAim, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import environment
-from tests.fakes.rig import chat_event, chat_request
+from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
 REQUEST = json.dumps(chat_request("Hello")).encode()
@@ -108,6 +119,9 @@ async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:
         await stream.request_headers()
         await stream.request_headers()
         assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
+        assert guard.metric("extproc_exchanges_total", **labels) == 1
 
 
 @pytest.mark.parametrize("is_garbage", [False, True])
@@ -321,6 +335,88 @@ async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.metric("extproc_sessions") == 0
+
+
+async def test_a_client_that_leaves_while_a_verified_text_is_written(aim: ScriptedAim) -> None:
+    """The session's own task writes it, and nobody takes it."""
+    async with sidecar(settings_for(aim.base)) as guard:
+        async with envoy_stream(address(guard)) as stream:
+            await request(stream, STREAMED)
+            await stream.response_headers(SSE)
+            event = chat_event("x" * 30_000)
+            with suppress(TimeoutError):
+                while True:
+                    # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
+                    await asyncio.wait_for(stream.body("response", event, end=False), 1)
+            assert guard.service.held_bytes > 0
+        await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_sessions") == 0
+        assert guard.service.held_bytes == 0
+
+
+async def _whole(stream: EnvoyStream) -> None:
+    await request(stream)
+    await stream.response_headers(("content-type", "application/json"))
+    await stream.body("response", chat_answer("Hi"))
+    assert (await stream.read()).HasField("response_headers")
+    assert (await stream.read()).HasField("response_body")
+    await stream.done()
+    assert await stream.read() is None
+
+
+async def _streamed(stream: EnvoyStream) -> None:
+    await request(stream, STREAMED)
+    await stream.response_headers(SSE)
+    await stream.body("response", chat_event("Hi"), end=False)
+    await stream.body("response", DONE)
+    assert (await stream.read()).HasField("response_headers")
+    while not (await stream.read()).response_body.response.body_mutation.streamed_response.end_of_stream:
+        pass
+    await stream.done()
+    assert await stream.read() is None
+
+
+async def _left_behind(stream: EnvoyStream) -> None:
+    await request(stream, STREAMED)
+    await stream.response_headers(SSE)
+    await stream.body("response", chat_event("Hi"), end=False)
+    assert (await stream.read()).HasField("response_headers")
+
+
+async def _out_of_order(stream: EnvoyStream) -> None:
+    await stream.request_headers()
+    await stream.request_headers()
+    assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+@pytest.mark.parametrize("script", [_whole, _streamed, _left_behind, _out_of_order])
+async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
+    aim: ScriptedAim, script: Callable[[EnvoyStream], Awaitable[None]], enforce: bool
+) -> None:
+    """What refers to itself would stay until the collector looks at old objects, which it does seldom."""
+    if script is _out_of_order and not enforce:
+        return  # a dry run does not mind
+    settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
+    ours = (Stream, Exchange, Errands, Outbox, Observation, StreamedAnswer, Session, Shadow)
+    async with sidecar(settings) as guard:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with envoy_stream(address(guard)) as stream:
+                    await script(stream)
+                await asyncio.wait_for(guard.service.idle.wait(), 10)
+                for session in aim.sessions:
+                    await asyncio.wait_for(session.closed.wait(), 10)
+            for _ in range(200):
+                await asyncio.sleep(0)  # the last tasks let go of what they worked with
+                if not (left := [type(it).__name__ for it in gc.get_objects() if type(it) in ours]):
+                    break
+            assert not left
+        finally:
+            gc.enable()
 
 
 async def test_a_head_that_waits_for_nothing(aim: ScriptedAim) -> None:

@@ -14,7 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from extproc.settings import Settings, load
+from extproc.settings import Settings
+from extproc.settings_file import load
 from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs_helm, template
 
 pytestmark = needs_helm

@@ -14,7 +14,8 @@ import yaml
 from extproc.address import Address
 from extproc.errors import Reason, SettingsError
 from extproc.events import Hook, Leg
-from extproc.settings import FailureModeAllow, Profile, Settings, load
+from extproc.settings import FailureModeAllow, Profile, Settings
+from extproc.settings_file import load
 
 ROOT = Path(__file__).parents[2]
 

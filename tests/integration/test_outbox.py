@@ -1,0 +1,133 @@
+"""What goes to Envoy: in order, joined where it can be, and nothing behind what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from extproc import wire
+from extproc.events import Leg, ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
+from extproc.identity import NOBODY
+from extproc.observation import Observation
+from extproc.outbox import Outbox
+from extproc.record import ExchangeRecord
+from extproc.telemetry import Telemetry
+
+HEADERS = ReleaseHeaders(Leg.RESPONSE)
+REPLY = Reply(400, (), b"no", "blocked")
+
+
+class SlowEnvoy:
+    """An Envoy that takes a message when it is told to, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+        self.offered = asyncio.Event()
+        self._answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+    async def write(self, data: bytes) -> None:
+        self.offered.set()
+        if (error := await self._answers.get()) is not None:
+            raise error
+        self.taken.append(wire.Response.FromString(data))
+
+    def take(self, *answers: Exception | None) -> None:
+        for answer in answers:
+            self._answers.put_nowait(answer)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [reply.response_body.response.body_mutation.streamed_response.body for reply in self.taken]
+
+
+def outbox(envoy: SlowEnvoy, *commands: ToEnvoy) -> Outbox:
+    observation = Observation(Telemetry(), ExchangeRecord("call-1", "default"), NOBODY, began=0.0, is_dry_run=False)
+    made = Outbox(cast("Any", envoy), observation)
+    for command in commands:
+        made.put(command)
+    return made
+
+
+def body(data: bytes, *, end: bool = False) -> ReleaseBody:
+    return ReleaseBody(Leg.RESPONSE, data, end)
+
+
+async def test_what_comes_while_somebody_writes_he_writes_too() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(box.flush())
+        await envoy.offered.wait()
+        box.put(body(b"a"))
+        assert not box.is_due
+        await box.flush()  # returns at once
+        assert not envoy.taken
+        settled = group.create_task(box.settled())
+        envoy.take(None, None)
+        await settled
+        assert envoy.bodies == [b"", b"a"]
+        assert box.unsent == 0
+        assert not box.is_due
+        await box.settled()  # nobody writes
+
+
+async def test_pieces_of_one_body_go_together() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, body(b"a"), body(b"b"), ReleaseBody(Leg.REQUEST, b"c"), body(b"d", end=True))
+    assert box.unsent == 4
+    envoy.take(None, None, None)
+    await box.flush()
+    assert [reply.WhichOneof("response") for reply in envoy.taken] == ["response_body", "request_body", "response_body"]
+    assert envoy.bodies[0] == b"ab"
+    assert envoy.taken[2].response_body.response.body_mutation.streamed_response.end_of_stream
+    assert box.unsent == 0
+
+
+@pytest.mark.parametrize("error", [grpc.aio.InternalError("gone"), ValueError("odd")])
+async def test_nothing_is_written_behind_what_failed(error: Exception) -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS, body(b"a"))
+    envoy.take(error, None)
+    await box.flush()
+    assert box.reset is not None
+    await box.flush()
+    assert not envoy.taken
+
+
+async def test_nothing_is_written_behind_what_was_cancelled() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS, body(b"a"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await box.flush()
+    assert box.reset is not None
+    envoy.take(None, None)
+    await box.flush()
+    assert not envoy.taken
+
+
+async def test_a_reset_ends_it() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, REPLY, Reset("out of order"), HEADERS)
+    envoy.take(None, None)
+    await box.flush()
+    assert box.reset == Reset("out of order")
+    assert [reply.WhichOneof("response") for reply in envoy.taken] == ["immediate_response"]
+
+
+async def test_who_waits_for_the_writer_may_be_cancelled() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        writing = group.create_task(box.flush())
+        await envoy.offered.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await box.settled()
+        envoy.take(None)
+        await writing
+    assert box.reset is None
+    assert len(envoy.taken) == 1
