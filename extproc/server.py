@@ -113,8 +113,8 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
 def _tune_collector() -> None:
     """Have the garbage collector leave what was loaded alone, and look seldom at what comes and goes.
 
-    An exchange makes some thousand objects, and few cycles: by default the collector would look several times at each.
-    But the parts of one refer to each other, and streams live long enough to grow old: what is old is looked at too.
+    An exchange makes some thousand objects and leaves a handful that refer to each other, gRPC's own: by default the
+    collector would look several times at each.
     """
     gc.collect()
     gc.freeze()

@@ -319,6 +319,26 @@ class TestSession:
         assert headers["x-aim-call-id"] == "call-1"
         assert aim.sessions[0].chunks == [chunk]
 
+    async def test_what_is_being_delivered_is_not_cut_off(self, aim: ScriptedAim) -> None:
+        """Its receiver may have written half of what follows from it."""
+        begun, may_end = asyncio.Event(), asyncio.Event()
+        delivered: list[Event] = []
+
+        async def deliver(event: Event) -> None:
+            begun.set()
+            await may_end.wait()
+            delivered.append(event)
+
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, deliver)
+            session.submit(json.dumps(chunk_of("a")))
+            session.submit(json.dumps(chunk_of("b")))
+            await asyncio.wait_for(begun.wait(), 10)
+            session.close()
+            may_end.set()
+            await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+        assert [event.texts for event in delivered if isinstance(event, ChunkVerified)] == [((0, "a"),)]
+
     @pytest.mark.parametrize(
         ("frame", "expected"),
         [
