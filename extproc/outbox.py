@@ -79,10 +79,10 @@ class Outbox:
                 if isinstance(command, ReleaseBody):
                     self.unsent -= len(command.data)
         except BROKEN as error:
-            self.reset = broken(self._observation.record.call_id, error)
+            self.reset = self.reset or broken(self._observation.record.call_id, error)
         except Exception as error:
             log_internal_error(error)
-            self.reset = Reset("internal error")
+            self.reset = self.reset or Reset("internal error")
         except BaseException:
             # What was taken out is lost: nothing may be written behind it, whoever comes next.
             self.reset = Reset("cancelled")
@@ -91,6 +91,10 @@ class Outbox:
             self._is_writing = False
             if self._settled is not None and not self._settled.done():  # who waited may have been cancelled
                 self._settled.set_result(None)
+
+    def close(self) -> None:
+        """Write nothing more: the stream is over."""
+        self.reset = self.reset or Reset("the stream is over")
 
     async def settled(self) -> None:
         """Wait until nobody writes."""

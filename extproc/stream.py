@@ -107,6 +107,8 @@ class Stream:
         """Settle what the stream leaves behind, and write its record; nothing reads or writes any more."""
         self._is_left = True
         self._stay()
+        if self._outbox is not None:
+            self._outbox.close()
         self._client.leave()
         self._service.hold(-self._held)
         exchange, observation = self._exchange, self._observation
@@ -268,7 +270,7 @@ class Stream:
         """Read no further message."""
         if not self._is_left:
             self._is_left = True
-            self._alarm = None
+            self._stay()
             if self._reading is not None:
                 self._reading.cancel()
             self._read_on()

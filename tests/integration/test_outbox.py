@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from extproc import wire
 from extproc.events import Leg, ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
@@ -107,6 +108,20 @@ async def test_nothing_is_written_behind_what_was_cancelled() -> None:
     envoy.take(None, None)
     await box.flush()
     assert not envoy.taken
+
+
+async def test_what_fails_once_the_stream_is_over_is_nobodys_fault() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS, body(b"a"))
+    with capture_logs() as logs:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(box.flush())
+            await envoy.offered.wait()
+            box.close()
+            envoy.take(grpc.aio.InternalError("gone"), None)
+    await box.flush()
+    assert not envoy.taken
+    assert not logs
 
 
 async def test_a_reset_ends_it() -> None:
