@@ -470,8 +470,8 @@ async def test_an_envoy_that_vanishes_with_something_unsent_is_no_fault_of_ours(
             await envoy.wait()
             await asyncio.wait_for(guard.service.idle.wait(), 60)
         events = [record["event"] for record in logs]
-        assert events.count("stream_broken") >= 1
-        assert "internal_error" not in events
+        # gRPC cancels the stream or fails its write, whichever it notices first.
+        assert set(events) <= {"stream_broken", "exchange"}
         assert guard.service.held_bytes == 0
         if enforce:
             assert guard.metric("extproc_exchanges_total", profile="default", dialect="", outcome="aborted") == 1
