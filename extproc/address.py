@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictInt
 
 
 class Address(BaseModel):
@@ -13,7 +13,7 @@ class Address(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     host: str = ""
-    port: int = 0
+    port: StrictInt = 0
     path: str = ""
 
     @classmethod

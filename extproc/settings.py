@@ -10,7 +10,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -20,9 +20,11 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -60,7 +62,21 @@ def _parse_optional_address(value: Any) -> Any:
     return None if value in ("", None) else _parse_address(value)
 
 
-class Model(BaseModel):
+class _Numbers(BaseModel):
+    """A model whose numbers are no booleans, which Python takes for 0 and 1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            kinds = {annotation, *get_args(annotation)}
+            if bool not in kinds and kinds & {int, float}:
+                raise PydanticKnownError("int_type" if int in kinds else "float_type")
+        return value
+
+
+class Model(_Numbers):
     """What every group of settings has in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -322,7 +338,7 @@ def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
     return {DEFAULT_PROFILE: Profile(), **value}
 
 
-class Settings(BaseSettings):
+class Settings(_Numbers, BaseSettings):
     """All settings; docs/settings.md describes each."""
 
     model_config = SettingsConfigDict(

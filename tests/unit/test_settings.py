@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from extproc.address import Address
 from extproc.errors import Reason, SettingsError
 from extproc.events import Hook, Leg
-from extproc.settings import FailureModeAllow, Profile, Settings
+from extproc.settings import FailureModeAllow, Model, Profile, Settings
 from extproc.settings_file import load
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,64 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
 )
 def test_odd_values_are_problems_not_tracebacks(tmp_path: Path, text: str) -> None:
     assert problems(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+@pytest.mark.parametrize(
+    ("text", "setting", "kind"),
+    [
+        ("workers: {}", "workers", "integer"),
+        ("listen: {{host: x, port: {}}}", "listen.port", "integer"),
+        ("drain_seconds: {}", "drain_seconds", "number"),
+        ("limits: {{streams: {}}}", "limits.streams", "integer"),
+        ("limits: {{request_bytes: {}}}", "limits.request_bytes", "integer"),
+        ("aim: {{timeout_seconds: {}}}", "aim.timeout_seconds", "number"),
+        ("aim: {{breaker: {{failures: {}}}}}", "aim.breaker.failures", "integer"),
+        ("profiles: {{a: {{stream_ping_seconds: {}}}}}", "profiles.a.stream_ping_seconds", "number"),
+    ],
+)
+def test_a_boolean_is_no_number(tmp_path: Path, text: str, setting: str, kind: str, value: str) -> None:
+    expected = f"{setting}: Input should be a valid {kind}"
+    assert problems(written(tmp_path, text.format(value))) == [expected]
+    assert problems(written(tmp_path, text.format("[1]"))) == [expected], "as for any other wrong kind"
+
+
+def test_every_number_refuses_booleans() -> None:
+    """A setting of a kind that is looked through in vain would take them."""
+
+    def numbers(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]:
+        for name, field in model.model_fields.items():
+            kinds = (field.annotation, *get_args(field.annotation))
+            for kind in kinds:
+                if isinstance(kind, type) and issubclass(kind, Model):
+                    yield from numbers(kind)
+            if any(kind in (int, float) for kind in kinds):
+                yield model, name
+
+    found = list(numbers(Settings))
+    assert len(found) > 15
+    for model, name in found:
+        with pytest.raises(ValidationError, match=r"should be a valid (integer|number)"):
+            model.model_validate({name: True})
+
+
+def test_variables_are_numbers_and_booleans_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "LIMITS__STREAMS": "7",
+        "DRAIN_SECONDS": "0.5",
+        "ASSUME_FULL_DUPLEX": "1",
+        "AIM__VERIFY": "false",
+        "PROFILES__DEFAULT__ENFORCE": "false",
+        "PROFILES__DEFAULT__FAILURE_MODE_ALLOW": "true",
+    }.items():
+        monkeypatch.setenv(f"EXTPROC_{name}", value)
+    settings = load()
+    profile = settings.profiles["default"]
+    assert (settings.limits.streams, settings.drain_seconds) == (7, 0.5)
+    assert (settings.assume_full_duplex, settings.aim.verify, profile.enforce) == (True, False, False)
+    assert profile.failure_mode_allow.opens(Leg.REQUEST, Reason.TIMEOUT)
+    monkeypatch.setenv("EXTPROC_LIMITS", '{"headers": true}')
+    assert problems() == ["limits.headers: Input should be a valid integer"]
 
 
 def test_odd_files_are_problems(tmp_path: Path) -> None:
