@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from extproc.servicer import ExternalProcessor
 from extproc.serving import Serving, start_client
 from extproc.settings import Settings, Tls
 from extproc.telemetry import SHARED_VALUES, Telemetry, share_values
+from extproc.unix_socket import SocketFile
 
 GRACE_SECONDS = 2.0
 """After a signal new streams are still served so long: whoever routes to us needs time to see that we leave."""
@@ -85,7 +87,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         address = settings.listen.for_worker(worker or 0)
-        _bind(server, address, settings.tls)
+        stack.callback(_bind(server, address, settings.tls))
         await server.start()
         for name in ("", wire.SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -200,18 +202,26 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
     )
 
 
-def _bind(server: grpc.aio.Server, address: Address, tls: Tls) -> None:
-    # A socket's group may connect, nobody else; gRPC removes a stale one itself.
+def _bind(server: grpc.aio.Server, address: Address, tls: Tls) -> Callable[[], None]:
+    """Have `server` listen on `address`; return what removes a socket's file. Raises SettingsError."""
+    file = SocketFile(Path(address.path)) if address.path else None
+    # A socket's group may connect, nobody else.
     previous = os.umask(0o117)
     try:
+        if file is not None:
+            file.check()
+        first = str(address) if file is None else f"unix:{file.first_path}"
         if tls.cert_file is not None:
-            server.add_secure_port(str(address), _credentials(tls))
+            server.add_secure_port(first, _credentials(tls))
         else:
-            server.add_insecure_port(str(address))
+            server.add_insecure_port(first)
+        if file is not None:
+            file.publish()
     except (RuntimeError, OSError) as error:
         raise SettingsError([f"listen: cannot listen on {address}; is it in use?"]) from error
     finally:
         os.umask(previous)
+    return file.remove if file is not None else lambda: None
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import stat
@@ -233,6 +234,92 @@ class TestComplaints:
         assert status == 2
         assert f"{setting}: cannot listen" in err
         assert "Traceback" not in err
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+async def passes(path: Path) -> bool:
+    """Tell whether an exchange begins on a socket."""
+    async with envoy_stream(f"unix:{path}") as stream:
+        await stream.request_headers(end=True)
+        return (await stream.read()).HasField("request_headers")
+
+
+class TestSocket:
+    async def test_one_that_is_served_is_left_alone(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        path = tmp_path / "s.sock"
+        config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="")
+        async with serving(config) as process:
+            before = inode(path)
+            status, _, err = await run("serve", "--config", str(config))
+            assert status == 2
+            assert err.splitlines()[-1] == f"listen: cannot listen on unix:{path}; is it in use?"
+            assert "Traceback" not in err
+            assert inode(path) == before
+            assert await passes(path)
+            process.signal()
+            assert await process.ended() == 0
+        assert os.listdir(tmp_path) == ["settings.yaml"]
+
+    async def test_a_stale_one_is_replaced(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        path = tmp_path / "s.sock"
+        config, _, _ = written(tmp_path, aim, listen=f"unix:{path}")
+        async with serving(config) as process:
+            process.signal(signal.SIGKILL)
+            await process.ended()
+        before = inode(path)
+        async with serving(config) as process:
+            assert inode(path) != before
+            assert await passes(path)
+
+    async def test_another_s_is_not_removed(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        path = tmp_path / "s.sock"
+        config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="")
+        async with serving(config) as first:
+            path.unlink()
+            async with serving(config):
+                before = inode(path)
+                first.signal()
+                assert await first.ended() == 0
+                assert inode(path) == before
+                assert await passes(path)
+
+    async def test_what_is_no_socket_stays(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        path = tmp_path / "s.sock"
+        path.write_text("mine")
+        config, _, _ = written(tmp_path, aim, listen=f"unix:{path}")
+        status, _, err = await run("serve", "--config", str(config))
+        assert (status, path.read_text()) == (2, "mine")
+        assert "cannot listen" in err
+
+    async def test_each_worker_has_one(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        path, second = tmp_path / "s.sock", tmp_path / "s.sock-1"
+        config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="", workers=2)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(second))
+            other.listen()
+            before = inode(second)
+            status, _, err = await run("serve", "--config", str(config))
+            assert status == 2
+            assert f"listen: cannot listen on unix:{second}; is it in use?" in err
+            assert inode(second) == before
+            assert not path.exists()
+        async with serving(config) as process:
+            await process.until("serving")
+            assert inode(second) != before
+            for each in (path, second):
+                assert await passes(each)
+            pids = {line["listen"]: line["pid"] for line in process.lines}
+            before = inode(second)
+            os.kill(pids[f"unix:{second}"], signal.SIGKILL)
+            await process.until("serving")
+            assert inode(second) != before
+            assert await passes(second)
+            process.signal()
+            assert await process.ended() == 0
+        assert os.listdir(tmp_path) == ["settings.yaml"]
 
 
 async def test_render_needs_no_key() -> None:
