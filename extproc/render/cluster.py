@@ -16,6 +16,8 @@ _TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Upstr
 
 _EVERY_ADDRESS = "Each address of the name is a sidecar. A Kubernetes Service has several only if it is headless."
 _REQUESTS = 1_000_000
+_HEADERS = 100
+_MORE_HEADERS = 64
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
 
@@ -66,9 +68,14 @@ def processor_cluster(
     }
 
 
-def upstream_cluster(upstream: Upstream, ca_file: str) -> Tree:
+def upstream_cluster(settings: Settings, upstream: Upstream, ca_file: str) -> Tree:
     """Return the cluster of `upstream`'s server; an https one is trusted by the certificates in `ca_file`."""
     https = upstream.scheme == "https"
+    headers = because(
+        f"Of an answer: limits.headers and {_MORE_HEADERS}, so that the sidecar's 502 comes before Envoy's. "
+        f"The default is {_HEADERS}.",
+        max_headers_count=_most_headers(settings),
+    )
     return {
         "name": upstream.cluster,
         **_discovery(upstream),
@@ -77,7 +84,7 @@ def upstream_cluster(upstream: Upstream, ca_file: str) -> Tree:
             "A streamed answer counts for as long as it lasts; the default is 1024.",
             circuit_breakers=circuit_breakers(),
         ),
-        **_http_options(_upstream_protocol(https=https)),
+        **_http_options({"common_http_protocol_options": headers, **_upstream_protocol(https=https)}),
         **(_transport_socket(_upstream_tls(upstream, ca_file)) if https else {}),
         **_endpoints(upstream.cluster, [Address(host=upstream.host, port=upstream.port)]),
     }
@@ -173,6 +180,23 @@ def _upstream_tls(upstream: Upstream, ca_file: str) -> Tree:
     # An IP address is not allowed as a server name.
     sni = {} if address else {"sni": upstream.host}
     return {**sni, "common_tls_context": {"validation_context": validation}}
+
+
+def request_headers(settings: Settings) -> Tree:
+    """Return the HttpProtocolOptions of a connection manager: how many header fields of a request it takes."""
+    return because(
+        f"limits.headers and {_MORE_HEADERS}, so that the sidecar's 413 comes before Envoy's 431. The default is "
+        f"{_HEADERS}, and where what the sidecar adds is one too many the client gets an empty 503.",
+        max_headers_count=_most_headers(settings),
+    )
+
+
+def _most_headers(settings: Settings) -> int:
+    """Return how many header fields Envoy takes: some more than the sidecar, because filters add theirs.
+
+    Not fewer than by default: limits.headers is not for what passes the sidecar uninspected.
+    """
+    return max(_HEADERS, settings.limits.headers + _MORE_HEADERS)
 
 
 def most_requests(expected: int = 0) -> int:

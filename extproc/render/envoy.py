@@ -57,7 +57,7 @@ def render_envoy(
             "listeners": [listener(settings, listen=listen, upstreams=upstreams, allow_upgrades=allow_upgrades)],
             "clusters": [
                 sidecar_cluster(settings),
-                *(upstream_cluster(upstream, ca_file) for upstream in servers.values()),
+                *(upstream_cluster(settings, upstream, ca_file) for upstream in servers.values()),
             ],
         },
         **because("What bounds Envoy's memory when many clients are slow.", overload_manager=_overload_manager()),

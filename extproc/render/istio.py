@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from extproc.address import Address
-from extproc.render.cluster import SIDECAR, processor_cluster
+from extproc.render.cluster import SIDECAR, processor_cluster, request_headers
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import processor, profile_of_route
 from extproc.render.listener import IDENTITY, MANAGER_TYPE, SAME_PATHS, STREAM_IDLE
@@ -62,7 +62,7 @@ def render_istio(
     patches = [
         _cluster_patch(settings, place, where),
         _filter_patch(settings, place, where, profile),
-        _manager_patch(where),
+        _manager_patch(settings, where),
         _limit_patch(settings, where),
         *(_profile_patch(where, route, named) for route, named in (routes or {}).items()),
     ]
@@ -123,7 +123,7 @@ def _filter_patch(settings: Settings, place: Place, where: Tree, profile: str) -
     return _patch("HTTP_FILTER", match, "INSERT_BEFORE", filter_)
 
 
-def _manager_patch(where: Tree) -> Tree:
+def _manager_patch(settings: Settings, where: Tree) -> Tree:
     manager = {
         "name": _MANAGER,
         "typed_config": {
@@ -133,6 +133,7 @@ def _manager_patch(where: Tree) -> Tree:
                 "Istio's edge profile ends after 300 s, which cuts a model that reasons in silence.",
                 stream_idle_timeout=STREAM_IDLE,
             ),
+            "common_http_protocol_options": request_headers(settings),
         },
     }
     check(manager, "envoy.config.listener.v3.Filter")

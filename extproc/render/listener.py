@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extproc.address import Address
-from extproc.render.cluster import SIDECAR, socket_address
+from extproc.render.cluster import SIDECAR, request_headers, socket_address
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import METADATA_NAMESPACE, processor
 from extproc.render.route import routes
@@ -76,6 +76,7 @@ def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: 
         **because("The model's own.", server_header_transformation="PASS_THROUGH"),
         **SAME_PATHS,
         **because("The default of 300 s cuts a model that reasons in silence.", stream_idle_timeout=STREAM_IDLE),
+        "common_http_protocol_options": request_headers(settings),
         "access_log": [{"name": "envoy.access_loggers.stdout", "typed_config": _access_log()}],
         "route_config": {"name": "llm", "virtual_hosts": [host]},
         **(_upgrades() if allow_upgrades else {}),

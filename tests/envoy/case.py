@@ -108,6 +108,7 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         "limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024},
         **_profile(failure_mode_allow=True),
     },
+    "few fields": {"limits": {"headers": 16}},
     "dry run": {"aim": {"api": "firewall"}, **_profile(enforce=False)},
     "bare": {"edit": _bare},
     "bare firewall": {"edit": _bare, "aim": {"api": "firewall"}},

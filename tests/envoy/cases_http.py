@@ -362,6 +362,72 @@ SIZES = [
     ),
 ]
 
+_FIELDS = tuple((f"x-field-{number}", "y") for number in range(300))
+_MANY = _FIELDS[:150]  # more than the 100 that Envoy takes by default
+_TOO_MANY = _FIELDS[:257]  # more than limits.headers
+
+FIELDS = [
+    Case(
+        "many fields of a request",
+        CHAT,
+        ASK,
+        ANSWER,
+        headers=_MANY,
+        upstream_headers=dict(_MANY),
+        asked=JUDGED,
+    ),
+    *(
+        Case(
+            f"{len(fields)} fields of a request are too many",
+            CHAT,
+            ASK,
+            headers=fields,
+            status=413,
+            client=TOO_LARGE,
+            upstream=NEVER,
+        )
+        for fields in (_TOO_MANY, _FIELDS)
+    ),
+    Case(
+        "many fields of an answer",
+        CHAT,
+        ASK,
+        Said(CHAT.answer("Hi"), headers=_MANY),
+        client_headers=dict(_MANY),
+        asked=JUDGED,
+    ),
+    Case(
+        "many fields of a stream",
+        CHAT,
+        ASK_STREAM,
+        streams(*CHAT.events("Hi"), headers=_MANY),
+        client_headers=dict(_MANY),
+        asked=[PRE_CALL, ("stream", "Hi")],
+    ),
+    *(
+        Case(
+            f"{len(fields)} fields of an answer are too many",
+            CHAT,
+            ASK,
+            Said(CHAT.answer("Hi"), headers=fields),
+            status=502,
+            client=UNREADABLE,
+            asked=[PRE_CALL],
+        )
+        for fields in (_TOO_MANY, _FIELDS)
+    ),
+    Case(
+        "many fields of what is not inspected, and few for the sidecar",
+        CHAT,
+        b"anything",
+        Said(b"{}", headers=_FIELDS[:80]),
+        rig="few fields",
+        path="/v1/files",
+        headers=_FIELDS[:80],
+        is_inspected=False,
+    ),
+]
+
 TRAILERS = [
     Case(
         "trailers of an answer",
@@ -828,6 +894,7 @@ ROWS = [
     *SHAPES,
     *UNREADABLE_BODIES,
     *SIZES,
+    *FIELDS,
     *TRAILERS,
     *PATHS,
     *UPGRADES,

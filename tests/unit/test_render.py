@@ -115,6 +115,14 @@ def test_a_held_request_may_be_larger_than_what_the_sidecar_takes() -> None:
     assert route["request_body_buffer_limit"] == 4_000_000 + 1_048_576
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(256, 320), (100_000, 100_064), (16, 100)])
+def test_more_header_fields_come_as_far_as_the_sidecar_than_it_takes(limit: int, expected: int) -> None:
+    tree = bootstrap(limits={"headers": limit})
+    assert manager(tree)["common_http_protocol_options"] == {"max_headers_count": expected}
+    (options,) = clusters(tree)["http-127.0.0.1-8080"]["typed_extension_protocol_options"].values()
+    assert options["common_http_protocol_options"] == {"max_headers_count": expected}
+
+
 def test_long_and_silent_answers_live() -> None:
     tree = bootstrap()
     assert manager(tree)["stream_idle_timeout"] == "900s"

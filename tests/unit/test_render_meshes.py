@@ -101,6 +101,7 @@ def test_istios_filter_is_the_one_of_render_envoy() -> None:
 def test_istios_listener_and_routes_have_what_the_guard_needs() -> None:
     manager = value("NETWORK_FILTER")["typed_config"]
     assert manager["stream_idle_timeout"] == "900s"
+    assert manager["common_http_protocol_options"] == {"max_headers_count": 320}
     assert manager["normalize_path"] is True
     assert manager["merge_slashes"] is True
     assert manager["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
