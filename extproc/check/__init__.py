@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extproc.check.aim import check_aim
 from extproc.check.envoy import check_envoy
-from extproc.check.finding import Finding, Severity
+from extproc.check.finding import Finding, Severity, warning
 from extproc.settings import Settings
 
 __all__ = ["Finding", "Severity", "check"]
@@ -18,6 +18,15 @@ async def check(settings: Settings, envoy: str | None = None) -> list[Finding]:
     count = len(settings.profiles)
     findings = [
         Finding(Severity.OK, "settings", f"{count} profile{'' if count == 1 else 's'}, aim.api {settings.aim.api}")
+    ]
+    findings += [
+        warning(
+            f"settings, profile {name}",
+            "it has no hooks: whatever it is for passes without a question to Aim",
+            f"set profiles.{name}.hooks: [pre_call, output]",
+        )
+        for name, profile in settings.profiles.items()
+        if not profile.hooks
     ]
     findings += await check_aim(settings)
     if envoy is not None:

@@ -319,6 +319,16 @@ class TestTheCommand:
         assert [line.partition(":")[0] for line in out.splitlines()] == ["ok"] * 4
         assert "top-secret" not in out
 
+    async def test_a_profile_without_hooks_is_a_warning(self, aim: ScriptedAim, tmp_path: Path) -> None:
+        file = tmp_path / "settings.yaml"
+        file.write_text("profiles: {lax: {hooks: []}, dry: {enforce: false}}")
+        status, out, err = await run("check", "--config", str(file), AIM_API_KEY="top-secret", AIM_API_BASE=aim.base)
+        assert (status, err) == (0, "")
+        assert [line for line in out.splitlines() if not line.startswith("ok: ")] == [
+            "warning: settings, profile lax: it has no hooks: whatever it is for passes without a question to Aim; "
+            "set profiles.lax.hooks: [pre_call, output]"
+        ]
+
     async def test_a_refused_key(self, aim: ScriptedAim) -> None:
         async def judge(_: Question) -> Any:
             return (401, {"detail": "Invalid API token"})
