@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from extproc.aim.keys import KeyFile, Keys
+from extproc.aim.keys import KeyFile, Keys, hash_key_problem
 from extproc.errors import DetectionRejected
 from extproc.identity import Identity
 
@@ -50,8 +50,10 @@ class AuditLog:
         audit = settings.audit
         self._path = None if audit.is_stdout else Path(audit.file)
         self._identity = audit.identity
-        self._keys = Keys(settings)
-        self._key_file = KeyFile(audit.key_file) if audit.key_file is not None else None
+        self._keys = Keys(settings, logs=False)  # the client of Aim, which has the same ones, does
+        self._key_file = None
+        if audit.key_file is not None:
+            self._key_file = KeyFile(audit.key_file, "audit.key_file", hash_key_problem)
         self._on_loss = on_loss
         self._is_losing = False
         self._is_torn = False

@@ -104,7 +104,12 @@ def profiles(snapshot: Snapshot, settings: Settings) -> Markup:
                 reasons(allow.request),
                 reasons(allow.response),
                 profile.unmatched,
-                _key(uses.get(name), is_own=is_own, is_set=is_own or shared),
+                _key(
+                    uses.get(name),
+                    is_own=is_own,
+                    is_set=is_own or shared,
+                    refused="refused or unreadable" if has_key_file(settings, name) else "refused",
+                ),
             )
         )
     return section(
@@ -119,13 +124,20 @@ def profiles(snapshot: Snapshot, settings: Settings) -> Markup:
     )
 
 
-def _key(use: KeyUse | None, *, is_own: bool, is_set: bool) -> Markup:
+def has_key_file(settings: Settings, profile: str) -> bool:
+    """Tell whether the key of `profile` is in a file, which may be what is wrong with it."""
+    has_fixed = bool(settings.aim.api_key.get_secret_value())
+    shared = None if has_fixed else settings.aim.api_key_file
+    return (settings.profiles[profile].api_key_file or shared) is not None
+
+
+def _key(use: KeyUse | None, *, is_own: bool, is_set: bool, refused: str) -> Markup:
     whose = " (its own)" if is_own else ""
     if not is_set:
         return join("not set")
     if use is None:
         return join(f"set{whose}, not used yet")
-    return join(f"{'refused' if use.is_refused else 'set'}{whose}, used at ", words.moment(use.at))
+    return join(f"{refused if use.is_refused else 'set'}{whose}, used at ", words.moment(use.at))
 
 
 def all_settings(snapshot: Snapshot, settings: Settings) -> Markup:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from extproc.settings import Settings
 from extproc.status import words
 from extproc.status.chart import Scale, Series, chart
-from extproc.status.details import last_reload
+from extproc.status.details import has_key_file, last_reload
 from extproc.status.layout import section
 from extproc.status.markup import Markup, element, join
 from extproc.status.snapshot import MINUTES, Minute, Phase, Snapshot, added, quantile
@@ -31,7 +31,8 @@ def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) 
         yield join("Not ready: Aim cannot be reached, which readiness.aim asks for.")
     for use in snapshot.keys:
         if use.is_refused and use.profile in settings.profiles:
-            yield join(f"Aim refuses the key of profile {use.profile}, last at ", words.moment(use.at), ".")
+            unread = ", or its file cannot be read or holds none" if has_key_file(settings, use.profile) else ""
+            yield join(f"Aim refuses the key of profile {use.profile}{unread}, last at ", words.moment(use.at), ".")
     for what, number in (
         ("analyses", sum(worker.is_breaker_open for worker in workers)),
         ("sessions", sum(worker.is_session_breaker_open for worker in workers)),

@@ -210,6 +210,40 @@ class TestReload:
             assert await process.ended() == 0
 
 
+class TestKeyFile:
+    async def _is_refused(self, port: int) -> bool:
+        """Send a request that Aim would allow; tell whether it is refused for want of a verdict."""
+        async with envoy_stream(f"127.0.0.1:{port}") as stream:
+            await stream.request_headers(("x-aim-user-email", "alice@example.com"))
+            await stream.read()
+            await stream.body("request", json.dumps(chat_request("x")).encode())
+            reply = await stream.read()
+            if reply.HasField("immediate_response"):
+                assert reply.immediate_response.status.code == 503
+                return True
+            return False
+
+    async def test_one_that_is_emptied_is_told_once(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        key = tmp_path / "key"
+        key.write_text("first-key")
+        config, port, admin = written(tmp_path, aim, audit={"file": str(tmp_path / "audit")})
+        async with serving(config, AIM_API_KEY_FILE=str(key)) as process:
+            assert not await self._is_refused(port)
+            key.write_text("")
+            for _ in range(3):
+                assert await self._is_refused(port)
+            assert "or its file cannot be read" in (await get(admin, "/")).text
+            key.write_text("second-key")
+            assert not await self._is_refused(port)
+            process.signal()
+            assert await process.ended() == 0
+        told = [line for line in process.lines if line["event"].startswith("key_")]
+        assert [line["event"] for line in told] == ["key_unreadable", "key_readable"]
+        assert (told[0]["setting"], told[0]["file"]) == ("aim.api_key_file", str(key))
+        assert "first-key" not in str(process.lines)
+        assert "second-key" not in str(process.lines)
+
+
 class TestComplaints:
     async def test_wrong_settings(self, tmp_path: Path) -> None:
         path = tmp_path / "settings.yaml"

@@ -94,7 +94,12 @@ class TestGlance:
         ("shown", "settings", "said"),
         [
             (snapshot(silent=1), {}, "1 worker of 2 did not answer"),
-            (snapshot(keys=(KeyUse("default", True, NOW),)), {}, "refuses the key of profile default"),
+            (snapshot(keys=(KeyUse("default", True, NOW),)), {}, "refuses the key of profile default, last at"),
+            (
+                snapshot(keys=(KeyUse("default", True, NOW),)),
+                {"aim": {"api_key_file": "/k"}},
+                "refuses the key of profile default, or its file cannot be read or holds none, last at",
+            ),
             (snapshot({"is_breaker_open": True}), {}, "breaker for analyses is open: Aim"),
             (snapshot({}, {"is_session_breaker_open": True}), {}, "breaker for sessions is open in 1 of 2 workers"),
             (snapshot(minutes=(minute(failed_open=3),)), {}, "without a verdict 3 times in the last minutes"),
@@ -154,7 +159,7 @@ class TestDetails:
         }
         text = text_of(snapshot(keys=keys), aim={"api_key": "k"}, profiles=profiles)
         assert "tenant mode dry run hooks moderation request fails open true response fails open true" in text
-        assert "key refused (its own), used at" in text
+        assert "key refused or unreadable (its own), used at" in text
         assert "lax mode enforced hooks none request fails open key_refused, timeout response fails open false" in text
         assert "unmatched paths block key set, not used yet" in text
         assert "key not set" in text_of()
