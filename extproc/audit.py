@@ -25,6 +25,7 @@ import structlog
 from extproc.aim.keys import KeyFile, Keys, hash_key_problem
 from extproc.errors import DetectionRejected
 from extproc.identity import Identity
+from extproc.stdio import FLAGS, has_room, open_anew
 
 if TYPE_CHECKING:
     from extproc.settings import Settings
@@ -35,9 +36,6 @@ _LOOK_SECONDS = 1.0
 _HASH_CHARACTERS = 32
 
 _STDOUT = 1
-
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-"""Without O_NONBLOCK a pipe that nobody reads would hold up everything."""
 
 _log = structlog.get_logger()
 
@@ -121,9 +119,9 @@ class AuditLog:
             if self._file is None or not self._is_current(self._file):
                 self.close()
                 if self._path is None:
-                    self._file, self._may_wait = _open_stdout()
+                    self._file, self._may_wait = open_anew(_STDOUT)
                 else:
-                    self._file = os.open(self._path, _FLAGS | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP)
+                    self._file = os.open(self._path, FLAGS | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP)
                 self._is_torn = False
         return self._file
 
@@ -143,20 +141,7 @@ class AuditLog:
             self._file = None
 
 
-def _open_stdout() -> tuple[int, bool]:
-    """Return standard output, and whether a write to it may wait; raises OSError."""
-    if stat.S_ISREG(os.fstat(_STDOUT).st_mode):
-        return os.dup(_STDOUT), False  # in the file that it may share with stderr, each writes where the other ended
-    try:
-        # Opened anew it has flags of its own. O_NONBLOCK on the inherited one would be its other holders', too.
-        return os.open(f"/proc/self/fd/{_STDOUT}", _FLAGS), False
-    except OSError:  # a socket, another user's pipe, or no /proc
-        return os.dup(_STDOUT), True
-
-
 def _check_room(file: int, size: int) -> None:
     """Raise OSError where writing so many bytes would wait."""
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    if size > select.PIPE_BUF or not poll.poll(0):
+    if size > select.PIPE_BUF or not has_room(file):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -6,14 +6,11 @@ No label takes a value from a client: profiles and dialects are named in the set
 from __future__ import annotations
 
 import atexit
-import io
+import json
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
@@ -23,6 +20,7 @@ from extproc.errors import Reason
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.record import ExchangeRecord
 from extproc.status.activity import Activity
+from extproc.stdio import Stderr, give_up_stderr
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -175,36 +173,45 @@ def log_internal_error(error: Exception) -> None:
     _log.error("internal_error", type=type(error).__name__, where=where)
 
 
-def _give_up_stderr() -> None:
-    """Let what could not be written be forgotten: the interpreter's own try at its end would be the exit status."""
-    try:
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+class _Named(logging.Formatter):
+    """Says which library spoke, and not what: a message, or the traceback of an error, may hold content."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"event": "library", "logger": record.name, "level": record.levelname})
 
 
-class _Stderr(io.TextIOBase):
-    """Standard error, but no traffic ends for a line that cannot be written: the disk is full, or the reader gone."""
+class _Lines:
+    """What structlog writes records to.
 
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-        return len(text)
+    Its own kind has a lock, at which it would wait for itself: telling of what was lost writes within a write.
+    """
 
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
+    def __init__(self, file: Stderr) -> None:
+        self._file = file
+
+    def debug(self, line: str) -> None:
+        self._file.write(line + "\n")
+
+    info = warning = error = critical = debug
+
+
+def _log_lost(count: int) -> None:
+    _log.error("log_lines_lost", lines=count)
 
 
 def configure_logging(level: str, worker: int | None = None) -> None:
-    """Log to stderr, one JSON object a line, from `level` on; with `worker`, each record names it."""
+    """Log to stderr, one JSON object a line, from `level` on; with `worker`, each record names it.
+
+    What stderr does not take at once is lost: nothing waits for who reads it.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
 
     def name_worker(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
         return {"worker": worker, **record}
 
-    atexit.register(_give_up_stderr)
+    stderr = Stderr(_log_lost)
+    atexit.register(give_up_stderr)
+    atexit.register(stderr.tell_lost)  # the last one is the first to be called
     structlog.configure(
         processors=[
             *([] if worker is None else [name_worker]),
@@ -213,13 +220,13 @@ def configure_logging(level: str, worker: int | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
+        logger_factory=lambda *_: _Lines(stderr),
         cache_logger_on_first_use=True,
     )
     # Libraries speak only when something is wrong, and nothing that they say at lower levels is free of content.
-    logging.basicConfig(
-        level=logging.ERROR, format='{"event": "library", "logger": "%(name)s", "level": "%(levelname)s"}'
-    )
+    handler = logging.StreamHandler(stderr)
+    handler.setFormatter(_Named())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
 
 
 _log = structlog.get_logger()
