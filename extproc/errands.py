@@ -50,12 +50,12 @@ class Errands:
     ) -> None:
         """Ask `client` on behalf of `caller`, and let `observation` know.
 
-        What a clock has to say goes to `deliver`, what Aim says to `see_through`, which returns when all that follows
-        from it is done.
+        What a clock or a session says goes to `deliver`; a verdict to `see_through`, which returns when all that
+        follows from it is done.
         """
         self._client = client
         self._caller = caller
-        self.observation = observation
+        self._observation = observation
         self._deliver = deliver
         self._see_through = see_through
         self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Errands:
                 self._close_session()
                 self._session_number = command.session
                 self._session = self._client.open_session(command.session, self._caller, self._on_session)
-                self.observation.session_opened()
+                self._observation.session_opened()
             case SubmitDone():
                 if self._session is not None and command.session == self._session_number:
                     self._session.done()
@@ -100,7 +100,7 @@ class Errands:
                 if command.session == self._session_number:
                     self._close_session()
             case ReportVerdict() | ReportFailOpen() | ReportChunks():
-                self.observation.report(command)
+                self._observation.report(command)
             case _:
                 assert_never(command)
 
@@ -130,20 +130,20 @@ class Errands:
             log_internal_error(error)
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
         seconds = time.monotonic() - began
-        self.observation.analyzed(command.hook, began, outcomes)
+        self._observation.analyzed(command.hook, began, outcomes)
         self._analyses.pop(command.analysis, None)
         await self._see_through(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
 
-    async def _on_session(self, event: Event) -> None:
+    def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):
-            self.observation.session_judged(event.milliseconds)
-        await self._see_through(event)
+            self._observation.session_judged(event.milliseconds)
+        self._deliver(event)
 
     def _close_session(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
-            self.observation.session_closed()
+            self._observation.session_closed()
 
     def _set_timer(self, timer: Timer, seconds: float) -> None:
         self._fired.pop(timer, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -32,7 +33,7 @@ def broken(call_id: str, error: Exception) -> Reset:
 class Outbox:
     """Messages that wait until Envoy takes them.
 
-    Whoever puts one in has it written by `flush`. If somebody is writing by then, he writes that one too.
+    Whoever puts one in has it written by `flush`. If a task is writing by then, that task writes it too.
     """
 
     def __init__(self, context: ServicerContext[bytes, bytes], observation: Observation) -> None:
@@ -49,8 +50,13 @@ class Outbox:
         """What the stream is to be aborted with: nothing is written any more."""
 
     @property
+    def is_writing(self) -> bool:
+        """Tell whether a task writes."""
+        return self._is_writing
+
+    @property
     def is_due(self) -> bool:
-        """Tell whether something waits and nobody writes."""
+        """Tell whether something waits and no task writes."""
         return bool(self._waiting) and not self._is_writing
 
     def put(self, command: ToEnvoy) -> None:
@@ -59,8 +65,8 @@ class Outbox:
         if isinstance(command, ReleaseBody):
             self.unsent += len(command.data)
 
-    async def flush(self) -> None:
-        """Write until nothing waits, unless somebody does so already."""
+    async def flush(self, sent: Callable[[], None]) -> None:
+        """Write until nothing waits, unless a task does so already; call `sent` behind each message."""
         if self._is_writing:
             return
         self._is_writing = True
@@ -78,6 +84,7 @@ class Outbox:
                 await self.send(command)
                 if isinstance(command, ReleaseBody):
                     self.unsent -= len(command.data)
+                sent()
         except BROKEN as error:
             self.reset = self.reset or broken(self._observation.record.call_id, error)
         except Exception as error:
@@ -97,7 +104,7 @@ class Outbox:
         self.reset = self.reset or Reset("the stream is over")
 
     async def settled(self) -> None:
-        """Wait until nobody writes."""
+        """Wait until no task writes."""
         if self._is_writing:
             self._settled = asyncio.get_running_loop().create_future()
             await self._settled

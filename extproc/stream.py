@@ -2,7 +2,7 @@
 
 Whatever happens, at Envoy's side or at Aim's, becomes an event, which the exchange is handed at once. What it says to
 Aim is done at once too; what it says to Envoy goes through the outbox, written by whoever brought the event: the
-stream's own task, which reads, a question's, a session's.
+stream's own task, which reads, or a question's. For a clock and a session, which must not wait, a task is made.
 """
 
 from __future__ import annotations
@@ -211,6 +211,7 @@ class Stream:
         finally:
             errands.end()
             self._errands = None
+        await outbox.flush(self._account)  # what waits for a task that has not begun
         await outbox.settled()
         if outbox.reset is not None:
             return outbox.reset
@@ -295,15 +296,16 @@ class Stream:
 
     def _decide(self, event: Event) -> None:
         """Let the exchange decide about an event, and do what it says but for what is for Envoy."""
-        exchange, errands, outbox = self._exchange, self._errands, self._outbox
+        exchange, errands, outbox, observation = self._exchange, self._errands, self._outbox, self._observation
         assert exchange is not None
         assert errands is not None
         assert outbox is not None
+        assert observation is not None
         if exchange.is_closed or (isinstance(event, TimerFired) and not errands.is_due(event)):
             return
         try:
             if isinstance(event, BodyReceived):
-                errands.observation.arrived(event)
+                observation.arrived(event)
                 exchange.is_overloaded = self._service.is_full(self._held)
             for command in exchange.handle(event):
                 if isinstance(command, ToEnvoy):
@@ -321,12 +323,13 @@ class Stream:
         exchange, outbox = self._exchange, self._outbox
         assert exchange is not None
         assert outbox is not None
-        await outbox.flush()
-        self._account()
-        if outbox.reset is not None:
-            self._leave()
-        elif exchange.is_closed and self._alarm is None and not self._is_left:
-            self._leave_in(_LAST_WORDS_SECONDS)
+        try:
+            await outbox.flush(self._account)
+        finally:
+            if outbox.reset is not None:
+                self._leave()
+            elif exchange.is_closed and not (outbox.is_writing or self._is_left or self._alarm is not None):
+                self._leave_in(_LAST_WORDS_SECONDS)
 
     def _account(self) -> None:
         """Tell how many bytes the stream holds, and read on if that leaves room."""

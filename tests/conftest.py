@@ -13,7 +13,8 @@ settings.load_profile("untimed")
 
 
 _ON_UVLOOP = frozenset(
-    f"test_{name}.py" for name in ("aim_client", "dry_run", "errands", "limits", "link", "servicer", "stream_writer")
+    f"test_{name}.py"
+    for name in ("aim_client", "dry_run", "errands", "limits", "link", "outbox", "servicer", "stream_writer")
 )
 """Tests in whose process the sidecar works. Those that start `extproc serve` have its loop in that process."""
 

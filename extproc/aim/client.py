@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -145,21 +145,28 @@ class AimClient:
             return (await self._outcome(hook, inputs[0], caller),)
         outcomes: list[Outcome | None] = [None] * len(inputs)
         positions = iter(range(len(inputs)))
+        tasks: list[asyncio.Task[None]] = []
 
         async def judge() -> None:
             for position in positions:
-                outcomes[position] = outcome = await self._outcome(hook, inputs[position], caller)
+                try:
+                    outcome = await self._outcome(hook, inputs[position], caller)
+                except Exception as error:
+                    log_internal_error(error)
+                    outcome = Failed(Reason.UNREADABLE_ANSWER)
+                outcomes[position] = outcome
                 if isinstance(outcome, Block):  # whatever the others would be
                     for task in tasks:
                         task.cancel()
                     return
 
-        tasks: list[asyncio.Task[None]] = []
+        tasks += [self.start(judge) for _ in range(min(_AT_ONCE, len(inputs)))]
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUTS * self._timeout), asyncio.TaskGroup() as group:
-                tasks += [group.create_task(judge()) for _ in range(min(_AT_ONCE, len(inputs)))]
-        except TimeoutError:
-            pass
+            await asyncio.wait(tasks, timeout=_ANSWER_TIMEOUTS * self._timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
+            tasks.clear()  # each refers to all others by it
         reached = tuple(outcome for outcome in outcomes if outcome is not None)
         if any(isinstance(outcome, Block) for outcome in reached):
             return reached
@@ -219,15 +226,16 @@ class AimClient:
         """Do `work` in a task that this client does not outlive."""
         return self._tasks.create_task(_contained(work, *arguments))
 
-    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], Awaitable[None]]) -> Session:
+    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
         """Begin to open a session; what happens in it is delivered as events that carry `number`."""
-        session = Session(number, deliver, self._waiting_bytes, self.start)
+        session = Session(number, deliver, self._waiting_bytes)
         if len(self._sessions) >= self._most_sessions:
             error = DetectionUnavailable(Reason.HELD_BYTES, "as many sessions are open as may be")
-            session.start(session.fail, error)
+            # From the loop: an exchange that opens a session is not to be told of its failure meanwhile.
+            asyncio.get_running_loop().call_soon(session.fail, error)
             return session
         self._sessions.add(session)
-        task = session.start(self._run, session, caller)
+        task = session.start(self._tasks, self._run(session, caller))
         task.add_done_callback(lambda _: self._sessions.discard(session))
         return session
 
@@ -235,14 +243,14 @@ class AimClient:
         try:
             await self._carry(session, caller)
         except Exception:
-            await session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
+            session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
 
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
             key = self._keys.of(caller.profile)
             is_probe = self.session_breaker.enter()
         except DetectionError as error:
-            await session.fail(error)
+            session.fail(error)
             return
         headers = protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity)
         await session.run(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVarTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
@@ -20,8 +19,6 @@ from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
-
-_Ts = TypeVarTuple("_Ts")
 
 _CLOSE_SECONDS = 2.0
 """How long the closing handshake may take; the exchange does not wait for it."""
@@ -46,27 +43,16 @@ class _Connect(connect):
 class Session:
     """The shell's end of a session; `submit`, `done` and `close` never wait."""
 
-    def __init__(
-        self,
-        number: int,
-        deliver: Callable[[Event], Awaitable[None]],
-        waiting_bytes: int,
-        start: Callable[..., asyncio.Task[None]],
-    ) -> None:
-        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent.
-
-        `start` does the work of a coroutine function in a task. Nothing is read of Aim while an event is delivered.
-        """
+    def __init__(self, number: int, deliver: Callable[[Event], None], waiting_bytes: int) -> None:
+        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent."""
         self._number = number
         self._waiting_bytes = waiting_bytes
         self._unsent = 0
         self._deliver = deliver
-        self._start = start
         self._socket: ClientConnection | None = None
         self._outbox: list[str] = []
         self._allowance = _UNASKED_FRAMES
         self._is_closing = False
-        self._is_telling = False
         self._task: asyncio.Task[None] | None = None
         self._started: float | None = None
         self._loop = asyncio.get_running_loop()
@@ -77,7 +63,8 @@ class Session:
             self._started = self._loop.time()
         self._allowance += 1
         if self._waiting > self._waiting_bytes:
-            self._start(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
+            # From the loop: an exchange that submits is not to be told of a failure meanwhile.
+            self._loop.call_soon(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
         elif self._socket is None:
             self._outbox.append(chunk)
             self._unsent += len(chunk)
@@ -99,25 +86,18 @@ class Session:
     def close(self) -> None:
         """End the session; nothing more is delivered."""
         self._is_closing = True
-        if self._task is not None and not self._is_telling:
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
-    def start(self, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> asyncio.Task[None]:
-        """Run the session: do `work` in a task that `close` ends."""
-        self._task = self._start(work, *arguments)
+    def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run the session as a task of `group`, which `close` ends."""
+        self._task = group.create_task(running)
         return self._task
 
-    async def fail(self, error: DetectionError, *, opened: bool = False) -> None:
+    def fail(self, error: DetectionError, *, opened: bool = False) -> None:
         """Report that the session never came to be, or that it is no more."""
         if not self._is_closing:
-            await self._tell(SessionFailed(self._number, error.reason, opened))
-
-    async def _tell(self, event: Event) -> None:
-        """Deliver an event; where our own task does so, `close` lets it: what follows may be half done."""
-        is_ours = asyncio.current_task() is self._task
-        self._is_telling |= is_ours
-        await self._deliver(event)
-        self._is_telling &= not is_ours
+            self._deliver(SessionFailed(self._number, error.reason, opened))
 
     async def run(
         self,
@@ -143,7 +123,7 @@ class Session:
             await self._receive(socket)
         except DetectionError as error:
             breaker.failed(error)
-            await self.fail(error)
+            self.fail(error)
         except BaseException as error:
             if socket is None:
                 breaker.abandoned(is_probe=is_probe)
@@ -188,9 +168,9 @@ class Session:
         except TimeoutError as error:
             raise DetectionTimeout("Aim's session did not open in time") from error
         except InvalidStatus as error:
-            raise protocol.session_refused(error.response.status_code) from error
+            raise protocol.session_refused(error.response.status_code) from _light(error)
         except (WebSocketException, OSError, EOFError) as error:
-            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from error
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from _light(error)
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:
@@ -202,7 +182,7 @@ class Session:
                 if self._allowance < 0:
                     raise DetectionRejected(Reason.SESSION, "Aim says more than it was asked")
                 event = self._read(data)
-                await self._tell(event)
+                self._deliver(event)
                 if self._is_closing or not isinstance(event, ChunkVerified):
                     return
         except ConnectionClosed:
@@ -210,7 +190,7 @@ class Session:
         except DetectionError as error:
             reason = error.reason
         if not self._is_closing:
-            await self._tell(SessionFailed(self._number, reason))
+            self._deliver(SessionFailed(self._number, reason))
 
     def _read(self, data: str | bytes) -> Event:
         match protocol.frame(data):
@@ -223,3 +203,8 @@ class Session:
 
     def _elapsed(self) -> int:
         return 0 if self._started is None else round((self._loop.time() - self._started) * 1000)
+
+
+def _light(error: Exception) -> Exception:
+    """Return `error` without its traceback: websockets keeps it, and with it the frames and all that they refer to."""
+    return error.with_traceback(None)

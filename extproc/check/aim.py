@@ -73,7 +73,7 @@ async def _analysis(client: AimClient, caller: Caller, where: str, key: str) -> 
 async def _session(client: AimClient, caller: Caller, where: str, key: str, seconds: float) -> Finding:
     events: asyncio.Queue[Event] = asyncio.Queue()
     began = time.monotonic()
-    session = client.open_session(1, caller, events.put)
+    session = client.open_session(1, caller, events.put_nowait)
     session.submit(_CHUNK)
     session.done()
     is_verified = False

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from extproc.aim.client import AimClient, Caller, environment_proxy
 from extproc.aim.retry import MAX_RETRIES
@@ -293,11 +294,22 @@ class Events:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Event] = asyncio.Queue()
 
-    async def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         self.queue.put_nowait(event)
 
     async def next(self) -> Event:
         return await asyncio.wait_for(self.queue.get(), 10)
+
+
+async def test_what_goes_wrong_in_one_task_ends_no_other(aim: ScriptedAim) -> None:
+    async def odd(number: int) -> None:
+        raise ValueError(number)
+
+    async with client_of(aim.base) as client:
+        with capture_logs() as logs:
+            await client.start(odd, 1)
+        assert [record["event"] for record in logs] == ["internal_error"]
+        assert await client.ask(Hook.PRE_CALL, Input(({"role": "user", "content": "x"},)), CALLER) == Allow()
 
 
 class TestSession:
@@ -318,26 +330,6 @@ class TestSession:
         assert headers["x-aim-litellm-hook"] == "output"
         assert headers["x-aim-call-id"] == "call-1"
         assert aim.sessions[0].chunks == [chunk]
-
-    async def test_what_is_being_delivered_is_not_cut_off(self, aim: ScriptedAim) -> None:
-        """Its receiver may have written half of what follows from it."""
-        begun, may_end = asyncio.Event(), asyncio.Event()
-        delivered: list[Event] = []
-
-        async def deliver(event: Event) -> None:
-            begun.set()
-            await may_end.wait()
-            delivered.append(event)
-
-        async with client_of(aim.base) as client:
-            session = client.open_session(1, CALLER, deliver)
-            session.submit(json.dumps(chunk_of("a")))
-            session.submit(json.dumps(chunk_of("b")))
-            await asyncio.wait_for(begun.wait(), 10)
-            session.close()
-            may_end.set()
-            await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
-        assert [event.texts for event in delivered if isinstance(event, ChunkVerified)] == [((0, "a"),)]
 
     @pytest.mark.parametrize(
         ("frame", "expected"),

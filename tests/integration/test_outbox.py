@@ -17,6 +17,11 @@ from extproc.outbox import Outbox
 from extproc.record import ExchangeRecord
 from extproc.telemetry import Telemetry
 
+
+def sent() -> None:
+    """What nobody needs to know."""
+
+
 HEADERS = ReleaseHeaders(Leg.RESPONSE)
 REPLY = Reply(400, (), b"no", "blocked")
 
@@ -60,11 +65,11 @@ async def test_what_comes_while_somebody_writes_he_writes_too() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        group.create_task(box.flush())
+        group.create_task(box.flush(sent))
         await envoy.offered.wait()
         box.put(body(b"a"))
         assert not box.is_due
-        await box.flush()  # returns at once
+        await box.flush(sent)  # returns at once
         assert not envoy.taken
         settled = group.create_task(box.settled())
         envoy.take(None, None)
@@ -80,7 +85,7 @@ async def test_pieces_of_one_body_go_together() -> None:
     box = outbox(envoy, body(b"a"), body(b"b"), ReleaseBody(Leg.REQUEST, b"c"), body(b"d", end=True))
     assert box.unsent == 4
     envoy.take(None, None, None)
-    await box.flush()
+    await box.flush(sent)
     assert [reply.WhichOneof("response") for reply in envoy.taken] == ["response_body", "request_body", "response_body"]
     assert envoy.bodies[0] == b"ab"
     assert envoy.taken[2].response_body.response.body_mutation.streamed_response.end_of_stream
@@ -92,9 +97,9 @@ async def test_nothing_is_written_behind_what_failed(error: Exception) -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS, body(b"a"))
     envoy.take(error, None)
-    await box.flush()
+    await box.flush(sent)
     assert box.reset is not None
-    await box.flush()
+    await box.flush(sent)
     assert not envoy.taken
 
 
@@ -103,10 +108,10 @@ async def test_nothing_is_written_behind_what_was_cancelled() -> None:
     box = outbox(envoy, HEADERS, body(b"a"))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await box.flush()
+            await box.flush(sent)
     assert box.reset is not None
     envoy.take(None, None)
-    await box.flush()
+    await box.flush(sent)
     assert not envoy.taken
 
 
@@ -115,11 +120,11 @@ async def test_what_fails_once_the_stream_is_over_is_nobodys_fault() -> None:
     box = outbox(envoy, HEADERS, body(b"a"))
     with capture_logs() as logs:
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-            group.create_task(box.flush())
+            group.create_task(box.flush(sent))
             await envoy.offered.wait()
             box.close()
             envoy.take(grpc.aio.InternalError("gone"), None)
-    await box.flush()
+    await box.flush(sent)
     assert not envoy.taken
     assert not logs
 
@@ -128,7 +133,7 @@ async def test_a_reset_ends_it() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, REPLY, Reset("out of order"), HEADERS)
     envoy.take(None, None)
-    await box.flush()
+    await box.flush(sent)
     assert box.reset == Reset("out of order")
     assert [reply.WhichOneof("response") for reply in envoy.taken] == ["immediate_response"]
 
@@ -137,7 +142,7 @@ async def test_who_waits_for_the_writer_may_be_cancelled() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        writing = group.create_task(box.flush())
+        writing = group.create_task(box.flush(sent))
         await envoy.offered.wait()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):

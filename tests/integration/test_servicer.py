@@ -23,7 +23,7 @@ from extproc.observation import Observation
 from extproc.outbox import Outbox
 from extproc.stream import Stream
 from extproc.streamed_answer import StreamedAnswer
-from tests.fakes.aim import AimSession, ScriptedAim, block
+from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import environment
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
@@ -390,14 +390,66 @@ async def _out_of_order(stream: EnvoyStream) -> None:
     assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
 
 
-@pytest.mark.parametrize("enforce", [True, False])
-@pytest.mark.parametrize("script", [_whole, _streamed, _left_behind, _out_of_order])
+async def _blocked(stream: EnvoyStream) -> None:
+    """Of an answer of several texts Aim blocks one, and judges the others for ever."""
+    await request(stream)
+    await stream.response_headers(("content-type", "application/json"))
+    await stream.body("response", SEVERAL)
+    assert (await stream.read()).HasField("immediate_response")
+    await stream.done()
+    assert await stream.read() is None
+
+
+async def _left_while_judged(stream: EnvoyStream) -> None:
+    await request(stream)
+    await stream.response_headers(("content-type", "application/json"))
+    await stream.body("response", SEVERAL.replace(b"SECRET", b"-"))
+
+
+async def _refused(stream: EnvoyStream) -> None:
+    await request(stream, STREAMED.replace(b"Hello", b"REFUSE"))
+    await stream.response_headers(SSE)
+    await stream.body("response", chat_event("Hi"), end=False)
+    assert (await stream.read()).HasField("immediate_response")
+
+
+SEVERAL = json.dumps(
+    {
+        "choices": [
+            {"index": at, "message": {"role": "assistant", "content": text}}
+            for at, text in enumerate(["SECRET", "a", "b"])
+        ]
+    }
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("script", "enforce"),
+    [
+        *(
+            (it, True)
+            for it in (_whole, _streamed, _left_behind, _out_of_order, _blocked, _left_while_judged, _refused)
+        ),
+        *((it, False) for it in (_whole, _streamed, _left_behind)),
+    ],
+)
 async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
     aim: ScriptedAim, script: Callable[[EnvoyStream], Awaitable[None]], enforce: bool
 ) -> None:
     """What refers to itself would stay until the collector looks at old objects, which it does seldom."""
-    if script is _out_of_order and not enforce:
-        return  # a dry run does not mind
+
+    async def judge(question: Question) -> Answer:
+        match question.body.get("output"):
+            case "SECRET":
+                return block("no")
+            case "-" | "a" | "b":
+                await asyncio.Event().wait()
+        return await allow(question)
+
+    async def handshake() -> int | None:
+        return 503 if script is _refused else None
+
+    aim.judge, aim.handshake = judge, handshake
     settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
     ours = (Stream, Exchange, Errands, Outbox, Observation, StreamedAnswer, Session, Shadow)
     async with sidecar(settings) as guard:
@@ -419,6 +471,79 @@ async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
             assert not [type(it).__name__ for it in left]
         finally:
             gc.enable()
+
+
+async def test_who_says_nothing_is_not_waited_for(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.stream._FIRST_SECONDS", 0.01)
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        async with asyncio.timeout(10):
+            assert await status_of(stream) == (grpc.StatusCode.INTERNAL, "no message in time")
+
+
+async def test_who_stays_behind_a_refusal_is_left(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def judge(_: object) -> Answer:
+        return block("no")
+
+    aim.judge = judge
+    monkeypatch.setattr("extproc.stream._LAST_WORDS_SECONDS", 0.01)
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        assert (await request(stream)).HasField("immediate_response")
+        async with asyncio.timeout(10):
+            assert await status_of(stream) == (grpc.StatusCode.OK, "")
+
+
+async def test_a_reader_that_stalls_gets_the_whole_answer(aim: ScriptedAim) -> None:
+    """More than may wait for it: reading pauses, and goes on when it takes what waits."""
+    events = [chat_event("x" * 100_000)] * 200 + [DONE]
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await request(stream, STREAMED)
+        await stream.response_headers(SSE)
+
+        async def send() -> None:
+            for event in events:
+                await stream.body("response", event, end=event is DONE)
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(send())
+            while guard.service.held_bytes < 262_144:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+            assert (await stream.read()).HasField("response_headers")
+            taken, is_over = b"", False
+            while not is_over:
+                piece = (await stream.read()).response_body.response.body_mutation.streamed_response
+                taken, is_over = taken + piece.body, piece.end_of_stream
+        assert taken == b"".join(events)
+
+
+async def test_a_reader_that_stalls_makes_aim_not_silent(aim: ScriptedAim) -> None:
+    """What Aim says is heard while nobody takes what it verified: a block is not a timeout, which might open."""
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if "SECRET" in json.dumps(chunk):
+                await session.block("no")
+                return
+            await session.verify(chunk)
+
+    aim.script = script
+    settings = settings_for(aim.base, profiles={"default": {"failure_mode_allow": True}})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await request(stream, STREAMED)
+        await stream.response_headers(SSE)
+        for _ in range(20):
+            await stream.body("response", chat_event("x" * 30_000), end=False)
+        await stream.body("response", chat_event("SECRET"), end=False)
+        await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
+        assert (await stream.read()).HasField("response_headers")
+        taken, is_over = b"", False
+        while not is_over:
+            piece = (await stream.read()).response_body.response.body_mutation.streamed_response
+            taken, is_over = taken + piece.body, piece.end_of_stream
+        assert b"SECRET" not in taken
+        assert b"content_policy_violation" in taken
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.metric("extproc_exchanges_total", profile="default", dialect="openai-chat", outcome="blocked") == 1
 
 
 async def test_a_head_that_waits_for_nothing(aim: ScriptedAim) -> None:
@@ -471,6 +596,7 @@ async def test_an_envoy_that_vanishes_with_something_unsent_is_no_fault_of_ours(
             await asyncio.wait_for(guard.service.idle.wait(), 60)
         events = [record["event"] for record in logs]
         # gRPC cancels the stream or fails its write, whichever it notices first.
+        assert events.count("exchange") == 1
         assert set(events) <= {"stream_broken", "exchange"}
         assert guard.service.held_bytes == 0
         if enforce:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -12,6 +14,7 @@ import pytest
 
 from extproc import stream, wire
 from extproc.aim.client import AimClient
+from extproc.events import Reset
 from extproc.servicer import ExternalProcessor
 from extproc.telemetry import Telemetry
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block, echo
@@ -39,9 +42,13 @@ def body(leg: str, data: bytes, *, end: bool = True) -> Any:
 class ScriptedEnvoy:
     """The other end of one stream, which takes its time; it is slow, fails to write or leaves as `chance` likes."""
 
-    def __init__(self, chance: random.Random, script: list[tuple[str, Any]]) -> None:
-        """Send each message of `script` once a reply of the named kind has come, "" for at once."""
+    def __init__(self, chance: random.Random, script: list[tuple[str, Any]], patience: float | None) -> None:
+        """Send each message of `script` once a reply of the named kind has come, "" for at once.
+
+        For the end of the exchange it waits so many seconds at most, then it has had enough.
+        """
         self._chance = chance
+        self._patience = patience
         self._script = script
         self._replied = asyncio.Event()
         self._is_writing = False
@@ -63,8 +70,10 @@ class ScriptedEnvoy:
     async def read(self) -> Any:
         await self._pause()
         if not self._script:
-            while not any(self._is_end(reply) for reply in self.replies):
-                await self._reply()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    while not self.has_ended:
+                        await self._reply()
             return grpc.aio.EOF
         awaited, message = self._script.pop(0)
         while awaited and awaited not in self.kinds and "immediate_response" not in self.kinds:
@@ -74,6 +83,10 @@ class ScriptedEnvoy:
     async def _reply(self) -> None:
         self._replied.clear()
         await self._replied.wait()
+
+    @property
+    def has_ended(self) -> bool:
+        return any(self._is_end(reply) for reply in self.replies)
 
     def _is_end(self, reply: Any) -> bool:
         if reply.HasField("immediate_response"):
@@ -114,7 +127,7 @@ def script(chance: random.Random, mode: int, *, streamed: bool) -> tuple[list[tu
     return sent, b"".join(pieces)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(240))
 async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.05)
@@ -125,7 +138,9 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, mo
         return chance.choice((block("no"), (400, {}), *[await allow(question)] * 6))
 
     async def verify(session: AimSession) -> None:
-        if chance.random() < 0.7:
+        if is_silent:
+            await session.closed.wait()
+        elif chance.random() < 0.7:
             await echo(session)
         elif await session.receive() is not None:
             await session.block("no")
@@ -136,8 +151,13 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, mo
     if mode == 4:
         sent = [("request_body" if awaited == "request_body" else "", message) for awaited, message in sent]
     profile = {"hooks": chance.choice(HOOKS), "failure_mode_allow": chance.random() < 0.5}
-    settings = settings_for(aim.base, profiles={"default": profile})
-    envoy = ScriptedEnvoy(chance, sent)
+    # An Envoy that has enough when the clock of Aim's silence runs out comes in the same turn of the loop.
+    patience = chance.choice((None, None, 0.1))
+    is_silent = patience is not None and chance.random() < 0.5
+    settings = settings_for(
+        aim.base, profiles={"default": profile}, aim={"verdict_timeout_seconds": patience or 15, "timeout_seconds": 5}
+    )
+    envoy = ScriptedEnvoy(chance, sent, patience)
     async with AimClient(settings) as client, ExternalProcessor(settings, client, Telemetry()) as service:
         it = stream.Stream(service, cast("Any", envoy))
         running = asyncio.ensure_future(it.run())  # noqa: TID251 - to be cancelled as gRPC cancels
@@ -159,7 +179,120 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, mo
     assert kinds == sorted(kinds, key=ORDER.index)
     pieces = [reply.response_body.response.body_mutation.streamed_response.body for reply in envoy.replies]
     released = b"".join(pieces)
+    assert reset is not None or envoy.has_ended
     if reset is None and kinds[-1] != "immediate_response" and b"content_policy_violation" not in released:
         assert b"guardrail" in released or released == answer
     elif reset is not None:
         assert answer.startswith(released) or b'"error"' in released
+
+
+class SlowEnvoy:
+    """The other end of one stream, which sends and takes what it is told to, when it is told to."""
+
+    def __init__(self, *messages: Any) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.offered: asyncio.Queue[Any] = asyncio.Queue()
+        self._answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+        self.send(*messages)
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def send(self, *data: Any) -> None:
+        for it in data:
+            self.sent.put_nowait(it if it is grpc.aio.EOF else it.SerializeToString())
+
+    def take(self, *answers: Exception | None) -> None:
+        for answer in answers:
+            self._answers.put_nowait(answer)
+
+    async def read(self) -> Any:
+        return await self.sent.get()
+
+    async def write(self, data: bytes) -> None:
+        self.offered.put_nowait(wire.Response.FromString(data).WhichOneof("response"))
+        if (error := await self._answers.get()) is not None:
+            raise error
+
+
+@asynccontextmanager
+async def serving(aim: ScriptedAim, envoy: SlowEnvoy, **changes: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    """Serve a stream of `envoy`; the task of the stream is a task of gRPC's."""
+    settings = settings_for(aim.base, **changes)
+    async with (
+        AimClient(settings) as client,
+        ExternalProcessor(settings, client, Telemetry()) as service,
+        asyncio.timeout(20),
+        asyncio.TaskGroup() as group,
+    ):
+        it = stream.Stream(service, cast("Any", envoy))
+        running = group.create_task(it.run())
+        try:
+            yield running
+        finally:
+            it.end()
+            assert service.held_bytes == 0
+
+
+def request(*, streamed: bool) -> list[Any]:
+    sent, _ = script(random.Random(1), 2, streamed=streamed)
+    return [message for _, message in sent[:2]]
+
+
+def piece(text: str, *, end: bool = False) -> Any:
+    return body("response_body", chat_event(text), end=end)
+
+
+SSE = headers("response_headers", status="200", content_type="text/event-stream")
+JSON = headers("response_headers", status="200", content_type="application/json")
+
+
+async def test_an_end_waits_for_who_writes(aim: ScriptedAim) -> None:
+    """Envoy's end comes while the task of a question writes the last of an answer."""
+    envoy = SlowEnvoy(*request(streamed=False))
+    async with serving(aim, envoy) as running:
+        envoy.take(None, None, None)
+        assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
+        envoy.send(JSON, body("response_body", chat_answer("Hello")))
+        assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[2:4])
+        envoy.send(grpc.aio.EOF)
+        while not envoy.sent.empty():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not running.done()
+        envoy.take(None)
+        assert await running is None
+
+
+async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim) -> None:
+    async def verify_one(session: AimSession) -> None:
+        chunk = await session.receive()
+        assert chunk is not None
+        await session.verify(chunk)
+        await session.closed.wait()
+
+    aim.script = verify_one
+    envoy = SlowEnvoy(*request(streamed=True))
+    async with serving(aim, envoy, limits={"held_bytes": 65536}) as running:
+        envoy.take(None, None)
+        assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
+        envoy.send(SSE, piece("a"))
+        assert await envoy.offered.get() == "response_headers"
+        envoy.send(*(piece("x" * 40_000) for _ in range(5)))
+        while envoy.sent.qsize() > 3:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        envoy.take(grpc.aio.InternalError("gone"))
+        assert isinstance(await running, Reset)
+    assert not envoy.sent.empty()
+
+
+async def test_who_is_cancelled_while_it_leaves_is_cancelled(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC's cancellation counts, whatever else ends the stream in the same turn of the loop."""
+    monkeypatch.setattr(stream, "_FIRST_SECONDS", 0)
+    async with serving(aim, SlowEnvoy()) as running:
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0, running.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert running.cancelled()
