@@ -55,6 +55,11 @@ the sidecar counts that as aborted. Nothing that has to be inspected passes.
 """,
 }
 
+_DIFFERS = re.compile(
+    r">\s+assert await chain\.counts\(\) - before == expected|'Payload Too Large'|\(503, 403\) == \(503, 503\)"
+)
+"""How a known difference fails: by what was counted, by words or by a status of Envoy's own; never by what passed."""
+
 _SUITE_SECONDS = 3600
 _VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
 
@@ -143,7 +148,7 @@ def read(name: str, report: bytes) -> Result:
         test = case.get("name", "")
         if ends & {"failure", "error"}:
             note = next((note for part, note in expected.items() if part in test), None)
-            if note is None:
+            if note is None or not _DIFFERS.search("".join(case.itertext())):
                 failed.append(f"{case.get('classname')}::{test}")
             else:
                 known.append(note)
