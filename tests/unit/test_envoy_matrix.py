@@ -28,7 +28,9 @@ def test_a_report_is_read() -> None:
 def test_a_known_difference_counts_for_its_version_alone() -> None:
     report = REPORT.replace(b"test_2", b"test_case[chat, default: a large request and a large answer]")
     assert len(read("1.36.4", report).failed) == 2  # it failed otherwise than it is known to
-    report = report.replace(b'message="no"/></testcase>', b"message=\"no\">b'Payload Too Large'</failure></testcase>", 1)
+    report = report.replace(
+        b'message="no"/></testcase>', b"message=\"no\">b'Payload Too Large'</failure></testcase>", 1
+    )
     old = read("1.36.4", report)
     assert (old.known, len(old.failed)) == (("large requests",), 1)
     assert "| 1.36.4 | 2 | 1: `tests.envoy.test_a::test_3` | 1: large requests | 1 |" in page([old])
