@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from pydantic import BaseModel, ConfigDict, StrictInt
+
+_PATH_BYTES = 100
+"""Linux takes 107, and a worker's has its number at the end."""
 
 
 class Address(BaseModel):
@@ -24,8 +28,10 @@ class Address(BaseModel):
         """
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")
-            if not path.startswith("/"):
+            if not path.startswith("/") or path.endswith("/"):
                 raise ValueError("a unix socket is written unix:/absolute/path")
+            if len(os.fsencode(path)) > _PATH_BYTES:
+                raise ValueError(f"the path of a unix socket has at most {_PATH_BYTES} bytes")
             return cls(path=path)
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\s/\[\]]+)):(\d{1,5})", text)
         if match is None or int(match[3]) > 65535:

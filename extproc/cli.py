@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -97,6 +98,9 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
     # Until there is something to reload: by default it would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # What gRPC's core has to say it writes to standard error itself, and waits where nobody reads that: any peer whose
+    # handshake fails could make it. What matters of it the sidecar says.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from extproc import settings_file, telemetry
 
     with _problems():

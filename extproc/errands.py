@@ -130,8 +130,11 @@ class Errands:
             log_internal_error(error)
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
         seconds = time.monotonic() - began
-        self._observation.analyzed(command.hook, began, outcomes)
         self._analyses.pop(command.analysis, None)
+        try:
+            self._observation.analyzed(command.hook, began, outcomes)
+        except Exception as error:  # the exchange waits for nothing else
+            log_internal_error(error)
         await self._see_through(VerdictReached(command.analysis, outcomes, round(seconds * 1000)))
 
     def _on_session(self, event: Event) -> None:

@@ -50,11 +50,6 @@ class Outbox:
         """What the stream is to be aborted with: nothing is written any more."""
 
     @property
-    def is_writing(self) -> bool:
-        """Tell whether a task writes."""
-        return self._is_writing
-
-    @property
     def is_due(self) -> bool:
         """Tell whether something waits and no task writes."""
         return bool(self._waiting) and not self._is_writing

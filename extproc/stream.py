@@ -211,8 +211,12 @@ class Stream:
         finally:
             errands.end()
             self._errands = None
-        await outbox.flush(self._account)  # what waits for a task that has not begun
-        await outbox.settled()
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await outbox.flush(self._account)  # what waits for a task that has not begun
+                await outbox.settled()
+        except TimeoutError:
+            return Reset("what was said last is not taken")
         if outbox.reset is not None:
             return outbox.reset
         # Envoy has ended the stream, or it broke. If it is not the end of the exchange, it must not look like one: a
@@ -235,6 +239,8 @@ class Stream:
                     await self._room
         except (ProtocolError, *BROKEN) as error:
             self._broken(error)
+        except Exception as error:
+            log_internal_error(error)
 
     async def _next(self) -> bytes | None:
         """Return Envoy's next message, None at the end of the stream and when it is to be left."""
@@ -319,20 +325,17 @@ class Stream:
             self._account()
 
     async def _write(self) -> None:
-        """Write what waits for Envoy, and see whether anything can follow."""
-        exchange, outbox = self._exchange, self._outbox
-        assert exchange is not None
+        """Write what waits for Envoy, and leave the stream if that failed."""
+        outbox = self._outbox
         assert outbox is not None
         try:
             await outbox.flush(self._account)
         finally:
             if outbox.reset is not None:
                 self._leave()
-            elif exchange.is_closed and not (outbox.is_writing or self._is_left or self._alarm is not None):
-                self._leave_in(_LAST_WORDS_SECONDS)
 
     def _account(self) -> None:
-        """Tell how many bytes the stream holds, and read on if that leaves room."""
+        """Tell how many bytes the stream holds, read on if that leaves room, and wait for the end if it is near."""
         exchange, outbox = self._exchange, self._outbox
         assert exchange is not None
         assert outbox is not None
@@ -344,3 +347,7 @@ class Stream:
             self._held = held
         if self._room is not None and self._has_room(exchange):
             self._read_on()
+        if exchange.is_closed and not self._is_left:
+            # From the last message that was taken on: Envoy has that long to end the stream.
+            self._stay()
+            self._leave_in(_LAST_WORDS_SECONDS)

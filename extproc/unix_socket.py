@@ -1,5 +1,7 @@
 """The file of a unix socket: one that somebody serves is not taken over, and nobody else's is removed.
 
+(Of two processes that start in the same moment the later one may still take over.)
+
 gRPC removes whatever socket it finds at a path, when it binds and again when it ends. So it is given a name that nobody
 else has, and its socket is then moved to where it belongs.
 """
@@ -27,9 +29,11 @@ class SocketFile:
 
     def check(self) -> None:
         """Raise OSError unless there is nothing at the path, or a socket that nobody serves any more."""
-        if not os.path.lexists(self._path):
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
             return
-        if not stat.S_ISSOCK(self._path.stat().st_mode):
+        if not stat.S_ISSOCK(mode):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)  # one whose queue is full is served, and would have us wait

@@ -242,7 +242,8 @@ class AimClient:
     async def _run(self, session: Session, caller: Caller) -> None:
         try:
             await self._carry(session, caller)
-        except Exception:
+        except Exception as error:
+            log_internal_error(error)
             session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
 
     async def _carry(self, session: Session, caller: Caller) -> None:

@@ -546,6 +546,18 @@ async def test_a_reader_that_stalls_makes_aim_not_silent(aim: ScriptedAim) -> No
         assert guard.metric("extproc_exchanges_total", profile="default", dialect="openai-chat", outcome="blocked") == 1
 
 
+async def test_a_verdict_that_cannot_be_counted_counts(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong beside it, the exchange waits for it and nothing else."""
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        monkeypatch.setattr(guard.service.telemetry, "detected", full)
+        async with asyncio.timeout(10):
+            assert (await request(stream)).HasField("request_body")
+
+
 async def test_a_head_that_waits_for_nothing(aim: ScriptedAim) -> None:
     """Its clock is due at once, and others are set behind it."""
     settings = settings_for(aim.base, profiles={"default": {"stream_head_seconds": 0}})

@@ -296,3 +296,17 @@ async def test_who_is_cancelled_while_it_leaves_is_cancelled(aim: ScriptedAim, m
         with pytest.raises(asyncio.CancelledError):
             await running
         assert running.cancelled()
+
+
+async def test_a_refusal_that_nobody_takes_ends_in_a_reset(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def judge(_: Question) -> Answer:
+        return block("no")
+
+    aim.judge = judge
+    monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.01)
+    envoy = SlowEnvoy(*request(streamed=False))
+    async with serving(aim, envoy) as running:
+        envoy.take(None)
+        assert [await envoy.offered.get() for _ in range(2)] == ["request_headers", "immediate_response"]
+        assert isinstance(await running, Reset)
+        envoy.take(None)

@@ -305,7 +305,10 @@ def test_addresses(text: str, shown: str, second: str) -> None:
     assert str(address.for_worker(1)) == second
 
 
-@pytest.mark.parametrize("text", ["", "x", "x:", ":1", "x:70000", "unix:relative", "::1:5", "http://x:1", "a b:1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "x:", ":1", "x:70000", "unix:relative", "unix:/", "unix:/x" + 100 * "y", "::1:5", "http://x:1", "a b:1"],
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"address|unix"):
         Address.parse(text)
