@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -643,3 +645,15 @@ class TestBounds:
         assert not it.exchange.is_complete
         it.judge()
         assert it.exchange.is_complete
+
+
+def test_one_that_is_over_needs_no_garbage_collector() -> None:
+    it = answered()
+    exchange, whole = it.exchange, weakref.ref(it.exchange)
+    gc.disable()
+    try:
+        exchange.forget()
+        del it, exchange
+        assert whole() is None
+    finally:
+        gc.enable()
