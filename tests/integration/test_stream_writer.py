@@ -216,7 +216,7 @@ class SlowEnvoy:
 
 
 @asynccontextmanager
-async def serving(aim: ScriptedAim, envoy: SlowEnvoy, **changes: Any) -> AsyncIterator[asyncio.Task[Any]]:
+async def serving(aim: ScriptedAim, envoy: SlowEnvoy, /, **changes: Any) -> AsyncIterator[asyncio.Task[Any]]:
     """Serve a stream of `envoy`; the task of the stream is a task of gRPC's."""
     settings = settings_for(aim.base, **changes)
     async with (
@@ -274,13 +274,16 @@ async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim
 
     aim.script = verify_one
     envoy = SlowEnvoy(*request(streamed=True))
-    async with serving(aim, envoy, limits={"held_bytes": 65536}) as running:
+    # Aim's silence is no way out: it may last.
+    async with serving(aim, envoy, limits={"held_bytes": 65536}, aim={"verdict_timeout_seconds": 3600}) as running:
         envoy.take(None, None)
         assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
         envoy.send(SSE, piece("a"))
         assert await envoy.offered.get() == "response_headers"
         envoy.send(*(piece("x" * 40_000) for _ in range(5)))
         while envoy.sent.qsize() > 3:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        for _ in range(10):
             await asyncio.sleep(0)
         envoy.take(grpc.aio.InternalError("gone"))
         assert isinstance(await running, Reset)
@@ -310,3 +313,35 @@ async def test_a_refusal_that_nobody_takes_ends_in_a_reset(aim: ScriptedAim, mon
         assert [await envoy.offered.get() for _ in range(2)] == ["request_headers", "immediate_response"]
         assert isinstance(await running, Reset)
         envoy.take(None)
+
+
+async def test_an_end_waits_for_a_writer_that_has_not_begun(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean end before the refusal is written would be taken as leave to pass everything."""
+    may_begin = asyncio.Event()
+    start = AimClient.start
+
+    def start_late(client: AimClient, work: Any, *arguments: Any) -> asyncio.Task[None]:
+        async def late() -> None:
+            await may_begin.wait()
+            await work(*arguments)
+
+        return start(client, late) if work.__name__ == "_write" else start(client, work, *arguments)
+
+    async def block_it(session: AimSession) -> None:
+        await session.receive()
+        await session.block("no")
+
+    aim.script = block_it
+    monkeypatch.setattr(AimClient, "start", start_late)
+    envoy = SlowEnvoy(*request(streamed=True))
+    async with serving(aim, envoy) as running:
+        envoy.take(None, None, None)
+        assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
+        envoy.send(SSE, piece("a"))
+        while not aim.sessions:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        await aim.sessions[0].closed.wait()
+        envoy.send(grpc.aio.EOF)
+        assert await running is None
+        assert envoy.offered.get_nowait() == "immediate_response"
+        may_begin.set()
