@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import json
 import os
 import select
 import stat
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from extproc import codec
 from extproc.aim.keys import KeyFile, Keys, hash_key_problem
 from extproc.errors import DetectionRejected
 from extproc.identity import Identity
@@ -91,7 +91,7 @@ class AuditLog:
     def write(self, line: dict[str, Any]) -> None:
         """Write `line`, with the time, or count it as lost."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        data = json.dumps({"time": now, **line}, separators=(",", ":")).encode() + b"\n"
+        data = codec.encode({"time": now, **line}) + b"\n"
         if self._is_torn:
             data = b"\n" + data
         try:

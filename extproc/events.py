@@ -8,11 +8,12 @@ a late answer to a question that no longer matters is recognised and ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, StrEnum
 from typing import Any
 
 from extproc.errors import Reason
+from extproc.values import value
 from extproc.verdict import Outcome
 
 
@@ -54,7 +55,7 @@ Headers = tuple[tuple[str, str], ...]
 # -- events ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeadersReceived:
     """The head of a leg. `metadata` and `attributes` are the data plane's, plain values by namespace."""
 
@@ -65,7 +66,7 @@ class HeadersReceived:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BodyReceived:
     """Bytes of a leg's body, cut at arbitrary boundaries (the whole body under BUFFERED)."""
 
@@ -74,14 +75,14 @@ class BodyReceived:
     end_of_stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TrailersReceived:
     """The trailers of a leg; its body has ended."""
 
     leg: Leg
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VerdictReached:
     """The outcomes of one `Analyze`, in the order of its inputs, and how long they took, in milliseconds.
 
@@ -93,7 +94,7 @@ class VerdictReached:
     milliseconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChunkVerified:
     """Aim released a chunk: its texts as (choice index, text), text None where the chunk has none there."""
 
@@ -102,7 +103,7 @@ class ChunkVerified:
     chunk: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamBlocked:
     """Aim blocked the stream, so long after its first chunk."""
 
@@ -111,7 +112,7 @@ class StreamBlocked:
     milliseconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionDone:
     """Aim said that it has released all, so long after the first chunk."""
 
@@ -119,7 +120,7 @@ class SessionDone:
     milliseconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionFailed:
     """The session is unusable. `opened` tells a session that was lost from one that never came to be."""
 
@@ -128,7 +129,7 @@ class SessionFailed:
     opened: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TimerFired:
     """A clock that was set and not cleared has run out."""
 
@@ -151,7 +152,7 @@ Event = (
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseHeaders:
     """Let a leg's headers go on, changed as said.
 
@@ -164,7 +165,7 @@ class ReleaseHeaders:
     replace_body: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseBuffered:
     """Answer the body of a BUFFERED leg: None lets the original go on, bytes replace it."""
 
@@ -174,7 +175,7 @@ class ReleaseBuffered:
     remove: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseBody:
     """Let bytes of a full-duplex leg go on; `end_of_stream` ends the leg."""
 
@@ -183,14 +184,14 @@ class ReleaseBody:
     end_of_stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseTrailers:
     """Let a leg's trailers go on, which ends it."""
 
     leg: Leg
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """Answer the client in the upstream's place. Nothing can follow."""
 
@@ -200,7 +201,7 @@ class Reply:
     details: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reset:
     """Abort the exchange. Nothing can follow. `misconfigured` tells a wrong filter from a broken exchange."""
 
@@ -208,7 +209,7 @@ class Reset:
     misconfigured: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Input:
     """One question to Aim: chat messages, and for an answer its text."""
 
@@ -216,7 +217,7 @@ class Input:
     output: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Analyze:
     """Ask Aim about each input; `VerdictReached` answers with the same number."""
 
@@ -225,21 +226,21 @@ class Analyze:
     inputs: tuple[Input, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CancelAnalysis:
     """The answer no longer matters."""
 
     analysis: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenSession:
     """Open Aim's websocket for the answer that is to come."""
 
     session: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubmitChunk:
     """Send one chunk, as JSON text, to the session (after its opening, if that is still under way)."""
 
@@ -247,21 +248,21 @@ class SubmitChunk:
     chunk: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubmitDone:
     """Tell Aim that no chunk follows."""
 
     session: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloseSession:
     """The session is no longer needed."""
 
     session: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetTimer:
     """Start a clock, or start it anew."""
 
@@ -269,14 +270,14 @@ class SetTimer:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClearTimer:
     """Stop a clock; nothing happens if it does not run."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportVerdict:
     """Count a verdict, or the failure to get one (then with its reason)."""
 
@@ -287,7 +288,7 @@ class ReportVerdict:
     policies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportFailOpen:
     """Count that a leg went on without a verdict, because its policy says so."""
 
@@ -295,7 +296,7 @@ class ReportFailOpen:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportChunks:
     """Count how submitted stream chunks ended: verified, rewritten, dropped or no_text."""
 

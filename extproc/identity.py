@@ -8,10 +8,10 @@ static values cannot be forged by a client.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 from extproc.events import Headers, HeadersReceived
+from extproc.values import value
 
 MAX_VALUE = 512
 """Longest identity value that is passed on, in characters; the rest is cut."""
@@ -19,7 +19,7 @@ MAX_VALUE = 512
 Kind = Literal["header", "metadata", "attribute", "static"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Source:
     """One place to read a value from."""
 
@@ -70,7 +70,7 @@ class Source:
                 assert_never(self.kind)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """What Aim is told about the caller."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from extproc.errors import ContentError, Reason
 from extproc.events import Leg
+from extproc.values import value
 
 BLOCKED_REQUEST = "The request was blocked by the organization's AI security policy."
 BLOCKED_RESPONSE = "The response was blocked by the organization's AI security policy."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """Status, message, and OpenAI's `type` and `code`; other dialects derive theirs from the status."""
 

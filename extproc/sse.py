@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from extproc.errors import BodyTooLarge, MalformedBody
+from extproc.values import value
 
 _LINE_END = re.compile(rb"[\r\n]")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
@@ -26,7 +26,7 @@ BOM = b"\xef\xbb\xbf"
 """The byte order mark, which may stand before the first line of a stream and nowhere else."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServerSentEvent:
     """One event, comment block or stray bytes: `raw` as it came, blank line included.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
 
+from extproc import codec
 from extproc.audit import AuditLog
 from extproc.errors import Reason
 from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
@@ -189,8 +190,8 @@ class _Lines:
     def __init__(self, file: Stderr) -> None:
         self._file = file
 
-    def debug(self, line: str) -> None:
-        self._file.write(line + "\n")
+    def debug(self, line: bytes) -> None:
+        self._file.write(line.decode() + "\n")
 
     info = warning = error = critical = debug
 
@@ -217,7 +218,7 @@ def configure_logging(level: str, worker: int | None = None) -> None:
             *([] if worker is None else [name_worker]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(codec.encode),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _Lines(stderr),

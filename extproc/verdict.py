@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from extproc.errors import Reason
+from extproc.values import value
 
 MAX_POLICIES = 32
 """Policies that are named, of a verdict and of a leg: how many there are is Aim's to choose."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Allow:
     """Nothing found."""
 
@@ -19,7 +19,7 @@ class Allow:
     action = "allow"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Monitor:
     """Found, to be reported only."""
 
@@ -27,7 +27,7 @@ class Monitor:
     action = "monitor"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Anonymize:
     """`texts[i]` replaces the text of the i-th message that was sent; None where Aim returned no text."""
 
@@ -36,7 +36,7 @@ class Anonymize:
     action = "anonymize"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Block:
     """Must not go on. `message` is Aim's sentence for the client, if it gave one."""
 
@@ -45,7 +45,7 @@ class Block:
     action = "block"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """No verdict: what the failure policy decides on."""
 

@@ -250,20 +250,19 @@ def attach_metadata(response: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def _fill(struct: Any, values: Mapping[str, Any]) -> None:
+    """Put texts, numbers, lists of texts, and objects of those into a `Struct`."""
+    fields = struct.fields
     for name, value in values.items():
-        _fill_value(struct.fields[name], value)
-
-
-def _fill_value(target: Any, value: Any) -> None:
-    match value:
-        case dict():
-            target.struct_value.SetInParent()
-            _fill(target.struct_value, value)
-        case list():
-            target.list_value.SetInParent()
+        if isinstance(value, str):
+            fields[name].string_value = value
+        elif isinstance(value, dict):
+            inner = fields[name].struct_value
+            inner.SetInParent()  # nothing in it is something, too
+            _fill(inner, value)
+        elif isinstance(value, list):
+            target = fields[name].list_value
+            target.SetInParent()
             for item in value:
-                _fill_value(target.list_value.values.add(), item)
-        case str():
-            target.string_value = value
-        case _:
-            target.number_value = value
+                target.values.add().string_value = item
+        else:
+            fields[name].number_value = value

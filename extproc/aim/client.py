@@ -8,7 +8,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVarTuple
 from urllib.parse import urlsplit
@@ -32,6 +31,7 @@ from extproc.errors import (
 from extproc.events import Event, Hook, Input
 from extproc.identity import Identity
 from extproc.telemetry import log_internal_error
+from extproc.values import value
 from extproc.verdict import Block, Failed, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _Ts = TypeVarTuple("_Ts")
 _CONTENT_HEADERS = (("content-type", "application/json"), ("accept-encoding", "identity"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """On whose behalf Aim is asked: the profile gives the key, the call id ties both legs together."""
 

@@ -6,27 +6,23 @@ nothing that Aim sent, because Aim echoes prompts.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from extproc import __version__
+from extproc import __version__, codec
 from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
 from extproc.events import Hook, Input
 from extproc.identity import Identity
+from extproc.values import value
 from extproc.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
 
 Form = Literal["detect", "firewall", "cato"]
 
 _MAX_POLICY_NAME = 128
 
-_encoder = json.JSONEncoder(allow_nan=False)
 
-
-@dataclass(frozen=True, slots=True)
+@value
 class Endpoints:
     """The URLs of one form."""
 
@@ -70,20 +66,7 @@ def question(form: Form, asked: Input) -> bytes:
         body = {"output": asked.output, "messages": messages}
     else:
         body = {"messages": [*messages, {"role": "assistant", "content": asked.output}]}
-    try:
-        return _encoder.encode(body).encode()
-    except ValueError:
-        # A number beyond a float's range is JSON, and infinite here.
-        return _encoder.encode(_finite(body)).encode()
-
-
-def _finite(node: Any) -> Any:
-    """Return a JSON value with null for every number that is none."""
-    if isinstance(node, Mapping):
-        return {key: _finite(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
+    return codec.encode(body)
 
 
 def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:
@@ -94,7 +77,7 @@ def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:
     if not 200 <= status < 300:
         raise _refusal(status)
     try:
-        content = json.loads(body)
+        content = codec.decode(body)
     except (ValueError, RecursionError) as error:
         raise _unreadable("not JSON") from error
     if not isinstance(content, dict):
@@ -204,7 +187,7 @@ DONE = '{"done": true}'
 """The frame that tells Aim that no chunk follows."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verified:
     """A verified chunk: its texts as (choice index, text), and the chunk itself."""
 
@@ -212,14 +195,14 @@ class Verified:
     chunk: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Blocked:
     """The stream is blocked."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """Aim has released all that it will."""
 
@@ -230,7 +213,7 @@ def frame(data: str | bytes) -> Verified | Blocked | Done:
     Raises DetectionRejected with reason `session` for every frame that the protocol does not know.
     """
     try:
-        content = json.loads(data)
+        content = codec.decode(data)
     except (ValueError, RecursionError) as error:
         raise _violation("a frame is not JSON") from error
     if not isinstance(content, dict):

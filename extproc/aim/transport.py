@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -16,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
+from extproc.values import value
 
 _CONNECTIONS = 1024
 _KEEP_ALIVE_SECONDS = 30
@@ -23,7 +23,7 @@ _DNS_SECONDS = 10
 """For how long a resolved address is used for new connections."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Response:
     """What Aim answered."""
 

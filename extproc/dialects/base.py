@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from extproc.document import Document, Path, fields, items
 from extproc.refusal import Refusal
+from extproc.values import value
 
 if TYPE_CHECKING:
     from extproc.settings import Inspect
@@ -32,7 +32,7 @@ class Kind(Enum):
     SEAL = auto()  # a signature over a running text: void once that was rewritten
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leaf:
     """One inspected text of a document.
 
@@ -55,7 +55,7 @@ class Leaf:
     emptied: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prompt:
     """One message of a request as Aim is to see it; `leaf` is its text, None where it has none to put back."""
 

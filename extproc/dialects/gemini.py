@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,6 +29,7 @@ from extproc.dialects.base import (
 from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
 from extproc.refusal import Refusal
+from extproc.values import replace
 
 _CALLS = (("functionCall", "function_call"), ("toolCall", "tool_call"))
 

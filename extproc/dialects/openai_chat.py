@@ -7,7 +7,6 @@ Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `rea
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from extproc.dialects.base import (
@@ -27,6 +26,7 @@ from extproc.dialects.base import (
 )
 from extproc.document import Document, Path, fields, items
 from extproc.errors import BodyTooLarge, MalformedBody
+from extproc.values import replace
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 """Content parts that hold no text."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from extproc.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
 from extproc.dialects.openai_chat import choice_index
 from extproc.dialects.openai_requests import plain_texts
 from extproc.document import Document, fields
+from extproc.values import replace
 
 
 class OpenAICompletions(Dialect):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from extproc.dialects.base import (
@@ -31,6 +30,7 @@ from extproc.dialects.base import (
 from extproc.document import Document, Path, fields, items
 from extproc.errors import MalformedBody
 from extproc.refusal import Refusal
+from extproc.values import replace
 
 _ITEM_KEYS = TEXT_KEYS | {
     "code",

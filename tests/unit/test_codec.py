@@ -1,0 +1,85 @@
+"""`extproc.codec`: what orjson takes, and what it refuses, are read and written alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc import codec
+
+_texts = st.text(st.characters(), max_size=8)  # lone surrogates, too
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | _texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _expected(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _expected(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_expected(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+@given(_values)
+def test_what_is_written_is_json_with_null_for_what_is_no_number(value: Any) -> None:
+    assert json.loads(codec.encode(value)) == _expected(value)
+
+
+_short = st.recursive(  # what both libraries read to the same values
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_short)
+def test_what_the_standard_library_writes_is_read(value: Any) -> None:
+    assert codec.decode(json.dumps(value)) == value
+    assert codec.decode(json.dumps(value).encode()) == value
+
+
+def test_a_number_of_many_digits_is_read() -> None:
+    assert codec.decode("1" * 30) == pytest.approx(int("1" * 30))
+    assert codec.decode("1e999") == math.inf
+
+
+@given(st.binary(max_size=16) | st.text(max_size=16))
+def test_bytes_that_are_no_json_are_refused(data: bytes | str) -> None:
+    try:
+        expected = json.loads(data)
+    except ValueError:
+        with pytest.raises(ValueError):
+            codec.decode(data)
+    else:
+        assert repr(codec.decode(data)) == repr(expected)
+
+
+def test_a_default_turns_what_is_no_json_into_some() -> None:
+    assert json.loads(codec.encode({"a": object}, default=lambda _: "b")) == {"a": "b"}
+    assert json.loads(codec.encode({"a": object, "c": "\ud800"}, default=lambda _: "b")) == {"a": "b", "c": "\ud800"}
+
+
+def test_without_a_default_it_is_refused() -> None:
+    with pytest.raises(TypeError):
+        codec.encode({"a": object})
+
+
+@pytest.mark.parametrize("depth", [300, 2_000])
+def test_depth_is_read_or_refused(depth: int) -> None:
+    text = "[" * depth + "]" * depth
+    try:
+        assert codec.decode(text)
+    except RecursionError:
+        assert depth > 1_000
