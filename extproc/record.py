@@ -51,7 +51,7 @@ class ExchangeRecord:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
             policies = (*before.policies, *policies)
             milliseconds += before.milliseconds
-        self.legs[leg] = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
+        self.legs[str(leg)] = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
         self.version += 1
 
     def reach(self, outcome: str, code: str = "") -> None:

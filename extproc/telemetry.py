@@ -6,7 +6,6 @@ No label takes a value from a client: profiles and dialects are named in the set
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -178,7 +177,7 @@ class _Named(logging.Formatter):
     """Says which library spoke, and not what: a message, or the traceback of an error, may hold content."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({"event": "library", "logger": record.name, "level": record.levelname})
+        return codec.encode({"event": "library", "logger": record.name, "level": record.levelname}).decode()
 
 
 class _Lines:

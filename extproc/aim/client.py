@@ -81,7 +81,7 @@ class AimClient:
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
-        self._transport = Transport(self._tls, self._proxy)
+        self._transport = Transport(self._base_url, self._tls, self._proxy)
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()

@@ -1,95 +1,183 @@
-"""Aim over HTTP: one aiohttp session, without anything that a question to Aim has no use for.
+"""Aim over HTTP/1.1: the connections that are kept, those that are opened, and the proxy that they go by.
 
-No redirects, cookies or decompression; deadlines are the caller's (docs/adr/0009-aiohttp-for-questions.md).
+No redirects, cookies, decompression or pipelining, which a question to Aim has no use for; deadlines are the caller's
+(docs/adr/0011-http-of-our-own.md).
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import aiohttp
-import httpx
-from multidict import CIMultiDict
+import aiohappyeyeballs
 from yarl import URL
 
-from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
-from extproc.values import value
+from extproc.aim.connection import Connection, Response, unreachable
+from extproc.errors import DetectionUnavailable
 
 _CONNECTIONS = 1024
-_KEEP_ALIVE_SECONDS = 30
-_DNS_SECONDS = 10
-"""For how long a resolved address is used for new connections."""
+"""Requests that are under way at the same time, at most; others wait for their turn."""
 
+_IDLE_SECONDS = 30.0
+"""For how long a connection is kept: most servers keep theirs longer."""
 
-@value
-class Response:
-    """What Aim answered."""
+_NEXT_ADDRESS_SECONDS = 0.25
+"""After which the next address of a name is tried beside the one before (RFC 8305)."""
 
-    status: int
-    retry_after: str | None
-    content: bytes
+_CONNECT_BYTES = 65_536
 
 
 class Transport:
-    """Sends requests whose body is at hand, over connections that it keeps."""
+    """Sends requests whose body is at hand to one origin."""
 
-    def __init__(self, tls: ssl.SSLContext | None, proxy: str | None) -> None:
-        """Connect by `tls` where a URL asks for it, by way of `proxy`; nothing is connected yet."""
+    def __init__(self, base: URL, tls: ssl.SSLContext | None, proxy: str | None) -> None:
+        """Connect to the origin of `base`, by `tls` if that is given, by way of `proxy`; nothing is connected yet."""
+        self._host = base.raw_host or ""
+        self._port = base.port or 0
         self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
-        self._options: dict[str, Any] = {"allow_redirects": False}
-        if proxy is not None:
-            parsed = httpx.Proxy(proxy)
-            self._options["proxy"] = URL(str(parsed.url))
-            if parsed.auth is not None:
-                self._options["proxy_auth"] = aiohttp.BasicAuth(*parsed.auth)
-
-    def _connect(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=_CONNECTIONS,
-            keepalive_timeout=_KEEP_ALIVE_SECONDS,
-            ttl_dns_cache=_DNS_SECONDS,
-            ssl=self._tls if self._tls is not None else True,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # none: deadlines are the caller's
-            auto_decompress=False,
-        )
+        self._proxy = URL(proxy) if proxy is not None else None
+        is_secure = self._proxy is not None and self._proxy.scheme == "https"
+        self._proxy_tls = (tls or ssl.create_default_context()) if is_secure else None
+        self._login = _login(proxy)
+        self._authority = base.host_port_subcomponent or ""
+        # To a proxy that is not to connect us through, a request names the whole URL.
+        self._origin = f"http://{self._authority}" if self._proxy is not None and tls is None else ""
+        self._idle: list[Connection] = []
+        self._sweep: asyncio.TimerHandle | None = None
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._is_closed = False
 
     async def send(
-        self, method: str, url: URL, headers: Iterable[tuple[str, str]] = (), body: bytes = b"", *, limit: int
+        self, method: str, url: URL, headers: Iterable[tuple[str, str]] = (), body: bytes | None = None, *, limit: int
     ) -> Response:
-        """Return the answer to a request, of which at most `limit` bytes are read.
+        """Return the response to a request for `url`, of which at most `limit` bytes are read.
 
         Raises DetectionUnavailable where there is none, DetectionRejected for one that is larger.
         """
-        if self._session is None:
-            self._session = self._connect()
+        target = f"{self._origin}{url.raw_path}"
+        own = self._login if self._origin else ()
+        length = () if body is None else (("content-length", str(len(body))),)
+        head = _head(f"{method} {target} HTTP/1.1", (("host", self._authority), *own, *headers, *length))
+        async with self._turns:
+            connection = self._kept()
+            if connection is not None:
+                try:
+                    return await self._ask(connection, head, body or b"", limit, has_body=method != "HEAD")
+                except DetectionUnavailable:
+                    # An idle connection may end at any time. To be asked twice does Aim no harm.
+                    if connection.has_been_answered:
+                        raise
+            return await self._ask(await self._connect(), head, body or b"", limit, has_body=method != "HEAD")
+
+    async def _ask(self, connection: Connection, head: bytes, body: bytes, limit: int, *, has_body: bool) -> Response:
         try:
-            response = await self._session.request(
-                method, url, headers=CIMultiDict(headers), data=body or None, **self._options
-            )
-            pieces: list[bytes] = []
-            size = 0
-            try:
-                while size <= limit and (piece := await response.content.readany()):
-                    size += len(piece)
-                    pieces.append(piece)
-            finally:
-                response.release()  # or closed, where something of the body is still to come
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
-        if size > limit:
-            raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
-        return Response(response.status, response.headers.get("retry-after"), b"".join(pieces))
+            return await connection.ask(head, body, limit=limit, has_body=has_body)
+        finally:
+            if connection.is_reusable and not self._is_closed:
+                self._keep(connection)
+            else:
+                connection.close()
+
+    # -- the connections that are kept ---------------------------------------------------------------------------
+
+    def _kept(self) -> Connection | None:
+        """Return the connection that was kept last, if any can be used."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable and now - connection.idle_since < _IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(_IDLE_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close what nobody needed for a while; the list begins with those."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - _IDLE_SECONDS
+        kept = [each for each in self._idle if each.is_reusable and each.idle_since > since]
+        for connection in self._idle:
+            if connection not in kept:
+                connection.close()
+        self._idle = kept
+        self._sweep = loop.call_later(_IDLE_SECONDS, self._close_idle) if kept else None
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        """Close every connection that is idle; those that are in use are closed when they are not."""
+        self._is_closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._idle:
+            self._idle.pop().close()
+
+    # -- those that are opened -----------------------------------------------------------------------------------
+
+    async def _connect(self) -> Connection:
+        """Return a new connection; raises DetectionUnavailable."""
+        try:
+            if self._proxy is None:
+                return await _open(self._host, self._port, self._tls)
+            connection = await _open(self._proxy.raw_host or "", self._proxy.port or 0, self._proxy_tls)
+            if self._tls is not None:
+                await self._tunnel(connection, self._tls)
+            return connection
+        except TimeoutError:
+            raise  # the caller's
+        except (OSError, UnicodeError) as error:  # ssl's are OSErrors; a name that is none is the latter
+            raise unreachable() from error
+
+    async def _tunnel(self, connection: Connection, tls: ssl.SSLContext) -> None:
+        """Have the proxy connect us through, and secure what goes through it."""
+        authority = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        head = _head(f"CONNECT {authority} HTTP/1.1", (("host", authority), *self._login))
+        try:
+            response = await connection.ask(head, b"", limit=_CONNECT_BYTES, has_body=False)
+            if not 200 <= response.status < 300:
+                raise unreachable(f"a proxy refuses to connect (HTTP {response.status})")
+            await connection.start_tls(tls, self._host)
+        except BaseException:
+            connection.close()
+            raise
+
+
+async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
+    """Return a connection to a host; raises OSError."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1)
+    try:
+        _, connection = await loop.create_connection(
+            Connection, sock=sock, ssl=tls, server_hostname=host if tls is not None else None
+        )
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+def _login(proxy: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the header field for the user and password that a proxy's URL holds."""
+    parts = urlsplit(proxy or "")
+    if parts.username is None:
+        return ()
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return (("proxy-authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"),)
+
+
+def _head(first: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return the head of a request; raises ValueError for what would be more than one line."""
+    lines = [first, *[f"{name}: {value}" for name, value in fields], "\r\n"]
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header field of more than one line")
+    return text.encode()

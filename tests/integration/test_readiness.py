@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohappyeyeballs
 import pytest
 
 from extproc import serving
@@ -107,12 +108,16 @@ async def test_a_client_that_is_retired_meanwhile_still_gets_its_answer() -> Non
         assert await probe is True
 
 
-async def test_an_address_that_is_none_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
+async def test_what_nobody_foresaw_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise LookupError
+
     errors: asyncio.Queue[Exception] = asyncio.Queue()
+    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
     monkeypatch.setattr(serving, "log_internal_error", errors.put_nowait)
-    async with watching("http://aim..example", aim=True) as (it, changes):
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", fail)
+    async with watching("http://127.0.0.1:9", aim=True) as (it, changes):
         for _ in range(2):
-            assert isinstance(await asyncio.wait_for(errors.get(), 30), UnicodeError)
+            assert isinstance(await asyncio.wait_for(errors.get(), 30), LookupError)
         assert not it.is_ready
         assert changes.empty()
