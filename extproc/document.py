@@ -152,16 +152,18 @@ def refuse_disguise(node: Any) -> None:
 
     Such readers exist (Go's standard library is one), and would read what was not judged. Raises MalformedBody.
     """
-    if isinstance(node, list):
-        for item in node:
-            refuse_disguise(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key in _PLAIN_KEYS:
-                if key != "input" or isinstance(value, list):  # a tool's input names its keys as it likes
-                    refuse_disguise(value)
-            elif key.casefold() in _PLAIN_KEYS:
-                raise MalformedBody("a key in another letter case")
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += [item for item in node if isinstance(item, list | dict)]
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                if key in _PLAIN_KEYS:
+                    if isinstance(value, list) or key != "input":  # a tool's input names its keys as it likes
+                        waiting.append(value)
+                elif key.casefold() in _PLAIN_KEYS:
+                    raise MalformedBody("a key in another letter case")
 
 
 def fields(node: Any) -> Mapping[str, Any]:

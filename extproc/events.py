@@ -57,7 +57,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @value
 class HeadersReceived:
-    """The head of a leg. `metadata` and `attributes` are the data plane's, plain values by namespace."""
+    """The head of a leg. `metadata` and `attributes` are the data plane's, of a request: plain values by namespace."""
 
     leg: Leg
     headers: Headers

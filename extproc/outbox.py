@@ -54,6 +54,11 @@ class Outbox:
         """Tell whether something waits and no task writes."""
         return bool(self._waiting) and not self._is_writing
 
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nothing waits and no task writes."""
+        return not self._waiting and not self._is_writing
+
     def put(self, command: ToEnvoy) -> None:
         """Let `command` wait behind what waits already."""
         self._waiting.append(command)

@@ -134,9 +134,16 @@ def decode(request: Any) -> Event | None:
         case "request_body":
             return BodyReceived(Leg.REQUEST, request.request_body.body, request.request_body.end_of_stream)
         case "request_headers":
-            return _headers(Leg.REQUEST, request.request_headers, request)
+            return HeadersReceived(
+                Leg.REQUEST,
+                _headers(request.request_headers),
+                request.request_headers.end_of_stream,
+                metadata={name: _plain(value) for name, value in request.metadata_context.filter_metadata.items()},
+                attributes={name: _plain(value) for name, value in request.attributes.items()},
+            )
         case "response_headers":
-            return _headers(Leg.RESPONSE, request.response_headers, request)
+            message = request.response_headers
+            return HeadersReceived(Leg.RESPONSE, _headers(message), message.end_of_stream)
         case "request_trailers":
             return TrailersReceived(Leg.REQUEST)
         case "response_trailers":
@@ -145,17 +152,10 @@ def decode(request: Any) -> Event | None:
             return None
 
 
-def _headers(leg: Leg, message: Any, request: Any) -> HeadersReceived:
+def _headers(message: Any) -> Headers:
     # The value is in raw_value; `value` is what older data planes fill.
-    headers: Headers = tuple(
-        (header.key.lower(), header.raw_value.decode("latin-1") or header.value) for header in message.headers.headers
-    )
-    return HeadersReceived(
-        leg,
-        headers,
-        message.end_of_stream,
-        metadata={name: _plain(value) for name, value in request.metadata_context.filter_metadata.items()},
-        attributes={name: _plain(value) for name, value in request.attributes.items()},
+    return tuple(
+        [(header.key.lower(), header.raw_value.decode("latin-1") or header.value) for header in message.headers.headers]
     )
 
 

@@ -62,7 +62,8 @@ class Transport:
         own = self._login if self._origin else ()
         length = () if body is None else (("content-length", str(len(body))),)
         head = _head(f"{method} {target} HTTP/1.1", (("host", self._authority), *own, *headers, *length))
-        async with self._turns:
+        await self._turns.acquire()
+        try:
             connection = self._kept()
             if connection is not None:
                 try:
@@ -72,6 +73,8 @@ class Transport:
                     if connection.has_been_answered:
                         raise
             return await self._ask(await self._connect(), head, body or b"", limit, has_body=method != "HEAD")
+        finally:
+            self._turns.release()
 
     async def _ask(self, connection: Connection, head: bytes, body: bytes, limit: int, *, has_body: bool) -> Response:
         try:

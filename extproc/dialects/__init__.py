@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from urllib.parse import unquote
 
 from extproc.dialects.anthropic_messages import AnthropicMessages
@@ -75,10 +76,22 @@ def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
     """Return the dialect of a request, or None; `paths` (glob -> name) goes before the built-in table."""
     if method.upper() != "POST":
         return None
-    normal = normalise(path)
+    normal, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
     for pattern, name in paths.items():
         if fnmatchcase(normal, pattern.lower()):
             return NAMES[name]
-    return next(
-        (dialect for dialect, patterns in _TABLE if any(fnmatchcase(normal, pattern) for pattern in patterns)), None
-    )
+    return built_in
+
+
+def _look_up(path: str) -> tuple[str, Dialect | None]:
+    """Return the normalised path, and the dialect that the table has for it."""
+    normal = normalise(path)
+    found = (dialect for dialect, patterns in _TABLE if any(fnmatchcase(normal, pattern) for pattern in patterns))
+    return normal, next(found, None)
+
+
+_recall = lru_cache(maxsize=256)(_look_up)
+"""Most clients of an API say the same few paths."""
+
+_SHORT = 512
+"""Longest path, in characters, that is remembered: clients choose them."""

@@ -114,10 +114,14 @@ def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
 
 def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
     sent = _as_sent(message)
+    text = message.get("content")
+    if isinstance(text, str) and _is_plain(message):
+        if text:
+            yield Prompt(sent, Leaf((*path, "content"), text))
+        return
     for key in ("tool_calls", "function_call"):
         # Aim is to see the calls that the model sees: no key of theirs is repeated.
         list(all_strings(message.get(key), ()))
-    text = message.get("content")
     has_calls = bool(message.get("tool_calls") or message.get("function_call"))
     if isinstance(text, str):
         if text or has_calls:
@@ -138,6 +142,11 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
             yield prompt("assistant", replace(leaf, is_json=leaf.is_embedded))
     for leaf in _thoughts(message, path, ()):
         yield prompt("assistant", leaf)
+
+
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    """Tell whether a message says nothing beside its content: most do not, and name what they lack."""
+    return all(key in _PLAIN or not value for key, value in message.items())
 
 
 def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,8 +203,9 @@ def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[L
         if choice.get(key) is not None:
             for leaf in _said(choice[key], (*path, key), place, index if is_aims else None):
                 yield leaf if logprobs is None else replace(leaf, nulled=logprobs)
-    for leaf in texts_below(choice.get("text"), (*path, "text")):
-        yield replace(leaf, place=(index, "text"), nulled=logprobs)
+    if choice.get("text"):
+        for leaf in texts_below(choice["text"], (*path, "text")):
+            yield replace(leaf, place=(index, "text"), nulled=logprobs)
 
 
 def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -> Iterator[Leaf]:
@@ -210,7 +220,7 @@ def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -
     else:
         for leaf in content(text, (*path, "content")):
             yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
-    if message.keys() <= _PLAIN:
+    if _is_plain(message):
         return
     yield from _thoughts(message, path, place)
     yield from _calls(message, path, place)
