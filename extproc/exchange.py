@@ -246,7 +246,7 @@ class Exchange:
 
     def emit(self, command: Command) -> None:
         """Have `command` done; what the response leg releases waits while moderation is under way."""
-        if isinstance(command, ReleaseHeaders | ReleaseBody | ReleaseTrailers) and command.leg is Leg.RESPONSE:
+        if isinstance(command, (ReleaseHeaders, ReleaseBody, ReleaseTrailers)) and command.leg is Leg.RESPONSE:
             if self.is_gated:
                 self._gated.append(command)
                 if isinstance(command, ReleaseBody):

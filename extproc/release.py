@@ -171,8 +171,10 @@ class ReleaseQueue:
         if is_whole and not knows_text:
             self._text_free.append(_essence(root["choices"]))
         if is_whole:
-            indices = (choice.get("index", 0) for choice in root["choices"])
-            self._choices |= {index for index in indices if type(index) is int and 0 <= index <= MAX_CHOICE}
+            for choice in root["choices"]:
+                index = choice.get("index", 0)
+                if type(index) is int and 0 <= index <= MAX_CHOICE:
+                    self._choices.add(index)
         number = root.get("sequence_number") if isinstance(root, dict) else None
         entry.sequence = number if isinstance(number, int) else None
         document.forget()
@@ -230,10 +232,12 @@ class ReleaseQueue:
 
         Raises SessionViolation for a text that nothing waits for, and RedactionError.
         """
-        if any(text for _, text in texts):
-            for index, text in texts:
-                if text:
-                    self._cover(index, text)
+        is_covered = False
+        for index, text in texts:
+            if text:
+                self._cover(index, text)
+                is_covered = True
+        if is_covered:
             return
         essence = _essence(chunk.get("choices"))
         if essence in self._text_free:
@@ -352,8 +356,10 @@ class ReleaseQueue:
 
 def _short(place: Hashable) -> Hashable:
     """Return a place by which to know a running text, of bounded size: an upstream's own keys may be part of it."""
-    if isinstance(place, tuple) and any(isinstance(step, str) and len(step) > _LONG_NAME for step in place):
-        return blake2b(repr(place).encode("utf-8", "surrogatepass")).digest()
+    if isinstance(place, tuple):
+        for step in place:
+            if isinstance(step, str) and len(step) > _LONG_NAME:
+                return blake2b(repr(place).encode("utf-8", "surrogatepass")).digest()
     return place
 
 

@@ -20,6 +20,7 @@ from extproc.errors import BodyTooLarge, MalformedBody
 from extproc.values import value
 
 _LINE_END = re.compile(rb"[\r\n]")
+_ONE_LINE = re.compile(rb"[^\r\n]+\n\n").fullmatch
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})
 BOM = b"\xef\xbb\xbf"
@@ -103,6 +104,11 @@ class EventDecoder:
         """
         buffer = self._buffer
         buffer += data
+        if data.endswith(b"\n\n") and len(buffer) == len(data) and not self._after_cr and _ONE_LINE(data):
+            # Most pieces are one event of one line.
+            self._read_line(data[:-2])
+            yield self._cut(len(data))
+            return
         while True:
             if self._after_cr and self._scanned < len(buffer):
                 self._after_cr = False

@@ -90,10 +90,15 @@ class OpenAIChat(Dialect):
     def is_submitted_whole(self, document: Document) -> bool:
         """Tell whether the event is a chunk in the shape that Aim reads."""
         choices = fields(document.root).get("choices")
-        return isinstance(choices, list) and all(
-            isinstance(choice, dict) and isinstance(fields(fields(choice).get("delta")).get("content"), str | None)
-            for choice in choices
-        )
+        if not isinstance(choices, list):
+            return False
+        for choice in choices:
+            if not isinstance(choice, dict):
+                return False
+            text = fields(fields(choice).get("delta")).get("content")
+            if text is not None and not isinstance(text, str):
+                return False
+        return True
 
 
 def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
@@ -146,7 +151,10 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
 
 def _is_plain(message: Mapping[str, Any]) -> bool:
     """Tell whether a message says nothing beside its content: most do not, and name what they lack."""
-    return all(key in _PLAIN or not value for key, value in message.items())
+    for key, value in message.items():  # noqa: SIM110 - `all` costs a generator, for each chunk of a stream
+        if value and key not in _PLAIN:
+            return False
+    return True
 
 
 def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
