@@ -112,11 +112,11 @@ class Outbox:
     async def send(self, command: ToEnvoy) -> None:
         """Write `command` now; what is new in the record goes along as dynamic metadata."""
         record = self._observation.record
-        for response in wire.encode(command):
+        for message in wire.encode(command):
             if record.version != self._told_version and record.dialect:
                 self._told_version = record.version
-                wire.attach_metadata(response, record.as_metadata())
-            await self._context.write(wire.serialise(response))
+                message += wire.metadata(record.facts())
+            await self._context.write(message)
 
     def _joined(self, first: ReleaseBody) -> ReleaseBody:
         """Return the first release of a body with those of the same body that wait right behind it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from extproc.values import value
 from extproc.verdict import MAX_POLICIES, STRICTNESS
 
 CALL_ID_HEADER = "x-aim-call-id"
@@ -16,7 +17,7 @@ CALL_ID_HEADER = "x-aim-call-id"
 _RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
 
-@dataclass(slots=True)
+@value
 class LegRecord:
     """The verdict on one leg."""
 
@@ -24,8 +25,8 @@ class LegRecord:
     policies: tuple[str, ...] = ()
     milliseconds: int = 0
 
-    def as_metadata(self) -> dict[str, Any]:
-        """Return the leg as Envoy's dynamic metadata."""
+    def as_fields(self) -> dict[str, Any]:
+        """Return the leg as plain values."""
         return {"action": self.action, "policies": list(self.policies), "ms": self.milliseconds}
 
 
@@ -61,11 +62,10 @@ class ExchangeRecord:
             self.code = code or self.code
         self.version += 1
 
-    def as_metadata(self) -> dict[str, Any]:
-        """Return the exchange as Envoy's dynamic metadata, namespace `aim`."""
-        return {
-            "call_id": self.call_id,
-            "profile": self.profile,
-            "dialect": self.dialect,
-            **{leg: record.as_metadata() for leg, record in self.legs.items()},
-        }
+    def facts(self) -> dict[str, str | LegRecord]:
+        """Return what Envoy's dynamic metadata says of the exchange, namespace `aim`."""
+        return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **self.legs}
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {name: fact if isinstance(fact, str) else fact.as_fields() for name, fact in self.facts().items()}

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 _BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
 
+# Most chunks set a clock and stop it; these are the same every time.
 _start_clock = cache(SetTimer)
-"""Most chunks set a clock: these are the same every time."""
+_STOP_CLOCK = {timer: ClearTimer(timer) for timer in Timer}
 
 PING = b": ping\n\n"
 """A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
@@ -64,8 +65,7 @@ class StreamedAnswer:
         self._queue = ReleaseQueue(exchange.dialect, f"chatcmpl-{exchange.record.call_id}")
         self._session: int | None = None
         self._was_reopened = False
-        self._timers: set[Timer] = set()  # that count
-        self._running: set[Timer] = set()  # that the shell runs: those that count, and some that no longer do
+        self._timers: set[Timer] = set()
         self._has_begun = False  # something was released, the headers with it
         self._follows_ping = False  # a ping took the place of the upstream's first byte
         self._tail = b""  # the last bytes that were released
@@ -212,9 +212,6 @@ class StreamedAnswer:
             self.fail(event.reason)
 
     def _on_timer(self, timer: Timer) -> None:
-        self._running.discard(timer)
-        if timer not in self._timers:
-            return
         self._timers.discard(timer)
         match timer:
             case Timer.HEAD:
@@ -351,10 +348,8 @@ class StreamedAnswer:
         self._leave_session()
 
     def _leave_session(self) -> None:
-        for timer in self._running:
-            self._exchange.emit(ClearTimer(timer))
-        self._running.clear()
-        self._timers.clear()
+        for timer in tuple(self._timers):
+            self._clear(timer)
         if self._session is not None:
             self._exchange.emit(CloseSession(self._session))
             self._session = None
@@ -362,9 +357,9 @@ class StreamedAnswer:
     def _set(self, timer: Timer, seconds: float) -> None:
         if timer not in self._timers:
             self._timers.add(timer)
-            self._running.add(timer)
             self._exchange.emit(_start_clock(timer, seconds))
 
     def _clear(self, timer: Timer) -> None:
-        # The shell is not told: most are set anew before they ring, and one that rings for nothing does no harm.
-        self._timers.discard(timer)
+        if timer in self._timers:
+            self._timers.discard(timer)
+            self._exchange.emit(_STOP_CLOCK[timer])

@@ -130,7 +130,7 @@ class Telemetry:
             outcome=record.outcome,
             code=record.code,
             ms=round(seconds * 1000),
-            **record.as_metadata(),
+            **record.as_fields(),
         )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, assert_never
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from extproc.errors import ProtocolError
 from extproc.events import (
@@ -31,6 +32,7 @@ from extproc.events import (
     ToEnvoy,
     TrailersReceived,
 )
+from extproc.record import LegRecord
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -70,6 +72,7 @@ def message_classes() -> dict[str, Any]:
 CLASSES = message_classes()
 Request = CLASSES["envoy_service_ext_proc_v3_ProcessingRequest"]
 Response = CLASSES["envoy_service_ext_proc_v3_ProcessingResponse"]
+Struct = CLASSES["google_protobuf_Struct"]
 
 
 def parse(data: bytes) -> Any:
@@ -81,11 +84,6 @@ def parse(data: bytes) -> Any:
         return Request.FromString(data)
     except DecodeError as error:
         raise ProtocolError("not a ProcessingRequest") from error
-
-
-def serialise(response: Message) -> bytes:
-    """Return the bytes of a `ProcessingResponse`."""
-    return bytes(response.SerializeToString())
 
 
 # -- in ----------------------------------------------------------------------------------------------------------
@@ -134,12 +132,15 @@ def decode(request: Any) -> Event | None:
         case "request_body":
             return BodyReceived(Leg.REQUEST, request.request_body.body, request.request_body.end_of_stream)
         case "request_headers":
+            message = request.request_headers
+            known = request.metadata_context.filter_metadata if request.HasField("metadata_context") else {}
+            attributes = request.attributes
             return HeadersReceived(
                 Leg.REQUEST,
-                _headers(request.request_headers),
-                request.request_headers.end_of_stream,
-                metadata={name: _plain(value) for name, value in request.metadata_context.filter_metadata.items()},
-                attributes={name: _plain(value) for name, value in request.attributes.items()},
+                _headers(message),
+                message.end_of_stream,
+                metadata={name: _plain(known[name]) for name in known},
+                attributes={name: _plain(attributes[name]) for name in attributes},
             )
         case "response_headers":
             message = request.response_headers
@@ -160,7 +161,8 @@ def _headers(message: Any) -> Headers:
 
 
 def _plain(struct: Any) -> dict[str, Any]:
-    return {name: _plain_value(value) for name, value in struct.fields.items()}
+    fields = struct.fields  # its `items` is Python's, and slow
+    return {name: _plain_value(fields[name]) for name in fields}
 
 
 def _plain_value(value: Any) -> Any:
@@ -178,7 +180,7 @@ def _plain_value(value: Any) -> Any:
 # -- out ---------------------------------------------------------------------------------------------------------
 
 
-def encode(command: ToEnvoy) -> Iterator[Any]:
+def encode(command: ToEnvoy) -> Iterator[bytes]:
     """Return the `ProcessingResponse`s that a release or a reply becomes; none for a reset.
 
     Those of a body are made one by one, as they are taken.
@@ -187,6 +189,22 @@ def encode(command: ToEnvoy) -> Iterator[Any]:
         if len(command.data) > DATA_BYTES:
             return _pieces(command)
         return iter((_streamed(command.leg, command.data, command.end_of_stream),))
+    if isinstance(command, Reset):
+        return iter(())
+    return iter((_recalled(command) if _is_common(command) else _encoded(command),))
+
+
+def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply) -> bool:
+    match command:
+        case ReleaseHeaders():
+            return not command.set and sum(map(len, command.remove)) <= _SHORT
+        case ReleaseBuffered():
+            return command.body is None
+        case _:
+            return isinstance(command, ReleaseTrailers)
+
+
+def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply) -> bytes:
     response = Response()
     match command:
         case ReleaseHeaders():
@@ -210,14 +228,19 @@ def encode(command: ToEnvoy) -> Iterator[Any]:
             reply.body = command.body
             reply.details = command.details
             _mutate(reply.headers, command.headers, ())
-        case Reset():
-            return iter(())
         case _:
             assert_never(command)
-    return iter((response,))
+    return bytes(response.SerializeToString())
 
 
-def _pieces(command: ReleaseBody) -> Iterator[Any]:
+_recalled = lru_cache(maxsize=256)(_encoded)
+"""What goes on as it came is released by the same few messages."""
+
+_SHORT = 256
+"""Characters of the names that such a message removes, at most: clients choose some of them."""
+
+
+def _pieces(command: ReleaseBody) -> Iterator[bytes]:
     """Yield a body that is larger than a message may be."""
     data = command.data
     for start in range(0, len(data), DATA_BYTES):
@@ -225,14 +248,14 @@ def _pieces(command: ReleaseBody) -> Iterator[Any]:
         yield _streamed(command.leg, data[start : start + DATA_BYTES], is_last and command.end_of_stream)
 
 
-def _streamed(leg: Leg, data: bytes, end_of_stream: bool) -> Any:
+def _streamed(leg: Leg, data: bytes, end_of_stream: bool) -> bytes:
     response = Response()
     body = (response.response_body if leg is Leg.RESPONSE else response.request_body).response
     streamed = body.body_mutation.streamed_response
     streamed.SetInParent()
     streamed.body = data
     streamed.end_of_stream = end_of_stream
-    return response
+    return bytes(response.SerializeToString())
 
 
 def _mutate(mutation: Any, set_: Headers, remove: tuple[str, ...]) -> None:
@@ -244,25 +267,30 @@ def _mutate(mutation: Any, set_: Headers, remove: tuple[str, ...]) -> None:
     mutation.remove_headers.extend(remove)
 
 
-def attach_metadata(response: Any, metadata: Mapping[str, Any]) -> None:
-    """Put values under Envoy's dynamic metadata namespace `aim`."""
-    _fill(response.dynamic_metadata.fields["aim"].struct_value, metadata)
+def metadata(values: Mapping[str, str | LegRecord]) -> bytes:
+    """Return what puts `values` under Envoy's dynamic metadata namespace `aim`, to stand behind a response.
+
+    Protobuf merges messages, and the entries of a `Struct`, that stand behind each other.
+    """
+    response = Response()
+    struct = response.dynamic_metadata.fields["aim"].struct_value
+    struct.MergeFromString(b"".join([_entry(name, value) for name, value in values.items()]))
+    return bytes(response.SerializeToString())
 
 
-def _fill(struct: Any, values: Mapping[str, Any]) -> None:
-    """Put texts, numbers, lists of texts, and objects of those into a `Struct`."""
-    fields = struct.fields
-    for name, value in values.items():
-        if isinstance(value, str):
-            fields[name].string_value = value
-        elif isinstance(value, dict):
-            inner = fields[name].struct_value
-            inner.SetInParent()  # nothing in it is something, too
-            _fill(inner, value)
-        elif isinstance(value, list):
-            target = fields[name].list_value
-            target.SetInParent()
-            for item in value:
-                target.values.add().string_value = item
-        else:
-            fields[name].number_value = value
+@lru_cache(maxsize=1024)
+def _entry(name: str, value: str | LegRecord) -> bytes:
+    """Return a `Struct` of one field: profiles, dialects and verdicts are few."""
+    struct = Struct()
+    target = struct.fields[name]
+    if isinstance(value, str):
+        target.string_value = value
+    else:
+        leg = target.struct_value.fields
+        leg["action"].string_value = value.action
+        policies = leg["policies"].list_value
+        policies.SetInParent()  # an empty list is one, too
+        for policy in value.policies:
+            policies.values.add().string_value = policy
+        leg["ms"].number_value = value.milliseconds
+    return bytes(struct.SerializeToString())

@@ -32,8 +32,8 @@ _JSON = {"content-type": "application/json"}
 
 
 def _fixed(command: ReleaseHeaders | ReleaseBuffered) -> bytes:
-    (response,) = wire.encode(command)
-    return wire.serialise(response)
+    (message,) = wire.encode(command)
+    return message
 
 
 _REQUEST_HEADERS = _fixed(ReleaseHeaders(Leg.REQUEST))
@@ -61,8 +61,8 @@ class NullProcessor:
 
 async def release(context: grpc.aio.ServicerContext[bytes, bytes], data: bytes, end_of_stream: bool) -> None:
     """Let a piece of the answer go on."""
-    for response in wire.encode(ReleaseBody(Leg.RESPONSE, data, end_of_stream)):
-        await context.write(wire.serialise(response))
+    for message in wire.encode(ReleaseBody(Leg.RESPONSE, data, end_of_stream)):
+        await context.write(message)
 
 
 class AskingProcessor:

@@ -238,13 +238,6 @@ class World:
         self.send(TimerFired(timer))
         return self
 
-    def rings_in_vain(self, timer: Timer) -> bool:
-        """Let a clock run out that no longer counts, if it was set at all; tell whether nothing came of it."""
-        if timer not in self.timers:
-            return True
-        del self.timers[timer]
-        return not self.send(TimerFired(timer))
-
     @property
     def response(self) -> LegOut:
         return self.out[Leg.RESPONSE]

@@ -103,7 +103,7 @@ def test_enums_are_envoy_data_planes() -> None:
     response.request_headers.response.status = wire.CONTINUE_AND_REPLACE
     option = response.request_headers.response.header_mutation.set_headers.add()
     option.append_action = wire.OVERWRITE_IF_EXISTS_OR_ADD
-    theirs = ProcessingResponse.parse(wire.serialise(response)).request_headers.response
+    theirs = ProcessingResponse.parse(response.SerializeToString()).request_headers.response
     assert theirs.status is CommonResponseResponseStatus.CONTINUE_AND_REPLACE
     (option,) = theirs.header_mutation.set_headers
     assert option.append_action is HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD

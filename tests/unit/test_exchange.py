@@ -103,7 +103,7 @@ class TestRequest:
     def test_monitor_allows(self) -> None:
         it = world().request(REQUEST).judge(Monitor(("p",)))
         assert it.upstream.buffered is not None
-        assert it.exchange.record.as_metadata()["request"] == {"action": "monitor", "policies": ["p"], "ms": 7}
+        assert it.exchange.record.as_fields()["request"] == {"action": "monitor", "policies": ["p"], "ms": 7}
 
     def test_a_block_replies(self) -> None:
         it = world().request(REQUEST).judge(Block("No."))

@@ -17,7 +17,7 @@ def record() -> ExchangeRecord:
 def test_a_new_record() -> None:
     new = record()
     assert (new.outcome, new.code, new.version) == ("unmatched", "", 0)
-    assert new.as_metadata() == {"call_id": "call", "profile": "default", "dialect": ""}
+    assert new.as_fields() == {"call_id": "call", "profile": "default", "dialect": ""}
 
 
 def test_the_gravest_outcome_counts() -> None:
@@ -54,7 +54,7 @@ def test_metadata() -> None:
     new.judge("request", "allow", (), 3)
     new.judge("response", "allow", (), 1)
     new.judge("response", "block", ("pii", "code"), 41)
-    assert new.as_metadata() == {
+    assert new.as_fields() == {
         "call_id": "call",
         "profile": "default",
         "dialect": "openai-chat",

@@ -23,6 +23,7 @@ from extproc.events import (
     Reset,
     TrailersReceived,
 )
+from extproc.record import ExchangeRecord, LegRecord
 
 
 def request() -> Any:
@@ -31,7 +32,7 @@ def request() -> Any:
 
 def sent(command: Any) -> list[ProcessingResponse]:
     """Return what envoy-data-plane reads from what we write."""
-    return [ProcessingResponse.parse(wire.serialise(response)) for response in wire.encode(command)]
+    return [ProcessingResponse.parse(message) for message in wire.encode(command)]
 
 
 class TestDecode:
@@ -173,8 +174,23 @@ class TestEncode:
         assert list(wire.encode(Reset("gone"))) == []
 
     def test_metadata(self) -> None:
-        (response,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
-        wire.attach_metadata(response, {"call_id": "c", "request": {"policies": ["p"], "ms": 3}, "empty": {}})
-        read = ProcessingResponse.parse(wire.serialise(response)).dynamic_metadata
-        assert read is not None
-        assert read.to_dict() == {"aim": {"call_id": "c", "request": {"policies": ["p"], "ms": 3}, "empty": {}}}
+        (message,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
+        record = ExchangeRecord("a-call", "default", "openai-chat")
+        for action in ("allow", "monitor", "block"):
+            for leg in Leg:
+                record.judge(leg, action, ("p", "q" * 200), 3)
+                read = ProcessingResponse.parse(message + wire.metadata(record.facts()))
+                assert read.response_trailers is not None
+                assert read.dynamic_metadata is not None
+                assert read.dynamic_metadata.to_dict() == {"aim": record.as_fields()}
+
+    def test_metadata_of_a_leg_without_policies(self) -> None:
+        read = ProcessingResponse.parse(wire.metadata({"call_id": "c", "request": LegRecord("allow")}))
+        assert read.dynamic_metadata is not None
+        leg = {"action": "allow", "policies": [], "ms": 0}
+        assert read.dynamic_metadata.to_dict() == {"aim": {"call_id": "c", "request": leg}}
+
+    def test_names_to_remove_that_are_long(self) -> None:
+        names = tuple(f"x-aim-{'n' * 100}-{number}" for number in range(5))
+        (response,) = sent(ReleaseHeaders(Leg.REQUEST, remove=names))
+        assert response.request_headers.response.header_mutation.remove_headers == list(names)  # type: ignore[union-attr]
