@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVarTuple
 from urllib.parse import urlsplit
 
-import httpx
 from yarl import URL
 
 from extproc.aim import protocol
@@ -297,9 +296,10 @@ def environment_proxy(base: str) -> str | None:
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     try:
-        is_whole = bool(httpx.Proxy(proxy).url.host) and urlsplit(proxy).port != 0
-    except (ValueError, httpx.InvalidURL):
-        is_whole = False
-    if not is_whole:
+        url = URL(proxy)
+        is_proxy = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+    except ValueError:
+        is_proxy = False
+    if not is_proxy:
         raise SettingsError([f"aim.proxy: {parts.scheme.upper()}_PROXY in the environment is not the URL of a proxy"])
     return proxy

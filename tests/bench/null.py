@@ -1,9 +1,10 @@
 """External processors that guard nothing: what the sidecar's stack costs before the sidecar does anything.
 
 `NullProcessor` answers each message of Envoy at once, without looking: grpc.aio on uvloop, the codec of `extproc.wire`.
-`AskingProcessor` asks Aim too, with the sidecar's libraries in their shortest way, and looks at nothing either: a
-question for each leg of a buffered exchange, each piece of a stream through a websocket. Less work than that cannot be
-a guard in this stack, so it is the floor that the sidecar is measured against.
+`AskingProcessor` asks Aim too, over the sidecar's own HTTP connections and with its library for websockets in the
+shortest way, and looks at nothing either: a question for each leg of a buffered exchange, each piece of a stream
+through a websocket. Less work than that cannot be a guard in this stack, so it is the floor that the sidecar is
+measured against.
 
     python -m tests.bench.null PORT [AIM_PORT]
 """
@@ -15,20 +16,22 @@ import signal
 import sys
 from typing import Any
 
-import aiohttp
 import grpc
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
+from yarl import URL
 
 from extproc import wire
+from extproc.aim.transport import Transport
 from extproc.events import Leg, ReleaseBody, ReleaseBuffered, ReleaseHeaders
 from tests.bench.aim import DONE
 
 _MESSAGE_BYTES = 32 * 1024 * 1024
-_CONNECTIONS = 1024
 _WINDOW = 65_536
-_JSON = {"content-type": "application/json"}
+_JSON = (("content-type", "application/json"),)
+_ANSWER_BYTES = 1_048_576
+_QUEUED_FRAMES = 64
 
 
 def _fixed(command: ReleaseHeaders | ReleaseBuffered) -> bytes:
@@ -70,10 +73,10 @@ class AskingProcessor:
 
     def __init__(self, aim_port: int) -> None:
         """Ask the Aim on this port of the machine."""
-        self._base = f"127.0.0.1:{aim_port}"
-        self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
-        )
+        self._sessions = f"ws://127.0.0.1:{aim_port}/detect/output/ws"
+        base = URL(f"http://127.0.0.1:{aim_port}")
+        self._request_url, self._answer_url = base / "detect/openai", base / "detect/output"
+        self._transport = Transport(base, None, None)
 
     async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serve one stream."""
@@ -87,7 +90,7 @@ class AskingProcessor:
                         await context.write(_REQUEST_HEADERS)
                     case "request_body":
                         body = request.request_body.body
-                        await self._ask("/detect/openai", body)
+                        await self._ask(self._request_url, body)
                         if b'"stream": true' in body:
                             session = await self._open()
                         await context.write(_REQUEST_BODY)
@@ -98,7 +101,7 @@ class AskingProcessor:
                         if session is None:
                             answer.append(data)
                             if is_last:
-                                await self._ask("/detect/output", b"".join(answer))
+                                await self._ask(self._answer_url, b"".join(answer))
                                 await release(context, b"".join(answer), True)
                             continue
                         if data:
@@ -112,13 +115,12 @@ class AskingProcessor:
             if session is not None:
                 await session.close()
 
-    async def _ask(self, path: str, body: bytes) -> None:
-        async with self._client.post(f"http://{self._base}{path}", headers=_JSON, data=body) as response:
-            await response.read()
+    async def _ask(self, url: URL, body: bytes) -> None:
+        await self._transport.send("POST", url, _JSON, body, limit=_ANSWER_BYTES)
 
     async def _open(self) -> ClientConnection:
         return await connect(
-            f"ws://{self._base}/detect/output/ws", compression=None, proxy=None, user_agent_header=None, max_queue=64
+            self._sessions, compression=None, proxy=None, user_agent_header=None, max_queue=_QUEUED_FRAMES
         )
 
 

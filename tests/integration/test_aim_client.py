@@ -279,8 +279,9 @@ def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, value: st
     assert environment_proxy("https://aim.example") == expected
 
 
-def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "http://SECRET:99999")
+@pytest.mark.parametrize("value", ["http://SECRET:99999", "http://SECRET:0", "socks5://SECRET:1080", "http://:3128"])
+def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(SettingsError) as caught:
