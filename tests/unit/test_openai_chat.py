@@ -78,6 +78,17 @@ def test_a_message_goes_as_it_is(role: str) -> None:
     assert sent(message) == [(message, (0, "content"))]
 
 
+@pytest.mark.parametrize("more", [{}, {"name": "n"}, {"refusal": None, "tool_calls": []}])
+def test_a_message_without_a_text_says_nothing(more: dict[str, Any]) -> None:
+    assert sent({"role": "user", "content": "", **more}) == []
+
+
+@pytest.mark.parametrize("more", [{"refusal": None}, {"tool_calls": [], "audio": {}, "annotations": []}, {"name": ""}])
+def test_what_a_message_names_and_lacks_changes_nothing(more: dict[str, Any]) -> None:
+    message = {"role": "user", "content": "hello", **more}
+    assert sent(message) == [(message, (0, "content"))]
+
+
 @pytest.mark.parametrize(
     "role",
     ["developer", "tool", "function", "ipython", "", "User", None, 5, True, "missing", "odd tool", "odd function"],

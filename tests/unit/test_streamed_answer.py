@@ -609,6 +609,13 @@ class TestStrangeWords:
     def test_so_is_a_choice_that_was_never_submitted(self) -> None:
         assert begun().body(chat_event("a")).verify("", 77).code == "guardrail_unavailable"
 
+    @pytest.mark.parametrize("index", [-1, "0", 10**9])
+    def test_and_a_choice_that_aim_cannot_name(self, index: Any) -> None:
+        event = json.dumps({"choices": [{"index": index, "delta": {}}]}).encode()
+        it = begun().body(b"data: " + event + b"\n\n" + chat_event("a"))
+        it.verify_chunk({"choices": [{"index": index, "delta": {"content": ""}, "more": 1}]})
+        assert it.code == "guardrail_unavailable"
+
     def test_and_one_that_is_too_deep(self) -> None:
         deep: Any = []
         for _ in range(900):
