@@ -18,7 +18,12 @@ _ON_UVLOOP = frozenset(
 )
 """Tests in whose process the sidecar works. Those that start `extproc serve` have its loop in that process."""
 
+_ON_BOTH = frozenset({"test_transport.py"})
+"""Those of a protocol, which a loop's transports and TLS are a part of."""
+
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run tests of what `extproc serve` does on the loop on which it does so, and others on asyncio's."""
+    if item.path.name in _ON_BOTH:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"loop": uvloop.new_event_loop if item.path.name in _ON_UVLOOP else asyncio.new_event_loop}

@@ -16,9 +16,10 @@ from extproc.errors import DetectionError, DetectionRejected, DetectionUnavailab
 from extproc.values import value
 
 _HEAD_BYTES = 65_536
-"""A response's head may be so large, and so may what frames the pieces of its body, for each byte of them 8 at most."""
+"""A response's head may be so large, and whatever else is no part of its body."""
 
 _FRAMING = 8
+"""Bytes on the wire for each byte of a body, at most: in chunks of one byte it takes six."""
 
 _SWITCHING = 101
 """HTTP ends here: no other response follows."""
@@ -55,12 +56,14 @@ class Connection(asyncio.Protocol):
         "_size",
         "_status",
         "_transport",
+        "_wire",
         "idle_since",
     )
 
     def __init__(self) -> None:
         """Begin with nothing connected."""
         self._transport: asyncio.Transport | None = None
+        self._wire: asyncio.Transport | None = None  # what TLS, if any, writes to
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: asyncio.Future[Response] | None = None
         self._is_reusable = True
@@ -72,14 +75,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Tell whether another request may be sent: the last was answered whole, and both sides stay."""
-        transport = self._transport
+        """Tell whether another request may be sent: the last left whole and was answered whole, and both sides stay."""
+        transport, wire = self._transport, self._wire
         return (
             self._is_reusable
             and self._answer is None
             and transport is not None
+            and wire is not None
             and not transport.is_closing()
             and not transport.get_write_buffer_size()
+            and not wire.get_write_buffer_size()
         )
 
     @property
@@ -94,8 +99,10 @@ class Connection(asyncio.Protocol):
         """
         assert self._answer is None
         assert self._transport is not None
+        if self._transport.is_closing():
+            raise unreachable()
         self._answer = answer = asyncio.get_running_loop().create_future()
-        self._limit, self._has_body, self._received = limit, has_body, 0
+        self._limit, self._has_body, self._received, self._size = limit, has_body, 0, 0
         self._has_head = False
         if len(body) < _HEAD_BYTES:
             self._transport.write(head + body)
@@ -106,19 +113,26 @@ class Connection(asyncio.Protocol):
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Encrypt what follows; raises OSError where that fails."""
         assert self._transport is not None
-        self._transport = await asyncio.get_running_loop().start_tls(self._transport, self, tls, server_hostname=host)
+        if self._transport.is_closing():
+            raise ConnectionResetError
+        self._parser = httptools.HttpResponseParser(self)  # what went before was no response of the other end's
+        self._is_reusable = True
+        loop = asyncio.get_running_loop()
+        # The dot of the DNS's root, which a name may end in, is in no certificate.
+        self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host.rstrip("."))
 
     def close(self) -> None:
         """Drop the connection, whatever is under way; who waits for a response gets an error."""
         if self._transport is not None:
             self._transport.abort()
+        self._parser = None  # it refers back
         self._fail(unreachable())
 
     # -- what asyncio calls --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's have another base
+        self._transport = self._wire = cast(asyncio.Transport, transport)  # uvloop's have another base
         self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
@@ -132,7 +146,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.close()
             return
-        if self._received > (_FRAMING * self._limit if self._has_head else 0) + _HEAD_BYTES:
+        if self._received > _FRAMING * self._size + _HEAD_BYTES:
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -140,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._is_reusable = False
         self._parser = None  # it refers back
         if self._answer is not None:
-            if error is None and self._has_head and not self._is_delimited:
+            if error is None and self._has_head and self._status >= 200 and not self._is_delimited:
                 self._finish()
             else:
                 self._fail(unreachable())
@@ -154,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._has_head = self._is_delimited = False
         if self._answer is None:  # one too many
-            self._is_reusable = False
+            self.close()
 
     def on_header(self, name: bytes, text: bytes) -> None:
         """Take a header field, or a trailer."""
@@ -166,7 +180,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Take the head as whole."""
-        assert self._parser is not None
+        if self._parser is None:
+            return
         self._status = self._parser.get_status_code()
         self._has_head = True
         if not self._has_body and self._status >= 200:
@@ -175,14 +190,17 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Take a piece of a body."""
         self._size += len(data)
-        if self._size > self._limit:
+        if self._answer is None:  # a body where there is none
+            self.close()
+        elif self._size > self._limit:
             self._fail(DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large"))
         else:
             self._content.append(data)
 
     def on_message_complete(self) -> None:
         """Take a response as whole; one that only informs is followed by another."""
-        assert self._parser is not None
+        if self._parser is None:
+            return
         if self._has_body and (self._status >= 200 or self._status == _SWITCHING):
             self._is_reusable = self._is_reusable and self._parser.should_keep_alive()
             self._finish()
@@ -194,6 +212,7 @@ class Connection(asyncio.Protocol):
         self._is_reusable = self._is_reusable and self._has_body
         if answer is not None and not answer.done():
             answer.set_result(Response(self._status, self._retry_after, b"".join(self._content)))
+        self._content = []
 
     def _fail(self, error: DetectionError) -> None:
         self._is_reusable = False

@@ -10,12 +10,14 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
+from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
+from extproc import __version__
 from extproc.aim.connection import Connection, Response, unreachable
 from extproc.errors import DetectionUnavailable
 
@@ -28,7 +30,16 @@ _IDLE_SECONDS = 30.0
 _NEXT_ADDRESS_SECONDS = 0.25
 """After which the next address of a name is tried beside the one before (RFC 8305)."""
 
+_ADDRESS_SECONDS = 10.0
+"""For how long the addresses of a name are used for new connections."""
+
 _CONNECT_BYTES = 65_536
+
+_REQUEST_TIMEOUT = 408
+"""What some servers say of a connection that was idle, and close it: to the request that comes meanwhile."""
+
+_FIELDS = (("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"))
+"""Some firewalls refuse a request without."""
 
 
 class Transport:
@@ -49,6 +60,7 @@ class Transport:
         self._idle: list[Connection] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._names = _Addresses()
         self._is_closed = False
 
     async def send(
@@ -61,17 +73,20 @@ class Transport:
         target = f"{self._origin}{url.raw_path}"
         own = self._login if self._origin else ()
         length = () if body is None else (("content-length", str(len(body))),)
-        head = _head(f"{method} {target} HTTP/1.1", (("host", self._authority), *own, *headers, *length))
+        head = _head(f"{method} {target} HTTP/1.1", (("host", self._authority), *_FIELDS, *own, *headers, *length))
         await self._turns.acquire()
         try:
             connection = self._kept()
             if connection is not None:
+                # One that was idle may end at any time. To be asked twice does Aim no harm.
                 try:
-                    return await self._ask(connection, head, body or b"", limit, has_body=method != "HEAD")
+                    response = await self._ask(connection, head, body or b"", limit, has_body=method != "HEAD")
                 except DetectionUnavailable:
-                    # An idle connection may end at any time. To be asked twice does Aim no harm.
                     if connection.has_been_answered:
                         raise
+                else:
+                    if response.status != _REQUEST_TIMEOUT:
+                        return response
             return await self._ask(await self._connect(), head, body or b"", limit, has_body=method != "HEAD")
         finally:
             self._turns.release()
@@ -108,12 +123,13 @@ class Transport:
         """Close what nobody needed for a while; the list begins with those."""
         loop = asyncio.get_running_loop()
         since = loop.time() - _IDLE_SECONDS
-        kept = [each for each in self._idle if each.is_reusable and each.idle_since > since]
-        for connection in self._idle:
-            if connection not in kept:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            if connection.is_reusable and connection.idle_since > since:
+                self._idle.append(connection)
+            else:
                 connection.close()
-        self._idle = kept
-        self._sweep = loop.call_later(_IDLE_SECONDS, self._close_idle) if kept else None
+        self._sweep = loop.call_later(_IDLE_SECONDS, self._close_idle) if self._idle else None
 
     async def aclose(self) -> None:
         """Close every connection that is idle; those that are in use are closed when they are not."""
@@ -129,13 +145,11 @@ class Transport:
         """Return a new connection; raises DetectionUnavailable."""
         try:
             if self._proxy is None:
-                return await _open(self._host, self._port, self._tls)
-            connection = await _open(self._proxy.raw_host or "", self._proxy.port or 0, self._proxy_tls)
+                return await self._open(self._host, self._port, self._tls)
+            connection = await self._open(self._proxy.raw_host or "", self._proxy.port or 0, self._proxy_tls)
             if self._tls is not None:
                 await self._tunnel(connection, self._tls)
             return connection
-        except TimeoutError:
-            raise  # the caller's
         except (OSError, UnicodeError) as error:  # ssl's are OSErrors; a name that is none is the latter
             raise unreachable() from error
 
@@ -152,20 +166,48 @@ class Transport:
             connection.close()
             raise
 
+    async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
+        """Return a connection to a host; raises OSError."""
+        addresses = await self._names.of(host, port)
+        try:
+            sock = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1
+            )
+        except OSError:
+            self._names.forget()  # whoever answered there has perhaps moved
+            raise
+        connection = Connection()
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
+            if tls is not None:
+                await connection.start_tls(tls, host)
+        except BaseException:
+            connection.close()
+            sock.close()
+            raise
+        return connection
 
-async def _open(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
-    """Return a connection to a host; raises OSError."""
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1)
-    try:
-        _, connection = await loop.create_connection(
-            Connection, sock=sock, ssl=tls, server_hostname=host if tls is not None else None
-        )
-    except BaseException:
-        sock.close()
-        raise
-    return connection
+
+class _Addresses:
+    """The addresses of the one name that is connected to, looked up once for all who wait for them."""
+
+    def __init__(self) -> None:
+        self._known: Sequence[AddrInfoType] = ()
+        self._until = 0.0
+        self._looking = asyncio.Lock()
+
+    async def of(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        """Return them; raises OSError, or UnicodeError for what is no name."""
+        loop = asyncio.get_running_loop()
+        async with self._looking:
+            if loop.time() >= self._until:
+                self._known = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._until = loop.time() + _ADDRESS_SECONDS
+            return self._known
+
+    def forget(self) -> None:
+        """Look them up anew for the next connection."""
+        self._until = 0.0
 
 
 def _login(proxy: str | None) -> tuple[tuple[str, str], ...]:

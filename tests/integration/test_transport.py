@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohappyeyeballs
 import pytest
 import trustme
-import uvloop
 from yarl import URL
 
+from extproc import __version__
 from extproc.aim import transport as pool
 from extproc.aim.connection import Connection, Response
 from extproc.aim.transport import Transport
@@ -28,19 +29,8 @@ SMALL = 1000
 BOTH = pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def loop_factory(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture
-def _asyncio_loop_factory(loop_factory: Any) -> Any:
-    """Run every test here on both loops: pytest-asyncio's own, in whose place this is, knows one for each file."""
-    return loop_factory
-
-
 @pytest.fixture(autouse=True)
-def _silence(loop_factory: object, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def _silence(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail for what reaches the log, such as an error that nobody retrieved."""
     yield
     gc.collect(1)
@@ -379,6 +369,7 @@ class TestRequest:
             first, *fields = peer.heads[0].decode().split("\r\n")
             assert first == "POST /ask HTTP/1.1"
             assert {f"host: 127.0.0.1:{peer.port}", "x-user: Zoë", "content-length: 2"} <= set(fields)
+            assert {f"user-agent: aim-extproc/{__version__}", "accept: */*"} <= set(fields)
 
     @pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
     async def test_a_field_of_more_than_one_line_is_refused(self, text: str) -> None:
@@ -464,6 +455,13 @@ class TestReuse:
             await peer.ended()
             assert await it.body() == b"2"
 
+    async def test_a_timeout_of_an_idle_connection_is_no_answer(self) -> None:
+        late = answer("408 Request Timeout", "connection: close", "content-length: 0")
+        async with talking(says(reply(b"1"), late, leaves=True), says(late, leaves=True)) as (it, peer):
+            assert await it.body() == b"1"
+            assert (await it.ask()).status == 408  # of the new one it is
+            assert (peer.connections, len(peer.heads)) == (2, 3)
+
     async def test_the_new_one_lost_as_well_is_an_error(self) -> None:
         async with talking(says(reply(b"1"), b"", leaves=True), says(b"", leaves=True)) as (it, peer):
             assert await it.body() == b"1"
@@ -523,7 +521,7 @@ class TestReuse:
                         await it.ask()
                 await peer.ended(3)
                 gc.collect()
-                assert not [it for it in gc.garbage if type(it).__module__.startswith(("extproc", "httptools"))]
+                assert not [one for one in gc.garbage if type(one).__module__.startswith(("extproc", "httptools"))]
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
@@ -576,6 +574,26 @@ class TestCancellation:
 
 
 class TestConnect:
+    async def test_addresses_are_looked_up_for_all_and_anew_where_nobody_listens(
+        self, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        used: list[object] = []
+        connect = aiohappyeyeballs.start_connection
+
+        async def note(addresses: Any, **options: Any) -> Any:
+            used.append(addresses)
+            return await connect(addresses, **options)
+
+        monkeypatch.setattr(aiohappyeyeballs, "start_connection", note)
+        async with Peer(says(reply(b""), leaves=True)) as peer, client(f"http://localhost:{peer.port}") as it:
+            await asyncio.gather(it.ask(), it.ask(), it.ask())
+            assert len({id(addresses) for addresses in used}) == 1
+        async with client(f"http://localhost:{unused_tcp_port}") as it:
+            used.clear()
+            await it.fails()
+            await it.fails()
+            assert used[0] is not used[1]
+
     @pytest.mark.parametrize("host", ["name.invalid", "a..b", "x" * 64 + ".invalid"])
     async def test_a_name_without_address_is_unreachable(self, host: str) -> None:
         async with client(f"http://{host}") as it:
