@@ -88,6 +88,9 @@ bench: $(STAMP) ## measure, a quarter of an hour (ARGS=--publish: into docs/perf
 bench-quick: $(STAMP) ## fail where an exchange costs more than the stored figures allow; two minutes
 	$(BIN)/python tests/bench/gate.py $(ARGS)
 
+bench-instructions: $(STAMP) ## count the instructions of an exchange and of a chunk (needs valgrind); five minutes
+	$(BIN)/python tests/bench/instructions.py
+
 bench-peers: $(PEERS_STAMP) ## install what the bench compares with (LiteLLM) into .venv-peers
 $(PEERS_STAMP): requirements/peers.txt
 	$(PYTHON) -m venv $(PEERS)

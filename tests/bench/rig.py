@@ -73,9 +73,10 @@ class Chain:
 class Rig:
     """A model, an Aim that answers at once, and chains as they are asked for; everything runs until the rig ends."""
 
-    def __init__(self, stack: AsyncExitStack, folder: Path) -> None:
-        """Run in `stack`; keep logs and sockets in `folder`."""
+    def __init__(self, stack: AsyncExitStack, folder: Path, beneath: tuple[str, ...] = ()) -> None:
+        """Run in `stack`; keep logs and sockets in `folder`; run external processors by the command `beneath`."""
         self.folder = folder
+        self._beneath = beneath
         self._stack = stack
         self.model = self._stand_in("model")
         self.aim = self._stand_in("aim")
@@ -107,7 +108,7 @@ class Rig:
     def null(self, port: int, aim: int | None = None) -> AbstractContextManager[Started]:
         """Run the external processor that guards nothing on `port`; with `aim` it asks, and is the floor."""
         ports = [port] if aim is None else [port, aim]
-        return self._python(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
+        return self._processor(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
 
     async def sidecar(
         self, name: str = SIDECAR, *, listen: Address | None = None, workers: int = 1, aim: int | None = None
@@ -125,7 +126,7 @@ class Rig:
 
     def serve(self, settings: Settings, aim: int, name: str = SIDECAR) -> AbstractContextManager[Started]:
         """Run the sidecar on the addresses and with the workers of `settings`."""
-        return self._python(
+        return self._processor(
             name,
             *("extproc", "serve"),
             AIM_API_KEY=_KEY,
@@ -156,6 +157,9 @@ class Rig:
         process.wait(loopback(port))
         return port
 
+    def _processor(self, name: str, *arguments: str, **environment: str) -> AbstractContextManager[Started]:
+        return self._run(name, *self._beneath, sys.executable, "-m", *arguments, **environment)
+
     def _python(self, name: str, *arguments: str, **environment: str) -> AbstractContextManager[Started]:
         return self._run(name, sys.executable, "-m", *arguments, **environment)
 
@@ -169,10 +173,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Rig]:
-    """Run a rig until the block ends; raises BenchError for a stand-in that does not start."""
+async def running(*beneath: str) -> AsyncIterator[Rig]:
+    """Run a rig until the block ends, external processors by the command `beneath`, if any.
+
+    Raises BenchError for a stand-in that does not start.
+    """
     async with AsyncExitStack() as stack:
-        rig = Rig(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        rig = Rig(stack, folder, beneath)
         try:
             yield rig
         except Exception:

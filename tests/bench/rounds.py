@@ -67,7 +67,7 @@ async def buffered(chain: Chain, at_once: int, count: int) -> Round:
 
 async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
     """Hold paced streams and look at `seconds` in their midst; raises BenchError where Aim did not see each chunk."""
-    chunks = round((seconds + 3 * _SETTLE_SECONDS) / INTERVAL_SECONDS)
+    chunks = chunks_of(seconds)
     data = load.request(Script(chunks, INTERVAL_SECONDS))
     connections = await load.connect(chain.port, streams)
     asked = await chain.asked()
@@ -97,6 +97,11 @@ async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
         raise BenchError(f"{chain.name}: {whole} of {chunks * streams} chunks came, and Aim saw {seen}")
     result.latencies = {"delay_ms": quantiles(delays)}
     return result
+
+
+def chunks_of(seconds: float) -> int:
+    """Return how many chunks each stream has of which `seconds` are looked at."""
+    return round((seconds + 3 * _SETTLE_SECONDS) / INTERVAL_SECONDS)
 
 
 async def held(chain: Chain, streams: int) -> float:
