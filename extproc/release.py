@@ -379,4 +379,12 @@ def _full(node: Any) -> Any:
         return {key: value for key, value in parts.items() if value not in (None, "", {}, [])}
     if isinstance(node, list):
         return [_full(value) for value in node]
-    return node
+    # Of more than 64 bits, Aim's is read as a float.
+    return _rounded(node) if type(node) is int and not -(2**63) <= node < 2**64 else node
+
+
+def _rounded(number: int) -> float | None:
+    try:
+        return float(number)
+    except OverflowError:
+        return None

@@ -117,6 +117,19 @@ def _clean_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def checked_url(value: str) -> str:
+    """Return the http or https URL of a server, without a slash at its end; raises ValueError for anything else."""
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("a URL starts with http:// or https:// and has no query")
+    try:
+        is_whole = bool(URL(value).host) and urlsplit(value).port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError("a URL names a host, and perhaps a port from 1 to 65535")
+    return value.rstrip("/")
+
+
 class Aim(Model):
     """How to reach Aim."""
 
@@ -144,17 +157,7 @@ class Aim(Model):
     @field_validator("base_url", "proxy")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
-        if not value:
-            return None
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            raise ValueError("a URL starts with http:// or https:// and has no query")
-        try:
-            is_whole = bool(URL(value).host) and urlsplit(value).port != 0
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            raise ValueError("a URL names a host, and perhaps a port from 1 to 65535")
-        return value.rstrip("/")
+        return checked_url(value) if value else None
 
     @field_validator("base_url")
     @classmethod

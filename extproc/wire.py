@@ -200,8 +200,10 @@ def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Rep
             return not command.set and sum(map(len, command.remove)) <= _SHORT
         case ReleaseBuffered():
             return command.body is None
+        case ReleaseTrailers():
+            return True
         case _:
-            return isinstance(command, ReleaseTrailers)
+            return False
 
 
 def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply) -> bytes:
@@ -274,13 +276,12 @@ def metadata(values: Mapping[str, str | LegRecord]) -> bytes:
     """
     response = Response()
     struct = response.dynamic_metadata.fields["aim"].struct_value
-    struct.MergeFromString(b"".join([_entry(name, value) for name, value in values.items()]))
+    struct.MergeFromString(b"".join([_recalled_entry(name, value) for name, value in values.items()]))
     return bytes(response.SerializeToString())
 
 
-@lru_cache(maxsize=1024)
 def _entry(name: str, value: str | LegRecord) -> bytes:
-    """Return a `Struct` of one field: profiles, dialects and verdicts are few."""
+    """Return a `Struct` of one field."""
     struct = Struct()
     target = struct.fields[name]
     if isinstance(value, str):
@@ -294,3 +295,7 @@ def _entry(name: str, value: str | LegRecord) -> bytes:
             policies.values.add().string_value = policy
         leg["ms"].number_value = value.milliseconds
     return bytes(struct.SerializeToString())
+
+
+_recalled_entry = lru_cache(maxsize=512)(_entry)
+"""Profiles, dialects and verdicts are few; an exchange says its id three times."""

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TypeVarTuple
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -29,12 +29,10 @@ from extproc.errors import (
 )
 from extproc.events import Event, Hook, Input
 from extproc.identity import Identity
+from extproc.settings import Settings, checked_url
 from extproc.telemetry import log_internal_error
 from extproc.values import value
 from extproc.verdict import Block, Failed, Outcome, Verdict
-
-if TYPE_CHECKING:
-    from extproc.settings import Settings
 
 _AT_ONCE = 8
 """Analyses of one answer that run side by side, at most (aim-api: one analysis per text)."""
@@ -42,8 +40,11 @@ _AT_ONCE = 8
 _ANSWER_TIMEOUTS = 4
 """All analyses of one answer may take so many times the deadline of one."""
 
-_ANSWER_BYTES = 1_048_576
-"""An answer may be so much larger than four times its question: it echoes the messages and tells what it found."""
+_ANSWER_BYTES, _ECHO = 1_048_576, 12
+"""An answer may have so many bytes, and so many for each of its question's.
+
+It tells what it found, and may say the messages twice, each character of two bytes escaped to six.
+"""
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -199,7 +200,7 @@ class AimClient:
     async def _ask_in_time(self, asked: Input, headers: list[tuple[str, str]]) -> Verdict:
         url = self._request_url if asked.output is None else self._answer_url
         body = protocol.question(self._form, asked)
-        limit = 4 * len(body) + _ANSWER_BYTES
+        limit = _ECHO * len(body) + _ANSWER_BYTES
         self._budget.earn()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
@@ -293,13 +294,8 @@ def environment_proxy(base: str) -> str | None:
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy:
         return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
     try:
-        url = URL(proxy)
-        is_proxy = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
-    except ValueError:
-        is_proxy = False
-    if not is_proxy:
-        raise SettingsError([f"aim.proxy: {parts.scheme.upper()}_PROXY in the environment is not the URL of a proxy"])
-    return proxy
+        return checked_url(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError as error:
+        name = f"{parts.scheme.upper()}_PROXY"
+        raise SettingsError([f"aim.proxy: {name} in the environment is not the URL of a proxy"]) from error

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
@@ -34,6 +34,9 @@ _ADDRESS_SECONDS = 10.0
 """For how long the addresses of a name are used for new connections."""
 
 _CONNECT_BYTES = 65_536
+
+_ENDED_SECONDS = 0.5
+"""A connection that ended while it was idle shows that a round trip after the request; Aim's own work takes longer."""
 
 _REQUEST_TIMEOUT = 408
 """What some servers say of a connection that was idle, and close it: to the request that comes meanwhile."""
@@ -76,22 +79,38 @@ class Transport:
         head = _head(f"{method} {target} HTTP/1.1", (("host", self._authority), *_FIELDS, *own, *headers, *length))
         await self._turns.acquire()
         try:
+            if method == "HEAD":
+                # Its connection cannot be kept: those that are, are for questions.
+                return await self._ask(await self._connect(), head, b"", limit, has_body=False)
             connection = self._kept()
             if connection is not None:
-                # One that was idle may end at any time. To be asked twice does Aim no harm.
-                try:
-                    response = await self._ask(connection, head, body or b"", limit, has_body=method != "HEAD")
-                except DetectionUnavailable:
-                    if connection.has_been_answered:
-                        raise
-                else:
-                    if response.status != _REQUEST_TIMEOUT:
-                        return response
-            return await self._ask(await self._connect(), head, body or b"", limit, has_body=method != "HEAD")
+                response = await self._ask_kept(connection, head, body or b"", limit)
+                if response is not None:
+                    return response
+            return await self._ask(await self._connect(), head, body or b"", limit)
         finally:
             self._turns.release()
 
-    async def _ask(self, connection: Connection, head: bytes, body: bytes, limit: int, *, has_body: bool) -> Response:
+    async def _ask_kept(self, connection: Connection, head: bytes, body: bytes, limit: int) -> Response | None:
+        """Return the response over a connection that was idle, None if it ended before the request came.
+
+        Its peer may end it at any time, and some say that they do. Whoever takes longer may have worked on the request:
+        whether it is asked again is the caller's to decide then.
+        """
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        try:
+            response = await self._ask(connection, head, body, limit)
+        except DetectionUnavailable:
+            if connection.has_been_answered or loop.time() - asked > _ENDED_SECONDS:
+                raise
+            return None
+        is_late = response.status == _REQUEST_TIMEOUT and not connection.is_reusable
+        return None if is_late and loop.time() - asked <= _ENDED_SECONDS else response
+
+    async def _ask(
+        self, connection: Connection, head: bytes, body: bytes, limit: int, *, has_body: bool = True
+    ) -> Response:
         try:
             return await connection.ask(head, body, limit=limit, has_body=has_body)
         finally:
@@ -136,6 +155,7 @@ class Transport:
         self._is_closed = True
         if self._sweep is not None:
             self._sweep.cancel()
+        self._names.forget()
         while self._idle:
             self._idle.pop().close()
 
@@ -169,45 +189,65 @@ class Transport:
     async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
         """Return a connection to a host; raises OSError."""
         addresses = await self._names.of(host, port)
-        try:
+        while True:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1
             )
-        except OSError:
-            self._names.forget()  # whoever answered there has perhaps moved
-            raise
-        connection = Connection()
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
-            if tls is not None:
-                await connection.start_tls(tls, host)
-        except BaseException:
-            connection.close()
-            sock.close()
-            raise
-        return connection
+            peer = sock.getpeername()
+            try:
+                return await _over(sock, host, tls)
+            except OSError:
+                # A balancer with nobody behind it takes connections, too: on to the next address.
+                aiohappyeyeballs.remove_addr_infos(addresses, peer)
+                if not addresses:
+                    raise
+
+
+async def _over(sock: socket.socket, host: str, tls: ssl.SSLContext | None) -> Connection:
+    """Return the connection over a socket that is connected; raises OSError."""
+    connection = Connection()
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
+        if tls is not None:
+            await connection.start_tls(tls, host)
+    except BaseException:
+        connection.close()
+        sock.close()
+        raise
+    return connection
 
 
 class _Addresses:
     """The addresses of the one name that is connected to, looked up once for all who wait for them."""
 
     def __init__(self) -> None:
-        self._known: Sequence[AddrInfoType] = ()
+        self._known: list[AddrInfoType] = []
         self._until = 0.0
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
-    async def of(self, host: str, port: int) -> Sequence[AddrInfoType]:
-        """Return them; raises OSError, or UnicodeError for what is no name."""
+    async def of(self, host: str, port: int) -> list[AddrInfoType]:
+        """Return them, each time beginning with another; raises OSError, or UnicodeError for what is no name."""
         loop = asyncio.get_running_loop()
-        async with self._looking:
-            if loop.time() >= self._until:
-                self._known = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                self._until = loop.time() + _ADDRESS_SECONDS
-            return self._known
+        if loop.time() >= self._until:
+            if self._looking is None:
+                self._looking = loop.create_task(self._look_up(host, port))
+            # Whoever gives up does not end it for the others, nor keep it from being known.
+            await asyncio.shield(self._looking)
+        self._known.append(self._known.pop(0))
+        return list(self._known)
 
     def forget(self) -> None:
-        """Look them up anew for the next connection."""
-        self._until = 0.0
+        """End the looking up."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look_up(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._known = [*await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            self._until = loop.time() + _ADDRESS_SECONDS
+        finally:
+            self._looking = None
 
 
 def _login(proxy: str | None) -> tuple[tuple[str, str], ...]:

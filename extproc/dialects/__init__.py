@@ -76,6 +76,7 @@ def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
     """Return the dialect of a request, or None; `paths` (glob -> name) goes before the built-in table."""
     if method.upper() != "POST":
         return None
+    path = re.split(r"[?#]", path, maxsplit=1)[0]  # a query may hold a key, which is not to be remembered
     normal, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
     for pattern, name in paths.items():
         if fnmatchcase(normal, pattern.lower()):

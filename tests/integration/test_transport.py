@@ -8,12 +8,11 @@ import gc
 import random
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohappyeyeballs
 import pytest
 import trustme
 from yarl import URL
@@ -23,8 +22,24 @@ from extproc.aim import transport as pool
 from extproc.aim.connection import Connection, Response
 from extproc.aim.transport import Transport
 from extproc.errors import DetectionError, Reason
+from tests.fakes.http_peer import (
+    AUTHORITY,
+    CHUNKED,
+    CREATED,
+    Link,
+    Peer,
+    Script,
+    answer,
+    client_tls,
+    echo,
+    number,
+    repeats,
+    reply,
+    says,
+    server_tls,
+    waits,
+)
 
-AUTHORITY = trustme.CA()
 SMALL = 1000
 BOTH = pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 
@@ -35,164 +50,6 @@ def _silence(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     gc.collect(1)
     assert caplog.messages == []
-
-
-class Link:
-    """The peer's end of one connection, the `number`th."""
-
-    def __init__(self, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.peer, self.reader, self.writer = peer, reader, writer
-        self.number = peer.connections
-
-    async def head(self) -> bytes:
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        self.peer.heads.append(head)
-        self.peer.asked.release()
-        return head
-
-    async def request(self) -> bytes:
-        """Return the body of the next request."""
-        size = re.search(rb"content-length: (\d+)", await self.head())
-        return await self.reader.readexactly(int(size[1])) if size else b""
-
-    async def send(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)  # most likely, each arrives by itself
-
-    async def end(self) -> None:
-        """Wait for the client to leave."""
-        while await self.reader.read(65_536):
-            pass
-
-
-Script = Callable[[Link], Awaitable[None]]
-
-
-class Peer:
-    """Whoever listens: it does on each connection what its script says, the last of them on all that follow."""
-
-    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
-        self._scripts, self._tls, self._host = scripts, tls, host
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self.asked = asyncio.Semaphore(0)
-        self._ended = asyncio.Semaphore(0)
-        self.port = 0
-
-    async def __aenter__(self) -> Peer:
-        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        try:
-            with suppress(EOFError, ConnectionError, ssl.SSLError):
-                await self._scripts[min(self.connections, len(self._scripts)) - 1](Link(self, reader, writer))
-            self._ended.release()
-            writer.close()
-            with suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-
-    async def ended(self, times: int = 1) -> None:
-        """Wait for the script of so many connections to end."""
-        async with asyncio.timeout(10):
-            for _ in range(times):
-                await self._ended.acquire()
-
-    @property
-    def url(self) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
-
-
-def answer(first: str, *fields: str, body: bytes = b"") -> bytes:
-    return "\r\n".join([first if first.startswith("HTTP/") else f"HTTP/1.1 {first}", *fields, "\r\n"]).encode() + body
-
-
-def reply(body: bytes) -> bytes:
-    return answer("200 OK", f"content-length: {len(body)}", body=body)
-
-
-CREATED = answer("200 Connection established")
-CHUNKED = answer("200 OK", "transfer-encoding: chunked")
-
-
-async def echo(link: Link) -> None:
-    while True:
-        await link.send(reply(await link.request()))
-
-
-async def number(link: Link) -> None:
-    """Answer with the connection's number."""
-    while True:
-        await link.request()
-        await link.send(reply(b"%d" % link.number))
-
-
-def says(*answers: bytes | Iterable[bytes], leaves: bool = False) -> Script:
-    """Answer so many requests, then leave or wait until the client does."""
-
-    async def script(link: Link) -> None:
-        for each in answers:
-            await link.request()
-            await link.send(*([each] if isinstance(each, bytes) else each))
-        if not leaves:
-            await link.end()
-
-    return script
-
-
-def waits(gate: asyncio.Event, text: bytes | None = None) -> Script:
-    """Answer each request, with `text` or its own body, once the gate is open."""
-
-    async def script(link: Link) -> None:
-        while True:
-            body = await link.request()
-            await gate.wait()
-            await link.send(reply(body if text is None else text))
-
-    return script
-
-
-def repeats(start: bytes, piece: bytes) -> Script:
-    async def script(link: Link) -> None:
-        await link.request()
-        await link.send(start)
-        while True:
-            await link.send(piece * 1000)
-
-    return script
-
-
-def server_tls(name: str = "127.0.0.1", authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-def client_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
 
 
 class Client:
@@ -462,6 +319,13 @@ class TestReuse:
             assert (await it.ask()).status == 408  # of the new one it is
             assert (peer.connections, len(peer.heads)) == (2, 3)
 
+    async def test_one_that_is_lost_later_is_the_callers_to_make_good(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool, "_ENDED_SECONDS", -1)
+        async with talking(says(reply(b"1"), b"", leaves=True), number) as (it, peer):
+            assert await it.body() == b"1"
+            await it.fails()
+            assert (peer.connections, len(peer.heads)) == (1, 2)
+
     async def test_the_new_one_lost_as_well_is_an_error(self) -> None:
         async with talking(says(reply(b"1"), b"", leaves=True), says(b"", leaves=True)) as (it, peer):
             assert await it.body() == b"1"
@@ -574,26 +438,6 @@ class TestCancellation:
 
 
 class TestConnect:
-    async def test_addresses_are_looked_up_for_all_and_anew_where_nobody_listens(
-        self, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        used: list[object] = []
-        connect = aiohappyeyeballs.start_connection
-
-        async def note(addresses: Any, **options: Any) -> Any:
-            used.append(addresses)
-            return await connect(addresses, **options)
-
-        monkeypatch.setattr(aiohappyeyeballs, "start_connection", note)
-        async with Peer(says(reply(b""), leaves=True)) as peer, client(f"http://localhost:{peer.port}") as it:
-            await asyncio.gather(it.ask(), it.ask(), it.ask())
-            assert len({id(addresses) for addresses in used}) == 1
-        async with client(f"http://localhost:{unused_tcp_port}") as it:
-            used.clear()
-            await it.fails()
-            await it.fails()
-            assert used[0] is not used[1]
-
     @pytest.mark.parametrize("host", ["name.invalid", "a..b", "x" * 64 + ".invalid"])
     async def test_a_name_without_address_is_unreachable(self, host: str) -> None:
         async with client(f"http://{host}") as it:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects import DEFAULT, NAMES, normalise, pick
+from extproc.dialects import DEFAULT, NAMES, _recall, normalise, pick
 from extproc.dialects.base import (
     TEXT_KEYS,
     Dialect,
@@ -191,6 +191,14 @@ def test_paths_of_the_settings_go_first_and_in_order() -> None:
     assert pick("POST", path, {"*": other}) is NAMES[other]
     assert pick("POST", path, {"*/completions": other, "*": "openai-chat"}) is NAMES[other]
     assert pick("POST", path, {"*": "openai-chat", "*/completions": other}) is NAMES["openai-chat"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files", "/v1/chat/completions" + "/." * 400])
+def test_a_path_is_remembered_without_its_query(path: str) -> None:
+    _recall.cache_clear()
+    for query in ("", "?key=SECRET", "#SECRET", "?other=SECRET"):
+        assert pick("POST", path + query, {}) is pick("POST", path, {})
+    assert _recall.cache_info().currsize == (len(path) < 512)
 
 
 def test_names() -> None:

@@ -251,6 +251,43 @@ def test_the_limit_is_for_one_event() -> None:
     assert len(told(decode(b"data: a\n\n" * 100, limit=EDGE))) == 100
 
 
+@pytest.mark.parametrize(
+    ("stream", "limit"),
+    [
+        (b"data: abc\n\n", 10),
+        (b"data: abc\n\n", 11),
+        (b"data: \xff\n\n", AMPLE),
+        (BOM + b"data: a\n\n", AMPLE),
+        (BOM + b"\n\n", AMPLE),
+        (b": c\n\n", AMPLE),
+        (b"odd\n\n", AMPLE),
+        (b"event: e\n\n", AMPLE),
+        (b"data: a\rdata: b\n\n", AMPLE),
+        (b"\n\n", AMPLE),
+        (b"data: a\n\n\n", AMPLE),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"data: x\n\n", b"data: x\r\r", b"data: x\r\n\r\n", b"data"])
+def test_a_piece_that_is_one_event_is_read_like_any_other(stream: bytes, limit: int, before: bytes) -> None:
+    if b"\r" in before:
+        limit = AMPLE  # how long an event is may depend on the cut, too
+    outcomes = []
+    for pieces in ([before, stream], [before + stream], bytewise(before + stream)):
+        decoder = EventDecoder(limit)
+        events: list[ServerSentEvent] = []
+        problem = None
+        try:
+            feed_all(decoder, pieces, events)
+            events += decoder.finish()
+        except (BodyTooLarge, MalformedBody) as error:
+            problem = type(error)
+        # To which of two events a LF belongs whose CR came before it depends on the cut.
+        read = [(event.type, event.data, event.is_first, event.is_foreign) for event in events if event.raw.strip()]
+        raw = b"".join(event.raw for event in events) + decoder.take_rest() + b"".join(pieces)
+        outcomes.append((read, problem, raw))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
 def test_what_was_not_yielded_is_the_rest() -> None:
     before, big, behind = b"data: a\n\n", b"data: ".ljust(EDGE + 9, b"x") + b"\n\n", b"data: b\n\ndata: c"
     decoder = EventDecoder(EDGE)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from extproc.aim.protocol import Verified, frame
 from extproc.errors import Reason
-from extproc.events import BodyReceived, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
+from extproc.events import BodyReceived, ChunkVerified, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
 from extproc.settings import Limits, Profile
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World
@@ -615,6 +616,17 @@ class TestStrangeWords:
         it = begun().body(b"data: " + event + b"\n\n" + chat_event("a"))
         it.verify_chunk({"choices": [{"index": index, "delta": {"content": ""}, "more": 1}]})
         assert it.code == "guardrail_unavailable"
+
+    @pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**63) - 1, 10**30, 10**400])
+    def test_an_echo_is_known_whatever_its_numbers(self, number: int) -> None:
+        """Aim's words are read by another parser than the model's: one rounds what has more than 64 bits."""
+        event = b'{"choices":[{"index":0,"delta":{"content":""},"seed":%d}]}' % number
+        it = begun().body(b"data: " + event + b"\n\n" + chat_event("hello"))
+        echo = frame(b'{"verified_chunk":' + event + b"}")
+        assert isinstance(echo, Verified)
+        it.send(ChunkVerified(it.opened[-1], echo.texts, echo.chunk))
+        it.verify("hello")
+        assert it.response.body.endswith(chat_event("hello"))
 
     def test_and_one_that_is_too_deep(self) -> None:
         deep: Any = []

@@ -1,0 +1,172 @@
+"""A scripted HTTP/1.1 peer: a server or a proxy that says, and leaves, as the test told it to."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import trustme
+
+AUTHORITY = trustme.CA()
+
+
+class Link:
+    """The peer's end of one connection, the `number`th."""
+
+    def __init__(self, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.peer, self.reader, self.writer = peer, reader, writer
+        self.number = peer.connections
+
+    async def head(self) -> bytes:
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        self.peer.heads.append(head)
+        self.peer.asked.release()
+        return head
+
+    async def request(self) -> bytes:
+        """Return the body of the next request."""
+        size = re.search(rb"content-length: (\d+)", await self.head())
+        return await self.reader.readexactly(int(size[1])) if size else b""
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0)  # most likely, each arrives by itself
+
+    async def end(self) -> None:
+        """Wait for the client to leave."""
+        while await self.reader.read(65_536):
+            pass
+
+
+Script = Callable[[Link], Awaitable[None]]
+
+
+class Peer:
+    """Whoever listens: it does on each connection what its script says, the last of them on all that follow."""
+
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self._scripts, self._tls, self._host = scripts, tls, host
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.connections = 0
+        self.heads: list[bytes] = []
+        self.asked = asyncio.Semaphore(0)
+        self._ended = asyncio.Semaphore(0)
+        self.port = 0
+
+    async def __aenter__(self) -> Peer:
+        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            with suppress(EOFError, ConnectionError, ssl.SSLError):
+                await self._scripts[min(self.connections, len(self._scripts)) - 1](Link(self, reader, writer))
+            self._ended.release()
+            writer.close()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+
+    async def ended(self, times: int = 1) -> None:
+        """Wait for the script of so many connections to end."""
+        async with asyncio.timeout(10):
+            for _ in range(times):
+                await self._ended.acquire()
+
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+
+def answer(first: str, *fields: str, body: bytes = b"") -> bytes:
+    return "\r\n".join([first if first.startswith("HTTP/") else f"HTTP/1.1 {first}", *fields, "\r\n"]).encode() + body
+
+
+def reply(body: bytes) -> bytes:
+    return answer("200 OK", f"content-length: {len(body)}", body=body)
+
+
+CREATED = answer("200 Connection established")
+CHUNKED = answer("200 OK", "transfer-encoding: chunked")
+
+
+async def echo(link: Link) -> None:
+    while True:
+        await link.send(reply(await link.request()))
+
+
+async def number(link: Link) -> None:
+    """Answer with the connection's number."""
+    while True:
+        await link.request()
+        await link.send(reply(b"%d" % link.number))
+
+
+def says(*answers: bytes | Iterable[bytes], leaves: bool = False) -> Script:
+    """Answer so many requests, then leave or wait until the client does."""
+
+    async def script(link: Link) -> None:
+        for each in answers:
+            await link.request()
+            await link.send(*([each] if isinstance(each, bytes) else each))
+        if not leaves:
+            await link.end()
+
+    return script
+
+
+def waits(gate: asyncio.Event, text: bytes | None = None) -> Script:
+    """Answer each request, with `text` or its own body, once the gate is open."""
+
+    async def script(link: Link) -> None:
+        while True:
+            body = await link.request()
+            await gate.wait()
+            await link.send(reply(body if text is None else text))
+
+    return script
+
+
+def repeats(start: bytes, piece: bytes) -> Script:
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(start)
+        while True:
+            await link.send(piece * 1000)
+
+    return script
+
+
+def server_tls(name: str = "127.0.0.1", authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
