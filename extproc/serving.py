@@ -103,15 +103,16 @@ class Serving:
 
         The breakers do not count: a process that is not ready gets no exchange that could close them.
         """
+        known = True  # that it is not is told at the first look, too
         while True:
             try:
                 is_reachable = not self.settings.readiness.aim or await self._service.client.is_reachable()
             except Exception as error:  # whatever is wrong with the address, the process and its exchanges go on
                 log_internal_error(error)
                 is_reachable = False
-            if is_reachable != self._is_aim_reachable:
+            if is_reachable != known:
                 _log.warning("aim_reachable" if is_reachable else "aim_unreachable")
-            self._is_aim_reachable = is_reachable
+            self._is_aim_reachable = known = is_reachable
             self._note_readiness()
             await asyncio.sleep(_PROBE_SECONDS)
 

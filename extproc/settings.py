@@ -148,9 +148,9 @@ class Aim(Model):
     breaker: Breaker = Breaker()
     """when to stop asking an Aim that does not answer"""
     proxy: str | None = None
-    """default: HTTPS_PROXY and NO_PROXY; for REST and websocket"""
+    """http or https, for REST and websocket; default: HTTPS_PROXY (HTTP_PROXY for an http base_url) less NO_PROXY"""
     ca_file: Path | None = None
-    """for https and wss"""
+    """for https and wss, and for an https proxy"""
     verify: bool = True
     """likewise; false trusts any certificate"""
 

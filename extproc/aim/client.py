@@ -73,15 +73,17 @@ class AimClient:
         self._base_url = URL(aim.base)
         self._timeout = aim.timeout_seconds
         self._keys = Keys(settings)
-        self._tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else None
-        self._proxy = aim.proxy or environment_proxy(aim.base)
+        tls = tls_context(aim.ca_file, verify=aim.verify)
+        self._tls = tls if aim.base.startswith("https:") else None
+        self._proxy = _with_password(aim.proxy or environment_proxy(aim.base))
+        self._proxy_tls = tls if self._proxy is not None and self._proxy.startswith("https:") else None
         self._frame_bytes = 4 * settings.limits.event_bytes + _ANSWER_BYTES
         # Texts that wait for a verdict are bounded as held bytes; chunks without text go on, and wait here only.
         self._waiting_bytes = 4 * (settings.limits.held_bytes + settings.limits.event_bytes)
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
-        self._transport = Transport(self._base_url, self._tls, self._proxy)
+        self._transport = Transport(self._base_url, self._tls, self._proxy, self._proxy_tls)
         self._budget = RetryBudget()
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
@@ -259,6 +261,7 @@ class AimClient:
             headers,
             tls=self._tls,
             proxy=self._proxy,
+            proxy_tls=self._proxy_tls,
             timeout=self._timeout,
             frame_bytes=self._frame_bytes,
             breaker=self.session_breaker,
@@ -283,6 +286,15 @@ def tls_context(ca_file: object, *, verify: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _with_password(proxy: str | None) -> str | None:
+    """Return a proxy's URL with an empty password where it has a user and none: websockets takes both or neither."""
+    parts = urlsplit(proxy or "")
+    if proxy is None or parts.username is None or parts.password is not None:
+        return proxy
+    user, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:@{place}").geturl()
 
 
 def environment_proxy(base: str) -> str | None:

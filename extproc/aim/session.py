@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
@@ -106,6 +107,7 @@ class Session:
         *,
         tls: ssl.SSLContext | None,
         proxy: str | None,
+        proxy_tls: ssl.SSLContext | None,
         timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
         frame_bytes: int,
         breaker: Breaker,
@@ -114,7 +116,7 @@ class Session:
         """Open the websocket within `timeout` seconds and carry frames until either side ends."""
         socket: ClientConnection | None = None
         try:
-            socket = await self._open(url, headers, tls, proxy, timeout, frame_bytes)
+            socket = await self._open(url, headers, tls, proxy, proxy_tls, timeout, frame_bytes)
             breaker.succeeded()
             self._socket = socket
             for chunk in self._outbox:
@@ -145,9 +147,11 @@ class Session:
         headers: list[tuple[str, str]],
         tls: ssl.SSLContext | None,
         proxy: str | None,
+        proxy_tls: ssl.SSLContext | None,
         seconds: float,
         frame_bytes: int,
     ) -> ClientConnection:
+        more: dict[str, Any] = {} if proxy_tls is None else {"proxy_ssl": proxy_tls}
         try:
             async with asyncio.timeout(seconds):
                 return await _Connect(
@@ -158,6 +162,7 @@ class Session:
                     compression=None,  # costs CPU and a copy of the window for each stream, and saves little
                     ssl=tls,
                     proxy=proxy,
+                    **more,
                     open_timeout=None,
                     close_timeout=_CLOSE_SECONDS,
                     ping_interval=_PING_SECONDS,

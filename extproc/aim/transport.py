@@ -11,6 +11,7 @@ import base64
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
@@ -48,14 +49,22 @@ _FIELDS = (("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"))
 class Transport:
     """Sends requests whose body is at hand to one origin."""
 
-    def __init__(self, base: URL, tls: ssl.SSLContext | None, proxy: str | None) -> None:
-        """Connect to the origin of `base`, by `tls` if that is given, by way of `proxy`; nothing is connected yet."""
+    def __init__(
+        self,
+        base: URL,
+        tls: ssl.SSLContext | None,
+        proxy: str | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Connect to the origin of `base`, by `tls` if that is given; nothing is connected yet.
+
+        By way of `proxy`, if that is given, and `proxy_tls` to it, if that is.
+        """
         self._host = base.raw_host or ""
         self._port = base.port or 0
         self._tls = tls
         self._proxy = URL(proxy) if proxy is not None else None
-        is_secure = self._proxy is not None and self._proxy.scheme == "https"
-        self._proxy_tls = (tls or ssl.create_default_context()) if is_secure else None
+        self._proxy_tls = proxy_tls
         self._login = _login(proxy)
         self._authority = base.host_port_subcomponent or ""
         # To a proxy that is not to connect us through, a request names the whole URL.
@@ -193,14 +202,23 @@ class Transport:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1
             )
-            peer = sock.getpeername()
+            peer = _peer(sock) or addresses[0][4]
             try:
                 return await _over(sock, host, tls)
             except OSError:
                 # A balancer with nobody behind it takes connections, too: on to the next address.
-                aiohappyeyeballs.remove_addr_infos(addresses, peer)
-                if not addresses:
+                others = [each for each in addresses if each[4][:2] != peer[:2]]
+                if not others or len(others) == len(addresses):
                     raise
+                addresses = others
+
+
+def _peer(sock: socket.socket) -> tuple[Any, ...] | None:
+    """Return where a socket is connected to, None if it no longer is."""
+    try:
+        return tuple(sock.getpeername())
+    except OSError:
+        return None
 
 
 async def _over(sock: socket.socket, host: str, tls: ssl.SSLContext | None) -> Connection:
@@ -231,6 +249,8 @@ class _Addresses:
         if loop.time() >= self._until:
             if self._looking is None:
                 self._looking = loop.create_task(self._look_up(host, port))
+                # Those who waited for it may have given up before it failed.
+                self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())
             # Whoever gives up does not end it for the others, nor keep it from being known.
             await asyncio.shield(self._looking)
         self._known.append(self._known.pop(0))

@@ -76,7 +76,7 @@ class AskingProcessor:
         self._sessions = f"ws://127.0.0.1:{aim_port}/detect/output/ws"
         base = URL(f"http://127.0.0.1:{aim_port}")
         self._request_url, self._answer_url = base / "detect/openai", base / "detect/output"
-        self._transport = Transport(base, None, None)
+        self._transport = Transport(base, None)
 
     async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serve one stream."""

@@ -170,3 +170,27 @@ def client_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
+
+
+def tunnel(created: bytes = CREATED, port: int | None = None) -> Script:
+    """Connect through, to `port` or that which is asked for."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(ConnectionError, ssl.SSLError):
+                while data := await reader.read(65_536):
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.close()
+
+    async def script(link: Link) -> None:
+        asked = re.match(rb"CONNECT \S+:(\d+) HTTP/1.1\r\n", await link.head())
+        assert asked is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or int(asked[1]))
+        link.writer.write(created)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pump(reader, link.writer))
+            group.create_task(pump(link.reader, writer))
+
+    return script

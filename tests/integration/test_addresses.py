@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ import pytest
 from yarl import URL
 
 from extproc.aim.connection import Response
-from extproc.aim.transport import Transport
+from extproc.aim.transport import Transport, _peer
 from extproc.errors import DetectionUnavailable, Reason
 from tests.fakes.http_peer import Link, Peer, client_tls, number, server_tls
 
@@ -52,8 +53,13 @@ async def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
 def asking(scheme: str = "http") -> tuple[Transport, Callable[[], Awaitable[Response]]]:
     """Return a transport to the name, and what asks through it."""
     url = URL(f"{scheme}://{NAME}:1/ask")
-    transport = Transport(url.origin(), client_tls() if scheme == "https" else None, None)
+    transport = Transport(url.origin(), client_tls() if scheme == "https" else None)
     return transport, lambda: transport.send("POST", url, (), b"?", limit=1000)
+
+
+def test_a_socket_that_is_gone_has_no_peer() -> None:
+    with socket.socket() as sock:
+        assert _peer(sock) is None
 
 
 async def closes(link: Link) -> None:
@@ -83,6 +89,24 @@ async def test_who_gives_up_ends_it_for_nobody(resolver: Resolver) -> None:
         assert (await second).content == b"1"
         await transport.aclose()
         assert resolver.times == 1
+
+
+async def test_nobody_need_wait_for_its_failure(resolver: Resolver) -> None:
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    resolver.may_answer.clear()
+    transport, ask = asking()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(ask())  # type: ignore[arg-type]
+        await resolver.asked.wait()
+        task.cancel()
+    (looking,) = asyncio.all_tasks() - {asyncio.current_task()}
+    resolver.may_answer.set()
+    await asyncio.wait([looking])
+    del task, looking
+    gc.collect()
+    assert (problems, resolver.times) == ([], 1)
+    await transport.aclose()
 
 
 async def test_that_it_is_unknown_is_said_to_all(resolver: Resolver) -> None:

@@ -23,6 +23,7 @@ from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, Sessi
 from extproc.identity import Identity
 from extproc.verdict import Allow, Anonymize, Block, Failed
 from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
+from tests.fakes.http_peer import Peer, server_tls, tunnel
 from tests.fakes.sidecar import settings_for
 
 CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
@@ -254,6 +255,19 @@ class TestTls:
                 events = Events()
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
+
+    async def test_a_secured_proxy_is_trusted_by_the_same_file_and_needs_no_password(self, tmp_path: Path) -> None:
+        async with self._aim() as (base, authority), Peer(tunnel(), tls=server_tls(authority=authority)) as proxy:
+            authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+            by = proxy.url.replace("://", "://token@")
+            async with client_of(base, ca_file=tmp_path / "ca.pem", proxy=by) as client:
+                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                events = Events()
+                client.open_session(1, CALLER, events)
+                assert isinstance(await events.next(), SessionDone)
+            assert len(proxy.heads) == 2
+            for head in proxy.heads:
+                assert b"\r\nproxy-authorization: basic dg9rzw46\r\n" in head.lower()
 
     @pytest.mark.parametrize(("verify", "reached"), [(True, False), (False, True)])
     async def test_verification_reaches_both(self, verify: bool, reached: bool) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import gc
 import random
-import re
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -37,6 +35,7 @@ from tests.fakes.http_peer import (
     reply,
     says,
     server_tls,
+    tunnel,
     waits,
 )
 
@@ -57,7 +56,8 @@ class Client:
 
     def __init__(self, base: str, proxy: str | None) -> None:
         self.url = URL(base) / "ask"
-        self.transport = Transport(URL(base), client_tls() if base.startswith("https") else None, proxy)
+        proxy_tls = client_tls() if proxy is not None and proxy.startswith("https") else None
+        self.transport = Transport(URL(base), client_tls() if base.startswith("https") else None, proxy, proxy_tls)
 
     async def ask(
         self, body: bytes | None = b"?", *, method: str = "POST", limit: int = SMALL, headers: Any = ()
@@ -471,30 +471,6 @@ class TestConnect:
                 assert b"\r\nhost: [::1]:%d\r\n" % peer.port in peer.heads[0]
         except OSError:
             pytest.skip("no ::1 here")
-
-
-def tunnel(created: bytes = CREATED, port: int | None = None) -> Script:
-    """Connect through, to `port` or that which is asked for."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError, ssl.SSLError):
-                while data := await reader.read(65_536):
-                    writer.write(data)
-                    await writer.drain()
-        finally:
-            writer.close()
-
-    async def script(link: Link) -> None:
-        asked = re.match(rb"CONNECT \S+:(\d+) HTTP/1.1\r\n", await link.head())
-        assert asked is not None
-        reader, writer = await asyncio.open_connection("127.0.0.1", port or int(asked[1]))
-        link.writer.write(created)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(pump(reader, link.writer))
-            group.create_task(pump(link.reader, writer))
-
-    return script
 
 
 LOGIN = b"\r\nproxy-authorization: Basic %s\r\n" % base64.b64encode(b"us er:p@ss")
