@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ async def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     return Resolver(monkeypatch)
 
 
-def asking(scheme: str = "http") -> tuple[Transport, Callable[[], Awaitable[Response]]]:
+def asking(scheme: str = "http") -> tuple[Transport, Callable[[], Coroutine[Any, Any, Response]]]:
     """Return a transport to the name, and what asks through it."""
     url = URL(f"{scheme}://{NAME}:1/ask")
     transport = Transport(url.origin(), client_tls() if scheme == "https" else None)
@@ -81,7 +81,7 @@ async def test_who_gives_up_ends_it_for_nobody(resolver: Resolver) -> None:
         resolver.peers = [peer]
         resolver.may_answer.clear()
         transport, ask = asking()
-        first, second = group.create_task(ask()), group.create_task(ask())  # type: ignore[arg-type]
+        first, second = group.create_task(ask()), group.create_task(ask())
         await resolver.asked.wait()
         first.cancel()
         await asyncio.wait([first])
@@ -91,19 +91,25 @@ async def test_who_gives_up_ends_it_for_nobody(resolver: Resolver) -> None:
         assert resolver.times == 1
 
 
-async def test_nobody_need_wait_for_its_failure(resolver: Resolver) -> None:
-    problems: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+async def abandoned(resolver: Resolver) -> tuple[Transport, asyncio.Task[Any]]:
+    """Return a transport, and its look-up, which goes on although whoever asked has given up."""
     resolver.may_answer.clear()
     transport, ask = asking()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(ask())  # type: ignore[arg-type]
+        task = group.create_task(ask())
         await resolver.asked.wait()
         task.cancel()
     (looking,) = asyncio.all_tasks() - {asyncio.current_task()}
+    return transport, looking
+
+
+async def test_nobody_need_wait_for_its_failure(resolver: Resolver) -> None:
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    transport, looking = await abandoned(resolver)
     resolver.may_answer.set()
     await asyncio.wait([looking])
-    del task, looking
+    del looking
     gc.collect()
     assert (problems, resolver.times) == ([], 1)
     await transport.aclose()
@@ -121,14 +127,11 @@ async def test_that_it_is_unknown_is_said_to_all(resolver: Resolver) -> None:
 
 
 async def test_leaving_ends_it(resolver: Resolver) -> None:
-    resolver.may_answer.clear()
-    transport, ask = asking()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(ask())  # type: ignore[arg-type]
-        await resolver.asked.wait()
-        task.cancel()
-        await transport.aclose()
+    transport, looking = await abandoned(resolver)
+    await transport.aclose()
+    await asyncio.wait([looking], timeout=5)
     resolver.may_answer.set()
+    assert looking.cancelled()
 
 
 async def test_addresses_are_used_in_turn(resolver: Resolver) -> None:
