@@ -1,5 +1,5 @@
 """`python -m extproc`: the same as the `extproc` command."""
 
-from extproc.cli import main
+from extproc.cli.main import main
 
 main()

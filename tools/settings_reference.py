@@ -1,4 +1,4 @@
-"""Writes the reference in docs/settings.md: the settings as a YAML file of their defaults, from extproc/settings.py.
+"""Writes the reference in docs/settings.md: a YAML file of their defaults, from extproc/config/settings.py.
 
     make docs
 
@@ -19,10 +19,10 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from extproc.address import Address
-from extproc.events import Hook
-from extproc.identity import Source
-from extproc.settings import Model, Settings
+from extproc.config.address import Address
+from extproc.config.settings import Model, Settings
+from extproc.core.events import Hook
+from extproc.core.identity import Source
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 

@@ -17,9 +17,9 @@ from typing import Any
 from envoy_data_plane.envoy.service.ext_proc.v3 import ProcessingRequest, ProcessingResponse
 from google.protobuf import descriptor_pb2, text_format
 
-TARGET = Path(__file__).resolve().parents[1] / "extproc" / "wire.textproto"
+TARGET = Path(__file__).resolve().parents[1] / "extproc" / "processor" / "wire.textproto"
 
-_PACKAGE = "extproc.wire"
+_PACKAGE = "extproc.processor.wire"
 _SOURCE = "envoy_data_plane."
 _Type = descriptor_pb2.FieldDescriptorProto
 

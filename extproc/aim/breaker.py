@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from extproc.errors import DetectionError, DetectionUnavailable, Reason
+from extproc.core.errors import DetectionError, DetectionUnavailable, Reason
 
 _FAILURES = frozenset({Reason.TIMEOUT, Reason.UNREACHABLE, Reason.SERVER_ERROR})
 """What counts: Aim does not work. That it refuses a key or limits a rate shows that it does."""

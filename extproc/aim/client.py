@@ -16,23 +16,23 @@ from yarl import URL
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
-from extproc.aim.keys import Keys
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.session import Session
 from extproc.aim.transport import Transport
-from extproc.errors import (
+from extproc.config.keys import Keys
+from extproc.config.settings import Settings, checked_url
+from extproc.core.errors import (
     DetectionError,
     DetectionTimeout,
     DetectionUnavailable,
     Reason,
     SettingsError,
 )
-from extproc.events import Event, Hook, Input
-from extproc.identity import Identity
-from extproc.settings import Settings, checked_url
-from extproc.telemetry import log_internal_error
-from extproc.values import value
-from extproc.verdict import Block, Failed, Outcome, Verdict
+from extproc.core.events import Event, Hook, Input
+from extproc.core.identity import Identity
+from extproc.core.values import value
+from extproc.core.verdict import Block, Failed, Outcome, Verdict
+from extproc.telemetry.metrics import log_internal_error
 
 _AT_ONCE = 8
 """Analyses of one answer that run side by side, at most (aim-api: one analysis per text)."""

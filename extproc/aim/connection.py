@@ -12,8 +12,8 @@ from typing import cast
 
 import httptools
 
-from extproc.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
-from extproc.values import value
+from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
+from extproc.core.values import value
 
 _HEAD_BYTES = 65_536
 """A response's head may be so large, and whatever else is no part of its body."""

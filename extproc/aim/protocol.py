@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from extproc import __version__, codec
-from extproc.errors import DetectionRejected, DetectionUnavailable, Reason
-from extproc.events import Hook, Input
-from extproc.identity import Identity
-from extproc.values import value
-from extproc.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
+from extproc import __version__
+from extproc.core.content import json_codec as codec
+from extproc.core.errors import DetectionRejected, DetectionUnavailable, Reason
+from extproc.core.events import Hook, Input
+from extproc.core.identity import Identity
+from extproc.core.values import value
+from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
 
 Form = Literal["detect", "firewall", "cato"]
 

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
-from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
-from extproc.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
 _CLOSE_SECONDS = 2.0
 """How long the closing handshake may take; the exchange does not wait for it."""

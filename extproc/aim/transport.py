@@ -20,7 +20,7 @@ from yarl import URL
 
 from extproc import __version__
 from extproc.aim.connection import Connection, Response, unreachable
-from extproc.errors import DetectionUnavailable
+from extproc.core.errors import DetectionUnavailable
 
 _CONNECTIONS = 1024
 """Requests that are under way at the same time, at most; others wait for their turn."""

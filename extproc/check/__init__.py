@@ -5,7 +5,7 @@ from __future__ import annotations
 from extproc.check.aim import check_aim
 from extproc.check.envoy import check_envoy
 from extproc.check.finding import Finding, Severity, warning
-from extproc.settings import Settings
+from extproc.config.settings import Settings
 
 __all__ = ["Finding", "Severity", "check"]
 

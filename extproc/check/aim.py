@@ -10,10 +10,10 @@ from uuid import uuid4
 from extproc.aim.client import AimClient, Caller
 from extproc.check.finding import Finding, Severity, error, warning
 from extproc.check.network import check_network
-from extproc.errors import DetectionError, Reason
-from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
-from extproc.identity import Identity
-from extproc.settings import DEFAULT_PROFILE, Settings
+from extproc.config.settings import DEFAULT_PROFILE, Settings
+from extproc.core.errors import DetectionError, Reason
+from extproc.core.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.identity import Identity
 
 _TEXT = "Hello!"
 _QUESTION = Input(({"role": "user", "content": _TEXT},))

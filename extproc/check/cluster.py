@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from extproc.address import Address
 from extproc.check.dump import Node, path
 from extproc.check.finding import Finding, error, warning
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.cluster import most_requests
-from extproc.settings import Settings
 
 _DEFAULT_REQUESTS = 1024
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

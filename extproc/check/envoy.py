@@ -13,8 +13,8 @@ from extproc.check.dump import Dump, Filter, Manager, Node
 from extproc.check.finding import Finding, Severity, error
 from extproc.check.manager import check_manager
 from extproc.check.processor import check_processor
-from extproc.settings import Settings
-from extproc.status.masked import without_login
+from extproc.config.described import without_login
+from extproc.config.settings import Settings
 
 _SECONDS = 10.0
 _BYTES = 64 * 1024 * 1024

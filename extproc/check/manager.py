@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from extproc.check.dump import Filter, Manager, Node, Route, mentions, path, seconds
 from extproc.check.finding import Finding, error, warning
 from extproc.check.processor import check_modes, check_profile
+from extproc.config.settings import Settings
 from extproc.render.ext_proc import JWT_NAMESPACE
 from extproc.render.route import body_limit
-from extproc.settings import Settings
 
 _IDLE_SECONDS = 900
 _DEFAULT_IDLE_SECONDS = 300

@@ -12,8 +12,8 @@ import aiohttp
 
 from extproc.aim.client import environment_proxy, tls_context
 from extproc.check.finding import Finding, Severity, error, warning
-from extproc.settings import Settings
-from extproc.status.masked import without_login
+from extproc.config.described import without_login
+from extproc.config.settings import Settings
 
 SKEW_SECONDS = 120
 """A clock that is further off is named: certificates and signed tokens are valid for a time."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from extproc.check.dump import Filter, Node, path, seconds
 from extproc.check.finding import Finding, error, warning
-from extproc.identity import Source
-from extproc.record import CALL_ID_HEADER
+from extproc.config.settings import PROFILE_METADATA, Profile, Settings
+from extproc.core.identity import Source
+from extproc.core.record import CALL_ID_HEADER
 from extproc.render.ext_proc import METADATA_NAMESPACE, message_timeout
-from extproc.settings import PROFILE_METADATA, Profile, Settings
 
 _DEFAULT_TIMEOUT_SECONDS = 0.2
 

@@ -5,7 +5,7 @@
 This package alone may print texts: those that pass here are its own, or its user's.
 """
 
-from extproc.errors import ExtprocError
+from extproc.core.errors import ExtprocError
 
 
 class DemoFailed(ExtprocError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from extproc.address import Address
+from extproc.config.address import Address
 from extproc.demo import DemoFailed, model
 from extproc.demo.child import running
 from extproc.demo.envoy import Envoy, running_envoy

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from extproc.address import Address
+from extproc.config.address import Address
 
 PAUSE_SECONDS = 0.012
 """Between two chunks: as fast as a fast model."""

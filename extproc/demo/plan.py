@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from extproc.address import Address
-from extproc.errors import SettingsError
+from extproc.config.address import Address
+from extproc.config.load import load
+from extproc.config.settings import Settings
+from extproc.core.errors import SettingsError
 from extproc.render.envoy import SYSTEM_CA_FILE
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
-from extproc.settings_file import load
 
 DEFAULT_MODEL = "gpt-4o-mini"
 """Asked of a real provider where OPENAI_MODEL names no other."""

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from extproc.core.errors import ExtprocError
 from extproc.demo import DemoFailed
 from extproc.demo.chain import Chain, running_chain
 from extproc.demo.envoy import find_binary
 from extproc.demo.plan import Plan
 from extproc.demo.scenes import SCENES
 from extproc.demo.screen import Screen
-from extproc.errors import ExtprocError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
+from extproc.config.settings import PROFILE_METADATA, Settings
 from extproc.render.commented import Tree, because
 from extproc.render.mesh import (
     CA_OF_SERVICE,
@@ -17,7 +18,6 @@ from extproc.render.mesh import (
     reference_grants,
     resource,
 )
-from extproc.settings import PROFILE_METADATA, Settings
 
 GROUP = "agentgateway.dev"
 API = f"{GROUP}/v1alpha1"

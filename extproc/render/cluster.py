@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.commented import Tree, because
 from extproc.render.upstream import Upstream, is_ip
-from extproc.settings import Settings
 
 SIDECAR = "aim-extproc"
 

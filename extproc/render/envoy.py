@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.cluster import sidecar_cluster, socket_address, upstream_cluster
 from extproc.render.commented import Tree, because, dump
 from extproc.render.listener import listener
 from extproc.render.schema import check
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 
 __all__ = ["Upstream", "render_envoy"]
 

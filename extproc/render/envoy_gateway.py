@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extproc.config.settings import Settings
 from extproc.render.cluster import most_requests
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import JWT_NAMESPACE, METADATA_NAMESPACE, REQUEST_ATTRIBUTES, message_timeout
@@ -16,7 +17,6 @@ from extproc.render.mesh import (
     resource,
 )
 from extproc.render.route import body_limit
-from extproc.settings import Settings
 
 GROUP = "gateway.envoyproxy.io"
 API = f"{GROUP}/v1alpha1"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from extproc.config.settings import PROFILE_METADATA, Settings
 from extproc.render.commented import Tree, because
-from extproc.settings import PROFILE_METADATA, Settings
 
 TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
 _PREVIOUS_HOSTS_TYPE = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"

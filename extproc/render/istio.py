@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR, processor_cluster, request_headers
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import processor, profile_of_route
@@ -13,7 +14,6 @@ from extproc.render.listener import IDENTITY, MANAGER_TYPE, SAME_PATHS, STREAM_I
 from extproc.render.mesh import Place, print_resources, resource
 from extproc.render.route import body_limit
 from extproc.render.schema import check
-from extproc.settings import Settings
 
 Context = Literal["gateway", "outbound", "inbound"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR, request_headers, socket_address
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import METADATA_NAMESPACE, processor
 from extproc.render.route import routes
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 MANAGER_TYPE = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"

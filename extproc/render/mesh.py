@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.commented import Tree, because, dump_all
-from extproc.settings import Settings
 
 NAME = "aim-extproc"
 """The name of every rendered resource."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from extproc.config.settings import Settings
 from extproc.render.commented import Tree, because
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 
 _MARGIN_BYTES = 1_048_576
 

@@ -1,6 +1,6 @@
 """External processors that guard nothing: what the sidecar's stack costs before the sidecar does anything.
 
-`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio on uvloop, the codec of `extproc.wire`.
+`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio on uvloop, the sidecar's own codec.
 `AskingProcessor` asks Aim too, over the sidecar's own HTTP connections and with its library for websockets in the
 shortest way, and looks at nothing either: a question for each leg of a buffered exchange, each piece of a stream
 through a websocket. Less work than that cannot be a guard in this stack, so it is the floor that the sidecar is
@@ -22,9 +22,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
 from yarl import URL
 
-from extproc import wire
 from extproc.aim.transport import Transport
-from extproc.events import Leg, ReleaseBody, ReleaseBuffered, ReleaseHeaders
+from extproc.core.events import Leg, ReleaseBody, ReleaseBuffered, ReleaseHeaders
+from extproc.processor import wire
 from tests.bench.aim import DONE
 
 _MESSAGE_BYTES = 32 * 1024 * 1024

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
 from extproc.render.envoy import Upstream, render_envoy
-from extproc.settings import Settings
 from tests.bench import litellm
 from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy

@@ -7,8 +7,8 @@ import time
 from http.client import HTTPConnection
 from typing import Any
 
-from extproc.address import Address
-from extproc.settings import Settings
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from tests.bench.plan import Plan
 from tests.bench.process import BenchError, free_port, loopback
 from tests.bench.rig import NULL, SIDECAR, Rig, running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from extproc.address import Address
+from extproc.config.address import Address
 from tests.bench import costs, rounds
 from tests.bench.plan import Plan
 from tests.bench.rig import running

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from extproc import wire
-from extproc.settings import Settings
+from extproc.config.settings import Settings
+from extproc.processor import wire
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import run_envoy
 from tests.fakes.rig import CHAT, bootstrap, chat_answer, chat_request

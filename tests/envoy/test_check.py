@@ -14,7 +14,7 @@ import yaml
 
 from extproc.check import Finding, Severity
 from extproc.check.envoy import check_envoy
-from extproc.settings import Settings
+from extproc.config.settings import Settings
 from tests.envoy.test_render import render
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import run_envoy

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.envoy import render_envoy
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 from tests.fakes.envoy import EnvoyFailed, run_envoy, validate
 
 ANY_PORT = Address.parse("127.0.0.1:0")

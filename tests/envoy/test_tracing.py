@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
-from extproc.settings_file import load
+from extproc.config.load import load
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.collector import Collector, Span, collector
 from tests.fakes.envoy import run_envoy

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 
-from extproc import wire
+from extproc.processor import wire
 
 _Request = wire.Request
 _Response = wire.Response

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from extproc.dialects import pick
-from extproc.dialects.base import Dialect, Kind, Leaf
-from extproc.document import Document, Edit, Raw
-from extproc.redaction import is_json
-from extproc.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.dialects import pick
+from extproc.core.dialects.base import Dialect, Kind, Leaf
+from extproc.core.redaction import is_json
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.world import World
 

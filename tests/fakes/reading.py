@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.dialects.base import Dialect, Kind, Leaf
-from extproc.document import Document, Path
-from extproc.redaction import rewrite
+from extproc.core.content.document import Document, Path
+from extproc.core.dialects.base import Dialect, Kind, Leaf
+from extproc.core.redaction import rewrite
 
 
 def document(value: Any) -> Document:

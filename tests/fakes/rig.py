@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import yaml
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.envoy import Upstream, render_envoy
-from extproc.settings import Settings
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from extproc.aim.client import AimClient
-from extproc.server import grpc_server
-from extproc.servicer import ExternalProcessor
-from extproc.settings import Settings
-from extproc.telemetry import Telemetry
+from extproc.config.settings import Settings
+from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.server import grpc_server
+from extproc.telemetry.metrics import Telemetry
 
 
 class Sidecar:

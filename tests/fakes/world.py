@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from extproc.errors import Reason
-from extproc.events import (
+from extproc.config.settings import Limits, Profile
+from extproc.core.errors import Reason
+from extproc.core.events import (
     Analyze,
     BodyMode,
     BodyReceived,
@@ -42,10 +43,9 @@ from extproc.events import (
     TrailersReceived,
     VerdictReached,
 )
-from extproc.exchange import Exchange
-from extproc.record import ExchangeRecord
-from extproc.settings import Limits, Profile
-from extproc.verdict import Allow, Outcome
+from extproc.core.exchange import Exchange
+from extproc.core.record import ExchangeRecord
+from extproc.core.verdict import Allow, Outcome
 
 VERDICT_TIMEOUT = 15.0
 

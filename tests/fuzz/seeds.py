@@ -12,7 +12,7 @@ from typing import Any
 import brotli
 import zstandard
 
-from extproc import wire
+from extproc.processor import wire
 from tests.fakes.planted import CORPUS, RECORDINGS
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
 from tests.fuzz.surfaces import SURFACES

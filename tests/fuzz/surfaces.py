@@ -14,14 +14,15 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from extproc import wire
 from extproc.aim import protocol
-from extproc.body import inflater
-from extproc.dialects import NAMES
-from extproc.dialects.base import Leaf
-from extproc.document import Document, Path, refuse_disguise
-from extproc.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
-from extproc.events import (
+from extproc.config.settings import FailureModeAllow, Inspect, Limits, Profile
+from extproc.core.content.body import inflater
+from extproc.core.content.document import Document, Path, refuse_disguise
+from extproc.core.content.sse import EventDecoder
+from extproc.core.dialects import NAMES
+from extproc.core.dialects.base import Leaf
+from extproc.core.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
+from extproc.core.events import (
     BodyMode,
     BodyReceived,
     ChunkVerified,
@@ -35,10 +36,9 @@ from extproc.events import (
     StreamBlocked,
     TrailersReceived,
 )
-from extproc.redaction import RedactionError, edits
-from extproc.settings import FailureModeAllow, Inspect, Limits, Profile
-from extproc.sse import EventDecoder
-from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.core.redaction import RedactionError, edits
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.processor import wire
 from tests.fakes.rig import chat_event
 from tests.fakes.world import World
 

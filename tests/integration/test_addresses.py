@@ -14,7 +14,7 @@ from yarl import URL
 
 from extproc.aim.connection import Response
 from extproc.aim.transport import Transport, _peer
-from extproc.errors import DetectionUnavailable, Reason
+from extproc.core.errors import DetectionUnavailable, Reason
 from tests.fakes.http_peer import Link, Peer, client_tls, number, server_tls
 
 NAME = "aim.test"

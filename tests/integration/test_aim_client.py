@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from extproc.aim.client import AimClient, Caller, environment_proxy
 from extproc.aim.retry import MAX_RETRIES
 from extproc.aim.session import Session
-from extproc.errors import DetectionError, Reason, SettingsError
-from extproc.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
-from extproc.identity import Identity
-from extproc.verdict import Allow, Anonymize, Block, Failed
+from extproc.core.errors import DetectionError, Reason, SettingsError
+from extproc.core.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.identity import Identity
+from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
 from tests.fakes.http_peer import Peer, server_tls, tunnel
 from tests.fakes.sidecar import settings_for

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from extproc.check import Severity, check
-from extproc.settings import Settings
+from extproc.config.settings import Settings
 from tests.fakes.aim import AimSession, Question, ScriptedAim, echo
 from tests.fakes.process import free_port, run
 

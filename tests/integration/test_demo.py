@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.address import Address
+from extproc.config.address import Address
 from extproc.demo import chain, show
 from extproc.demo.scenes import SCENES
 from tests.fakes.aim import Question, ScriptedAim

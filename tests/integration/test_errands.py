@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from extproc.aim.client import AimClient, Caller
-from extproc.errands import Errands
-from extproc.events import ClearTimer, Event, SetTimer, Timer, TimerFired
-from extproc.identity import NOBODY
-from extproc.observation import Observation
-from extproc.record import ExchangeRecord
-from extproc.telemetry import Telemetry
+from extproc.core.events import ClearTimer, Event, SetTimer, Timer, TimerFired
+from extproc.core.identity import NOBODY
+from extproc.core.record import ExchangeRecord
+from extproc.processor.effects import Errands
+from extproc.telemetry.metrics import Telemetry
+from extproc.telemetry.observation import Observation
 from tests.fakes.sidecar import settings_for
 
 SOON, LATE, NEVER = 0.01, 0.05, 3600.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from extproc.document import MAX_CONTAINERS, MAX_DEPTH
+from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH
 from tests.fakes.aim import AimSession, ScriptedAim
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.rig import chat_answer, chat_event, chat_request

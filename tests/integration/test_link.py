@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from extproc.link import Link
+from extproc.serve.link import Link
 
 
 @pytest.mark.parametrize("is_unread", [True, False])

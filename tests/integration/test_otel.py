@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc import otel
-from extproc.errors import SettingsError
+from extproc.core.errors import SettingsError
+from extproc.telemetry import otel
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.collector import Collector, collector
 from tests.fakes.envoy_stream import envoy_stream
@@ -149,7 +149,7 @@ async def test_a_problem_is_told_before_anything_is_served(workers: str) -> None
 
 
 def test_off_costs_no_import() -> None:
-    code = "import extproc.server, sys; print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    code = "import extproc.serve.server, sys; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 

@@ -9,13 +9,13 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from extproc import wire
-from extproc.events import Leg, ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
-from extproc.identity import NOBODY
-from extproc.observation import Observation
-from extproc.outbox import Outbox
-from extproc.record import ExchangeRecord
-from extproc.telemetry import Telemetry
+from extproc.core.events import Leg, ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
+from extproc.core.identity import NOBODY
+from extproc.core.record import ExchangeRecord
+from extproc.processor import wire
+from extproc.processor.outbox import Outbox
+from extproc.telemetry.metrics import Telemetry
+from extproc.telemetry.observation import Observation
 
 
 def sent() -> None:

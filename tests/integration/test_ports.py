@@ -22,7 +22,8 @@ import h2.settings
 import pytest
 import trustme
 
-from extproc import server, wire
+from extproc.processor import wire
+from extproc.serve import server
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, serving, written

@@ -18,7 +18,7 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.settings import Limits
+from extproc.config.settings import Limits
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import free_port, get, run, serving, written

@@ -16,13 +16,13 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import Processin
 from structlog.testing import capture_logs
 
 from extproc.aim.session import Session
-from extproc.dry_run import Shadow
-from extproc.errands import Errands
-from extproc.exchange import Exchange
-from extproc.observation import Observation
-from extproc.outbox import Outbox
-from extproc.stream import Stream
-from extproc.streamed_answer import StreamedAnswer
+from extproc.core.exchange import Exchange
+from extproc.core.response_stream import StreamedAnswer
+from extproc.processor.dry_run import Shadow
+from extproc.processor.effects import Errands
+from extproc.processor.outbox import Outbox
+from extproc.processor.stream import Stream
+from extproc.telemetry.observation import Observation
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import environment
@@ -160,7 +160,7 @@ class TestProfiles:
         aim.judge = judge
         settings = settings_for(aim.base, profiles=self.PROFILES)
         async with sidecar(settings) as guard, envoy_stream(address(guard), metadata) as stream:
-            from extproc import wire
+            from extproc.processor import wire
 
             message: Any = wire.Request()
             message.protocol_config.request_body_mode = Mode.BUFFERED
@@ -474,7 +474,7 @@ async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
 
 
 async def test_who_says_nothing_is_not_waited_for(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.stream._FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("extproc.processor.stream._FIRST_SECONDS", 0.01)
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         async with asyncio.timeout(10):
             assert await status_of(stream) == (grpc.StatusCode.INTERNAL, "no message in time")
@@ -485,7 +485,7 @@ async def test_who_stays_behind_a_refusal_is_left(aim: ScriptedAim, monkeypatch:
         return block("no")
 
     aim.judge = judge
-    monkeypatch.setattr("extproc.stream._LAST_WORDS_SECONDS", 0.01)
+    monkeypatch.setattr("extproc.processor.stream._LAST_WORDS_SECONDS", 0.01)
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         assert (await request(stream)).HasField("immediate_response")
         async with asyncio.timeout(10):

@@ -22,11 +22,11 @@ from PIL import Image
 from playwright.async_api import Browser, Page
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.address import Address
-from extproc.admin import Admin
-from extproc.serving import Serving
-from extproc.status.activity import Activity
-from extproc.status.snapshot import MINUTES
+from extproc.admin.port import Admin
+from extproc.config.address import Address
+from extproc.serve.operator import Serving
+from extproc.telemetry.activity import Activity
+from extproc.telemetry.snapshot import MINUTES
 from tests.fakes.aim import Question, ScriptedAim, anonymize, block
 from tests.fakes.browser import browser, needs_browser
 from tests.fakes.envoy_stream import envoy_stream

@@ -12,11 +12,11 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from extproc import stream, wire
 from extproc.aim.client import AimClient
-from extproc.events import Reset
-from extproc.servicer import ExternalProcessor
-from extproc.telemetry import Telemetry
+from extproc.core.events import Reset
+from extproc.processor import stream, wire
+from extproc.processor.servicer import ExternalProcessor
+from extproc.telemetry.metrics import Telemetry
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block, echo
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
 from tests.fakes.sidecar import settings_for

@@ -19,7 +19,7 @@ from extproc import __version__
 from extproc.aim import transport as pool
 from extproc.aim.connection import Connection, Response
 from extproc.aim.transport import Transport
-from extproc.errors import DetectionError, Reason
+from extproc.core.errors import DetectionError, Reason
 from tests.fakes.http_peer import (
     AUTHORITY,
     CHUNKED,

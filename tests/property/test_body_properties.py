@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.body import inflater
-from extproc.errors import BodyTooLarge, ContentError
+from extproc.core.content.body import inflater
+from extproc.core.errors import BodyTooLarge, ContentError
 
 
 def raw_deflate(data: bytes) -> bytes:

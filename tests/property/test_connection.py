@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.aim.connection import Connection, Response
-from extproc.errors import DetectionError
+from extproc.core.errors import DetectionError
 
 LIMIT = 40
 

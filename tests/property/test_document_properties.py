@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extproc.document import Document, Path
-from extproc.errors import MalformedBody
+from extproc.core.content.document import Document, Path
+from extproc.core.errors import MalformedBody
 
 SPACES = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n", "  \n\t"])
 NUMBERS = ["0", "-0", "1.0", "1e5", "1E+5", "-1.50e-3", "12345678901234567890123", "0.1000"]

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from extproc.errors import Reason
-from extproc.events import (
+from extproc.config.settings import FailureModeAllow, Limits, Profile
+from extproc.core.errors import Reason
+from extproc.core.events import (
     BodyMode,
     BodyReceived,
     Event,
@@ -29,8 +30,7 @@ from extproc.events import (
     TrailersReceived,
     VerdictReached,
 )
-from extproc.settings import FailureModeAllow, Limits, Profile
-from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 from tests.fakes.rig import chat_answer
 from tests.fakes.world import World
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects.base import Leaf
-from extproc.document import Document, Edit, Raw
-from extproc.redaction import is_json
-from extproc.refusal import BLOCKED_RESPONSE, blocked
-from extproc.verdict import Allow, Anonymize, Outcome
+from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.dialects.base import Leaf
+from extproc.core.redaction import is_json
+from extproc.core.refusal import BLOCKED_RESPONSE, blocked
+from extproc.core.verdict import Allow, Anonymize, Outcome
 from tests.fakes.planted import (
     CORPUS,
     MASK,

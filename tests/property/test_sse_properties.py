@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.errors import BodyTooLarge, ContentError
-from extproc.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.errors import BodyTooLarge, ContentError
 
 AMPLE = 1 << 20
 

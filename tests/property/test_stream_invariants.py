@@ -14,8 +14,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.errors import Reason
-from extproc.events import (
+from extproc.config.settings import FailureModeAllow, Profile
+from extproc.core.content.sse import EventDecoder
+from extproc.core.errors import Reason
+from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
     Leg,
@@ -25,8 +27,6 @@ from extproc.events import (
     Timer,
     TimerFired,
 )
-from extproc.settings import FailureModeAllow, Profile
-from extproc.sse import EventDecoder
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World
 

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc import wire
+from extproc.processor import wire
 from tools.wire_schema import TARGET, schema
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {

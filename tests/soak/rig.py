@@ -18,9 +18,9 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.envoy import Upstream, render_envoy
-from extproc.settings import Settings
 from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.soak.aim import Orders

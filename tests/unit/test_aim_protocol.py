@@ -10,10 +10,10 @@ import pytest
 from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, endpoints, frame, headers, question
-from extproc.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
-from extproc.events import Hook, Input
-from extproc.identity import Identity
-from extproc.verdict import Allow, Anonymize, Block, Monitor, Verdict
+from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
+from extproc.core.events import Hook, Input
+from extproc.core.identity import Identity
+from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
 
 MARKER = "zq-marker"
 """In every answer of Aim's here; no error may hold it."""

@@ -11,8 +11,8 @@ import promql_parser
 import pytest
 import yaml
 
-from extproc.settings import Settings
-from extproc.telemetry import Telemetry, add_process
+from extproc.config.settings import Settings
+from extproc.telemetry.metrics import Telemetry, add_process
 from tests.fakes.prometheus import PromtoolFailed, needs_prometheus, promtool
 from tests.fakes.promql import ALERTS, DASHBOARD, ROOT, alerts, metrics, panels, queries
 

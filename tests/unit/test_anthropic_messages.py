@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects.anthropic_messages import AnthropicMessages
-from extproc.errors import MalformedBody
-from extproc.refusal import OVERLOADED, PATH_NOT_ALLOWED, REQUEST_TOO_LARGE, UNAVAILABLE, UNREADABLE_RESPONSE, blocked
+from extproc.core.dialects.anthropic_messages import AnthropicMessages
+from extproc.core.errors import MalformedBody
+from extproc.core.refusal import (
+    OVERLOADED,
+    PATH_NOT_ALLOWED,
+    REQUEST_TOO_LARGE,
+    UNAVAILABLE,
+    UNREADABLE_RESPONSE,
+    blocked,
+)
 from tests.fakes.reading import asked, document, dotted, fixed, heard, rewritten, said
 
 MESSAGES = AnthropicMessages()

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import structlog
 
-from extproc import audit as module
-from extproc.audit import AuditLog
-from extproc.identity import NOBODY, Identity
-from extproc.settings import Settings
+from extproc.config.settings import Settings
+from extproc.core.identity import NOBODY, Identity
+from extproc.telemetry import audit as module
+from extproc.telemetry.audit import AuditLog
 
 ALICE = Identity(user_email="alice@example.com", session_id="s1")
 

@@ -12,8 +12,8 @@ import brotli
 import pytest
 import zstandard
 
-from extproc.body import BodyBuffer, Inflater, inflate, inflater
-from extproc.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
+from extproc.core.content.body import BodyBuffer, Inflater, inflate, inflater
+from extproc.core.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 
 MIB = 1024 * 1024
 BOMB = 32 * MIB

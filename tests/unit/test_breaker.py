@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extproc.aim.breaker import Breaker
-from extproc.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 
 DOWN = DetectionTimeout("")
 REFUSED = DetectionRejected(Reason.KEY_REFUSED, "")

@@ -14,8 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from extproc.settings import Settings
-from extproc.settings_file import load
+from extproc.config.load import load
+from extproc.config.settings import Settings
 from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs_helm, template
 
 pytestmark = needs_helm

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from extproc.cli import app
+from extproc.cli.main import app
 
 
 def test_it_tells_its_version() -> None:

@@ -1,4 +1,4 @@
-"""`extproc.codec`: what orjson takes, and what it refuses, are read and written alike."""
+"""`extproc.core.content.json_codec`: what orjson takes, and what it refuses, are read and written alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc import codec
+from extproc.core.content import json_codec as codec
 
 _texts = st.text(st.characters(), max_size=8)  # lone surrogates, too
 _values = st.recursive(

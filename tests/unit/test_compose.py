@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.settings import Settings
+from extproc.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

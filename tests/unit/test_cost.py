@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 
-from extproc.refusal import quotes_any
+from extproc.core.refusal import quotes_any
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.address import Address
+from extproc.config.address import Address
 from extproc.demo.model import Generation, answer_to, listening
 
 PATH = "/v1/chat/completions"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from extproc.cli import app
-from extproc.settings import Settings
+from extproc.cli.main import app
+from extproc.config.settings import Settings
 from tests.fakes.helm import CHART, helm, needs_helm, template
 
 ROOT = Path(__file__).parents[2]

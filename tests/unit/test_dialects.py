@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects import DEFAULT, NAMES, _recall, normalise, pick
-from extproc.dialects.base import (
+from extproc.config.settings import Inspect
+from extproc.core.content.document import MAX_DEPTH, Document
+from extproc.core.dialects import DEFAULT, NAMES, _recall, normalise, pick
+from extproc.core.dialects.base import (
     TEXT_KEYS,
     Dialect,
     Leaf,
@@ -21,10 +23,8 @@ from extproc.dialects.base import (
     tool_result,
     unknown_texts,
 )
-from extproc.document import MAX_DEPTH, Document
-from extproc.errors import MalformedBody
-from extproc.refusal import OVERLOADED, blocked
-from extproc.settings import Inspect
+from extproc.core.errors import MalformedBody
+from extproc.core.refusal import OVERLOADED, blocked
 
 # -- paths -------------------------------------------------------------------------------------------------------
 

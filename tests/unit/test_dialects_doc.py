@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects import NAMES
-from extproc.dialects.base import Dialect, Leaf
-from extproc.document import Document
-from extproc.redaction import RedactionError, edits
+from extproc.core.content.document import Document
+from extproc.core.dialects import NAMES
+from extproc.core.dialects.base import Dialect, Leaf
+from extproc.core.redaction import RedactionError, edits
 from tests.fakes.reading import strings
 
 PAGE = Path(__file__).parents[2] / "docs/dialects.md"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from extproc.document import MAX_CONTAINERS, MAX_DEPTH, Document, Path, Raw, fields, items
-from extproc.errors import MalformedBody
+from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH, Document, Path, Raw, fields, items
+from extproc.core.errors import MalformedBody
 
 ODD = """ {
 \t"model" : "gpt\\u002d4", "n":1.0E+2 ,"big":123456789012345678901234567890,

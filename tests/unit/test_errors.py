@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extproc import errors
-from extproc.errors import Reason
+from extproc.core import errors
+from extproc.core.errors import Reason
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from extproc.errors import Reason
-from extproc.events import (
+from extproc.config.settings import Limits, Profile
+from extproc.core.errors import Reason
+from extproc.core.events import (
     BodyMode,
     BodyReceived,
     CancelAnalysis,
@@ -29,9 +30,8 @@ from extproc.events import (
     TrailersReceived,
     VerdictReached,
 )
-from extproc.exchange import misconfigured
-from extproc.settings import Limits, Profile
-from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor
+from extproc.core.exchange import misconfigured
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from tests.fakes.rig import chat_answer, chat_request
 from tests.fakes.world import World
 

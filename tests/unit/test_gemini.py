@@ -7,10 +7,17 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects.gemini import Gemini
-from extproc.errors import MalformedBody
-from extproc.redaction import rewrite
-from extproc.refusal import OVERLOADED, PATH_NOT_ALLOWED, REQUEST_TOO_LARGE, UNAVAILABLE, UNREADABLE_RESPONSE, blocked
+from extproc.core.dialects.gemini import Gemini
+from extproc.core.errors import MalformedBody
+from extproc.core.redaction import rewrite
+from extproc.core.refusal import (
+    OVERLOADED,
+    PATH_NOT_ALLOWED,
+    REQUEST_TOO_LARGE,
+    UNAVAILABLE,
+    UNREADABLE_RESPONSE,
+    blocked,
+)
 from tests.fakes.reading import asked, document, dotted, heard, rewritten, said
 
 GEMINI = Gemini()

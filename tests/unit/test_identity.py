@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from extproc.events import HeadersReceived, Leg
-from extproc.identity import MAX_VALUE, Identity, Source, find_attribute, first_value, own_headers
+from extproc.core.events import HeadersReceived, Leg
+from extproc.core.identity import MAX_VALUE, Identity, Source, find_attribute, first_value, own_headers
 
 REQUEST = HeadersReceived(
     Leg.REQUEST,

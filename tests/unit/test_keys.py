@@ -8,11 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from extproc.aim.keys import Keys
-from extproc.audit import AuditLog
-from extproc.errors import DetectionRejected, Reason
-from extproc.identity import Identity
-from extproc.settings import Settings
+from extproc.config.keys import Keys
+from extproc.config.settings import Settings
+from extproc.core.errors import DetectionRejected, Reason
+from extproc.core.identity import Identity
+from extproc.telemetry.audit import AuditLog
 
 
 def key(keys: Keys, profile: str = "default") -> str | None:

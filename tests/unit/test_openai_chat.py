@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects.base import MAX_CHOICE, Leaf
-from extproc.dialects.openai_chat import OpenAIChat
-from extproc.document import MAX_DEPTH, Document, Path
-from extproc.errors import MalformedBody
-from extproc.redaction import rewrite
-from extproc.refusal import UNAVAILABLE, blocked
-from extproc.sse import EventDecoder
+from extproc.core.content.document import MAX_DEPTH, Document, Path
+from extproc.core.content.sse import EventDecoder
+from extproc.core.dialects.base import MAX_CHOICE, Leaf
+from extproc.core.dialects.openai_chat import OpenAIChat
+from extproc.core.errors import MalformedBody
+from extproc.core.redaction import rewrite
+from extproc.core.refusal import UNAVAILABLE, blocked
 
 CORPUS = FilePath(__file__).parents[2].parent / "shared/corpus"
 CHAT = OpenAIChat()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects import NAMES
-from extproc.dialects.openai_requests import Embeddings
-from extproc.errors import MalformedBody
-from extproc.settings import Inspect
+from extproc.config.settings import Inspect
+from extproc.core.dialects import NAMES
+from extproc.core.dialects.openai_requests import Embeddings
+from extproc.core.errors import MalformedBody
 from tests.fakes.reading import asked, document
 
 IMAGES, SPEECH, RERANK, EMBEDDINGS = (

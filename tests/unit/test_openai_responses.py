@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from extproc.dialects.openai_responses import OpenAIResponses
-from extproc.errors import MalformedBody
-from extproc.refusal import UNAVAILABLE, blocked
+from extproc.core.dialects.openai_responses import OpenAIResponses
+from extproc.core.errors import MalformedBody
+from extproc.core.refusal import UNAVAILABLE, blocked
 from tests.fakes.reading import asked, document, dotted, fixed, heard, rewritten, said
 
 RESPONSES = OpenAIResponses()

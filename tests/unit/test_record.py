@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from extproc.record import ExchangeRecord, LegRecord
-from extproc.verdict import MAX_POLICIES
+from extproc.core.record import ExchangeRecord, LegRecord
+from extproc.core.verdict import MAX_POLICIES
 
 FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 

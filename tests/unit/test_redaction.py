@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from extproc.dialects.base import Leaf
-from extproc.document import Document
-from extproc.errors import ExtprocError
-from extproc.redaction import RedactionError, edits, rewrite
+from extproc.core.content.document import Document
+from extproc.core.dialects.base import Leaf
+from extproc.core.errors import ExtprocError
+from extproc.core.redaction import RedactionError, edits, rewrite
 
 LEAF = Leaf(("messages", 0, "content"), "my name is Tom")
 OTHER = Leaf(("messages", 1, "content"), "hello")

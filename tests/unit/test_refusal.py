@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from extproc import refusal
-from extproc.errors import BodyTooLarge, MalformedBody, Reason, UnsupportedEncoding
-from extproc.events import Leg
-from extproc.refusal import Refusal, blocked, failed, quotes_any, redaction_failed
+from extproc.core import refusal
+from extproc.core.errors import BodyTooLarge, MalformedBody, Reason, UnsupportedEncoding
+from extproc.core.events import Leg
+from extproc.core.refusal import Refusal, blocked, failed, quotes_any, redaction_failed
 
 INVALID = "invalid_request_error"
 

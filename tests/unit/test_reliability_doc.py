@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.faults.matrix import CHAINS, GROUPS
 from tests.envoy.faults.page import PAGE, current
 

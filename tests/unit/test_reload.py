@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from extproc.reload import Reloader
+from extproc.serve.reload import Reloader
 
 
 async def test_what_goes_wrong_in_one_reload_ends_none_that_follows() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.address import Address
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.commented import because, dump
 from extproc.render.envoy import render_envoy
 from extproc.render.schema import check
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "envoy" / "envoy.yaml"

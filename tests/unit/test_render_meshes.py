@@ -11,11 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from extproc.address import Address
-from extproc.cli import app
+from extproc.cli.main import app
+from extproc.config.address import Address
+from extproc.config.settings import Settings
 from extproc.render.envoy import render_envoy
 from extproc.render.upstream import Upstream
-from extproc.settings import Settings
 from tests.fakes.envoy import needs_envoy, validate
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from extproc import refusal
-from extproc.errors import Reason
-from extproc.refusal import Refusal, blocked
+from extproc.core import refusal
+from extproc.core.errors import Reason
+from extproc.core.refusal import Refusal, blocked
 from tests.fakes.promql import alerts
 from tests.unit.test_alerts import exported
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from extproc.address import Address
-from extproc.errors import Reason, SettingsError
-from extproc.events import Hook, Leg
-from extproc.settings import FailureModeAllow, Model, Profile, Settings
-from extproc.settings_file import load
+from extproc.config.address import Address
+from extproc.config.load import load
+from extproc.config.settings import FailureModeAllow, Model, Profile, Settings
+from extproc.core.errors import Reason, SettingsError
+from extproc.core.events import Hook, Leg
 
 ROOT = Path(__file__).parents[2]
 

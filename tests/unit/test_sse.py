@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from extproc.errors import BodyTooLarge, MalformedBody
-from extproc.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.errors import BodyTooLarge, MalformedBody
 
 CORPUS = Path(__file__).parents[2].parent / "shared/corpus"
 BOM = b"\xef\xbb\xbf"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from extproc.errors import Reason
-from extproc.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
-from extproc.record import ExchangeRecord
-from extproc.status.activity import Activity
-from extproc.status.snapshot import BLOCKS, MINUTES, Phase, Snapshot, Worker, quantile, step, total
+from extproc.core.errors import Reason
+from extproc.core.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.core.record import ExchangeRecord
+from extproc.telemetry.activity import Activity
+from extproc.telemetry.snapshot import BLOCKS, MINUTES, Phase, Snapshot, Worker, quantile, step, total
 
 NOON = 1_800_000_000.0
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from extproc.errors import Reason
-from extproc.settings import Settings
-from extproc.status import words
-from extproc.status.markup import Markup, element, join
-from extproc.status.masked import described, without_login
-from extproc.status.page import HEADERS, page
-from extproc.status.snapshot import Block, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
+from extproc.admin import words
+from extproc.admin.markup import Markup, element, join
+from extproc.admin.page import HEADERS, page
+from extproc.config.described import described, without_login
+from extproc.config.settings import Settings
+from extproc.core.errors import Reason
+from extproc.telemetry.snapshot import Block, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
 
 NOW = 1_800_000_000.0
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"

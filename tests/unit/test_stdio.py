@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from extproc import stdio, telemetry
-from extproc.stdio import Stderr
+from extproc.telemetry import metrics as telemetry
+from extproc.telemetry import stdio
+from extproc.telemetry.stdio import Stderr
 
 pytestmark = pytest.mark.timeout(30)
 

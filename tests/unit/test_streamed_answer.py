@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from extproc.aim.protocol import Verified, frame
-from extproc.errors import Reason
-from extproc.events import BodyReceived, ChunkVerified, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
-from extproc.settings import Limits, Profile
+from extproc.config.settings import Limits, Profile
+from extproc.core.errors import Reason
+from extproc.core.events import BodyReceived, ChunkVerified, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World
 

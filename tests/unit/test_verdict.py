@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from extproc.errors import Reason
-from extproc.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
+from extproc.core.errors import Reason
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
 
 FROM_LENIENT_TO_STRICT: tuple[Outcome, ...] = (
     Allow(("a",)),

@@ -9,9 +9,8 @@ import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseStatus, ProcessingResponse
 
-from extproc import wire
-from extproc.errors import ProtocolError
-from extproc.events import (
+from extproc.core.errors import ProtocolError
+from extproc.core.events import (
     BodyMode,
     BodyReceived,
     Leg,
@@ -23,7 +22,8 @@ from extproc.events import (
     Reset,
     TrailersReceived,
 )
-from extproc.record import ExchangeRecord, LegRecord
+from extproc.core.record import ExchangeRecord, LegRecord
+from extproc.processor import wire
 
 
 def request() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
 from tests.envoy.faults.gate import Act, drip, reset, saying
 from tests.envoy.faults.trial import Trial, freed, usual_client

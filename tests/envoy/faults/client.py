@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import LIMITS
 from tests.envoy.faults.fault import (

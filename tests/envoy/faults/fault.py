@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.apis import DONE
 from tests.envoy.faults.chain import SECONDS
 from tests.fakes.client import Got

@@ -8,7 +8,7 @@ from typing import Final
 
 import trustme
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.faults.aim import does
 from tests.envoy.faults.fault import UNAVAILABLE, Arrange, Fault, Leg, by_policy, every
 from tests.envoy.faults.gate import Act, blackhole, half_close, reset, saying

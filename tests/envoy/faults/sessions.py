@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.aim import answers, does
 from tests.envoy.faults.fault import FINE, LATE, UNAVAILABLE, Arrange, Ended, Fault, Outcome, always, by_policy, on

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import Any
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.fault import FINE, OVERLOADED, ByEnvoy, Cut, Fault, Leg, always, by_policy, every, on
 from tests.envoy.faults.sessions import in_session

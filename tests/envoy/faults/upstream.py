@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 import brotli
 import zstandard
 
-from extproc.errors import Reason
+from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import LIMITS
 from tests.envoy.faults.fault import (

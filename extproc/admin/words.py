@@ -1,0 +1,57 @@
+"""Numbers and times as a person reads them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from extproc.admin.markup import Markup, element
+
+
+def moment(at: float) -> Markup:
+    """Return the time of day, in UTC, of `at` seconds since the epoch."""
+    when = datetime.fromtimestamp(at, UTC)
+    return element("time", when.strftime("%H:%M:%S"), datetime=when.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things, `noun` being the word for one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(time: float) -> str:
+    """Return `time`, in seconds, in its two largest units."""
+    whole = int(time)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
+
+
+def seconds(time: float) -> str:
+    """Return `time`, in seconds, as seconds or milliseconds."""
+    milliseconds = 1000 * time
+    if milliseconds >= 1000:
+        return f"{time:.1f} s"
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 or not milliseconds else f"{milliseconds:.1f} ms"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes."""
+    value, units = float(number), iter(("B", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while value >= 1024:
+        value, unit = value / 1024, next(units, "TiB")
+    return f"{value:.0f} {unit}" if value >= 10 or value == int(value) else f"{value:.1f} {unit}"
+
+
+def round_up(value: float) -> int:
+    """Return the next number that `value` does not exceed and that has a round half: the upper end of an axis."""
+    for top in (2, 4, 6, 8):
+        if value <= top:
+            return top
+    power = 1
+    while True:
+        for leading in (10, 12, 16, 20, 24, 30, 40, 50, 60, 80):
+            if value <= leading * power:
+                return leading * power
+        power *= 10

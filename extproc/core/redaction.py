@@ -1,0 +1,65 @@
+"""Putting Aim's redactions back into the places that the texts came from; any doubt refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from extproc.core.content.document import Document, Edit, Path, Raw
+from extproc.core.dialects.base import Leaf
+from extproc.core.errors import ExtprocError, MalformedBody
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair: JSON can spell it, UTF-8 cannot."""
+
+
+class RedactionError(ExtprocError):
+    """A redaction that cannot be put back; what it was to hide must not go on."""
+
+
+def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit]:
+    """Return the edits that put each text in its leaf's place; pairs without a leaf had no text to redact.
+
+    Raises RedactionError where a text is missing, cannot be changed, or breaks arguments that were JSON, and when
+    nothing would change: what Aim found is then in a place that was not sent as text.
+    """
+    changes: dict[Path, Edit] = {}
+    for leaf, text in redacted:
+        if leaf is None:
+            continue
+        if text is None:
+            raise RedactionError("a redacted text is missing")
+        if text != leaf.text:
+            if leaf.is_json and not leaf.is_embedded and is_json(leaf.text) and not is_json(text):
+                raise RedactionError("redacted arguments are no longer JSON")
+            changes |= rewrite(leaf, text)
+    if not changes:
+        raise RedactionError("a redaction changes nothing")
+    return changes
+
+
+def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
+    """Return the edits that give `leaf` another text, and take away what would still show or vouch for the old one.
+
+    Raises RedactionError for a text that cannot be changed, and for an object that would be none.
+    """
+    if leaf.fixed:
+        raise RedactionError("a text that cannot be changed was to be redacted")
+    changes: dict[Path, Edit] = dict.fromkeys(leaf.emptied, "")
+    if leaf.nulled is not None:
+        changes[leaf.nulled] = None
+    if leaf.is_embedded:
+        if not text.lstrip().startswith("{") or not is_json(text):
+            raise RedactionError("a redacted object is none any more")
+        text = Raw(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    changes[leaf.path] = text
+    return changes
+
+
+def is_json(text: str) -> bool:
+    """Tell whether `text` is one JSON value."""
+    try:
+        Document(text)
+    except MalformedBody:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""What a client is told when an exchange is refused, before a dialect gives it its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from extproc.core.errors import ContentError, Reason
+from extproc.core.events import Leg
+from extproc.core.values import value
+
+BLOCKED_REQUEST = "The request was blocked by the organization's AI security policy."
+BLOCKED_RESPONSE = "The response was blocked by the organization's AI security policy."
+
+
+@value
+class Refusal:
+    """Status, message, and OpenAI's `type` and `code`; other dialects derive theirs from the status."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+
+    @property
+    def details(self) -> str:
+        """What Envoy's access log shows as the response code details."""
+        return f"aim_{self.code}"
+
+
+def blocked(message: str) -> Refusal:
+    """Refuse what Aim blocked."""
+    return Refusal(400, "invalid_request_error", "content_policy_violation", message)
+
+
+UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")
+OVERLOADED = Refusal(503, "api_error", "guardrail_overloaded", "The AI security guardrail is overloaded.")
+REQUEST_TOO_LARGE = Refusal(413, "invalid_request_error", "request_too_large", "The request body is too large.")
+TOO_MANY_HEADERS = Refusal(413, "invalid_request_error", "request_too_large", "The request has too many headers.")
+INVALID_BODY = Refusal(400, "invalid_request_error", "invalid_body", "The request body could not be read.")
+UNREADABLE_RESPONSE = Refusal(
+    502,
+    "api_error",
+    "guardrail_unreadable_response",
+    "The response could not be read by the AI security guardrail.",
+)
+TOO_MANY_RESPONSE_HEADERS = Refusal(
+    502, "api_error", "guardrail_unreadable_response", "The response has too many headers."
+)
+REQUEST_REDACTION_FAILED = Refusal(
+    400,
+    "invalid_request_error",
+    "redaction_failed",
+    "The request could not be redacted as the policy demands.",
+)
+RESPONSE_REDACTION_FAILED = Refusal(
+    502, "api_error", "redaction_failed", "The response could not be redacted as the policy demands."
+)
+UPGRADE_NOT_INSPECTED = Refusal(
+    400, "invalid_request_error", "upgrade_not_inspected", "Protocol upgrades are not allowed on this path."
+)
+PATH_NOT_ALLOWED = Refusal(403, "invalid_request_error", "path_not_allowed", "This path is not allowed.")
+MISCONFIGURED = Refusal(500, "api_error", "guardrail_misconfigured", "The AI security guardrail is misconfigured.")
+
+_BODY_REASONS = {error.reason for error in ContentError.__subclasses__()} | {ContentError.reason}
+
+
+def failed(leg: Leg, reason: Reason) -> Refusal:
+    """Refuse what could not be inspected, for `reason`."""
+    if leg is Leg.REQUEST and reason is Reason.BODY_TOO_LARGE:
+        return REQUEST_TOO_LARGE
+    if reason in _BODY_REASONS:
+        return INVALID_BODY if leg is Leg.REQUEST else UNREADABLE_RESPONSE
+    return OVERLOADED if reason is Reason.HELD_BYTES else UNAVAILABLE
+
+
+def redaction_failed(leg: Leg) -> Refusal:
+    """Refuse what should have been redacted and could not be."""
+    return REQUEST_REDACTION_FAILED if leg is Leg.REQUEST else RESPONSE_REDACTION_FAILED
+
+
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’", "‚": "‘", "«": "»", "‹": "›", "「": "」"}  # noqa: RUF001
+_MARKS = frozenset(_QUOTES) | frozenset(_QUOTES.values())
+
+_MOST_QUOTES = 64
+"""Quotation marks in a message that are tried; one with more is not shown."""
+
+
+def quotes_any(message: str, texts: Iterable[str]) -> bool:
+    """Tell whether a quoted part of `message` occurs in one of `texts`, letter case aside.
+
+    Aim's messages quote what they found; told to the client they would hand over what is being withheld.
+    """
+    marks = [(position, mark) for position, mark in enumerate(message) if mark in _MARKS]
+    if len(marks) > _MOST_QUOTES:
+        return True
+    folded = [text.casefold() for text in texts]
+    # An apostrophe looks like a quote: every mark that could open one is tried with the first that could close it. What
+    # stands before a later one occurs only where this does, so that the texts are searched once for each mark.
+    for number, (start, mark) in enumerate(marks):
+        ends = (end for end, other in marks[number + 1 :] if other == _QUOTES.get(mark))
+        parts = (message[start + 1 : end].strip().casefold() for end in ends)
+        shortest = next(filter(None, parts), None)
+        if shortest is not None and any(shortest in text for text in folded):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""The serving process, or several under a supervisor: start, reload, drain."""

@@ -1,0 +1,56 @@
+"""Settings that change while the process serves: each exchange keeps the snapshot that it began with.
+
+A file that cannot be used is refused with its problems, and the old settings stay. What belongs to the process (its
+addresses, its workers, the limits that gRPC enforces) needs a restart, which is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from extproc.config.load import config_path
+from extproc.telemetry.metrics import log_internal_error
+
+_POLL_SECONDS = 1.0
+
+
+class Reloader:
+    """Watches the settings file, and is told of SIGHUP."""
+
+    def __init__(self, config: Path | None, reload: Callable[[], None]) -> None:
+        """Call `reload` when the file changes that `config`, or the environment, names."""
+        self._path = config_path(config)
+        self._reload = reload
+        self._asked = asyncio.Event()
+        self._seen = self._stamp()
+
+    def ask(self) -> None:
+        """Have the settings read again soon, changed or not."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._asked.wait()
+            except TimeoutError:
+                if self._stamp() == self._seen:
+                    continue
+            self._asked.clear()
+            self._seen = self._stamp()
+            try:
+                self._reload()
+            except Exception as error:  # whatever is wrong with the file, the process and its exchanges go on
+                log_internal_error(error)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size

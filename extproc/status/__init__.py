@@ -1,1 +1,0 @@
-"""The status page: what a person has to know of a running sidecar, on one page, without content and secrets."""

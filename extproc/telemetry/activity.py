@@ -1,0 +1,121 @@
+"""What a process remembers of its last minutes for the status page: bounded, in memory, without content."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from extproc.core.errors import Reason
+from extproc.core.events import ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.core.record import ExchangeRecord
+from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, step
+
+_POLICIES = 8
+_POLICY_CHARACTERS = 80
+"""So many policies of a block are remembered, and so much of each name: they are Aim's to choose."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """The counts of one minute."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    waits: Counter[int] = field(default_factory=Counter)
+    failed_open: int = 0
+
+
+class Activity:
+    """Counts by the minute, the last blocks, and totals."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Tell the minutes by `clock`, in seconds since the epoch: those of several workers are the same ones."""
+        self._clock = clock
+        self._minutes: dict[int, _Counts] = {}
+        self._blocks: deque[Block] = deque(maxlen=BLOCKS)
+        self._failed_open: Counter[tuple[str, str]] = Counter()
+        self._failed: Counter[tuple[str, str]] = Counter()
+        self._keys: dict[str, tuple[bool, float]] = {}
+        self.started = clock()
+        self.reload: Reload | None = None
+
+    def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
+        """Take what the core reports; `record` has the code of a block already."""
+        match command:
+            case ReportVerdict(leg, hook, action, reason, policies):
+                now = self._clock()
+                self._at(now).verdicts[action] += 1
+                if reason is None or reason is Reason.KEY_REFUSED:
+                    self._keys[record.profile] = (reason is not None, now)
+                if reason is not None:
+                    self._failed[hook, reason] += 1
+                if action == "block":
+                    self._blocks.append(
+                        Block(
+                            now,
+                            record.call_id,
+                            record.profile,
+                            record.dialect,
+                            leg,
+                            hook,
+                            tuple(policy[:_POLICY_CHARACTERS] for policy in policies[:_POLICIES]),
+                            record.code,
+                        )
+                    )
+            case ReportFailOpen(leg, reason):
+                self._at(self._clock()).failed_open += 1
+                self._failed_open[leg, reason] += 1
+            case ReportChunks():
+                pass
+
+    def waited(self, seconds: float) -> None:
+        """Note how long a leg waited on the guard."""
+        self._at(self._clock()).waits[step(seconds)] += 1
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Count an exchange that is over."""
+        self._at(self._clock()).outcomes[record.outcome] += 1
+
+    def reloaded(self, problems: Sequence[str] = (), restart_needed: Sequence[str] = ()) -> None:
+        """Note that new settings were read: refused with `problems`, or in force but for `restart_needed`."""
+        self.reload = Reload(self._clock(), tuple(problems), tuple(restart_needed))
+
+    def snapshot(self, worker: Worker) -> Snapshot:
+        """Return what is remembered, as that of `worker`; the latest block comes first."""
+        now = self._clock()
+        self._at(now)
+        return Snapshot(
+            at=now,
+            workers=(worker,),
+            minutes=tuple(
+                Minute(
+                    number,
+                    Counter(counts.outcomes),
+                    Counter(counts.verdicts),
+                    Counter(counts.waits),
+                    counts.failed_open,
+                )
+                for number, counts in self._minutes.items()
+                if _minute(now) - MINUTES < number <= _minute(now)
+            ),
+            blocks=tuple(reversed(self._blocks)),
+            failed_open=Counter(self._failed_open),
+            failed=Counter(self._failed),
+            keys=tuple(KeyUse(profile, *use) for profile, use in self._keys.items()),
+        )
+
+    def _at(self, now: float) -> _Counts:
+        number = _minute(now)
+        counts = self._minutes.get(number)
+        if counts is None:
+            counts = self._minutes[number] = _Counts()
+            # By order, not by number: a clock that is set back must not let them grow.
+            while len(self._minutes) > MINUTES:
+                del self._minutes[next(iter(self._minutes))]
+        return counts
+
+
+def _minute(now: float) -> int:
+    return int(now // 60)

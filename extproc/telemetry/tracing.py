@@ -1,0 +1,180 @@
+"""Spans of exchanges, in the trace that Envoy or the client began.
+
+A span is made when what it tells of is over, with its true times: until then a detection costs one tuple. No span holds
+content, a header's value or who asked; docs/operations.md lists the attributes. Names: OpenTelemetry's semantic
+conventions for generative AI, where they have one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from extproc import __version__
+from extproc.core.errors import Reason
+from extproc.core.events import Headers, Hook
+from extproc.core.record import ExchangeRecord
+from extproc.telemetry.otel import Outage
+
+_W3C = TraceContextTextMapPropagator()
+
+_EXCHANGE = "aim.exchange"
+
+_CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
+    dialect: {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider}
+    for dialect, operation, provider in (
+        ("openai-chat", "chat", "openai"),
+        ("openai-completions", "text_completion", "openai"),
+        ("openai-responses", "chat", "openai"),
+        ("openai-embeddings", "embeddings", "openai"),
+        ("anthropic-messages", "chat", "anthropic"),
+        ("gemini", "generate_content", "gcp.gemini"),
+    )
+}
+"""What the conventions call a dialect. The provider is the API's: who really answers is not known here."""
+
+_ERRORS = ("refused", "aborted")
+"""Outcomes that are errors. A block is none: it is what the guard is for."""
+
+
+class Tracing:
+    """The spans of one process, on their way to a collector."""
+
+    def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
+        """Export in the background; the environment gives sampler, limits and the size of the queue."""
+        self._exporter = exporter
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(_Watched(exporter)))
+        self.tracer = self._provider.get_tracer("extproc", __version__)
+
+    def begin(self, metadata: Iterable[tuple[str, str | bytes]], headers: Headers) -> Trace:
+        """Begin an exchange's part of a trace (W3C Trace Context).
+
+        Where Envoy traces, the metadata of its gRPC stream names its own span; else the client's header counts, but
+        for its flag: whether an exchange is sampled is not the client's to say.
+        """
+        if carrier := _trace_context(metadata):
+            return Trace(self, _W3C.extract(carrier))
+        return Trace(self, self._sampled_as_root(_W3C.extract(_trace_context(headers))))
+
+    def _sampled_as_root(self, parent: Context) -> Context:
+        """Return `parent` with the flag that our sampler gives a trace which begins here."""
+        span = trace.get_current_span(parent).get_span_context()
+        if not span.is_valid:
+            return parent
+        decision = self._provider.sampler.should_sample(Context(), span.trace_id, _EXCHANGE).decision
+        flag = trace.TraceFlags.SAMPLED if decision is Decision.RECORD_AND_SAMPLE else trace.TraceFlags.DEFAULT
+        own = trace.SpanContext(span.trace_id, span.span_id, True, trace.TraceFlags(flag), span.trace_state)
+        return trace.set_span_in_context(trace.NonRecordingSpan(own), parent)
+
+    def flush(self) -> None:
+        """Export what is left; blocks as long as the collector does."""
+        self._provider.shutdown()
+
+    def close(self) -> None:
+        """Give up what could not be exported."""
+        self._exporter.shutdown()
+
+
+class Trace:
+    """The spans of one exchange."""
+
+    __slots__ = ("_detections", "_parent", "_tracing")
+
+    def __init__(self, tracing: Tracing, parent: Context) -> None:
+        """Hang them below `parent`."""
+        self._tracing = tracing
+        self._parent = parent
+        self._detections: list[tuple[str, float, float, dict[str, AttributeValue]]] = []
+
+    def detection(
+        self,
+        kind: str,
+        hook: Hook,
+        began: float,
+        ended: float,
+        *,
+        action: str | None,
+        reason: Reason | None,
+        policies: Sequence[str] = (),
+    ) -> None:
+        """Note an analysis or a session, with its times by the monotonic clock."""
+        attributes: dict[str, AttributeValue] = {"aim.hook": hook.value}
+        if action is not None:
+            attributes["aim.action"] = action
+        if policies:
+            attributes["aim.policies"] = list(policies)
+        if reason is not None:
+            attributes["error.type"] = reason.value
+        self._detections.append((f"aim.{kind}", began, ended, attributes))
+
+    def finish(self, record: ExchangeRecord, began: float, ended: float) -> None:
+        """Make the spans of an exchange that is over."""
+        epoch = time.time_ns() - round(time.monotonic() * 1e9)
+        tracer = self._tracing.tracer
+        span = tracer.start_span(_EXCHANGE, self._parent, trace.SpanKind.SERVER, start_time=epoch + round(began * 1e9))
+        if not span.is_recording():
+            return
+        below = trace.set_span_in_context(span, self._parent)
+        for name, start, end, attributes in self._detections:
+            child = tracer.start_span(
+                name, below, trace.SpanKind.CLIENT, attributes, start_time=epoch + round(start * 1e9)
+            )
+            if "error.type" in attributes:
+                child.set_status(trace.StatusCode.ERROR)
+            child.end(epoch + round(end * 1e9))
+        span.set_attributes(_attributes(record))
+        if record.outcome in _ERRORS:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(epoch + round(ended * 1e9))
+
+
+def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "aim.call_id": record.call_id,
+        "aim.profile": record.profile,
+        "aim.dialect": record.dialect,
+        "aim.outcome": record.outcome,
+        "aim.code": record.code,
+        **_CONVENTIONS.get(record.dialect, {}),
+    }
+    for leg, judged in record.legs.items():
+        attributes[f"aim.{leg}.action"] = judged.action
+        attributes[f"aim.{leg}.policies"] = judged.policies
+    if record.outcome in _ERRORS:
+        attributes["error.type"] = record.code or record.outcome
+    return attributes
+
+
+def _trace_context(fields: Iterable[tuple[str, str | bytes]]) -> dict[str, list[str]]:
+    """Return the parent that `fields` name, if they do.
+
+    A `tracestate` is left alone: it is free text of a client's, and spans carry none.
+    """
+    parents = [value for name, value in fields if name == "traceparent" and isinstance(value, str)]
+    return {"traceparent": parents} if parents else {}
+
+
+class _Watched(SpanExporter):
+    """An exporter whose failures are told once, and are nobody else's."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._outage = Outage("traces")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception:
+            result = SpanExportResult.FAILURE
+        self._outage.note(was_exported=result is SpanExportResult.SUCCESS)
+        return result
