@@ -46,13 +46,13 @@ demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: the
 	$(BIN)/extproc demo $(ARGS)
 
 screenshots: $(STAMP) ## take the pictures of docs/images anew (needs chromium, for those of the page)
-	SCREENSHOTS=1 $(BIN)/pytest tests/integration/test_status_browser.py tests/integration/test_demo_picture.py $(ARGS)
+	SCREENSHOTS=1 $(BIN)/pytest tests/admin/test_browser.py tests/demo/test_picture.py $(ARGS)
 
 test: cover-core ## run every test but those marked long, the core with full branch coverage
-	$(BIN)/pytest -m "not long" --ignore=tests/unit --ignore=tests/property $(ARGS)
+	$(BIN)/pytest -m "not long" --ignore=tests/core $(ARGS)
 
-cover-core: $(STAMP) ## run the unit and property tests; fail under 100 % branch coverage of the core
-	$(BIN)/pytest tests/unit tests/property -m "not long" --cov=extproc --cov-branch --cov-report= $(ARGS)
+cover-core: $(STAMP) ## run the tests of the core; fail under 100 % branch coverage of the core
+	$(BIN)/pytest tests/core tests/aim/test_protocol.py -m "not long" --cov=extproc --cov-branch --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 
 test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too
@@ -62,7 +62,7 @@ test-envoy-matrix: $(STAMP) ## run them against each Envoy of requirements/envoy
 	nice $(BIN)/python -m tests.envoy.matrix $(VERSIONS) $(ARGS)
 
 test-hostile: $(STAMP) ## draw thousands of hostile streams (EXAMPLES=5000)
-	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/property/test_stream_invariants.py --timeout=3600 $(ARGS)
+	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/core/test_stream_invariants.py --timeout=3600 $(ARGS)
 
 fuzz: $(FUZZER) ## fuzz every reader of foreign bytes, coverage-guided (SECONDS=300, ARGS="stream frames": some of them)
 	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --seconds $${SECONDS:-300} $(ARGS)

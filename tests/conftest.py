@@ -1,29 +1,42 @@
 """What every test shares."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import uvloop
 from hypothesis import settings
 
-# Speed is measured in benchmarks: a machine that others use too is slow now and then, and no test fails for that.
+from tests.fakes.aim import ScriptedAim
+
+# Speed is measured in benchmarks. These machines are shared and sometimes slow, so no test fails for being slow.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+_HERE = Path(__file__).parent
 
-_ON_UVLOOP = frozenset(
-    f"test_{name}.py"
-    for name in ("aim_client", "dry_run", "errands", "limits", "link", "outbox", "servicer", "stream_writer")
-)
-"""Tests in whose process the sidecar works. Those that start `extproc serve` have its loop in that process."""
+_ON_UVLOOP = tuple(_HERE / path for path in ("processor", "aim/test_client.py", "serve/test_link.py"))
+"""Tests that run the sidecar in their own process. Tests that start `extproc serve` get uvloop in that process."""
 
-_ON_BOTH = frozenset({"test_transport.py"})
-"""Those of a protocol, which a loop's transports and TLS are a part of."""
+_ON_BOTH = (_HERE / "aim/test_transport.py",)
+"""Tests of a protocol class, whose behaviour depends on the loop's transports and TLS."""
+
+
+def _is_under(path: Path, roots: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run tests of what `extproc serve` does on the loop on which it does so, and others on asyncio's."""
-    if item.path.name in _ON_BOTH:
+    """Run what `extproc serve` does on the event loop that it uses, and all other tests on asyncio's."""
+    if _is_under(item.path, _ON_BOTH):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"loop": uvloop.new_event_loop if item.path.name in _ON_UVLOOP else asyncio.new_event_loop}
+    return {"loop": uvloop.new_event_loop if _is_under(item.path, _ON_UVLOOP) else asyncio.new_event_loop}
+
+
+@pytest_asyncio.fixture
+async def aim() -> AsyncIterator[ScriptedAim]:
+    """Yield a scripted Aim that listens on loopback."""
+    async with ScriptedAim().running() as service:
+        yield service

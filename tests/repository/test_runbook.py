@@ -11,7 +11,7 @@ from extproc.core import refusal
 from extproc.core.errors import Reason
 from extproc.core.refusal import Refusal, blocked
 from tests.fakes.promql import alerts
-from tests.unit.test_alerts import exported
+from tests.repository.test_alerts import exported
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()

@@ -16,7 +16,7 @@ from extproc.core.dialects.base import Dialect, Leaf
 from extproc.core.redaction import RedactionError, edits
 from tests.fakes.reading import strings
 
-PAGE = Path(__file__).parents[2] / "docs/dialects.md"
+PAGE = Path(__file__).parents[3] / "docs/dialects.md"
 MARKER = "Zanzibar"
 _STEP = re.compile(r"\.?(?P<key>[\w*]+)?(?:\[(?P<element>[^\]]*)\]|\{(?P<object>[^}]*)\})?")
 

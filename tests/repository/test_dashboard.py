@@ -17,7 +17,7 @@ from tests.fakes.process import serving
 from tests.fakes.prometheus import Prometheus, needs_prometheus, scraping
 from tests.fakes.promql import alerts, queries, without_threshold
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
-from tests.integration.test_serve import written
+from tests.serve.test_serve import written
 
 pytestmark = needs_prometheus
 

@@ -12,7 +12,7 @@ import pytest
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
-CORPUS = Path(__file__).parents[2].parent / "shared/corpus"
+CORPUS = Path(__file__).parents[3].parent / "shared/corpus"
 BOM = b"\xef\xbb\xbf"
 AMPLE = 1 << 20
 

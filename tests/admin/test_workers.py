@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.process import get
-from tests.integration.test_workers import exchange, until, until_metric, workers
+from tests.serve.test_workers import exchange, until, until_metric, workers
 
 
 async def shown(admin: int) -> str:

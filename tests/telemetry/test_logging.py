@@ -20,7 +20,7 @@ from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import environment, get, written
 from tests.fakes.rig import chat_answer
-from tests.integration.test_servicer import request
+from tests.processor.test_servicer import request
 
 
 @asynccontextmanager

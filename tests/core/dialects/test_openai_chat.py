@@ -17,7 +17,7 @@ from extproc.core.errors import MalformedBody
 from extproc.core.redaction import rewrite
 from extproc.core.refusal import UNAVAILABLE, blocked
 
-CORPUS = FilePath(__file__).parents[2].parent / "shared/corpus"
+CORPUS = FilePath(__file__).parents[3].parent / "shared/corpus"
 CHAT = OpenAIChat()
 
 
