@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo
 
 from extproc.config.address import Address
 from extproc.config.settings import Model, Settings
-from extproc.core.events import Hook
 from extproc.core.identity import Source
+from extproc.core.vocabulary import Hook
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 

@@ -28,10 +28,11 @@ from extproc.core.errors import (
     Reason,
     SettingsError,
 )
-from extproc.core.events import Event, Hook, Input
+from extproc.core.events import Event
 from extproc.core.identity import Identity
 from extproc.core.values import value
 from extproc.core.verdict import Block, Failed, Outcome, Verdict
+from extproc.core.vocabulary import Hook, Input
 from extproc.telemetry.metrics import log_internal_error
 
 _AT_ONCE = 8

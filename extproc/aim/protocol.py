@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 from extproc import __version__
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected, DetectionUnavailable, Reason
-from extproc.core.events import Hook, Input
 from extproc.core.identity import Identity
 from extproc.core.values import value
 from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
+from extproc.core.vocabulary import Hook, Input
 
 Form = Literal["detect", "firewall", "cato"]
 

@@ -12,8 +12,9 @@ from extproc.check.finding import Finding, Severity, error, warning
 from extproc.check.network import check_network
 from extproc.config.settings import DEFAULT_PROFILE, Settings
 from extproc.core.errors import DetectionError, Reason
-from extproc.core.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.identity import Identity
+from extproc.core.vocabulary import Hook, Input
 
 _TEXT = "Hello!"
 _QUESTION = Input(({"role": "user", "content": _TEXT},))

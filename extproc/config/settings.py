@@ -37,8 +37,8 @@ from extproc.config.address import Address
 from extproc.config.keys import is_key
 from extproc.core.dialects import NAMES
 from extproc.core.errors import Reason
-from extproc.core.events import Hook, Leg
 from extproc.core.identity import Source
+from extproc.core.vocabulary import Hook, Leg
 
 DEFAULT_BASE_URLS = {
     "detect": "https://api.aim.security",

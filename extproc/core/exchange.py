@@ -31,20 +31,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.core.dialects import DEFAULT, Dialect, pick
-from extproc.core.errors import ProtocolError, Reason
-from extproc.core.events import (
+from extproc.core.commands import (
     Analyze,
-    BodyMode,
-    BodyReceived,
     CancelAnalysis,
-    ChunkVerified,
     Command,
-    Event,
-    HeadersReceived,
-    Hook,
-    Input,
-    Leg,
     ReleaseBody,
     ReleaseHeaders,
     ReleaseTrailers,
@@ -52,6 +42,14 @@ from extproc.core.events import (
     ReportFailOpen,
     ReportVerdict,
     Reset,
+)
+from extproc.core.dialects import DEFAULT, Dialect, pick
+from extproc.core.errors import ProtocolError, Reason
+from extproc.core.events import (
+    BodyReceived,
+    ChunkVerified,
+    Event,
+    HeadersReceived,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -73,6 +71,7 @@ from extproc.core.refusal import (
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.core.vocabulary import BodyMode, Hook, Input, Leg
 
 if TYPE_CHECKING:
     from extproc.config.settings import Limits, Profile

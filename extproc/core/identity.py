@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, assert_never
 
-from extproc.core.events import Headers, HeadersReceived
+from extproc.core.events import HeadersReceived
 from extproc.core.values import value
+from extproc.core.vocabulary import Headers
 
 MAX_VALUE = 512
 """Longest identity value that is passed on, in characters; the rest is cut."""

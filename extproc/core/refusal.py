@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from extproc.core.errors import ContentError, Reason
-from extproc.core.events import Leg
 from extproc.core.values import value
+from extproc.core.vocabulary import Leg
 
 BLOCKED_REQUEST = "The request was blocked by the organization's AI security policy."
 BLOCKED_RESPONSE = "The response was blocked by the organization's AI security policy."

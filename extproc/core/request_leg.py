@@ -5,23 +5,12 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document, refuse_disguise
 from extproc.core.dialects import Prompt
 from extproc.core.errors import ContentError, MalformedBody, ProtocolError, Reason
-from extproc.core.events import (
-    BodyMode,
-    Headers,
-    HeadersReceived,
-    Hook,
-    Input,
-    Leg,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
-    VerdictReached,
-)
+from extproc.core.events import HeadersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.refusal import (
@@ -32,6 +21,7 @@ from extproc.core.refusal import (
     redaction_failed,
 )
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
+from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
 
 if TYPE_CHECKING:
     from extproc.core.exchange import Exchange

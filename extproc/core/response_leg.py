@@ -5,23 +5,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, assert_never
 
+from extproc.core.commands import CloseSession, Command, OpenSession, ReleaseBody, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.dialects import Leaf
 from extproc.core.errors import BodyTooLarge, ContentError, MalformedBody, ProtocolError, Reason
 from extproc.core.events import (
     ChunkVerified,
-    CloseSession,
-    Command,
-    Headers,
     HeadersReceived,
-    Hook,
-    Input,
-    Leg,
-    OpenSession,
-    ReleaseBody,
-    ReleaseHeaders,
-    ReleaseTrailers,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -33,6 +24,7 @@ from extproc.core.redaction import RedactionError, edits
 from extproc.core.refusal import OVERLOADED, REQUEST_TOO_LARGE, TOO_MANY_RESPONSE_HEADERS, redaction_failed
 from extproc.core.response_stream import StreamedAnswer
 from extproc.core.verdict import Anonymize, Block, Failed, strictest
+from extproc.core.vocabulary import Headers, Hook, Input, Leg
 
 if TYPE_CHECKING:
     from extproc.core.exchange import Exchange

@@ -7,33 +7,26 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
-from extproc.core.content.body import DIGESTS, STALE, inflater
-from extproc.core.content.sse import BOM, EventDecoder, ServerSentEvent
-from extproc.core.errors import ContentError, Reason
-from extproc.core.events import (
-    ChunkVerified,
+from extproc.core.commands import (
     ClearTimer,
     CloseSession,
-    Headers,
-    Hook,
-    Leg,
     OpenSession,
     ReleaseBody,
     ReleaseTrailers,
     ReportChunks,
-    SessionDone,
-    SessionFailed,
     SetTimer,
-    StreamBlocked,
     SubmitChunk,
     SubmitDone,
-    Timer,
-    TimerFired,
 )
+from extproc.core.content.body import DIGESTS, STALE, inflater
+from extproc.core.content.sse import BOM, EventDecoder, ServerSentEvent
+from extproc.core.errors import ContentError, Reason
+from extproc.core.events import ChunkVerified, SessionDone, SessionFailed, StreamBlocked, TimerFired
 from extproc.core.redaction import RedactionError
 from extproc.core.refusal import redaction_failed
 from extproc.core.release_queue import ReleaseQueue, SessionViolation
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
+from extproc.core.vocabulary import Headers, Hook, Leg, Timer
 
 if TYPE_CHECKING:
     from extproc.core.exchange import Exchange

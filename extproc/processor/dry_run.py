@@ -14,24 +14,13 @@ from typing import assert_never
 import structlog
 
 from extproc.config.settings import Limits
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, ToEnvoy
 from extproc.core.content.body import declared_length
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    Event,
-    HeadersReceived,
-    Leg,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
-    TimerFired,
-    ToEnvoy,
-    TrailersReceived,
-)
+from extproc.core.events import BodyReceived, Event, HeadersReceived, TimerFired, TrailersReceived
 from extproc.core.exchange import Exchange
 from extproc.core.identity import own_headers
 from extproc.core.record import CALL_ID_HEADER
+from extproc.core.vocabulary import BodyMode, Leg
 from extproc.processor.effects import Errands
 
 EnvoyEvent = HeadersReceived | BodyReceived | TrailersReceived

@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING, assert_never
 
 from extproc.aim.client import AimClient, Caller
 from extproc.aim.session import Session
-from extproc.core.errors import Reason
-from extproc.core.events import (
+from extproc.core.commands import (
     Analyze,
     CancelAnalysis,
     ClearTimer,
     CloseSession,
     Errand,
-    Event,
     OpenSession,
     ReportChunks,
     ReportFailOpen,
     ReportVerdict,
-    SessionDone,
     SetTimer,
-    StreamBlocked,
     SubmitChunk,
     SubmitDone,
-    Timer,
-    TimerFired,
-    VerdictReached,
 )
+from extproc.core.errors import Reason
+from extproc.core.events import Event, SessionDone, StreamBlocked, TimerFired, VerdictReached
 from extproc.core.verdict import Failed, Outcome
+from extproc.core.vocabulary import Timer
 from extproc.telemetry.metrics import log_internal_error
 from extproc.telemetry.observation import Observation
 

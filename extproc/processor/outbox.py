@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import structlog
 
-from extproc.core.events import ReleaseBody, Reset, ToEnvoy
+from extproc.core.commands import ReleaseBody, Reset, ToEnvoy
 from extproc.processor import wire
 from extproc.telemetry.metrics import log_internal_error
 from extproc.telemetry.observation import Observation

@@ -16,23 +16,14 @@ import grpc
 import structlog
 
 from extproc.aim.client import Caller
+from extproc.core.commands import Reset, ToEnvoy
 from extproc.core.errors import ProtocolError
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    Event,
-    Headers,
-    HeadersReceived,
-    Leg,
-    Reset,
-    TimerFired,
-    ToEnvoy,
-    TrailersReceived,
-)
+from extproc.core.events import BodyReceived, Event, HeadersReceived, TimerFired, TrailersReceived
 from extproc.core.exchange import Exchange, misconfigured
 from extproc.core.identity import NOBODY, Identity, first_value
 from extproc.core.record import ExchangeRecord
 from extproc.core.refusal import MISCONFIGURED
+from extproc.core.vocabulary import BodyMode, Headers, Leg
 from extproc.processor import wire
 from extproc.processor.dry_run import Shadow, passing
 from extproc.processor.effects import Errands

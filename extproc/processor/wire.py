@@ -15,24 +15,11 @@ from typing import Any, assert_never
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, Reply, Reset, ToEnvoy
 from extproc.core.errors import ProtocolError
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    Event,
-    Headers,
-    HeadersReceived,
-    Leg,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
-    Reply,
-    Reset,
-    ToEnvoy,
-    TrailersReceived,
-)
+from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived
 from extproc.core.record import LegRecord
+from extproc.core.vocabulary import BodyMode, Headers, Leg
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 

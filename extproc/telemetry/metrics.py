@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
 
+from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import Reason
-from extproc.core.events import Hook, Leg, ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.record import ExchangeRecord
+from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.audit import AuditLog
 from extproc.telemetry.stdio import Stderr, give_up_stderr

@@ -6,10 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extproc.core.events import (
-    BodyReceived,
-    Hook,
-    Leg,
+from extproc.core.commands import (
     ReleaseBuffered,
     ReleaseHeaders,
     Reply,
@@ -18,9 +15,11 @@ from extproc.core.events import (
     ReportVerdict,
     ToEnvoy,
 )
+from extproc.core.events import BodyReceived
 from extproc.core.identity import Identity
 from extproc.core.record import ExchangeRecord
 from extproc.core.verdict import Failed, Outcome, strictest
+from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:

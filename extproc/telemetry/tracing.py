@@ -21,8 +21,8 @@ from opentelemetry.util.types import AttributeValue
 
 from extproc import __version__
 from extproc.core.errors import Reason
-from extproc.core.events import Headers, Hook
 from extproc.core.record import ExchangeRecord
+from extproc.core.vocabulary import Headers, Hook
 from extproc.telemetry.otel import Outage
 
 _W3C = TraceContextTextMapPropagator()

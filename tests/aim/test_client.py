@@ -19,9 +19,10 @@ from extproc.aim.client import AimClient, Caller, environment_proxy
 from extproc.aim.retry import MAX_RETRIES
 from extproc.aim.session import Session
 from extproc.core.errors import DetectionError, Reason, SettingsError
-from extproc.core.events import ChunkVerified, Event, Hook, Input, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
+from extproc.core.vocabulary import Hook, Input
 from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
 from tests.fakes.http_peer import Peer, server_tls, tunnel
 from tests.fakes.sidecar import settings_for

@@ -11,9 +11,9 @@ from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, endpoints, frame, headers, question
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
-from extproc.core.events import Hook, Input
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
+from extproc.core.vocabulary import Hook, Input
 
 MARKER = "zq-marker"
 """In every answer of Aim's here; no error may hold it."""

@@ -23,7 +23,8 @@ from websockets.asyncio.server import broadcast
 from yarl import URL
 
 from extproc.aim.transport import Transport
-from extproc.core.events import Leg, ReleaseBody, ReleaseBuffered, ReleaseHeaders
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders
+from extproc.core.vocabulary import Leg
 from extproc.processor import wire
 from tests.bench.aim import DONE
 

@@ -17,7 +17,7 @@ from extproc.config.address import Address
 from extproc.config.load import load
 from extproc.config.settings import FailureModeAllow, Model, Profile, Settings
 from extproc.core.errors import Reason, SettingsError
-from extproc.core.events import Hook, Leg
+from extproc.core.vocabulary import Hook, Leg
 
 ROOT = Path(__file__).parents[2]
 

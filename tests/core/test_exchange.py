@@ -11,27 +11,12 @@ from typing import Any
 import pytest
 
 from extproc.config.settings import Limits, Profile
+from extproc.core.commands import CancelAnalysis, ReportFailOpen, ReportVerdict, Reset
 from extproc.core.errors import Reason
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    CancelAnalysis,
-    Headers,
-    HeadersReceived,
-    Hook,
-    Input,
-    Leg,
-    ReportFailOpen,
-    ReportVerdict,
-    Reset,
-    SessionDone,
-    Timer,
-    TimerFired,
-    TrailersReceived,
-    VerdictReached,
-)
+from extproc.core.events import BodyReceived, HeadersReceived, SessionDone, TimerFired, TrailersReceived, VerdictReached
 from extproc.core.exchange import misconfigured
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
+from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg, Timer
 from tests.fakes.rig import chat_answer, chat_request
 from tests.fakes.world import World
 

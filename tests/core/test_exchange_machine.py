@@ -20,17 +20,9 @@ from hypothesis.stateful import (
 
 from extproc.config.settings import FailureModeAllow, Limits, Profile
 from extproc.core.errors import Reason
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    Event,
-    HeadersReceived,
-    Hook,
-    Leg,
-    TrailersReceived,
-    VerdictReached,
-)
+from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.core.vocabulary import BodyMode, Hook, Leg
 from tests.fakes.rig import chat_answer
 from tests.fakes.world import World
 

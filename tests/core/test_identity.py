@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from extproc.core.events import HeadersReceived, Leg
+from extproc.core.events import HeadersReceived
 from extproc.core.identity import MAX_VALUE, Identity, Source, find_attribute, first_value, own_headers
+from extproc.core.vocabulary import Leg
 
 REQUEST = HeadersReceived(
     Leg.REQUEST,

@@ -6,8 +6,8 @@ import pytest
 
 from extproc.core import refusal
 from extproc.core.errors import BodyTooLarge, MalformedBody, Reason, UnsupportedEncoding
-from extproc.core.events import Leg
 from extproc.core.refusal import Refusal, blocked, failed, quotes_any, redaction_failed
+from extproc.core.vocabulary import Leg
 
 INVALID = "invalid_request_error"
 

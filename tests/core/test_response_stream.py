@@ -11,8 +11,10 @@ import pytest
 
 from extproc.aim.protocol import Verified, frame
 from extproc.config.settings import Limits, Profile
+from extproc.core.commands import ReportChunks, ReportVerdict
 from extproc.core.errors import Reason
-from extproc.core.events import BodyReceived, ChunkVerified, Hook, Leg, ReportChunks, ReportVerdict, SessionDone, Timer
+from extproc.core.events import BodyReceived, ChunkVerified, SessionDone
+from extproc.core.vocabulary import Hook, Leg, Timer
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World
 

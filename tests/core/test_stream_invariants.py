@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 from extproc.config.settings import FailureModeAllow, Profile
 from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import Reason
-from extproc.core.events import (
-    BodyReceived,
-    ChunkVerified,
-    Leg,
-    SessionDone,
-    SessionFailed,
-    StreamBlocked,
-    Timer,
-    TimerFired,
-)
+from extproc.core.events import BodyReceived, ChunkVerified, SessionDone, SessionFailed, StreamBlocked, TimerFired
+from extproc.core.vocabulary import Leg, Timer
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World
 

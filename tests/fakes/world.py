@@ -8,20 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extproc.config.settings import Limits, Profile
-from extproc.core.errors import Reason
-from extproc.core.events import (
+from extproc.core.commands import (
     Analyze,
-    BodyMode,
-    BodyReceived,
     CancelAnalysis,
-    ChunkVerified,
     ClearTimer,
     CloseSession,
     Command,
-    Event,
-    Headers,
-    HeadersReceived,
-    Leg,
     OpenSession,
     ReleaseBody,
     ReleaseBuffered,
@@ -32,13 +24,19 @@ from extproc.core.events import (
     ReportFailOpen,
     ReportVerdict,
     Reset,
-    SessionDone,
-    SessionFailed,
     SetTimer,
-    StreamBlocked,
     SubmitChunk,
     SubmitDone,
-    Timer,
+)
+from extproc.core.errors import Reason
+from extproc.core.events import (
+    BodyReceived,
+    ChunkVerified,
+    Event,
+    HeadersReceived,
+    SessionDone,
+    SessionFailed,
+    StreamBlocked,
     TimerFired,
     TrailersReceived,
     VerdictReached,
@@ -46,6 +44,7 @@ from extproc.core.events import (
 from extproc.core.exchange import Exchange
 from extproc.core.record import ExchangeRecord
 from extproc.core.verdict import Allow, Outcome
+from extproc.core.vocabulary import BodyMode, Headers, Leg, Timer
 
 VERDICT_TIMEOUT = 15.0
 

@@ -23,14 +23,10 @@ from extproc.core.dialects import NAMES
 from extproc.core.dialects.base import Leaf
 from extproc.core.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
 from extproc.core.events import (
-    BodyMode,
     BodyReceived,
     ChunkVerified,
     Event,
     HeadersReceived,
-    Hook,
-    Input,
-    Leg,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -38,6 +34,7 @@ from extproc.core.events import (
 )
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
+from extproc.core.vocabulary import BodyMode, Hook, Input, Leg
 from extproc.processor import wire
 from tests.fakes.rig import chat_event
 from tests.fakes.world import World

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from extproc.aim.client import AimClient, Caller
-from extproc.core.events import ClearTimer, Event, SetTimer, Timer, TimerFired
+from extproc.core.commands import ClearTimer, SetTimer
+from extproc.core.events import Event, TimerFired
 from extproc.core.identity import NOBODY
 from extproc.core.record import ExchangeRecord
+from extproc.core.vocabulary import Timer
 from extproc.processor.effects import Errands
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation

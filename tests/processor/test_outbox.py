@@ -9,9 +9,10 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from extproc.core.events import Leg, ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
+from extproc.core.commands import ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
 from extproc.core.identity import NOBODY
 from extproc.core.record import ExchangeRecord
+from extproc.core.vocabulary import Leg
 from extproc.processor import wire
 from extproc.processor.outbox import Outbox
 from extproc.telemetry.metrics import Telemetry

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from extproc.aim.client import AimClient
-from extproc.core.events import Reset
+from extproc.core.commands import Reset
 from extproc.processor import stream, wire
 from extproc.processor.servicer import ExternalProcessor
 from extproc.telemetry.metrics import Telemetry

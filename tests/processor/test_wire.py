@@ -9,20 +9,11 @@ import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseStatus, ProcessingResponse
 
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, Reply, Reset
 from extproc.core.errors import ProtocolError
-from extproc.core.events import (
-    BodyMode,
-    BodyReceived,
-    Leg,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
-    Reply,
-    Reset,
-    TrailersReceived,
-)
+from extproc.core.events import BodyReceived, TrailersReceived
 from extproc.core.record import ExchangeRecord, LegRecord
+from extproc.core.vocabulary import BodyMode, Leg
 from extproc.processor import wire
 
 

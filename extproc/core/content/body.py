@@ -10,7 +10,7 @@ import brotli
 import zstandard
 
 from extproc.core.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
-from extproc.core.events import Headers
+from extproc.core.vocabulary import Headers
 
 _STEP = 65_536
 """Largest piece, in bytes, that one step of a decompressor may produce (zstd: see there)."""

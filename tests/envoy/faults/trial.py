@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from extproc.core.errors import ContentError
-from extproc.core.events import Hook
+from extproc.core.vocabulary import Hook
 from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import SECONDS, Chain, Count
 from tests.envoy.faults.fault import Fault, Leg, Outcome, Whole
