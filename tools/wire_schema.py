@@ -1,4 +1,4 @@
-"""Writes extproc/wire.textproto: descriptors of Envoy's ext_proc messages, made of envoy-data-plane's field metadata.
+"""Writes extproc/processor/wire.textproto: descriptors of Envoy's ext_proc messages, made of envoy-data-plane's field metadata.
 
     make schema
 
@@ -29,7 +29,9 @@ class Schema:
 
     def __init__(self, *roots: type[Any]) -> None:
         """Describe `roots` and every message that they reach; `names` then has each class and its message's name."""
-        self.file = descriptor_pb2.FileDescriptorProto(name="extproc/wire.proto", package=_PACKAGE, syntax="proto3")
+        self.file = descriptor_pb2.FileDescriptorProto(
+            name="extproc/processor/wire.proto", package=_PACKAGE, syntax="proto3"
+        )
         self.names: dict[type, str] = {}
         for root in roots:
             self._declare(root)

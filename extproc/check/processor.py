@@ -9,7 +9,7 @@ from extproc.check.dump import Filter, Node, path, seconds
 from extproc.check.finding import Finding, error, warning
 from extproc.config.settings import PROFILE_METADATA, Profile, Settings
 from extproc.core.identity import Source
-from extproc.core.record import CALL_ID_HEADER
+from extproc.core.vocabulary import CALL_ID_HEADER
 from extproc.render.ext_proc import METADATA_NAMESPACE, message_timeout
 
 _DEFAULT_TIMEOUT_SECONDS = 0.2

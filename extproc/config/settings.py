@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -35,10 +37,12 @@ from yarl import URL
 
 from extproc.config.address import Address
 from extproc.config.keys import is_key
+from extproc.core import policy as core
 from extproc.core.dialects import NAMES
 from extproc.core.errors import Reason
 from extproc.core.identity import Source
-from extproc.core.vocabulary import Hook, Leg
+from extproc.core.policy import EVERY_REASON
+from extproc.core.vocabulary import Hook
 
 DEFAULT_BASE_URLS = {
     "detect": "https://api.aim.security",
@@ -236,12 +240,9 @@ class Inspect(Model):
     """tool definitions and response schemas"""
 
 
-_ALL_REASONS = frozenset(Reason) - {Reason.KEY_REFUSED}
-
-
 def _reasons(value: Any) -> Any:
     if value is True:
-        return _ALL_REASONS
+        return EVERY_REASON
     if value is False or value is None:
         return frozenset()
     if isinstance(value, list | tuple | set | frozenset):
@@ -269,10 +270,6 @@ class FailureModeAllow(Model):
         if isinstance(value, Mapping | FailureModeAllow):
             return value
         return {"request": value, "response": value}
-
-    def opens(self, leg: Leg, reason: Reason) -> bool:
-        """Tell whether `leg` goes on although its inspection failed with `reason`."""
-        return reason in (self.request if leg is Leg.REQUEST else self.response)
 
 
 def _parse_sources(value: Any) -> Any:
@@ -333,6 +330,21 @@ class Profile(Model):
     api_key_file: Path | None = None
     """a tenant's own guard; read again when it changes"""
 
+    def policy(self, *, verdict_timeout_seconds: float) -> core.Policy:
+        """Return the profile as the core needs it."""
+        allow = self.failure_mode_allow
+        return core.Policy(
+            hooks=self.hooks,
+            failure_mode_allow=core.FailureModeAllow(allow.request, allow.response),
+            stream_head_seconds=self.stream_head_seconds,
+            stream_ping_seconds=self.stream_ping_seconds,
+            verdict_timeout_seconds=verdict_timeout_seconds,
+            block_message=self.block_message,
+            unmatched=self.unmatched,
+            paths=self.paths,
+            inspect=frozenset(each for each in core.Inspect if getattr(self.inspect, each)),
+        )
+
 
 def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
     for name in value:
@@ -391,6 +403,17 @@ class Settings(_Numbers, BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return env_settings, init_settings
+
+    @cached_property
+    def policies(self) -> Mapping[str, core.Policy]:
+        """The profiles, by name, as the core needs them."""
+        timeout = self.aim.verdict_timeout_seconds
+        return {name: profile.policy(verdict_timeout_seconds=timeout) for name, profile in self.profiles.items()}
+
+    @cached_property
+    def exchange_limits(self) -> core.Limits:
+        """The limits of one exchange, as the core needs them."""
+        return core.Limits(**{each.name: getattr(self.limits, each.name) for each in dataclasses.fields(core.Limits)})
 
     def problems_when_serving(self) -> list[str]:
         """Return what stands in the way of serving with these settings, one line each, named by its setting."""

@@ -1,20 +1,23 @@
-"""Commands: what the core wants done. Frozen values without behaviour.
+"""Commands: what the shell shall do for an exchange. Frozen values without behaviour.
 
-A command that belongs to a detection or a session carries its number.
+A command for a detection or a session carries its number.
 """
 
 from __future__ import annotations
 
 from extproc.core.errors import Reason
 from extproc.core.values import value
-from extproc.core.vocabulary import Headers, Hook, Input, Leg, Timer
+from extproc.core.verdict import Outcome
+from extproc.core.vocabulary import Headers, Hook, Input, Leg
+
+# -- for Envoy -----------------------------------------------------------------------------------------------------
 
 
 @value
 class ReleaseHeaders:
-    """Let a leg's headers go on, changed as said.
+    """Let a leg's headers go on, with these fields set and removed.
 
-    `replace_body` is Envoy's CONTINUE_AND_REPLACE without a body: the rest of the leg passes us by.
+    `replace_body` is Envoy's CONTINUE_AND_REPLACE without a body: Envoy sends the rest of the leg past the sidecar.
     """
 
     leg: Leg
@@ -44,14 +47,14 @@ class ReleaseBody:
 
 @value
 class ReleaseTrailers:
-    """Let a leg's trailers go on, which ends it."""
+    """Let a leg's trailers go on, which ends the leg."""
 
     leg: Leg
 
 
 @value
-class Reply:
-    """Answer the client in the upstream's place. Nothing can follow."""
+class ImmediateResponse:
+    """Answer the client in place of the upstream. Nothing can follow."""
 
     status: int
     headers: Headers
@@ -61,38 +64,41 @@ class Reply:
 
 @value
 class Reset:
-    """Abort the exchange. Nothing can follow. `misconfigured` tells a wrong filter from a broken exchange."""
+    """Abort the gRPC stream. Nothing can follow. `misconfigured` means that Envoy's filter is set up wrongly."""
 
     message: str
     misconfigured: bool = False
 
 
-@value
-class Analyze:
-    """Ask Aim about each input; `VerdictReached` answers with the same number."""
+# -- for Aim -------------------------------------------------------------------------------------------------------
 
-    analysis: int
+
+@value
+class Detect:
+    """Ask Aim about each input. `VerdictReached` answers with the same number."""
+
+    detection: int
     hook: Hook
     inputs: tuple[Input, ...]
 
 
 @value
-class CancelAnalysis:
-    """The answer no longer matters."""
+class CancelDetection:
+    """Stop a detection whose verdict no longer matters."""
 
-    analysis: int
+    detection: int
 
 
 @value
 class OpenSession:
-    """Open Aim's websocket for the answer that is to come."""
+    """Open Aim's websocket for the streamed answer that will come."""
 
     session: int
 
 
 @value
 class SubmitChunk:
-    """Send one chunk, as JSON text, to the session (after its opening, if that is still under way)."""
+    """Send one chunk, as JSON text, to the session. A session that is still opening sends it afterwards."""
 
     session: int
     chunk: str
@@ -107,40 +113,72 @@ class SubmitDone:
 
 @value
 class CloseSession:
-    """The session is no longer needed."""
+    """Close a session that is no longer needed."""
 
     session: int
 
 
-@value
-class SetTimer:
-    """Start a clock, or start it anew."""
-
-    timer: Timer
-    seconds: float
+# -- for the shell itself ------------------------------------------------------------------------------------------
 
 
 @value
-class ClearTimer:
-    """Stop a clock; nothing happens if it does not run."""
+class Hold:
+    """Count the exchange as holding this many bytes from now on."""
 
-    timer: Timer
+    size: int
+
+
+@value
+class PauseReading:
+    """Stop reading from Envoy: the exchange holds as much as it may."""
+
+
+@value
+class ResumeReading:
+    """Read from Envoy again."""
+
+
+@value
+class Complete:
+    """Accept the end of the gRPC stream from now on: the client has its whole answer."""
+
+
+@value
+class Close:
+    """Forget the exchange: it handles no further event, and only what was released before still goes out."""
+
+
+# -- for operators -------------------------------------------------------------------------------------------------
+
+
+@value
+class ReportDialect:
+    """Note the dialect of the request."""
+
+    dialect: str
 
 
 @value
 class ReportVerdict:
-    """Count a verdict, or the failure to get one (then with its reason)."""
+    """Count each outcome of a detection or a session, which took `milliseconds`."""
 
     leg: Leg
     hook: Hook
-    action: str
-    reason: Reason | None = None
-    policies: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...]
+    milliseconds: int = 0
+
+
+@value
+class ReportOutcome:
+    """Note how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal."""
+
+    outcome: str
+    code: str = ""
 
 
 @value
 class ReportFailOpen:
-    """Count that a leg went on without a verdict, because its policy says so."""
+    """Count a leg that goes on without a verdict because its failure policy says so."""
 
     leg: Leg
     reason: Reason
@@ -148,27 +186,21 @@ class ReportFailOpen:
 
 @value
 class ReportChunks:
-    """Count how submitted stream chunks ended: verified, rewritten, dropped or no_text."""
+    """Count how submitted chunks ended: verified, rewritten, dropped or no_text."""
 
     result: str
     count: int
 
 
-ToEnvoy = ReleaseHeaders | ReleaseBuffered | ReleaseBody | ReleaseTrailers | Reply | Reset
+@value
+class ReportGivenUp:
+    """Log that a dry run stopped detecting, because it held too much or because of `error`."""
 
-Errand = (
-    Analyze
-    | CancelAnalysis
-    | OpenSession
-    | SubmitChunk
-    | SubmitDone
-    | CloseSession
-    | SetTimer
-    | ClearTimer
-    | ReportVerdict
-    | ReportFailOpen
-    | ReportChunks
-)
-"""What is done on Aim's side, by the clock and for the metrics."""
+    error: Exception | None = None
 
-Command = ToEnvoy | Errand
+
+ToEnvoy = ReleaseHeaders | ReleaseBuffered | ReleaseBody | ReleaseTrailers | ImmediateResponse | Reset
+ToAim = Detect | CancelDetection | OpenSession | SubmitChunk | SubmitDone | CloseSession
+ToShell = Hold | PauseReading | ResumeReading | Complete | Close
+Report = ReportDialect | ReportVerdict | ReportOutcome | ReportFailOpen | ReportChunks | ReportGivenUp
+Command = ToEnvoy | ToAim | ToShell | Report

@@ -2,7 +2,8 @@
 
     ExtprocError
     ├── SettingsError          settings that cannot be used; carries every problem
-    ├── ProtocolError          Envoy, or the way its filter is wired, misused us
+    ├── ProtocolError          Envoy, or the way its filter is configured, broke the protocol
+    │   └── IllegalEvent       an event that the state does not allow
     ├── ContentError           a body or an event that cannot be read
     │   ├── MalformedBody
     │   ├── BodyTooLarge
@@ -55,6 +56,10 @@ class SettingsError(ExtprocError):
 
 class ProtocolError(ExtprocError):
     """Envoy sent what the protocol does not allow, or its filter is wired in a way that would not guard."""
+
+
+class IllegalEvent(ProtocolError):
+    """An event that the state of its leg does not allow."""
 
 
 class ContentError(ExtprocError):

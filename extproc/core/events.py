@@ -1,7 +1,6 @@
 """Events: what happened to an exchange. Frozen values without behaviour.
 
-An event that belongs to a detection or a session carries its number, so that a late answer that no longer matters is
-recognised and ignored.
+An event of a detection or a session carries its number. The core ignores one whose number no longer matters.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 from extproc.core.errors import Reason
 from extproc.core.values import value
 from extproc.core.verdict import Outcome
-from extproc.core.vocabulary import Headers, Leg, Timer
+from extproc.core.vocabulary import Headers, Leg
 
 
 @value
 class HeadersReceived:
-    """The head of a leg. `metadata` and `attributes` are the data plane's, of a request: plain values by namespace."""
+    """The headers of a leg. `metadata` and `attributes` are Envoy's, of a request: plain values by namespace."""
 
     leg: Leg
     headers: Headers
@@ -38,26 +37,43 @@ class BodyReceived:
 
 @value
 class TrailersReceived:
-    """The trailers of a leg; its body has ended."""
+    """The trailers of a leg, which end its body."""
 
     leg: Leg
 
 
 @value
-class VerdictReached:
-    """The outcomes of one `Analyze`, in the order of its inputs, and how long they took, in milliseconds.
+class StreamEnded:
+    """Envoy ended the gRPC stream, or it broke: nothing more arrives and nothing more can be sent."""
 
-    One for each input; with a block among them, which decides, only those that were reached by then.
+
+@value
+class LoadChanged:
+    """The process became overloaded, or no longer is. An overloaded process holds no further body."""
+
+    is_overloaded: bool
+
+
+@value
+class Woken:
+    """The exchange's deadline has passed."""
+
+
+@value
+class VerdictReached:
+    """The outcomes of a detection, in the order of its inputs, and its duration in milliseconds.
+
+    There is one outcome for each input. If one of them is a block, which decides, later ones may be missing.
     """
 
-    analysis: int
+    detection: int
     outcomes: tuple[Outcome, ...]
     milliseconds: int = 0
 
 
 @value
 class ChunkVerified:
-    """Aim released a chunk: its texts as (choice index, text), text None where the chunk has none there."""
+    """Aim released a chunk. `texts` are (choice index, text), with None where a choice has no text."""
 
     session: int
     texts: tuple[tuple[int, str | None], ...]
@@ -66,7 +82,7 @@ class ChunkVerified:
 
 @value
 class StreamBlocked:
-    """Aim blocked the stream, so long after its first chunk."""
+    """Aim blocked the streamed answer, `milliseconds` after its first chunk."""
 
     session: int
     message: str
@@ -75,7 +91,7 @@ class StreamBlocked:
 
 @value
 class SessionDone:
-    """Aim said that it has released all, so long after the first chunk."""
+    """Aim said that it has released everything, `milliseconds` after the first chunk."""
 
     session: int
     milliseconds: int = 0
@@ -83,28 +99,17 @@ class SessionDone:
 
 @value
 class SessionFailed:
-    """The session is unusable. `opened` tells a session that was lost from one that never came to be."""
+    """The session is unusable. `opened` is False if it never opened."""
 
     session: int
     reason: Reason
     opened: bool = True
 
 
-@value
-class TimerFired:
-    """A clock that was set and not cleared has run out."""
+FromEnvoy = HeadersReceived | BodyReceived | TrailersReceived
+"""Envoy's messages."""
 
-    timer: Timer
+FromSession = ChunkVerified | StreamBlocked | SessionDone | SessionFailed
+"""What a session reports."""
 
-
-Event = (
-    HeadersReceived
-    | BodyReceived
-    | TrailersReceived
-    | VerdictReached
-    | ChunkVerified
-    | StreamBlocked
-    | SessionDone
-    | SessionFailed
-    | TimerFired
-)
+Event = FromEnvoy | FromSession | StreamEnded | LoadChanged | Woken | VerdictReached

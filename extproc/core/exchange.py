@@ -2,326 +2,280 @@
 
 Theory of operation
 -------------------
-`Exchange.handle(event)` takes what happened and returns what is to be done. It is synchronous and total, and knows
-no clock, no randomness, no I/O. One exchange has two legs, each a state machine of its own:
+`Exchange.handle(event, now)` takes what happened, and the time at which it did, and returns the commands that follow,
+in order. It is total and synchronous, and has no clock, no randomness and no I/O. `deadline` says when the exchange
+wants to be woken; the shell arms one timer and sends `Woken`.
 
-    state      headers                     body                          verdict or session         failed
-    IDLE       not inspectable: PASSING    protocol error
-               inspectable: HOLDING
-               an event stream: STREAMING
-    PASSING                                released unchanged
-    HOLDING                                buffered; whole: JUDGING
-    JUDGING                                ignored                       allow, monitor: as it came closed: refused
-                                                                         anonymize: rewritten       open: as it came
-                                                                         block: refused
-    STREAMING                              events are queued and         verified: released         closed: refused
-                                           their texts submitted         done: the rest             open: all released
-    DONE                                   ignored
+An exchange has two legs. Each leg is a state machine of its own, written down as a table:
 
-An exchange ends in one of three ways: Envoy ends it, it is answered (`Reply`, or a last body with end_of_stream), or
-it is reset. `is_closed` says that nothing can follow. Envoy takes a clean end of our side before that as leave to
-pass everything, so the shell has no other way out than these.
+- `RequestLeg` (`REQUEST_TABLE`): a request that no dialect knows passes. Any other is held until it is whole, judged
+  under `pre_call`, and released as it came or redacted.
+- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and judged under `output`. An event stream goes to
+- `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session,
+  and leave as Aim verifies them.
 
-The verdict of the `moderation` hook belongs to the exchange, not to a leg: until it is there, all that the response
-leg releases is kept behind a gate.
+`Inbound` (`INBOUND`) is the order in which the messages of a leg may arrive. What no table allows raises
+`IllegalEvent`, which resets the exchange. docs/architecture.md shows the tables; they are generated from the code.
+
+The legs share a `Context`, never the exchange. A leg that wants to end the exchange sets `Context.refusal`, and the
+exchange ends itself once the leg returns.
+
+An exchange ends in one of three ways: Envoy ends the stream (`StreamEnded`), the client is answered
+(`ImmediateResponse`, or a last body with end_of_stream), or the stream is reset (`Reset`). The shell has no other way
+out: if it ended the stream cleanly before `Complete`, Envoy would pass everything.
+
+The verdict of the `moderation` hook belongs to the exchange, not to a leg: until it is known, everything that the
+response leg releases waits at a gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from extproc.core.commands import (
-    Analyze,
-    CancelAnalysis,
+    Close,
     Command,
-    ReleaseBody,
+    Complete,
+    Hold,
+    ImmediateResponse,
+    PauseReading,
     ReleaseHeaders,
-    ReleaseTrailers,
-    Reply,
-    ReportFailOpen,
-    ReportVerdict,
+    ReportOutcome,
     Reset,
+    ResumeReading,
 )
-from extproc.core.dialects import DEFAULT, Dialect, pick
-from extproc.core.errors import ProtocolError, Reason
+from extproc.core.context import Context
+from extproc.core.dialects import DEFAULT
+from extproc.core.errors import IllegalEvent, ProtocolError
 from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
     Event,
+    FromEnvoy,
     HeadersReceived,
+    LoadChanged,
     SessionDone,
     SessionFailed,
     StreamBlocked,
-    TimerFired,
+    StreamEnded,
     TrailersReceived,
     VerdictReached,
+    Woken,
 )
-from extproc.core.record import CALL_ID_HEADER, ExchangeRecord
-from extproc.core.refusal import (
-    BLOCKED_REQUEST,
-    BLOCKED_RESPONSE,
-    MISCONFIGURED,
-    Refusal,
-    blocked,
-    failed,
-    quotes_any,
-    redaction_failed,
-)
+from extproc.core.policy import Limits, Policy
+from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, redaction_failed
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
-from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
-from extproc.core.vocabulary import BodyMode, Hook, Input, Leg
-
-if TYPE_CHECKING:
-    from extproc.config.settings import Limits, Profile
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
+from extproc.core.vocabulary import CALL_ID_HEADER, BodyMode, Hook, Leg
 
 
-def misconfigured() -> Reply:
+def misconfigured() -> ImmediateResponse:
     """Return the answer to a stream whose profile nobody configured."""
     head = (("content-type", "application/json"),)
-    return Reply(MISCONFIGURED.status, head, DEFAULT.refuse(MISCONFIGURED), MISCONFIGURED.details)
+    return ImmediateResponse(MISCONFIGURED.status, head, DEFAULT.refuse(MISCONFIGURED), MISCONFIGURED.details)
 
 
 class Exchange:
-    """One request and its response; see the module's text."""
+    """One request and its response."""
+
+    __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response")
 
     def __init__(
-        self,
-        record: ExchangeRecord,
-        profile: Profile,
-        limits: Limits,
-        *,
-        verdict_timeout: float,
-        request_mode: BodyMode = BodyMode.BUFFERED,
-        is_overloaded: bool = False,
+        self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
     ) -> None:
-        """Begin an exchange under `profile`; one that finds the process overloaded is refused if it is inspected.
-
-        `is_overloaded` may change later: a body that arrives then is not held, the exchange is refused.
-        `verdict_timeout` is how long, in seconds, Aim may be silent in a session while it owes a word.
-        """
-        self.record = record
-        self.profile = profile
-        self.limits = limits
-        self.verdict_timeout = verdict_timeout
-        self.is_overloaded = is_overloaded
-        self.dialect: Dialect | None = None
-        self.is_closed = False
-        self.held_bytes = 0
-        """Bytes that this exchange holds now."""
-        self.is_paused = False
-        """Whether reading from Envoy is to wait, because as much is held as may be."""
-        self.request = RequestLeg(self, request_mode)
-        self.response = ResponseLeg(self)
-        self._commands: list[Command] = []
-        self._gated: list[Command] = []
-        self._gated_bytes = 0
-        self._moderation: int | None = None
-        self._analyses: dict[int, Hook] = {}
-        self._numbers = 0
-        self._headers_out = False
+        """Begin an exchange under `policy`, within `limits`. `call_id` names it to the client and to Aim."""
+        self._context = Context(call_id, policy, limits)
+        self._request = RequestLeg(self._context, request_mode)
+        self._response = ResponseLeg(self._context)
+        self._held = 0
+        self._is_paused = False
+        self._is_complete = False
+        self._is_closed = False
 
     @property
-    def is_gated(self) -> bool:
-        """Tell whether what the response releases waits for the verdict of `moderation`."""
-        return self._moderation is not None
-
-    @property
-    def is_complete(self) -> bool:
-        """Tell whether the client got an end, and not by accident."""
-        return self.is_closed or (self.response.is_done and not self._gated and not self._analyses)
+    def deadline(self) -> float | None:
+        """When the exchange wants to be woken, in the time of `handle`; None if it does not."""
+        return None if self._is_closed else self._response.deadline
 
     @property
     def is_inspected(self) -> bool:
-        """Tell whether a dialect knows the request and a hook looks at it."""
-        dialect, profile = self.dialect, self.profile
-        return dialect is not None and bool(profile.hooks) and dialect.is_inspected(profile.inspect)
+        """Return whether a dialect knows the request and a hook looks at it."""
+        return self._context.is_inspected
 
     @property
-    def reads_answer(self) -> bool:
-        """Tell whether the answer is looked at: it has texts that a hook is to judge."""
-        return (
-            self.is_inspected
-            and self.dialect is not None
-            and self.dialect.reads_answers
-            and Hook.OUTPUT in self.profile.hooks
-        )
+    def is_request_unreleased(self) -> bool:
+        """Return whether the request has arrived, at least in part, and has not gone on."""
+        return self._request.is_unreleased
 
-    def handle(self, event: Event) -> list[Command]:
-        """Return what is to be done about `event`, in order."""
-        if not self.is_closed:
-            try:
-                self._dispatch(event)
-            except ProtocolError as error:
-                self.is_closed = True
-                self.record.outcome = "aborted"
-                self._clean_up()
-                self._commands.append(Reset(str(error)))
-            self._measure()
-        commands, self._commands = self._commands, []
-        return commands
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether Aim owes a verdict, or a deadline will pass."""
+        return self._context.is_detecting or self.deadline is not None
 
-    def _measure(self) -> None:
-        """Tell how much is held, once for each event, and have a full hold watched."""
-        self.held_bytes = held = self.request.held + self.response.held + self._gated_bytes
-        is_paused = not self.is_closed and self.response.is_full(held)
-        if is_paused or self.is_paused:
-            self.is_paused = is_paused
-            self.response.watch_hold()
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the client has its whole answer."""
+        return self._is_complete
+
+    def response_headers(self) -> ReleaseHeaders:
+        """Return the command that releases the response's headers unchanged."""
+        return self._context.response_headers()
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Return what shall be done about `event`, in order. `now` is in seconds of a monotonic clock."""
+        if self._is_closed:
+            return []
+        context = self._context
+        context.now = now
+        try:
+            self._dispatch(event)
+        except ProtocolError as error:
+            self._reset(error)
+        if context.refusal is not None and not self._is_closed:
+            self._refuse(context.refusal)
+        self._account()
+        return context.take_commands()
 
     def _dispatch(self, event: Event) -> None:
         match event:
             case BodyReceived(leg=Leg.RESPONSE):
-                self.response.on_body(event.data, event.end_of_stream)
-            case ChunkVerified() | SessionDone() | SessionFailed() | StreamBlocked() | TimerFired():
-                self.response.on_session(event)
-            case BodyReceived():
-                self.request.on_body(event.data, event.end_of_stream)
-            case HeadersReceived(leg=Leg.REQUEST):
-                self.request.on_headers(event)
-            case HeadersReceived():
-                self.response.on_headers(event)
-            case TrailersReceived(leg=Leg.REQUEST):
-                self.request.on_trailers()
-            case TrailersReceived():
-                self.response.on_trailers()
+                self._response.handle(event)
+            case ChunkVerified() | SessionDone() | SessionFailed() | StreamBlocked() | Woken():
+                self._response.handle(event)
+            case HeadersReceived(leg=Leg.RESPONSE):
+                self._on_response_headers(event)
+            case TrailersReceived(leg=Leg.RESPONSE):
+                self._response.handle(event)
+            case BodyReceived() | HeadersReceived() | TrailersReceived():
+                self._on_request(event)
             case VerdictReached():
                 self._on_verdict(event)
+            case LoadChanged():
+                self._context.is_overloaded = event.is_overloaded
+            case StreamEnded():
+                self._on_stream_ended()
             case _:
                 assert_never(event)
 
+    # -- the two legs ----------------------------------------------------------------------------------------------
+
+    def _on_request(self, event: FromEnvoy) -> None:
+        if isinstance(event, HeadersReceived) and self._response.has_begun:
+            raise IllegalEvent("a request after its response")
+        self._request.handle(event)
+        self._prepare_stream()
+
+    def _prepare_stream(self) -> None:
+        """Open a session as soon as the request has gone on, so that its handshake costs the client nothing."""
+        if self._request.expects_stream:
+            self._request.expects_stream = False
+            self._response.open_session()
+
+    def _on_response_headers(self, event: HeadersReceived) -> None:
+        if self._request.is_unreleased:
+            # The request has not gone on, so Envoy answers by itself.
+            self._context.cancel_detections()
+            self._request.drop()
+            if next((value for name, value in event.headers if name == ":status"), "") == "413":
+                self._context.refuse(REQUEST_TOO_LARGE)
+                return
+        self._response.handle(event)
+
+    # -- verdicts --------------------------------------------------------------------------------------------------
+
     def _on_verdict(self, event: VerdictReached) -> None:
-        hook = self._analyses.pop(event.analysis, None)
+        hook = self._context.finish_detection(event.detection)
         if hook is None:
             return
         leg = Leg.RESPONSE if hook is Hook.OUTPUT else Leg.REQUEST
-        for outcome in event.outcomes:
-            self.report(leg, hook, outcome)
+        self._context.report(leg, hook, event.outcomes, event.milliseconds)
         match hook:
             case Hook.PRE_CALL:
-                self.request.on_verdict(event)
+                self._request.handle(event)
+                self._prepare_stream()
             case Hook.OUTPUT:
-                self.response.on_verdict(event)
+                self._response.handle(event)
             case Hook.MODERATION:
                 self._on_moderation(event)
             case _:
                 assert_never(hook)
 
     def _on_moderation(self, event: VerdictReached) -> None:
+        context = self._context
         (outcome,) = event.outcomes
-        self.record.judge(Leg.REQUEST, outcome.action, outcome.policies, event.milliseconds)
         match outcome:
             case Block():
-                self.refuse_blocked(Leg.REQUEST, outcome.message)
+                context.refuse_blocked(Leg.REQUEST, outcome.message)
                 return
             case Anonymize():
-                # The request is on its way: too late to redact it.
-                self.refuse(redaction_failed(Leg.REQUEST))
+                # The request has gone upstream: it is too late to redact it.
+                context.refuse(redaction_failed(Leg.REQUEST))
                 return
             case Failed():
-                if not self.fails_open(Leg.REQUEST, outcome.reason):
+                if not context.fails_open(Leg.REQUEST, outcome.reason):
                     return
             case Allow() | Monitor():
                 pass
             case _:
                 assert_never(outcome)
-        self._moderation = None
-        gated, self._gated = self._gated, []
-        self._gated_bytes = 0
-        for command in gated:
-            self.emit(command)
+        for command in context.gate.open():
+            context.release_response(command)
 
-    # -- what the legs use ---------------------------------------------------------------------------------------
+    # -- ends ------------------------------------------------------------------------------------------------------
 
-    def pick_dialect(self, method: str, path: str) -> Dialect | None:
-        """Choose the dialect by method and path, and remember it."""
-        self.dialect = pick(method, path, self.profile.paths)
-        if self.dialect is not None:
-            self.record.dialect = self.dialect.name
-        if self.is_inspected:
-            self.record.reach("allowed")
-        return self.dialect
-
-    def emit(self, command: Command) -> None:
-        """Have `command` done; what the response leg releases waits while moderation is under way."""
-        if isinstance(command, (ReleaseHeaders, ReleaseBody, ReleaseTrailers)) and command.leg is Leg.RESPONSE:
-            if self.is_gated:
-                self._gated.append(command)
-                if isinstance(command, ReleaseBody):
-                    self._gated_bytes += len(command.data)
-                return
-            self._headers_out = True
-        self._commands.append(command)
-
-    def number(self) -> int:
-        """Return a number that this exchange has not used yet."""
-        self._numbers += 1
-        return self._numbers
-
-    def analyze(self, hook: Hook, inputs: Sequence[Input]) -> None:
-        """Ask Aim."""
-        number = self.number()
-        self._analyses[number] = hook
-        if hook is Hook.MODERATION:
-            self._moderation = number
-        self.emit(Analyze(number, hook, tuple(inputs)))
-
-    def cancel_analyses(self) -> None:
-        """Forget every question that is under way."""
-        for number in self._analyses:
-            self.emit(CancelAnalysis(number))
-        self._analyses.clear()
-
-    def report(self, leg: Leg, hook: Hook, outcome: Outcome) -> None:
-        """Count an outcome."""
-        reason = outcome.reason if isinstance(outcome, Failed) else None
-        self.emit(ReportVerdict(leg, hook, outcome.action, reason, outcome.policies))
-
-    def fails_open(self, leg: Leg, reason: Reason) -> bool:
-        """Apply the failure policy: count an opening and return True, or refuse the exchange and return False."""
-        if self.profile.failure_mode_allow.opens(leg, reason):
-            self.record.reach("failed_open", reason)
-            self.emit(ReportFailOpen(leg, reason))
-            return True
-        self.refuse_unread(leg, reason)
-        return False
-
-    def refuse_unread(self, leg: Leg, reason: Reason) -> None:
-        """Refuse what could not be inspected."""
-        self.refuse(failed(leg, reason))
-
-    def refuse_blocked(self, leg: Leg, message: str | None, withheld: Iterable[str] = ()) -> None:
-        """Refuse what Aim blocked; its message goes along unless it quotes what is being withheld."""
-        fixed = BLOCKED_REQUEST if leg is Leg.REQUEST else BLOCKED_RESPONSE
-        if message and leg is Leg.RESPONSE and quotes_any(message, withheld):
-            message = None
-        self.refuse(blocked(self.profile.block_message or message or fixed), outcome="blocked")
-
-    def refuse(self, refusal: Refusal, *, outcome: str = "refused") -> None:
-        """End the exchange with `refusal`: as a reply, or at the end of a stream that has begun."""
-        self.record.reach(outcome, refusal.code)
-        self.is_closed = True
-        dialect = self.dialect or DEFAULT
-        if self._headers_out:
-            for command in self.response.ending(dialect.refuse_stream(refusal, self.response.sequence)):
-                self._commands.append(command)
+    def _refuse(self, refusal: Refusal) -> None:
+        """End with `refusal`: as an immediate response, or as the last events of a stream that has begun."""
+        context = self._context
+        context.emit(ReportOutcome(refusal.outcome, refusal.code))
+        dialect = context.dialect or DEFAULT
+        if context.has_response_begun:
+            for command in self._response.ending(dialect.refuse_stream(refusal, self._response.sequence)):
+                context.emit(command)
         else:
-            body = dialect.refuse(refusal)
-            head = (("content-type", "application/json"), (CALL_ID_HEADER, self.record.call_id))
-            self._commands.append(Reply(refusal.status, head, body, refusal.details))
-        self._clean_up()
+            head = (("content-type", "application/json"), (CALL_ID_HEADER, context.call_id))
+            context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
+        self._is_complete = True
+        context.emit(Complete())
+        self._close()
 
-    def forget(self) -> None:
-        """Let go of the legs: they refer back, and what refers to itself waits for the garbage collector.
+    def _reset(self, error: ProtocolError) -> None:
+        self._context.emit(ReportOutcome("aborted"))
+        self._context.emit(Reset(str(error)))
+        self._close()
 
-        Nothing can be handled after that.
-        """
-        del self.request, self.response
+    def _on_stream_ended(self) -> None:
+        if not self._is_complete:
+            self._context.emit(ReportOutcome("aborted"))
+        self._close()
 
-    def _clean_up(self) -> None:
-        self._gated.clear()
-        self._gated_bytes = 0
-        self.cancel_analyses()
-        self.request.drop()
-        self.response.drop()
+    def _close(self) -> None:
+        """Free everything. The shell may forget the exchange."""
+        self._is_closed = True
+        context = self._context
+        context.gate.open()
+        context.cancel_detections()
+        self._request.drop()
+        self._response.drop()
+        context.emit(Close())
+
+    # -- accounting ------------------------------------------------------------------------------------------------
+
+    def _account(self) -> None:
+        """Tell how much is held, whether reading shall pause, and whether the client's answer is complete."""
+        context = self._context
+        held = self._request.held + self._response.held + context.gate.held
+        if held != self._held:
+            self._held = held
+            context.emit(Hold(held))
+        if self._is_closed:
+            return
+        is_full = self._response.is_full(held)
+        if is_full or self._is_paused:
+            self._response.watch_hold(is_full=is_full)
+        if is_full != self._is_paused:
+            self._is_paused = is_full
+            context.emit(PauseReading() if is_full else ResumeReading())
+        if not self._is_complete and self._response.is_done and context.gate.is_empty and not context.is_detecting:
+            self._is_complete = True
+            context.emit(Complete())

@@ -26,10 +26,18 @@ class Refusal:
         """What Envoy's access log shows as the response code details."""
         return f"aim_{self.code}"
 
+    @property
+    def outcome(self) -> str:
+        """How the exchange ends: blocked by Aim, or refused for another reason."""
+        return "blocked" if self.code == BLOCKED_CODE else "refused"
+
+
+BLOCKED_CODE = "content_policy_violation"
+
 
 def blocked(message: str) -> Refusal:
     """Refuse what Aim blocked."""
-    return Refusal(400, "invalid_request_error", "content_policy_violation", message)
+    return Refusal(400, "invalid_request_error", BLOCKED_CODE, message)
 
 
 UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")

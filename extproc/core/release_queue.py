@@ -153,7 +153,7 @@ class ReleaseQueue:
         chunks = [data] if is_whole else []
         knows_text = False
         for leaf in leaves:
-            place = _short(leaf.place)
+            place = short_place(leaf.place)
             running = self._running.get(place)
             if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
@@ -354,7 +354,7 @@ class ReleaseQueue:
             yield "".join(leaf.text for _, leaf, _ in queue)
 
 
-def _short(place: Hashable) -> Hashable:
+def short_place(place: Hashable) -> Hashable:
     """Return a place by which to know a running text, of bounded size: an upstream's own keys may be part of it."""
     if isinstance(place, tuple):
         for step in place:

@@ -1,73 +1,132 @@
-"""An event stream on its way through a session: cut into events, submitted, released as Aim verifies it."""
+"""A streamed answer: cut into events, submitted to a session, and released as Aim verifies it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING, assert_never
+from enum import StrEnum
+from typing import assert_never
 
 from extproc.core.commands import (
-    ClearTimer,
     CloseSession,
     OpenSession,
     ReleaseBody,
     ReleaseTrailers,
     ReportChunks,
-    SetTimer,
     SubmitChunk,
     SubmitDone,
 )
 from extproc.core.content.body import DIGESTS, STALE, inflater
 from extproc.core.content.sse import BOM, EventDecoder, ServerSentEvent
+from extproc.core.context import Context
 from extproc.core.errors import ContentError, Reason
-from extproc.core.events import ChunkVerified, SessionDone, SessionFailed, StreamBlocked, TimerFired
+from extproc.core.events import (
+    BodyReceived,
+    ChunkVerified,
+    FromSession,
+    SessionDone,
+    SessionFailed,
+    StreamBlocked,
+    Woken,
+)
 from extproc.core.redaction import RedactionError
-from extproc.core.refusal import redaction_failed
+from extproc.core.refusal import failed, redaction_failed
 from extproc.core.release_queue import ReleaseQueue, SessionViolation
+from extproc.core.transitions import Table, find, ignore
+from extproc.core.values import value
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
-from extproc.core.vocabulary import Headers, Hook, Leg, Timer
-
-if TYPE_CHECKING:
-    from extproc.core.exchange import Exchange
+from extproc.core.vocabulary import Headers, Hook, Leg
 
 _BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
 
-# Most chunks set a clock and stop it; these are the same every time.
-_start_clock = cache(SetTimer)
-_STOP_CLOCK = {timer: ClearTimer(timer) for timer in Timer}
-
 PING = b": ping\n\n"
-"""A comment: readers of events skip it, and whoever counts idle seconds starts anew."""
+"""A comment. Clients skip it, and proxies that count idle seconds start again."""
+
+_REOPENINGS = 1
+"""How often a session that was lost before any text was submitted is opened again."""
 
 
-class StreamedAnswer:
-    """One event stream; begun with `begin` or `fail`, fed, ended."""
+class StreamState(StrEnum):
+    """How far a streamed answer has come."""
 
-    def __init__(self, exchange: Exchange, headers: Headers) -> None:
-        """Read a stream with these response headers.
+    SUBMITTING = "submitting"
+    """its texts are submitted as they arrive"""
+    SUBMITTED = "submitted"
+    """Aim was told that no chunk follows, and owes its own end"""
+    VERIFIED = "verified"
+    """Aim has released everything; the upstream has not ended yet"""
+    OPENED = "opened"
+    """the failure policy lets the rest pass unread"""
+    FINISHED = "finished"
+    """the last byte has gone out"""
 
-        Raises UnsupportedEncoding.
-        """
-        assert exchange.dialect is not None
-        limits = exchange.limits
-        self._exchange = exchange
+
+class Head(StrEnum):
+    """What the client has got so far."""
+
+    NOTHING = "nothing"
+    PINGED = "pinged"
+    """the headers and a ping, nothing of the upstream's body"""
+    BEGUN = "begun"
+
+
+class Upstream(StrEnum):
+    """Whether and how the upstream ended the stream."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    ENDED_BY_TRAILERS = "ended by trailers"
+
+
+class Clock(StrEnum):
+    """What a deadline of the stream is for."""
+
+    HEAD = "head"
+    """how long the head of the stream may wait for the first verdict"""
+    SILENCE = "silence"
+    """how long Aim may be silent while text waits"""
+    HELD = "held"
+    """how long a full hold may go without a release"""
+    PING = "ping"
+    """how long the client may hear nothing while events wait"""
+
+
+@value
+class StreamEnd:
+    """The upstream has sent its last byte."""
+
+    has_trailers: bool
+
+
+class ResponseStream:
+    """One event stream, begun with `begin` or `fail`; `STREAM_TABLE` says which method handles which event."""
+
+    def __init__(self, context: Context, headers: Headers) -> None:
+        """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
+        dialect, limits, policy = context.dialect, context.limits, context.policy
+        assert dialect is not None
+        self._context = context
+        self._state = StreamState.SUBMITTING
+        self._head = Head.NOTHING
+        self._upstream = Upstream.OPEN
+        self._deadlines: dict[Clock, float] = {}
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = EventDecoder(limits.event_bytes)
-        self._ping_seconds = exchange.profile.stream_ping_seconds if exchange.dialect.clients_skip_comments else 0
-        self._queue = ReleaseQueue(exchange.dialect, f"chatcmpl-{exchange.record.call_id}")
+        self._ping_seconds = policy.stream_ping_seconds if dialect.clients_skip_comments else 0
+        self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}")
         self._session: int | None = None
-        self._was_reopened = False
-        self._timers: set[Timer] = set()
-        self._has_begun = False  # something was released, the headers with it
-        self._follows_ping = False  # a ping took the place of the upstream's first byte
+        self._reopenings = _REOPENINGS
         self._tail = b""  # the last bytes that were released
-        self._is_open = False  # the failure policy lets all go on unread
-        self._has_ended = False  # the upstream has sent its last byte
-        self._is_submitted = False  # Aim was told that no chunk follows
-        self._is_verified = False  # Aim has said that it released all
-        self.is_finished = False  # we have
-        self.has_trailers = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the last byte has gone out."""
+        return self._state is StreamState.FINISHED
+
+    @property
+    def deadline(self) -> float | None:
+        """When the stream wants to be woken; None if it does not."""
+        return min(self._deadlines.values()) if self._deadlines else None
 
     @property
     def sequence(self) -> int:
@@ -76,12 +135,12 @@ class StreamedAnswer:
 
     @property
     def separator(self) -> bytes:
-        """What must stand before an event of ours: the blank line that the last one may lack."""
+        """What must stand before an event of the sidecar: the blank line that the last event may lack."""
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
     def pending(self) -> int:
-        """Bytes of an event that is not whole yet."""
+        """Bytes of an event that is not complete yet."""
         return self._decoder.pending
 
     @property
@@ -93,44 +152,50 @@ class StreamedAnswer:
         """Start, with the session that was opened ahead if it still lives."""
         self._session = session
         if session is None:
-            self._open()
+            self._open_session()
 
-    def _open(self) -> None:
-        self._session = self._exchange.number()
-        self._exchange.emit(OpenSession(self._session))
+    def _open_session(self) -> None:
+        self._session = self._context.number()
+        self._context.emit(OpenSession(self._session))
 
-    # -- what comes from Envoy -----------------------------------------------------------------------------------
+    def handle(self, event: BodyReceived | StreamEnd | FromSession | Woken) -> None:
+        """Handle an event of this stream."""
+        if not self._context.is_refused:
+            find(STREAM_TABLE, self._state, event)(self, event)
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes of the body."""
-        try:
-            plain = self._inflater.feed(data) if self._inflater is not None else data
-        except ContentError as error:
-            self._undecodable(error.reason)
-            return
-        if self._is_open:
+    # -- the upstream ----------------------------------------------------------------------------------------------
+
+    def _read(self, event: BodyReceived) -> None:
+        """Cut the bytes into events and submit their texts."""
+        plain = self._decode(event.data)
+        if plain is not None:
+            self._take(self._decoder.feed(plain))
+            self._progress()
+
+    def _pass(self, event: BodyReceived) -> None:
+        """Let the bytes go on unread."""
+        plain = self._decode(event.data)
+        if plain is not None:
             self._send(plain)
-            return
-        self._take(self._decoder.feed(plain))
-        self._progress()
 
-    def end(self, *, has_trailers: bool) -> None:
-        """Take the end of the body."""
-        self._has_ended = True
-        self.has_trailers = has_trailers
+    def _decode(self, data: bytes) -> bytes | None:
+        """Return the bytes without their content-encoding; refuse and return None if that is broken."""
+        if self._inflater is None:
+            return data
         try:
-            if self._inflater is not None:
-                self._inflater.finish()
+            return self._inflater.feed(data)
         except ContentError as error:
-            self._undecodable(error.reason)
-            return
-        if self._is_open:
-            self._close(b"")
+            self._refuse_undecodable(error.reason)
+            return None
+
+    def _end(self, event: StreamEnd) -> None:
+        """Take the end of the upstream: submit what is left and tell Aim."""
+        if not self._end_upstream(event):
             return
         self._take(self._decoder.finish())
-        if self.is_finished:
+        if self.is_finished or self._context.is_refused:
             return
-        if self._is_verified:
+        if self._state is StreamState.VERIFIED:
             self._close(self._queue.take_ready())
         elif self._queue.has_text:
             self._submit_done()
@@ -138,221 +203,265 @@ class StreamedAnswer:
         else:
             self._finish()
 
-    def _submit_done(self) -> None:
-        if not self._is_submitted and self._session is not None:
-            self._is_submitted = True
-            self._exchange.emit(SubmitDone(self._session))
+    def _pass_end(self, event: StreamEnd) -> None:
+        """Let the end of the upstream go on."""
+        if self._end_upstream(event):
+            self._close(b"")
+
+    def _end_upstream(self, event: StreamEnd) -> bool:
+        """Note the end; return whether its content-encoding is complete, and refuse otherwise."""
+        self._upstream = Upstream.ENDED_BY_TRAILERS if event.has_trailers else Upstream.ENDED
+        try:
+            if self._inflater is not None:
+                self._inflater.finish()
+        except ContentError as error:
+            self._refuse_undecodable(error.reason)
+            return False
+        return True
+
+    def _refuse_undecodable(self, reason: Reason) -> None:
+        """Refuse a stream whose content-encoding is broken. The failure policy does not matter: no bytes are known."""
+        self._context.refuse(failed(Leg.RESPONSE, reason))
 
     def _take(self, events: Iterator[ServerSentEvent]) -> None:
+        """Queue events and submit their texts."""
         try:
             for event in events:
                 for chunk in self._queue.add(event):
-                    if self._session is not None and not self._is_submitted:
-                        self._exchange.emit(SubmitChunk(self._session, chunk))
-                if self._is_submitted and self._queue.is_waiting:
-                    # Text behind the mark of the end: Aim was told that there is none.
+                    if self._state is StreamState.SUBMITTING and self._session is not None:
+                        self._context.emit(SubmitChunk(self._session, chunk))
+                if self._state is not StreamState.SUBMITTING and self._queue.is_waiting:
+                    # Text follows the mark of the end, although Aim was told that none does.
                     self.fail(Reason.BODY_UNREADABLE, is_detection=False)
                     return
         except ContentError as error:
             self.fail(error.reason, is_detection=False)
 
-    # -- what comes from Aim, and the clocks -----------------------------------------------------------------------
+    def _submit_done(self) -> None:
+        if self._state is StreamState.SUBMITTING and self._session is not None:
+            self._state = StreamState.SUBMITTED
+            self._context.emit(SubmitDone(self._session))
 
-    def on_event(self, event: ChunkVerified | SessionDone | SessionFailed | StreamBlocked | TimerFired) -> None:
-        """Take what the session or a clock says; what belongs to another session does not matter."""
-        if self._is_open or self.is_finished:
-            return
-        if isinstance(event, TimerFired):
-            self._on_timer(event.timer)
-            return
-        if event.session != self._session:
-            return
-        match event:
-            case ChunkVerified():
-                self._on_verified(event)
-            case StreamBlocked():
-                self._exchange.report(Leg.RESPONSE, Hook.OUTPUT, Block())
-                self._exchange.record.judge(Leg.RESPONSE, Block.action, (), event.milliseconds)
-                self._exchange.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
-            case SessionDone():
-                if self._is_submitted:
-                    self._finish(event.milliseconds)
-                else:
-                    self.fail(Reason.SESSION)
-            case SessionFailed():
-                self._on_lost(event)
-            case _:
-                assert_never(event)
+    # -- the session -----------------------------------------------------------------------------------------------
 
     def _on_verified(self, event: ChunkVerified) -> None:
-        self._clear(Timer.SILENCE)  # each frame starts it anew
+        """Match the chunk with what was submitted, and release what it covers."""
+        if event.session != self._session:
+            return
+        self._stop(Clock.SILENCE)  # each frame starts it again
         try:
             self._queue.verified(event.texts, event.chunk)
         except SessionViolation:
             self.fail(Reason.SESSION)
         except RedactionError:
-            self._exchange.refuse(redaction_failed(Leg.RESPONSE))
+            self._context.refuse(redaction_failed(Leg.RESPONSE))
         else:
             self._progress()
 
+    def _on_blocked(self, event: StreamBlocked) -> None:
+        """Refuse the stream, or what is left of it."""
+        if event.session == self._session:
+            self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
+            self._context.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
+
+    def _on_early_done(self, event: SessionDone) -> None:
+        """Apply the failure policy: Aim ended before the stream did."""
+        if event.session == self._session:
+            self.fail(Reason.SESSION)
+
+    def _on_done(self, event: SessionDone) -> None:
+        """Release the rest."""
+        if event.session == self._session:
+            self._finish(event.milliseconds)
+
     def _on_lost(self, event: SessionFailed) -> None:
-        if event.opened and not self._queue.has_text and self._is_submitted:
-            self._finish()  # all was said, and nothing of it had to be verified
-        elif event.opened and not self._queue.has_text and not self._was_reopened:
-            self._was_reopened = True
-            self._open()
+        """Open another session if nothing was submitted to this one, else apply the failure policy."""
+        if event.session != self._session:
+            return
+        if not event.opened or self._queue.has_text:
+            self.fail(event.reason)
+        elif self._state is StreamState.SUBMITTED:
+            self._finish()  # nothing had to be verified
+        elif self._reopenings:
+            self._reopenings -= 1
+            self._open_session()
         else:
             self.fail(event.reason)
 
-    def _on_timer(self, timer: Timer) -> None:
-        self._timers.discard(timer)
-        match timer:
-            case Timer.HEAD:
-                self._queue.is_head_open = True
-                self._progress()
-            case Timer.SILENCE:
-                self.fail(Reason.TIMEOUT)
-            case Timer.HELD:
-                self.fail(Reason.HELD_BYTES)
-            case Timer.PING:
-                self._ping()
-            case _:
-                assert_never(timer)
+    # -- deadlines -------------------------------------------------------------------------------------------------
 
-    # -- what goes out -------------------------------------------------------------------------------------------
+    def _on_woken(self, _: Woken) -> None:
+        """Act on each deadline that has passed."""
+        now = self._context.now
+        for clock in [clock for clock, due in self._deadlines.items() if due <= now]:
+            if self._deadlines.get(clock, now + 1) > now or self._context.is_refused:
+                continue  # what an earlier one did has stopped or moved it
+            del self._deadlines[clock]
+            match clock:
+                case Clock.HEAD:
+                    self._queue.is_head_open = True
+                    self._progress()
+                case Clock.SILENCE:
+                    self.fail(Reason.TIMEOUT)
+                case Clock.HELD:
+                    self.fail(Reason.HELD_BYTES)
+                case Clock.PING:
+                    self._ping()
+                case _:
+                    assert_never(clock)
 
-    @property
-    def _verdict_timeout(self) -> float:
-        return self._exchange.verdict_timeout
+    def watch_hold(self, *, is_full: bool) -> None:
+        """Start the clock of a full hold, or stop it."""
+        if is_full and self._state not in (StreamState.OPENED, StreamState.FINISHED):
+            self._start(Clock.HELD, self._context.policy.verdict_timeout_seconds)
+        else:
+            self._stop(Clock.HELD)
+
+    def _start(self, clock: Clock, seconds: float) -> None:
+        """Start a clock that does not run yet."""
+        if clock not in self._deadlines:
+            self._deadlines[clock] = self._context.now + seconds
+
+    def _stop(self, clock: Clock) -> None:
+        self._deadlines.pop(clock, None)
+
+    # -- what goes out ---------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
         """Release what may leave, and see that every wait has its clock."""
-        if self._is_open or self.is_finished:
+        if self._state is StreamState.OPENED or self._state is StreamState.FINISHED or self._context.is_refused:
             return
-        ready = self._queue.take_ready()
+        queue = self._queue
+        ready = queue.take_ready()
         if ready:
             self._send(ready)
-            self._clear(Timer.HELD)
-        elif not (self._queue.is_head_open or self._queue.is_empty):
-            self._set(Timer.HEAD, self._exchange.profile.stream_head_seconds)
-        if self._queue.awaits_done:
-            # The upstream may keep its side open behind the mark of the end; the client waits for that mark.
+            self._stop(Clock.HELD)
+        elif not (queue.is_head_open or queue.is_empty):
+            self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
+        if queue.awaits_done:
+            # The upstream may keep its side open after the mark of the end, for which the client waits.
             self._submit_done()
-        if self._queue.is_waiting or (self._is_submitted and not self._is_verified):
-            self._set(Timer.SILENCE, self._verdict_timeout)
+        if queue.is_waiting or self._state is StreamState.SUBMITTED:
+            self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)
         else:
-            self._clear(Timer.SILENCE)
+            self._stop(Clock.SILENCE)
         if self._ping_seconds:
-            if ready or self._queue.is_empty:
-                self._clear(Timer.PING)
-            if not self._queue.is_empty:
-                self._set(Timer.PING, self._ping_seconds)
+            if ready or queue.is_empty:
+                self._stop(Clock.PING)
+            if not queue.is_empty:
+                self._start(Clock.PING, self._ping_seconds)
 
     def _ping(self) -> None:
-        """Let the client hear something, unless an early block may still be a true 400."""
-        if self._queue.is_head_open and not self._exchange.is_gated:
-            self._follows_ping = self._follows_ping or not self._has_begun
-            self._send_raw(PING)
-        self._set(Timer.PING, self._ping_seconds)
-
-    def watch_hold(self) -> None:
-        """Start or stop the clock of a full hold."""
-        if not self.is_finished and not self._is_open and self._exchange.is_paused:
-            self._set(Timer.HELD, self._verdict_timeout)
-        else:
-            self._clear(Timer.HELD)
+        """Send a ping, unless an early block may still become an error status."""
+        if self._queue.is_head_open and not self._context.gate.is_closed:
+            if self._head is Head.NOTHING:
+                self._release_headers()
+                self._head = Head.PINGED
+            self._release(PING)
+        self._start(Clock.PING, self._ping_seconds)
 
     def _send(self, data: bytes, *, end_of_stream: bool = False) -> None:
-        if self._follows_ping and data:
-            self._follows_ping = False
-            data = data.removeprefix(BOM)  # behind the ping it would be part of a field's name
-        self._send_raw(data, end_of_stream=end_of_stream)
-
-    def _send_raw(self, data: bytes, *, end_of_stream: bool = False) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            self._clear(Timer.HEAD)
-            # It leaves decoded: only whole events can be released, and they were read decoded. And what is yet to
-            # come may be rewritten: no digest holds.
-            self._exchange.response.release_headers(STALE if self._inflater is not None else DIGESTS)
-        self._tail = (self._tail + data[-4:])[-4:]
+        """Release bytes of the stream, after the headers."""
+        if self._head is Head.NOTHING:
+            self._release_headers()
+        if self._head is Head.PINGED and data:
+            data = data.removeprefix(BOM)  # after a ping it would be part of a field's name
+        if self._head is Head.NOTHING or data:
+            self._head = Head.BEGUN
         if data or end_of_stream:
-            self._exchange.emit(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
+            self._release(data, end_of_stream=end_of_stream)
+
+    def _release_headers(self) -> None:
+        self._stop(Clock.HEAD)
+        # The stream leaves decoded, because only whole events can be released and they were read decoded. What is yet
+        # to come may be rewritten, so no digest holds.
+        self._context.release_headers(STALE if self._inflater is not None else DIGESTS)
+
+    def _release(self, data: bytes, *, end_of_stream: bool = False) -> None:
+        self._tail = (self._tail + data[-4:])[-4:]
+        self._context.release_response(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
 
     def _close(self, data: bytes) -> None:
         """Send the last bytes and the end."""
-        self.is_finished = True
-        self._send(data, end_of_stream=not self.has_trailers)
-        if self.has_trailers:
-            self._exchange.emit(ReleaseTrailers(Leg.RESPONSE))
+        has_trailers = self._upstream is Upstream.ENDED_BY_TRAILERS
+        self._send(data, end_of_stream=not has_trailers)
+        if has_trailers:
+            self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
         self.drop()
 
     def _finish(self, milliseconds: int = 0) -> None:
-        """Take Aim's done, or a stream without text, as leave to release the rest."""
+        """Release the rest: Aim has verified everything, or there was nothing to verify."""
         try:
             self._queue.finish()
         except RedactionError:
-            self._exchange.refuse(redaction_failed(Leg.RESPONSE))
+            self._context.refuse(redaction_failed(Leg.RESPONSE))
             return
         if self._queue.has_text:
             results = self._queue.results
             is_rewritten = bool(results["rewritten"] or results["dropped"])
             verdict = Anonymize(()) if is_rewritten else Allow()
-            self._exchange.report(Leg.RESPONSE, Hook.OUTPUT, verdict)
-            self._exchange.record.judge(Leg.RESPONSE, verdict.action, (), milliseconds)
+            self._context.report(Leg.RESPONSE, Hook.OUTPUT, [verdict], milliseconds)
             if is_rewritten:
-                self._exchange.record.reach("redacted")
-        self._is_verified = True
-        if self._has_ended:
+                self._context.report_redacted()
+        self._state = StreamState.VERIFIED
+        if self._upstream is not Upstream.OPEN:
             self._close(self._queue.take_ready())
         else:
             self._leave_session()
             self._progress()
 
     def fail(self, reason: Reason, *, is_detection: bool = True) -> None:
-        """Apply the failure policy; `is_detection` tells Aim's failure from one of the stream's own."""
-        exchange = self._exchange
+        """Apply the failure policy. `is_detection` tells a failure of Aim from one of the stream itself."""
+        context = self._context
         if is_detection:
-            failed = Failed(reason)
-            exchange.report(Leg.RESPONSE, Hook.OUTPUT, failed)
-            exchange.record.judge(Leg.RESPONSE, failed.action, (), 0)
-        if not exchange.fails_open(Leg.RESPONSE, reason):
+            context.report(Leg.RESPONSE, Hook.OUTPUT, [Failed(reason)])
+        if not context.fails_open(Leg.RESPONSE, reason):
             return
-        self._is_open = True
+        self._state = StreamState.OPENED
         data = self._queue.take_all() + self._decoder.take_rest()
-        if self._has_ended:
+        if self._upstream is not Upstream.OPEN:
             self._close(data)
         else:
             self._send(data)
             self._leave_session()
 
-    def _undecodable(self, reason: Reason) -> None:
-        """Refuse a stream whose content-encoding is broken: nothing true could be sent, whatever the policy."""
-        self._exchange.refuse_unread(Leg.RESPONSE, reason)
-
     def drop(self) -> None:
         """Free what is held, the session and the clocks."""
-        self.is_finished = True
+        self._state = StreamState.FINISHED
         for result, count in self._queue.results.items():
-            self._exchange.emit(ReportChunks(result, count))
+            self._context.emit(ReportChunks(result, count))
         self._queue.results.clear()
         self._queue.take_all()
         self._decoder.take_rest()
         self._leave_session()
 
     def _leave_session(self) -> None:
-        for timer in tuple(self._timers):
-            self._clear(timer)
+        self._deadlines.clear()
         if self._session is not None:
-            self._exchange.emit(CloseSession(self._session))
+            self._context.emit(CloseSession(self._session))
             self._session = None
 
-    def _set(self, timer: Timer, seconds: float) -> None:
-        if timer not in self._timers:
-            self._timers.add(timer)
-            self._exchange.emit(_start_clock(timer, seconds))
 
-    def _clear(self, timer: Timer) -> None:
-        if timer in self._timers:
-            self._timers.discard(timer)
-            self._exchange.emit(_STOP_CLOCK[timer])
+_S = StreamState
+_READING = (_S.SUBMITTING, _S.SUBMITTED, _S.VERIFIED)
+
+STREAM_TABLE: Table = {
+    **{(state, BodyReceived): ResponseStream._read for state in _READING},
+    **{(state, StreamEnd): ResponseStream._end for state in _READING},
+    **{(state, Woken): ResponseStream._on_woken for state in _READING},
+    **{(state, ChunkVerified): ResponseStream._on_verified for state in (_S.SUBMITTING, _S.SUBMITTED)},
+    **{(state, StreamBlocked): ResponseStream._on_blocked for state in (_S.SUBMITTING, _S.SUBMITTED)},
+    **{(state, SessionFailed): ResponseStream._on_lost for state in (_S.SUBMITTING, _S.SUBMITTED)},
+    (_S.SUBMITTING, SessionDone): ResponseStream._on_early_done,
+    (_S.SUBMITTED, SessionDone): ResponseStream._on_done,
+    (_S.OPENED, BodyReceived): ResponseStream._pass,
+    (_S.OPENED, StreamEnd): ResponseStream._pass_end,
+    # Late words of a session that was left.
+    **{
+        (state, each): ignore
+        for state in (_S.VERIFIED, _S.OPENED, _S.FINISHED)
+        for each in (ChunkVerified, StreamBlocked, SessionDone, SessionFailed)
+    },
+    **{(state, Woken): ignore for state in (_S.OPENED, _S.FINISHED)},
+    **{(_S.FINISHED, each): ignore for each in (BodyReceived, StreamEnd)},
+}

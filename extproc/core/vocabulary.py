@@ -25,28 +25,22 @@ class Hook(StrEnum):
 
 
 class BodyMode(Enum):
-    """How the data plane hands a body over."""
+    """How the data plane sends a body."""
 
     BUFFERED = "BUFFERED"
     FULL_DUPLEX_STREAMED = "FULL_DUPLEX_STREAMED"
 
 
-class Timer(StrEnum):
-    """The clocks that the core asks the shell to run; each fires once."""
-
-    HEAD = "head"  # how long the head of a stream waits for the first verdict
-    SILENCE = "silence"  # how long Aim may be silent in a session while text waits
-    HELD = "held"  # how long a full hold may stay without a release
-    PING = "ping"  # how long a client hears nothing while events wait
-
-
 Headers = tuple[tuple[str, str], ...]
 """Header fields in order, names in lower case, duplicates kept. Values are bytes decoded as latin-1."""
+
+CALL_ID_HEADER = "x-aim-call-id"
+"""The response header that names the exchange."""
 
 
 @value
 class Input:
-    """One question to Aim: chat messages, and for an answer its text."""
+    """What one detection judges: chat messages, and for an answer its text."""
 
     messages: tuple[Mapping[str, Any], ...]
     output: str | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from extproc.core.record import CALL_ID_HEADER
+from extproc.core.vocabulary import CALL_ID_HEADER
 
 ANSWER_SECONDS = 10.0
 """How long the demo model may take for an answer; it takes a second."""

@@ -1,22 +1,19 @@
-"""What goes to Envoy on one stream: in order, one message at a time, and nothing behind one that was lost."""
+"""The messages for Envoy on one stream: in order, one at a time, and none after one that was lost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import grpc
 import structlog
+from grpc.aio import ServicerContext
 
 from extproc.core.commands import ReleaseBody, Reset, ToEnvoy
 from extproc.processor import wire
 from extproc.telemetry.metrics import log_internal_error
 from extproc.telemetry.observation import Observation
-
-if TYPE_CHECKING:
-    from grpc.aio import ServicerContext
 
 BROKEN = (grpc.aio.BaseError, asyncio.InvalidStateError)
 """What reading and writing raise when Envoy is gone."""
@@ -25,7 +22,7 @@ _log = structlog.get_logger()
 
 
 def broken(call_id: str, error: Exception) -> Reset:
-    """Log that the stream broke, and return what then becomes of it."""
+    """Log that the stream broke; return with what to abort it."""
     _log.warning("stream_broken", call_id=call_id, type=type(error).__name__)
     return Reset("the stream broke")
 
@@ -33,11 +30,11 @@ def broken(call_id: str, error: Exception) -> Reset:
 class Outbox:
     """Messages that wait until Envoy takes them.
 
-    Whoever puts one in has it written by `flush`. If a task is writing by then, that task writes it too.
+    The task that puts a message in calls `flush`. If another task is writing, that task writes the message too.
     """
 
     def __init__(self, context: ServicerContext[bytes, bytes], observation: Observation) -> None:
-        """Write to `context`, and let `observation` know."""
+        """Write to `context`."""
         self._context = context
         self._observation = observation
         self._waiting: deque[ToEnvoy] = deque()
@@ -50,23 +47,28 @@ class Outbox:
         """What the stream is to be aborted with: nothing is written any more."""
 
     @property
+    def call_id(self) -> str:
+        """The call id of the exchange, for the log."""
+        return self._observation.record.call_id
+
+    @property
     def is_due(self) -> bool:
-        """Tell whether something waits and no task writes."""
+        """Return whether something waits and no task writes."""
         return bool(self._waiting) and not self._is_writing
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nothing waits and no task writes."""
+        """Return whether nothing waits and no task writes."""
         return not self._waiting and not self._is_writing
 
     def put(self, command: ToEnvoy) -> None:
-        """Let `command` wait behind what waits already."""
+        """Add `command` to what waits."""
         self._waiting.append(command)
         if isinstance(command, ReleaseBody):
             self.unsent += len(command.data)
 
     async def flush(self, sent: Callable[[], None]) -> None:
-        """Write until nothing waits, unless a task does so already; call `sent` behind each message."""
+        """Write until nothing waits, unless a task does so already; call `sent` after each message."""
         if self._is_writing:
             return
         self._is_writing = True
@@ -75,7 +77,7 @@ class Outbox:
             while waiting and self.reset is None:
                 command = waiting.popleft()
                 if isinstance(command, Reset):
-                    _log.error("exchange_reset", call_id=self._observation.record.call_id, problem=command.message)
+                    _log.error("exchange_reset", call_id=self.call_id, problem=command.message)
                     self.reset = command
                     break
                 if isinstance(command, ReleaseBody):
@@ -86,21 +88,21 @@ class Outbox:
                     self.unsent -= len(command.data)
                 sent()
         except BROKEN as error:
-            self.reset = self.reset or broken(self._observation.record.call_id, error)
+            self.reset = self.reset or broken(self.call_id, error)
         except Exception as error:
             log_internal_error(error)
             self.reset = self.reset or Reset("internal error")
         except BaseException:
-            # What was taken out is lost: nothing may be written behind it, whoever comes next.
+            # The message that was taken out is lost, so nothing may be written after it.
             self.reset = Reset("cancelled")
             raise
         finally:
             self._is_writing = False
-            if self._settled is not None and not self._settled.done():  # who waited may have been cancelled
+            if self._settled is not None and not self._settled.done():  # the task that waited may have been cancelled
                 self._settled.set_result(None)
 
     def close(self) -> None:
-        """Write nothing more: the stream is over."""
+        """Write nothing more, because the stream is over."""
         self.reset = self.reset or Reset("the stream is over")
 
     async def settled(self) -> None:
@@ -110,7 +112,7 @@ class Outbox:
             await self._settled
 
     async def send(self, command: ToEnvoy) -> None:
-        """Write `command` now; what is new in the record goes along as dynamic metadata."""
+        """Write `command` now, with what is new in the record as dynamic metadata."""
         record = self._observation.record
         for message in wire.encode(command):
             if record.version != self._told_version and record.dialect:
@@ -119,7 +121,7 @@ class Outbox:
             await self._context.write(message)
 
     def _joined(self, first: ReleaseBody) -> ReleaseBody:
-        """Return the first release of a body with those of the same body that wait right behind it."""
+        """Join the first release of a body with those of the same body that wait right behind it."""
         waiting = self._waiting
         if not waiting:
             return first

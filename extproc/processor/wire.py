@@ -15,11 +15,19 @@ from typing import Any, assert_never
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, Reply, Reset, ToEnvoy
+from extproc.core.commands import (
+    ImmediateResponse,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    Reset,
+    ToEnvoy,
+)
 from extproc.core.errors import ProtocolError
 from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived
-from extproc.core.record import LegRecord
 from extproc.core.vocabulary import BodyMode, Headers, Leg
+from extproc.telemetry.record import LegRecord
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -183,7 +191,7 @@ def encode(command: ToEnvoy) -> Iterator[bytes]:
     return iter((_recalled(command) if _is_common(command) else _encoded(command),))
 
 
-def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply) -> bool:
+def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | ImmediateResponse) -> bool:
     match command:
         case ReleaseHeaders():
             return not command.set and sum(map(len, command.remove)) <= _SHORT
@@ -195,7 +203,7 @@ def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Rep
             return False
 
 
-def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply) -> bytes:
+def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | ImmediateResponse) -> bytes:
     response = Response()
     match command:
         case ReleaseHeaders():
@@ -213,7 +221,7 @@ def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Reply
                 _mutate(common.header_mutation, command.set, command.remove)
         case ReleaseTrailers():
             (response.request_trailers if command.leg is Leg.REQUEST else response.response_trailers).SetInParent()
-        case Reply():
+        case ImmediateResponse():
             reply = response.immediate_response
             reply.status.code = command.status
             reply.body = command.body

@@ -76,7 +76,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         telemetry.keep_audit_log(settings)
         link = None
         if worker is None:
-            telemetry.held_bytes.set_function(lambda: service.held_bytes)
+            telemetry.held_bytes.set_function(lambda: service.load.held_bytes)
             serving = Serving(service, config, group)
             if settings.admin is not None:
                 await stack.enter_async_context(Admin(serving).listening(settings.admin))
@@ -104,7 +104,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         await stop.wait()
         serving.serve(is_serving=False)
         await status.enter_graceful_shutdown()
-        _log.info("draining", streams=service.live)
+        _log.info("draining", streams=service.load.streams)
         await _drain(service, service.settings.drain_seconds, hurry)
         await server.stop(0)
         for task in tasks:
@@ -127,7 +127,7 @@ def _tune_collector() -> None:
 async def _keep_held_bytes(service: ExternalProcessor) -> None:
     """Write the gauge for the supervisor now and then, for ever: it changes with every piece of a body."""
     while True:
-        service.telemetry.held_bytes.set(service.held_bytes)
+        service.telemetry.held_bytes.set(service.load.held_bytes)
         await asyncio.sleep(_GAUGE_SECONDS)
 
 
@@ -164,8 +164,8 @@ async def _drain(service: ExternalProcessor, seconds: float, hurry: asyncio.Even
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
-    if service.live:
-        _log.warning("resetting", streams=service.live)
+    if service.load.streams:
+        _log.warning("resetting", streams=service.load.streams)
 
 
 def grpc_server(settings: Settings) -> grpc.aio.Server:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
-from extproc.core.record import ExchangeRecord
+from extproc.core.refusal import BLOCKED_CODE
+from extproc.core.verdict import Block as BlockVerdict
+from extproc.core.verdict import Failed, Outcome
+from extproc.telemetry.record import ExchangeRecord
 from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, step
 
 _POLICIES = 8
@@ -42,33 +45,38 @@ class Activity:
         self.reload: Reload | None = None
 
     def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
-        """Take what the core reports; `record` has the code of a block already."""
+        """Count what the core reports."""
         match command:
-            case ReportVerdict(leg, hook, action, reason, policies):
-                now = self._clock()
-                self._at(now).verdicts[action] += 1
-                if reason is None or reason is Reason.KEY_REFUSED:
-                    self._keys[record.profile] = (reason is not None, now)
-                if reason is not None:
-                    self._failed[hook, reason] += 1
-                if action == "block":
-                    self._blocks.append(
-                        Block(
-                            now,
-                            record.call_id,
-                            record.profile,
-                            record.dialect,
-                            leg,
-                            hook,
-                            tuple(policy[:_POLICY_CHARACTERS] for policy in policies[:_POLICIES]),
-                            record.code,
-                        )
-                    )
+            case ReportVerdict():
+                for outcome in command.outcomes:
+                    self._note(record, command, outcome)
             case ReportFailOpen(leg, reason):
                 self._at(self._clock()).failed_open += 1
                 self._failed_open[leg, reason] += 1
             case ReportChunks():
                 pass
+
+    def _note(self, record: ExchangeRecord, command: ReportVerdict, outcome: Outcome) -> None:
+        now = self._clock()
+        self._at(now).verdicts[outcome.action] += 1
+        reason = outcome.reason if isinstance(outcome, Failed) else None
+        if reason is None or reason is Reason.KEY_REFUSED:
+            self._keys[record.profile] = (reason is not None, now)
+        if reason is not None:
+            self._failed[command.hook, reason] += 1
+        if isinstance(outcome, BlockVerdict):
+            self._blocks.append(
+                Block(
+                    now,
+                    record.call_id,
+                    record.profile,
+                    record.dialect,
+                    command.leg,
+                    command.hook,
+                    tuple(policy[:_POLICY_CHARACTERS] for policy in outcome.policies[:_POLICIES]),
+                    BLOCKED_CODE,
+                )
+            )
 
     def waited(self, seconds: float) -> None:
         """Note how long a leg waited on the guard."""

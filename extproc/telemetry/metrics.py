@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import Reason
-from extproc.core.record import ExchangeRecord
+from extproc.core.verdict import Failed
 from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.audit import AuditLog
+from extproc.telemetry.record import ExchangeRecord
 from extproc.telemetry.stdio import Stderr, give_up_stderr
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ class Telemetry:
         """Count what the core reports."""
         self.activity.report(record, command)
         match command:
-            case ReportVerdict(leg, hook, action, reason):
-                self._child(self._verdicts, record.profile, leg, hook, action).inc()
-                if reason is not None:
-                    self._child(self._detection_errors, hook, reason).inc()
+            case ReportVerdict(leg, hook, outcomes):
+                for outcome in outcomes:
+                    self._child(self._verdicts, record.profile, leg, hook, outcome.action).inc()
+                    if isinstance(outcome, Failed):
+                        self._child(self._detection_errors, hook, outcome.reason).inc()
             case ReportFailOpen(leg, reason):
                 self._child(self._fail_open, leg, reason).inc()
                 _log.warning("failed_open", call_id=record.call_id, profile=record.profile, leg=leg, reason=reason)

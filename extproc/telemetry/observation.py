@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
 
 from extproc.core.commands import (
+    ImmediateResponse,
     ReleaseBuffered,
     ReleaseHeaders,
-    Reply,
+    Report,
     ReportChunks,
+    ReportDialect,
     ReportFailOpen,
+    ReportGivenUp,
+    ReportOutcome,
     ReportVerdict,
     ToEnvoy,
 )
 from extproc.core.events import BodyReceived
 from extproc.core.identity import Identity
-from extproc.core.record import ExchangeRecord
 from extproc.core.verdict import Failed, Outcome, strictest
 from extproc.core.vocabulary import Hook, Leg
-from extproc.telemetry.metrics import Telemetry
+from extproc.telemetry.metrics import Telemetry, log_internal_error
+from extproc.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from extproc.telemetry.tracing import Trace
+
+_log = structlog.get_logger()
 
 _TOLD = -1.0
 """In place of a time: the wait of this leg has been counted."""
@@ -59,7 +67,9 @@ class Observation:
         self._waiting_since: dict[Leg, float] = {}
 
     def arrived(self, event: BodyReceived) -> None:
-        """Take that a body has come, or a piece of one: from its first and then from its last the leg waits."""
+        """Note that a leg waits: from the first piece of its body, and again from the last."""
+        if self._is_dry_run:
+            return
         if event.end_of_stream or event.leg not in self._waiting_since:
             self._waiting_since[event.leg] = time.monotonic()
 
@@ -68,7 +78,7 @@ class Observation:
         match command:
             case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
                 self._note_waited(leg)
-            case Reply():
+            case ImmediateResponse():
                 for leg in tuple(self._waiting_since):
                     self._note_waited(leg)
 
@@ -78,24 +88,43 @@ class Observation:
             self._waiting_since[leg] = _TOLD
             self._telemetry.waited(leg, time.monotonic() - since)
 
-    def report(self, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
-        """Take what the core reports."""
-        self._telemetry.report(self.record, command)
-        if not isinstance(command, ReportVerdict):
-            return
+    def report(self, command: Report) -> None:
+        """Note what the core reports."""
+        record = self.record
+        match command:
+            case ReportDialect():
+                record.name_dialect(command.dialect)
+            case ReportOutcome():
+                record.reach(command.outcome, command.code)
+            case ReportGivenUp():
+                if command.error is not None:
+                    log_internal_error(command.error)
+                _log.warning("dry_run_given_up", call_id=record.call_id)
+            case ReportVerdict():
+                record.judge(command.leg, command.outcomes, command.milliseconds)
+                self._telemetry.report(record, command)
+                self._note_verdict(command)
+            case ReportFailOpen() | ReportChunks():
+                self._telemetry.report(record, command)
+            case _:
+                assert_never(command)
+
+    def _note_verdict(self, command: ReportVerdict) -> None:
         if command.hook is Hook.OUTPUT:
             self._session_verdict = command
         audit = self._telemetry.audit
-        if audit is not None:
+        if audit is None:
+            return
+        for outcome in command.outcomes:
             line = self._line("verdict")
-            line |= {"leg": command.leg, "hook": command.hook, "action": command.action}
-            line["policies"] = command.policies
-            if command.reason is not None:
-                line["reason"] = command.reason
+            line |= {"leg": command.leg, "hook": command.hook, "action": outcome.action}
+            line["policies"] = outcome.policies
+            if isinstance(outcome, Failed):
+                line["reason"] = outcome.reason
             audit.write(line)
 
-    def analyzed(self, hook: Hook, began: float, outcomes: Sequence[Outcome]) -> None:
-        """Take the outcomes of an analysis that began at `began` and has ended now."""
+    def detected(self, hook: Hook, began: float, outcomes: Sequence[Outcome]) -> None:
+        """Note the outcomes of a detection that began at `began` and has ended now."""
         now = time.monotonic()
         self._telemetry.detected(hook, now - began)
         if self.trace is not None:
@@ -123,20 +152,22 @@ class Observation:
         """Take that the session is over; one without a verdict was not needed."""
         self._telemetry.sessions.dec()
         if self.trace is not None:
-            verdict = self._session_verdict
+            outcome = strictest(self._session_verdict.outcomes) if self._session_verdict is not None else None
             self.trace.detection(
                 "session",
                 Hook.OUTPUT,
                 self._opened,
                 time.monotonic(),
-                action=verdict.action if verdict is not None else None,
-                reason=verdict.reason if verdict is not None else None,
+                action=outcome.action if outcome is not None else None,
+                reason=outcome.reason if isinstance(outcome, Failed) else None,
             )
 
     def finished(self) -> None:
         """Take that the exchange is over; its record says how."""
         now = time.monotonic()
         record = self.record
+        if self._is_dry_run and record.outcome != "unmatched":
+            record.code, record.outcome = record.outcome, "dry_run"
         self._telemetry.finished(record, now - self.began)
         audit = self._telemetry.audit
         if audit is not None and record.outcome != "unmatched":

@@ -21,9 +21,9 @@ from opentelemetry.util.types import AttributeValue
 
 from extproc import __version__
 from extproc.core.errors import Reason
-from extproc.core.record import ExchangeRecord
 from extproc.core.vocabulary import Headers, Hook
 from extproc.telemetry.otel import Outage
+from extproc.telemetry.record import ExchangeRecord
 
 _W3C = TraceContextTextMapPropagator()
 

@@ -18,13 +18,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from extproc.config.settings import FailureModeAllow, Limits, Profile
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived, VerdictReached
+from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 from extproc.core.vocabulary import BodyMode, Hook, Leg
 from tests.fakes.rig import chat_answer
-from tests.fakes.world import World
+from tests.fakes.world import World, policy
 
 SECRET = "SECRET"
 MASKED = "[X]"
@@ -71,9 +71,8 @@ class Machine(RuleBasedStateMachine):
         has_trailers: bool,
         answer: bytes,
     ) -> None:
-        allow = FailureModeAllow.model_validate(is_open)
-        self.profile = Profile(hooks=frozenset(hooks), failure_mode_allow=allow)
-        self.world = World(self.profile, Limits(request_bytes=2048, response_bytes=2048), mode)
+        self.policy = policy(hooks=hooks, failure_mode_allow=is_open)
+        self.world = World(self.policy, Limits(request_bytes=2048, response_bytes=2048), mode)
         self.is_open = is_open
         self.is_inspected = path != "/other"
         self.has_trailers = has_trailers
@@ -91,7 +90,7 @@ class Machine(RuleBasedStateMachine):
         """Let one of the things happen that can happen now; rules of their own would seldom come to a verdict."""
         sizes, flags = st.sampled_from([40, 1000, 3000]), st.booleans()
         steps: list[Callable[[], None]] = [self.late_verdict]
-        if self.world.questions:
+        if self.world.detections:
             words, others = st.sampled_from([*_WORDS, "anonymize"]), st.sampled_from(list(_WORDS))
             steps += [lambda: self.verdict(data.draw(words), data.draw(others))] * 2
         if self.unsent[Leg.REQUEST] is not None:
@@ -157,23 +156,23 @@ class Machine(RuleBasedStateMachine):
     # -- Aim --------------------------------------------------------------------------------------------------------
 
     def verdict(self, word: str, other: str) -> None:
-        question = next(iter(self.world.questions.values()))
-        count = len(question.inputs)
+        detection = next(iter(self.world.detections.values()))
+        count = len(detection.inputs)
         words = [word, *[other] * (count - 1)]
-        self.verdicts.setdefault(question.hook, []).extend(words)
+        self.verdicts.setdefault(detection.hook, []).extend(words)
         outcomes = [
             _WORDS[one]
             if one in _WORDS
             else Anonymize((*(MASKED for _ in asked.messages), *([MASKED] if asked.output is not None else [])))
-            for one, asked in zip(words, question.inputs, strict=True)
+            for one, asked in zip(words, detection.inputs, strict=True)
         ]
         before = len(self.world.reports)
         self.world.judge(*outcomes)
         assert len(self.world.reports) - before <= count + 1
 
     def late_verdict(self) -> None:
-        """Of a question that no longer matters."""
-        assert self.world.exchange.handle(VerdictReached(99, (Block("no"),))) == []
+        """Of a detection that no longer matters."""
+        assert self.world.exchange.handle(VerdictReached(99, (Block("no"),)), self.world.now) == []
 
     # -- the promises ------------------------------------------------------------------------------------------------
 
@@ -189,7 +188,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_of_the_request_leaves_before_its_verdict(self) -> None:
-        if not hasattr(self, "world") or not self.is_inspected or Hook.PRE_CALL not in self.profile.hooks:
+        if not hasattr(self, "world") or not self.is_inspected or Hook.PRE_CALL not in self.policy.hooks:
             return
         out = self.world.upstream
         released = out.body + (out.buffered.body or b"" if out.buffered is not None else b"")
@@ -203,7 +202,7 @@ class Machine(RuleBasedStateMachine):
     def nothing_of_the_answer_leaves_before_its_verdict(self) -> None:
         if not hasattr(self, "world") or not self.is_inspected or self.response_state == "none":
             return
-        if self.status == "200" and Hook.OUTPUT in self.profile.hooks:
+        if self.status == "200" and Hook.OUTPUT in self.policy.hooks:
             words = self.verdicts.get(Hook.OUTPUT, [])
             for number, text in enumerate(TEXTS):
                 if text.encode() in self.world.response.body:
@@ -211,8 +210,8 @@ class Machine(RuleBasedStateMachine):
                     assert words[number] in self.passing
             if UNREADABLE in self.world.response.body:
                 assert self.is_open
-        if self.world.response.headers is not None and Hook.MODERATION in self.profile.hooks and self.status != "504":
-            assert not any(asked.hook is Hook.MODERATION for asked in self.world.questions.values())
+        if self.world.response.headers is not None and Hook.MODERATION in self.policy.hooks and self.status != "504":
+            assert not any(asked.hook is Hook.MODERATION for asked in self.world.detections.values())
 
     @invariant()
     def an_end_is_an_end(self) -> None:
@@ -221,23 +220,23 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         assert world.reset is None
         assert not (world.reply is not None and world.response.headers is not None)
-        if world.exchange.is_closed:
+        if world.is_closed:
             assert world.reply is not None or world.response.is_ended
-            assert world.exchange.held_bytes == 0
-            assert not world.questions
+            assert world.held == 0
+            assert not world.detections
             for event in (BodyReceived(Leg.REQUEST, b"x"), TrailersReceived(Leg.RESPONSE)):
-                assert world.exchange.handle(event) == []
-        if world.exchange.is_complete:
-            assert world.exchange.held_bytes == 0
+                assert world.exchange.handle(event, world.now) == []
+        if world.is_complete:
+            assert world.held == 0
 
     def teardown(self) -> None:
         """Whatever happened, with the last verdict and the last byte the exchange ends."""
         if not hasattr(self, "world"):
             return
         for _ in range(20):
-            if self.world.questions:
+            if self.world.detections:
                 self.verdict("allow", "allow")
-            elif self.world.exchange.is_closed:
+            elif self.world.is_closed:
                 break
             elif self.unsent[Leg.REQUEST] is not None:
                 self.request_body(3000)
@@ -247,9 +246,9 @@ class Machine(RuleBasedStateMachine):
                 self.response_body(3000, False)
             else:
                 break
-        assert self.world.exchange.is_complete
+        assert self.world.is_complete
         self.an_end_is_an_end()
-        assert not self.world.timers
+        assert self.world.exchange.deadline is None
         assert self.world.session is None
 
 

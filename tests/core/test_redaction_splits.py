@@ -65,13 +65,13 @@ def drive(recording: Recording, body: bytes, aim: RedactingAim, cuts: list[int])
     aim = RedactingAim(aim.is_eager, aim.drops, aim.merges, aim.blocks)
     bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(body)}), len(body)]
     for start, end in pairwise(bounds):
-        if world.exchange.is_closed:
+        if world.is_closed:
             break
         world.body(body[start:end], end=end == len(body))
         aim.answer(world)
-    assert world.exchange.is_complete
+    assert world.is_complete
     assert world.session is None
-    assert not world.timers
+    assert world.exchange.deadline is None
     return world
 
 
@@ -129,8 +129,8 @@ def check(recording: Recording, place: Hashable, pieces: list[str], aim: Redacti
     assert not letters(world.response.body + reply)
     arrived = events_of(world.response.body)
     if aim.blocks:
-        assert world.exchange.record.outcome == "blocked"
-        refusal = dialect.refuse_stream(blocked(BLOCKED_RESPONSE), world.exchange.response.sequence)
+        assert world.record.outcome == "blocked"
+        refusal = dialect.refuse_stream(blocked(BLOCKED_RESPONSE), world.exchange._response.sequence)
         released = world.response.body.removesuffix(refusal)
         assert body.startswith(released)
         assert reply if world.response.headers is None else released != world.response.body
@@ -204,15 +204,15 @@ def test_every_dialect_with_streams_is_here() -> None:
 def judge(recording: Recording, body: bytes) -> Any:
     """Send a whole answer, and have Aim replace the value wherever it sees it."""
     world = recording.begin().body(body, end=True)
-    if world.questions:
-        (question,) = world.questions.values()
+    if world.detections:
+        (question,) = world.detections.values()
         outcomes: list[Outcome] = []
         for one in question.inputs:
             assert one.output is not None
             redacted = one.output.replace(VALUE, MASK)
             outcomes.append(Anonymize((None, redacted)) if redacted != one.output else Allow())
         world.judge(*outcomes)
-    assert world.exchange.is_complete
+    assert world.is_complete
     return world
 
 

@@ -14,7 +14,6 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.config.settings import FailureModeAllow, Profile
 from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, ChunkVerified, SessionDone, SessionFailed, StreamBlocked, TimerFired
@@ -26,10 +25,10 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
 """`make test-hostile` asks for thousands."""
 
 REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
-CLOSED = Profile()
-PINGING = Profile(stream_ping_seconds=5)
+CLOSED = policy()
+PINGING = policy(stream_ping_seconds=5)
 PING = b": ping\n\n"
-OPEN = Profile(failure_mode_allow=FailureModeAllow.model_validate(True))
+OPEN = policy(failure_mode_allow=FailureModeAllow.model_validate(True))
 
 
 @st.composite
@@ -116,8 +115,8 @@ def test_an_honest_aim_changes_no_byte(data: st.DataObject) -> None:
     assert texts_in(world.response.body) == texts_in(whole)
     assert world.response.is_ended
     assert world.session is None
-    assert not world.timers
-    assert world.exchange.held_bytes == 0
+    assert world.exchange.deadline is None
+    assert world.held == 0
 
 
 def _texts(chunk: dict[str, Any]) -> list[tuple[int, str]]:
@@ -146,7 +145,7 @@ def test_what_aim_took_out_never_leaves(data: st.DataObject) -> None:
     incoming = cut(data.draw, ENCODERS[coding](b"".join(events)))
     owed: list[dict[str, Any]] = []
     hidden: set[str] = set()
-    while (incoming or owed) and not world.exchange.is_closed:
+    while (incoming or owed) and not world.is_closed:
         if incoming and (not owed or data.draw(st.booleans())):
             world.body(incoming.pop(0), end=not incoming)
             owed += world.chunks
@@ -166,13 +165,13 @@ def test_what_aim_took_out_never_leaves(data: st.DataObject) -> None:
                 hidden |= {text for waiting in (chunk, *owed) for _, text in _texts(waiting)}
                 world.block()
         _check(world, hidden, owed)
-    if world.is_submitted_done and not world.exchange.is_closed:
+    if world.is_submitted_done and not world.is_closed:
         world.done()
     _check(world, hidden, [])
-    assert world.exchange.is_complete
+    assert world.is_complete
     assert world.reply is not None or world.response.is_ended
     assert world.session is None
-    assert not world.timers
+    assert world.exchange.deadline is None
 
 
 def _check(world: World, hidden: set[str], owed: list[dict[str, Any]]) -> None:
@@ -205,15 +204,15 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
     if isinstance(fault, TimerFired):
         world.timers.pop(fault.timer)
     world.send(fault)
-    while incoming and not world.exchange.is_closed:
+    while incoming and not world.is_closed:
         world.body(incoming.pop(0), end=not incoming)
-    if not world.exchange.is_complete:  # the fault was harmless: a lost session that nothing had used
+    if not world.is_complete:  # the fault was harmless: a lost session that nothing had used
         world.verify_all()
         if world.is_submitted_done:
             world.done()
-    assert world.exchange.is_complete
+    assert world.is_complete
     assert world.session is None
-    assert not world.timers
+    assert world.exchange.deadline is None
     if profile is OPEN:
         assert world.response.body == whole
     else:
@@ -228,9 +227,9 @@ def test_any_bytes_end_in_a_decision(pieces: list[bytes], is_open: bool) -> None
         world.body(piece)
     world.send(BodyReceived(Leg.RESPONSE, b"", end_of_stream=True))
     world.verify_all()
-    if world.is_submitted_done and not world.exchange.is_complete:
+    if world.is_submitted_done and not world.is_complete:
         world.done()
-    assert world.exchange.is_complete
+    assert world.is_complete
     if is_open:
         assert world.response.body == b"".join(pieces)
 

@@ -377,7 +377,7 @@ async def run(rigs: Rigs, case: Case) -> None:
     chain = await rigs.get(case.rig)
     case.aim(chain.aim)
     chain.upstream.answer = case.answer
-    held = chain.sidecar.service.held_bytes
+    held = chain.sidecar.service.load.held_bytes
     tag = str(uuid.uuid4())
     path = case.path or case.api.path_of(stream=case.stream)
     headers: Headers = (*FORGED, ("x-aim-session-id", tag), *case.headers)
@@ -403,10 +403,10 @@ async def run(rigs: Rigs, case: Case) -> None:
 async def _all_freed(chain: Rig, before: int) -> None:
     """See that no byte of the exchange is held any more; a dry run's shadow may live a little longer than it."""
     for _ in range(200):
-        if chain.sidecar.service.held_bytes <= before:
+        if chain.sidecar.service.load.held_bytes <= before:
             return
         await asyncio.sleep(0.01)
-    pytest.fail(f"{chain.sidecar.service.held_bytes - before} bytes are still counted as held")
+    pytest.fail(f"{chain.sidecar.service.load.held_bytes - before} bytes are still counted as held")
 
 
 async def _over_http2(

@@ -38,7 +38,7 @@ async def ended(chain: Rig) -> None:
         await chain.sidecar.service.idle.wait()
         for session in chain.aim.sessions:
             await session.closed.wait()
-    assert chain.sidecar.service.held_bytes == 0
+    assert chain.sidecar.service.load.held_bytes == 0
     assert chain.sidecar.metric("extproc_sessions") == 0
 
 

@@ -233,7 +233,7 @@ class RedactingAim:
                 world.verify_chunk({"choices": [{"index": i, "delta": {}} for i, _ in texts]})
         for index in list(self._waiting):
             self._release(world, index, is_last=world.is_submitted_done)
-        if world.is_submitted_done and not world.exchange.is_closed:
+        if world.is_submitted_done and not world.is_closed:
             world.done()
 
     def _release(self, world: World, index: int, *, is_last: bool) -> None:
@@ -241,7 +241,7 @@ class RedactingAim:
         joined = "".join(texts)
         if self.blocks and VALUE in joined:
             world.block(f"Found '{VALUE}' there.")
-        if world.exchange.is_closed or not (is_last or self.is_eager):
+        if world.is_closed or not (is_last or self.is_eager):
             return
         held = 0 if is_last else next(n for n in range(len(VALUE) - 1, -1, -1) if joined.endswith(VALUE[:n]))
         sure = len(joined) - held
@@ -254,7 +254,7 @@ class RedactingAim:
         given, self._waiting[index] = texts[:count], texts[count:]
         said = list(_redacted(given))
         for text in _merged(given, said) if self.merges else said:
-            if (text or not self.drops) and not world.exchange.is_closed:
+            if (text or not self.drops) and not world.is_closed:
                 world.verify(text, index)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from extproc.aim.client import AimClient
 from extproc.config.settings import Settings
 from extproc.processor.servicer import ExternalProcessor
+from extproc.processor.stream import PATIENT, Patience
 from extproc.serve.server import grpc_server
 from extproc.telemetry.metrics import Telemetry
 
@@ -32,11 +33,11 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
+async def sidecar(settings: Settings, patience: Patience = PATIENT) -> AsyncIterator[Sidecar]:
     """Serve on a free port while the context lasts."""
     telemetry = Telemetry()
     telemetry.keep_audit_log(settings)
-    async with AimClient(settings) as client, ExternalProcessor(settings, client, telemetry) as service:
+    async with AimClient(settings) as client, ExternalProcessor(settings, client, telemetry, patience) as service:
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")

@@ -1,30 +1,35 @@
-"""What surrounds an exchange, without I/O: it performs commands as Envoy would, and objects where Envoy would."""
+"""The surroundings of an exchange, without I/O: performs commands as the shell does, and objects where Envoy would."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from extproc.config.settings import Limits, Profile
 from extproc.core.commands import (
-    Analyze,
-    CancelAnalysis,
-    ClearTimer,
+    CancelDetection,
+    Close,
     CloseSession,
     Command,
+    Complete,
+    Detect,
+    Hold,
+    ImmediateResponse,
     OpenSession,
+    PauseReading,
     ReleaseBody,
     ReleaseBuffered,
     ReleaseHeaders,
     ReleaseTrailers,
-    Reply,
     ReportChunks,
+    ReportDialect,
     ReportFailOpen,
+    ReportGivenUp,
+    ReportOutcome,
     ReportVerdict,
     Reset,
-    SetTimer,
+    ResumeReading,
     SubmitChunk,
     SubmitDone,
 )
@@ -34,19 +39,47 @@ from extproc.core.events import (
     ChunkVerified,
     Event,
     HeadersReceived,
+    LoadChanged,
     SessionDone,
     SessionFailed,
     StreamBlocked,
-    TimerFired,
     TrailersReceived,
     VerdictReached,
+    Woken,
 )
 from extproc.core.exchange import Exchange
-from extproc.core.record import ExchangeRecord
+from extproc.core.policy import EVERY_REASON, FailureModeAllow, Inspect, Limits, Policy
 from extproc.core.verdict import Allow, Outcome
-from extproc.core.vocabulary import BodyMode, Headers, Leg, Timer
+from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
+from extproc.telemetry.record import ExchangeRecord
 
 VERDICT_TIMEOUT = 15.0
+
+_Reasons = bool | Iterable[str]
+
+
+def policy(
+    *,
+    hooks: Iterable[str] = ("pre_call", "output"),
+    failure_mode_allow: _Reasons | dict[str, _Reasons] = False,
+    inspect: Iterable[str] = (),
+    **more: Any,
+) -> Policy:
+    """Return a policy, written as in the settings."""
+    allow = failure_mode_allow
+    legs = allow if isinstance(allow, dict) else {"request": allow, "response": allow}
+    return Policy(
+        hooks=frozenset(map(Hook, hooks)),
+        failure_mode_allow=FailureModeAllow(**{leg: _reasons(value) for leg, value in legs.items()}),
+        inspect=frozenset(map(Inspect, inspect)),
+        **more,
+    )
+
+
+def _reasons(value: _Reasons) -> frozenset[Reason]:
+    if isinstance(value, bool):
+        return EVERY_REASON if value else frozenset()
+    return frozenset(map(Reason, value))
 
 
 @dataclass
@@ -63,38 +96,37 @@ class LegOut:
 class World:
     """An exchange and its surroundings."""
 
-    profile: Profile = field(default_factory=Profile)
+    policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     mode: BodyMode = BodyMode.BUFFERED
     is_overloaded: bool = False
 
     def __post_init__(self) -> None:
-        self.exchange = Exchange(
-            ExchangeRecord("call-1", "default"),
-            self.profile,
-            self.limits,
-            verdict_timeout=VERDICT_TIMEOUT,
-            request_mode=self.mode,
-            is_overloaded=self.is_overloaded,
-        )
+        self.exchange = Exchange("call-1", self.policy, self.limits, request_mode=self.mode)
+        self.now = 1000.0
         self.out = {Leg.REQUEST: LegOut(), Leg.RESPONSE: LegOut()}
-        self.reply: Reply | None = None
+        self.reply: ImmediateResponse | None = None
         self.reset: Reset | None = None
-        self.questions: dict[int, Analyze] = {}
-        self.asked: list[Analyze] = []
+        self.detections: dict[int, Detect] = {}
+        self.asked: list[Detect] = []
         self.session: int | None = None
         self.opened: list[int] = []
         self.chunks: list[dict[str, Any]] = []
         self.is_submitted_done = False
-        self.timers: dict[Timer, float] = {}
-        self.times_set: Counter[Timer] = Counter()
-        self.reports: list[Command] = []
+        self.held = 0
+        self.is_paused = False
+        self.is_complete = False
+        self.is_closed = False
+        self.record = ExchangeRecord("call-1", "default")
+        self.reports: list[ReportVerdict | ReportFailOpen | ReportChunks] = []
+        if self.is_overloaded:
+            self.send(LoadChanged(is_overloaded=True))
 
     def send(self, event: Event) -> list[Command]:
-        """Let the exchange handle `event`, and do what it says."""
+        """Let the exchange handle `event`, and perform its commands."""
         if isinstance(event, SessionFailed):
             self.session = None
-        commands = self.exchange.handle(event)
+        commands = self.exchange.handle(event, self.now)
         for command in commands:
             self._perform(command)
         return commands
@@ -104,17 +136,17 @@ class World:
             case ReleaseHeaders() | ReleaseBuffered() | ReleaseBody() | ReleaseTrailers():
                 assert self.reply is None, "a release after the reply"
                 self._release(self.out[command.leg], command)
-            case Reply():
+            case ImmediateResponse():
                 assert self.reply is None, "two replies"
                 assert self.out[Leg.RESPONSE].headers is None, "a reply after the response's headers"
                 self.reply = command
             case Reset():
                 self.reset = command
-            case Analyze():
-                self.questions[command.analysis] = command
+            case Detect():
+                self.detections[command.detection] = command
                 self.asked.append(command)
-            case CancelAnalysis():
-                del self.questions[command.analysis]
+            case CancelDetection():
+                del self.detections[command.detection]
             case OpenSession():
                 assert self.session is None, "two sessions at once"
                 self.session = command.session
@@ -129,13 +161,35 @@ class World:
             case CloseSession():
                 assert command.session == self.opened[-1]
                 self.session = None
-            case SetTimer():
-                self.timers[command.timer] = command.seconds
-                self.times_set[command.timer] += 1
-            case ClearTimer():
-                del self.timers[command.timer]
-            case ReportVerdict() | ReportFailOpen() | ReportChunks():
+            case Hold(size):
+                assert size != self.held, "the same size reported twice"
+                self.held = size
+            case PauseReading() | ResumeReading():
+                assert self.is_paused is isinstance(command, ResumeReading)
+                self.is_paused = isinstance(command, PauseReading)
+            case Complete():
+                assert not self.is_complete
+                self.is_complete = True
+            case Close():
+                assert not self.is_closed
+                self.is_closed = True
+            case _:
+                self._note(command)
+
+    def _note(self, command: Command) -> None:
+        """Keep the record and the reports, as the shell's telemetry does."""
+        match command:
+            case ReportDialect(dialect):
+                self.record.name_dialect(dialect)
+            case ReportOutcome(outcome, code):
+                self.record.reach(outcome, code)
+            case ReportVerdict(leg, _, outcomes, milliseconds):
+                self.record.judge(leg, outcomes, milliseconds)
                 self.reports.append(command)
+            case ReportFailOpen() | ReportChunks():
+                self.reports.append(command)
+            case _:
+                assert not isinstance(command, ReportGivenUp)
 
     def _release(self, leg: LegOut, command: Command) -> None:
         assert not leg.is_ended, f"{command} after the end of the leg"
@@ -195,10 +249,10 @@ class World:
     # -- Aim's side ----------------------------------------------------------------------------------------------
 
     def judge(self, *outcomes: Outcome) -> World:
-        """Answer the oldest question; by default with an allow for each input."""
-        number = next(iter(self.questions))
-        question = self.questions.pop(number)
-        self.send(VerdictReached(number, outcomes or (Allow(),) * len(question.inputs), 7))
+        """Answer the oldest detection, by default with an allow for each input."""
+        number = next(iter(self.detections))
+        detection = self.detections.pop(number)
+        self.send(VerdictReached(number, outcomes or (Allow(),) * len(detection.inputs), 7))
         return self
 
     def verify(self, text: str | None, index: int = 0) -> World:
@@ -231,10 +285,28 @@ class World:
         self.send(SessionFailed(self.opened[-1], reason, opened))
         return self
 
-    def fire(self, timer: Timer) -> World:
-        """Let a clock run out that was set."""
-        del self.timers[timer]
-        self.send(TimerFired(timer))
+    # -- the clock -----------------------------------------------------------------------------------------------
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until the exchange wants to be woken; None if it does not."""
+        deadline = self.exchange.deadline
+        return None if deadline is None else deadline - self.now
+
+    def wait(self, seconds: float) -> World:
+        """Let time pass, and wake the exchange whenever it wants that meanwhile."""
+        end = self.now + seconds
+        while (deadline := self.exchange.deadline) is not None and deadline <= end:
+            self.wake()
+        self.now = end
+        return self
+
+    def wake(self) -> World:
+        """Let time pass until the exchange wants to be woken."""
+        deadline = self.exchange.deadline
+        assert deadline is not None
+        self.now = max(self.now, deadline)
+        self.send(Woken())
         return self
 
     @property

@@ -58,7 +58,7 @@ async def test_nothing_waits_for_aim_and_a_block_is_only_counted(aim: ScriptedAi
         assert await outcome(guard, "dry_run") == 1
         labels = {"profile": "default", "leg": "response", "hook": "output", "action": "block"}
         assert guard.metric("extproc_verdicts_total", **labels) == 1
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -150,7 +150,7 @@ async def test_a_shadow_gives_up_rather_than_hold_too_much(aim: ScriptedAim) -> 
         body = b"x" * 4000
         assert await answered(stream, body, "application/json") == [body]
         assert await outcome(guard, "dry_run") == 1
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 async def test_it_gives_up_where_it_would_take_the_room_of_others(aim: ScriptedAim) -> None:

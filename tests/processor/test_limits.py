@@ -199,7 +199,7 @@ async def test_what_has_a_size(aim: ScriptedAim, row: Row) -> None:
             async with one_exchange(guard) as stream:
                 assert await row.attempt(stream, size) == expected
         await asyncio.wait_for(guard.service.idle.wait(), 10)
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 # -- what is counted ---------------------------------------------------------------------------------------------------
@@ -257,7 +257,12 @@ async def test_bytes_held_by_a_stream(aim: ScriptedAim) -> None:
 
     aim.script = script
     beside = 2 * 256 + len(ROLE)  # what two events cost beside their bytes, and the first of them
-    settings = settings_for(aim.base, limits={"held_bytes": 8192}, aim={"verdict_timeout_seconds": 1})
+    settings = settings_for(
+        aim.base,
+        limits={"held_bytes": 8192},
+        aim={"verdict_timeout_seconds": 1},
+        profiles={"default": {"stream_head_seconds": 300}},
+    )
     async with sidecar(settings) as guard:
         for size, expected in (
             (8192 - beside, "503 guardrail_unavailable"),
@@ -268,7 +273,7 @@ async def test_bytes_held_by_a_stream(aim: ScriptedAim) -> None:
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         for reason in ("timeout", "held_bytes"):
             assert guard.metric("extproc_detection_errors_total", hook="output", reason=reason) == 1
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
@@ -293,7 +298,7 @@ async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
             await stream.read()
             await stream.body("request", sized(2048))
             await asyncio.wait_for(arrived.get(), 10)
-        assert guard.service.held_bytes == 4 * 2048
+        assert guard.service.load.held_bytes == 4 * 2048
         await streams[2].request_headers()
         assert refusal(await streams[2].read()) == ""
         await streams[2].body("request", sized(1024), end=True)
@@ -302,5 +307,5 @@ async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
         judged.set()
         for stream in streams[:3]:
             assert refusal(await stream.read()) == ""
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
         assert await asked(await stack.enter_async_context(one_exchange(guard)), REQUEST) == ""

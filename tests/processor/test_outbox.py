@@ -9,14 +9,14 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from extproc.core.commands import ReleaseBody, ReleaseHeaders, Reply, Reset, ToEnvoy
+from extproc.core.commands import ImmediateResponse, ReleaseBody, ReleaseHeaders, Reset, ToEnvoy
 from extproc.core.identity import NOBODY
-from extproc.core.record import ExchangeRecord
 from extproc.core.vocabulary import Leg
 from extproc.processor import wire
 from extproc.processor.outbox import Outbox
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
+from extproc.telemetry.record import ExchangeRecord
 
 
 def sent() -> None:
@@ -24,7 +24,7 @@ def sent() -> None:
 
 
 HEADERS = ReleaseHeaders(Leg.RESPONSE)
-REPLY = Reply(400, (), b"no", "blocked")
+REPLY = ImmediateResponse(400, (), b"no", "blocked")
 
 
 class SlowEnvoy:

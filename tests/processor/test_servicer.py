@@ -16,12 +16,13 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import Processin
 from structlog.testing import capture_logs
 
 from extproc.aim.session import Session
+from extproc.core.dry_run import DryRun
 from extproc.core.exchange import Exchange
-from extproc.core.response_stream import StreamedAnswer
-from extproc.processor.dry_run import Shadow
-from extproc.processor.effects import Errands
+from extproc.core.response_stream import ResponseStream
+from extproc.processor.driver import Driver
+from extproc.processor.effects import Effects
 from extproc.processor.outbox import Outbox
-from extproc.processor.stream import Stream
+from extproc.processor.stream import Patience, Stream
 from extproc.telemetry.observation import Observation
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
@@ -74,7 +75,7 @@ async def test_an_exchange(aim: ScriptedAim) -> None:
         assert guard.metric("extproc_exchanges_total", **labels) == 1
         assert guard.metric("extproc_added_latency_seconds_count", leg="request") == 1
         assert guard.metric("extproc_detection_seconds_count", hook="pre_call") == 1
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
         except TimeoutError:
             pass
         # What is held, a window of gRPC and a message that waits in it: not what was offered.
-        assert guard.service.held_bytes < 1_000_000
+        assert guard.service.load.held_bytes < 1_000_000
         assert sent < 2_000_000
 
 
@@ -291,14 +292,14 @@ async def test_an_envoy_that_does_not_read_stops_the_reading(aim: ScriptedAim) -
         # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
         done, _ = await asyncio.wait({sending}, timeout=1)
         assert not done
-        assert guard.service.held_bytes < 1_000_000
+        assert guard.service.load.held_bytes < 1_000_000
         assert (await stream.read()).HasField("response_headers")
         taken, is_over = 0, False
         while not is_over:
             piece = (await stream.read()).response_body.response.body_mutation.streamed_response
             taken, is_over = taken + len(piece.body), piece.end_of_stream
         assert taken == 200 * 100_000
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
@@ -319,7 +320,7 @@ async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
             await asyncio.wait_for(asked.wait(), 10)
         await asyncio.wait_for(left.wait(), 10)
         await asyncio.wait_for(guard.service.idle.wait(), 10)
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
         labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
         assert guard.metric("extproc_exchanges_total", **labels) == 1
 
@@ -348,11 +349,11 @@ async def test_a_client_that_leaves_while_a_verified_text_is_written(aim: Script
                 while True:
                     # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
                     await asyncio.wait_for(stream.body("response", event, end=False), 1)
-            assert guard.service.held_bytes > 0
+            assert guard.service.load.held_bytes > 0
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.metric("extproc_sessions") == 0
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
 
 
 async def _whole(stream: EnvoyStream) -> None:
@@ -451,7 +452,7 @@ async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
 
     aim.judge, aim.handshake = judge, handshake
     settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
-    ours = (Stream, Exchange, Errands, Outbox, Observation, StreamedAnswer, Session, Shadow)
+    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, ResponseStream, Session)
     async with sidecar(settings) as guard:
         gc.collect()
         gc.disable()
@@ -473,20 +474,20 @@ async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
             gc.enable()
 
 
-async def test_who_says_nothing_is_not_waited_for(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.processor.stream._FIRST_SECONDS", 0.01)
-    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+async def test_stream_without_a_message_is_reset_in_time(aim: ScriptedAim) -> None:
+    patience = Patience(first_seconds=0.01)
+    async with sidecar(settings_for(aim.base), patience) as guard, envoy_stream(address(guard)) as stream:
         async with asyncio.timeout(10):
             assert await status_of(stream) == (grpc.StatusCode.INTERNAL, "no message in time")
 
 
-async def test_who_stays_behind_a_refusal_is_left(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_that_stays_open_after_a_refusal_is_ended(aim: ScriptedAim) -> None:
     async def judge(_: object) -> Answer:
         return block("no")
 
     aim.judge = judge
-    monkeypatch.setattr("extproc.processor.stream._LAST_WORDS_SECONDS", 0.01)
-    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+    patience = Patience(last_seconds=0.01)
+    async with sidecar(settings_for(aim.base), patience) as guard, envoy_stream(address(guard)) as stream:
         assert (await request(stream)).HasField("immediate_response")
         async with asyncio.timeout(10):
             assert await status_of(stream) == (grpc.StatusCode.OK, "")
@@ -505,7 +506,7 @@ async def test_a_reader_that_stalls_gets_the_whole_answer(aim: ScriptedAim) -> N
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             group.create_task(send())
-            while guard.service.held_bytes < 262_144:  # noqa: ASYNC110 - it tells nobody
+            while guard.service.load.held_bytes < 262_144:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
             assert (await stream.read()).HasField("response_headers")
             taken, is_over = b"", False
@@ -610,6 +611,6 @@ async def test_an_envoy_that_vanishes_with_something_unsent_is_no_fault_of_ours(
         # gRPC cancels the stream or fails its write, whichever it notices first.
         assert events.count("exchange") == 1
         assert set(events) <= {"stream_broken", "exchange"}
-        assert guard.service.held_bytes == 0
+        assert guard.service.load.held_bytes == 0
         if enforce:
             assert guard.metric("extproc_exchanges_total", profile="default", dialect="", outcome="aborted") == 1

@@ -14,8 +14,9 @@ import pytest
 
 from extproc.aim.client import AimClient
 from extproc.core.commands import Reset
-from extproc.processor import stream, wire
+from extproc.processor import wire
 from extproc.processor.servicer import ExternalProcessor
+from extproc.processor.stream import PATIENT, Patience
 from extproc.telemetry.metrics import Telemetry
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block, echo
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
@@ -128,9 +129,8 @@ def script(chance: random.Random, mode: int, *, streamed: bool) -> tuple[list[tu
 
 
 @pytest.mark.parametrize("seed", range(240))
-async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.05)
 
     async def judge(question: Question) -> Answer:
         for _ in range(chance.choice((0, 1, 10, 50))):
@@ -158,8 +158,11 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, mo
         aim.base, profiles={"default": profile}, aim={"verdict_timeout_seconds": patience or 15, "timeout_seconds": 5}
     )
     envoy = ScriptedEnvoy(chance, sent, patience)
-    async with AimClient(settings) as client, ExternalProcessor(settings, client, Telemetry()) as service:
-        it = stream.Stream(service, cast("Any", envoy))
+    async with (
+        AimClient(settings) as client,
+        ExternalProcessor(settings, client, Telemetry(), Patience(last_seconds=0.05)) as service,
+    ):
+        it = service.stream_of(cast("Any", envoy))
         running = asyncio.ensure_future(it.run())  # noqa: TID251 - to be cancelled as gRPC cancels
         if chance.random() < 0.2:
             for _ in range(chance.randrange(200)):
@@ -173,7 +176,7 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int, mo
             pass
         finally:
             it.end()
-        assert service.held_bytes == 0
+        assert service.load.held_bytes == 0
     assert not envoy.overlaps
     kinds = envoy.kinds
     assert kinds == sorted(kinds, key=ORDER.index)
@@ -216,22 +219,24 @@ class SlowEnvoy:
 
 
 @asynccontextmanager
-async def serving(aim: ScriptedAim, envoy: SlowEnvoy, /, **changes: Any) -> AsyncIterator[asyncio.Task[Any]]:
+async def serving(
+    aim: ScriptedAim, envoy: SlowEnvoy, patience: Patience = PATIENT, /, **changes: Any
+) -> AsyncIterator[asyncio.Task[Any]]:
     """Serve a stream of `envoy`; the task of the stream is a task of gRPC's."""
     settings = settings_for(aim.base, **changes)
     async with (
         AimClient(settings) as client,
-        ExternalProcessor(settings, client, Telemetry()) as service,
+        ExternalProcessor(settings, client, Telemetry(), patience) as service,
         asyncio.timeout(20),
         asyncio.TaskGroup() as group,
     ):
-        it = stream.Stream(service, cast("Any", envoy))
+        it = service.stream_of(cast("Any", envoy))
         running = group.create_task(it.run())
         try:
             yield running
         finally:
             it.end()
-            assert service.held_bytes == 0
+            assert service.load.held_bytes == 0
 
 
 def request(*, streamed: bool) -> list[Any]:
@@ -290,10 +295,9 @@ async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim
     assert not envoy.sent.empty()
 
 
-async def test_who_is_cancelled_while_it_leaves_is_cancelled(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancellation_counts_while_the_stream_is_left(aim: ScriptedAim) -> None:
     """gRPC's cancellation counts, whatever else ends the stream in the same turn of the loop."""
-    monkeypatch.setattr(stream, "_FIRST_SECONDS", 0)
-    async with serving(aim, SlowEnvoy()) as running:
+    async with serving(aim, SlowEnvoy(), Patience(first_seconds=0)) as running:
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_later(0, running.cancel)
         with pytest.raises(asyncio.CancelledError):
@@ -301,14 +305,13 @@ async def test_who_is_cancelled_while_it_leaves_is_cancelled(aim: ScriptedAim, m
         assert running.cancelled()
 
 
-async def test_a_refusal_that_nobody_takes_ends_in_a_reset(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusal_that_envoy_does_not_take_ends_in_a_reset(aim: ScriptedAim) -> None:
     async def judge(_: Question) -> Answer:
         return block("no")
 
     aim.judge = judge
-    monkeypatch.setattr(stream, "_LAST_WORDS_SECONDS", 0.01)
     envoy = SlowEnvoy(*request(streamed=False))
-    async with serving(aim, envoy) as running:
+    async with serving(aim, envoy, Patience(last_seconds=0.01)) as running:
         envoy.take(None)
         assert [await envoy.offered.get() for _ in range(2)] == ["request_headers", "immediate_response"]
         assert isinstance(await running, Reset)
@@ -325,7 +328,7 @@ async def test_an_end_waits_for_a_writer_that_has_not_begun(aim: ScriptedAim, mo
             await may_begin.wait()
             await work(*arguments)
 
-        return start(client, late) if work.__name__ == "_write" else start(client, work, *arguments)
+        return start(client, late) if work.__name__ == "write" else start(client, work, *arguments)
 
     async def block_it(session: AimSession) -> None:
         await session.receive()

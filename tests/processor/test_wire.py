@@ -9,12 +9,20 @@ import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 from envoy_data_plane.envoy.service.ext_proc.v3 import CommonResponseResponseStatus, ProcessingResponse
 
-from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, Reply, Reset
+from extproc.core.commands import (
+    ImmediateResponse,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    Reset,
+)
 from extproc.core.errors import ProtocolError
 from extproc.core.events import BodyReceived, TrailersReceived
-from extproc.core.record import ExchangeRecord, LegRecord
+from extproc.core.verdict import Allow, Block, Monitor
 from extproc.core.vocabulary import BodyMode, Leg
 from extproc.processor import wire
+from extproc.telemetry.record import ExchangeRecord, LegRecord
 
 
 def request() -> Any:
@@ -156,7 +164,7 @@ class TestEncode:
         assert getattr(response, f"{leg}_trailers") is not None
 
     def test_a_reply(self) -> None:
-        (response,) = sent(Reply(400, (("content-type", "application/json"),), b"{}", "aim_x"))
+        (response,) = sent(ImmediateResponse(400, (("content-type", "application/json"),), b"{}", "aim_x"))
         reply = response.immediate_response
         assert reply is not None
         assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")  # type: ignore[union-attr]
@@ -167,9 +175,10 @@ class TestEncode:
     def test_metadata(self) -> None:
         (message,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
         record = ExchangeRecord("a-call", "default", "openai-chat")
-        for action in ("allow", "monitor", "block"):
+        policies = ("p", "q" * 200)
+        for verdict in (Allow(policies), Monitor(policies), Block("no", policies)):
             for leg in Leg:
-                record.judge(leg, action, ("p", "q" * 200), 3)
+                record.judge(leg, [verdict], 3)
                 read = ProcessingResponse.parse(message + wire.metadata(record.facts()))
                 assert read.response_trailers is not None
                 assert read.dynamic_metadata is not None

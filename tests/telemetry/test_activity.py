@@ -9,7 +9,7 @@ import pytest
 
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
-from extproc.core.record import ExchangeRecord
+from extproc.telemetry.record import ExchangeRecord
 from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.snapshot import BLOCKS, MINUTES, Phase, Snapshot, Worker, quantile, step, total

@@ -6,14 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extproc.core.content.document import Document, Path, fields, items
+from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
 from extproc.core.values import value
-
-if TYPE_CHECKING:
-    from extproc.config.settings import Inspect
 
 TEXT_KEYS = frozenset(
     {"content", "text", "delta", "thinking", "arguments", "refusal", "reasoning", "reasoning_content", "partial_json"}
@@ -76,10 +74,8 @@ class Dialect(ABC):
     """Whether a stream says its texts again, or signs them."""
     clients_skip_comments = True
     """Whether the API's clients take a comment in a stream for what it is."""
-
-    def is_inspected(self, inspect: Inspect) -> bool:
-        """Tell whether requests of this dialect are looked at under these settings."""
-        return True
+    opt_in: Inspect | None = None
+    """The setting without which requests of this dialect are not inspected; None if they always are."""
 
     @abstractmethod
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:

@@ -6,15 +6,13 @@ Sources: OpenAI's API reference ("Embeddings", "Images", "Audio"), Cohere's ("Re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extproc.core.content.document import Document, Path, fields
 from extproc.core.dialects.base import Dialect, Leaf, Prompt, prompt
 from extproc.core.dialects.openai_chat import messages
 from extproc.core.errors import MalformedBody
-
-if TYPE_CHECKING:
-    from extproc.config.settings import Inspect
+from extproc.core.policy import Inspect
 
 _OPAQUE_KEYS = frozenset(
     {"audio", "audio_url", "image", "image_url", "image_bytes", "input_audio", "type", "video", "video_url"}
@@ -41,15 +39,13 @@ class RequestTexts(Dialect):
 
 
 class Embeddings(RequestTexts):
-    """Embeddings, looked at only where the settings say so."""
+    """Embeddings, inspected only where the settings say so."""
+
+    opt_in = Inspect.EMBEDDINGS
 
     def __init__(self) -> None:
         """Read `input`."""
         super().__init__("openai-embeddings", "input")
-
-    def is_inspected(self, inspect: Inspect) -> bool:
-        """Follow `inspect.embeddings`."""
-        return inspect.embeddings
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
         """Return the inputs, and the messages that some servers take in their place."""

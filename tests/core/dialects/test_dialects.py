@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from extproc.config.settings import Inspect
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.dialects import DEFAULT, NAMES, _recall, normalise, pick
 from extproc.core.dialects.base import (
@@ -220,7 +219,7 @@ def test_a_dialect_that_says_nothing() -> None:
     document = Document('{"choices":[{"delta":{"content":"a"},"message":{"content":"a"}}]}')
     assert (Plain().answers(document), Plain().deltas(document)) == ([], [])
     assert not Plain().is_submitted_whole(document)
-    assert Plain().is_inspected(Inspect())
+    assert Plain().opt_in is None
     assert not Plain.reads_answers
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from extproc.config.settings import Inspect
 from extproc.core.dialects import NAMES
 from extproc.core.dialects.openai_requests import Embeddings
 from extproc.core.errors import MalformedBody
+from extproc.core.policy import Inspect
 from tests.fakes.reading import asked, document
 
 IMAGES, SPEECH, RERANK, EMBEDDINGS = (
@@ -78,9 +78,8 @@ def test_what_cannot_be_judged_is_unreadable(dialect: Any, body: Any) -> None:
 
 
 def test_embeddings_are_inspected_where_the_settings_say_so() -> None:
-    assert not Embeddings().is_inspected(Inspect())
-    assert Embeddings().is_inspected(Inspect(embeddings=True))
-    assert all(dialect.is_inspected(Inspect()) for dialect in (IMAGES, SPEECH, RERANK))
+    assert Embeddings().opt_in is Inspect.EMBEDDINGS
+    assert all(dialect.opt_in is None for dialect in (IMAGES, SPEECH, RERANK))
 
 
 @pytest.mark.parametrize("dialect", [IMAGES, SPEECH, RERANK, EMBEDDINGS])

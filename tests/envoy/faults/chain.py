@@ -248,7 +248,7 @@ class Chain:
         metrics = await self._metrics()
         held = {name.removeprefix("extproc_"): value for (name, *labels), value in metrics.items() if not labels}
         if self.sidecar is not None:
-            held["held_bytes"] = self.sidecar.service.held_bytes  # the gauge is the server's
+            held["held_bytes"] = self.sidecar.service.load.held_bytes  # the gauge is the server's
         return {name: value for name, value in held.items() if value}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from extproc.core.record import ExchangeRecord, LegRecord
+from extproc.telemetry.record import ExchangeRecord, LegRecord
 from extproc.core.verdict import MAX_POLICIES
 
 FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")

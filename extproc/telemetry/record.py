@@ -1,20 +1,19 @@
-"""What is known of one exchange when it is over: for its access record, its metrics and Envoy's access log.
+"""What is known of one exchange: for its access record, its metrics and Envoy's access log.
 
 Content-free by construction: no field takes a text, a header value or a path.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from extproc.core.values import value
-from extproc.core.verdict import MAX_POLICIES, STRICTNESS
+from extproc.core.verdict import MAX_POLICIES, STRICTNESS, Outcome, strictest
 
-CALL_ID_HEADER = "x-aim-call-id"
-"""The header of a response that names the exchange."""
-
-_RANK = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
+OUTCOMES = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked", "aborted")
+"""How an exchange can end, the gravest last. A dry run ends as `dry_run`, with one of these as its code."""
 
 
 @value
@@ -32,7 +31,7 @@ class LegRecord:
 
 @dataclass(slots=True)
 class ExchangeRecord:
-    """The facts of one exchange. `version` grows with each change that Envoy's metadata is to show."""
+    """The facts of one exchange. `version` grows with each change that Envoy's metadata shall show."""
 
     call_id: str
     profile: str
@@ -42,11 +41,19 @@ class ExchangeRecord:
     legs: dict[str, LegRecord] = field(default_factory=dict)
     version: int = 0
 
-    def judge(self, leg: str, action: str, policies: tuple[str, ...], milliseconds: int) -> None:
-        """Note a verdict; of several on one leg (`pre_call`, then `moderation`) the strictest action counts.
+    def name_dialect(self, dialect: str) -> None:
+        """Note the dialect of the request."""
+        self.dialect = dialect
+        self.version += 1
 
-        Their policies are joined, and their times added.
+    def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
+        """Note the verdicts of one detection or session.
+
+        A leg keeps the strictest action of all its verdicts (`pre_call`, then `moderation`), the policies of all of
+        them, and the sum of their times.
         """
+        action = strictest(outcomes).action
+        policies = tuple(name for outcome in outcomes for name in outcome.policies)
         before = self.legs.get(leg)
         if before is not None:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
@@ -57,7 +64,7 @@ class ExchangeRecord:
 
     def reach(self, outcome: str, code: str = "") -> None:
         """Note an outcome; the gravest counts."""
-        if _RANK.index(outcome) >= _RANK.index(self.outcome):
+        if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
             self.code = code or self.code
         self.version += 1

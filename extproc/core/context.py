@@ -1,0 +1,183 @@
+"""What both legs of an exchange share: its policy and dialect, the commands so far, and the detections under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from extproc.core.commands import (
+    CancelDetection,
+    Command,
+    Detect,
+    ReleaseHeaders,
+    ReportDialect,
+    ReportFailOpen,
+    ReportOutcome,
+    ReportVerdict,
+)
+from extproc.core.dialects import Dialect, pick
+from extproc.core.errors import Reason
+from extproc.core.gate import Gate, Released
+from extproc.core.policy import Limits, Policy
+from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, quotes_any
+from extproc.core.verdict import Outcome
+from extproc.core.vocabulary import CALL_ID_HEADER, Hook, Input, Leg
+
+
+class Context:
+    """The shared state of one exchange. A leg says here what shall be done; the exchange collects it."""
+
+    __slots__ = (
+        "_commands",
+        "_detections",
+        "_numbers",
+        "call_id",
+        "dialect",
+        "gate",
+        "has_response_begun",
+        "is_inspected",
+        "is_overloaded",
+        "limits",
+        "messages",
+        "now",
+        "policy",
+        "refusal",
+    )
+
+    def __init__(self, call_id: str, policy: Policy, limits: Limits) -> None:
+        """Begin an exchange under `policy`."""
+        self.call_id = call_id
+        self.policy = policy
+        self.limits = limits
+        self.now = 0.0
+        """The time of the event that is being handled, in seconds of the shell's monotonic clock."""
+        self.is_overloaded = False
+        self.dialect: Dialect | None = None
+        self.is_inspected = False
+        """Whether a dialect knows the request and a hook looks at it."""
+        self.messages: tuple[Mapping[str, Any], ...] = ()
+        """The request's messages as they went upstream: the context in which Aim judges the answer."""
+        self.refusal: Refusal | None = None
+        """With what the exchange is to end. The exchange ends itself once the leg returns."""
+        self.has_response_begun = False
+        """Whether the response's headers have gone out, so that no immediate response can follow."""
+        self.gate = Gate()
+        self._commands: list[Command] = []
+        self._detections: dict[int, Hook] = {}
+        self._numbers = 0
+
+    @property
+    def reads_answer(self) -> bool:
+        """Return whether the answer is inspected: it has texts, and the `output` hook applies."""
+        return (
+            self.is_inspected
+            and self.dialect is not None
+            and self.dialect.reads_answers
+            and Hook.OUTPUT in self.policy.hooks
+        )
+
+    def pick_dialect(self, method: str, path: str) -> Dialect | None:
+        """Choose the dialect by method and path; return None if no dialect knows the path."""
+        self.dialect = dialect = pick(method, path, self.policy.paths)
+        if dialect is not None:
+            self.emit(ReportDialect(dialect.name))
+            self.is_inspected = bool(self.policy.hooks) and (
+                dialect.opt_in is None or dialect.opt_in in self.policy.inspect
+            )
+        if self.is_inspected:
+            self.emit(ReportOutcome("allowed"))
+        return dialect
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def emit(self, command: Command) -> None:
+        """Add `command`."""
+        self._commands.append(command)
+
+    def release_response(self, command: Released) -> None:
+        """Add what the response leg releases; it waits while the gate is closed."""
+        if self.gate.is_closed:
+            self.gate.keep(command)
+        else:
+            self.has_response_begun = True
+            self._commands.append(command)
+
+    def release_headers(self, remove: tuple[str, ...] = ()) -> None:
+        """Release the response's headers, with the call id if the exchange is inspected."""
+        self.release_response(self.response_headers(remove))
+
+    def response_headers(self, remove: tuple[str, ...] = ()) -> ReleaseHeaders:
+        """Return the command that releases the response's headers."""
+        named = ((CALL_ID_HEADER, self.call_id),) if self.is_inspected else ()
+        return ReleaseHeaders(Leg.RESPONSE, set=named, remove=remove)
+
+    def take_commands(self) -> list[Command]:
+        """Return the commands so far, in order, and forget them."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    # -- detections ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_detecting(self) -> bool:
+        """Return whether a detection is under way."""
+        return bool(self._detections)
+
+    def number(self) -> int:
+        """Return a number that this exchange has not used yet."""
+        self._numbers += 1
+        return self._numbers
+
+    def detect(self, hook: Hook, inputs: Sequence[Input]) -> None:
+        """Ask Aim about `inputs`. Under `moderation` the gate stays closed until the verdict."""
+        number = self.number()
+        self._detections[number] = hook
+        if hook is Hook.MODERATION:
+            self.gate.close()
+        self.emit(Detect(number, hook, tuple(inputs)))
+
+    def finish_detection(self, number: int) -> Hook | None:
+        """Return the hook of a detection that has ended; None if its verdict no longer matters."""
+        return self._detections.pop(number, None)
+
+    def cancel_detections(self) -> None:
+        """Cancel every detection that is under way."""
+        for number in self._detections:
+            self.emit(CancelDetection(number))
+        self._detections.clear()
+
+    def report(self, leg: Leg, hook: Hook, outcomes: Sequence[Outcome], milliseconds: int = 0) -> None:
+        """Report the outcomes of a detection or a session."""
+        self.emit(ReportVerdict(leg, hook, tuple(outcomes), milliseconds))
+
+    def report_redacted(self) -> None:
+        """Report that something leaves redacted."""
+        self.emit(ReportOutcome("redacted"))
+
+    # -- decisions -------------------------------------------------------------------------------------------------
+
+    def fails_open(self, leg: Leg, reason: Reason) -> bool:
+        """Apply the failure policy: report that the leg opens and return True, or refuse and return False."""
+        if self.policy.failure_mode_allow.opens(leg, reason):
+            self.emit(ReportOutcome("failed_open", reason))
+            self.emit(ReportFailOpen(leg, reason))
+            return True
+        self.refuse(failed(leg, reason))
+        return False
+
+    def refuse_blocked(self, leg: Leg, message: str | None, withheld: Iterable[str] = ()) -> None:
+        """Refuse what Aim blocked. The client gets Aim's message unless it quotes one of the `withheld` texts."""
+        fixed = BLOCKED_REQUEST if leg is Leg.REQUEST else BLOCKED_RESPONSE
+        if message and leg is Leg.RESPONSE and quotes_any(message, withheld):
+            message = None
+        self.refuse(blocked(self.policy.block_message or message or fixed))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the exchange with `refusal` once the event is handled. The first refusal counts."""
+        if self.refusal is None:
+            self.refusal = refusal
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether the exchange is about to end with a refusal."""
+        return self.refusal is not None

@@ -1,0 +1,230 @@
+"""The dry run: an exchange that passes at once and unchanged, while a shadow of it is detected.
+
+The shadow is an exchange like any other. What it would release, refuse or reset goes nowhere; what it asks Aim and
+what it reports is real. It may outlive Envoy's stream: the dry run closes once the shadow is complete.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import assert_never
+
+from extproc.core.commands import (
+    CancelDetection,
+    Close,
+    CloseSession,
+    Command,
+    Complete,
+    Hold,
+    ImmediateResponse,
+    PauseReading,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    ReportChunks,
+    ReportGivenUp,
+    Reset,
+    ResumeReading,
+    ToEnvoy,
+)
+from extproc.core.content.body import declared_length
+from extproc.core.events import (
+    BodyReceived,
+    Event,
+    FromEnvoy,
+    HeadersReceived,
+    LoadChanged,
+    StreamEnded,
+    TrailersReceived,
+)
+from extproc.core.exchange import Exchange
+from extproc.core.identity import own_headers
+from extproc.core.policy import Limits, Policy
+from extproc.core.vocabulary import BodyMode, Leg
+
+_EVENT_BYTES = 256
+"""What an event that waits costs in memory beside its bytes."""
+
+
+class DryRunState(StrEnum):
+    """How far a dry run has come."""
+
+    WATCHING = "watching"
+    """Envoy's messages pass and are shown to the shadow"""
+    PASSING = "passing"
+    """they pass; the shadow has ended"""
+    OUTLIVING = "outliving"
+    """Envoy's stream has ended; the shadow still waits for Aim"""
+    CLOSED = "closed"
+
+
+class DryRun:
+    """An exchange that guards nothing, with the interface of `Exchange`."""
+
+    __slots__ = ("_has_begun", "_held", "_later", "_limits", "_mode", "_queued", "_shadow", "_shadow_held", "_state")
+
+    def __init__(
+        self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
+    ) -> None:
+        """Watch an exchange as `policy` would guard it."""
+        self._shadow = Exchange(call_id, policy, limits, request_mode=request_mode)
+        self._limits = limits
+        self._mode = request_mode
+        self._state = DryRunState.WATCHING
+        self._has_begun = False
+        self._later: deque[FromEnvoy] = deque()
+        self._queued = 0
+        self._shadow_held = 0
+        self._held = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """When the shadow wants to be woken."""
+        return self._shadow.deadline
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Return what shall be done about `event`, in order."""
+        if self._state is DryRunState.CLOSED:
+            return []
+        commands: list[Command] = []
+        if not self._has_begun:
+            self._has_begun = True
+            commands.append(Complete())  # everything passes: an early end of the stream is no accident
+        try:
+            self._show(event, now, commands)
+        except Exception as error:  # the exchange itself goes on, whatever is wrong with its shadow
+            self._give_up(now, commands, error)
+        if isinstance(event, _FROM_ENVOY):
+            commands.append(self._passing(event))
+        self._account(commands)
+        return commands
+
+    def _show(self, event: Event, now: float, commands: list[Command]) -> None:
+        """Show the shadow what happened."""
+        match event:
+            case LoadChanged():
+                if event.is_overloaded and self._state is DryRunState.WATCHING:
+                    self._give_up(now, commands)
+            case StreamEnded():
+                self._end(now, commands)
+            case HeadersReceived() | BodyReceived() | TrailersReceived():
+                if self._state is DryRunState.WATCHING:
+                    self._watch(event, now, commands)
+            case _:
+                if self._state is not DryRunState.PASSING:
+                    self._feed(event, now, commands)
+                    self._catch_up(now, commands)
+        if self._state is DryRunState.OUTLIVING and self._is_over:
+            self._close(now, commands)
+
+    def _watch(self, event: FromEnvoy, now: float, commands: list[Command]) -> None:
+        if event.leg is Leg.RESPONSE and self._shadow.is_request_unreleased:
+            # The request passed before its verdict. For the shadow, the response comes after it.
+            self._later.append(event)
+            self._queued += _cost(event)
+        else:
+            self._feed(event, now, commands)
+            self._catch_up(now, commands)
+        if self._queued + self._shadow_held > self._limits.request_bytes + self._limits.response_bytes:
+            self._give_up(now, commands)
+
+    def _catch_up(self, now: float, commands: list[Command]) -> None:
+        """Show the shadow the response that has waited for the request's verdict."""
+        while self._later and not self._shadow.is_request_unreleased:
+            event = self._later.popleft()
+            self._queued -= _cost(event)
+            self._feed(event, now, commands)
+
+    def _feed(self, event: Event, now: float, commands: list[Command]) -> None:
+        """Let the shadow handle an event; keep of its commands what does not touch the real exchange."""
+        for command in self._shadow.handle(event, now):
+            if isinstance(command, Hold):
+                self._shadow_held = command.size
+            elif not isinstance(command, _OF_THE_SHADOW):
+                commands.append(command)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._shadow.is_complete or not (self._shadow.is_waiting or self._later)
+
+    def _end(self, now: float, commands: list[Command]) -> None:
+        if self._state is DryRunState.WATCHING:
+            self._state = DryRunState.OUTLIVING
+        else:
+            self._close(now, commands)
+
+    def _give_up(self, now: float, commands: list[Command], error: Exception | None = None) -> None:
+        """Stop detecting: too much is held, or the shadow failed."""
+        commands.append(ReportGivenUp(error))
+        self._leave_shadow(now, commands, is_broken=error is not None)
+        if self._state is DryRunState.WATCHING:
+            self._state = DryRunState.PASSING
+        else:
+            self._state = DryRunState.CLOSED
+            commands.append(Close())
+
+    def _close(self, now: float, commands: list[Command]) -> None:
+        if self._state is not DryRunState.PASSING:
+            self._leave_shadow(now, commands, is_broken=False)
+        self._state = DryRunState.CLOSED
+        commands.append(Close())
+
+    def _leave_shadow(self, now: float, commands: list[Command], *, is_broken: bool) -> None:
+        """Stop what the shadow has under way. What a broken one has, the shell stops at `Close`."""
+        self._later.clear()
+        self._queued = self._shadow_held = 0
+        if not is_broken:
+            commands += [each for each in self._shadow.handle(StreamEnded(), now) if isinstance(each, _LAST_WORDS)]
+
+    def _account(self, commands: list[Command]) -> None:
+        held = self._queued + self._shadow_held
+        if held != self._held:
+            self._held = held
+            commands.append(Hold(held))
+
+    def _passing(self, event: FromEnvoy) -> ToEnvoy:
+        """Return the command that lets what Envoy sent go on as it came."""
+        match event:
+            case HeadersReceived(leg=Leg.REQUEST):
+                length = next((value for name, value in event.headers if name == "content-length"), "")
+                is_long = declared_length(length) > self._limits.request_bytes
+                # What is not read need not come here, and must not meet Envoy's buffer limit.
+                skips_body = self._mode is BodyMode.BUFFERED and not event.end_of_stream
+                return ReleaseHeaders(
+                    Leg.REQUEST,
+                    remove=own_headers(event.headers),
+                    replace_body=skips_body and (is_long or not self._shadow.is_inspected),
+                )
+            case HeadersReceived():
+                return self._shadow.response_headers()
+            case BodyReceived():
+                if event.leg is Leg.REQUEST and self._mode is BodyMode.BUFFERED:
+                    return ReleaseBuffered(Leg.REQUEST)
+                return ReleaseBody(event.leg, event.data, event.end_of_stream)
+            case TrailersReceived():
+                return ReleaseTrailers(event.leg)
+            case _:
+                assert_never(event)
+
+
+def _cost(event: FromEnvoy) -> int:
+    """Return what an event that waits costs, in bytes."""
+    return _EVENT_BYTES + (len(event.data) if isinstance(event, BodyReceived) else 0)
+
+
+_LAST_WORDS = (CancelDetection, CloseSession, ReportChunks)
+_FROM_ENVOY = (HeadersReceived, BodyReceived, TrailersReceived)
+_OF_THE_SHADOW = (
+    ReleaseHeaders,
+    ReleaseBuffered,
+    ReleaseBody,
+    ReleaseTrailers,
+    ImmediateResponse,
+    Reset,
+    PauseReading,
+    ResumeReading,
+    Complete,
+    Close,
+)

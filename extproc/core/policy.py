@@ -1,0 +1,61 @@
+"""What an exchange is allowed to do: the settings of its profile, as plain values that `extproc.config` builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from extproc.core.errors import Reason
+from extproc.core.vocabulary import Hook, Leg
+
+
+class Inspect(StrEnum):
+    """What can be inspected beyond prompts and answers."""
+
+    EMBEDDINGS = "embeddings"
+    TOOLS = "tools"
+
+
+EVERY_REASON = frozenset(Reason) - {Reason.KEY_REFUSED}
+"""What `true` stands for in the settings: a refused key opens only where a list names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureModeAllow:
+    """The reasons for which each leg goes on without a verdict."""
+
+    request: frozenset[Reason] = frozenset()
+    response: frozenset[Reason] = frozenset()
+
+    def opens(self, leg: Leg, reason: Reason) -> bool:
+        """Return whether `leg` goes on although its inspection failed for `reason`."""
+        return reason in (self.request if leg is Leg.REQUEST else self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the memory of one exchange. Sizes are in bytes."""
+
+    request_bytes: int = 20_971_520
+    response_bytes: int = 20_971_520
+    event_bytes: int = 1_048_576
+    held_bytes: int = 4_194_304
+    headers: int = 256
+    inflate_ratio: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One profile, as the core needs it. Times are in seconds."""
+
+    hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
+    failure_mode_allow: FailureModeAllow = FailureModeAllow()
+    stream_head_seconds: float = 2
+    stream_ping_seconds: float = 0
+    verdict_timeout_seconds: float = 15
+    block_message: str = ""
+    unmatched: Literal["pass", "block"] = "pass"
+    paths: Mapping[str, str] = field(default_factory=dict)
+    inspect: frozenset[Inspect] = frozenset()

@@ -1,0 +1,227 @@
+"""Drives one exchange: hands it events, performs its commands, and wakes it in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from extproc.aim.client import AimClient, Caller
+from extproc.core.commands import (
+    CancelDetection,
+    Close,
+    CloseSession,
+    Command,
+    Complete,
+    Detect,
+    Hold,
+    ImmediateResponse,
+    OpenSession,
+    PauseReading,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    Reset,
+    ResumeReading,
+    SubmitChunk,
+    SubmitDone,
+)
+from extproc.core.dry_run import DryRun
+from extproc.core.events import BodyReceived, Event, LoadChanged, StreamEnded, Woken
+from extproc.core.exchange import Exchange
+from extproc.processor.alarm import Alarm
+from extproc.processor.effects import Effects
+from extproc.processor.load import Load
+from extproc.processor.outbox import Outbox
+from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.observation import Observation
+
+
+class Driver:
+    """One exchange and what the shell keeps for it.
+
+    Every event, from Envoy, Aim or the clock, is handed to the exchange at once, and its commands are performed at
+    once. Only messages for Envoy wait, in the outbox: the task that delivered the event writes them. A session and the
+    clock must not wait, so a task of its own writes what follows from their events.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange | DryRun,
+        observation: Observation,
+        outbox: Outbox,
+        load: Load,
+        client: AimClient,
+        caller: Caller,
+    ) -> None:
+        """Drive `exchange` for the stream that `outbox` writes to, on behalf of `caller`."""
+        self._exchange = exchange
+        self._observation = observation
+        self._load = load
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        # Refers back to the driver, so it lives only until the exchange is closed.
+        self._effects: Effects | None = Effects(client, caller, observation, self.take, self.take_and_write)
+        self.outbox = outbox
+        self.on_change: Callable[[], None] = _do_nothing
+        """Called after each event and each message that Envoy took."""
+        self.on_settled: Callable[[], None] = _do_nothing
+        """Called once the stream has been left and the exchange is closed."""
+        self.is_paused = False
+        """Whether the exchange holds as much as it may."""
+        self.is_complete = False
+        """Whether the client has its whole answer, so that the stream may end."""
+        self.is_closed = False
+        """Whether the exchange handles no further event."""
+        self.is_settled = False
+        self._has_stream_ended = False
+        self._has_left_stream = False
+        self._is_overloaded = False
+        self._yields_room = isinstance(exchange, DryRun)
+        self._exchange_bytes = 0
+        self._held = 0
+        self._alarm = Alarm(lambda: exchange.deadline, self._wake)
+        client.enter()
+        if load.is_overloaded:
+            self._set_overloaded(is_overloaded=True)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def take(self, event: Event) -> None:
+        """Handle an event; a new task writes what follows for Envoy."""
+        self._handle(event)
+        if self.outbox.is_due:
+            self._client.start(self.write)
+
+    async def take_and_write(self, event: Event) -> None:
+        """Handle an event, and write what follows for Envoy."""
+        self._handle(event)
+        if self.outbox.is_due:
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what waits for Envoy."""
+        try:
+            await self.outbox.flush(self._account)
+        finally:
+            self.on_change()
+
+    def end_stream(self) -> None:
+        """Tell the exchange that Envoy has ended the stream, or that it broke."""
+        if not self._has_stream_ended:
+            self._has_stream_ended = True
+            self._handle(StreamEnded())
+
+    def leave_stream(self) -> None:
+        """Write nothing any more, and settle the exchange. A dry run is settled once Aim has answered."""
+        self.outbox.close()
+        self.end_stream()
+        self._has_left_stream = True
+        if self.is_closed:
+            self._settle()
+
+    def abandon(self) -> None:
+        """Give up a dry run whose stream has ended."""
+        self._close()
+        self._settle()
+
+    def _handle(self, event: Event) -> None:
+        """Let the exchange handle an event and perform its commands, all but those for Envoy."""
+        if self.is_closed:
+            return
+        try:
+            if isinstance(event, BodyReceived):
+                self._observation.arrived(event)
+                is_full = self._load.is_full(self._held)
+                if is_full is not self._is_overloaded:
+                    self._set_overloaded(is_overloaded=is_full)
+            self._pass_on(event)
+            if self._yields_room:
+                self._yield_room()
+        except Exception as error:
+            log_internal_error(error)
+            self.outbox.put(Reset("internal error"))
+            self._close()
+        finally:
+            self._account()
+            self.on_change()
+        if self.is_closed and self._has_left_stream:
+            self._settle()
+
+    def _wake(self) -> None:
+        self.take(Woken())
+
+    def _yield_room(self) -> None:
+        """Make a dry run give up if it would take the room of others."""
+        self._account()
+        if self._load.is_full(0) and not self._is_overloaded:
+            self._set_overloaded(is_overloaded=True)
+
+    def _set_overloaded(self, *, is_overloaded: bool) -> None:
+        self._is_overloaded = is_overloaded
+        self._pass_on(LoadChanged(is_overloaded))
+
+    def _pass_on(self, event: Event) -> None:
+        for command in self._exchange.handle(event, self._loop.time()):
+            self._perform(command)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case SubmitChunk() | Detect() | CancelDetection() | OpenSession() | SubmitDone() | CloseSession():
+                if self._effects is not None:
+                    self._effects.perform(command)
+            case Hold():
+                self._exchange_bytes = command.size
+            case (
+                ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | ImmediateResponse() | Reset()
+            ):
+                self.outbox.put(command)
+            case PauseReading():
+                self.is_paused = True
+            case ResumeReading():
+                self.is_paused = False
+            case Complete():
+                self.is_complete = True
+            case Close():
+                self._close()
+            case _:
+                self._observation.report(command)
+
+    # -- accounting and ends ---------------------------------------------------------------------------------------
+
+    def _account(self) -> None:
+        """Count what the exchange and the outbox hold."""
+        if self.is_settled:
+            return
+        held = self._exchange_bytes + self.outbox.unsent
+        if held != self._held:
+            self._load.hold(held - self._held)
+            self._held = held
+        if not self.is_closed:
+            self._alarm.follow()
+
+    def _close(self) -> None:
+        """Stop what is under way: the exchange handles no further event."""
+        self.is_closed = True
+        if self._effects is not None:
+            self._effects.end()
+            self._effects = None
+        self._alarm.cancel()
+
+    def _settle(self) -> None:
+        """Give everything back and write the exchange's record."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        on_settled = self.on_settled
+        self.on_change = self.on_settled = _do_nothing  # they may refer to what refers to the driver
+        self._load.hold(-self._held)
+        self._client.leave()
+        try:
+            self._observation.finished()
+        finally:
+            on_settled()
+
+
+def _do_nothing() -> None:
+    """Stand in for a callback that nobody needs."""
