@@ -174,8 +174,7 @@ class Context:
 
     def refuse(self, refusal: Refusal) -> None:
         """End the exchange with `refusal` once the event is handled. The first refusal counts."""
-        if self.refusal is None:
-            self.refusal = refusal
+        self.refusal = self.refusal or refusal
 
     @property
     def is_refused(self) -> bool:

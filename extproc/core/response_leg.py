@@ -298,8 +298,8 @@ class ResponseLeg:
 
     def _stream_event(self, event: FromSession | Woken) -> None:
         """Hand the event to the stream."""
-        if self._stream is not None:
-            self._stream.handle(event)
+        assert self._stream is not None
+        self._stream.handle(event)
 
     def _on_early_event(self, event: FromSession) -> None:
         """Note what became of the session before the response arrives."""

@@ -159,9 +159,10 @@ class ResponseStream:
         self._context.emit(OpenSession(self._session))
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | Woken) -> None:
-        """Handle an event of this stream."""
-        if not self._context.is_refused:
-            find(STREAM_TABLE, self._state, event)(self, event)
+        """Handle an event of this stream; ignore one of a session that was left."""
+        if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session):
+            return
+        find(STREAM_TABLE, self._state, event)(self, event)
 
     # -- the upstream ----------------------------------------------------------------------------------------------
 
@@ -246,8 +247,6 @@ class ResponseStream:
 
     def _on_verified(self, event: ChunkVerified) -> None:
         """Match the chunk with what was submitted, and release what it covers."""
-        if event.session != self._session:
-            return
         self._stop(Clock.SILENCE)  # each frame starts it again
         try:
             self._queue.verified(event.texts, event.chunk)
@@ -260,24 +259,19 @@ class ResponseStream:
 
     def _on_blocked(self, event: StreamBlocked) -> None:
         """Refuse the stream, or what is left of it."""
-        if event.session == self._session:
-            self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
-            self._context.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
+        self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
+        self._context.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
 
-    def _on_early_done(self, event: SessionDone) -> None:
+    def _on_early_done(self, _: SessionDone) -> None:
         """Apply the failure policy: Aim ended before the stream did."""
-        if event.session == self._session:
-            self.fail(Reason.SESSION)
+        self.fail(Reason.SESSION)
 
     def _on_done(self, event: SessionDone) -> None:
         """Release the rest."""
-        if event.session == self._session:
-            self._finish(event.milliseconds)
+        self._finish(event.milliseconds)
 
     def _on_lost(self, event: SessionFailed) -> None:
         """Open another session if nothing was submitted to this one, else apply the failure policy."""
-        if event.session != self._session:
-            return
         if not event.opened or self._queue.has_text:
             self.fail(event.reason)
         elif self._state is StreamState.SUBMITTED:
@@ -443,6 +437,7 @@ class ResponseStream:
 
 
 _S = StreamState
+_FROM_SESSION = (ChunkVerified, StreamBlocked, SessionDone, SessionFailed)
 _READING = (_S.SUBMITTING, _S.SUBMITTED, _S.VERIFIED)
 
 STREAM_TABLE: Table = {
@@ -457,11 +452,7 @@ STREAM_TABLE: Table = {
     (_S.OPENED, BodyReceived): ResponseStream._pass,
     (_S.OPENED, StreamEnd): ResponseStream._pass_end,
     # Late words of a session that was left.
-    **{
-        (state, each): ignore
-        for state in (_S.VERIFIED, _S.OPENED, _S.FINISHED)
-        for each in (ChunkVerified, StreamBlocked, SessionDone, SessionFailed)
-    },
+    **{(state, each): ignore for state in (_S.VERIFIED, _S.OPENED, _S.FINISHED) for each in _FROM_SESSION},
     **{(state, Woken): ignore for state in (_S.OPENED, _S.FINISHED)},
     **{(_S.FINISHED, each): ignore for each in (BodyReceived, StreamEnd)},
 }

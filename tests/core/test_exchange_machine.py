@@ -229,6 +229,14 @@ class Machine(RuleBasedStateMachine):
         if world.is_complete:
             assert world.held == 0
 
+    @invariant()
+    def what_aim_lets_pass_leaves_as_it_came(self) -> None:
+        if not hasattr(self, "world") or not self.world.is_complete or self.world.reply is not None:
+            return
+        words = {word for said in self.verdicts.values() for word in said}
+        if words <= self.passing and self.response_state != "none":
+            assert self.world.response.body == (b"late" if self.status == "504" else self.answer)
+
     def teardown(self) -> None:
         """Whatever happened, with the last verdict and the last byte the exchange ends."""
         if not hasattr(self, "world"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extproc.aim.protocol import Verified, frame
-from extproc.core.commands import ReportChunks, ReportVerdict
+from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, ChunkVerified, SessionDone
 from extproc.core.policy import Limits
@@ -450,6 +450,21 @@ class TestSession:
         assert it.response.body == chat_event("a") + chat_event("b") + b"junk"
         assert it.response.is_ended
         assert it.record.outcome == "failed_open"
+
+    def test_open_stream_with_broken_compression_ends_in_the_error_event(self) -> None:
+        data = gzip.compress(chat_event("a"))
+        it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data[:-4]).lose()
+        assert it.response.body == chat_event("a")
+        it.body(b"", end=True)
+        assert error_code(it.response.body) == "guardrail_unreadable_response"
+
+    def test_two_deadlines_at_once_open_once(self) -> None:
+        it = begun(failure_mode_allow=True, limits={"held_bytes": 1024}).body(chat_event("x" * 2000))
+        it.wait(VERDICT_TIMEOUT)
+        assert it.response.body == chat_event("x" * 2000)
+        assert [report for report in it.reports if isinstance(report, ReportFailOpen)] == [
+            ReportFailOpen(Leg.RESPONSE, Reason.TIMEOUT)
+        ]
 
     def test_open_after_the_end(self) -> None:
         it = begun(failure_mode_allow=True).body(chat_event("a"), end=True).lose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -16,19 +17,22 @@ from hypothesis import strategies as st
 
 from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import Reason
-from extproc.core.events import BodyReceived, ChunkVerified, SessionDone, SessionFailed, StreamBlocked, TimerFired
-from extproc.core.vocabulary import Leg, Timer
+from extproc.core.events import BodyReceived, ChunkVerified, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.policy import Policy
+from extproc.core.vocabulary import Leg
 from tests.fakes.rig import DONE, chat_event, chat_request
-from tests.fakes.world import World
+from tests.fakes.world import VERDICT_TIMEOUT, World, policy
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
 """`make test-hostile` asks for thousands."""
 
 REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
 CLOSED = policy()
-PINGING = policy(stream_ping_seconds=5)
+OPEN = policy(failure_mode_allow=True)
+PATIENT = policy(stream_ping_seconds=5, verdict_timeout_seconds=1e9)
 PING = b": ping\n\n"
-OPEN = policy(failure_mode_allow=FailureModeAllow.model_validate(True))
+SECRET = re.compile(r"<\d+[ab]?>")
+"""What the texts of a drawn stream look like: each is there once."""
 
 
 @st.composite
@@ -55,7 +59,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
             case "usage":
                 events.append(b'data: {"choices":[],"usage":{"total_tokens":1}}\r\n\r\n')
             case _:
-                chunk = {"choices": [{"index": i, "delta": {"content": f"{secret}{i}"}} for i in (0, 1)]}
+                chunk = {"choices": [{"index": i, "delta": {"content": f"<{number}{'ab'[i]}>"}} for i in (0, 1)]}
                 events.append(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     return [*events, chat_event(finish="stop"), DONE]
 
@@ -75,7 +79,7 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def begin(profile: Profile, coding: str = "") -> World:
+def begin(profile: Policy, coding: str = "") -> World:
     headers = (("content-encoding", coding),) if coding else ()
     return World(profile).request(REQUEST).judge().head("text/event-stream", "200", *headers)
 
@@ -86,37 +90,9 @@ def texts_in(data: bytes) -> str:
     return "\n".join(event.data for event in [*decoder.feed(data), *decoder.finish()] if event.data is not None)
 
 
-@given(st.data())
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_an_honest_aim_changes_no_byte(data: st.DataObject) -> None:
-    """Transparency, order and no early release, however the two sides interleave and whatever Aim merges."""
-    events = data.draw(streams())
-    whole = b"".join(events)
-    coding = data.draw(st.sampled_from(list(ENCODERS)))
-    world = begin(data.draw(st.sampled_from([CLOSED, PINGING])), coding)
-    incoming = cut(data.draw, ENCODERS[coding](whole))
-    owed: list[dict[str, Any]] = []
-    while incoming or owed:
-        if incoming and (not owed or data.draw(st.booleans())):
-            world.body(incoming.pop(0), end=not incoming)
-            owed += world.chunks
-            world.chunks.clear()
-        else:
-            world.verify_chunk(_merge(data.draw, owed))
-        for timer in (Timer.HEAD, Timer.PING):
-            if timer in world.timers and data.draw(st.booleans()):
-                world.fire(timer)
-        assert whole.startswith(world.response.body.replace(PING, b""))
-        waiting = {text for chunk in owed for _, text in _texts(chunk)}
-        assert not any(text in texts_in(world.response.body) for text in waiting)
-    if world.is_submitted_done:
-        world.done()
-    assert world.response.body.replace(PING, b"") == whole
-    assert texts_in(world.response.body) == texts_in(whole)
-    assert world.response.is_ended
-    assert world.session is None
-    assert world.exchange.deadline is None
-    assert world.held == 0
+def secrets_in(data: bytes) -> set[str]:
+    """Return the texts of the drawn stream that are in `data`."""
+    return set(SECRET.findall(data.decode(errors="replace")))
 
 
 def _texts(chunk: dict[str, Any]) -> list[tuple[int, str]]:
@@ -135,93 +111,192 @@ def _merge(draw: st.DrawFn, owed: list[dict[str, Any]]) -> dict[str, Any]:
     return first
 
 
-@given(st.data())
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_what_aim_took_out_never_leaves(data: st.DataObject) -> None:
-    """Rewrites, drops and a block at any point: no text leaves that Aim did not say."""
-    events = data.draw(streams())
-    coding = data.draw(st.sampled_from(list(ENCODERS)))
-    world = begin(CLOSED, coding)
-    incoming = cut(data.draw, ENCODERS[coding](b"".join(events)))
-    owed: list[dict[str, Any]] = []
-    hidden: set[str] = set()
-    while (incoming or owed) and not world.is_closed:
-        if incoming and (not owed or data.draw(st.booleans())):
-            world.body(incoming.pop(0), end=not incoming)
-            owed += world.chunks
-            world.chunks.clear()
-            continue
-        chunk = owed.pop(0)
-        match data.draw(st.sampled_from(["same", "same", "rewrite", "drop", "block"])):
-            case "same":
-                world.verify_chunk(chunk)
-            case "rewrite":
-                hidden |= {text for _, text in _texts(chunk)}
-                choices = [{"index": i, "delta": {"content": "[X]"}} for i, _ in _texts(chunk)]
-                world.verify_chunk({"choices": choices} if choices else chunk)
-            case "drop":
-                hidden |= {text for _, text in _texts(chunk)}
-            case _:
-                hidden |= {text for waiting in (chunk, *owed) for _, text in _texts(waiting)}
-                world.block()
-        _check(world, hidden, owed)
-    if world.is_submitted_done and not world.is_closed:
-        world.done()
-    _check(world, hidden, [])
+class Ledger:
+    """Knows what Aim has said, and sees that nothing else leaves: invariant 1."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.said: set[str] = set()
+        self.owed: list[dict[str, Any]] = []
+        self.has_submitted_text = False
+        self.arrived = 0
+
+    def submit(self, data: bytes, *, end: bool) -> None:
+        """Let bytes of the model arrive; what is submitted for them is owed."""
+        self.world.body(data, end=end)
+        self.arrived += len(data)
+        self.owed += self.world.chunks
+        self.has_submitted_text |= any(_texts(chunk) for chunk in self.world.chunks)
+        self.world.chunks.clear()
+        self.check()
+
+    def check_held(self) -> None:
+        """Check that exactly what is withheld counts as held: invariant 8. Only for streams that are not coded."""
+        withheld = self.arrived - len(self.world.response.body.replace(PING, b""))
+        if not self.world.is_complete:
+            assert self.world.held >= withheld
+        if not withheld:
+            assert self.world.held == 0
+
+    def verify(self, chunk: dict[str, Any]) -> None:
+        """Let Aim release a chunk."""
+        self.said |= {secret for _, text in _texts(chunk) for secret in SECRET.findall(text)}
+        self.world.verify_chunk(chunk)
+        self.check()
+
+    def verify_all(self) -> None:
+        while self.owed and not self.world.is_complete:
+            self.verify(self.owed.pop(0))
+
+    def check(self) -> None:
+        reply = self.world.reply.body if self.world.reply is not None else b""
+        unsaid = secrets_in(self.world.response.body + reply) - self.said
+        assert not unsaid, f"{unsaid} left before Aim said it"
+
+
+def is_over(world: World) -> None:
+    """Check that nothing is left behind, and that the client got an end: invariants 5, 6 and 8."""
     assert world.is_complete
     assert world.reply is not None or world.response.is_ended
     assert world.session is None
     assert world.exchange.deadline is None
+    assert world.held == 0
 
 
-def _check(world: World, hidden: set[str], owed: list[dict[str, Any]]) -> None:
-    seen = texts_in(world.response.body) + (world.reply.body.decode() if world.reply else "")
-    assert not any(text in seen for text in hidden | {text for chunk in owed for _, text in _texts(chunk)})
+@given(st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_honest_aim_changes_no_byte(data: st.DataObject) -> None:
+    """Invariants 1, 2 and 3: transparency, order and no early release, however model and Aim interleave."""
+    events = data.draw(streams())
+    whole = b"".join(events)
+    coding = data.draw(st.sampled_from(list(ENCODERS)))
+    ledger = Ledger(world := begin(data.draw(st.sampled_from([CLOSED, PATIENT])), coding))
+    incoming = cut(data.draw, ENCODERS[coding](whole))
+    while incoming or ledger.owed:
+        if incoming and (not ledger.owed or data.draw(st.booleans())):
+            ledger.submit(incoming.pop(0), end=not incoming)
+        else:
+            ledger.verify(_merge(data.draw, ledger.owed))
+        if not coding:
+            ledger.check_held()
+        if world.policy is PATIENT and not world.is_complete:
+            world.wait(data.draw(st.sampled_from([0, 2, 5])))
+            ledger.check()
+        assert whole.startswith(world.response.body.replace(PING, b""))
+    if world.is_submitted_done:
+        world.done()
+    assert world.response.body.replace(PING, b"") == whole
+    assert texts_in(world.response.body) == texts_in(whole)
+    assert world.response.is_ended
+    is_over(world)
+
+
+@given(st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_text_that_aim_took_out_never_leaves(data: st.DataObject) -> None:
+    """Invariants 1, 4 and 5: rewrites, drops and a block at any point."""
+    events = data.draw(streams())
+    coding = data.draw(st.sampled_from(list(ENCODERS)))
+    ledger = Ledger(world := begin(CLOSED, coding))
+    incoming = cut(data.draw, ENCODERS[coding](b"".join(events)))
+    while (incoming or ledger.owed) and not world.is_closed:
+        if incoming and (not ledger.owed or data.draw(st.booleans())):
+            ledger.submit(incoming.pop(0), end=not incoming)
+            continue
+        chunk = ledger.owed.pop(0)
+        match data.draw(st.sampled_from(["same", "same", "rewrite", "drop", "block"])):
+            case "same":
+                ledger.verify(chunk)
+            case "rewrite":
+                choices = [{"index": i, "delta": {"content": "[X]"}} for i, _ in _texts(chunk)]
+                ledger.verify({"choices": choices} if choices else chunk)
+            case "drop":
+                pass
+            case _:
+                world.block()
+        ledger.check()
+    if world.is_submitted_done and not world.is_closed:
+        world.done()
+    ledger.check()
+    is_over(world)
 
 
 @given(st.data(), st.sampled_from([CLOSED, OPEN]))
 @settings(max_examples=EXAMPLES, deadline=None)
-def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, profile: Profile) -> None:
+def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, profile: Policy) -> None:
+    """Invariants 1, 5, 6 and 8 under any single fault at any point."""
     events = data.draw(streams())
     whole = b"".join(events)
-    world = begin(profile)
+    ledger = Ledger(world := begin(profile))
     incoming = cut(data.draw, whole)
     for _ in range(data.draw(st.integers(0, len(incoming)))):
-        world.body(incoming.pop(0), end=not incoming)
+        ledger.submit(incoming.pop(0), end=not incoming)
         if data.draw(st.booleans()):
-            world.verify_all()
-    session = world.opened[-1]
-    unsaid = [text for chunk in world.chunks for _, text in _texts(chunk)]
-    faults = [
-        SessionFailed(session, Reason.SESSION),
-        SessionFailed(session, Reason.UNREACHABLE, opened=False),
-        ChunkVerified(session, ((777, "?"),), {"choices": []}),
-        *(TimerFired(timer) for timer in world.timers),
-    ]
-    if not world.is_submitted_done:
-        faults.append(SessionDone(session))
+            ledger.verify_all()
+    if world.is_complete:
+        return  # a stream without text has ended before the fault
+    is_owed = any(_texts(chunk) for chunk in ledger.owed)
+    is_submitted_done = world.is_submitted_done
+    faults = (
+        ["lost", "refused", "odd", "silent"] if is_submitted_done else ["lost", "refused", "odd", "silent", "early"]
+    )
     fault = data.draw(st.sampled_from(faults))
-    if isinstance(fault, TimerFired):
-        world.timers.pop(fault.timer)
-    world.send(fault)
+    session = world.opened[-1]
+    match fault:
+        case "lost":
+            world.send(SessionFailed(session, Reason.SESSION))
+        case "refused":
+            world.send(SessionFailed(session, Reason.UNREACHABLE, opened=False))
+        case "odd":
+            world.send(ChunkVerified(session, ((777, "?"),), {"choices": []}))
+        case "silent":
+            world.wait(VERDICT_TIMEOUT)
+        case _:
+            world.send(SessionDone(session))
+    match fault:
+        case "lost":  # a session to which no text was submitted is opened again, or was not needed
+            is_harmless = not ledger.has_submitted_text
+        case "silent":  # Aim owes nothing
+            is_harmless = not is_owed and not is_submitted_done
+        case _:
+            is_harmless = False
+    assert is_harmless or world.session is None
+    if profile is CLOSED:
+        ledger.check()
     while incoming and not world.is_closed:
         world.body(incoming.pop(0), end=not incoming)
-    if not world.is_complete:  # the fault was harmless: a lost session that nothing had used
-        world.verify_all()
+        ledger.owed += world.chunks
+        world.chunks.clear()
+        if profile is CLOSED:
+            ledger.check()
+    if not world.is_complete:
+        assert is_harmless
+        ledger.verify_all()
         if world.is_submitted_done:
             world.done()
-    assert world.is_complete
-    assert world.session is None
-    assert world.exchange.deadline is None
+    is_over(world)
     if profile is OPEN:
         assert world.response.body == whole
+        assert world.reply is None
     else:
-        assert not any(text in texts_in(world.response.body) for text in unsaid) or world.response.body == whole
+        ledger.check()
+        if world.response.body == whole:
+            assert secrets_in(whole) <= ledger.said
+        else:
+            assert is_refusal(world)
+
+
+def is_refusal(world: World) -> bool:
+    """Return whether the client was told that the exchange failed: a stream never looks complete when it is not."""
+    if world.reply is not None:
+        return world.reply.status >= 400
+    return b'"error"' in world.response.body
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_any_bytes_end_in_a_decision(pieces: list[bytes], is_open: bool) -> None:
+    """Invariants 1 and 6, for a stream that may be none."""
     world = begin(OPEN if is_open else CLOSED)
     for piece in pieces:
         world.body(piece)
@@ -229,14 +304,43 @@ def test_any_bytes_end_in_a_decision(pieces: list[bytes], is_open: bool) -> None
     world.verify_all()
     if world.is_submitted_done and not world.is_complete:
         world.done()
-    assert world.is_complete
+    is_over(world)
+    whole = b"".join(pieces)
     if is_open:
-        assert world.response.body == b"".join(pieces)
+        assert world.response.body == whole
+    elif world.response.body != whole:
+        assert is_refusal(world)
+    else:
+        assert is_readable(whole)
 
 
-def test_a_late_word_of_a_session_that_was_left_changes_nothing() -> None:
+def is_readable(data: bytes) -> bool:
+    """Return whether bytes are an event stream whose data, if any, is JSON."""
+    decoder = EventDecoder(2**20)
+    try:
+        events = [*decoder.feed(data), *decoder.finish()]
+        for event in events:
+            if event.data and event.data.strip() not in ("", "[DONE]"):
+                json.loads(event.data)
+    except ValueError:
+        return False
+    return not any(event.is_foreign for event in events)
+
+
+def test_late_word_of_a_session_that_was_left_changes_nothing() -> None:
     world = begin(CLOSED).body(chat_event("a")).verify_all().body(chat_event("b")).block()
     before = world.response.body
     for event in (SessionDone(world.opened[-1]), StreamBlocked(world.opened[-1], "x")):
         assert world.send(event) == []
     assert world.response.body == before
+
+
+def test_two_exchanges_share_nothing() -> None:
+    """Invariant 7: what Aim says in one session changes nothing in another."""
+    first, second = begin(CLOSED), begin(CLOSED)
+    first.body(chat_event("<1>"))
+    second.body(chat_event("<2>"))
+    second.verify("<2>")
+    first.verify("[X]")
+    assert first.response.body == chat_event("[X]")
+    assert second.response.body == chat_event("<2>")

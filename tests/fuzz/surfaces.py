@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from extproc.aim import protocol
-from extproc.config.settings import FailureModeAllow, Inspect, Limits, Profile
 from extproc.core.content.body import inflater
 from extproc.core.content.document import Document, Path, refuse_disguise
 from extproc.core.content.sse import EventDecoder
@@ -32,12 +31,13 @@ from extproc.core.events import (
     StreamBlocked,
     TrailersReceived,
 )
+from extproc.core.policy import Limits
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 from extproc.core.vocabulary import BodyMode, Hook, Input, Leg
 from extproc.processor import wire
 from tests.fakes.rig import chat_event
-from tests.fakes.world import World
+from tests.fakes.world import World, policy
 
 _T = TypeVar("_T")
 
@@ -229,9 +229,9 @@ def answer(data: bytes) -> None:
         world.body(piece)
     world.body(b"", end=True)
     manner = knobs.number(4)
-    if world.questions:
-        (question,) = world.questions.values()
-        texts = [one.output or "" for one in question.inputs]
+    if world.detections:
+        (detection,) = world.detections.values()
+        texts = [one.output or "" for one in detection.inputs]
         outcomes: list[Outcome] = [
             (
                 Allow(),
@@ -242,9 +242,9 @@ def answer(data: bytes) -> None:
             for text in texts
         ]
         world.judge(*outcomes)
-    assert world.exchange.is_complete
+    assert world.is_complete
     _check_end(world)
-    outcome = world.exchange.record.outcome
+    outcome = world.record.outcome
     if outcome == "allowed":
         assert world.response.body == knobs.payload
     if outcome == "redacted":
@@ -253,8 +253,7 @@ def answer(data: bytes) -> None:
 
 def _asked(name: str, knobs: _Knobs, *, stream: bool = False) -> World:
     """Return an exchange in a dialect whose request has gone on."""
-    allow = FailureModeAllow.model_validate(knobs.flag())
-    world = World(Profile(hooks=frozenset({Hook.OUTPUT}), failure_mode_allow=allow), _LIMITS)
+    world = World(policy(hooks=["output"], failure_mode_allow=knobs.flag()), _LIMITS)
     return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
 
 
@@ -272,18 +271,18 @@ def stream(data: bytes) -> None:
         _answer(world, manner, said)
     world.body(b"", end=True)
     _answer(world, manner, said)
-    if world.is_submitted_done and world.session is not None and not world.exchange.is_complete:
+    if world.is_submitted_done and world.session is not None and not world.is_complete:
         world.done()
-    assert world.exchange.is_complete
+    assert world.is_complete
     _check_end(world)
-    if world.exchange.record.outcome == "allowed" and not coding:
+    if world.record.outcome == "allowed" and not coding:
         assert world.response.body == knobs.payload
 
 
 def _answer(world: World, manner: str, said: set[str]) -> None:
     chunks, world.chunks[:] = list(world.chunks), []
     for number, chunk in enumerate(chunks):
-        if world.exchange.is_closed or world.session is None:
+        if world.is_closed or world.session is None:
             return
         if manner == "block" and number == 2:
             world.block("no")
@@ -327,9 +326,9 @@ def verdict(data: bytes) -> None:
     prompt = {
         "messages": [{"role": "user", "content": "one"}, {"role": "user", "content": [{"text": "two", "type": "text"}]}]
     }
-    world = World(Profile(), _LIMITS).request(json.dumps(prompt).encode())
-    ((number, question),) = world.questions.items()
-    (asked,) = question.inputs
+    world = World(policy(), _LIMITS).request(json.dumps(prompt).encode())
+    ((number, detection),) = world.detections.items()
+    (asked,) = detection.inputs
     outcome: Outcome
     try:
         outcome = protocol.answer(form, asked, status, knobs.payload)
@@ -337,7 +336,7 @@ def verdict(data: bytes) -> None:
         outcome = Failed(error.reason)
     assert status == 200 or status == 204 or isinstance(outcome, Failed)
     world.judge(outcome)
-    assert number not in world.questions
+    assert number not in world.detections
     match outcome:
         case Allow() | Monitor():
             assert world.upstream.buffered is not None
@@ -359,7 +358,7 @@ _WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA")
 def frames(data: bytes) -> None:
     """Let a session say any frames, a line each, while a stream waits: only texts that it verified leave."""
     knobs = _Knobs(data)
-    world = World(Profile(hooks=frozenset({Hook.OUTPUT})), _LIMITS)
+    world = World(policy(hooks=["output"]), _LIMITS)
     world.request(b'{"stream": true}', path=_PATHS["openai-chat"]).head()
     waiting = [chat_event(role="assistant", text=""), *map(chat_event, _WORDS), b"data: [DONE]\n\n"]
     if knobs.flag():
@@ -369,7 +368,7 @@ def frames(data: bytes) -> None:
         for _ in range(knobs.number(3) + 1):
             if waiting:
                 world.body(waiting.pop(0))
-        if world.exchange.is_closed or world.session is None:
+        if world.is_closed or world.session is None:
             break
         with suppress(DetectionError):
             if isinstance(read := protocol.frame(line), protocol.Verified):
@@ -381,7 +380,7 @@ def frames(data: bytes) -> None:
     if world.session is not None:
         world.lose()
     world.body(b"", end=True)
-    assert world.exchange.is_complete
+    assert world.is_complete
     _check_end(world)
 
 
@@ -427,8 +426,8 @@ def exchange(data: bytes) -> None:
     for byte in knobs.payload[:400]:
         step, choice = steps[byte % len(steps)], byte // len(steps)
         step(world, choice)
-        if world.exchange.is_closed:
-            assert world.exchange.held_bytes == 0
+        if world.is_closed:
+            assert world.held == 0
     _settle(world)
 
 
@@ -443,20 +442,20 @@ def _world(knobs: _Knobs) -> World:
             set(),
         )
     )
-    profile = Profile(
-        hooks=frozenset(hooks),
-        failure_mode_allow=FailureModeAllow.model_validate(knobs.flag()),
+    it = policy(
+        hooks=hooks,
+        failure_mode_allow=knobs.flag(),
         unmatched=knobs.pick(("pass", "block")),
-        inspect=Inspect(embeddings=True, tools=True),
+        inspect=["embeddings", "tools"],
     )
     mode = knobs.pick((BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED))
     limits = knobs.pick((_LIMITS, Limits(request_bytes=1024, response_bytes=1024, event_bytes=1024, held_bytes=1024)))
-    return World(profile, limits, mode, is_overloaded=knobs.number(16) == 15)
+    return World(it, limits, mode, is_overloaded=knobs.number(16) == 15)
 
 
 def _deliver(world: World, event: Event) -> None:
     """Let an exchange take an event: it answers with few commands, none of them behind its end."""
-    was_closed = world.exchange.is_closed
+    was_closed = world.is_closed
     commands = world.send(event)
     assert not (was_closed and commands)
     assert len(commands) <= 64 + (len(event.data) if isinstance(event, BodyReceived) else 0)
@@ -464,7 +463,7 @@ def _deliver(world: World, event: Event) -> None:
 
 def _play(world: World, knobs: _Knobs) -> None:
     """Let Aim answer what it was asked, one way or another."""
-    if world.questions:
+    if world.detections:
         _judge(world, knobs.number(8))
     if world.session is not None and world.chunks:
         _answer(world, knobs.pick(("echo", "rewrite")), set())
@@ -473,9 +472,9 @@ def _play(world: World, knobs: _Knobs) -> None:
 
 
 def _judge(world: World, choice: int) -> None:
-    question = next(iter(world.questions.values()))
+    detection = next(iter(world.detections.values()))
     outcome = _OUTCOMES[choice % len(_OUTCOMES)]
-    world.judge(*(outcome,) * len(question.inputs))
+    world.judge(*(outcome,) * len(detection.inputs))
 
 
 _CHAT = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True}).encode()
@@ -538,7 +537,7 @@ def _trailers(world: World, choice: int) -> None:
 
 
 def _verdict(world: World, choice: int) -> None:
-    if world.questions:
+    if world.detections:
         _judge(world, choice)
 
 
@@ -568,8 +567,7 @@ def _loss(world: World, choice: int) -> None:
 
 
 def _clock(world: World, choice: int) -> None:
-    if world.timers:
-        world.fire(list(world.timers)[choice % len(world.timers)])
+    world.wait((1, 2, 15)[choice % 3])
 
 
 _STEPS: tuple[Callable[[World, int], None], ...] = (
@@ -591,34 +589,34 @@ _STEPS: tuple[Callable[[World, int], None], ...] = (
 def _settle(world: World) -> None:
     """Let all that is under way fail; an exchange then owes nobody anything."""
     for _ in range(1000):
-        if world.questions:
-            question = next(iter(world.questions.values()))
-            world.judge(*(Failed(Reason.TIMEOUT),) * len(question.inputs))
+        if world.detections:
+            detection = next(iter(world.detections.values()))
+            world.judge(*(Failed(Reason.TIMEOUT),) * len(detection.inputs))
         elif world.session is not None:
             world.lose()
-        elif world.timers:
-            world.fire(next(iter(world.timers)))
+        elif world.exchange.deadline is not None:
+            world.wake()
         else:
             break
     else:
         raise AssertionError("the exchange asks for ever")
-    if world.exchange.is_complete:
+    if world.is_complete:
         _check_end(world)
 
 
 def _check_end(world: World) -> None:
     """An exchange that is complete holds nothing and waits for nothing."""
-    if world.exchange.is_closed:
-        assert world.exchange.held_bytes == 0
+    if world.is_closed:
+        assert world.held == 0
         assert world.session is None
-        assert not world.questions
-        assert not world.timers
+        assert not world.detections
+        assert world.exchange.deadline is None
         for event in (BodyReceived(Leg.RESPONSE, b"x"), TrailersReceived(Leg.RESPONSE)):
-            assert world.exchange.handle(event) == []
+            assert world.exchange.handle(event, world.now) == []
     if world.reply is None and world.reset is None and world.response.is_ended:
-        assert world.exchange.held_bytes == 0
+        assert world.held == 0
         assert world.session is None
-        assert not world.timers
+        assert world.exchange.deadline is None
 
 
 SURFACES: dict[str, Callable[[bytes], None]] = {

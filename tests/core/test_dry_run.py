@@ -1,0 +1,215 @@
+"""Dry runs without I/O: everything passes at once, and a shadow of the exchange is detected."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.commands import (
+    CancelDetection,
+    Close,
+    CloseSession,
+    Command,
+    Complete,
+    Detect,
+    Hold,
+    OpenSession,
+    ReleaseBody,
+    ReleaseBuffered,
+    ReleaseHeaders,
+    ReleaseTrailers,
+    ReportGivenUp,
+    ReportOutcome,
+    ReportVerdict,
+    SubmitChunk,
+)
+from extproc.core.dry_run import DryRun
+from extproc.core.events import (
+    BodyReceived,
+    Event,
+    HeadersReceived,
+    LoadChanged,
+    SessionDone,
+    StreamEnded,
+    TrailersReceived,
+    VerdictReached,
+    Woken,
+)
+from extproc.core.exchange import Exchange
+from extproc.core.policy import Limits
+from extproc.core.verdict import Allow, Block
+from extproc.core.vocabulary import BodyMode, Headers, Leg
+from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
+from tests.fakes.world import VERDICT_TIMEOUT, policy
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+STREAMED = json.dumps(chat_request("Hello", stream=True)).encode()
+HEAD: Headers = ((":method", "POST"), (":path", "/v1/chat/completions"), ("x-aim-user-email", "a@b.c"))
+LIMITS = Limits()
+DUPLEX = BodyMode.FULL_DUPLEX_STREAMED
+JSON: Headers = ((":status", "200"), ("content-type", "application/json"))
+SSE: Headers = ((":status", "200"), ("content-type", "text/event-stream"))
+
+
+class Run:
+    """A dry run, and everything that it commanded."""
+
+    def __init__(self, limits: Limits = LIMITS, mode: BodyMode = BodyMode.BUFFERED, **more: Any) -> None:
+        self.dry_run = DryRun("call-1", policy(**more), limits, request_mode=mode)
+        self.now = 1000.0
+        self.commands: list[Command] = []
+
+    def send(self, *events: Event) -> list[Command]:
+        """Handle events; return the commands of the last one."""
+        commands: list[Command] = []
+        for event in events:
+            commands = self.dry_run.handle(event, self.now)
+            self.commands += commands
+        return commands
+
+    def all_of(self, kind: type) -> list[Any]:
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    @property
+    def held(self) -> int:
+        return int(self.all_of(Hold)[-1].size) if self.all_of(Hold) else 0
+
+
+def asked(body: bytes = REQUEST, limits: Limits = LIMITS, **more: Any) -> Run:
+    """Return a dry run whose request is being judged."""
+    run = Run(limits, **more)
+    run.send(HeadersReceived(Leg.REQUEST, HEAD), BodyReceived(Leg.REQUEST, body, end_of_stream=True))
+    return run
+
+
+def test_request_passes_at_once_and_is_detected() -> None:
+    run = asked()
+    assert run.commands[0] == Complete()
+    (headers,) = run.all_of(ReleaseHeaders)
+    assert headers == ReleaseHeaders(Leg.REQUEST, remove=("x-aim-user-email",))
+    assert run.all_of(ReleaseBuffered) == [ReleaseBuffered(Leg.REQUEST)]
+    assert len(run.all_of(Detect)) == 1
+
+
+def test_block_is_reported_and_changes_nothing() -> None:
+    run = asked()
+    commands = run.send(VerdictReached(1, (Block("no"),), 7))
+    assert {type(command) for command in commands} == {ReportVerdict, ReportOutcome, Hold}
+    assert run.send(HeadersReceived(Leg.RESPONSE, JSON)) == [
+        ReleaseHeaders(Leg.RESPONSE, set=(("x-aim-call-id", "call-1"),))
+    ]
+    body = BodyReceived(Leg.RESPONSE, b"x", end_of_stream=True)
+    assert run.send(body) == [ReleaseBody(Leg.RESPONSE, b"x", end_of_stream=True)]
+    assert run.send(StreamEnded()) == [Close()]
+
+
+def test_response_waits_for_the_requests_verdict_only_in_the_shadow() -> None:
+    run = asked()
+    run.send(HeadersReceived(Leg.RESPONSE, JSON), BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
+    assert run.all_of(ReleaseBody)[-1].data == chat_answer("Hi")
+    assert len(run.all_of(Detect)) == 1
+    assert run.held > len(chat_answer("Hi"))
+    run.send(VerdictReached(1, (Allow(),)))
+    assert len(run.all_of(Detect)) == 2
+
+
+def test_dry_run_outlives_its_stream_until_aim_has_answered() -> None:
+    run = asked()
+    run.send(HeadersReceived(Leg.RESPONSE, JSON), BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
+    assert run.send(StreamEnded()) == []
+    assert Close() not in run.send(VerdictReached(1, (Allow(),)))
+    assert run.send(VerdictReached(2, (Allow(),)))[-2:] == [Close(), Hold(0)]
+    assert run.dry_run.handle(Woken(), run.now) == []
+
+
+def test_silent_session_ends_a_dry_run_that_outlives_its_stream() -> None:
+    run = asked(STREAMED)
+    run.send(VerdictReached(1, (Allow(),)), HeadersReceived(Leg.RESPONSE, SSE))
+    run.send(BodyReceived(Leg.RESPONSE, chat_event("Hi"), end_of_stream=True), StreamEnded())
+    assert run.all_of(SubmitChunk)
+    assert Close() not in run.commands
+    run.now += VERDICT_TIMEOUT
+    assert run.dry_run.deadline is not None
+    assert Close() in run.send(Woken())
+
+
+def test_session_of_a_whole_stream_is_closed() -> None:
+    run = asked(STREAMED)
+    run.send(VerdictReached(1, (Allow(),)), HeadersReceived(Leg.RESPONSE, SSE))
+    run.send(BodyReceived(Leg.RESPONSE, DONE, end_of_stream=True))
+    assert len(run.all_of(OpenSession)) == len(run.all_of(CloseSession)) == 1
+    session = run.all_of(OpenSession)[0].session
+    assert run.send(SessionDone(session), StreamEnded()) == [Close()]
+
+
+@pytest.mark.parametrize("mode", BodyMode)
+def test_unmatched_request_passes_the_sidecar_by(mode: BodyMode) -> None:
+    run = Run(mode=mode, unmatched="block")
+    (*_, headers) = run.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/other"))))
+    assert headers == ReleaseHeaders(Leg.REQUEST, replace_body=mode is BodyMode.BUFFERED)
+
+
+def test_request_that_is_too_large_passes_the_sidecar_by() -> None:
+    run = Run(Limits(request_bytes=1024))
+    run.send(HeadersReceived(Leg.REQUEST, (*HEAD, ("content-length", "5000"))))
+    assert run.all_of(ReleaseHeaders)[0].replace_body
+
+
+def test_trailers_and_pieces_pass_in_full_duplex() -> None:
+    run = Run(mode=DUPLEX)
+    run.send(HeadersReceived(Leg.REQUEST, HEAD))
+    assert ReleaseBody(Leg.REQUEST, b"a") in run.send(BodyReceived(Leg.REQUEST, b"a"))
+    assert ReleaseTrailers(Leg.REQUEST) in run.send(TrailersReceived(Leg.REQUEST))
+
+
+def test_dry_run_that_holds_too_much_gives_up() -> None:
+    run = asked(limits=Limits(request_bytes=1024, response_bytes=1024))
+    run.send(HeadersReceived(Leg.RESPONSE, JSON))
+    commands = run.send(BodyReceived(Leg.RESPONSE, b"x" * 4096))
+    assert ReportGivenUp() in commands
+    assert CancelDetection(1) in commands
+    assert run.held == 0
+    # From now on everything passes, and the shadow sees nothing.
+    assert run.send(VerdictReached(1, (Allow(),))) == []
+    assert run.send(LoadChanged(is_overloaded=True)) == []
+    tail = BodyReceived(Leg.RESPONSE, b"y", end_of_stream=True)
+    assert run.send(tail) == [ReleaseBody(Leg.RESPONSE, b"y", end_of_stream=True)]
+    assert run.send(StreamEnded()) == [Close()]
+    assert not [outcome for outcome in run.all_of(ReportOutcome) if outcome.outcome == "aborted"]
+
+
+def test_dry_run_yields_when_the_process_is_overloaded() -> None:
+    run = asked()
+    assert run.send(LoadChanged(is_overloaded=False)) == []
+    assert ReportGivenUp() in run.send(LoadChanged(is_overloaded=True))
+    assert run.send(StreamEnded()) == [Close()]
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_broken_shadow_does_not_touch_the_exchange(monkeypatch: pytest.MonkeyPatch, has_ended: bool) -> None:
+    run = asked()
+    error = RuntimeError("a defect")
+
+    def fail(*_: object) -> list[Command]:
+        raise error
+
+    if has_ended:
+        run.send(StreamEnded())
+    monkeypatch.setattr(Exchange, "handle", fail)
+    commands = run.send(VerdictReached(1, (Allow(),)))
+    assert commands[0] == ReportGivenUp(error)
+    if has_ended:
+        assert Close() in commands
+        return
+    body = BodyReceived(Leg.RESPONSE, b"x")
+    assert run.send(body) == [ReleaseBody(Leg.RESPONSE, b"x")]
+    assert run.send(StreamEnded()) == [Close()]
+
+
+def test_stream_that_ends_before_its_exchange_is_no_abortion() -> None:
+    run = Run()
+    run.send(HeadersReceived(Leg.REQUEST, HEAD))
+    assert Close() in run.send(StreamEnded())
+    assert [command.outcome for command in run.all_of(ReportOutcome)] == ["allowed"]
