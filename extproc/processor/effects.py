@@ -26,7 +26,7 @@ from extproc.core.errors import Reason
 from extproc.core.events import Event, SessionDone, StreamBlocked, TimerFired, VerdictReached
 from extproc.core.verdict import Failed, Outcome
 from extproc.core.vocabulary import Timer
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 if TYPE_CHECKING:

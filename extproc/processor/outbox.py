@@ -12,7 +12,7 @@ import structlog
 
 from extproc.core.commands import ReleaseBody, Reset, ToEnvoy
 from extproc.processor import wire
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from extproc.processor import wire
 from extproc.processor.dry_run import Shadow
 from extproc.processor.effects import Errands
 from extproc.processor.stream import Stream
-from extproc.telemetry.metrics import Telemetry, log_internal_error
+from extproc.telemetry.logs import log_internal_error
+from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from extproc.processor import wire
 from extproc.processor.dry_run import Shadow, passing
 from extproc.processor.effects import Errands
 from extproc.processor.outbox import BROKEN, Outbox, broken
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.processor.servicer import ExternalProcessor
 from extproc.serve.reload import Reloader
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.snapshot import Phase, Snapshot, Worker
 
 _PROBE_SECONDS = 5.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extproc.config.load import config_path
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 
 _POLL_SECONDS = 1.0
 

@@ -14,22 +14,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 from extproc import __version__
 from extproc.core.errors import SettingsError
+from extproc.telemetry.outage import Signal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from extproc.telemetry.tracing import Tracing
-
-Signal = Literal["traces", "metrics"]
 
 _PACKAGES = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
@@ -45,8 +43,6 @@ _QUEUE = tuple(
 
 _FLUSH_SECONDS = 3.0
 """How long the end of the process may wait until what is left has been exported."""
-
-_log = structlog.get_logger()
 
 
 def is_exported(signal: Signal) -> bool:
@@ -138,24 +134,6 @@ def make_resource() -> Resource:
             if not (is_named if name == "service.name" else name in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
         }
     )
-
-
-class Outage:
-    """Tells when a collector is away, and when it is back, once each."""
-
-    def __init__(self, signal: Signal) -> None:
-        """Watch the export of `signal`."""
-        self._signal = signal
-        self._is_away = False
-
-    def note(self, *, was_exported: bool) -> None:
-        """Note how an export went."""
-        if self._is_away is was_exported:
-            self._is_away = not was_exported
-            if self._is_away:
-                _log.error("otlp_export_failed", signal=self._signal)
-            else:
-                _log.info("otlp_export_recovered", signal=self._signal)
 
 
 @asynccontextmanager

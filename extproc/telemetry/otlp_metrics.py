@@ -29,7 +29,7 @@ from prometheus_client.samples import Sample
 
 from extproc import __version__
 from extproc.core.errors import SettingsError
-from extproc.telemetry.otel import Outage
+from extproc.telemetry.outage import Outage
 
 _INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _DEFAULT_MILLISECONDS = "60000"

@@ -23,7 +23,7 @@ from extproc import __version__
 from extproc.core.errors import Reason
 from extproc.core.record import ExchangeRecord
 from extproc.core.vocabulary import Headers, Hook
-from extproc.telemetry.otel import Outage
+from extproc.telemetry.outage import Outage
 
 _W3C = TraceContextTextMapPropagator()
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.telemetry import metrics as telemetry
-from extproc.telemetry import stdio
+from extproc.telemetry import logs, stdio
 from extproc.telemetry.stdio import Stderr
 
 pytestmark = pytest.mark.timeout(30)
@@ -168,6 +167,6 @@ def test_what_libraries_say_is_a_line_without_content() -> None:
     except ValueError as error:
         failed = (ValueError, error, error.__traceback__)
     record = logging.LogRecord('a"b', logging.ERROR, "file", 1, "%s", ("a prompt",), failed)
-    line = telemetry._Named().format(record)
+    line = logs._Named().format(record)
     assert json.loads(line) == {"event": "library", "logger": 'a"b', "level": "ERROR"}
     assert "\n" not in line
