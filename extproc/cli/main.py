@@ -109,9 +109,9 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
         configure_logging(loaded.log_level, worker)
         with _single_problems():
             if loaded.workers > 1 and worker is None:
-                from extproc.serve import workers
+                from extproc.serve import supervisor
 
-                raise typer.Exit(asyncio.run(workers.supervise(loaded, config)))
+                raise typer.Exit(asyncio.run(supervisor.supervise(loaded, config)))
             import uvloop
 
             from extproc.serve import server

@@ -21,8 +21,8 @@ from extproc.config.settings import Settings, Tls
 from extproc.core.errors import SettingsError
 from extproc.processor import wire
 from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.instance import Serving, start_client
 from extproc.serve.link import RELOAD, Link
-from extproc.serve.operator import Serving, start_client
 from extproc.serve.unix_socket import SocketFile
 from extproc.telemetry import otel
 from extproc.telemetry.metrics import SHARED_VALUES, Telemetry, share_values

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.admin.port import Admin
 from extproc.config.address import Address
-from extproc.serve.operator import Serving
+from extproc.serve.instance import Serving
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.snapshot import MINUTES
 from tests.fakes.aim import Question, ScriptedAim, anonymize, block

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import aiohappyeyeballs
 import pytest
 
-from extproc.serve import operator as serving
-from extproc.serve.operator import Serving, start_client
+from extproc.serve import instance as serving
+from extproc.serve.instance import Serving, start_client
 from tests.fakes.process import free_port
 from tests.fakes.sidecar import settings_for, sidecar
 

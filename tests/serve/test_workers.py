@@ -18,7 +18,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from extproc.serve.workers import Supervisor, _Worker
+from extproc.serve.supervisor import Supervisor, _Worker
 from extproc.telemetry.metrics import add_process
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
