@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from extproc.admin import words
 from extproc.admin.layout import facts, section, table
 from extproc.admin.markup import Content, Markup, element, join
 from extproc.config.described import described, reasons, without_login
 from extproc.config.settings import Settings
-from extproc.telemetry.snapshot import KeyUse, Reload, Snapshot, Worker
+from extproc.telemetry.snapshot import Failure, KeyUse, Reload, Snapshot, Worker
 
 
 def blocks(snapshot: Snapshot, settings: Settings) -> Markup:
@@ -45,8 +45,9 @@ def blocks(snapshot: Snapshot, settings: Settings) -> Markup:
 def without_verdict(snapshot: Snapshot) -> Markup:
     """Return the section of what went without a verdict."""
 
-    def rows(counts: Mapping[tuple[str, str], int]) -> list[tuple[Content, ...]]:
-        return [(*key, f"{count:,}") for key, count in sorted(counts.items(), key=lambda item: -item[1])]
+    def rows(failures: Sequence[Failure]) -> list[tuple[Content, ...]]:
+        most_first = sorted(failures, key=lambda failure: -failure.count)
+        return [(failure.place, failure.reason, f"{failure.count:,}") for failure in most_first]
 
     return section(
         "failures",

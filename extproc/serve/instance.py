@@ -1,9 +1,8 @@
-"""What the operators of one serving process see and change: whether it is ready, its metrics, its settings."""
+"""One serving process as its operators see and change it: metrics, status and settings."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,111 +14,78 @@ from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.readiness import Readiness
 from extproc.serve.reload import Reloader
 from extproc.telemetry.logs import log_internal_error
-from extproc.telemetry.snapshot import Phase, Snapshot, Worker
-
-_PROBE_SECONDS = 5.0
-"""Pause between two looks at whether Aim can be reached, where readiness asks for it."""
+from extproc.telemetry.snapshot import Snapshot, Worker
 
 _FIXED = ("listen", "admin", "workers", "tls", "log_level", "limits.request_bytes", "limits.streams")
-"""What belongs to the process; gRPC is given the two limits when it starts."""
+"""Settings that need a restart: the process's own, and the two limits that gRPC is given when it starts."""
 
 _log = structlog.get_logger()
 
 
-class Serving:
+class Instance:
     """One process that serves."""
 
     def __init__(
         self,
-        service: ExternalProcessor,
+        processor: ExternalProcessor,
         config: Path | None,
         group: asyncio.TaskGroup,
-        on_readiness: Callable[[bool], None] = lambda _: None,
+        readiness: Readiness,
         worker: int = 0,
     ) -> None:
-        """Tell of `service`, that of worker `worker`, whose clients live in `group`.
-
-        `on_readiness` is told of each change.
-        """
-        self._service = service
-        self._started_with = service.settings
+        """Report on `processor`, which is that of `worker`; reloads read `config` and start clients in `group`."""
+        self._processor = processor
+        self._started_with = processor.settings
         self._config = config
         self._group = group
-        self._on_readiness = on_readiness
+        self._readiness = readiness
         self._worker = worker
-        self._phase = Phase.STARTING
-        self._is_aim_reachable = not service.settings.readiness.aim
-        self._was_ready = False
         self.reloader = Reloader(config, self._reload)
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
-        return self._service.settings
+        return self._processor.settings
 
     @property
     def registry(self) -> CollectorRegistry:
         """The metrics."""
-        return self._service.telemetry.registry
+        return self._processor.telemetry.registry
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether exchanges may be sent here."""
-        return self._phase is Phase.SERVING and self._is_aim_reachable
+        """Return whether exchanges may be sent here."""
+        return self._readiness.is_ready
 
-    def serve(self, *, is_serving: bool) -> None:
-        """Note that the listener is open, or that it is about to close."""
-        self._phase = Phase.SERVING if is_serving else Phase.DRAINING
-        self._note_readiness()
+    async def is_aim_reachable(self) -> bool:
+        """Return whether Aim can be reached; True where `readiness.aim` does not ask."""
+        return not self.settings.readiness.aim or await self._processor.client.is_reachable()
 
     async def snapshot(self) -> Snapshot:
         """Return what the status page shows of this process now."""
-        service = self._service
-        activity, client = service.telemetry.activity, service.client
-        is_unready = self._phase is Phase.SERVING and not self._is_aim_reachable
+        processor = self._processor
+        activity, client = processor.telemetry.activity, processor.client
         return activity.snapshot(
             Worker(
                 number=self._worker,
-                phase=Phase.UNREADY if is_unready else self._phase,
+                phase=self._readiness.phase,
                 started=activity.started,
-                streams=service.live,
-                sessions=_value(service.telemetry.sessions),
-                held_bytes=service.held_bytes,
+                streams=processor.live,
+                sessions=_value(processor.telemetry.sessions),
+                held_bytes=processor.held_bytes,
                 is_breaker_open=client.breaker.is_open,
                 is_session_breaker_open=client.session_breaker.is_open,
                 reload=activity.reload,
             )
         )
 
-    def _note_readiness(self) -> None:
-        if self.is_ready != self._was_ready:
-            self._was_ready = self.is_ready
-            self._on_readiness(self._was_ready)
-
-    async def watch_aim(self) -> None:
-        """Look now and then whether Aim can be reached, for ever, while `readiness.aim` asks for it.
-
-        The breakers do not count: a process that is not ready gets no exchange that could close them.
-        """
-        known = True  # that it is not is told at the first look, too
-        while True:
-            try:
-                is_reachable = not self.settings.readiness.aim or await self._service.client.is_reachable()
-            except Exception as error:  # whatever is wrong with the address, the process and its exchanges go on
-                log_internal_error(error)
-                is_reachable = False
-            if is_reachable != known:
-                _log.warning("aim_reachable" if is_reachable else "aim_unreachable")
-            self._is_aim_reachable = known = is_reachable
-            self._note_readiness()
-            await asyncio.sleep(_PROBE_SECONDS)
-
     def _reload(self) -> None:
-        """Read the settings again: new exchanges get them, if they can be used."""
-        service = self._service
-        activity = service.telemetry.activity
+        """Read the settings again; if they are valid, new exchanges get them."""
+        processor = self._processor
+        activity = processor.telemetry.activity
         try:
             new = load(self._config, serving=True)
             client = start_client(new, self._group)
@@ -127,8 +93,7 @@ class Serving:
             _log.error("settings_refused", problems=list(error.problems))
             activity.reloaded(problems=error.problems)
             return
-        except Exception as error:
-            # Whatever is wrong with them, the process and its exchanges go on.
+        except Exception as error:  # an unforeseen error must not end the process and its exchanges
             log_internal_error(error)
             _log.error("settings_refused", problems=["they cannot be used"])
             activity.reloaded(problems=["they cannot be used"])
@@ -136,9 +101,9 @@ class Serving:
         fixed = [name for name in _FIXED if attrgetter(name)(self._started_with) != attrgetter(name)(new)]
         if fixed:
             _log.warning("restart_needed", settings=fixed)
-        retired, service.client, service.settings = service.client, client, new
+        retired, processor.client, processor.settings = processor.client, client, new
         retired.retire()
-        service.telemetry.keep_audit_log(new)
+        processor.telemetry.keep_audit_log(new)
         activity.reloaded(restart_needed=fixed)
         _log.info("settings_reloaded")
 
@@ -149,7 +114,7 @@ def _value(gauge: Gauge) -> int:
 
 
 def start_client(settings: Settings, group: asyncio.TaskGroup) -> AimClient:
-    """Return a client that lives in a task of `group` until it is retired and nobody uses it.
+    """Return a client that lives in a task of `group` until it is retired and no longer used.
 
     Raises SettingsError.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
 from extproc.core.record import ExchangeRecord
-from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, step
+from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, failures, step
 
 _POLICIES = 8
 _POLICY_CHARACTERS = 80
@@ -101,8 +101,8 @@ class Activity:
                 if _minute(now) - MINUTES < number <= _minute(now)
             ),
             blocks=tuple(reversed(self._blocks)),
-            failed_open=Counter(self._failed_open),
-            failed=Counter(self._failed),
+            failed_open=failures(self._failed_open),
+            failed=failures(self._failed),
             keys=tuple(KeyUse(profile, *use) for profile, use in self._keys.items()),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from extproc.telemetry.tracing import Tracing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-SHARED_VALUES = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the folder in which workers share the values of their metrics."""
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
@@ -150,11 +147,3 @@ def add_process(registry: CollectorRegistry, is_ready: Callable[[], bool], setti
         ),
     ):
         Gauge(name, documentation, registry=registry).set_function(value)
-
-
-def share_values(worker: int) -> None:
-    """Keep the values of every metric that is made from now on where the supervisor finds them.
-
-    The files are named for the worker, not for its process: one that is started again counts on.
-    """
-    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]

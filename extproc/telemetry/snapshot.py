@@ -61,6 +61,15 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """How often something failed for `reason`; `place` is the leg or the hook."""
+
+    place: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyUse:
     """What Aim said of a profile's key when it was last used, in seconds since the epoch."""
 
@@ -97,16 +106,16 @@ class Worker:
 class Snapshot:
     """All of it, as it was `at` so many seconds since the epoch.
 
-    `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started; `silent` is how many
-    workers did not answer.
+    `failed_open` counts legs, `failed` detections by hook, both since the workers started; `silent` is the number of
+    workers that did not answer.
     """
 
     at: float
     workers: tuple[Worker, ...]
     minutes: tuple[Minute, ...]
     blocks: tuple[Block, ...]
-    failed_open: Mapping[tuple[str, str], int]
-    failed: Mapping[tuple[str, str], int]
+    failed_open: tuple[Failure, ...]
+    failed: tuple[Failure, ...]
     keys: tuple[KeyUse, ...]
     silent: int = 0
 
@@ -138,8 +147,8 @@ def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
                 :BLOCKS
             ]
         ),
-        failed_open=added(part.failed_open for part in parts),
-        failed=added(part.failed for part in parts),
+        failed_open=_added_failures(part.failed_open for part in parts),
+        failed=_added_failures(part.failed for part in parts),
         keys=tuple(keys.values()),
         silent=workers - len(parts),
     )
@@ -151,6 +160,18 @@ def added(counts: Iterable[Mapping[_Key, int]]) -> Counter[_Key]:
     for each in counts:
         summed.update(each)
     return summed
+
+
+def failures(counts: Mapping[tuple[str, str], int]) -> tuple[Failure, ...]:
+    """Return counts by place and reason as failures."""
+    return tuple(Failure(place, reason, count) for (place, reason), count in counts.items())
+
+
+def _added_failures(parts: Iterable[Sequence[Failure]]) -> tuple[Failure, ...]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for failure in chain.from_iterable(parts):
+        counts[failure.place, failure.reason] += failure.count
+    return failures(counts)
 
 
 def step(seconds: float) -> int:

@@ -24,9 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.admin.port import Admin
 from extproc.config.address import Address
-from extproc.serve.instance import Serving
+from extproc.serve.instance import Instance
+from extproc.serve.readiness import Readiness
 from extproc.telemetry.activity import Activity
-from extproc.telemetry.snapshot import MINUTES
+from extproc.telemetry.snapshot import MINUTES, Phase
 from tests.fakes.aim import Question, ScriptedAim, anonymize, block
 from tests.fakes.browser import browser, needs_browser
 from tests.fakes.envoy_stream import envoy_stream
@@ -302,10 +303,11 @@ async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser)
             await stream.read()
             await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
             await stream.read()
-        process = Serving(service, None, await stack.enter_async_context(asyncio.TaskGroup()))
-        process.serve(is_serving=True)
+        readiness = Readiness(needs_aim=False)
+        readiness.enter(Phase.SERVING)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         address = Address(host="127.0.0.1", port=free_port())
-        await stack.enter_async_context(Admin(process).listening(address))
+        await stack.enter_async_context(Admin(Instance(service, None, group, readiness)).listening(address))
         for size in SIZES:
             async with opened(chromium, f"http://{address}", size, query="") as page:
                 shown = Image.open(BytesIO(await page.screenshot(full_page=size == "desktop")))

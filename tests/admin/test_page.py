@@ -16,7 +16,7 @@ from extproc.admin.page import HEADERS, page
 from extproc.config.described import described, without_login
 from extproc.config.settings import Settings
 from extproc.core.errors import Reason
-from extproc.telemetry.snapshot import Block, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
+from extproc.telemetry.snapshot import Block, Failure, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
 
 NOW = 1_800_000_000.0
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -26,7 +26,7 @@ def snapshot(*workers: dict[str, Any], **parts: Any) -> Snapshot:
     usual = {"phase": Phase.SERVING, "started": NOW - 7260, "streams": 2, "sessions": 1, "held_bytes": 1536}
     usual |= {"is_breaker_open": False, "is_session_breaker_open": False}
     running = tuple(Worker(number, **{**usual, **each}) for number, each in enumerate(workers or ({},)))
-    empty = {"minutes": (), "blocks": (), "failed_open": {}, "failed": {}, "keys": ()}
+    empty = {"minutes": (), "blocks": (), "failed_open": (), "failed": (), "keys": ()}
     return Snapshot(NOW, running, **{**empty, **parts})
 
 
@@ -147,7 +147,9 @@ class TestDetails:
         assert "not named" in text
 
     def test_failures_are_shown_by_reason(self) -> None:
-        text = text_of(snapshot(failed_open={("request", "timeout"): 3}, failed={("output", "session"): 1234}))
+        text = text_of(
+            snapshot(failed_open=(Failure("request", "timeout", 3),), failed=(Failure("output", "session", 1234),))
+        )
         assert re.search(r"request reason timeout count 3\b", text)
         assert re.search(r"output reason session count 1,234\b", text)
 

@@ -9,7 +9,7 @@ from typing import Any
 from extproc.aim.client import AimClient
 from extproc.config.settings import Settings
 from extproc.processor.servicer import ExternalProcessor
-from extproc.serve.server import grpc_server
+from extproc.serve.listener import grpc_server
 from extproc.telemetry.metrics import Telemetry
 
 

@@ -19,11 +19,10 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
-import pytest
 import trustme
 
 from extproc.processor import wire
-from extproc.serve import server
+from extproc.serve.listener import grpc_server
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, serving, written
@@ -339,10 +338,8 @@ async def test_large_requests_on_the_admin_port(tmp_path: Path, aim: ScriptedAim
         await it.settles(before)
 
 
-async def test_a_peer_that_vanished_is_noticed(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers no ping: its connection ends with its streams."""
-    monkeypatch.setattr(server, "_KEEPALIVE_SECONDS", (1.0, 1.0))
-    guard = server.grpc_server(settings_for(aim.base))
+async def test_connection_of_a_peer_that_answers_no_ping_ends(aim: ScriptedAim) -> None:
+    guard = grpc_server(settings_for(aim.base), keepalive_seconds=1.0, keepalive_timeout_seconds=1.0)
     port = guard.add_insecure_port("127.0.0.1:0")
     await guard.start()
     try:
