@@ -1,119 +1,128 @@
-"""Standard output and error, written to without waiting for whoever reads them."""
+"""Lines for standard output and error, written by a thread, so that the traffic never waits for their reader.
+
+Setting O_NONBLOCK instead would change the descriptor for every process that shares it.
+"""
 
 from __future__ import annotations
 
-import io
+import atexit
 import os
 import select
-import stat
-import sys
-import threading
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TextIO
+from threading import Condition, Lock, Thread
 
-FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-"""Without O_NONBLOCK a pipe that nobody reads would hold up everything."""
+CAPACITY = 8192
+"""Lines that may wait for the reader: a few seconds of heavy traffic, a few megabytes."""
 
-
-def open_anew(inherited: int) -> tuple[int, bool]:
-    """Return a descriptor of our own for what `inherited` leads to, and whether a write may wait; raises OSError."""
-    if stat.S_ISREG(os.fstat(inherited).st_mode):
-        return os.dup(inherited), False  # of those who share a file, each writes where the other ended
-    try:
-        # Opened anew it has flags of its own. O_NONBLOCK on the inherited one would be its other holders', too.
-        return os.open(f"/proc/self/fd/{inherited}", FLAGS), False
-    except OSError:  # a socket, another user's pipe, or no /proc
-        return os.dup(inherited), True
+_FLUSH_SECONDS = 2.0
+"""How long the end of the process may wait for the reader."""
 
 
-def has_room(file: int) -> bool:
-    """Tell whether up to PIPE_BUF bytes can be written without waiting, or fail without waiting."""
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return bool(poll.poll(0))
+class LineWriter:
+    """Writes whole lines to a descriptor, in order.
 
-
-class Stderr(io.TextIOBase):
-    """Standard error, a record at a time. What cannot be written at once is lost: no traffic waits or ends for it.
-
-    The interpreter's own stream is passed by: what waits in its buffer would be waited for at the end. It is written to
-    only where no descriptor is behind it.
+    If too many lines wait, the oldest are lost; so are lines that cannot be written, such as on a full disk.
     """
 
-    def __init__(self, on_room: Callable[[int], None]) -> None:
-        """Prepare to write; `on_room` is told how many records were lost, once it can write that."""
-        super().__init__()
-        self._on_room = on_room
-        self._lock = threading.RLock()  # again: telling writes
-        self._stream: TextIO | None = None
-        self._file: int | None = None
-        self._may_wait = False
-        self._is_torn = False
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        on_loss: Callable[[str, bool], None] = lambda _problem, _is_first: None,
+        loss_notice: Callable[[int], bytes] | None = None,
+        capacity: int = CAPACITY,
+    ) -> None:
+        """Write to `descriptor`, which stays open, until the end of the process.
+
+        `on_loss(problem, is_first)` is called for each lost line, from any thread; `is_first` marks the first loss
+        since the writer last kept up. `loss_notice(count)` returns a line that is written where lines are missing.
+        """
+        self._descriptor = descriptor
+        self._on_loss = on_loss
+        self._loss_notice = loss_notice
+        self._capacity = capacity
+        self._changed = Condition(Lock())
+        self._waiting: deque[bytes] = deque()
         self._lost = 0
-        self._follow()
+        self._is_losing = False
+        self._is_closed = False
+        self._is_torn = False
+        self._thread = Thread(target=self._run, name="line-writer", daemon=True)
+        self._thread.start()
+        atexit.register(self.flush)
 
-    def write(self, text: str) -> int:
-        """Write a record, or count it as lost."""
-        with self._lock:
-            self._follow()
-            self.tell_lost()
-            if not (self._put(text.encode(errors="backslashreplace")) if self._file is not None else _say(text)):
-                self._lost += 1
-        return len(text)
+    def write(self, line: bytes) -> None:
+        """Queue `line`, which ends in a line feed."""
+        with self._changed:
+            is_full = len(self._waiting) == self._capacity
+            if is_full:
+                self._waiting.popleft()
+            self._waiting.append(line)
+            if len(self._waiting) == 1:
+                self._changed.notify()
+        if is_full:
+            self._lose("its reader is too slow")
 
-    def tell_lost(self) -> None:
-        """Have it told what was lost, where there is something to tell and room for it."""
-        with self._lock:
-            # A pipe that is full may have room for a few bytes: for our word time and again, but for no record.
-            if not self._lost or (self._file is not None and not has_room(self._file)):
+    def close(self) -> None:
+        """End the thread once it has written the lines that wait."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
+        """Close, and wait until all is written, but no longer than `seconds`."""
+        self.close()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._is_closed:
+                    self._changed.wait()
+                is_last = not self._waiting
+                line = self._waiting.popleft() if self._waiting else b""
+                lost, self._lost = self._lost, 0
+            try:
+                if lost and self._loss_notice is not None:
+                    self._put(self._loss_notice(lost))
+                    lost = 0
+                self._put(line)
+            except OSError as error:
+                with self._changed:
+                    self._lost += lost
+                if not is_last:
+                    self._lose(error.strerror or type(error).__name__)
+            else:
+                with self._changed:
+                    self._is_losing = self._is_losing and bool(self._waiting)
+            if is_last:
+                atexit.unregister(self.flush)
                 return
-            lost, self._lost = self._lost, 0
-            self._on_room(lost)
-            if self._lost:  # our word itself
-                self._lost = lost
 
-    def _put(self, data: bytes) -> bool:
-        assert self._file is not None
-        # The rest of a record that did not fit would be a line of its own.
-        rest = whole = b"\n" + data if self._is_torn else data
-        with suppress(OSError):
-            while rest and not (self._may_wait and not has_room(self._file)):
-                rest = rest[os.write(self._file, rest[: select.PIPE_BUF] if self._may_wait else rest) :]
-        if len(rest) < len(whole):
-            self._is_torn = bool(rest)
-        return not rest
+    def _lose(self, problem: str) -> None:
+        with self._changed:
+            self._lost += 1
+            is_first = not self._is_losing
+            self._is_losing = True
+        self._on_loss(problem, is_first)
 
-    def _follow(self) -> None:
-        """Open what `sys.stderr` writes to; tests replace it."""
-        if sys.stderr is self._stream:
-            return
-        if self._file is not None:
-            os.close(self._file)
-        self._stream, self._file, self._is_torn = sys.stderr, None, False
-        with suppress(AttributeError, OSError, ValueError):  # there is none, it was closed, or it is kept in memory
-            self._file, self._may_wait = open_anew(sys.stderr.fileno())
+    def _put(self, data: bytes) -> None:
+        """Write all of `data`; raises OSError."""
+        # After a line that was cut off, the next one must not continue it.
+        rest = whole = b"\n" + data if self._is_torn and data else data
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:  # another process that shares the descriptor made it non-blocking
+                    _wait_for_room(self._descriptor)
+        finally:
+            if len(rest) < len(whole):
+                self._is_torn = bool(rest)
 
 
-def _say(text: str) -> bool:
-    """Write to `sys.stderr` as it is; tell whether that went well."""
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
-
-
-def give_up_stderr() -> None:
-    """Let what could not be written be forgotten.
-
-    The interpreter's own try at its end would be waited for, or be the exit status.
-    """
-    with suppress(AttributeError, OSError, ValueError):
-        file = sys.stderr.fileno()
-        with suppress(OSError, ValueError):
-            if has_room(file):
-                sys.stderr.flush()
-                return
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file)
+def _wait_for_room(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()

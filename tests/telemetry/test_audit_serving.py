@@ -127,11 +127,11 @@ async def test_what_cannot_be_written_stops_no_traffic(aim: ScriptedAim) -> None
         assert guard.metric("extproc_exchanges_total", **labels) == 1
 
 
-async def test_a_reader_that_stopped_stops_no_traffic(aim: ScriptedAim, tmp_path: Path) -> None:
+async def test_lines_wait_for_a_reader_of_stdout_that_stopped(aim: ScriptedAim, tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     with suppress(BlockingIOError):
-        while os.write(theirs, b"x" * 4096):
+        while os.write(theirs, b"\n" * 4096):
             pass
     os.set_blocking(theirs, True)
     # As `extproc serve | reader`, where the reader has stopped reading.
@@ -139,10 +139,22 @@ async def test_a_reader_that_stopped_stops_no_traffic(aim: ScriptedAim, tmp_path
     try:
         async with serving(config, stdout=theirs) as process:
             await exchange(process, port)
-            assert "extproc_audit_errors_total 1.0" in (await get(admin, "/metrics")).text
+            assert "extproc_audit_errors_total 0.0" in (await get(admin, "/metrics")).text
+            process.signal()
+            lines = await asyncio.wait_for(asyncio.to_thread(read_lines, ours, 1), 30)
+            assert await process.ended() == 0
     finally:
         os.close(ours)
         os.close(theirs)
+    assert [line["type"] for line in lines] == ["exchange"]
+
+
+def read_lines(file: int, count: int) -> list[dict[str, Any]]:
+    """Read `count` lines that are not empty."""
+    found: list[bytes] = []
+    while len(found) < count:
+        found += [line for line in os.read(file, 65536).splitlines() if line]
+    return [json.loads(line) for line in found]
 
 
 async def test_a_signal_opens_the_file_anew(tmp_path: Path, aim: ScriptedAim) -> None:

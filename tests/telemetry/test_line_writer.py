@@ -1,172 +1,189 @@
-"""Standard error whose reader has stopped: what is lost, that it is told once, and that nobody waits."""
+"""Lines for a descriptor whose reader may be slow, stopped or gone: what is lost, and that nothing waits."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import os
 import resource
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
-from extproc.telemetry import logs, stdio
-from extproc.telemetry.stdio import Stderr
+from extproc.telemetry.line_writer import LineWriter
 
 pytestmark = pytest.mark.timeout(30)
 
+CAPACITY = 100
 
-class Log(Stderr):
-    """Standard error that tells of its losses as the sidecar does."""
 
-    def __init__(self) -> None:
-        super().__init__(lambda count: self.record(f"lost {count}") and None)
+def line(text: object) -> bytes:
+    return f"{text}\n".encode()
 
-    def record(self, text: str, size: int = 0) -> int:
-        return self.write(text.ljust(size, ".") + "\n")
 
-    def fill(self) -> int:
-        """Write until records are lost; return how many were written."""
-        for count in range(10_000):
-            self.record("filling", 500)
-            if self._lost:
-                return count
-        raise AssertionError("it takes all")
+class Log:
+    """A writer with room for CAPACITY lines; it tells of lost lines as the sidecar's log does."""
 
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+    def __init__(self, descriptor: int) -> None:
+        self.losses: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+        self.writer = LineWriter(
+            descriptor,
+            on_loss=lambda problem, is_first: self.losses.put((problem, is_first)),
+            loss_notice=lambda count: line(f"lost {count}"),
+            capacity=CAPACITY,
+        )
+
+    def write(self, *texts: object) -> None:
+        for text in texts:
+            self.writer.write(line(text))
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """Yield the end to read from and the end to write to."""
+    ours, theirs = (end.detach() for end in socket.socketpair()) if request.param == "socket" else os.pipe()
+    yield ours, theirs
+    os.close(theirs)
+    os.close(ours)
 
 
 @contextmanager
-def stderr_is(file: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    """Have `file` as standard error."""
-    with os.fdopen(os.dup(file), "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        log = Log()
-        yield log
-        log.close()
-        monkeypatch.undo()
+def filled(descriptor: int) -> Iterator[None]:
+    """Fill a pipe or a socket with empty lines, so that a write to it must wait."""
+    os.set_blocking(descriptor, False)
+    for size in (65536, 4096, 1):
+        try:
+            while True:
+                os.write(descriptor, b"\n" * size)
+        except BlockingIOError:
+            pass
+    os.set_blocking(descriptor, True)
+    yield
 
 
-@pytest.fixture(params=["pipe", "foreign pipe", "socket"])
-def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """Return the two ends, the first to be read without waiting; a foreign one cannot be opened anew."""
-    ours, theirs = (end.detach() for end in socket.socketpair()) if request.param == "socket" else os.pipe()
-    if request.param == "foreign pipe":
-        monkeypatch.setattr(stdio, "open_anew", lambda inherited: (os.dup(inherited), True))
-    os.set_blocking(ours, False)
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
-
-
-def read(file: int) -> list[str]:
+def read_until(descriptor: int, last: str) -> list[str]:
+    """Read up to the line `last`; return all lines that are not empty."""
     data = b""
-    with suppress(BlockingIOError):
-        while piece := os.read(file, 65536):
-            data += piece
-    return [line.rstrip(".") for line in data.decode().splitlines()]
+    while not data.endswith(b"\n" + line(last)) and data != line(last):
+        piece = os.read(descriptor, 65536)
+        assert piece, data
+        data += piece
+    return [text for text in data.decode().splitlines() if text]
 
 
-def test_what_was_lost_is_told_once(ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_written_in_order(ends: tuple[int, int]) -> None:
     ours, theirs = ends
-    with stderr_is(theirs, monkeypatch) as log:
-        written = log.fill()
-        for _ in range(4):
-            log.record("lost", 500)
-        assert read(ours) == ["filling"] * written
-        log.record("one")
-        log.record("two")
-        assert read(ours) == ["lost 5", "one", "two"]
-        log.fill()
-        read(ours)
-        log.tell_lost()  # as at the end
-        log.tell_lost()
-        assert read(ours) == ["lost 1"]
+    log = Log(theirs)
+    log.write(*range(50))
+    assert read_until(ours, "49") == [str(number) for number in range(50)]
+    log.writer.flush()
+
+
+def test_lines_wait_for_a_reader_that_stopped(ends: tuple[int, int]) -> None:
+    ours, theirs = ends
+    with filled(theirs):
+        log = Log(theirs)
+        log.write(*range(CAPACITY))
+        assert read_until(ours, str(CAPACITY - 1)) == [str(number) for number in range(CAPACITY)]
+    assert log.losses.empty()
     assert os.get_blocking(theirs)
+    log.writer.flush()
 
 
-def test_a_long_record_is_written_whole_or_ends_where_the_next_begins(
-    ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oldest_lines_are_lost_and_counted_where_they_are_missing(ends: tuple[int, int]) -> None:
     ours, theirs = ends
-    with stderr_is(theirs, monkeypatch) as log:
-        log.record("long", 20_000)
-        assert read(ours) == ["long"]
-        log.record("longer", 2_000_000)
-        torn = read(ours)
-        log.record("next")
-        assert torn == ["longer"]
-        assert read(ours) == ["", "lost 1", "next"]
+    with filled(theirs):
+        log = Log(theirs)
+        log.write(*range(3 * CAPACITY))
+        lines = read_until(ours, str(3 * CAPACITY - 1))
+    # The thread may hold the first line already, and blocks in writing it.
+    notice = next(text for text in lines if text.startswith("lost"))
+    before = lines[: lines.index(notice)]
+    after = lines[lines.index(notice) + 1 :]
+    assert before in ([], ["0"])
+    assert after == [str(number) for number in range(2 * CAPACITY, 3 * CAPACITY)]
+    assert int(notice.removeprefix("lost ")) == 3 * CAPACITY - len(before) - len(after)
+    losses = [log.losses.get() for _ in range(int(notice.removeprefix("lost ")))]
+    assert log.losses.empty()
+    assert [is_first for _, is_first in losses] == [True] + [False] * (len(losses) - 1)
+    log.writer.flush()
 
 
-def test_a_reader_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_of_any_length_is_written_whole(ends: tuple[int, int]) -> None:
+    ours, theirs = ends
+    log = Log(theirs)
+    log.write("x" * 2_000_000, "next")
+    assert read_until(ours, "next") == ["x" * 2_000_000, "next"]
+    log.writer.flush()
+
+
+def test_writer_waits_for_a_descriptor_that_another_process_made_non_blocking(ends: tuple[int, int]) -> None:
+    ours, theirs = ends
+    os.set_blocking(theirs, False)
+    log = Log(theirs)
+    log.write("x" * 2_000_000, "next")
+    assert read_until(ours, "next") == ["x" * 2_000_000, "next"]
+    log.writer.flush()
+
+
+def test_lines_to_a_reader_that_is_gone_are_lost() -> None:
     ours, theirs = os.pipe()
-    with stderr_is(theirs, monkeypatch) as log:
-        os.close(ours)
-        for _ in range(3):
-            log.record("nothing")
-        assert log._lost == 3
+    os.close(ours)
+    log = Log(theirs)
+    log.write("one", "two", "three")
+    assert [log.losses.get() for _ in range(3)] == [
+        ("Broken pipe", True),
+        ("Broken pipe", False),
+        ("Broken pipe", False),
+    ]
+    log.writer.flush()
     os.close(theirs)
 
 
-def test_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (tmp_path / "log").open("wb", buffering=0) as file, stderr_is(file.fileno(), monkeypatch) as log:
-        log.record("one")
+def test_log_goes_on_after_a_full_disk(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        log = Log(file.fileno())
+        log.write("one")
+        log.writer.flush()
+        log = Log(file.fileno())
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))
         try:
-            log.record("two")
-            log.record("three")
+            log.write("two", "three")
+            assert [log.losses.get()[1] for _ in range(2)] == [True, False]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        log.record("four")
-        file.write(b"somebody else\n")
-        log.record("five")
-    assert (tmp_path / "log").read_text().splitlines() == ["one", "tw", "lost 2", "four", "somebody else", "five"]
+        log.write("four")
+        log.writer.flush()
+        file.write(b"another process\n")
+        log = Log(file.fileno())
+        log.write("five")
+        log.writer.flush()
+    text = (tmp_path / "log").read_text()
+    assert text.splitlines() == ["one", "tw", "lost 2", "four", "another process", "five"]
 
 
-def test_a_stream_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    log = Log()
-    log.record("nobody")
-    stdio.give_up_stderr()
-    text = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", text)
-    log.record("one")
-    stdio.give_up_stderr()
-    assert text.getvalue() == "lost 1\none\n"
-    text.close()
-    log.record("two")
-    assert log._lost == 1
+def test_loss_is_told_at_the_end_when_no_line_follows(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        log = Log(file.fileno())
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            log.write("one")
+            log.losses.get()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        log.writer.flush()
+    assert (tmp_path / "log").read_text() == "lost 1\n"
 
 
-def test_giving_up_waits_for_nobody(ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_gives_up_on_a_reader_that_stopped(ends: tuple[int, int]) -> None:
     ours, theirs = ends
-    with stderr_is(theirs, monkeypatch) as log:
-        sys.stderr.write("buffered")  # a terminal's would be written
-        stdio.give_up_stderr()
-        assert read(ours) == ["buffered"]
-        log.fill()
-        sys.stderr.write("no room")
-        stdio.give_up_stderr()
-        sys.stderr.flush()
-        assert set(read(ours)) == {"filling"}
-
-
-def test_what_libraries_say_is_a_line_without_content() -> None:
-    try:
-        raise ValueError("a prompt")
-    except ValueError as error:
-        failed = (ValueError, error, error.__traceback__)
-    record = logging.LogRecord('a"b', logging.ERROR, "file", 1, "%s", ("a prompt",), failed)
-    line = logs._Named().format(record)
-    assert json.loads(line) == {"event": "library", "logger": 'a"b', "level": "ERROR"}
-    assert "\n" not in line
+    with filled(theirs):
+        log = Log(theirs)
+        log.write("one", "two")
+        log.writer.flush(0.01)
+        assert read_until(ours, "two") == ["one", "two"]
+        log.writer.flush()
