@@ -12,7 +12,8 @@ from pathlib import Path
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from extproc.admin.port import Admin
+from extproc.admin.app import admin_app
+from extproc.admin.port import listening
 from extproc.config.settings import Settings
 from extproc.processor import wire
 from extproc.processor.servicer import ExternalProcessor
@@ -58,7 +59,7 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
             readiness = Readiness(needs_aim=settings.readiness.aim)
             instance = Instance(processor, config, group, readiness)
             if settings.admin is not None:
-                await stack.enter_async_context(Admin(instance).listening(settings.admin))
+                await stack.enter_async_context(listening(admin_app(instance), settings.admin))
         else:
             link = to_supervisor = await Link.to_supervisor()
             readiness = Readiness(

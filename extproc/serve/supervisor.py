@@ -17,7 +17,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
-from extproc.admin.port import Admin
+from extproc.admin.app import admin_app
+from extproc.admin.port import listening
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
@@ -113,5 +114,5 @@ async def supervise(settings: Settings, config: Path | None) -> int:
             supervisor = Supervisor(settings, config, folder)
             await stack.enter_async_context(otel.metrics(supervisor.registry))
             if settings.admin is not None:
-                await stack.enter_async_context(Admin(supervisor).listening(settings.admin))
+                await stack.enter_async_context(listening(admin_app(supervisor), settings.admin))
             return await supervisor.run()

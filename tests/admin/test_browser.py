@@ -22,7 +22,8 @@ from PIL import Image
 from playwright.async_api import Browser, Page
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.admin.port import Admin
+from extproc.admin.app import admin_app
+from extproc.admin.port import listening
 from extproc.config.address import Address
 from extproc.serve.instance import Instance
 from extproc.serve.readiness import Readiness
@@ -307,7 +308,8 @@ async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser)
         readiness.enter(Phase.SERVING)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         address = Address(host="127.0.0.1", port=free_port())
-        await stack.enter_async_context(Admin(Instance(service, None, group, readiness)).listening(address))
+        app = admin_app(Instance(service, None, group, readiness))
+        await stack.enter_async_context(listening(app, address))
         for size in SIZES:
             async with opened(chromium, f"http://{address}", size, query="") as page:
                 shown = Image.open(BytesIO(await page.screenshot(full_page=size == "desktop")))
