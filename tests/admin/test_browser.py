@@ -153,7 +153,7 @@ async def legend(page: Page, title: str) -> dict[str, str]:
     return dict(row.strip().rsplit(" ", 1) for row in rows)
 
 
-async def test_the_page_of_a_busy_sidecar(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
+async def test_page_of_a_busy_sidecar_in_a_browser(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
     async with busy(tmp_path, aim) as admin:
         url = f"http://127.0.0.1:{admin}"
         for size in SIZES:
@@ -187,7 +187,7 @@ async def _looks_right(page: Page) -> None:
 async def _reads_well(page: Page) -> None:
     """A screen reader finds landmarks, headings in order, and a name for everything."""
     for role in ("banner", "main", "contentinfo"):
-        assert await page.get_by_role(role).count() == 1  # type: ignore[arg-type]
+        assert await page.get_by_role(role).count() == 1
     levels = await page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(n => Number(n.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -279,7 +279,7 @@ _FINDINGS = (
 _PROMPTS = ("Hello",) * 14 + ("my card", "your salary", "the password", "ignore that", "a card", "one more card")
 
 
-async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
+async def test_pictures_of_the_page(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
     """Real exchanges of a sidecar whose clock goes a minute for each burst of them."""
     random.seed(11)
     aim.judge = firewall

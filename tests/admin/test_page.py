@@ -169,13 +169,16 @@ class TestDetails:
 class TestSecrets:
     def test_no_secret_is_on_the_page(self) -> None:
         aim = {"api_key": "top-secret", "proxy": "http://user:hunter2@proxy:3128"}
-        made = page(snapshot(), Settings(aim=aim))
+        made = page(snapshot(), Settings.model_validate({"aim": aim}))
         assert "top-secret" not in made
         assert "hunter2" not in made
         assert "http://***@proxy:3128" in made
 
     def test_every_setting_is_described(self) -> None:
-        listed = {each.name: each for each in described(Settings(profiles={"a.b": {"block_message": "No."}}))}
+        listed = {
+            each.name: each
+            for each in described(Settings.model_validate({"profiles": {"a.b": {"block_message": "No."}}}))
+        }
         documented = {"aim.breaker.open_seconds", "limits.streams", "profiles.a.b.inspect.tools", "tls.cert_file"}
         assert documented <= listed.keys()
         assert listed["profiles.a.b.block_message"].value == "No."
@@ -186,7 +189,7 @@ class TestSecrets:
         assert "***" not in {each.value for each in listed.values()}
 
     def test_reasons_with_key_refused_are_listed(self) -> None:
-        settings = Settings(profiles={"default": {"failure_mode_allow": list(Reason)}})
+        settings = Settings.model_validate({"profiles": {"default": {"failure_mode_allow": list(Reason)}}})
         listed = {each.name: each.value for each in described(settings)}
         assert "key_refused" in listed["profiles.default.failure_mode_allow.request"]
 

@@ -55,7 +55,7 @@ def taken(activity: Activity) -> Snapshot:
 
 
 class TestMinutes:
-    def test_each_counts_what_happened_in_it(self, activity: Activity, clock: Clock) -> None:
+    def test_each_minute_counts_its_own_events(self, activity: Activity, clock: Clock) -> None:
         verdict(activity)
         verdict(activity, "error", Reason.TIMEOUT)
         clock.now += 60
@@ -70,7 +70,7 @@ class TestMinutes:
         assert (second.verdicts, second.outcomes, second.failed_open) == ({"allow": 1}, {"failed_open": 1}, 1)
         assert list(second.waits.values()) == [1]
 
-    def test_only_the_last_ones_are_kept(self, activity: Activity, clock: Clock) -> None:
+    def test_only_the_last_minutes_are_kept(self, activity: Activity, clock: Clock) -> None:
         for _ in range(3 * MINUTES):
             verdict(activity)
             clock.now += 60
@@ -78,14 +78,12 @@ class TestMinutes:
         assert [minute.number for minute in minutes] == [clock.now // 60 - back for back in reversed(range(MINUTES))]
         assert minutes[-1].verdicts == {}
 
-    def test_what_is_long_ago_is_not_shown_though_nothing_came_after(self, activity: Activity, clock: Clock) -> None:
+    def test_old_minute_is_not_shown_after_a_pause(self, activity: Activity, clock: Clock) -> None:
         verdict(activity)
         clock.now += 60 * MINUTES
         assert [minute.verdicts for minute in taken(activity).minutes] == [{}]
 
-    def test_a_clock_that_is_set_back_lets_them_neither_grow_nor_show_the_future(
-        self, activity: Activity, clock: Clock
-    ) -> None:
+    def test_minutes_stay_bounded_when_the_clock_is_set_back(self, activity: Activity, clock: Clock) -> None:
         for _ in range(100):
             verdict(activity)
             clock.now -= 60
@@ -94,7 +92,7 @@ class TestMinutes:
 
 
 class TestBlocks:
-    def test_the_last_ones_are_kept_the_latest_first(self, activity: Activity) -> None:
+    def test_last_blocks_are_kept_the_latest_first(self, activity: Activity) -> None:
         for number in range(BLOCKS + 5):
             block(activity, str(number), "PII")
         blocks = taken(activity).blocks
@@ -124,7 +122,7 @@ class TestTotals:
         assert taken(activity).failed == (Failure("pre_call", "timeout", 2),)
         assert taken(activity).failed_open == (Failure("request", "timeout", 2),)
 
-    def test_a_key_is_what_aim_said_last(self, activity: Activity, clock: Clock) -> None:
+    def test_key_shows_what_aim_said_last(self, activity: Activity, clock: Clock) -> None:
         verdict(activity, "error", Reason.KEY_REFUSED, profile="a")
         verdict(activity, profile="b")
         clock.now += 1
@@ -136,7 +134,7 @@ class TestTotals:
         verdict(activity, profile="a")
         assert not any(use.is_refused for use in taken(activity).keys)
 
-    def test_a_reload_is_remembered(self, activity: Activity) -> None:
+    def test_last_reload_is_remembered(self, activity: Activity) -> None:
         assert activity.reload is None
         activity.reloaded(problems=["colour: unknown setting"])
         assert activity.reload is not None
@@ -170,7 +168,7 @@ class TestSum:
         assert both.failed == (Failure("pre_call", "key_refused", 1),)
         assert len(both.keys) == 1
 
-    def test_a_snapshot_does_not_change(self, activity: Activity) -> None:
+    def test_snapshot_does_not_change(self, activity: Activity) -> None:
         snapshot = taken(activity)
         verdict(activity)
         assert snapshot.minutes[-1].verdicts == {}
@@ -178,17 +176,17 @@ class TestSum:
 
 class TestQuantiles:
     @pytest.mark.parametrize("seconds", [0.0001, 0.0012, 0.05, 0.9, 4.2, 299.0])
-    def test_a_time_is_known_within_a_tenth(self, seconds: float) -> None:
+    def test_quantile_is_within_a_tenth_of_the_time(self, seconds: float) -> None:
         assert seconds <= quantile({step(seconds): 1}, 0.5) * 1.000001 <= seconds * 1.11
 
-    def test_of_many(self) -> None:
+    def test_quantile_of_many_waits(self) -> None:
         waits = {step(0.01): 95, step(1): 5}
         assert quantile(waits, 0.5) == quantile(waits, 0.95) == pytest.approx(0.01, rel=0.1)
         assert quantile(waits, 0.96) == pytest.approx(1, rel=0.1)
 
-    def test_of_none(self) -> None:
+    def test_quantile_of_no_waits_is_zero(self) -> None:
         assert quantile({}, 0.5) == 0
 
     @pytest.mark.parametrize("seconds", [-1.0, 0.0])
-    def test_no_time_at_all(self, seconds: float) -> None:
+    def test_step_of_no_time_is_zero(self, seconds: float) -> None:
         assert step(seconds) == 0
