@@ -144,12 +144,12 @@ class WorkerProcess:
             self._answer = None
 
     def stop(self) -> None:
-        """Tell the worker to drain; a worker that is just being started is told then."""
+        """Make the worker drain; a worker that is just being started gets the signal after its start."""
         self._is_told_to_stop = True
         self.signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Tell the worker to read the settings again; one that still starts, which a signal would end, does it then."""
+        """Make the worker read its settings again, or once it serves: a signal would end one that still starts."""
         if self._link is not None:
             self._link.send(Reload())
 

@@ -1,4 +1,4 @@
-"""The audit log: a JSON line for each verdict and for each exchange that was inspected or refused. No content, ever.
+"""The audit log: a JSON line for each verdict and for each exchange that was inspected or refused. It has no content.
 
 A line that cannot be written is lost and counted: an audit log that is full, or not read, stops no traffic.
 """

@@ -1,4 +1,4 @@
-"""What operators see of the traffic: metrics, and one access record for each exchange. No content, ever.
+"""The metrics of one process, and an access record for each exchange, without content.
 
 No label takes a value from a client: profiles and dialects are named in the settings and the code.
 """
@@ -68,7 +68,7 @@ class Telemetry:
         self._audit_errors = Counter(
             "extproc_audit_errors", "Lines of the audit log that could not be written", registry=registry
         )
-        # An alert on an increase does not see a series begin: these are there from the start.
+        # An alert on an increase does not see a series begin: these exist from the start.
         for reason in Reason:
             for leg in Leg:
                 self._child(self._fail_open, leg, reason)
@@ -78,13 +78,13 @@ class Telemetry:
         self.tracing: Tracing | None = None
 
     def keep_audit_log(self, settings: Settings) -> None:
-        """Write audit lines from now on as `settings.audit` says, to a file that is opened anew."""
+        """Write audit lines as `settings.audit` says; the file is opened again."""
         if self.audit is not None:
             self.audit.close()
         self.audit = AuditLog(settings, self._audit_errors.inc) if settings.audit.file else None
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
-        """Return a metric's child, which the library looks up at some length."""
+        """Return a metric's child from a cache: the library's look-up is slow."""
         key = (metric, *labels)
         child = self._children.get(key)
         if child is None:
@@ -92,7 +92,7 @@ class Telemetry:
         return child  # type: ignore[return-value]
 
     def report(self, record: ExchangeRecord, command: ReportVerdict | ReportFailOpen | ReportChunks) -> None:
-        """Count what the core reports."""
+        """Count a verdict, a failure or chunks."""
         self.activity.report(record, command)
         match command:
             case ReportVerdict(leg, hook, action, reason):
@@ -106,11 +106,11 @@ class Telemetry:
                 self._child(self._chunks, result).inc(count)
 
     def detected(self, hook: Hook, seconds: float) -> None:
-        """Note how long Aim took."""
+        """Record how long Aim took."""
         self._child(self._detection_seconds, hook).observe(seconds)
 
     def waited(self, leg: Leg, seconds: float) -> None:
-        """Note how long a leg waited on the guard."""
+        """Record how long a leg waited on the guard."""
         self._child(self._added_latency, leg).observe(seconds)
         self.activity.waited(seconds)
 
@@ -128,17 +128,17 @@ class Telemetry:
 
 
 def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
-    """Return a gauge; over several workers it is the sum of those that live."""
+    """Return a gauge; with several workers it is the sum over the live ones."""
     return Gauge(name, documentation, registry=registry, multiprocess_mode="livesum")
 
 
 def add_process(registry: CollectorRegistry, is_ready: Callable[[], bool], settings: Callable[[], Settings]) -> None:
-    """Add to `registry` what an admin port tells beside the traffic: readiness, limits, the process's own figures."""
+    """Add to `registry` the metrics of the process: readiness, limits, CPU, memory and files."""
     ProcessCollector(registry=registry)
-    workers = settings().workers  # those that run: another number needs a restart
+    workers = settings().workers  # the running ones: another number needs a restart
     for name, documentation, value in (
         ("extproc_ready", "1 when ready, 0 while starting or draining", is_ready),
-        # The gauges that they are compared with are sums over the workers.
+        # They are compared with gauges that are sums over the workers.
         ("extproc_streams_limit", "limits.streams", lambda: settings().limits.streams * workers),
         (
             "extproc_held_bytes_limit",

@@ -1,4 +1,4 @@
-"""What the status page shows, as plain values: one process's share, or the sum over all workers."""
+"""What the status page shows, as plain values: those of one process, or the sum over all workers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from itertools import chain
 from typing import TypeVar
 
 MINUTES = 15
-"""How many minutes are remembered, the one under way among them."""
+"""The number of minutes kept, including the current one."""
 
 BLOCKS = 12
-"""How many of the last blocks are remembered."""
+"""The number of blocks kept."""
 
 _FINEST_SECONDS = 0.0001
 _GROWTH = math.log(1.1)
@@ -35,8 +35,8 @@ class Phase(StrEnum):
 class Minute:
     """What happened in one minute; `number` counts minutes since the epoch.
 
-    `outcomes` are those of exchanges that ended in it, `verdicts` by action, `waits` the times that exchanges waited
-    on the guard, by `step`; `failed_open` counts legs.
+    `outcomes` counts the exchanges that ended in it, `verdicts` is by action, `waits` counts the times that exchanges
+    waited on the guard, by `step`; `failed_open` counts legs.
     """
 
     number: int
@@ -71,7 +71,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What Aim said of a profile's key when it was last used, in seconds since the epoch."""
+    """Whether Aim refused a profile's key when it was last used, `at` in seconds since the epoch."""
 
     profile: str
     is_refused: bool
@@ -80,7 +80,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The last time that new settings were read; `problems` is empty where they are in force."""
+    """The last reload of the settings; they are in force if `problems` is empty."""
 
     at: float
     problems: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, as it was `at` so many seconds since the epoch.
+    """The state of one or all workers at the moment `at`, in seconds since the epoch.
 
     `failed_open` counts legs, `failed` detections by hook, both since the workers started; `silent` is the number of
     workers that did not answer.
@@ -121,7 +121,7 @@ class Snapshot:
 
 
 def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
-    """Return the sum of the snapshots of those of the `workers` that answered, as that of the moment `at`."""
+    """Return the sum of the snapshots in `parts`, at the moment `at`; `workers` is the number of all workers."""
     by_number: dict[int, list[Minute]] = {}
     for minute in chain.from_iterable(part.minutes for part in parts):
         by_number.setdefault(minute.number, []).append(minute)
@@ -180,7 +180,7 @@ def step(seconds: float) -> int:
 
 
 def quantile(waits: Mapping[int, int], share: float) -> float:
-    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 where there were none."""
+    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 without waits."""
     due = share * sum(waits.values())
     for number, count in sorted(waits.items()):
         due -= count
