@@ -2,8 +2,8 @@
 
     make mutants
 
-Each mutant is one edit of one line, made in a copy of the code. Its invariants are those of docs/architecture.md. A test
-that stays green with a mutant cannot fail for its reason, which is a defect of the test.
+Each mutant is one edit of one line, made in a copy of the code. Its invariants are those of docs/architecture.md. A
+test that stays green with a mutant cannot fail for its reason, which is a defect of the test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes the state tables of docs/architecture.md, from the tables in extproc/core.
 
-    make docs
+make docs
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from extproc.core.request_leg import REQUEST_TABLE, RequestState
 from extproc.core.response_leg import RESPONSE_TABLE, ResponseState
 from extproc.core.response_stream import STREAM_TABLE, StreamState
-from extproc.core.transitions import INBOUND, Inbound, Table, ignore
+from extproc.core.transitions import INBOUND, Table, ignore
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "architecture.md"
 BEGIN = "<!-- made by `make docs` from the tables in extproc/core -->"

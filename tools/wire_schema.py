@@ -1,4 +1,4 @@
-"""Writes extproc/processor/wire.textproto: descriptors of Envoy's ext_proc messages, made of envoy-data-plane's field metadata.
+"""Writes extproc/processor/wire.textproto: the descriptors of Envoy's ext_proc messages, from envoy-data-plane.
 
     make schema
 

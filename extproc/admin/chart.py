@@ -1,19 +1,29 @@
-"""Bar charts as inline SVG: a picture for the eye, a sentence and a table for everybody."""
+"""Bar charts of the last minutes: the geometry of the bars, and the same numbers in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from extproc.admin.markup import Markup, element, join
+from extproc.admin import words
+from extproc.telemetry.snapshot import MINUTES, Minute, Snapshot, added, quantile
 
 _PITCH, _WIDTH = 10, 7.4
 _HEIGHT = 100
 
+_ACTIONS = (
+    ("allow", "allowed"),
+    ("monitor", "monitored"),
+    ("anonymize", "redacted"),
+    ("block", "blocked"),
+    ("error", "no verdict"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One kind of bar: its name, the class that colours it, a value for each column, and the sum of it in words."""
+    """One kind of bar: its name, the class that colours it, a value for each column, and their sum in words."""
 
     name: str
     kind: str
@@ -23,103 +33,117 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The upright axis: its upper end, and how its half and its end are written."""
+    """The vertical axis: its upper end, and the labels of its half and its end."""
 
     top: float
     middle_label: str
     top_label: str
 
 
-def chart(
-    title: str,
-    summary: str,
-    columns: Sequence[str],
-    series: Sequence[Series],
-    scale: Scale,
-    table: Sequence[Sequence[str]],
-    *,
-    stacked: bool,
-) -> Markup:
-    """Return a figure with a bar for each of `columns`, `series` on top of each other or one before the other.
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar, in the units of the SVG."""
 
-    `summary` says in a sentence what is to be seen; `table` has a row of written values for each column.
+    kind: str
+    x: str
+    y: str
+    width: str
+    height: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart with a bar for each column and series, stacked or one in front of the other.
+
+    `summary` says in a sentence what the chart shows; `table` has a row of written values for each column.
     """
-    bars: list[Markup] = []
-    for position in range(len(columns)):
-        floor = 0.0
-        for each in series:
-            value = each.values[position]
-            if value <= 0:
-                continue
-            height = min(value / scale.top * _HEIGHT, _HEIGHT - floor if stacked else _HEIGHT)
-            bars.append(
-                element(
-                    "rect",
-                    class_=each.kind,
+
+    title: str
+    summary: str
+    columns: Sequence[str]
+    series: Sequence[Series]
+    scale: Scale
+    table: Sequence[Sequence[str]]
+    is_stacked: bool
+
+    @property
+    def width(self) -> int:
+        """The width of the SVG."""
+        return len(self.columns) * _PITCH
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The heights of the grid lines."""
+        return (0, _HEIGHT / 2, _HEIGHT)
+
+    @property
+    def bars(self) -> Iterator[Bar]:
+        """The bars, column by column."""
+        for position in range(len(self.columns)):
+            floor = 0.0
+            for each in self.series:
+                value = each.values[position]
+                if value <= 0:
+                    continue
+                height = min(value / self.scale.top * _HEIGHT, _HEIGHT - floor if self.is_stacked else _HEIGHT)
+                yield Bar(
+                    kind=each.kind,
                     x=f"{position * _PITCH + (_PITCH - _WIDTH) / 2:g}",
                     y=f"{_HEIGHT - floor - height:.2f}",
                     width=f"{_WIDTH:g}",
                     height=f"{height:.2f}",
                 )
-            )
-            floor += height if stacked else 0
-    wide = len(columns) * _PITCH
-    lines = [
-        element("line", class_="grid", x1=0, x2=wide, y1=y, y2=y, vector_effect="non-scaling-stroke")
-        for y in (0, _HEIGHT / 2, _HEIGHT)
-    ]
-    picture = element(
-        "svg",
-        *lines,
-        *bars,
-        viewBox=f"0 0 {wide} {_HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"{title}. {summary}",
-    )
-    legend = [
-        element("li", element("span", class_=f"swatch {each.kind}"), f"{each.name} ", element("b", each.sum))
-        for each in series
-    ]
-    return element(
-        "figure",
-        element("figcaption", element("h3", title), element("ul", *legend, class_="legend")),
-        element(
-            "div",
-            element(
-                "div",
-                element("span", scale.top_label),
-                element("span", scale.middle_label),
-                element("span", "0"),
-                class_="upright",
-                aria_hidden="true",
-            ),
-            picture,
-            element(
-                "div",
-                element("span", columns[0]),
-                element("span", columns[len(columns) // 2]),
-                element("span", columns[-1]),
-                class_="level",
-                aria_hidden="true",
-            ),
-            class_="plot",
-        ),
-        element("details", element("summary", "As a table"), _table(title, columns, series, table)),
+                floor += height if self.is_stacked else 0
+
+
+def last_minutes(snapshot: Snapshot) -> list[Minute]:
+    """Return the last minutes, empty ones included."""
+    known = {minute.number: minute for minute in snapshot.minutes}
+    last = int(snapshot.at // 60)
+    return [known.get(number) or Minute(number, {}, {}, {}, 0) for number in range(last - MINUTES + 1, last + 1)]
+
+
+def verdicts(minutes: Sequence[Minute]) -> Chart:
+    """Return the chart of the verdicts by action."""
+    sums = added(minute.verdicts for minute in minutes)
+    most = words.round_up(max(sum(minute.verdicts.values()) for minute in minutes))
+    return Chart(
+        "Verdicts",
+        f"{words.count(sums.total(), 'verdict')} in {MINUTES} minutes: "
+        + ", ".join(f"{sums[action]:,} {name}" for action, name in _ACTIONS)
+        + ".",
+        _columns(minutes),
+        [
+            Series(name, action, [minute.verdicts.get(action, 0) for minute in minutes], f"{sums[action]:,}")
+            for action, name in _ACTIONS
+        ],
+        Scale(most, f"{most / 2:g}", f"{most:,}"),
+        [[f"{minute.verdicts.get(action, 0):,}" for action, _ in _ACTIONS] for minute in minutes],
+        is_stacked=True,
     )
 
 
-def _table(title: str, columns: Sequence[str], series: Sequence[Series], table: Sequence[Sequence[str]]) -> Markup:
-    head = element(
-        "tr", element("th", "minute", scope="col"), *(element("th", each.name, scope="col") for each in series)
+def added_latency(minutes: Sequence[Minute]) -> Chart:
+    """Return the chart of the median and the 95th percentile of the waits."""
+    waits = added(minute.waits for minute in minutes)
+    median, high = quantile(waits, 0.5), quantile(waits, 0.95)
+    slowest = words.round_up(1000 * max(quantile(minute.waits, 0.95) for minute in minutes)) / 1000
+    return Chart(
+        "Added latency",
+        f"{words.count(waits.total(), 'wait')} on the guard in {MINUTES} minutes, half of them within "
+        f"{words.seconds(median)}, 95 % within {words.seconds(high)}."
+        if waits
+        else f"No exchange waited in {MINUTES} minutes.",
+        _columns(minutes),
+        [
+            Series("95 %", "high", [quantile(minute.waits, 0.95) for minute in minutes], words.seconds(high)),
+            Series("median", "median", [quantile(minute.waits, 0.5) for minute in minutes], words.seconds(median)),
+        ],
+        Scale(slowest, words.seconds(slowest / 2), words.seconds(slowest)),
+        [[words.seconds(quantile(minute.waits, share)) for share in (0.95, 0.5)] for minute in minutes],
+        is_stacked=False,
     )
-    rows = [
-        element("tr", element("th", column, scope="row"), *(element("td", cell, class_="number") for cell in cells))
-        for column, cells in zip(columns, table, strict=True)
-    ]
-    return element(
-        "table",
-        element("caption", f"{title}, minute by minute (UTC)"),
-        element("thead", head),
-        element("tbody", join(*rows)),
-    )
+
+
+def _columns(minutes: Sequence[Minute]) -> list[str]:
+    return [*(datetime.fromtimestamp(60 * minute.number, UTC).strftime("%H:%M") for minute in minutes[:-1]), "now"]

@@ -1,4 +1,4 @@
-"""The status page: what a person reads in ten seconds, and what they open when something is wrong."""
+"""The status page: what a person reads in ten seconds, and details to open when something is wrong."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import base64
 import hashlib
 from importlib.resources import files
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from extproc import __version__
-from extproc.admin import details, glance, words
-from extproc.admin.markup import Markup, element, join
+from extproc.admin import chart, details, words
+from extproc.admin.figures import figures
+from extproc.admin.troubles import troubles
+from extproc.config.described import described
 from extproc.config.settings import Settings
-from extproc.telemetry.snapshot import Phase, Snapshot
+from extproc.telemetry.snapshot import MINUTES, Phase, Snapshot
 
 REFRESH_SECONDS = 15
 
-_STYLE = Markup(files(__package__).joinpath("page.css").read_text("utf-8"))
+_STYLE = files(__package__).joinpath("templates", "page.css").read_text("utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_ICON = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'%3E%3Ccircle cx='4' cy='4' r='3' fill='%232f8f7f'/%3E%3C/svg%3E"  # noqa: E501
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -25,78 +28,53 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-"""What goes with the page: it loads nothing, runs nothing and stands in no frame."""
+"""The page loads nothing, runs nothing and stands in no frame."""
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_ENVIRONMENT.filters |= {"clock": words.clock, "timestamp": words.timestamp}
 
 
 def page(snapshot: Snapshot, settings: Settings, *, is_paused: bool = False) -> str:
-    """Return the page as HTML; unless paused it loads itself anew."""
-    minutes = glance.last_minutes(snapshot)
-    refresh = None if is_paused else element("meta", http_equiv="refresh", content=REFRESH_SECONDS)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        refresh,
-        element("title", f"aim-extproc: {_phase(snapshot)}"),
-        element("link", rel="icon", href=_ICON),
-        element("style", _STYLE),
+    """Return the page as HTML; unless paused, it reloads itself."""
+    minutes = chart.last_minutes(snapshot)
+    return _ENVIRONMENT.get_template("page.html").render(
+        style=_STYLE,
+        refresh_seconds=None if is_paused else REFRESH_SECONDS,
+        phase=_phase(snapshot),
+        about=_about(snapshot),
+        snapshot=snapshot,
+        troubles=list(troubles(snapshot, settings, minutes)),
+        figures=figures(snapshot, settings, minutes),
+        minutes=MINUTES,
+        charts=(chart.verdicts(minutes), chart.added_latency(minutes)),
+        profile_label=lambda profile: details.profile_label(settings, profile),
+        failed_open=details.most_first(snapshot.failed_open),
+        failed=details.most_first(snapshot.failed),
+        aim_facts=details.aim_facts(snapshot, settings),
+        profiles=list(details.profile_rows(snapshot, settings)),
+        reload=details.last_reload(snapshot),
+        settings=described(settings),
     )
-    body = element(
-        "body",
-        _header(snapshot, is_paused=is_paused),
-        element(
-            "main",
-            glance.attention(tuple(glance.troubles(snapshot, settings, minutes))),
-            glance.figures(snapshot, settings, minutes),
-            glance.charts(minutes),
-            details.blocks(snapshot, settings),
-            details.without_verdict(snapshot),
-            details.aim(snapshot, settings),
-            details.profiles(snapshot, settings),
-            details.all_settings(snapshot, settings),
-        ),
-        element(
-            "footer",
-            element("p", join(_link("metrics"), " · ", _link("healthz"), " · ", _link("readyz"))),
-            element("p", "All times are UTC. No prompt, answer, header or key is on this page."),
-        ),
-    )
-    return "<!doctype html>" + element("html", head, body, lang="en")
 
 
-def _link(name: str) -> Markup:
-    return element("a", f"/{name}", href=name)
-
-
-def _header(snapshot: Snapshot, *, is_paused: bool) -> Markup:
-    phase = _phase(snapshot)
+def _about(snapshot: Snapshot) -> list[str]:
+    """Return version, time since the start and, where there are several, the number of workers."""
     started = min((worker.started for worker in snapshot.workers), default=snapshot.at)
     facts = [f"version {__version__}", f"up {words.duration(snapshot.at - started)}"]
     workers = len(snapshot.workers) + snapshot.silent
-    if workers > 1:
-        facts.append(f"{workers} workers")
-    pause = (
-        element("a", "Resume updates", href="./")
-        if is_paused
-        else join(f"Updates every {REFRESH_SECONDS} s · ", element("a", "Pause updates", href="?paused"))
-    )
-    return element(
-        "header",
-        element(
-            "div",
-            element("h1", "aim-extproc"),
-            element("p", phase.capitalize(), class_=f"pill {phase.partition(' ')[0]}"),
-            class_="title",
-        ),
-        element("p", " · ".join(facts)),
-        element("p", join("As of ", words.moment(snapshot.at), ". ", pause)),
-    )
+    return [*facts, f"{workers} workers"] if workers > 1 else facts
 
 
 def _phase(snapshot: Snapshot) -> str:
     phases = [*(worker.phase for worker in snapshot.workers), *(Phase.STARTING for _ in range(snapshot.silent))]
-    # What has to be seen comes first.
+    # The phase that needs attention most comes first.
     first = next(phase for phase in (Phase.DRAINING, Phase.UNREADY, Phase.STARTING, Phase.SERVING) if phase in phases)
     if len(set(phases)) == 1:
         return str(first)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from extproc.admin.markup import Markup, element
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Text in which a moment may be named; `at` is in seconds since the epoch."""
+
+    before: str
+    at: float | None = None
+    after: str = ""
 
 
-def moment(at: float) -> Markup:
+def clock(at: float) -> str:
     """Return the time of day, in UTC, of `at` seconds since the epoch."""
-    when = datetime.fromtimestamp(at, UTC)
-    return element("time", when.strftime("%H:%M:%S"), datetime=when.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+def timestamp(at: float) -> str:
+    """Return `at` seconds since the epoch in ISO 8601."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def count(number: int, noun: str) -> str:
@@ -45,7 +57,7 @@ def size(number: int) -> str:
 
 
 def round_up(value: float) -> int:
-    """Return the next number that `value` does not exceed and that has a round half: the upper end of an axis."""
+    """Return the upper end of an axis for `value`: at least as large, and half of it is a round number."""
     for top in (2, 4, 6, 8):
         if value <= top:
             return top

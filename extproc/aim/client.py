@@ -33,7 +33,7 @@ from extproc.core.identity import Identity
 from extproc.core.values import value
 from extproc.core.verdict import Block, Failed, Outcome, Verdict
 from extproc.core.vocabulary import Hook, Input
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 
 _AT_ONCE = 8
 """Analyses of one answer that run side by side, at most (aim-api: one analysis per text)."""

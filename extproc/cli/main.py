@@ -102,16 +102,16 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     # handshake fails could make it. What matters of it the sidecar says.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from extproc.config import load as settings_file
-    from extproc.telemetry import metrics as telemetry
+    from extproc.telemetry.logs import configure_logging
 
     with _problems():
         loaded = settings_file.load(config, serving=True)
-        telemetry.configure_logging(loaded.log_level, worker)
+        configure_logging(loaded.log_level, worker)
         with _single_problems():
             if loaded.workers > 1 and worker is None:
-                from extproc.serve import workers
+                from extproc.serve import supervisor
 
-                raise typer.Exit(asyncio.run(workers.supervise(loaded, config)))
+                raise typer.Exit(asyncio.run(supervisor.supervise(loaded, config)))
             import uvloop
 
             from extproc.serve import server

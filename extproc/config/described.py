@@ -1,4 +1,4 @@
-"""The settings in force as a person writes them, one line each, without the values of secrets."""
+"""The settings in force as a person would write them, one by one, without the values of secrets."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from extproc.processor.alarm import Alarm
 from extproc.processor.effects import Effects
 from extproc.processor.load import Load
 from extproc.processor.outbox import Outbox
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 

@@ -21,7 +21,7 @@ from extproc.core.commands import (
 from extproc.core.errors import Reason
 from extproc.core.events import Event, SessionDone, StreamBlocked, VerdictReached
 from extproc.core.verdict import Failed, Outcome
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 

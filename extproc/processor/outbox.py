@@ -12,7 +12,7 @@ from grpc.aio import ServicerContext
 
 from extproc.core.commands import ReleaseBody, Reset, ToEnvoy
 from extproc.processor import wire
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
 BROKEN = (grpc.aio.BaseError, asyncio.InvalidStateError)

@@ -26,7 +26,8 @@ from extproc.processor.driver import Driver
 from extproc.processor.load import Load
 from extproc.processor.outbox import BROKEN, Outbox, broken
 from extproc.processor.route import profile_of
-from extproc.telemetry.metrics import Telemetry, log_internal_error
+from extproc.telemetry.logs import log_internal_error
+from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
 from extproc.telemetry.record import ExchangeRecord
 

@@ -1,1 +1,1 @@
-"""The serving process, or several under a supervisor: start, reload, drain."""
+"""One serving process, or several under a supervisor: start, reload and drain."""

@@ -1,38 +1,71 @@
-"""What ties a worker to its supervisor: a socket pair, through which each sees at once that the other is gone.
+"""The link between a worker and its supervisor: a socket pair, so that each sees at once when the other is gone.
 
-The worker says whether it is ready and, when it is asked, what the status page shows of it; the supervisor asks, and
-tells it to read the settings again. Both ends are the same
-program under the same user, and nobody else holds one: values travel pickled.
+A message is its length in four bytes, then JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, TypeAdapter, ValidationError
+
+from extproc.telemetry.logs import log_internal_error
+from extproc.telemetry.snapshot import Snapshot
 
 _SIZE_BYTES = 4
 
-SNAPSHOT = "snapshot"
-"""The supervisor asks what the status page shows of the worker."""
 
-RELOAD = "reload"
-"""The supervisor has the worker read its settings again."""
+@dataclass(frozen=True, slots=True)
+class ReadinessChanged:
+    """From a worker: it became ready, or stopped being so."""
+
+    is_ready: bool
+    kind: Literal["readiness_changed"] = "readiness_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """From a worker: the answer to TakeSnapshot."""
+
+    snapshot: Snapshot
+    kind: Literal["snapshot_taken"] = "snapshot_taken"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """From the supervisor: send what the status page shows of the worker."""
+
+    kind: Literal["take_snapshot"] = "take_snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """From the supervisor: read the settings again."""
+
+    kind: Literal["reload"] = "reload"
+
+
+Message = ReadinessChanged | SnapshotTaken | TakeSnapshot | Reload
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Discriminator("kind")])
 
 
 class Link:
-    """One end; messages go either way, and keep their order."""
+    """One end; messages go both ways and keep their order."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Talk through these streams."""
+        """Use these streams."""
         self._reader = reader
         self._writer = writer
 
     @classmethod
     async def over(cls, end: socket.socket) -> Link:
-        """Return the link whose end is `end`, which is closed if there can be none."""
+        """Return the link over the socket `end`, which is closed if that fails."""
         try:
             end.setblocking(False)
             return cls(*await asyncio.open_connection(sock=end))
@@ -42,23 +75,31 @@ class Link:
 
     @classmethod
     async def to_supervisor(cls) -> Link:
-        """Return the worker's end, which it was given as its standard input; raises OSError where it was not."""
+        """Return the worker's end, its standard input; raises OSError where that is no socket."""
         return await cls.over(socket.socket(fileno=os.dup(0)))
 
-    def send(self, message: object) -> None:
-        """Send a message; one to a peer that is gone is lost."""
-        data = pickle.dumps(message)
-        with suppress(RuntimeError):  # uvloop's word for a connection that is lost
+    def send(self, message: Message) -> None:
+        """Send a message; it is lost if the peer is gone."""
+        data = _MESSAGE.dump_json(message)
+        with suppress(RuntimeError):  # uvloop raises this when the connection is lost
             self._writer.write(len(data).to_bytes(_SIZE_BYTES) + data)
 
-    async def receive(self) -> object:
-        """Return the next message; raises EOFError when the peer is gone."""
-        try:
-            size = int.from_bytes(await self._reader.readexactly(_SIZE_BYTES))
-            return pickle.loads(await self._reader.readexactly(size))  # noqa: S301 - from our own other end
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise EOFError from error
+    async def receive(self) -> Message:
+        """Return the next message; raises EOFError when the peer is gone.
+
+        A malformed message is a bug of ours that must not end a process: it is logged and skipped.
+        """
+        while True:
+            try:
+                size = int.from_bytes(await self._reader.readexactly(_SIZE_BYTES))
+                data = await self._reader.readexactly(size)
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                raise EOFError from error
+            try:
+                return _MESSAGE.validate_json(data)
+            except ValidationError as error:
+                log_internal_error(error)
 
     def close(self) -> None:
-        """Leave; the peer sees the end."""
+        """Close this end; the peer sees it at once."""
         self._writer.close()

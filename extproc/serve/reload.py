@@ -1,7 +1,7 @@
-"""Settings that change while the process serves: each exchange keeps the snapshot that it began with.
+"""Settings that change while the process serves: each exchange keeps the settings that it began with.
 
-A file that cannot be used is refused with its problems, and the old settings stay. What belongs to the process (its
-addresses, its workers, the limits that gRPC enforces) needs a restart, which is said.
+A wrong file is refused with its problems, and the old settings stay. Changes of the process's addresses, its workers
+or the limits that gRPC enforces need a restart, which is logged.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extproc.config.load import config_path
-from extproc.telemetry.metrics import log_internal_error
+from extproc.telemetry.logs import log_internal_error
 
 _POLL_SECONDS = 1.0
 
 
 class Reloader:
-    """Watches the settings file, and is told of SIGHUP."""
+    """Watches the settings file, and reloads on request."""
 
     def __init__(self, config: Path | None, reload: Callable[[], None]) -> None:
-        """Call `reload` when the file changes that `config`, or the environment, names."""
+        """Call `reload` when the settings file changes: `config`, else the one that the environment names."""
         self._path = config_path(config)
         self._reload = reload
         self._asked = asyncio.Event()
         self._seen = self._stamp()
 
     def ask(self) -> None:
-        """Have the settings read again soon, changed or not."""
+        """Request a reload, whether the file changed or not."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(_POLL_SECONDS):
@@ -43,7 +43,7 @@ class Reloader:
             self._seen = self._stamp()
             try:
                 self._reload()
-            except Exception as error:  # whatever is wrong with the file, the process and its exchanges go on
+            except Exception as error:  # an unforeseen error must not end the process and its exchanges
                 log_internal_error(error)
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -1,9 +1,9 @@
-"""The file of a unix socket: one that somebody serves is not taken over, and nobody else's is removed.
+"""The file of a unix socket: a socket in use is not taken over, and that of another process is not removed.
 
-(Of two processes that start in the same moment the later one may still take over.)
+(If two processes start at the same moment, the later one may still take over.)
 
-gRPC removes whatever socket it finds at a path, when it binds and again when it ends. So it is given a name that nobody
-else has, and its socket is then moved to where it belongs.
+gRPC removes any socket that it finds at a path, when it binds and again when it ends. So gRPC binds to a unique name,
+and the socket is then moved to its path.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pathlib import Path
 
 
 class SocketFile:
-    """Where one listener's socket is."""
+    """The socket of one listener."""
 
     def __init__(self, path: Path) -> None:
         """Prepare to listen at `path`."""
         self._path = path
         self.first_path = path.with_name(f".{secrets.token_hex(3)}")
-        """where to bind"""
+        """The path to bind to."""
         self._bound: os.stat_result | None = None
 
     def check(self) -> None:
-        """Raise OSError unless there is nothing at the path, or a socket that nobody serves any more."""
+        """Raise OSError unless the path is free, or holds a socket that is no longer served."""
         try:
             mode = self._path.lstat().st_mode
         except FileNotFoundError:
@@ -36,7 +36,7 @@ class SocketFile:
         if not stat.S_ISSOCK(mode):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # one whose queue is full is served, and would have us wait
+            probe.setblocking(False)  # a socket whose queue is full is in use, and connecting would wait
             try:
                 probe.connect(str(self._path))
             except (ConnectionRefusedError, FileNotFoundError):
@@ -44,7 +44,7 @@ class SocketFile:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     def publish(self) -> None:
-        """Move the socket that was bound to its path, in place of a stale one; raises OSError."""
+        """Move the bound socket to its path, replacing a stale one; raises OSError."""
         try:
             self._bound = self.first_path.stat()
             self.first_path.rename(self._path)
@@ -53,7 +53,7 @@ class SocketFile:
             raise
 
     def remove(self) -> None:
-        """Remove it, unless what is there now is another's."""
+        """Remove the file, unless it belongs to another process now."""
         with suppress(OSError):
             if self._bound is not None and os.path.samestat(self._bound, self._path.lstat()):
                 self._path.unlink()

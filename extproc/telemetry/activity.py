@@ -1,4 +1,4 @@
-"""What a process remembers of its last minutes for the status page: bounded, in memory, without content."""
+"""The recent activity of a process, for the status page: bounded, in memory, without content."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from extproc.core.refusal import BLOCKED_CODE
 from extproc.core.verdict import Block as BlockVerdict
 from extproc.core.verdict import Failed, Outcome
 from extproc.telemetry.record import ExchangeRecord
-from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, step
+from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, failures, step
 
 _POLICIES = 8
 _POLICY_CHARACTERS = 80
-"""So many policies of a block are remembered, and so much of each name: they are Aim's to choose."""
+"""Bounds on the policies of a block and on the length of their names, which Aim chooses."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Activity:
     """Counts by the minute, the last blocks, and totals."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Tell the minutes by `clock`, in seconds since the epoch: those of several workers are the same ones."""
+        """Count minutes by `clock`, in seconds since the epoch, so that those of several workers agree."""
         self._clock = clock
         self._minutes: dict[int, _Counts] = {}
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
@@ -79,19 +79,19 @@ class Activity:
             )
 
     def waited(self, seconds: float) -> None:
-        """Note how long a leg waited on the guard."""
+        """Record how long a leg waited on the guard."""
         self._at(self._clock()).waits[step(seconds)] += 1
 
     def finished(self, record: ExchangeRecord) -> None:
-        """Count an exchange that is over."""
+        """Count an exchange that ended."""
         self._at(self._clock()).outcomes[record.outcome] += 1
 
     def reloaded(self, problems: Sequence[str] = (), restart_needed: Sequence[str] = ()) -> None:
-        """Note that new settings were read: refused with `problems`, or in force but for `restart_needed`."""
+        """Record a reload: refused with `problems`, or in force except for the settings in `restart_needed`."""
         self.reload = Reload(self._clock(), tuple(problems), tuple(restart_needed))
 
     def snapshot(self, worker: Worker) -> Snapshot:
-        """Return what is remembered, as that of `worker`; the latest block comes first."""
+        """Return a snapshot for `worker`; the latest block comes first."""
         now = self._clock()
         self._at(now)
         return Snapshot(
@@ -109,8 +109,8 @@ class Activity:
                 if _minute(now) - MINUTES < number <= _minute(now)
             ),
             blocks=tuple(reversed(self._blocks)),
-            failed_open=Counter(self._failed_open),
-            failed=Counter(self._failed),
+            failed_open=failures(self._failed_open),
+            failed=failures(self._failed),
             keys=tuple(KeyUse(profile, *use) for profile, use in self._keys.items()),
         )
 
@@ -119,7 +119,7 @@ class Activity:
         counts = self._minutes.get(number)
         if counts is None:
             counts = self._minutes[number] = _Counts()
-            # By order, not by number: a clock that is set back must not let them grow.
+            # By order, not by number: the minutes stay bounded when the clock is set back.
             while len(self._minutes) > MINUTES:
                 del self._minutes[next(iter(self._minutes))]
         return counts

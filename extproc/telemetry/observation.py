@@ -25,7 +25,8 @@ from extproc.core.events import BodyReceived
 from extproc.core.identity import Identity
 from extproc.core.verdict import Failed, Outcome, strictest
 from extproc.core.vocabulary import Hook, Leg
-from extproc.telemetry.metrics import Telemetry, log_internal_error
+from extproc.telemetry.logs import log_internal_error
+from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:

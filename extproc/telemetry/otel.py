@@ -1,7 +1,7 @@
-"""OpenTelemetry, where the standard variables ask for it: traces and metrics over OTLP, by gRPC or HTTP.
+"""OpenTelemetry, if the standard variables switch it on: traces and metrics over OTLP, by gRPC or HTTP.
 
-Off by default; nothing of OpenTelemetry is imported then. A collector that is slow or away delays no exchange, and the
-end of the process by no more than a bound; it is logged once.
+It is off by default and then not imported. A slow or unreachable collector is logged once; it delays no exchange, and
+the end of the process only for a bounded time.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 from extproc import __version__
 from extproc.core.errors import SettingsError
+from extproc.telemetry.outage import Signal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from extproc.telemetry.tracing import Tracing
-
-Signal = Literal["traces", "metrics"]
 
 _PACKAGES = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
@@ -44,13 +42,11 @@ _QUEUE = tuple(
 )
 
 _FLUSH_SECONDS = 3.0
-"""How long the end of the process may wait until what is left has been exported."""
-
-_log = structlog.get_logger()
+"""How long the end of the process may wait for the last export."""
 
 
 def is_exported(signal: Signal) -> bool:
-    """Tell whether the environment asks for the export of `signal`; raises SettingsError."""
+    """Return whether the environment switches the export of `signal` on; raises SettingsError."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     variable = f"OTEL_{signal.upper()}_EXPORTER"
@@ -68,7 +64,7 @@ def is_exported(signal: Signal) -> bool:
 
 def make_exporter(signal: Signal) -> Any:
     """Return the OTLP exporter of `signal` that the environment describes; raises SettingsError."""
-    # What the libraries log may quote what they were given; an outage is logged here.
+    # The libraries' log records may quote content; outages are logged by Outage.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     variable, protocol = _of_signal(signal, "PROTOCOL")
     package = _PACKAGES.get(protocol or "grpc")
@@ -85,14 +81,14 @@ def make_exporter(signal: Signal) -> Any:
 
 
 def _of_signal(signal: Signal, what: str) -> tuple[str, str]:
-    """Return the variable that counts for `signal`, which may be one for all signals, and its value."""
+    """Return the variable that applies to `signal`, its own or the one for all signals, and its value."""
     names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
     name = next((name for name in names if os.environ.get(name)), names[-1])
     return name, os.environ.get(name, "").strip()
 
 
 def _is_endpoint(endpoint: str, *, is_url: bool) -> bool:
-    """Tell whether it can be exported there; for gRPC whatever gRPC may take, such as host:port."""
+    """Return whether `endpoint` is usable: a URL, or for gRPC also a target such as host:port."""
     try:
         parts = urlsplit(endpoint if is_url or "://" in endpoint else f"//{endpoint}")
         parts.port  # noqa: B018 - it may be none
@@ -104,7 +100,7 @@ def _is_endpoint(endpoint: str, *, is_url: bool) -> bool:
 
 
 def _check_traces() -> None:
-    """Raise SettingsError for what OpenTelemetry would replace by a default, and tell only its own log, silent here."""
+    """Raise SettingsError for values that OpenTelemetry would silently replace by a default."""
     problems = [f"environment: {name} is no positive number" for name in _QUEUE if not _is_number(name, int, 1, inf)]
     sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").lower()
     if sampler and sampler not in _SAMPLERS:
@@ -116,7 +112,7 @@ def _check_traces() -> None:
 
 
 def _is_number(name: str, kind: type[int] | type[float], least: int, most: float) -> bool:
-    """Tell whether the variable is unset, or a number of that kind in the bounds."""
+    """Return whether the variable is unset, or a number of that kind within the bounds."""
     text = os.environ.get(name)
     try:
         return not text or least <= kind(text) <= most
@@ -125,7 +121,7 @@ def _is_number(name: str, kind: type[int] | type[float], least: int, most: float
 
 
 def make_resource() -> Resource:
-    """Return what is said of this process: the name of the service, unless the environment gives another."""
+    """Return the attributes of this process; those that the environment sets take precedence."""
     from opentelemetry.sdk.resources import Resource
 
     ours = {"service.name": "aim-extproc", "service.version": __version__, "service.instance.id": str(uuid4())}
@@ -140,27 +136,9 @@ def make_resource() -> Resource:
     )
 
 
-class Outage:
-    """Tells when a collector is away, and when it is back, once each."""
-
-    def __init__(self, signal: Signal) -> None:
-        """Watch the export of `signal`."""
-        self._signal = signal
-        self._is_away = False
-
-    def note(self, *, was_exported: bool) -> None:
-        """Note how an export went."""
-        if self._is_away is was_exported:
-            self._is_away = not was_exported
-            if self._is_away:
-                _log.error("otlp_export_failed", signal=self._signal)
-            else:
-                _log.info("otlp_export_recovered", signal=self._signal)
-
-
 @asynccontextmanager
 async def tracing() -> AsyncIterator[Tracing | None]:
-    """Export spans while the context lasts, if the environment asks for it; raises SettingsError."""
+    """Export spans while the context lasts, if the environment switches that on; raises SettingsError."""
     if not is_exported("traces"):
         yield None
         return
@@ -182,7 +160,7 @@ async def tracing() -> AsyncIterator[Tracing | None]:
 
 @asynccontextmanager
 async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Export `registry` while the context lasts, if the environment asks for it; raises SettingsError."""
+    """Export `registry` while the context lasts, if the environment switches that on; raises SettingsError."""
     if not is_exported("metrics"):
         yield
         return
@@ -197,13 +175,13 @@ async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
 
 
 async def _bounded(work: Callable[[], object]) -> None:
-    """Wait for blocking work, for a while; what takes longer is left to a thread that ends with the process."""
+    """Run blocking work in a thread and wait for it, for a bounded time; the thread ends with the process."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
     def run() -> None:
         work()
-        with suppress(RuntimeError):  # nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: the wait has timed out
             loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=run, daemon=True).start()

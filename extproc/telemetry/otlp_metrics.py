@@ -1,4 +1,4 @@
-"""The metrics over OTLP: what a scrape would show, at an interval, so that nothing is counted twice."""
+"""The metrics over OTLP: the same values as a scrape, exported at an interval."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from prometheus_client.samples import Sample
 
 from extproc import __version__
 from extproc.core.errors import SettingsError
-from extproc.telemetry.otel import Outage
+from extproc.telemetry.outage import Outage
 
 _INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _DEFAULT_MILLISECONDS = "60000"
@@ -40,10 +40,10 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricsExport:
-    """Exports a registry from a thread of its own, until it is flushed."""
+    """Exports a registry from its own thread, until it is flushed."""
 
     def __init__(self, registry: CollectorRegistry, exporter: MetricExporter, resource: Resource) -> None:
-        """Begin; raises SettingsError for an interval that is none."""
+        """Start the export; raises SettingsError for a wrong interval."""
         try:
             self._seconds = max(int(os.environ.get(_INTERVAL) or _DEFAULT_MILLISECONDS), 1) / 1000
         except ValueError:
@@ -80,12 +80,12 @@ class MetricsExport:
         self._thread.join()
 
     def close(self) -> None:
-        """Give up what could not be exported."""
+        """Drop what could not be exported."""
         self._exporter.shutdown()
 
 
 def metrics(families: Iterable[Family], started: int) -> Iterator[Metric]:
-    """Yield what a scrape shows in OpenTelemetry's form; `started` is in nanoseconds since the epoch."""
+    """Yield the families of a scrape in OpenTelemetry's form; `started` is in nanoseconds since the epoch."""
     now = time.time_ns()
     for family in families:
         unit = next((unit for suffix, unit in _UNITS.items() if family.name.endswith(suffix)), "1")

@@ -1,4 +1,4 @@
-"""What the status page shows, as plain values: one process's share, or the sum over all workers."""
+"""What the status page shows, as plain values: those of one process, or the sum over all workers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from itertools import chain
 from typing import TypeVar
 
 MINUTES = 15
-"""How many minutes are remembered, the one under way among them."""
+"""The number of minutes kept, including the current one."""
 
 BLOCKS = 12
-"""How many of the last blocks are remembered."""
+"""The number of blocks kept."""
 
 _FINEST_SECONDS = 0.0001
 _GROWTH = math.log(1.1)
@@ -35,8 +35,8 @@ class Phase(StrEnum):
 class Minute:
     """What happened in one minute; `number` counts minutes since the epoch.
 
-    `outcomes` are those of exchanges that ended in it, `verdicts` by action, `waits` the times that exchanges waited
-    on the guard, by `step`; `failed_open` counts legs.
+    `outcomes` counts the exchanges that ended in it, `verdicts` is by action, `waits` counts the times that exchanges
+    waited on the guard, by `step`; `failed_open` counts legs.
     """
 
     number: int
@@ -61,8 +61,17 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """How often something failed for `reason`; `place` is the leg or the hook."""
+
+    place: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What Aim said of a profile's key when it was last used, in seconds since the epoch."""
+    """Whether Aim refused a profile's key when it was last used, `at` in seconds since the epoch."""
 
     profile: str
     is_refused: bool
@@ -71,7 +80,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The last time that new settings were read; `problems` is empty where they are in force."""
+    """The last reload of the settings; they are in force if `problems` is empty."""
 
     at: float
     problems: tuple[str, ...] = ()
@@ -95,24 +104,24 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, as it was `at` so many seconds since the epoch.
+    """The state of one or all workers at the moment `at`, in seconds since the epoch.
 
-    `failed_open` counts by (leg, reason), `failed` by (hook, reason), since the workers started; `silent` is how many
-    workers did not answer.
+    `failed_open` counts legs, `failed` detections by hook, both since the workers started; `silent` is the number of
+    workers that did not answer.
     """
 
     at: float
     workers: tuple[Worker, ...]
     minutes: tuple[Minute, ...]
     blocks: tuple[Block, ...]
-    failed_open: Mapping[tuple[str, str], int]
-    failed: Mapping[tuple[str, str], int]
+    failed_open: tuple[Failure, ...]
+    failed: tuple[Failure, ...]
     keys: tuple[KeyUse, ...]
     silent: int = 0
 
 
 def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
-    """Return the sum of the snapshots of those of the `workers` that answered, as that of the moment `at`."""
+    """Return the sum of the snapshots in `parts`, at the moment `at`; `workers` is the number of all workers."""
     by_number: dict[int, list[Minute]] = {}
     for minute in chain.from_iterable(part.minutes for part in parts):
         by_number.setdefault(minute.number, []).append(minute)
@@ -138,8 +147,8 @@ def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
                 :BLOCKS
             ]
         ),
-        failed_open=added(part.failed_open for part in parts),
-        failed=added(part.failed for part in parts),
+        failed_open=_added_failures(part.failed_open for part in parts),
+        failed=_added_failures(part.failed for part in parts),
         keys=tuple(keys.values()),
         silent=workers - len(parts),
     )
@@ -153,13 +162,25 @@ def added(counts: Iterable[Mapping[_Key, int]]) -> Counter[_Key]:
     return summed
 
 
+def failures(counts: Mapping[tuple[str, str], int]) -> tuple[Failure, ...]:
+    """Return counts by place and reason as failures."""
+    return tuple(Failure(place, reason, count) for (place, reason), count in counts.items())
+
+
+def _added_failures(parts: Iterable[Sequence[Failure]]) -> tuple[Failure, ...]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for failure in chain.from_iterable(parts):
+        counts[failure.place, failure.reason] += failure.count
+    return failures(counts)
+
+
 def step(seconds: float) -> int:
     """Return the step of a time on a scale that grows by a tenth each, from 0 for 0.1 ms."""
     return max(0, math.ceil(math.log(max(seconds, _FINEST_SECONDS) / _FINEST_SECONDS) / _GROWTH))
 
 
 def quantile(waits: Mapping[int, int], share: float) -> float:
-    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 where there were none."""
+    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 without waits."""
     due = share * sum(waits.values())
     for number, count in sorted(waits.items()):
         due -= count

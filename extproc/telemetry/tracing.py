@@ -1,7 +1,7 @@
 """Spans of exchanges, in the trace that Envoy or the client began.
 
-A span is made when what it tells of is over, with its true times: until then a detection costs one tuple. No span holds
-content, a header's value or who asked; docs/operations.md lists the attributes. Names: OpenTelemetry's semantic
+A span is made after the fact, with its true times: until then a detection costs one tuple. No span holds content, a
+header's value or the caller's identity; docs/operations.md lists the attributes. Names: OpenTelemetry's semantic
 conventions for generative AI, where they have one.
 """
 
@@ -22,7 +22,7 @@ from opentelemetry.util.types import AttributeValue
 from extproc import __version__
 from extproc.core.errors import Reason
 from extproc.core.vocabulary import Headers, Hook
-from extproc.telemetry.otel import Outage
+from extproc.telemetry.outage import Outage
 from extproc.telemetry.record import ExchangeRecord
 
 _W3C = TraceContextTextMapPropagator()
@@ -40,10 +40,10 @@ _CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
         ("gemini", "generate_content", "gcp.gemini"),
     )
 }
-"""What the conventions call a dialect. The provider is the API's: who really answers is not known here."""
+"""The conventions' names for a dialect. The provider is that of the API: the real upstream is not known here."""
 
 _ERRORS = ("refused", "aborted")
-"""Outcomes that are errors. A block is none: it is what the guard is for."""
+"""Outcomes that are errors. A block is not: blocking is the guard's job."""
 
 
 class Tracing:
@@ -59,15 +59,15 @@ class Tracing:
     def begin(self, metadata: Iterable[tuple[str, str | bytes]], headers: Headers) -> Trace:
         """Begin an exchange's part of a trace (W3C Trace Context).
 
-        Where Envoy traces, the metadata of its gRPC stream names its own span; else the client's header counts, but
-        for its flag: whether an exchange is sampled is not the client's to say.
+        Where Envoy traces, the metadata of its gRPC stream names Envoy's span. Else the client's header is used, except
+        for its flag: a client must not decide what is sampled.
         """
         if carrier := _trace_context(metadata):
             return Trace(self, _W3C.extract(carrier))
         return Trace(self, self._sampled_as_root(_W3C.extract(_trace_context(headers))))
 
     def _sampled_as_root(self, parent: Context) -> Context:
-        """Return `parent` with the flag that our sampler gives a trace which begins here."""
+        """Return `parent` with the flag that our sampler gives to a trace that begins here."""
         span = trace.get_current_span(parent).get_span_context()
         if not span.is_valid:
             return parent
@@ -77,11 +77,11 @@ class Tracing:
         return trace.set_span_in_context(trace.NonRecordingSpan(own), parent)
 
     def flush(self) -> None:
-        """Export what is left; blocks as long as the collector does."""
+        """Export the remaining spans; blocks as long as the collector does."""
         self._provider.shutdown()
 
     def close(self) -> None:
-        """Give up what could not be exported."""
+        """Drop what could not be exported."""
         self._exporter.shutdown()
 
 
@@ -91,7 +91,7 @@ class Trace:
     __slots__ = ("_detections", "_parent", "_tracing")
 
     def __init__(self, tracing: Tracing, parent: Context) -> None:
-        """Hang them below `parent`."""
+        """Put them below `parent`."""
         self._tracing = tracing
         self._parent = parent
         self._detections: list[tuple[str, float, float, dict[str, AttributeValue]]] = []
@@ -107,7 +107,7 @@ class Trace:
         reason: Reason | None,
         policies: Sequence[str] = (),
     ) -> None:
-        """Note an analysis or a session, with its times by the monotonic clock."""
+        """Record an analysis or a session, with its times by the monotonic clock."""
         attributes: dict[str, AttributeValue] = {"aim.hook": hook.value}
         if action is not None:
             attributes["aim.action"] = action
@@ -118,7 +118,7 @@ class Trace:
         self._detections.append((f"aim.{kind}", began, ended, attributes))
 
     def finish(self, record: ExchangeRecord, began: float, ended: float) -> None:
-        """Make the spans of an exchange that is over."""
+        """Make the spans of an exchange that ended."""
         epoch = time.time_ns() - round(time.monotonic() * 1e9)
         tracer = self._tracing.tracer
         span = tracer.start_span(_EXCHANGE, self._parent, trace.SpanKind.SERVER, start_time=epoch + round(began * 1e9))
@@ -156,16 +156,16 @@ def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
 
 
 def _trace_context(fields: Iterable[tuple[str, str | bytes]]) -> dict[str, list[str]]:
-    """Return the parent that `fields` name, if they do.
+    """Return the parent that `fields` name, if any.
 
-    A `tracestate` is left alone: it is free text of a client's, and spans carry none.
+    `tracestate` is ignored: it is a client's free text, and spans must not carry any.
     """
     parents = [value for name, value in fields if name == "traceparent" and isinstance(value, str)]
     return {"traceparent": parents} if parents else {}
 
 
 class _Watched(SpanExporter):
-    """An exporter whose failures are told once, and are nobody else's."""
+    """An exporter that logs an outage once and raises no error."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter

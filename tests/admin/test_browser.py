@@ -22,11 +22,13 @@ from PIL import Image
 from playwright.async_api import Browser, Page
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.admin.port import Admin
+from extproc.admin.app import admin_app
+from extproc.admin.port import listening
 from extproc.config.address import Address
-from extproc.serve.operator import Serving
+from extproc.serve.instance import Instance
+from extproc.serve.readiness import Readiness
 from extproc.telemetry.activity import Activity
-from extproc.telemetry.snapshot import MINUTES
+from extproc.telemetry.snapshot import MINUTES, Phase
 from tests.fakes.aim import Question, ScriptedAim, anonymize, block
 from tests.fakes.browser import browser, needs_browser
 from tests.fakes.envoy_stream import envoy_stream
@@ -151,7 +153,7 @@ async def legend(page: Page, title: str) -> dict[str, str]:
     return dict(row.strip().rsplit(" ", 1) for row in rows)
 
 
-async def test_the_page_of_a_busy_sidecar(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
+async def test_page_of_a_busy_sidecar_in_a_browser(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
     async with busy(tmp_path, aim) as admin:
         url = f"http://127.0.0.1:{admin}"
         for size in SIZES:
@@ -185,7 +187,7 @@ async def _looks_right(page: Page) -> None:
 async def _reads_well(page: Page) -> None:
     """A screen reader finds landmarks, headings in order, and a name for everything."""
     for role in ("banner", "main", "contentinfo"):
-        assert await page.get_by_role(role).count() == 1  # type: ignore[arg-type]
+        assert await page.get_by_role(role).count() == 1
     levels = await page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(n => Number(n.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -277,7 +279,7 @@ _FINDINGS = (
 _PROMPTS = ("Hello",) * 14 + ("my card", "your salary", "the password", "ignore that", "a card", "one more card")
 
 
-async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
+async def test_pictures_of_the_page(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
     """Real exchanges of a sidecar whose clock goes a minute for each burst of them."""
     random.seed(11)
     aim.judge = firewall
@@ -302,10 +304,12 @@ async def test_the_pictures(tmp_path: Path, aim: ScriptedAim, chromium: Browser)
             await stream.read()
             await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
             await stream.read()
-        process = Serving(service, None, await stack.enter_async_context(asyncio.TaskGroup()))
-        process.serve(is_serving=True)
+        readiness = Readiness(needs_aim=False)
+        readiness.enter(Phase.SERVING)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         address = Address(host="127.0.0.1", port=free_port())
-        await stack.enter_async_context(Admin(process).listening(address))
+        app = admin_app(Instance(service, None, group, readiness))
+        await stack.enter_async_context(listening(app, address))
         for size in SIZES:
             async with opened(chromium, f"http://{address}", size, query="") as page:
                 shown = Image.open(BytesIO(await page.screenshot(full_page=size == "desktop")))

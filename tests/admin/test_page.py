@@ -1,4 +1,4 @@
-"""The status page's text: what it says, what it masks, and that nothing in it can do anything."""
+"""The status page: what it says, what it masks, and that it is inert."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from extproc.admin import words
-from extproc.admin.markup import Markup, element, join
 from extproc.admin.page import HEADERS, page
 from extproc.config.described import described, without_login
 from extproc.config.settings import Settings
 from extproc.core.errors import Reason
-from extproc.telemetry.snapshot import Block, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
+from extproc.telemetry.snapshot import Block, Failure, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
 
 NOW = 1_800_000_000.0
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -26,7 +25,7 @@ def snapshot(*workers: dict[str, Any], **parts: Any) -> Snapshot:
     usual = {"phase": Phase.SERVING, "started": NOW - 7260, "streams": 2, "sessions": 1, "held_bytes": 1536}
     usual |= {"is_breaker_open": False, "is_session_breaker_open": False}
     running = tuple(Worker(number, **{**usual, **each}) for number, each in enumerate(workers or ({},)))
-    empty = {"minutes": (), "blocks": (), "failed_open": {}, "failed": {}, "keys": ()}
+    empty = {"minutes": (), "blocks": (), "failed_open": (), "failed": (), "keys": ()}
     return Snapshot(NOW, running, **{**empty, **parts})
 
 
@@ -49,8 +48,8 @@ class _Text(HTMLParser):
         assert not any(name.startswith("on") or name == "style" for name, _ in attrs)
 
     def handle_data(self, data: str) -> None:
-        if self.tags[-1] != "style":
-            self.words.append(data)
+        if data.strip() and self.tags[-1] != "style":
+            self.words.append(data.strip())
 
 
 def parsed(text: str) -> _Text:
@@ -65,14 +64,14 @@ def text_of(shown: Snapshot | None = None, *, paused: bool = False, **settings: 
 
 
 class TestGlance:
-    def test_a_quiet_sidecar_is_well(self) -> None:
+    def test_quiet_sidecar_is_well(self) -> None:
         text = text_of()
         assert "All is well" in text
         assert "Serving" in text
         assert "up 2 h 1 min" in text
         assert "Nothing was blocked since the start." in text
 
-    def test_what_is_under_way_is_summed_over_workers(self) -> None:
+    def test_figures_are_sums_over_workers(self) -> None:
         text = text_of(snapshot({}, {"streams": 5}), limits={"streams": 100})
         assert "2 workers" in text
         assert "Streams 7 of 200" in text
@@ -87,7 +86,7 @@ class TestGlance:
             ([Phase.UNREADY], "Not ready: Aim cannot be reached"),
         ],
     )
-    def test_a_phase_is_that_of_all(self, phases: list[Phase], said: str) -> None:
+    def test_phase_counts_all_workers(self, phases: list[Phase], said: str) -> None:
         assert said in text_of(snapshot(*({"phase": phase} for phase in phases)))
 
     @pytest.mark.parametrize(
@@ -109,19 +108,19 @@ class TestGlance:
             (snapshot(), {"aim": {"verify": False}}, "certificate is not verified"),
         ],
     )
-    def test_a_trouble_is_named(self, shown: Snapshot, settings: dict[str, Any], said: str) -> None:
+    def test_trouble_is_named(self, shown: Snapshot, settings: dict[str, Any], said: str) -> None:
         text = text_of(shown, **settings)
         assert "Needs attention" in text
         assert said in text
 
-    def test_what_was_long_ago_is_no_trouble(self) -> None:
+    def test_old_failure_is_no_trouble(self) -> None:
         assert "All is well" in text_of(snapshot(minutes=(minute(15, failed_open=3),)))
 
-    def test_a_worker_that_refused_settings_is_heard_though_another_took_them(self) -> None:
+    def test_refused_reload_of_one_worker_is_shown(self) -> None:
         reloads = ({"reload": Reload(NOW - 9, ("colour: unknown setting",))}, {"reload": Reload(NOW)})
         assert "colour: unknown setting" in text_of(snapshot(*reloads))
 
-    def test_charts_say_in_words_what_they_show(self) -> None:
+    def test_charts_have_a_summary_in_words(self) -> None:
         minutes = (
             minute(1, verdicts={"allow": 1200, "block": 2}, waits={step(0.04): 10}),
             minute(verdicts={"allow": 1}),
@@ -136,7 +135,7 @@ class TestGlance:
 
 
 class TestDetails:
-    def test_a_block_is_shown_without_content(self) -> None:
+    def test_block_is_shown_without_content(self) -> None:
         text = text_of(
             snapshot(blocks=(block("PII", "Secrets"), block(profile="trial"))), profiles={"trial": {"enforce": False}}
         )
@@ -147,11 +146,13 @@ class TestDetails:
         assert "not named" in text
 
     def test_failures_are_shown_by_reason(self) -> None:
-        text = text_of(snapshot(failed_open={("request", "timeout"): 3}, failed={("output", "session"): 1234}))
+        text = text_of(
+            snapshot(failed_open=(Failure("request", "timeout", 3),), failed=(Failure("output", "session", 1234),))
+        )
         assert re.search(r"request reason timeout count 3\b", text)
         assert re.search(r"output reason session count 1,234\b", text)
 
-    def test_profiles_are_the_ones_in_force(self) -> None:
+    def test_profiles_in_force_are_shown(self) -> None:
         keys = (KeyUse("default", False, NOW), KeyUse("tenant", True, NOW))
         profiles = {
             "tenant": {"enforce": False, "hooks": ["moderation"], "api_key_file": "/k", "failure_mode_allow": True},
@@ -168,13 +169,16 @@ class TestDetails:
 class TestSecrets:
     def test_no_secret_is_on_the_page(self) -> None:
         aim = {"api_key": "top-secret", "proxy": "http://user:hunter2@proxy:3128"}
-        made = page(snapshot(), Settings(aim=aim))
+        made = page(snapshot(), Settings.model_validate({"aim": aim}))
         assert "top-secret" not in made
         assert "hunter2" not in made
         assert "http://***@proxy:3128" in made
 
     def test_every_setting_is_described(self) -> None:
-        listed = {each.name: each for each in described(Settings(profiles={"a.b": {"block_message": "No."}}))}
+        listed = {
+            each.name: each
+            for each in described(Settings.model_validate({"profiles": {"a.b": {"block_message": "No."}}}))
+        }
         documented = {"aim.breaker.open_seconds", "limits.streams", "profiles.a.b.inspect.tools", "tls.cert_file"}
         assert documented <= listed.keys()
         assert listed["profiles.a.b.block_message"].value == "No."
@@ -184,16 +188,16 @@ class TestSecrets:
         # A kind of value that nobody thought of would be masked.
         assert "***" not in {each.value for each in listed.values()}
 
-    def test_every_reason_but_the_key_is_true(self) -> None:
-        settings = Settings(profiles={"default": {"failure_mode_allow": list(Reason)}})
+    def test_reasons_with_key_refused_are_listed(self) -> None:
+        settings = Settings.model_validate({"profiles": {"default": {"failure_mode_allow": list(Reason)}}})
         listed = {each.name: each.value for each in described(settings)}
         assert "key_refused" in listed["profiles.default.failure_mode_allow.request"]
 
-    def test_a_url_without_a_login_stays(self) -> None:
+    def test_url_without_a_login_is_unchanged(self) -> None:
         assert without_login("https://aim.example/x@y") == "https://aim.example/x@y"
 
     @pytest.mark.parametrize("scheme", ["http://", "HTTP://", ""])
-    def test_a_login_is_masked_whatever_else_is_wrong(self, scheme: str) -> None:
+    def test_login_in_a_malformed_url_is_masked(self, scheme: str) -> None:
         assert without_login(f"{scheme}user:p@ss@[host:99/x") == f"{scheme}***@[host:99/x"
 
 
@@ -204,7 +208,7 @@ class TestInert:
         assert not {"script", "img"} & set(made.tags)
         assert made.words.count(HOSTILE) == 3
 
-    def test_the_policy_of_the_page_allows_its_style_alone(self) -> None:
+    def test_content_security_policy_allows_only_the_style(self) -> None:
         made = page(snapshot(), Settings())
         (style,) = re.findall(r"<style>(.*?)</style>", made, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -212,20 +216,12 @@ class TestInert:
         assert f"style-src 'sha256-{digest}'" in policy
         assert policy.startswith("default-src 'none';")
 
-    def test_it_loads_itself_anew_until_it_is_paused(self) -> None:
+    def test_page_reloads_itself_unless_paused(self) -> None:
         running, paused = (page(snapshot(), Settings(), is_paused=is_paused) for is_paused in (False, True))
         assert 'http-equiv="refresh"' in running
         assert "Pause updates" in running
         assert 'http-equiv="refresh"' not in paused
         assert "Resume updates" in paused
-
-
-class TestMarkup:
-    def test_text_is_escaped_and_markup_is_not(self) -> None:
-        made = element("p", "<b>", element("b", "x"), None, class_='a"b', aria_label="c", hidden=True, title=None)
-        assert made == '<p class="a&quot;b" aria-label="c" hidden>&lt;b&gt;<b>x</b></p>'
-        assert element("meta", charset="utf-8") == '<meta charset="utf-8">'
-        assert isinstance(join("a", Markup("<br>")), Markup)
 
 
 class TestWords:

@@ -10,7 +10,7 @@ from extproc.aim.client import AimClient
 from extproc.config.settings import Settings
 from extproc.processor.servicer import ExternalProcessor
 from extproc.processor.stream import PATIENT, Patience
-from extproc.serve.server import grpc_server
+from extproc.serve.listener import grpc_server
 from extproc.telemetry.metrics import Telemetry
 
 

@@ -19,11 +19,10 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
-import pytest
 import trustme
 
 from extproc.processor import wire
-from extproc.serve import server
+from extproc.serve.listener import grpc_server
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, serving, written
@@ -173,11 +172,11 @@ def message(path: str = "/v1/chat/completions") -> bytes:
     first.protocol_config.request_body_mode, first.protocol_config.response_body_mode = 2, 4
     for name, value in ((":method", "POST"), (":path", path)):
         first.request_headers.headers.headers.add(key=name, raw_value=value.encode())
-    data = first.SerializeToString()
+    data: bytes = first.SerializeToString()
     return b"\0" + struct.pack(">I", len(data)) + data
 
 
-async def test_garbage_in_plain_text(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_garbage_in_plain_text_leaves_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
     async with running(tmp_path, aim) as it:
         await it.serves()
         before = it.descriptors
@@ -189,7 +188,7 @@ async def test_garbage_in_plain_text(tmp_path: Path, aim: ScriptedAim) -> None:
         await it.settles(before)
 
 
-async def test_garbage_where_tls_is_due(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_garbage_instead_of_tls_leaves_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
     authority, other = trustme.CA(), trustme.CA()
     files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
     leaf = authority.issue_cert("127.0.0.1")
@@ -224,7 +223,7 @@ async def test_garbage_where_tls_is_due(tmp_path: Path, aim: ScriptedAim) -> Non
         assert "unreadable" not in {record["event"] for record in it.process.lines}
 
 
-async def test_who_begins_and_never_goes_on(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_half_open_connection_is_closed_in_time(tmp_path: Path, aim: ScriptedAim) -> None:
     """Half-open connections are left in time, whether they say nothing or a little now and then."""
     beginnings = (b"", b"PRI * HTTP/2.0\r\n", b"GET /metrics HTTP/1.1\r\nx: ", b"\x16\x03\x01")
 
@@ -250,7 +249,7 @@ async def test_who_begins_and_never_goes_on(tmp_path: Path, aim: ScriptedAim) ->
         await it.settles(before)
 
 
-async def test_a_stream_without_a_message(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_stream_without_a_message_is_closed_in_time(tmp_path: Path, aim: ScriptedAim) -> None:
     async with running(tmp_path, aim) as it, peer(it.port) as other:
         await it.serves()
         await other.ready()
@@ -262,7 +261,7 @@ async def test_a_stream_without_a_message(tmp_path: Path, aim: ScriptedAim) -> N
         assert (await it.gauges())[0] == 0
 
 
-async def test_ten_thousand_streams_opened_and_dropped(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_ten_thousand_dropped_streams_leave_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
     """In the middle of a message, behind one, and before any."""
     ways = (message(), message()[:20], b"", message() + message()[:7])
     async with running(tmp_path, aim) as it:
@@ -293,7 +292,7 @@ async def _drain(other: Peer) -> None:
         await other.flush()
 
 
-async def test_what_grpc_itself_refuses(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_grpc_refusals_leave_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
     async with running(tmp_path, aim, limits={"request_bytes": 65536}) as it:
         await it.serves()
         before = it.descriptors
@@ -311,7 +310,7 @@ async def test_what_grpc_itself_refuses(tmp_path: Path, aim: ScriptedAim) -> Non
         await it.settles(before)
 
 
-async def test_a_flood_of_pings(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_flood_of_pings_leaves_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
     async with running(tmp_path, aim) as it, peer(it.port) as other:
         await it.serves()
         before, resident = it.descriptors, it.resident
@@ -327,7 +326,7 @@ async def test_a_flood_of_pings(tmp_path: Path, aim: ScriptedAim) -> None:
         assert it.resident < resident + 100 * 1024
 
 
-async def test_large_requests_on_the_admin_port(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_large_request_on_the_admin_port_is_refused(tmp_path: Path, aim: ScriptedAim) -> None:
     async with running(tmp_path, aim) as it:
         before = it.descriptors
         answers = [
@@ -339,10 +338,8 @@ async def test_large_requests_on_the_admin_port(tmp_path: Path, aim: ScriptedAim
         await it.settles(before)
 
 
-async def test_a_peer_that_vanished_is_noticed(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers no ping: its connection ends with its streams."""
-    monkeypatch.setattr(server, "_KEEPALIVE_SECONDS", (1.0, 1.0))
-    guard = server.grpc_server(settings_for(aim.base))
+async def test_connection_of_a_peer_that_answers_no_ping_ends(aim: ScriptedAim) -> None:
+    guard = grpc_server(settings_for(aim.base), keepalive_seconds=1.0, keepalive_timeout_seconds=1.0)
     port = guard.add_insecure_port("127.0.0.1:0")
     await guard.start()
     try:

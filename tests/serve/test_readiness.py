@@ -1,4 +1,4 @@
-"""Readiness that follows whether Aim can be reached, where that is asked for."""
+"""Readiness that depends on whether Aim can be reached."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohappyeyeballs
-import pytest
+from structlog.testing import capture_logs
 
-from extproc.serve import operator as serving
-from extproc.serve.operator import Serving, start_client
+from extproc.serve.instance import Instance, start_client
+from extproc.serve.readiness import Readiness
+from extproc.telemetry.snapshot import Phase
 from tests.fakes.process import free_port
 from tests.fakes.sidecar import settings_for, sidecar
 
 
 class Address:
-    """What listens where Aim should be: it answers every request with one status."""
+    """A server at Aim's address: it answers every request with one status."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -49,16 +49,19 @@ class Address:
 
 
 @asynccontextmanager
-async def watching(base: str, *, aim: bool) -> AsyncIterator[tuple[Serving, asyncio.Queue[bool]]]:
-    """Serve, and look at Aim; yield what is told of each change of readiness."""
+async def watching(
+    base: str, *, aim: bool, pause_seconds: float
+) -> AsyncIterator[tuple[Readiness, asyncio.Queue[bool]]]:
+    """Serve and watch Aim; yield the readiness and a queue of its changes."""
     changes: asyncio.Queue[bool] = asyncio.Queue()
     settings = settings_for(base, readiness={"aim": aim})
     async with sidecar(settings) as guard, asyncio.TaskGroup() as group:
-        it = Serving(guard.service, None, group, changes.put_nowait)
-        it.serve(is_serving=True)
-        task = group.create_task(it.watch_aim())
+        readiness = Readiness(needs_aim=aim, on_change=changes.put_nowait)
+        instance = Instance(guard.service, None, group, readiness)
+        readiness.enter(Phase.SERVING)
+        task = group.create_task(readiness.watch_aim(instance.is_aim_reachable, pause_seconds))
         try:
-            yield it, changes
+            yield readiness, changes
         finally:
             task.cancel()
 
@@ -67,36 +70,40 @@ async def change(changes: asyncio.Queue[bool]) -> bool:
     return await asyncio.wait_for(changes.get(), 30)
 
 
-async def test_it_is_ready_while_aim_answers_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
+def phase_of(readiness: Readiness) -> str:
+    return readiness.phase.value
+
+
+async def test_process_is_ready_while_aim_answers_whatever_it_says() -> None:
     there = Address()
-    async with watching(there.base, aim=True) as (it, changes):
-        assert not it.is_ready
+    async with watching(there.base, aim=True, pause_seconds=0.02) as (readiness, changes):
+        assert phase_of(readiness) == "not ready"
         async with there.listening():
             assert await change(changes) is True
-            there.status = 502  # what a proxy says for one that is away
+            assert phase_of(readiness) == "serving"
+            there.status = 502  # a proxy's answer for an upstream that is away
             assert await change(changes) is False
             there.status = 401
             assert await change(changes) is True
-            it.serve(is_serving=False)
+            readiness.enter(Phase.DRAINING)
             assert await change(changes) is False
+            assert phase_of(readiness) == "draining"
     assert all(head.startswith("head / ") for head in there.heads)
     assert not any("authorization" in head or "test-key" in head for head in there.heads)
 
 
-async def test_nothing_is_asked_unless_it_is_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0)
+async def test_aim_is_not_probed_unless_readiness_depends_on_it() -> None:
     there = Address()
-    async with there.listening(), watching(there.base, aim=False) as (it, changes):
+    async with there.listening(), watching(there.base, aim=False, pause_seconds=0) as (readiness, changes):
         assert await change(changes) is True
         for _ in range(100):
             await asyncio.sleep(0)
-        assert it.is_ready
+        assert readiness.is_ready
         assert changes.empty()
     assert there.heads == []
 
 
-async def test_a_client_that_is_retired_meanwhile_still_gets_its_answer() -> None:
+async def test_client_that_is_retired_during_a_probe_still_gets_its_answer() -> None:
     there = Address()
     there.answers.clear()
     async with there.listening(), asyncio.TaskGroup() as group:
@@ -108,16 +115,24 @@ async def test_a_client_that_is_retired_meanwhile_still_gets_its_answer() -> Non
         assert await probe is True
 
 
-async def test_what_nobody_foresaw_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object, **__: object) -> None:
+async def test_unforeseen_error_of_a_probe_does_not_end_the_watch() -> None:
+    probes = 0
+    enough = asyncio.Event()
+
+    async def probe() -> bool:
+        nonlocal probes
+        probes += 1
+        if probes == 2:
+            enough.set()
         raise LookupError
 
-    errors: asyncio.Queue[Exception] = asyncio.Queue()
-    monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
-    monkeypatch.setattr(serving, "log_internal_error", errors.put_nowait)
-    monkeypatch.setattr(aiohappyeyeballs, "start_connection", fail)
-    async with watching("http://127.0.0.1:9", aim=True) as (it, changes):
-        for _ in range(2):
-            assert isinstance(await asyncio.wait_for(errors.get(), 30), LookupError)
-        assert not it.is_ready
-        assert changes.empty()
+    readiness = Readiness(needs_aim=True)
+    readiness.enter(Phase.SERVING)
+    with capture_logs() as logs:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(readiness.watch_aim(probe, pause_seconds=0))
+            await asyncio.wait_for(enough.wait(), 30)
+            task.cancel()
+    assert not readiness.is_ready
+    assert [record["event"] for record in logs].count("aim_unreachable") == 1
+    assert {record["type"] for record in logs if record["event"] == "internal_error"} == {"LookupError"}

@@ -7,7 +7,7 @@ import asyncio
 from extproc.serve.reload import Reloader
 
 
-async def test_what_goes_wrong_in_one_reload_ends_none_that_follows() -> None:
+async def test_failed_reload_does_not_prevent_the_next() -> None:
     reloads: asyncio.Queue[None] = asyncio.Queue()
 
     def reload() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extproc.config.settings import Limits
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
-from tests.fakes.process import free_port, get, run, serving, written
+from tests.fakes.process import environment, free_port, get, run, serving, written
 from tests.fakes.rig import chat_request
 
 
@@ -31,7 +32,7 @@ async def health(channel: grpc.aio.Channel) -> int:
 
 
 class TestServe:
-    async def test_it_serves_and_ends(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_process_serves_and_ends(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, admin = written(tmp_path, aim)
         async with serving(config) as process:
             assert (await get(admin, "/healthz")).status_code == 200
@@ -47,7 +48,7 @@ class TestServe:
             assert await process.ended() == 0
             assert [line["event"] for line in process.lines] == ["serving", "draining", "stopped"]
 
-    async def test_a_watch_of_its_health_follows_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_health_watch_follows_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, _ = written(tmp_path, aim)
         async with serving(config) as process, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -67,7 +68,7 @@ class TestServe:
             watch.cancel()
             assert await process.ended() == 0
 
-    async def test_it_drains_a_live_exchange(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_live_exchange_ends_during_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, admin = written(tmp_path, aim)
         async with serving(config) as process:
             async with envoy_stream(f"127.0.0.1:{port}") as stream:
@@ -83,7 +84,7 @@ class TestServe:
                 assert await stream.call.code() is grpc.StatusCode.OK
             assert await process.ended() == 0
 
-    async def test_what_is_left_is_reset(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_stream_is_reset_at_the_end_of_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, _ = written(tmp_path, aim, drain_seconds=0.5)
         async with serving(config) as process, envoy_stream(f"127.0.0.1:{port}") as stream:
             await stream.request_headers(end=True)
@@ -93,7 +94,7 @@ class TestServe:
             assert await stream.call.code() is not grpc.StatusCode.OK
             assert await process.ended() == 0
 
-    async def test_a_second_signal_ends_it_now(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_second_signal_ends_the_drain_at_once(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, _ = written(tmp_path, aim, drain_seconds=3600)
         async with serving(config) as process, envoy_stream(f"127.0.0.1:{port}") as stream:
             await stream.request_headers(end=True)
@@ -103,7 +104,7 @@ class TestServe:
             process.signal()
             assert await process.ended() == 0
 
-    async def test_a_unix_socket_is_for_its_group(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_unix_socket_is_open_to_its_group(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path = tmp_path / "s.sock"
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}")
         async with serving(config), envoy_stream(f"unix:{path}") as stream:
@@ -111,7 +112,7 @@ class TestServe:
             await stream.request_headers(end=True)
             assert (await stream.read()).HasField("request_headers")
 
-    async def test_mutual_tls_and_new_certificates(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_mutual_tls_follows_new_certificates(self, tmp_path: Path, aim: ScriptedAim) -> None:
         authority = trustme.CA()
         files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
 
@@ -190,7 +191,7 @@ class TestReload:
             assert json.loads(reply.body)["error"]["message"] == "old"
             assert await self._message(port) == "new"
 
-    async def test_a_bad_file_is_refused_and_a_signal_reads_it_again(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_bad_file_is_refused_and_a_signal_reads_it_again(self, tmp_path: Path, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return block("Aim's")
 
@@ -212,7 +213,7 @@ class TestReload:
 
 class TestKeyFile:
     async def _is_refused(self, port: int) -> bool:
-        """Send a request that Aim would allow; tell whether it is refused for want of a verdict."""
+        """Send a request that Aim would allow; return whether it is refused because there is no verdict."""
         async with envoy_stream(f"127.0.0.1:{port}") as stream:
             await stream.request_headers(("x-aim-user-email", "alice@example.com"))
             await stream.read()
@@ -223,7 +224,7 @@ class TestKeyFile:
                 return True
             return False
 
-    async def test_one_that_is_emptied_is_told_once(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_emptied_key_file_is_logged_once(self, tmp_path: Path, aim: ScriptedAim) -> None:
         key = tmp_path / "key"
         key.write_text("first-key")
         config, port, admin = written(tmp_path, aim, audit={"file": str(tmp_path / "audit")})
@@ -245,7 +246,7 @@ class TestKeyFile:
 
 
 class TestComplaints:
-    async def test_wrong_settings(self, tmp_path: Path) -> None:
+    async def test_wrong_settings_are_listed_without_secrets(self, tmp_path: Path) -> None:
         path = tmp_path / "settings.yaml"
         path.write_text("workers: 0\ncolour: blue\naim: {api_key: 'se cret'}\n")
         status, out, err = await run("serve", "--config", str(path))
@@ -254,14 +255,14 @@ class TestComplaints:
         assert "colour: unknown setting" in err
         assert "cret" not in err
 
-    async def test_a_missing_key(self) -> None:
+    async def test_missing_key_is_named(self) -> None:
         status, _, err = await run("serve")
         assert status == 2
         assert "AIM_API_KEY" in err
         assert "Traceback" not in err
 
     @pytest.mark.parametrize(("setting", "workers"), [("listen", 1), ("admin", 1), ("listen", 2)])
-    async def test_an_address_in_use(self, tmp_path: Path, aim: ScriptedAim, setting: str, workers: int) -> None:
+    async def test_address_in_use_is_named(self, tmp_path: Path, aim: ScriptedAim, setting: str, workers: int) -> None:
         config, port, admin = written(tmp_path, aim, workers=workers)
         with socket.create_server(("127.0.0.1", port if setting == "listen" else admin)):
             status, _, err = await run("serve", "--config", str(config))
@@ -275,14 +276,14 @@ def inode(path: Path) -> int:
 
 
 async def passes(path: Path) -> bool:
-    """Tell whether an exchange begins on a socket."""
+    """Return whether an exchange can begin on a socket."""
     async with envoy_stream(f"unix:{path}") as stream:
         await stream.request_headers(end=True)
-        return (await stream.read()).HasField("request_headers")
+        return bool((await stream.read()).HasField("request_headers"))
 
 
 class TestSocket:
-    async def test_one_that_is_served_is_left_alone(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_served_socket_is_left_alone(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path = tmp_path / "s.sock"
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="")
         async with serving(config) as process:
@@ -297,7 +298,7 @@ class TestSocket:
             assert await process.ended() == 0
         assert os.listdir(tmp_path) == ["settings.yaml"]
 
-    async def test_a_stale_one_is_replaced(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_stale_socket_is_replaced(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path = tmp_path / "s.sock"
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}")
         async with serving(config) as process:
@@ -308,7 +309,7 @@ class TestSocket:
             assert inode(path) != before
             assert await passes(path)
 
-    async def test_another_s_is_not_removed(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_socket_of_another_process_is_not_removed(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path = tmp_path / "s.sock"
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="")
         async with serving(config) as first:
@@ -320,7 +321,7 @@ class TestSocket:
                 assert inode(path) == before
                 assert await passes(path)
 
-    async def test_what_is_no_socket_stays(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_file_that_is_no_socket_stays(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path = tmp_path / "s.sock"
         path.write_text("mine")
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}")
@@ -328,7 +329,7 @@ class TestSocket:
         assert (status, path.read_text()) == (2, "mine")
         assert "cannot listen" in err
 
-    async def test_each_worker_has_one(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_each_worker_has_a_socket(self, tmp_path: Path, aim: ScriptedAim) -> None:
         path, second = tmp_path / "s.sock", tmp_path / "s.sock-1"
         config, _, _ = written(tmp_path, aim, listen=f"unix:{path}", admin="", workers=2)
         with socket.socket(socket.AF_UNIX) as other:
@@ -368,10 +369,6 @@ async def test_render_needs_no_key() -> None:
 
 async def test_local_aim_judges_and_ends() -> None:
     port = free_port()
-    import sys
-
-    from tests.fakes.process import environment
-
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "extproc", "local-aim", "--listen", f"127.0.0.1:{port}"),
         stderr=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Workers under their supervisor: one admin port for all, crashes that cost no count, ends that leave nobody behind."""
+"""Workers under their supervisor: one admin port for all, crashes that lose no count, no worker left behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from extproc.serve.workers import Supervisor, _Worker
+from extproc.serve.shared_metrics import FOLDER_VARIABLE, SharedMetrics
+from extproc.serve.worker_process import WorkerProcess
 from extproc.telemetry.metrics import add_process
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
@@ -117,16 +117,7 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
     assert outcomes.count("allowed") == 40
 
 
-def test_a_file_that_a_worker_has_only_just_made_counts_nothing(tmp_path: Path) -> None:
-    (tmp_path / "counter_0.db").touch()
-    values = MmapedDict(str(tmp_path / "counter_1.db"))
-    values.write_value(mmap_key("a", "a_total", [], [], "A"), 3.0, 0.0)
-    values.close()
-    supervisor = Supervisor(settings_for("http://aim.example", workers=2), None, str(tmp_path))
-    assert supervisor.registry.get_sample_value("a_total") == 3
-
-
-def test_the_limits_are_those_of_the_workers_that_run() -> None:
+def test_limits_are_those_of_the_running_workers() -> None:
     settings = [settings_for("http://aim.example", workers=2)]
     registry = CollectorRegistry()
     add_process(registry, lambda: True, lambda: settings[-1])
@@ -135,7 +126,7 @@ def test_the_limits_are_those_of_the_workers_that_run() -> None:
     assert registry.get_sample_value("extproc_held_bytes_limit") == 2 * 2048
 
 
-async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_crash_loses_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
         await exchange(port)
         await exchange(port + 1)
@@ -144,7 +135,7 @@ async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
             assert (await metrics(admin))["extproc_streams"] == 1
             os.kill(pids[1], signal.SIGKILL)
             assert (await process.until("worker_ended"))["worker"] == 1
-        # What the dead one had under way is not under way any more; what it counted stays.
+        # The dead worker's live exchange is gone; its counts stay.
         await until_metric(admin, "extproc_streams", 0)
         await process.until("serving")
         await until_ready(admin)
@@ -155,7 +146,7 @@ async def test_a_crash_costs_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
         assert await process.ended() == 0
 
 
-async def test_records_name_their_worker(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_log_records_name_their_worker(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, _, _):
         await exchange(port + 1)
         assert (await process.until("exchange"))["worker"] == 1
@@ -165,7 +156,7 @@ async def test_records_name_their_worker(tmp_path: Path, aim: ScriptedAim) -> No
     assert served == {f"127.0.0.1:{port}": 0, f"127.0.0.1:{port + 1}": 1}
 
 
-async def test_it_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_supervisor_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
         os.kill(pids[0], signal.SIGSTOP)
         os.kill(pids[1], signal.SIGKILL)
@@ -181,7 +172,7 @@ async def test_it_is_ready_when_every_worker_is(tmp_path: Path, aim: ScriptedAim
             assert (await get(admin, "/readyz")).status_code == 503
 
 
-async def test_a_worker_that_starts_survives_a_hangup_and_obeys_it(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_starting_worker_survives_a_hangup_and_reloads(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, _, _, pids):
         os.kill(pids[0], signal.SIGKILL)
         await process.until("worker_ended")
@@ -197,9 +188,7 @@ async def test_a_worker_that_starts_survives_a_hangup_and_obeys_it(tmp_path: Pat
         assert [line["event"] for line in process.lines].count("worker_ended") == 1
 
 
-async def test_no_process_is_started_that_could_not_be_spoken_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_process_starts_without_a_link_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopping = asyncio.Event()
     started: list[object] = []
 
@@ -213,12 +202,13 @@ async def test_no_process_is_started_that_could_not_be_spoken_to(
     monkeypatch.setattr(asyncio, "open_connection", no_room)
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     with capture_logs() as logs:
-        await _Worker(0, None, str(tmp_path), stopping).keep(Counter("restarts", "", registry=None))
+        worker = WorkerProcess(0, None, str(tmp_path), SharedMetrics(str(tmp_path)), stopping)
+        await worker.keep(Counter("restarts", "", registry=None))
     assert [record["event"] for record in logs] == ["worker_not_started"]
     assert started == []
 
 
-async def test_the_page_shows_the_settings_in_force(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_page_shows_the_settings_in_force(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, _, admin, _):
         config = tmp_path / "settings.yaml"
         config.write_text(config.read_text() + "profiles: {tenant-b: {}}\n")
@@ -230,7 +220,7 @@ async def test_the_page_shows_the_settings_in_force(tmp_path: Path, aim: Scripte
         await until(shows_it)
 
 
-async def test_a_drain_lasts_as_the_settings_in_force_say(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_drain_lasts_as_long_as_the_settings_in_force_say(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2, drain_seconds=3600) as (process, port, _, _):
         config = tmp_path / "settings.yaml"
         config.write_text(config.read_text().replace("drain_seconds: 3600", "drain_seconds: 0"))
@@ -264,7 +254,7 @@ def shared_folder(pid: int) -> Path:
     environ = dict(
         entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry
     )
-    return Path(environ["PROMETHEUS_MULTIPROC_DIR"])
+    return Path(environ[FOLDER_VARIABLE])
 
 
 def children(pid: int) -> set[int]:

@@ -54,7 +54,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-async def test_a_block_is_a_verdict_and_an_outcome(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_block_writes_a_verdict_and_an_outcome(tmp_path: Path, aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         return block(SECRET, secrets={"found": SECRET})
 
@@ -78,7 +78,7 @@ async def test_a_block_is_a_verdict_and_an_outcome(tmp_path: Path, aim: Scripted
     assert exchange == {"type": "exchange", "outcome": "blocked", "code": "content_policy_violation"}
 
 
-async def test_a_stream_and_a_failure(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_stream_and_failure_write_verdicts(tmp_path: Path, aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         return 403, {}
 
@@ -101,7 +101,7 @@ async def test_a_stream_and_a_failure(tmp_path: Path, aim: ScriptedAim) -> None:
     assert exchange["user_email"] == MAIL
 
 
-async def test_a_dry_run_says_so_and_what_nobody_inspects_is_not_there(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_dry_run_is_marked_and_uninspected_exchange_is_absent(tmp_path: Path, aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         return block("No.")
 
@@ -119,7 +119,7 @@ async def test_a_dry_run_says_so_and_what_nobody_inspects_is_not_there(tmp_path:
     assert "user_email" not in exchange
 
 
-async def test_what_cannot_be_written_stops_no_traffic(aim: ScriptedAim) -> None:
+async def test_full_disk_stops_no_traffic(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, audit={"file": "/dev/full"})) as guard:
         await refused(guard)
         assert guard.metric("extproc_audit_errors_total") == 2
@@ -127,11 +127,11 @@ async def test_what_cannot_be_written_stops_no_traffic(aim: ScriptedAim) -> None
         assert guard.metric("extproc_exchanges_total", **labels) == 1
 
 
-async def test_a_reader_that_stopped_stops_no_traffic(aim: ScriptedAim, tmp_path: Path) -> None:
+async def test_lines_wait_for_a_reader_of_stdout_that_stopped(aim: ScriptedAim, tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     with suppress(BlockingIOError):
-        while os.write(theirs, b"x" * 4096):
+        while os.write(theirs, b"\n" * 4096):
             pass
     os.set_blocking(theirs, True)
     # As `extproc serve | reader`, where the reader has stopped reading.
@@ -139,13 +139,25 @@ async def test_a_reader_that_stopped_stops_no_traffic(aim: ScriptedAim, tmp_path
     try:
         async with serving(config, stdout=theirs) as process:
             await exchange(process, port)
-            assert "extproc_audit_errors_total 1.0" in (await get(admin, "/metrics")).text
+            assert "extproc_audit_errors_total 0.0" in (await get(admin, "/metrics")).text
+            process.signal()
+            lines = await asyncio.wait_for(asyncio.to_thread(read_lines, ours, 1), 30)
+            assert await process.ended() == 0
     finally:
         os.close(ours)
         os.close(theirs)
+    assert [line["type"] for line in lines] == ["exchange"]
 
 
-async def test_a_signal_opens_the_file_anew(tmp_path: Path, aim: ScriptedAim) -> None:
+def read_lines(file: int, count: int) -> list[dict[str, Any]]:
+    """Read `count` lines that are not empty."""
+    found: list[bytes] = []
+    while len(found) < count:
+        found += [line for line in os.read(file, 65536).splitlines() if line]
+    return [json.loads(line) for line in found]
+
+
+async def test_hangup_signal_reopens_the_file(tmp_path: Path, aim: ScriptedAim) -> None:
     file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
     config, port, _ = written(tmp_path, aim, audit={"file": str(file)})
 
@@ -158,7 +170,7 @@ async def test_a_signal_opens_the_file_anew(tmp_path: Path, aim: ScriptedAim) ->
         assert len(lines(old)) == len(lines(file)) == 1
 
 
-async def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+async def test_unwritable_file_is_a_problem(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere" / "audit.jsonl"
     for file, problem in ((missing, "cannot write"), (tmp_path, "is a folder")):
         status, _, err = await run("serve", AIM_API_KEY="k", EXTPROC_AUDIT__FILE=str(file))

@@ -1,9 +1,10 @@
-"""A log that cannot be written costs its lines, and nothing else."""
+"""The log of a process whose reader is slow, stopped or gone: lines may be lost, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from extproc.telemetry.line_writer import CAPACITY
+from extproc.telemetry.logs import LibraryHandler
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import environment, get, written
@@ -90,16 +93,16 @@ async def ready(admin: int) -> None:
             await asyncio.sleep(0.1)
 
 
-def emptied(ours: int, last: str) -> list[dict[str, Any]]:
-    """Return the records that can be read up to the first `last`."""
+def emptied(ours: int, last: str, count: int) -> list[dict[str, Any]]:
+    """Return the records that can be read up to the last of `count` records of `last`."""
     data = b""
-    while f'"{last}"' not in data.rpartition(b"\n")[0].decode():
+    while data.rpartition(b"\n")[0].count(f'"{last}"'.encode()) < count:
         data += os.read(ours, 65536)
     return [json.loads(line) for line in data.splitlines() if line]
 
 
 @pytest.mark.parametrize("enforce", [True, False])
-async def test_a_log_that_nobody_reads(tmp_path: Path, aim: ScriptedAim, enforce: bool) -> None:
+async def test_reader_that_is_gone_costs_nothing_but_lines(tmp_path: Path, aim: ScriptedAim, enforce: bool) -> None:
     path, port, admin = written(tmp_path, aim, profiles={"default": {"enforce": enforce}})
     async with unheard(path) as process:
         for _ in range(3):
@@ -114,30 +117,25 @@ async def test_a_log_that_nobody_reads(tmp_path: Path, aim: ScriptedAim, enforce
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_log_whose_reader_stopped(tmp_path: Path, aim: ScriptedAim, kind: str, workers: int) -> None:
+async def test_lines_wait_for_a_reader_that_stopped(tmp_path: Path, aim: ScriptedAim, kind: str, workers: int) -> None:
     path, port, admin = written(tmp_path, aim, workers=workers)
     with full(kind) as (ours, theirs):
         async with process_of(path, theirs) as process:
             await ready(admin)
             await exchange(port)
             await exchange(port)
-            # Who read nothing for so long finds nothing of it, but how much there was.
-            os.set_blocking(ours, False)
-            with suppress(BlockingIOError):
-                while skipped := os.read(ours, 65536):
-                    assert not skipped.strip()
-            os.set_blocking(ours, True)
-            await exchange(port)
-            told, passed = await asyncio.wait_for(asyncio.to_thread(emptied, ours, "exchange"), 30)
-            assert (told["event"], told["lines"], told.get("worker", 0)) == ("log_lines_lost", 3, 0)
-            assert passed["event"] == "exchange"
-            assert os.get_blocking(theirs)  # who shares it finds it as it was
+            assert os.get_blocking(theirs)  # for the processes that share it
             process.send_signal(signal.SIGTERM)
+            # Lines wait for the reader, also when the process ends.
+            records = await asyncio.wait_for(asyncio.to_thread(emptied, ours, "stopped", workers), 30)
             assert await asyncio.wait_for(process.wait(), 60) == 0
+    events = [record["event"] for record in records]
+    assert (events.count("serving"), events.count("exchange"), events.count("stopped")) == (workers, 2, workers)
+    assert "log_lines_lost" not in events
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_log_that_is_full_to_the_end(tmp_path: Path, aim: ScriptedAim, workers: int) -> None:
+async def test_process_ends_though_its_log_is_full(tmp_path: Path, aim: ScriptedAim, workers: int) -> None:
     path, port, admin = written(tmp_path, aim, workers=workers)
     with full("pipe") as (_, theirs):
         async with process_of(path, theirs) as process:
@@ -145,3 +143,42 @@ async def test_a_log_that_is_full_to_the_end(tmp_path: Path, aim: ScriptedAim, w
             await exchange(port)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+LOSE = """
+import os, structlog
+from extproc.telemetry.line_writer import CAPACITY
+from extproc.telemetry.logs import configure_logging
+configure_logging("info", worker=3)
+for number in range(3 * CAPACITY):
+    structlog.get_logger().info("record", number=number)
+os.write(1, b"done")
+"""
+
+
+async def test_lost_lines_are_counted_in_a_record_of_the_log() -> None:
+    with full("pipe") as (ours, theirs):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LOSE), stdout=asyncio.subprocess.PIPE, stderr=theirs
+        )
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readexactly(4), 60) == b"done"
+        records = await asyncio.to_thread(emptied, ours, f'number":{3 * CAPACITY - 1},"event', 1)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    (told,) = [record for record in records if record["event"] == "log_lines_lost"]
+    assert (told["worker"], told["level"]) == (3, "error")
+    assert told["timestamp"]
+    assert told["lines"] + len(records) - 1 == 3 * CAPACITY
+
+
+def test_record_of_a_library_names_it_without_its_message() -> None:
+    try:
+        raise ValueError("a prompt")
+    except ValueError as error:
+        failed = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord('a"b', logging.ERROR, "file", 1, "%s", ("a prompt",), failed)
+    lines: list[bytes] = []
+    LibraryHandler(lines.append).emit(record)
+    (line,) = lines
+    assert json.loads(line) == {"event": "library", "logger": 'a"b', "level": "ERROR"}
+    assert line.count(b"\n") == 1

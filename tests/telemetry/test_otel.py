@@ -63,7 +63,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, False, False),
     ],
 )
-def test_what_switches_it_on(
+def test_variables_switch_the_export_on(
     variables: dict[str, str], traces: bool, metrics: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
@@ -128,9 +128,7 @@ async def test_wrong_variables_of_traces_are_problems(name: str, value: str, mon
         ("http/protobuf", "http://collector:99999", False),
     ],
 )
-def test_an_endpoint_is_where_it_can_be_exported_to(
-    protocol: str, endpoint: str, taken: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endpoint_is_checked(protocol: str, endpoint: str, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     if taken:
@@ -141,14 +139,14 @@ def test_an_endpoint_is_where_it_can_be_exported_to(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_problem_is_told_before_anything_is_served(workers: str) -> None:
+async def test_wrong_variable_ends_the_start(workers: str) -> None:
     settings = {"AIM_API_KEY": "k", "EXTPROC_LISTEN": f"127.0.0.1:{free_port(2)}", "EXTPROC_WORKERS": workers}
     status, _, err = await run("serve", **settings, EXTPROC_ADMIN="", OTEL_TRACES_EXPORTER="zipkin")
     assert status == 2
     assert set(err.splitlines()) == {"environment: OTEL_TRACES_EXPORTER is neither otlp nor none"}
 
 
-def test_off_costs_no_import() -> None:
+def test_opentelemetry_is_not_imported_when_off() -> None:
     code = "import extproc.serve.server, sys; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -164,12 +162,12 @@ def values(metric: Any) -> dict[tuple[tuple[str, str], ...], float]:
 
 
 @pytest.mark.parametrize(("workers", "protocol"), [(1, "http/protobuf"), (2, "grpc")])
-async def test_metrics_are_those_of_a_scrape(tmp_path: Path, aim: ScriptedAim, workers: int, protocol: str) -> None:
+async def test_exported_metrics_equal_a_scrape(tmp_path: Path, aim: ScriptedAim, workers: int, protocol: str) -> None:
     config, port, admin = written(tmp_path, aim, workers=workers)
     async with collector() as target:
         endpoint = target.grpc if protocol == "grpc" else target.http
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-        async with serving(config, **variables, **FAST) as process:
+        async with serving(config, None, **variables, **FAST) as process:
             for _ in range(workers - 1):
                 await process.until("serving")
             for number in range(workers):
@@ -196,7 +194,7 @@ async def test_metrics_are_those_of_a_scrape(tmp_path: Path, aim: ScriptedAim, w
             assert await process.ended() == 0
 
 
-async def test_what_is_left_is_exported_at_the_end(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_end_of_the_process_exports_the_rest(tmp_path: Path, aim: ScriptedAim) -> None:
     config, port, _ = written(tmp_path, aim)
     async with (
         collector() as target,
@@ -222,13 +220,13 @@ def traceparent(trace: str, *, sampled: bool) -> tuple[str, str]:
         ("always_off", set()),
     ],
 )
-async def test_envoy_says_what_is_sampled_and_no_client_does(
+async def test_envoy_and_not_the_client_decides_sampling(
     tmp_path: Path, aim: ScriptedAim, sampler: str, seen: set[str]
 ) -> None:
     config, port, _ = written(tmp_path, aim)
     async with collector() as target:
         variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": target.grpc, "OTEL_TRACES_SAMPLER": sampler}
-        async with serving(config, **variables) as process:
+        async with serving(config, None, **variables) as process:
             await exchange(port, traceparent("1", sampled=False))
             await exchange(port, traceparent("2", sampled=True))
             await exchange(port, traceparent("5", sampled=False), metadata=(traceparent("3", sampled=True),))
@@ -243,7 +241,7 @@ async def test_envoy_says_what_is_sampled_and_no_client_does(
 async def _serve_without(target: Collector, endpoint: str, protocol: str, config: Path, port: int) -> list[str]:
     """Serve with a collector that does not answer; return the events that were logged."""
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-    async with serving(config, **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", **FAST) as process:
+    async with serving(config, None, **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", **FAST) as process:
         for _ in range(3):
             await exchange(port)
         process.signal()
@@ -254,7 +252,7 @@ async def _serve_without(target: Collector, endpoint: str, protocol: str, config
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-async def test_a_collector_that_holds_delays_nothing(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
+async def test_slow_collector_delays_nothing(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
     config, port, _ = written(tmp_path, aim)
     async with collector() as target:
         target.is_holding = True
@@ -265,11 +263,11 @@ async def test_a_collector_that_holds_delays_nothing(tmp_path: Path, aim: Script
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-async def test_a_collector_that_is_away_is_told_once(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
+async def test_unreachable_collector_is_logged_once(tmp_path: Path, aim: ScriptedAim, protocol: str) -> None:
     config, port, _ = written(tmp_path, aim)
     variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     variables |= {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-    async with serving(config, **variables, **FAST) as process:
+    async with serving(config, None, **variables, **FAST) as process:
         await exchange(port)
         assert (await process.until("otlp_export_failed"))["signal"] == "traces"
         await exchange(port)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block
 from extproc.telemetry.record import ExchangeRecord, LegRecord
-from extproc.core.verdict import MAX_POLICIES
 
 FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
 
@@ -44,16 +44,16 @@ def test_each_change_raises_the_version() -> None:
     new = record()
     new.reach("allowed")
     assert new.version == 1
-    new.judge("request", "allow", (), 3)
+    new.judge("request", [Allow()], 3)
     assert new.version == 2
 
 
 def test_metadata() -> None:
     new = record()
     new.dialect = "openai-chat"
-    new.judge("request", "allow", (), 3)
-    new.judge("response", "allow", (), 1)
-    new.judge("response", "block", ("pii", "code"), 41)
+    new.judge("request", [Allow()], 3)
+    new.judge("response", [Allow()], 1)
+    new.judge("response", [Block(None, ("pii", "code"))], 41)
     assert new.as_fields() == {
         "call_id": "call",
         "profile": "default",
@@ -66,18 +66,18 @@ def test_metadata() -> None:
 def test_policies_are_bounded() -> None:
     new = record()
     for start in (0, 20):
-        new.judge("response", "allow", tuple(str(number) for number in range(start, start + 20)), 1)
+        new.judge("response", [Allow(tuple(str(number) for number in range(start, start + 20)))], 1)
     assert new.legs["response"].policies == tuple(str(number) for number in range(MAX_POLICIES))
 
 
 def test_the_strictest_verdict_of_a_leg_counts() -> None:
     new = record()
-    new.judge("request", "anonymize", ("pii",), 3)
-    new.judge("request", "allow", ("pii", "code"), 4)
+    new.judge("request", [Anonymize((), ("pii",))], 3)
+    new.judge("request", [Allow(("pii", "code"))], 4)
     assert new.legs["request"] == LegRecord("anonymize", ("pii", "code"), 7)
 
 
 def test_records_share_nothing() -> None:
     first, second = record(), record()
-    first.judge("request", "allow", (), 3)
+    first.judge("request", [Allow()], 3)
     assert second.legs == {}

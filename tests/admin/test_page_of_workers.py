@@ -19,7 +19,7 @@ async def shown(admin: int) -> str:
     return re.sub(r"(<style>.*?</style>|<[^>]+>)+", " ", answer.text)
 
 
-async def test_what_the_workers_saw_adds_up(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_page_adds_up_the_workers(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
         for _ in range(3):
             await exchange(port)

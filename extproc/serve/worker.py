@@ -1,0 +1,47 @@
+"""What a serving process does only as a worker: it reports to its supervisor and obeys it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import assert_never
+
+import structlog
+
+from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.instance import Instance
+from extproc.serve.link import Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
+from extproc.serve.shared_metrics import FOLDER_VARIABLE
+
+_GAUGE_SECONDS = 1.0
+
+_log = structlog.get_logger()
+
+
+async def update_held_bytes(processor: ExternalProcessor) -> None:
+    """Write the shared gauge once a second, until cancelled: the value changes with every piece of a body."""
+    while True:
+        processor.telemetry.held_bytes.set(processor.load.held_bytes)
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
+async def obey_supervisor(link: Link, instance: Instance, stop: asyncio.Event) -> None:
+    """Handle the supervisor's messages; when it is gone, remove the folder that it left and set `stop`."""
+    while True:
+        try:
+            message = await link.receive()
+        except EOFError:
+            break
+        match message:
+            case TakeSnapshot():
+                link.send(SnapshotTaken(await instance.snapshot()))
+            case Reload():
+                instance.reloader.ask()
+            case ReadinessChanged() | SnapshotTaken():
+                pass  # only a worker sends these
+            case _:
+                assert_never(message)
+    _log.error("supervisor_gone")
+    shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
+    stop.set()

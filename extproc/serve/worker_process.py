@@ -1,0 +1,159 @@
+"""A worker as its supervisor sees it: one serving process, started again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+from prometheus_client import Counter
+
+from extproc.serve.link import Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
+from extproc.serve.shared_metrics import FOLDER_VARIABLE, SharedMetrics
+from extproc.telemetry.snapshot import Snapshot
+
+_BACKOFF_SECONDS = (0.2, 10.0)
+_STABLE_SECONDS = 30.0
+"""A worker that lived this long is started again without a longer delay."""
+
+_ANSWER_SECONDS = 2.0
+"""How long a worker may take to answer for the status page."""
+
+WRONG_SETTINGS = 2
+"""The exit status that a restart would not change: wrong settings, or an address in use."""
+
+_log = structlog.get_logger()
+
+
+class WorkerProcess:
+    """One worker."""
+
+    def __init__(
+        self, number: int, config: Path | None, folder: str, metrics: SharedMetrics, stopping: asyncio.Event
+    ) -> None:
+        """Prepare worker `number`, which shares its metrics in `folder` and is not restarted once `stopping` is set."""
+        self.number = number
+        self.is_ready = False
+        self.status = 0
+        self._command = [sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())]
+        self._folder = folder
+        self._metrics = metrics
+        self._stopping = stopping
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_told_to_stop = False
+        self._link: Link | None = None
+        self._answer: asyncio.Future[Snapshot | None] | None = None
+
+    async def keep(self, restarts: Counter) -> None:
+        """Keep the worker running until it is to stop, or cannot be started; count its restarts."""
+        loop = asyncio.get_running_loop()
+        delay = _BACKOFF_SECONDS[0]
+        is_first = True
+        while True:
+            began = loop.time()
+            try:
+                await self._run()
+            except OSError as error:  # no resources for another process or socket
+                _log.error("worker_not_started", worker=self.number, problem=error.strerror)
+            if self._stopping.is_set():
+                return
+            if is_first and self.status == WRONG_SETTINGS:
+                self._stopping.set()
+                return
+            is_first = False
+            _log.error("worker_ended", worker=self.number, status=self.status)
+            if loop.time() - began > _STABLE_SECONDS:
+                delay = _BACKOFF_SECONDS[0]
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            except TimeoutError:
+                pass
+            else:
+                return
+            delay = min(2 * delay, _BACKOFF_SECONDS[1])
+            restarts.inc()
+
+    async def _run(self) -> None:
+        """Run the process once, to its end."""
+        # The link comes first: once there is a process, nothing may keep us from waiting for its end.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._link = link = await Link.over(ours)
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(*self._command, "--worker", str(self.number)),
+                    stdin=theirs.fileno(),
+                    env={**os.environ, FOLDER_VARIABLE: self._folder},
+                    process_group=0,  # a terminal's Ctrl-C must reach only the supervisor: two signals mean "at once"
+                )
+            except OSError:
+                self._unlink(link)
+                raise
+        if self._is_told_to_stop:
+            self.signal(signal.SIGTERM)
+        try:
+            await self._listen(link)
+        finally:
+            self._unlink(link)
+        self.status = await self._process.wait()
+        self._metrics.process_ended(self._process.pid)
+
+    async def _listen(self, link: Link) -> None:
+        """Handle the worker's messages until it is gone."""
+        while True:
+            try:
+                message = await link.receive()
+            except EOFError:
+                return
+            match message:
+                case ReadinessChanged(is_ready):
+                    self.is_ready = is_ready
+                case SnapshotTaken(snapshot):
+                    self._resolve(snapshot)
+                case TakeSnapshot() | Reload():
+                    pass  # only a supervisor sends these
+                case _:
+                    assert_never(message)
+
+    def _unlink(self, link: Link) -> None:
+        self.is_ready = False
+        self._link = None
+        self._resolve(None)
+        link.close()
+
+    async def snapshot(self) -> Snapshot | None:
+        """Return what the status page shows of the worker now, or None if it does not answer in time."""
+        if self._link is None:
+            return None
+        if self._answer is None:
+            self._answer = asyncio.get_running_loop().create_future()
+            self._link.send(TakeSnapshot())
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._answer), _ANSWER_SECONDS)
+        except TimeoutError:
+            return None
+
+    def _resolve(self, snapshot: Snapshot | None) -> None:
+        if self._answer is not None:
+            self._answer.set_result(snapshot)
+            self._answer = None
+
+    def stop(self) -> None:
+        """Make the worker drain; a worker that is just being started gets the signal after its start."""
+        self._is_told_to_stop = True
+        self.signal(signal.SIGTERM)
+
+    def reload(self) -> None:
+        """Make the worker read its settings again, or once it serves: a signal would end one that still starts."""
+        if self._link is not None:
+            self._link.send(Reload())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it lives."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
