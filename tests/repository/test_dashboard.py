@@ -1,4 +1,4 @@
-"""Each query of the dashboard and of the alerts, asked of a real Prometheus that scrapes a real sidecar."""
+"""Queries of the dashboard and the alerts, run in a real Prometheus that scrapes a real sidecar."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def no_series(prometheus: Prometheus, expressions: dict[str, str]) -> list
     return [name for name, expression in expressions.items() if not await prometheus.query(expression)]
 
 
-async def test_every_query_has_an_answer(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_every_query_returns_data(tmp_path: Path, aim: ScriptedAim) -> None:
     aim.judge = judge
     config, port, admin = written(
         tmp_path,
