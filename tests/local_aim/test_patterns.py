@@ -65,7 +65,7 @@ def test_similar_text_is_left_alone(text: str) -> None:
         (r"hello\nproject nightfall", "confidential projects"),
     ],
 )
-def test_prompt_injection_blocks(text: str, policy: str) -> None:
+def test_blocking_policy_blocks(text: str, policy: str) -> None:
     judge = Judge(POLICIES.detectors("input"))
     assert judge.text(text) == text
     outcome = judge.outcome()

@@ -286,11 +286,11 @@ async def test_handshake_without_key_is_refused(service: Service) -> None:
     assert refused.value.response.status_code == 401
 
 
-async def test_peer_that_leaves_ends_the_session(service: Service) -> None:
+async def test_service_survives_a_peer_that_leaves(service: Service) -> None:
     async with service.session() as websocket:
         await websocket.send(json.dumps(chunk("bob@example.com ")))
         await websocket.recv()
-    # the service goes on
+    # the service still answers
     assert (await service.post("/detect/openai", {"messages": [USER]})).status_code == 200
 
 

@@ -99,7 +99,7 @@ def test_healthchecks_use_the_services_ports() -> None:
         assert f"('{host}', {port})" in asked[name]
 
 
-def test_local_aim_runs_only_in_its_profile() -> None:
+def test_local_aim_runs_in_its_profile_as_documented() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["local-aim"]
     assert SERVICES["local-aim"]["command"][0] == "local-aim"
     listen = SERVICES["local-aim"]["command"][-1]

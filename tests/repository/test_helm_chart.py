@@ -173,7 +173,7 @@ def test_resources_match_the_operators_schemas(name: str) -> None:
         crd = SCHEMAS / f"monitoring.coreos.com_{kind.lower()}s.yaml"
         if crd.is_file():
             (served,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
-            # Not `validate`: a pattern of these schemas is none for Python.
+            # Not `validate`: these schemas hold a pattern that is invalid in Python.
             jsonschema.Draft202012Validator(served["schema"]["openAPIV3Schema"]).validate(resource)
 
 
@@ -222,7 +222,7 @@ def files_of(pod: Any, container: Any) -> set[str]:
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     found = set()
     for mount in container["volumeMounts"]:
-        assert "subPath" not in mount, "a file that would not follow its ConfigMap or Secret"
+        assert "subPath" not in mount, "a subPath file is not updated with its ConfigMap or Secret"
         volume = volumes[mount["name"]]
         sources = [
             *(source["secret"] for source in volume.get("projected", {}).get("sources", [])),
@@ -259,7 +259,7 @@ def test_every_file_in_the_settings_is_mounted(name: str, tmp_path: Path) -> Non
     (config,) = [entry["value"] for entry in container["env"] if entry["name"] == "EXTPROC_CONFIG"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "aim-extproc-settings"]
     assert config == f"{mount['mountPath']}/settings.yaml"
-    assert settings.problems_when_serving() != []  # nothing of it is on this machine, so that it was looked for
+    assert settings.problems_when_serving() != []  # the files are missing here, so the problems show that they were looked for
 
 
 def test_each_tenant_has_its_own_key(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_container_has_minimal_privileges(name: str) -> None:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_user_equals_the_images() -> None:
+def test_image_runs_as_the_charts_user() -> None:
     assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
 
 
@@ -335,7 +335,7 @@ def test_held_bytes_fit_into_the_memory_limit(tmp_path: Path) -> None:
     resources = template()
     limits = settings_of(resources, tmp_path).limits
     (container,) = pod_of(resources)["containers"]
-    # As docs/deployment.md reckons.
+    # The formula of docs/deployment.md.
     needed = 80 + limits.streams * 85 / 1024 + 3.5 * limits.total_held_bytes / 2**20
     assert needed <= mebibytes(container["resources"]["limits"]["memory"])
 

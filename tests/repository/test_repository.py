@@ -105,6 +105,12 @@ def test_relative_links_point_to_existing_files() -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
+def test_pictures_need_no_css_variables(picture: Path) -> None:
+    """Only browsers know CSS variables; other renderers draw black boxes."""
+    assert not re.search(r"var\(|--[\w-]+:", read(picture))
+
+
 def test_version_is_static() -> None:
     project = pyproject()
     assert "dynamic" not in project
