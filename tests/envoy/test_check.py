@@ -259,14 +259,14 @@ BENT = [
     Bent("a route that fails open", override(overrides={"failure_mode_allow": True}), "passes unguarded"),
     Bent("default route timeout", action(timeout=None), "longer than 15 s are cut off, by default; set timeout: 0s"),
     Bent("long route timeout", action(timeout="600s"), "longer than 600 s are cut off", WARNING),
-    Bent("route idle timeout", action(idle_timeout="60s"), "silent for 60 s is cut off", WARNING),
+    Bent("route idle timeout", action(idle_timeout="60s"), "silent for 60 s; set", WARNING),
     Bent(
         "route stream duration",
         action(max_stream_duration={"max_stream_duration": "60s"}),
         "longer than 60 s are cut off",
         WARNING,
     ),
-    Bent("default idle timeout", manager(stream_idle_timeout=None), "silent for 300 s is cut off", WARNING),
+    Bent("default idle timeout", manager(stream_idle_timeout=None), "silent for 300 s; set", WARNING),
     Bent(
         "stream duration",
         manager(common_http_protocol_options={"max_stream_duration": "60s"}),
