@@ -16,7 +16,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings file (YA
 
 @contextmanager
 def problems_reported(status: int = 2) -> Iterator[None]:
-    """Print what is wrong with the settings, one line each, and exit with `status`."""
+    """Print the problems of the settings, one on each line, and exit with `status`."""
     try:
         yield
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""The `extproc` command."""
+"""The `extproc` command: its options, and every command except `extproc render`."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def options(
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command given by the arguments."""
     app()
 
 
 @app.command()
 def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
-    # Until there is something to reload: by default it would end the process.
+    # Ignored until there is something to reload, because by default this signal ends the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # What gRPC's core has to say it writes to standard error itself, and waits where nobody reads that: any peer whose
-    # handshake fails could make it. What matters of it the sidecar says.
+    # gRPC's core writes to standard error itself and blocks if nothing reads it. Any peer could cause such a line by
+    # a failing handshake. The sidecar reports what matters itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from extproc.config import load as settings_file
     from extproc.telemetry import metrics as telemetry
@@ -76,7 +76,7 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
 
 @contextmanager
 def _single_problems() -> Iterator[None]:
-    """Take wrong settings out of the groups that tasks wrap them in."""
+    """Unwrap SettingsErrors from the exception groups of tasks."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -98,10 +98,11 @@ def _single_problems() -> Iterator[None]:
 def check(
     config: Config = None,
     envoy: Annotated[
-        str | None, typer.Option(metavar="ADMIN_URL", help="Also read how the Envoy with this admin URL is wired.")
+        str | None,
+        typer.Option(metavar="ADMIN_URL", help="Also check the configuration of the Envoy with this admin URL."),
     ] = None,
 ) -> None:
-    """Validate the settings, ask Aim one harmless question for each key, and say what is wrong."""
+    """Validate the settings, ask Aim one harmless question with each key, and report problems."""
     from extproc import check as checking
     from extproc.config import load as settings_file
 
@@ -119,7 +120,7 @@ def local_aim(
     listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8090",
     policies: Annotated[Path | None, typer.Option(help="Policies (YAML) instead of the built-in ones.")] = None,
 ) -> None:
-    """Run a local stand-in for Aim: simple patterns for trying the sidecar, not Aim's detection."""
+    """Run a local stand-in for Aim. It has simple patterns for trying the sidecar, not Aim's detection."""
     from extproc.config.address import Address, unaddressed
     from extproc.local_aim import policies as policy_file
     from extproc.local_aim.service import serve as serve_local_aim
@@ -151,10 +152,12 @@ def local_aim(
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option(help="End after the scenes; non-zero if anything went wrong.")] = False,
-    upstream: Annotated[str | None, typer.Option(help="A real provider instead of the demo model.")] = None,
+    once: Annotated[bool, typer.Option(help="Exit after the scenes; non-zero if anything went wrong.")] = False,
+    upstream: Annotated[
+        str | None, typer.Option(help="The URL of a real provider, to use instead of the demo model.")
+    ] = None,
 ) -> None:
-    """Show the main job on this machine: prompts and streams allowed, blocked and redacted through a real Envoy."""
+    """Show on this machine how prompts and streams are allowed, blocked and redacted through a real Envoy."""
     from extproc.demo.show import run
 
     with problems_reported():

@@ -27,21 +27,24 @@ class Topology(StrEnum):
 
 
 class Context(StrEnum):
-    """Which of Istio's Envoys are meant."""
+    """Which of Istio's Envoys get the sidecar."""
 
     GATEWAY = "gateway"
     OUTBOUND = "outbound"
     INBOUND = "inbound"
 
 
-Where = Annotated[Topology, typer.Option(help="A Service for all, or a unix socket in the gateway's pods.")]
+Where = Annotated[Topology, typer.Option(help="The sidecar is a Service, or in the gateway's pods on a unix socket.")]
 Gateway = Annotated[str, typer.Option(help="The name of the Gateway to guard.")]
-Namespace = Annotated[str, typer.Option(help="The Gateway's namespace, and that of its policies.")]
+Namespace = Annotated[str, typer.Option(help="The namespace of the Gateway and its policies.")]
 Service = Annotated[str, typer.Option(help="The sidecar's Service, NAME or NAME.NAMESPACE.")]
 Authority = Annotated[
-    str, typer.Option("--ca", help='Secret (istio) or ConfigMap with the CA of the Service\'s TLS; "" for none.')
+    str,
+    typer.Option("--ca", help='Secret (istio) or ConfigMap with the CA of the Service\'s certificate; "" for no TLS.'),
 ]
-ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that have none of their own.")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", help="The profile of all routes without a profile of their own.")
+]
 Routes = Annotated[
     list[str] | None,
     typer.Option("--route", metavar="ROUTE=PROFILE", help="The profile of one route; may be repeated."),
@@ -50,15 +53,15 @@ Routes = Annotated[
 
 @render.command("envoy")
 def render_envoy(
-    listen: Annotated[str, typer.Option(help="Where Envoy listens, HOST:PORT.")],
-    upstream: Annotated[list[str], typer.Option(help="[PREFIX=]URL; may be repeated, the longest prefix wins.")],
-    admin: Annotated[str | None, typer.Option(help="Where Envoy's admin port listens, HOST:PORT.")] = None,
+    listen: Annotated[str, typer.Option(help="The address on which Envoy listens, HOST:PORT.")],
+    upstream: Annotated[list[str], typer.Option(help="[PREFIX=]URL; may be repeated. The longest prefix wins.")],
+    admin: Annotated[str | None, typer.Option(help="The address of Envoy's admin port, HOST:PORT.")] = None,
     allow_upgrades: Annotated[
-        list[str] | None, typer.Option(metavar="PREFIX", help="Let upgrades pass UNGUARDED below this path.")
+        list[str] | None, typer.Option(metavar="PREFIX", help="Allow upgrades below this path. They pass UNGUARDED.")
     ] = None,
     config: Config = None,
 ) -> None:
-    """Print a complete Envoy bootstrap (YAML) that puts the sidecar before the upstreams."""
+    """Print a complete Envoy bootstrap (YAML) with the sidecar in front of the upstreams."""
     from extproc.config.address import Address
     from extproc.render.envoy import Upstream
     from extproc.render.envoy import render_envoy as render_bootstrap
@@ -68,8 +71,8 @@ def render_envoy(
         for item in upstreams:
             if item.path:
                 typer.echo(
-                    f"note: {item.prefix} becomes {item.path} after the sidecar, which knows an API by the client's "
-                    "path: where that does not end as the API's own does, name it in profiles.*.paths",
+                    f"note: Envoy rewrites {item.prefix} to {item.path} after the sidecar, which finds the API by the "
+                    "client's path: if that does not end like the API's own path, add it to profiles.*.paths",
                     err=True,
                 )
         return render_bootstrap(
@@ -90,18 +93,16 @@ def render_istio(
     namespace: Namespace = "default",
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
-    context: Annotated[
-        Context, typer.Option(help="Which Envoys: a gateway's, or one beside an app.")
-    ] = Context.GATEWAY,
+    context: Annotated[Context, typer.Option(help="Which Envoys: a gateway's, or an app's own.")] = Context.GATEWAY,
     selector: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL=VALUE", help="The pods, where they are not the Gateway's; may be repeated."),
+        typer.Option(metavar="LABEL=VALUE", help="The pods, if they are not the Gateway's; may be repeated."),
     ] = None,
     profile: ProfileName = "",
     route: Routes = None,
     config: Config = None,
 ) -> None:
-    """Print the EnvoyFilter that puts the sidecar into Istio's Envoys."""
+    """Print the EnvoyFilter that adds the sidecar to Istio's Envoys."""
     from extproc.render import istio, mesh
 
     def text(settings: Settings, place: Place) -> str:
@@ -126,7 +127,7 @@ def render_envoy_gateway(
     authority: Authority = "aim-extproc-ca",
     config: Config = None,
 ) -> None:
-    """Print Envoy Gateway's policies for a Gateway that the sidecar guards."""
+    """Print Envoy Gateway's policies for a Gateway with the sidecar."""
     from extproc.render.envoy_gateway import render_envoy_gateway as render_resources
 
     _print_mesh(config, render_resources, namespace, gateway, service, authority, topology is Topology.SIDECAR)
@@ -140,7 +141,7 @@ def render_kgateway(
     authority: Authority = "aim-extproc-ca",
     config: Config = None,
 ) -> None:
-    """Print kgateway's extension and policies for a Gateway that the sidecar, a Service, guards."""
+    """Print kgateway's extension and policies for a Gateway with the sidecar as a Service."""
     from extproc.render.kgateway import render_kgateway as render_resources
 
     _print_mesh(config, render_resources, namespace, gateway, service, authority)
@@ -156,7 +157,7 @@ def render_agentgateway(
     route: Routes = None,
     config: Config = None,
 ) -> None:
-    """Print agentgateway's policies for a Gateway that the sidecar, a Service, guards."""
+    """Print agentgateway's policies for a Gateway with the sidecar as a Service."""
     from extproc.render import agentgateway, mesh
 
     def text(settings: Settings, place: Place) -> str:
@@ -179,7 +180,7 @@ def _print_mesh(
     authority: str,
     sidecar: bool = False,
 ) -> None:
-    """Print what `text` makes of the settings and the place; notes on what does not go together go to stderr."""
+    """Print `text` of the settings and the place; warnings about contradictions go to stderr."""
     from extproc.config.load import config_path
     from extproc.render import mesh
 
@@ -194,7 +195,7 @@ def _print_mesh(
 
 
 def _print_rendered(config: Path | None, text: Callable[[Settings], str]) -> None:
-    """Print what `text` makes of the settings; its ValueError is a problem of the operator's."""
+    """Print `text` of the settings; report its ValueError as a problem."""
     from extproc.config import load as settings_file
 
     with problems_reported():
