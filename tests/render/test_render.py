@@ -36,24 +36,29 @@ def render(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: An
 
 
 def bootstrap(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
-    return yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
+    found: dict[str, Any] = yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
+    return found
 
 
 def listener(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = tree["static_resources"]["listeners"]
     return found
 
 
 def manager(tree: dict[str, Any]) -> dict[str, Any]:
-    return listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
+    found: dict[str, Any] = listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
 
 
 def processor(tree: dict[str, Any]) -> dict[str, Any]:
-    return manager(tree)["http_filters"][0]["typed_config"]
+    found: dict[str, Any] = manager(tree)["http_filters"][0]["typed_config"]
+    return found
 
 
 def routes(tree: dict[str, Any]) -> list[dict[str, Any]]:
-    return manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    found: list[dict[str, Any]] = manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
 
 
 def clusters(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -69,7 +74,7 @@ def addresses(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     return [endpoint["endpoint"]["address"] for endpoint in group["lb_endpoints"]]
 
 
-# The guard
+# The filter
 
 
 def test_filter_fails_closed_with_503() -> None:

@@ -259,7 +259,7 @@ def test_every_file_in_the_settings_is_mounted(name: str, tmp_path: Path) -> Non
     (config,) = [entry["value"] for entry in container["env"] if entry["name"] == "EXTPROC_CONFIG"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "aim-extproc-settings"]
     assert config == f"{mount['mountPath']}/settings.yaml"
-    assert settings.problems_when_serving() != []  # the files are missing here, so the problems show that they were looked for
+    assert settings.problems_when_serving() != []  # the files are missing here, and were looked for
 
 
 def test_each_tenant_has_its_own_key(tmp_path: Path) -> None:
