@@ -102,7 +102,7 @@ def test_rewrite_reaches_every_text() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ('{"a" : 1.50, "b":"x"}', '{"a" : 1.50, "b":"x"}'),  # untouched: not even its spaces
+        ('{"a" : 1.50, "b":"x"}', '{"a" : 1.50, "b":"x"}'),  # unchanged, spaces included
         ('{"a":"\\u0073ecret"}', '{"a": "[X]"}'),
         (
             '{"a":[{"secret":null}],"n":1.5,"i":12345678901234567890}',

@@ -42,7 +42,7 @@ def test_pattern_is_found(text: str, redacted: str) -> None:
         "user@localhost, @handle, a@b",
         "on 2024-01-15 10:30:00 at 192.168.100.200",
         "order 4155552671, timestamp 1700000000000, 4111 1111 1111 1112",
-        "9999999999999995",  # Luhn holds, no issuer
+        "9999999999999995",  # a valid Luhn number without an issuer
         "DE88 3704 0044 0532 0130 00",
         "task-abcdefghijklmnopqrstuvwx, sk-short",
         "Project Nightfalls are no project",

@@ -14,7 +14,7 @@ from extproc.local_aim.policies import load, parse
 from extproc.local_aim.scanner import Piece, Scanner
 
 DEFAULT = load().detectors("output")
-# Overlaps, open ends, nested repeats, lookaround: what the default policies have little of.
+# Overlaps, open ends, nested repeats and lookaround, which are rare in the default policies.
 ODD = parse(
     {
         "policies": [
@@ -85,7 +85,7 @@ def test_split_does_not_change_redaction_of_sensitive_text(chunks: list[str]) ->
 
 
 @given(cut(odd))
-@example(["accde", "d"])  # a match that is complete, after the beginning of one that is not
+@example(["accde", "d"])  # a complete match after the beginning of an incomplete one
 def test_split_does_not_change_redaction_for_unusual_expressions(chunks: list[str]) -> None:
     check(ODD, chunks)
 
@@ -104,7 +104,7 @@ def check(detectors: Any, chunks: list[str]) -> None:
     ends = [0, *(piece.end for piece in pieces)]
     assert [piece.start for piece in pieces] == ends[:-1]
     assert ends[-1] == scanner.length
-    # each detector was counted alike
+    # each detector has the same count
     once = Scanner(detectors, Placeholders())
     once.finish("".join(chunks))
     assert sorted(hit.policy for hit in scanner.hits) == sorted(hit.policy for hit in once.hits)
@@ -151,7 +151,7 @@ def test_held_text_is_bounded(text: str) -> None:
     pieces: list[Piece] = []
     for char in text:
         pieces += scanner.feed(char)
-        assert scanner.length - scanner.released <= 2 * MAX_MATCH  # a second may overlap the first
+        assert scanner.length - scanner.released <= 2 * MAX_MATCH  # a second match may overlap the first
     pieces += scanner.finish()
     assert text_of(pieces) == whole(DEFAULT, text)
 

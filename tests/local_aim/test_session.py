@@ -41,7 +41,7 @@ def contents(frames: list[dict[str, Any]], index: int = 0) -> list[str]:
 
 
 class Receiver:
-    """Matches verified texts as the sidecar does: one choice index, all that was sent."""
+    """Matches verified texts of one choice index with sent texts, as the sidecar does."""
 
     def __init__(self, submitted: list[str]) -> None:
         self.waiting = submitted
@@ -119,7 +119,7 @@ def test_choice_indexes_are_independent(texts: list[list[str]], random: Any) -> 
     frames += send(session, DONE)
     for index in set(order):
         shown = "".join(contents(frames, index))
-        # one numbering for the whole session: compare what is around the placeholders
+        # the session has one numbering: compare the text around the placeholders
         assert shape(shown) == shape(redacted("".join(texts[index])))
 
 

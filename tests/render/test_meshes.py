@@ -94,7 +94,7 @@ def test_istio_filter_equals_that_of_render_envoy() -> None:
     assert patch["patch"]["operation"] == "INSERT_BEFORE"
     assert patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"] == "envoy.filters.http.router"
     assert patch["patch"]["value"]["typed_config"] == expected
-    # An InferencePool's ext_proc has the usual name.
+    # An InferencePool's filter has the default name.
     assert patch["patch"]["value"]["name"] == "aim.ext_proc"
 
 
@@ -346,9 +346,9 @@ def test_header_names_settings_that_the_sidecar_needs(mesh: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("istio", "--profile", "nobody"), "the settings have no profile 'nobody', only default"),
+        (("istio", "--profile", "unknown"), "the settings have no profile 'unknown', only default"),
         (("istio", "--route", "pay"), "'pay' is not ROUTE=PROFILE"),
-        (("istio", "--route", "pay=nobody"), "no profile 'nobody'"),
+        (("istio", "--route", "pay=unknown"), "no profile 'unknown'"),
         (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
         (("istio", "--context", "outbound"), "--context outbound is for an app's pods; name them"),
         (("istio", "--context", "inbound"), "--context inbound is for an app's pods; name them"),

@@ -17,7 +17,7 @@ from tests.fakes.prometheus import PromtoolFailed, needs_prometheus, promtool
 from tests.fakes.promql import ALERTS, DASHBOARD, ROOT, alerts, metrics, panels, queries
 
 UNIT_TESTS = ALERTS.with_name("alerts_test.yaml")
-# Of Prometheus itself, and of a supervisor of several workers.
+# Metrics of Prometheus itself, and of a supervisor of several workers.
 ELSEWHERE = {"up", "extproc_worker_restarts_total"}
 SUFFIXES = re.compile(r"_(bucket|count|sum)$")
 

@@ -60,7 +60,7 @@ def test_services_have_valid_fields(name: str) -> None:
     assert {key: type(value) for key, value in service.items()} == {key: SERVICE_KEYS[key] for key in service}
     assert all(isinstance(part, str) for key in ("command", "entrypoint") for part in service.get(key, []))
     check = service.get("healthcheck")
-    # The sidecar's is in its image.
+    # The sidecar's healthcheck is in its image.
     assert check is not None or name == "sidecar"
     if check is not None:
         assert set(check) == HEALTHCHECK_KEYS
@@ -112,7 +112,7 @@ def test_key_comes_from_the_environment() -> None:
     environment = SERVICES["sidecar"]["environment"]
     assert set(environment) == {"AIM_API_KEY", "AIM_API_BASE", "AIM_API"}
     assert environment["AIM_API_KEY"].startswith("${AIM_API_KEY:?")
-    # Empty is the same as unset for the settings.
+    # The settings treat an empty variable as unset.
     assert environment["AIM_API_BASE"] == "${AIM_API_BASE:-}"
     assert environment["AIM_API"] == "${AIM_API:-}"
 
@@ -162,7 +162,7 @@ def test_packages_are_installed_from_the_hashed_lock() -> None:
     assert installs
     assert all("--require-hashes" in part or "--no-deps --no-index" in part for part in installs)
     lock = (ROOT / "requirements" / "dev.txt").read_text()
-    # What the sed expression of the build stage picks.
+    # The lines that the sed expression of the build stage selects.
     assert re.search(r"^setuptools==\S+ \\\n(?:    --hash=\S+ \\\n)*    --hash=\S+$", lock, flags=re.MULTILINE)
 
 

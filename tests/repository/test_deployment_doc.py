@@ -42,7 +42,7 @@ def commands(page: str, name: str) -> list[list[str]]:
 
 
 def values(page: str) -> list[dict[str, Any]]:
-    """Return the blocks of the page that are values of the chart."""
+    """Return the page's YAML blocks that are values of the chart."""
     return [block for text in fenced(page, "yaml") if "settings" in (block := yaml.safe_load(text))]
 
 
@@ -60,7 +60,7 @@ def test_documented_commands_print_resources(page: str, words: list[str], tmp_pa
 
 def test_documented_commands_without_tls_render() -> None:
     assert "add ` --ca=`\nto `where` below" in (ROOT / "docs" / "getting-started.md").read_text()
-    # As the shell splits $where: quotes within it would be passed on.
+    # Split as the shell splits $where: quotes inside it would stay.
     (where,) = re.findall(r"^where='(.*)'$", "\n".join(fenced("getting-started.md", "sh")), flags=re.MULTILINE)
     result = CliRunner().invoke(app, ["render", "istio", *where.split(), "--ca="])
     assert result.exit_code == 0, result.output

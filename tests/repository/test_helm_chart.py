@@ -20,7 +20,7 @@ from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs
 
 pytestmark = needs_helm
 
-# The oldest that the chart takes (sidecars: 1.29), and the newest that the package knows.
+# The oldest version that the chart supports (1.29 for sidecars), and the newest that the package knows.
 KUBERNETES = ("1.27", "1.29", "1.33", kubernetes_validate.latest_version())
 SCHEMAS = ROOT.parent / "shared" / "schemas"
 
@@ -115,7 +115,7 @@ MONITORING = {
 
 
 def settings_of(resources: dict[str, dict[str, Any]], folder: Path) -> Settings:
-    """Return what the sidecar makes of the rendered settings."""
+    """Return the rendered settings as the sidecar loads them."""
     path = folder / "settings.yaml"
     path.write_text(resources["ConfigMap/aim-extproc"]["data"]["settings.yaml"])
     return load(path)
@@ -130,7 +130,7 @@ def patch_of(resources: dict[str, dict[str, Any]]) -> Any:
 
 
 def patched(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a Deployment of Envoy to which kubectl has applied the patch."""
+    """Return a Deployment of Envoy after kubectl applied the patch."""
     envoy = {"name": "envoy", "image": "envoyproxy/envoy", "volumeMounts": [{"name": "own", "mountPath": "/own"}]}
     pod = {"containers": [envoy, {"name": "other", "image": "other"}], "volumes": [{"name": "own", "emptyDir": {}}]}
     labels = {"app": "gateway"}
@@ -218,7 +218,7 @@ def test_ports_and_probes_match_the_settings(name: str, tmp_path: Path) -> None:
 
 
 def files_of(pod: Any, container: Any) -> set[str]:
-    """Return the files that the container's mounts of ConfigMaps and Secrets hold, as far as they are named."""
+    """Return the named files in the container's mounts of ConfigMaps and Secrets."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     found = set()
     for mount in container["volumeMounts"]:

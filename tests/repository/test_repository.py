@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
 ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
-# None of these patterns matches itself.
+# These patterns do not match themselves.
 PACKAGE_HOSTS = re.compile(r"pypi[.](org|io)|pythonhoste[d]|npmjs[.]|deb[.]debian", re.IGNORECASE)
 MACHINE_PATHS = re.compile(r"(?<![\w./~}-])/(root|work|home)\b(?![-\w]|[.]\w)")
 FENCED_CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -30,7 +30,7 @@ def read(path: Path) -> str:
 
 
 def repository_files() -> list[Path]:
-    """Return what git tracks or would add."""
+    """Return the files that git tracks or would add."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -39,7 +39,7 @@ def repository_files() -> list[Path]:
 
 
 def matches(pattern: re.Pattern[str]) -> list[str]:
-    """Return `file:line` of each line of the repository's text files that matches."""
+    """Return `file:line` of each matching line in the repository's text files."""
     found = []
     for path in repository_files():
         for number, line in enumerate(read(path).splitlines(), 1):

@@ -21,7 +21,7 @@ REFUSALS = [value for value in vars(refusal).values() if isinstance(value, Refus
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Return the cells of the table rows whose first cell names something, by each name in it."""
+    """Return the cells of table rows by each name in their first cell."""
     found: dict[str, list[str]] = {}
     for line in re.findall(r"^\| .*`.*$", text, flags=re.MULTILINE):
         first, *rest = (cell.strip() for cell in line.strip("|").split(" | "))
@@ -31,7 +31,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def section(heading: str) -> str:
-    """Return the text under a heading, up to the next one of its level or above."""
+    """Return the text below a heading, up to the next heading of the same or a higher level."""
     level = heading.index(" ")
     _, found, rest = RUNBOOK.partition(f"\n{heading}\n")
     assert found, heading
