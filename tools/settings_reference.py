@@ -1,8 +1,8 @@
-"""Writes the reference in docs/settings.md: a YAML file of their defaults, from extproc/config/settings.py.
+"""Write the reference in docs/settings.md, a YAML file of all defaults, from extproc/config/settings.py.
 
     make docs
 
-A setting's comment is the string below its field, and the bounds of its number.
+The comment of a setting is the string below its field, and the bounds of its number.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _lines(model: BaseModel, indent: str) -> Iterator[str]:
 
 
 def _comments(model: type[BaseModel]) -> dict[str, str]:
-    """Return the string below each field of `model`; raises KeyError where one has none."""
+    """Return the string below each field of `model`; raises KeyError if a field has none."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(definition, ast.ClassDef)
     found = {}
@@ -68,7 +68,7 @@ def _comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Return what a number may be, in brackets."""
+    """Return the bounds of a number, in brackets."""
     bounds = {name: value for each in field.metadata for name, value in _constraints(each)}
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le")
     if low is None or high is None:
@@ -105,7 +105,7 @@ def _shown(value: Any) -> str:
 
 
 def _commented(line: str, comment: str) -> Iterator[str]:
-    """Yield `line` with a comment beside it, which goes on below where it is long."""
+    """Yield `line` with its comment, which continues on the following lines if it is long."""
     column = max(_COLUMN, len(line) + 3)
     words = textwrap.fill(comment, _WIDTH - column - 2).replace(_NO_BREAK, " ")
     first, *rest = words.split("\n")

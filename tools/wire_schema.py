@@ -1,8 +1,12 @@
+<<<<<<< HEAD
 """Writes extproc/processor/wire.textproto: the descriptors of Envoy's ext_proc messages, from envoy-data-plane.
+=======
+"""Write extproc/processor/wire.textproto: descriptors of Envoy's ext_proc messages, from envoy-data-plane's metadata.
+>>>>>>> words
 
     make schema
 
-Serving reads that file, and never imports envoy-data-plane (docs/adr/0001-wire-codec.md).
+Serving reads that file and does not import envoy-data-plane (docs/adr/0001-wire-codec.md).
 """
 
 from __future__ import annotations
@@ -25,26 +29,31 @@ _Type = descriptor_pb2.FieldDescriptorProto
 
 
 class Schema:
-    """The descriptors of some of envoy-data-plane's messages, and of all that they reach."""
+    """The descriptors of some of envoy-data-plane's messages, and of all messages that they reference."""
 
     def __init__(self, *roots: type[Any]) -> None:
+<<<<<<< HEAD
         """Describe `roots` and every message that they reach; `names` then has each class and its message's name."""
         self.file = descriptor_pb2.FileDescriptorProto(
             name="extproc/processor/wire.proto", package=_PACKAGE, syntax="proto3"
         )
+=======
+        """Describe `roots` and every message that they reference; `names` maps each class to its message's name."""
+        self.file = descriptor_pb2.FileDescriptorProto(name="extproc/wire.proto", package=_PACKAGE, syntax="proto3")
+>>>>>>> words
         self.names: dict[type, str] = {}
         for root in roots:
             self._declare(root)
 
     def text(self) -> str:
-        """Return them in protobuf's text format."""
+        """Return the descriptors in protobuf's text format."""
         source = f"envoy-data-plane {version('envoy-data-plane')}"
         return f"# Made by `make schema` from {source}.\n\n{text_format.MessageToString(self.file)}"
 
     def _declare(self, source: type[Any]) -> str:
-        """Add the descriptor of `source`; return its full name."""
+        """Add the descriptor of `source` and return its full name."""
         if source not in self.names:
-            # The module keeps two messages of one name apart.
+            # The module's name distinguishes messages of the same name.
             name = f"{source.__module__.removeprefix(_SOURCE)}.{source.__name__}".replace(".", "_")
             self.names[source] = name
             message = descriptor_pb2.DescriptorProto(name=name)
@@ -95,7 +104,7 @@ def _bare(hint: Any) -> Any:
 
 
 def schema() -> Schema:
-    """Describe what Envoy sends and takes."""
+    """Describe the messages that Envoy sends and receives."""
     return Schema(ProcessingRequest, ProcessingResponse)
 
 

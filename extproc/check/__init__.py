@@ -1,4 +1,4 @@
-"""`extproc check`: what stands in the way of guarding traffic, each finding in words: Aim, and a running Envoy."""
+"""`extproc check`: finds problems of the settings, of the connection to Aim, and of a running Envoy's configuration."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Finding", "Severity", "check"]
 
 
 async def check(settings: Settings, envoy: str | None = None) -> list[Finding]:
-    """Return what is found about `settings`, the Aim that they name and the Envoy whose admin URL is `envoy`, if any.
+    """Return the findings about `settings`, Aim, and the Envoy with the admin URL `envoy`, if given.
 
-    Raises SettingsError for settings that no client of Aim can be made of.
+    Raises SettingsError if the settings do not allow a client of Aim.
     """
     count = len(settings.profiles)
     findings = [
@@ -22,7 +22,7 @@ async def check(settings: Settings, envoy: str | None = None) -> list[Finding]:
     findings += [
         warning(
             f"settings, profile {name}",
-            "it has no hooks: whatever it is for passes without a question to Aim",
+            "it has no hooks: its exchanges pass without a question to Aim",
             f"set profiles.{name}.hooks: [pre_call, output]",
         )
         for name, profile in settings.profiles.items()

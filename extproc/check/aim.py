@@ -1,4 +1,4 @@
-"""Aim itself: each key is asked with one harmless question, over REST and through a session."""
+"""Checks Aim: sends one harmless question with each key, over REST and through a session."""
 
 from __future__ import annotations
 
@@ -29,31 +29,37 @@ _CHUNK = json.dumps(
 )
 
 _ADVICE = {
-    Reason.KEY_REFUSED: ("Aim refuses the key", "check {key}, and that it belongs to this Aim"),
-    Reason.UNREACHABLE: ("Aim cannot be reached", "check what is between here and Aim"),
-    Reason.TIMEOUT: ("no answer within aim.timeout_seconds", "look at Aim's latency, and at what is between"),
-    Reason.SERVER_ERROR: ("Aim fails on its side", "the address is right: try again later"),
+    Reason.KEY_REFUSED: ("Aim refuses the key", "check {key}, and that the key belongs to this Aim"),
+    Reason.UNREACHABLE: ("Aim cannot be reached", "check the network between this machine and Aim"),
+    Reason.TIMEOUT: (
+        "no answer within aim.timeout_seconds",
+        "look at Aim's latency, and at the network between this machine and Aim",
+    ),
+    Reason.SERVER_ERROR: ("Aim answers with a server error", "the address is right: try again later"),
     Reason.REJECTED: ("Aim does not know this question", "check aim.api, which may be wrong for this base URL"),
-    Reason.UNREADABLE_ANSWER: ("what answers is not Aim, or not in this form", "check aim.base_url and aim.api"),
-    Reason.SESSION: ("the session ended early", "look at what is between: a proxy may not know websockets"),
+    Reason.UNREADABLE_ANSWER: ("the answer is not Aim's, or not in this form", "check aim.base_url and aim.api"),
+    Reason.SESSION: (
+        "the session ended early",
+        "look at the network between this machine and Aim: a proxy may not support websockets",
+    ),
 }
 
 
 async def check_aim(settings: Settings) -> list[Finding]:
-    """Return what is found on the way to Aim, and about every key.
+    """Return the findings about the connection to Aim and about every key.
 
     Raises SettingsError for a proxy or a CA file that cannot be used.
     """
     findings = await check_network(settings)
     if any(finding.severity is Severity.ERROR for finding in findings):
-        return findings  # whatever is asked, the answer would be the same
+        return findings  # every question would fail in the same way
     keys = {DEFAULT_PROFILE: "AIM_API_KEY or aim.api_key_file"} | {
         name: f"profiles.{name}.api_key_file" for name, profile in settings.profiles.items() if profile.api_key_file
     }
     has_sessions = any(Hook.OUTPUT in profile.hooks for profile in settings.profiles.values())
     for name, key in keys.items():
         where = f"aim, profile {name}"
-        # A client of its own: the breaker of one key must not hide another.
+        # Each key has its own client, so that the breaker of one does not affect another.
         async with AimClient(settings) as client:
             caller = Caller(name, str(uuid4()), Identity())
             findings.append(await _analysis(client, caller, where, key))
@@ -79,7 +85,7 @@ async def _session(client: AimClient, caller: Caller, where: str, key: str, seco
     session.done()
     is_verified = False
     try:
-        # The opening has the deadline to itself; as long again is enough for one word.
+        # The opening may take the whole deadline; the same time again is enough for one word.
         async with asyncio.timeout(2 * seconds):
             while True:
                 match await events.get():
@@ -95,7 +101,7 @@ async def _session(client: AimClient, caller: Caller, where: str, key: str, seco
         return _failure(Reason.TIMEOUT, f"{where}, session", key)
     finally:
         session.close()
-    said = "verified a chunk in a session" if is_verified else "ended a session without a word"
+    said = "verified a chunk in a session" if is_verified else "ended a session without a verdict"
     return Finding(Severity.OK, where, f"{said} after {_since(began)}")
 
 

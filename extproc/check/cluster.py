@@ -1,4 +1,4 @@
-"""The clusters: the sidecar's, and those of the models behind it."""
+"""Checks Envoy's clusters: the sidecar's, and those of the models."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def check_sidecar(settings: Settings, name: str, cluster: Node | None, hosts: list[Node]) -> Iterator[Finding]:
-    """Yield what is wrong with the sidecar's cluster; `hosts` is what Envoy says of its endpoints."""
+    """Yield findings about the sidecar's cluster; `hosts` is Envoy's status of its endpoints."""
     where = f"cluster {name}"
     if cluster is None:
-        yield error(where, "it does not exist, so that every exchange fails", "add it")
+        yield error(where, "it does not exist, so every exchange fails", "add it")
         return
     yield from _requests(where, cluster, settings.workers * settings.limits.streams)
     options = path(cluster, "typed_extension_protocol_options", _HTTP_OPTIONS) or {}
     http2 = path(options, "explicit_http_config", "http2_protocol_options")
     http2 = cluster.get("http2_protocol_options") if http2 is None else http2
     if http2 is None:
-        yield error(where, "it does not speak HTTP/2, which gRPC is", "set explicit_http_config.http2_protocol_options")
+        yield error(
+            where, "it does not use HTTP/2, which gRPC needs", "set explicit_http_config.http2_protocol_options"
+        )
     elif "connection_keepalive" not in http2:
         yield warning(
             where,
@@ -37,7 +39,7 @@ def check_sidecar(settings: Settings, name: str, cluster: Node | None, hosts: li
 
 
 def check_upstream(settings: Settings, name: str, cluster: Node | None) -> Iterator[Finding]:
-    """Yield what is wrong with the cluster of a model."""
+    """Yield findings about the cluster of a model."""
     if cluster is not None:
         yield from _requests(f"cluster {name}", cluster, settings.limits.streams)
 
@@ -58,19 +60,27 @@ def _requests(where: str, cluster: Node, streams: int) -> Iterator[Finding]:
 def _tls(settings: Settings, where: str, cluster: Node) -> Iterator[Finding]:
     is_tls = "transport_socket" in cluster or "transport_socket_matches" in cluster
     if settings.tls.cert_file is not None and not is_tls:
-        yield error(where, "the sidecar expects TLS, which is not set here", "add a transport_socket, or remove tls")
+        yield error(
+            where, "the sidecar expects TLS, which is not configured here", "add a transport_socket, or remove tls"
+        )
     if settings.tls.cert_file is None and "transport_socket" in cluster:
-        yield error(where, "TLS is set here, which the sidecar does not speak", "set tls.cert_file and tls.key_file")
+        yield error(
+            where, "TLS is configured here, which the sidecar does not use", "set tls.cert_file and tls.key_file"
+        )
 
 
 def _hosts(settings: Settings, where: str, cluster: Node, hosts: list[Node]) -> Iterator[Finding]:
     if not hosts:
-        yield error(where, "it has no endpoint: no name resolves, or no pod is ready", "check its name and its service")
+        yield error(
+            where, "it has no endpoint: its name does not resolve, or no pod is ready", "check its name and its service"
+        )
         return
     if all(_is_unhealthy(host) for host in hosts):
-        yield error(where, "none of its endpoints is healthy", "check that the sidecar serves, and on this address")
+        yield error(where, "none of its endpoints is healthy", "check that the sidecar serves on this address")
     elif all(_fails(host) for host in hosts):
-        yield error(where, "Envoy cannot connect to any of its endpoints", "check that the sidecar serves, and TLS")
+        yield error(
+            where, "Envoy cannot connect to any of its endpoints", "check that the sidecar serves, and check TLS"
+        )
     if cluster.get("type", "STATIC") != "STATIC":
         return
     dialled = {str(_address(host)) for host in hosts}
@@ -79,9 +89,9 @@ def _hosts(settings: Settings, where: str, cluster: Node, hosts: list[Node]) -> 
     if not wildcard and not dialled >= workers:
         yield warning(
             where,
-            f"it dials {', '.join(sorted(dialled))}, the sidecar of these settings listens on "
+            f"it connects to {', '.join(sorted(dialled))}, but the sidecar of these settings listens on "
             f"{', '.join(sorted(workers))}",
-            "render it anew, or name the other settings with --config",
+            "render it again, or pass the sidecar's own settings with --config",
         )
 
 

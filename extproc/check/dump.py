@@ -1,4 +1,4 @@
-"""A running Envoy's configuration, as its admin port dumps it: listeners, their HTTP filters, routes and clusters."""
+"""Reads a running Envoy's configuration dump: listeners, HTTP filters, routes and clusters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Node = Mapping[str, Any]
-"""A protobuf message as JSON, fields in snake_case, those with their default value left out."""
+"""A protobuf message as JSON: fields in snake_case, default values left out."""
 
 _MANAGER = "HttpConnectionManager"
 _PROCESSOR = "ExternalProcessor"
@@ -25,13 +25,13 @@ class Filter:
 
     @property
     def cluster(self) -> str:
-        """The cluster of an ext_proc filter's server, if it is one."""
+        """The cluster of an ext_proc filter's server; empty for other filters."""
         return str(path(self.config, "grpc_service", "envoy_grpc", "cluster_name") or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route to upstreams: where it is, all that holds for it from the outermost in, and its clusters."""
+    """One route to upstreams: its place, the scopes that apply to it from the outermost in, and its clusters."""
 
     where: str
     node: Node
@@ -56,7 +56,7 @@ class Manager:
 
     @property
     def clusters(self) -> frozenset[str]:
-        """Where its routes lead to."""
+        """The clusters of its routes."""
         return frozenset().union(*(route.clusters for route in self.routes))
 
 
@@ -64,7 +64,7 @@ class Dump:
     """The whole configuration."""
 
     def __init__(self, dump: Node) -> None:
-        """Take the answer of `/config_dump?include_eds`."""
+        """Read the answer of `/config_dump?include_eds`."""
         self._sections = {_type(each): each for each in dump.get("configs", ())}
         self.clusters: dict[str, Node] = {
             node["name"]: node for node in self._resources("ClustersConfigDump", "cluster") if "name" in node
@@ -73,12 +73,12 @@ class Dump:
         self._extensions = {node.get("name", ""): node for node in self._resources("EcdsConfigDump", "ecds_filter")}
         self.managers: list[Manager] = []
         self.tcp: list[tuple[str, frozenset[str]]] = []
-        """Where bytes are passed on unread: the place, and the clusters."""
+        """The TCP proxies: their place and their clusters."""
         for listener in self._resources("ListenersConfigDump", "listener"):
             self._read_listener(listener)
 
     def _resources(self, section: str, name: str) -> Iterator[Node]:
-        """Yield the resources of a section, be they static or dynamic."""
+        """Yield the resources of a section, static and dynamic."""
         for key, entries in self._sections.get(section, {}).items():
             if not isinstance(entries, list) or key.startswith("dynamic_warming"):
                 continue
@@ -119,7 +119,7 @@ def _routes(where: str, config: Node) -> Iterator[Route]:
         for number, node in enumerate(host.get("routes", ()), 1):
             action = node.get("route")
             if action is None:
-                continue  # a redirect or an answer of Envoy's own: nothing goes upstream
+                continue  # a redirect or a direct response: nothing goes upstream
             match = node.get("match", {})
             shown = next((str(match[key]) for key in ("prefix", "path", "path_separated_prefix") if key in match), "")
             name = node.get("name") or shown or number
@@ -134,13 +134,13 @@ def _routes(where: str, config: Node) -> Iterator[Route]:
 
 
 def clusters_of(action: Node) -> frozenset[str]:
-    """Return the clusters that a route's action, or a TCP proxy, names."""
+    """Return the clusters that a route's action or a TCP proxy names."""
     weighted = path(action, "weighted_clusters", "clusters") or ()
     return frozenset(str(name) for name in (action.get("cluster"), *(each.get("name") for each in weighted)) if name)
 
 
 def path(node: Any, *steps: str) -> Any:
-    """Return what stands at `steps` below `node`, None where there is nothing."""
+    """Return the value at the path `steps` below `node`, or None."""
     for step in steps:
         if not isinstance(node, Mapping):
             return None
@@ -149,12 +149,12 @@ def path(node: Any, *steps: str) -> Any:
 
 
 def seconds(duration: Any, default: float) -> float:
-    """Return a protobuf duration in its JSON form, `default` where there is none."""
+    """Return a protobuf duration in JSON form as seconds, or `default` if it is None."""
     return float(str(duration).removesuffix("s")) if duration is not None else default
 
 
 def mentions(node: Any, text: str) -> bool:
-    """Tell whether `text` occurs anywhere in `node`, whatever its case."""
+    """Return whether `text` occurs anywhere in `node`, ignoring case."""
     return text.lower() in json.dumps(node).lower()
 
 

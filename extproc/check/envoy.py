@@ -1,4 +1,4 @@
-"""A running Envoy: is the sidecar wired into it so that it guards?"""
+"""Checks a running Envoy: whether its configuration lets the sidecar guard traffic."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from extproc.config.settings import Settings
 
 _SECONDS = 10.0
 _BYTES = 64 * 1024 * 1024
-"""The dump of a large mesh's gateway has some megabytes."""
+"""The dump of a gateway in a large mesh has several megabytes."""
 
 _RENDER = "print one with `extproc render`"
 
 
 class _Unreadable(Exception):
-    """The admin port does not answer as Envoy's does."""
+    """The answer does not come from Envoy's admin port."""
 
 
 async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
-    """Return what is found about the Envoy with the admin URL `admin`."""
+    """Return the findings about the Envoy with the admin URL `admin`."""
     where = f"envoy, {without_login(admin)}"
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=_SECONDS) as client:
@@ -38,7 +38,9 @@ async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
     except (httpx.HTTPError, httpx.InvalidURL, _Unreadable) as failure:
         what = str(failure) or type(failure).__name__
         return [
-            error(where, f"its admin port cannot be read: {what}", "give the URL of Envoy's admin, http://HOST:PORT")
+            error(
+                where, f"its admin port cannot be read: {what}", "give the URL of Envoy's admin port, http://HOST:PORT"
+            )
         ]
     hosts = {each.get("name"): each.get("host_statuses", []) for each in clusters.get("cluster_statuses", ())}
     version = str(info.get("version", "")).split("/")
@@ -52,7 +54,7 @@ async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     async with client.stream("GET", url) as answer:
         if answer.status_code != 200:
-            raise _Unreadable(f"{answer.request.url.path} is answered with HTTP {answer.status_code}")
+            raise _Unreadable(f"{answer.request.url.path} answers HTTP {answer.status_code}")
         content = bytearray()
         async for piece in answer.aiter_bytes():
             content += piece
@@ -61,9 +63,9 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     try:
         found = httpx.Response(200, content=bytes(content)).json()
     except ValueError as failure:
-        raise _Unreadable("what answers is no admin port of Envoy's") from failure
+        raise _Unreadable("the answer is not from Envoy's admin port") from failure
     if not isinstance(found, dict):
-        raise _Unreadable("what answers is no admin port of Envoy's")
+        raise _Unreadable("the answer is not from Envoy's admin port")
     return found
 
 
@@ -80,7 +82,7 @@ def _findings(
     for manager, ours in guarded:
         if len(ours) > 1:
             names = ", ".join(each.name for each in ours)
-            yield error(manager.where, f"the sidecar is asked {len(ours)} times ({names})", "keep the last of them")
+            yield error(manager.where, f"it has {len(ours)} filters for the sidecar ({names})", "keep the last one")
         for processor in ours:
             yield from check_processor(settings, processor, manager.where)
         yield from check_manager(settings, manager, ours[-1])
@@ -94,16 +96,18 @@ def _findings(
 
 
 def _ways_around(dump: Dump, guarded: set[int], models: frozenset[str]) -> Iterator[Finding]:
-    """Yield the ways to the same models that have no guard."""
+    """Yield listeners and TCP proxies that reach the same models without the filter."""
     ways = [(manager.where, manager.clusters) for manager in dump.managers if id(manager) not in guarded]
     for where, clusters in (*ways, *dump.tcp):
         shared = sorted(clusters & models)
         if shared:
-            yield error(where, f"it leads to {', '.join(shared)} without the ext_proc filter", "add it there too")
+            yield error(
+                where, f"it leads to {', '.join(shared)} without the ext_proc filter", "add the filter there too"
+            )
 
 
 def _ours(settings: Settings, dump: Dump, manager: Manager) -> list[Filter]:
-    """Return the manager's ext_proc filters that are for the sidecar: by name, by address, or for want of another."""
+    """Return the manager's filters for the sidecar: by name, else by address, else the only ext_proc filter."""
     found = manager.processors
     named = [each for each in found if "aim" in f"{each.name} {each.cluster}".lower()]
     if named:

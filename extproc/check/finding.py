@@ -1,4 +1,4 @@
-"""What a check has found: how bad, where, what, and what to do."""
+"""A finding of a check: severity, place, problem, advice."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Severity(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
-    WARNING = "warning"  # it guards, but something will go wrong sometimes
+    WARNING = "warning"  # it guards, but something will fail sometimes
     ERROR = "error"  # it does not guard, or ordinary traffic fails
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding; `advice` is empty where nothing needs to be done."""
+    """One finding; `advice` is empty if nothing needs to be done."""
 
     severity: Severity
     where: str
@@ -26,15 +26,15 @@ class Finding:
     def __str__(self) -> str:
         line = f"{self.severity}: {self.where}: {self.what}"
         line = f"{line}; {self.advice}" if self.advice else line
-        # Names in it are those of a running Envoy, which who configures it chooses: none may command a terminal.
+        # Names come from a running Envoy's configuration: none may send commands to a terminal.
         return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def error(where: str, what: str, advice: str) -> Finding:
-    """Return what keeps the guard from working."""
+    """Return a finding that the sidecar does not guard, or that ordinary traffic fails."""
     return Finding(Severity.ERROR, where, what, advice)
 
 
 def warning(where: str, what: str, advice: str) -> Finding:
-    """Return what will go wrong sometimes."""
+    """Return a finding that something will fail sometimes."""
     return Finding(Severity.WARNING, where, what, advice)

@@ -1,4 +1,4 @@
-"""What surrounds the ext_proc filter: the order of filters, paths, time limits, upgrades, routes."""
+"""Checks what surrounds the ext_proc filter: the order of filters, paths, time limits, upgrades, routes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _IDLE_SECONDS = 900
 _DEFAULT_IDLE_SECONDS = 300
 _DEFAULT_ROUTE_SECONDS = 15
 _SHORT_SECONDS = 300
-"""Answers last as long: a time limit below it will cut some."""
+"""Answers may last this long: a lower time limit cuts off some."""
 
 _DEFAULT_BUFFER_BYTES = 1_048_576
 
-# By the last part of their configurations' types.
+# The keys are the last part of the configuration's type.
 _AUTHENTICATION = {
     "JwtAuthentication": "authentication (jwt_authn)",
     "ExtAuthz": "authorization (ext_authz)",
@@ -31,14 +31,14 @@ _AUTHENTICATION = {
     "LocalRateLimit": "rate limiting (local_ratelimit)",
 }
 _CHANGING = {"Lua": "lua", "Wasm": "wasm", "GrpcJsonTranscoder": "grpc_json_transcoder"}
-_ONCE = "put it before the ext_proc filter, which comes last before the router"
+_ONCE = "put it before the ext_proc filter, which has to be the last before the router"
 
 
 def check_manager(settings: Settings, manager: Manager, processor: Filter) -> Iterator[Finding]:
-    """Yield what is wrong around `processor`, a filter of `manager`."""
+    """Yield findings about the surroundings of `processor`, a filter of `manager`."""
     if processor.is_disabled and not all(_override(route, processor) for route in manager.routes):
         where = f"{manager.where}, filter {processor.name}"
-        yield error(where, "it is disabled, but for routes that enable it", "remove disabled: true")
+        yield error(where, "it is disabled, except on routes that enable it", "remove disabled: true")
     yield from _order(settings, manager, processor)
     yield from _paths(manager)
     yield from _times(manager)
@@ -55,22 +55,26 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
         where = f"{manager.where}, filter {each.name}"
         if each.type in _AUTHENTICATION:
             yield warning(
-                where, f"{_AUTHENTICATION[each.type]} comes after the guard: what it refuses was sent to Aim", _ONCE
+                where,
+                f"{_AUTHENTICATION[each.type]} comes after the ext_proc filter: Aim also sees what it refuses",
+                _ONCE,
             )
         elif each.type == "Decompressor":
             if not _is_switched_off(path(each.config, "response_direction_config")):
                 yield error(
                     where,
-                    "a decompressor of responses beside full-duplex ext_proc hangs",
+                    "a decompressor of responses hangs together with full-duplex ext_proc",
                     "remove it: the sidecar reads gzip, deflate, br and zstd",
                 )
         elif each.type == "Compressor":
             yield warning(
-                where, "it compresses the answer before the guard reads it", "put it before the ext_proc filter"
+                where, "it compresses the answer before the sidecar reads it", "put it before the ext_proc filter"
             )
         elif each.type in _CHANGING:
             yield warning(
-                where, f"{_CHANGING[each.type]} may change the request after it was judged, the answer before", _ONCE
+                where,
+                f"{_CHANGING[each.type]} may change the request after Aim judged it, and the answer before",
+                _ONCE,
             )
         elif each.type == "HeaderMutation":
             for name in _headers_read(settings):
@@ -80,7 +84,7 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
         if each.type == "Decompressor" and not _is_switched_off(path(each.config, "response_direction_config")):
             yield error(
                 f"{manager.where}, filter {each.name}",
-                "a decompressor of responses beside full-duplex ext_proc hangs",
+                "a decompressor of responses hangs together with full-duplex ext_proc",
                 "set its response_direction_config.common_config.enabled.default_value: false, or remove it",
             )
     trusted = (manager.config.get("early_header_mutation_extensions", ()), [each.config for each in before])
@@ -89,8 +93,8 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
             if source.kind == "header" and not mentions(trusted, source.name):
                 yield warning(
                     manager.where,
-                    f"a client chooses its own guards: profile {name} reads key_alias from {source.name}, which "
-                    "nothing removes or sets before",
+                    f"a client can choose its guard: profile {name} reads key_alias from {source.name}, which "
+                    "no filter removes or sets first",
                     "remove it in early_header_mutation_extensions, or read metadata:",
                 )
         if any(
@@ -98,7 +102,7 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
             for source in (*profile.user_email, *profile.session_id, *profile.key_alias)
         ) and not any(each.type == "JwtAuthentication" for each in before):
             yield error(
-                manager.where, f"profile {name} reads a JWT's claims, which no filter before verifies", "add jwt_authn"
+                manager.where, f"profile {name} reads a JWT's claims, which no earlier filter verifies", "add jwt_authn"
             )
 
 
@@ -139,7 +143,7 @@ def _times(manager: Manager) -> Iterator[Finding]:
     if 0 < idle < _IDLE_SECONDS:
         yield warning(
             manager.where,
-            f"a model that is silent for {idle:g} s is cut off",
+            f"an answer is cut off when the model is silent for {idle:g} s",
             f"set stream_idle_timeout: {_IDLE_SECONDS}s",
         )
     longest = seconds(path(manager.config, "common_http_protocol_options", "max_stream_duration"), 0)
@@ -161,7 +165,7 @@ def _upgrades(manager: Manager) -> Iterator[Finding]:
             )
         elif not upgrade.get("enabled", True):
             for route in routes:
-                yield warning(route.where, "a websocket passes here unguarded", "remove upgrade_configs of the route")
+                yield warning(route.where, "websockets pass here unguarded", "remove upgrade_configs of the route")
 
 
 def _route(
@@ -176,7 +180,7 @@ def _route(
             for cluster in other.clusters
         }
         say = error if route.clusters & guarded else warning
-        yield say(route.where, "the guard is switched off here", f"remove disabled: true for {processor.name}")
+        yield say(route.where, "the ext_proc filter is turned off here", f"remove disabled: true for {processor.name}")
         return
     overrides = override.get("overrides", {})
     if overrides.get("failure_mode_allow"):
@@ -199,14 +203,16 @@ def _route(
     idle = seconds(action.get("idle_timeout"), 0)
     if 0 < idle < _IDLE_SECONDS:
         yield warning(
-            route.where, f"a model that is silent for {idle:g} s is cut off", f"set idle_timeout: {_IDLE_SECONDS}s"
+            route.where,
+            f"an answer is cut off when the model is silent for {idle:g} s",
+            f"set idle_timeout: {_IDLE_SECONDS}s",
         )
     if is_buffered:
         yield from _buffer(settings, manager, route)
 
 
 def _override(route: Route, processor: Filter) -> Node:
-    """Return the ExtProcPerRoute that holds for a route: the innermost."""
+    """Return the ExtProcPerRoute that applies to a route: the innermost one."""
     for scope in reversed(route.scopes):
         found = path(scope, "typed_per_filter_config", processor.name)
         if isinstance(found, dict):
@@ -224,7 +230,7 @@ def _buffer(settings: Settings, manager: Manager, route: Route) -> Iterator[Find
     if limit < settings.limits.request_bytes:
         yield error(
             route.where,
-            f"Envoy refuses requests beyond {limit:,} bytes with 413, limits.request_bytes is "
+            f"Envoy refuses requests beyond {limit:,} bytes with 413, but limits.request_bytes is "
             f"{settings.limits.request_bytes:,}",
             f"set request_body_buffer_limit: {body_limit(settings)}",
         )

@@ -1,4 +1,4 @@
-"""The way to Aim: its name, the proxy, the connection, the certificate and the clock, each in words."""
+"""Checks the connection to Aim: its name, the proxy, the connection, the certificate and the clock."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from extproc.config.described import without_login
 from extproc.config.settings import Settings
 
 SKEW_SECONDS = 120
-"""A clock that is further off is named: certificates and signed tokens are valid for a time."""
+"""A larger difference of clocks is reported, because certificates and tokens are valid for a limited time."""
 
-# OpenSSL's X509_V_ERR_*, which the ssl module hands over as numbers.
+# OpenSSL's X509_V_ERR_* numbers, as the ssl module reports them.
 _CERTIFICATES = {
     9: ("the certificate of {host} is not valid yet", "check this machine's clock, which says {now}"),
-    10: ("the certificate of {host} has expired", "check this machine's clock, which says {now}; else it is Aim's"),
-    18: ("{host} shows a certificate that it signed itself", "set aim.ca_file to the CA that you trust"),
-    19: ("the certificate of {host} goes back to a CA that is not trusted here", "set aim.ca_file to that CA"),
-    20: ("the certificate of {host} is of a CA that is not known here", "set aim.ca_file to that CA"),
-    62: ("the certificate is for another name than {host}", "check aim.base_url, and who answers for that name"),
-    64: ("the certificate is for another address than {host}", "check aim.base_url, and who answers there"),
+    10: (
+        "the certificate of {host} has expired",
+        "check this machine's clock, which says {now}; otherwise Aim has to renew it",
+    ),
+    18: ("{host} has a self-signed certificate", "set aim.ca_file to the CA that you trust"),
+    19: ("the certificate of {host} is from a root CA that is not trusted here", "set aim.ca_file to that CA"),
+    20: ("the certificate of {host} is from an unknown CA", "set aim.ca_file to that CA"),
+    62: (
+        "the certificate is for another name than {host}",
+        "check aim.base_url, and which server answers for that name",
+    ),
+    64: ("the certificate is for another address than {host}", "check aim.base_url, and which server answers there"),
 }
 
 
@@ -34,7 +40,7 @@ _LOGIN = "put it into aim.proxy: http://USER:PASSWORD@HOST:PORT"
 
 
 async def check_network(settings: Settings) -> list[Finding]:
-    """Ask for nothing at Aim's address; return what is wrong on the way, or that nothing is.
+    """Connect to Aim's address and send a HEAD request; return the findings.
 
     Raises SettingsError for a proxy or a CA file that cannot be used.
     """
@@ -64,7 +70,7 @@ async def check_network(settings: Settings) -> list[Finding]:
 
 
 def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, str]:
-    """Return what `failure` means, and what to do about it."""
+    """Return what `failure` means and what to do about it."""
     host = urlsplit(base).hostname or ""
     target = _place(proxy) if proxy else _place(base)
     setting = "aim.proxy, HTTPS_PROXY and NO_PROXY" if proxy else "aim.base_url"
@@ -79,13 +85,16 @@ def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, s
             name = (urlsplit(proxy).hostname if proxy else host) or ""
             return f"the name {name} does not resolve", f"check {setting}, and this machine's DNS"
         case aiohttp.ClientConnectorSSLError():
-            return f"{target} does not speak the TLS that is expected there", f"check the scheme and port of {setting}"
+            return (
+                f"{target} does not answer with TLS, or with an unsupported version",
+                f"check the scheme and port of {setting}",
+            )
         case ConnectionRefusedError() | aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             return f"nothing listens on {target} (connection refused)", f"check {setting}"
         case TimeoutError():
             return (
                 f"{target} does not answer within aim.timeout_seconds",
-                "look for a firewall in between, or a proxy that has to be used (aim.proxy)",
+                "look for a firewall in between, or for a required proxy (aim.proxy)",
             )
         case aiohttp.ServerDisconnectedError() | ConnectionResetError():
             return f"{target} closes the connection without an answer", f"check the scheme and port of {setting}"
@@ -113,8 +122,8 @@ def _clock(date: str | None) -> list[Finding]:
     return [
         warning(
             "clock",
-            f"this machine's is {round(abs(behind) / 60)} min {which} Aim's",
-            "set it (NTP): certificates and tokens are judged by it",
+            f"this machine's clock is {round(abs(behind) / 60)} min {which} Aim's",
+            "set it (NTP): the validity of certificates and tokens depends on it",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""The ext_proc filter: what it must hand over, hold and let the sidecar change."""
+"""Checks the ext_proc filter itself: what it sends, holds and lets the sidecar change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extproc.render.ext_proc import METADATA_NAMESPACE, message_timeout
 
 _DEFAULT_TIMEOUT_SECONDS = 0.2
 
-# Headers that the sidecar sets or removes, one for each of the kinds that the rendered rule lists.
+# Headers that the sidecar sets or removes: one for each kind in the rendered rule.
 _CHANGED = (
     "accept-encoding",
     "content-length",
@@ -36,19 +36,21 @@ _BODY_MODES = {
 
 
 def check_processor(settings: Settings, processor: Filter, where: str) -> Iterator[Finding]:
-    """Yield what is wrong with the filter's own configuration."""
+    """Yield findings about the filter's own configuration."""
     config = processor.config
     where = f"{where}, filter {processor.name}"
     if not processor.cluster:
-        yield error(where, "its server is not a cluster over gRPC", "set grpc_service.envoy_grpc.cluster_name")
+        yield error(where, "its server is not a gRPC cluster", "set grpc_service.envoy_grpc.cluster_name")
     if config.get("failure_mode_allow"):
         yield error(where, "without a sidecar everything passes unguarded", "set failure_mode_allow: false")
     if config.get("observability_mode"):
-        yield error(where, "it only watches: nothing is held, blocked or redacted", "set observability_mode: false")
+        yield error(where, "it only observes: nothing is held, blocked or redacted", "set observability_mode: false")
     if config.get("disable_immediate_response"):
         yield error(where, "the sidecar cannot refuse anything", "set disable_immediate_response: false")
     if config.get("allow_mode_override"):
-        yield warning(where, "the modes that guard can be changed", "set allow_mode_override: false")
+        yield warning(
+            where, "the processing modes can be changed, which may bypass the sidecar", "set allow_mode_override: false"
+        )
     if config.get("forward_rules"):
         yield warning(
             where,
@@ -57,7 +59,7 @@ def check_processor(settings: Settings, processor: Filter, where: str) -> Iterat
             "remove forward_rules",
         )
     if config.get("route_cache_action") == "CLEAR":
-        yield warning(where, "the route is picked again after the sidecar", "set route_cache_action: RETAIN")
+        yield warning(where, "Envoy chooses the route again after the sidecar", "set route_cache_action: RETAIN")
     if path(config, "status_on_error", "code") != "ServiceUnavailable":
         yield warning(where, "without a sidecar clients get 500", "set status_on_error: {code: ServiceUnavailable}")
     yield from check_modes(path(config, "processing_mode") or {}, where)
@@ -69,7 +71,7 @@ def check_processor(settings: Settings, processor: Filter, where: str) -> Iterat
 
 
 def check_modes(modes: Node, where: str) -> Iterator[Finding]:
-    """Yield what is wrong with processing modes."""
+    """Yield findings about processing modes."""
     for leg, known in _BODY_MODES.items():
         headers, body = modes.get(f"{leg}_header_mode", "DEFAULT"), modes.get(f"{leg}_body_mode", "NONE")
         trailers = modes.get(f"{leg}_trailer_mode", "DEFAULT")
@@ -90,7 +92,7 @@ def check_modes(modes: Node, where: str) -> Iterator[Finding]:
 
 
 def check_profile(settings: Settings, metadata: object, where: str) -> Iterator[Finding]:
-    """Yield what is wrong with the profile that `metadata`, gRPC initial metadata, names."""
+    """Yield findings about the profile that `metadata`, gRPC initial metadata, names."""
     for entry in metadata if isinstance(metadata, list) else ():
         if entry.get("key") == PROFILE_METADATA and entry.get("value") not in settings.profiles:
             yield error(
@@ -106,7 +108,7 @@ def _timeouts(settings: Settings, config: Node, where: str) -> Iterator[Finding]
     if is_held and limit <= settings.aim.timeout_seconds:
         yield error(
             where,
-            f"Envoy waits {limit:g} s for a verdict, Aim may take {settings.aim.timeout_seconds:g} s",
+            f"Envoy waits {limit:g} s for a verdict, but Aim may take {settings.aim.timeout_seconds:g} s",
             f"set message_timeout: {message_timeout(settings)}",
         )
     if seconds(path(config, "grpc_service", "timeout"), 0):

@@ -8,10 +8,13 @@
     │   ├── MalformedBody
     │   ├── BodyTooLarge
     │   └── UnsupportedEncoding
-    └── DetectionError         Aim gave no usable answer; `reason` is the metric's label
-        ├── DetectionTimeout
-        ├── DetectionUnavailable
-        └── DetectionRejected
+    ├── DetectionError         Aim gave no usable answer; `reason` is the metric's label
+    │   ├── DetectionTimeout
+    │   ├── DetectionUnavailable
+    │   └── DetectionRejected
+    ├── RedactionError         a redaction cannot be put back (core/redaction.py)
+    ├── SessionViolation       Aim broke the rules of a session (core/release_queue.py)
+    └── DemoFailed             the demo cannot continue (demo)
 
 A block is a `Verdict`, never an exception. No message holds content, a header value or a key: messages reach
 logs, and Envoy's access log.

@@ -1,12 +1,12 @@
-"""`extproc demo`: the sidecar at work on one machine, between a real Envoy, a model and Aim.
+"""`extproc demo`: runs the sidecar on one machine with a real Envoy, a model and Aim, and shows five scenes.
 
     plan -> chain (child, envoy, model, observed) -> client -> scenes -> screen, all led by show
 
-This package alone may print texts: those that pass here are its own, or its user's.
+Only this package may print prompts and answers, because they are its own or its user's.
 """
 
 from extproc.core.errors import ExtprocError
 
 
 class DemoFailed(ExtprocError):
-    """The demo cannot go on; the message says why, in words for its user."""
+    """The demo cannot continue; the message tells the user why."""

@@ -1,4 +1,4 @@
-"""All that the demo runs, on free loopback ports: Aim, model, sidecar and Envoy, up together and gone together."""
+"""Starts and stops the demo's parts together, on free loopback ports: Aim, model, sidecar and Envoy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What runs: `chat_url` is where a client posts; `aim` and `model` are URLs."""
+    """The running parts; a client posts to `chat_url`, and `aim` and `model` are URLs."""
 
     plan: Plan
     envoy: Envoy
@@ -45,10 +45,10 @@ class Chain:
 
 @asynccontextmanager
 async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
-    """Run all that `plan` needs, Envoy from `binary`, while the context lasts.
+    """Run all parts of `plan` while the context lasts, with the Envoy `binary`.
 
-    Raises DemoFailed where a part cannot be started; if one ends by itself, the context is cancelled and that is
-    raised in a group.
+    Raises DemoFailed if a part cannot be started. If a part exits by itself, the context is cancelled and DemoFailed
+    is raised in a group.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extproc-demo-")))
@@ -56,7 +56,7 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
         aim = plan.account.aim.base if plan.account else await stack.enter_async_context(_local_aim(observed))
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=_PROBE_SECONDS))
         listen, admin = free_addresses(2)
-        # First, and not waited for yet: it takes the longest to start.
+        # The sidecar takes longest to start: start it first and wait for it later.
         sidecar = await stack.enter_async_context(
             running(
                 "sidecar",
@@ -75,7 +75,7 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
         )
         envoy = await stack.enter_async_context(running_envoy(binary, text, folder, http))
         await sidecar.when_ready(functools.partial(_is_ok, http, f"http://{admin}/readyz"))
-        # What nobody inspects, through all of it: the first scene finds every connection made.
+        # An uninspected request through all parts, so that every connection is open before the first scene.
         if plan.upstream is None and not await _is_ok(http, f"{envoy.url}/healthz"):
             raise DemoFailed("a request through Envoy and the sidecar does not reach the demo model")
         yield Chain(
@@ -91,7 +91,7 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
 
 
 def free_addresses(count: int) -> list[Address]:
-    """Return so many loopback addresses on which nobody listens now."""
+    """Return `count` free loopback addresses."""
     sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
     try:
         return [Address(host=_HOST, port=each.getsockname()[1]) for each in sockets]
@@ -102,7 +102,7 @@ def free_addresses(count: int) -> list[Address]:
 
 @asynccontextmanager
 async def _local_aim(observed: Observed) -> AsyncIterator[str]:
-    # What it has to say of itself is said on the screen.
+    # The screen shows what this service would log.
     logging.getLogger(service.__name__).addHandler(logging.NullHandler())
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:

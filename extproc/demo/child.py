@@ -1,4 +1,4 @@
-"""A child process of the demo: its output in a file, its end noticed, and never left behind."""
+"""Runs a child process of the demo: writes its output to files, notices its exit, and always stops it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from extproc.demo import DemoFailed
 
 START_SECONDS = 30.0
-"""How long a child may take to become ready; usually one second."""
+"""How long a child may take to become ready; usually it takes one second."""
 
 _STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -25,14 +25,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running child; `log` holds what it wrote to stderr."""
+    """A running child; `log` holds its stderr."""
 
     name: str
     pid: int
     log: Path
 
     async def when_ready(self, is_ready: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until `is_ready`. Raises DemoFailed after START_SECONDS; the child's end ends the wait too."""
+        """Wait until `is_ready` returns true. Raises DemoFailed after START_SECONDS; the child's exit ends the wait."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while True:
@@ -43,7 +43,7 @@ class Child:
             raise DemoFailed(f"{self.name} is not ready after {START_SECONDS:g} s{self.last_words()}") from None
 
     def last_words(self) -> str:
-        """Return the end of the log, to be put behind a sentence."""
+        """Return the last lines of the log, as the end of a sentence."""
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return ":\n  " + "\n  ".join(lines) if lines else " and wrote nothing."
 
@@ -52,10 +52,10 @@ class Child:
 async def running(
     name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Run `command` while the context lasts, its stdout and stderr in `folder`.
+    """Run `command` while the context lasts; its stdout and stderr go to files in `folder`.
 
-    Raises DemoFailed where it cannot be run; if it ends by itself the context is cancelled and that is raised in a
-    group.
+    Raises DemoFailed if it cannot be run. If it exits by itself, the context is cancelled and DemoFailed is raised in
+    a group.
     """
     file = name.lower().replace(" ", "-")
     log = folder / f"{file}.log"
@@ -67,7 +67,7 @@ async def running(
                 stdout=stdout,
                 stderr=stderr,
                 env=environment,
-                # Ctrl-C goes to a terminal's whole process group: the order in which all ends is ours.
+                # Ctrl-C goes to a terminal's whole process group, but the demo decides the order in which parts stop.
                 start_new_session=True,
                 preexec_fn=_tie(os.getpid()),
             )
@@ -85,7 +85,7 @@ async def running(
 
 async def _watch(process: asyncio.subprocess.Process, child: Child) -> None:
     status = await process.wait()
-    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     raise DemoFailed(f"{child.name} {how}{child.last_words()}")
 
 
@@ -101,14 +101,14 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _tie(parent: int) -> Callable[[], None] | None:
-    """Return what makes a new child die with this process, however that dies; None where the system cannot."""
+    """Return a function that makes a new child die with this process; None if the system does not support that."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # already gone: no signal will come
+        if os.getppid() != parent:  # the parent is already gone, so no signal will come
             os._exit(1)
 
     return tie

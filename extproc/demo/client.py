@@ -1,4 +1,4 @@
-"""The demo's client: one chat request through Envoy, and what came of it, with the times."""
+"""The demo's client: sends one chat request through Envoy and records the answer and its times."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import httpx
 from extproc.core.vocabulary import CALL_ID_HEADER
 
 ANSWER_SECONDS = 10.0
-"""How long the demo model may take for an answer; it takes a second."""
+"""How long the demo model may take for an answer; usually it takes one second."""
 
 PROVIDER_SECONDS = 120.0
 
 
 @dataclass(slots=True)
 class Answer:
-    """An answer as the client got it.
+    """An answer as the client received it.
 
-    `chunks` holds its texts, one for each event of a stream; `error` the error object, wherever it was; `problem`
-    what kept the answer from coming, empty where it came. `first_ms` is when the first text was there.
+    `chunks` holds its texts, one for each event of a stream. `error` is the error object of a body or an event.
+    `problem` says why there is no complete answer, and is empty otherwise. `first_ms` is the time of the first text.
     """
 
     status: int = 0
@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """All text that the client got."""
+        """All text that the client received."""
         return "".join(self.chunks)
 
 
@@ -53,7 +53,7 @@ async def ask(
     authorization: str,
     seconds: float = ANSWER_SECONDS,
 ) -> Answer:
-    """Post one prompt and read the whole answer, for at most `seconds`; errors end up in the answer."""
+    """Post one prompt and read the whole answer, for at most `seconds`; errors are recorded in the answer."""
     request: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     if stream:
         request["stream"] = True
@@ -74,11 +74,11 @@ async def ask(
                 answer.body = await response.aread()
                 _read_whole(answer)
     except TimeoutError:
-        answer.problem = f"no whole answer within {seconds:g} s"
+        answer.problem = f"no complete answer within {seconds:g} s"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         answer.problem = f"the connection failed: {type(error).__name__}"
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        answer.problem = "the answer is no chat completion"
+        answer.problem = "the answer is not a chat completion"
     answer.total_ms = (time.perf_counter() - began) * 1000
     return answer
 
@@ -89,7 +89,7 @@ async def _read_events(response: httpx.Response, answer: Answer, began: float) -
             continue
         data = line.removeprefix("data:").strip()
         if answer.is_ended:
-            answer.problem = "something came after [DONE]"
+            answer.problem = "data came after [DONE]"
         elif data == "[DONE]":
             answer.is_ended = True
         else:
@@ -113,5 +113,5 @@ def _read_whole(answer: Answer) -> None:
 
 
 def _error(value: Any) -> dict[str, Any]:
-    # Not every provider answers with OpenAI's object.
+    # Not every provider sends OpenAI's error object.
     return value if isinstance(value, dict) else {"code": None, "message": str(value)}

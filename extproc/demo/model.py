@@ -1,7 +1,7 @@
-"""A demo model: OpenAI's Chat Completions API with canned answers, whole or as an event stream.
+"""A demo model: OpenAI's Chat Completions API with canned answers, as JSON or as an event stream.
 
-It stops generating when its client goes away, as real servers do, and tells an observer how far it came. Run alone it
-is `python -m extproc.demo.model --listen HOST:PORT`; what it then logs holds no text.
+Like real servers it stops generating when the client disconnects. An observer sees how far it got. To run it alone, use
+`python -m extproc.demo.model --listen HOST:PORT`; its log holds no text.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from starlette.types import Receive, Scope, Send
 from extproc.config.address import Address
 
 PAUSE_SECONDS = 0.012
-"""Between two chunks: as fast as a fast model."""
+"""The pause between two chunks: the speed of a fast model."""
 
 _SHUTDOWN_SECONDS = 3
 
 _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("capital of france", ("The capital ", "of France ", "is Paris.")),
-    # An e-mail address as a model's tokens would cut it.
+    # An e-mail address split as a model's tokens would split it.
     (
         "reach jane",
         ("Write ", "to Jane ", "at ja", "ne.d", "oe@", "exam", "ple.", "com ", "or come ", "to room 12, ", "any day."),
     ),
-    # A forbidden name after a harmless beginning, and much that nobody will want to pay for.
+    # A forbidden name after a harmless beginning, and then a long rest that should not be generated.
     (
         "working on",
         ("They ", "fixed ", "the build ", "last week. ", "Next ", "comes Pro", "ject Night", "fall, ", "which ")
         + ("will ", "take ", "weeks ", "and ") * 50,
     ),
 )
-"""What the last user message holds, in lower case, and the chunks of the answer to it."""
+"""Phrases of the last user message, in lower case, and the chunks of the answer."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One answer: the messages as the model received them, the chunks planned and those generated so far."""
+    """One answer: the messages that the model received, the planned chunks and those generated so far."""
 
     messages: list[dict[str, Any]]
     planned: tuple[str, ...]
@@ -63,7 +63,7 @@ class Generation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all was generated; if not, and the generation has ended, the client went away."""
+        """Whether all chunks were generated. If not, and the generation has ended, the client disconnected."""
         return len(self.chunks) == len(self.planned)
 
     @property
@@ -76,7 +76,7 @@ Observer = Callable[[Generation], None]
 
 
 def answer_to(prompt: str) -> tuple[str, ...]:
-    """Return the chunks of the answer to `prompt`: a canned one, or the prompt itself."""
+    """Return the chunks of the answer to `prompt`: a canned answer, or the prompt itself."""
     for phrase, chunks in _ANSWERS:
         if phrase in prompt.lower():
             return chunks
@@ -84,7 +84,7 @@ def answer_to(prompt: str) -> tuple[str, ...]:
 
 
 def create_app(on_request: Observer | None = None) -> Starlette:
-    """Build the application. `on_request` gets each generation as it begins; its `ended` tells the rest."""
+    """Build the application. `on_request` receives each generation when it begins; `ended` is set when it ends."""
 
     async def completions(request: Request) -> Response:
         try:
@@ -108,16 +108,16 @@ def create_app(on_request: Observer | None = None) -> Starlette:
 
 @contextlib.asynccontextmanager
 async def listening(address: Address, on_request: Observer | None = None) -> AsyncIterator[int]:
-    """Serve while the context lasts and yield the port, which is a free one where `address` has port 0.
+    """Serve while the context lasts and yield the port; port 0 in `address` selects a free one.
 
-    Signals are left alone. Raises OSError where the address cannot be bound.
+    It handles no signals. Raises OSError if the address cannot be bound.
     """
     with _listener(address) as listener:
         server = _Server(_config(on_request))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
             try:
-                # The socket accepts from now on.
+                # The socket already accepts connections.
                 yield listener.getsockname()[1]
             finally:
                 server.should_exit = server.force_exit = True
@@ -144,8 +144,8 @@ def _listener(address: Address) -> socket.socket:
         raise ValueError("the demo model listens on a TCP port only")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.create_server((address.host, address.port), family=family)
-    # Connections inherit it. asyncio does that only for sockets that know their protocol number, which this does not:
-    # without it the second packet of each answer waits 40 ms for the acknowledgement of the first.
+    # Connections inherit this option. asyncio sets it only on sockets with a protocol number, which this one lacks.
+    # Without it the second packet of each answer waits 40 ms for the acknowledgement of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -162,7 +162,7 @@ def _config(on_request: Observer | None) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that leaves the process's signals alone."""
+    """A uvicorn server that handles no signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -170,7 +170,7 @@ class _Server(uvicorn.Server):
 
 
 class _EventStream(Response):
-    """An answer chunk by chunk, for as long as the client stays."""
+    """An answer sent chunk by chunk while the client stays connected."""
 
     def __init__(self, generation: Generation, model: str) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
@@ -189,7 +189,7 @@ class _EventStream(Response):
             _end(self._generation)
 
     async def _generate(self, send: Send) -> None:
-        with contextlib.suppress(OSError):  # the client left while we were sending
+        with contextlib.suppress(OSError):  # the client disconnected during a send
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await self._send(send, {"role": "assistant", "content": ""})
             for chunk in self._generation.planned:
@@ -223,7 +223,7 @@ def _end(generation: Generation) -> None:
     if generation.is_complete:
         _log.info("answered: %d chunks", done)
     else:
-        _log.info("the client went away: stopped after %d of %d chunks", done, planned)
+        _log.info("the client disconnected: stopped after %d of %d chunks", done, planned)
     generation.ended.set()
 
 
@@ -232,7 +232,7 @@ def _frame(model: str) -> dict[str, Any]:
 
 
 def _last_prompt(messages: list[dict[str, Any]]) -> str:
-    """Return the text of the last user message, its parts joined; raises TypeError and its like for no messages."""
+    """Return the text of the last user message, its parts joined; raises TypeError or AttributeError for others."""
     for message in reversed(messages):
         if message.get("role") == "user":
             content = message.get("content")

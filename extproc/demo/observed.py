@@ -1,4 +1,4 @@
-"""What is seen behind the sidecar: what Aim was asked, what the model received, how an exchange was recorded."""
+"""Collects what the demo's parts saw: questions to Aim, requests to the model, the sidecar's access records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extproc.demo.model import Generation
 from extproc.local_aim.judge import Analysis
 
 _WAIT_SECONDS = 3.0
-"""What is told after an answer's end comes at once; so long is waited for what never comes."""
+"""How long to wait for reports after the end of an answer; usually they are already there."""
 
 _POLL_SECONDS = 0.01
 _KEPT = 100
@@ -22,9 +22,9 @@ _KEPT = 100
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One act of asking Aim: `hook`, the text asked about where it is known, and the verdict.
+    """One question to Aim: `hook`, the text if it is known, and the verdict.
 
-    `milliseconds` are Aim's own where it is the local one, else those that the sidecar waited for it.
+    `milliseconds` is the local Aim's own time, or the time that the sidecar waited for a real Aim.
     """
 
     hook: str
@@ -35,28 +35,28 @@ class Asked:
 
 
 class Observed:
-    """Collects from the local Aim, the demo model and the sidecar's log, the last ones of each."""
+    """The most recent reports of the local Aim, the demo model and the sidecar's log."""
 
     def __init__(self, sidecar_log: Path) -> None:
-        """Read the sidecar's access records in `sidecar_log`."""
+        """Collect reports; the sidecar's access records are in `sidecar_log`."""
         self._sidecar_log = sidecar_log
         self._analyses: list[Analysis] = []
         self._generations: list[Generation] = []
 
     def on_analysis(self, analysis: Analysis) -> None:
-        """Take an analysis of the local Aim."""
+        """Record an analysis of the local Aim."""
         self._analyses = [*self._analyses[-_KEPT:], analysis]
 
     def on_request(self, generation: Generation) -> None:
-        """Take a generation of the demo model."""
+        """Record a generation of the demo model."""
         self._generations = [*self._generations[-_KEPT:], generation]
 
     def forget_generations(self) -> None:
-        """Begin a new scene: nothing ties a generation to an exchange but that nobody else is there."""
+        """Begin a new scene: a generation has no call id, so only its scene identifies it."""
         self._generations = []
 
     async def generation(self) -> Generation | None:
-        """Return the generation of this scene, ended if it ends within some seconds; None if there was none."""
+        """Return the generation of this scene after it ended, or after some seconds; None if there was none."""
         if not self._generations:
             return None
         generation = self._generations[0]
@@ -64,7 +64,7 @@ class Observed:
         return generation
 
     async def record(self, call_id: str) -> dict[str, Any]:
-        """Return the sidecar's access record of an exchange; empty if it does not come within some seconds."""
+        """Return the sidecar's access record of an exchange; empty if there is none within some seconds."""
         found: dict[str, Any] = {}
 
         def is_written() -> bool:
@@ -79,7 +79,7 @@ class Observed:
         return found
 
     async def analyses(self, call_id: str, expected: int) -> list[Asked]:
-        """Return what the local Aim was asked in an exchange, waiting some seconds for `expected` answers."""
+        """Return the local Aim's questions of an exchange, after waiting some seconds for `expected` of them."""
 
         def of_exchange() -> list[Analysis]:
             return [analysis for analysis in self._analyses if analysis.call_id == call_id]
@@ -92,7 +92,7 @@ class Observed:
 
 
 def asked_by_record(record: dict[str, Any]) -> list[Asked]:
-    """Return the verdicts in an access record: all that is known of an Aim that is not ours."""
+    """Return the verdicts in an access record, which is all that is known about a real Aim."""
     return [
         Asked(leg, verdict["action"], tuple(verdict["policies"]), verdict["ms"])
         for leg in ("request", "response")

@@ -1,4 +1,4 @@
-"""What the demo is made of: whose Aim, whose model, and the settings that its sidecar and Envoy share."""
+"""The demo's plan: which Aim, which model, and the settings that the sidecar and Envoy share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from extproc.render.envoy import SYSTEM_CA_FILE
 from extproc.render.upstream import Upstream
 
 DEFAULT_MODEL = "gpt-4o-mini"
-"""Asked of a real provider where OPENAI_MODEL names no other."""
+"""The model at a real provider, unless OPENAI_MODEL names another."""
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class _Plain(Settings):
-    """Settings that the demo's own environment does not touch."""
+    """Settings that ignore the environment."""
 
     @classmethod
     def settings_customise_sources(
@@ -39,7 +39,7 @@ class _Plain(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`account` holds the settings of the real Aim and `upstream` the real provider; None where ours stand in."""
+    """`account` holds the settings of the real Aim, `upstream` the real provider; None selects the local stand-ins."""
 
     account: Settings | None
     upstream: Upstream | None
@@ -62,19 +62,19 @@ class Plan:
 
     @property
     def is_enforced(self) -> bool:
-        """Whether all is known that should happen: an account's policies and a provider's answers are not."""
+        """Whether the outcome is known; it is not for an account's policies or a provider's answers."""
         return self.account is None and self.upstream is None
 
     @property
     def chat_path(self) -> str:
-        """The path at Envoy that reaches the model's chat completions."""
+        """Envoy's path for the model's chat completions."""
         if self.upstream is None or (self.upstream.prefix == "/" and not self.upstream.path):
             return "/v1/chat/completions"
-        # A URL with a path is what SDKs call the base URL.
+        # SDKs call a URL with a path the base URL.
         return self.upstream.prefix.rstrip("/") + "/chat/completions"
 
     def settings(self, listen: Address) -> Settings:
-        """Return the settings to render Envoy's bootstrap from, for a sidecar on `listen`."""
+        """Return the settings for rendering Envoy's bootstrap, for a sidecar on `listen`."""
         if self.account is None:
             return _Plain(listen=listen)
         return self.account.model_copy(update={"listen": listen, "workers": 1})
@@ -85,14 +85,14 @@ class Plan:
             "EXTPROC_LISTEN": str(listen),
             "EXTPROC_ADMIN": str(admin),
             "EXTPROC_WORKERS": "1",
-            # The access records are read from its log.
+            # The demo reads the access records from the log.
             "EXTPROC_LOG_LEVEL": "info",
-            # Nothing but the demo's exchanges can be under way, and they end before it.
+            # Only the demo's own exchanges run, and they end first.
             "EXTPROC_DRAIN_SECONDS": "0",
         }
         inherited = {name: value for name, value in os.environ.items() if name.upper() not in own}
         if self.account is None:
-            # What is set for a real Aim would change the scenes, and no proxy leads to this machine.
+            # Settings for a real Aim would change the scenes, and a proxy cannot reach this machine.
             inherited = {
                 name: value
                 for name, value in inherited.items()
@@ -103,6 +103,6 @@ class Plan:
 
 
 def ca_file() -> str:
-    """Return where this machine keeps the certificates by which an https upstream is trusted."""
+    """Return the file of this machine's CA certificates, for https upstreams."""
     candidates = (SYSTEM_CA_FILE, ssl.get_default_verify_paths().cafile or "")
     return next((file for file in candidates if Path(file).is_file()), SYSTEM_CA_FILE)

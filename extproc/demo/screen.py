@@ -1,6 +1,6 @@
-"""What the demo prints: coloured panels in a terminal, plain ASCII lines in a file.
+"""The demo's output: coloured panels in a terminal, plain ASCII lines in a file.
 
-Texts never pass as rich markup, and what a terminal might take for a command is shown as an escape.
+Texts are never read as rich markup, and control characters are shown as escapes.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from extproc.demo.plan import Plan
 from extproc.demo.scenes import SCENES, Check, Scene, Take
 
 _SHOWN = 400
-"""Characters of a text, and of a list of chunks, that are shown."""
+"""How many characters of a text or of a list of chunks are shown."""
 
 _FOUND = 160
-"""Characters of what was found in place of what was expected."""
+"""How many characters of an unexpected result are shown."""
 
 _BESIDE_ASKED = 36
-"""What a line about a text that was asked about has besides it."""
+"""Columns that a line with a text for Aim needs besides the text."""
 
 _WIDEST = 110
 
 
 class Screen:
-    """Standard output, and standard error for what ends the demo."""
+    """Prints to standard output, and failures to standard error."""
 
     def __init__(self) -> None:
-        """Ask the terminal, if there is one, what it can."""
+        """Read the capabilities of the terminal, if there is one."""
         self._out = Console(highlight=False, emoji=False, markup=False)
         self._err = Console(highlight=False, emoji=False, markup=False, stderr=True)
-        # A log file has no need for a frame, nor for more than ASCII.
+        # A file needs no frame and only ASCII.
         self._is_framed = self._out.is_terminal and not self._out.options.ascii_only
         self._width = min(self._out.width, _WIDEST)
 
     def opening(self, plan: Plan) -> None:
-        """Say what is about to run."""
+        """Show what will run."""
         aim = "the local stand-in for Aim: simple patterns, not Aim's detection"
         if plan.account is not None:
             aim = f"the real Aim: {plan.account.aim.base} (aim.api {plan.account.aim.api})"
@@ -58,20 +58,20 @@ class Screen:
         self._block("aim-extproc demo", rows, "cyan")
         if not plan.is_enforced:
             self._line(
-                "Verdicts are not enforced here: they follow an account's policies and a provider's answers. "
-                "Each scene only has to be answered.",
+                "Verdicts are not checked here, because they depend on an account's policies and a provider's answers. "
+                "Each scene only has to get an answer.",
                 "yellow",
             )
         self._line("Starting Aim, model, sidecar and Envoy ..." if plan.account is None else "Starting ...", "dim")
 
     def started(self, seconds: float) -> None:
-        """Say that all is up."""
+        """Show that all parts are up."""
         self._line(f"Everything is up after {seconds:.1f} s.", "dim")
         if not self._is_framed:
             self._out.print()
 
     def scene(self, number: int, scene: Scene, take: Take, checks: Sequence[Check], *, is_enforced: bool) -> None:
-        """Show one scene: what it is about, what each side saw, and whether that is right."""
+        """Show one scene: its purpose, what each part saw, and the checks."""
         answer, generation = take.answer, take.generation
         rows = _rows()
         rows.add_row("prompt", self._quoted(scene.prompt))
@@ -102,20 +102,20 @@ class Screen:
             else:
                 wrong = self._text(f"{check.claim} -- found: {check.found[:_FOUND]}", "bold red")
                 verdicts.add_row(Text("WRONG", style="bold red"), wrong)
-        shows = Padding(Text(f"{'' if is_enforced else 'Meant to show: '}{scene.shows}", style="italic"), (0, 0, 1, 0))
+        shows = Padding(Text(f"{'' if is_enforced else 'Expected: '}{scene.shows}", style="italic"), (0, 0, 1, 0))
         fine = all(check.holds for check in checks)
         title = f"{number}/{len(SCENES)}  {scene.title}"
         self._block(title, Group(shows, rows, Text(), verdicts), "green" if fine else "red")
 
     def summary(self, wrong: int, seconds: float) -> None:
-        """Say how the scenes went."""
+        """Show how many scenes failed."""
         if wrong:
             self._line(f"{wrong} of {len(SCENES)} scenes went WRONG; see above.", "bold red")
         else:
-            self._line(f"All {len(SCENES)} scenes went as they should, in {seconds:.1f} s.", "bold green")
+            self._line(f"All {len(SCENES)} scenes went as expected, in {seconds:.1f} s.", "bold green")
 
     def invitation(self, chain: Chain) -> None:
-        """Show where all listens, and what to try."""
+        """Show the addresses of all parts, and a command to try."""
         rows = _rows()
         rows.add_row("Envoy", self._text(chain.chat_url))
         rows.add_row("Envoy's admin", self._text(f"{chain.envoy.admin}/"))
@@ -123,25 +123,25 @@ class Screen:
         rows.add_row("sidecar", self._text(f"{chain.sidecar_admin}/  {chain.sidecar_admin}/metrics"))
         rows.add_row("Aim", self._text(chain.aim))
         rows.add_row("model", self._text(chain.model))
-        self._block("It stays up", rows, "cyan")
-        self._line('Try it; with "stream": true the answer is streamed:')
+        self._block("Still running", rows, "cyan")
+        self._line('Try this; add "stream": true for a streamed answer:')
         headers = " -H 'content-type: application/json'"
         if chain.plan.authorization:
             headers += ' \\\n  -H "authorization: Bearer $OPENAI_API_KEY"'
         body = '{"model": "%s", "messages": [{"role": "user",\n  "content": "I am bob@example.com"}]}'
         curl = f"curl -iN {chain.chat_url} \\\n {headers} \\\n  -d '{body % chain.plan.model}'"
         self._out.print()
-        # To be copied as it is: no frame, no line end that is not in it.
+        # For copying: no frame and no extra line breaks.
         self._out.print(Text(curl, style="bold"), soft_wrap=True)
         self._out.print()
-        self._line("Ctrl-C ends it.")
+        self._line("Press Ctrl-C to stop.")
 
     def farewell(self) -> None:
-        """Say that nothing is left running."""
+        """Show that everything has stopped."""
         self._line("Everything is stopped.", "dim")
 
     def failure(self, message: str) -> None:
-        """Say, on standard error, what kept the demo from going on."""
+        """Print to standard error why the demo cannot continue."""
         text = "\n".join(str(self._text(line)) for line in message.splitlines())
         self._err.print(Text(f"demo: {text}", style="bold red"), soft_wrap=True)
 
@@ -157,7 +157,7 @@ class Screen:
                 self._out.print(Text(f"=== {title}\n", style="bold"))
                 self._out.print(Padding(content, (0, 0, 0, 2)), width=self._width)
                 self._out.print()
-            # A table fills its lines with spaces.
+            # A table pads its lines with spaces.
             lines = captured.get().splitlines()
             self._out.out("\n".join(line.rstrip() for line in lines), highlight=False)
 
@@ -179,7 +179,7 @@ class Screen:
         return got
 
     def _chunks(self, chunks: Sequence[str], *, is_stream: bool) -> Text:
-        """Return a stream's chunks one by one, or a whole answer's text."""
+        """Return the chunks of a stream one by one, or the text of a JSON answer."""
         if not chunks:
             return Text()
         if not is_stream:
@@ -198,7 +198,7 @@ class Screen:
         return Text('"') + shown + Text('"')
 
     def _text(self, text: str, style: str = "") -> Text:
-        """Return `text` with an escape in place of whatever the output cannot or should not show."""
+        """Return `text` with escapes for characters that the output cannot or should not show."""
         encoding = self._out.encoding if self._is_framed else "ascii"
         printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
         return Text(printable.encode(encoding, "backslashreplace").decode(encoding), style=style)

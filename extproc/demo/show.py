@@ -1,4 +1,4 @@
-"""Leads the demo: starts all, plays the scenes, stays up until it is told to end, and stops all."""
+"""Runs the demo: starts all parts, plays the scenes, waits for a signal, and stops all parts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Interrupted(ExtprocError):
-    """A signal came before the scenes were over."""
+    """A signal came before the last scene ended."""
 
 
 async def run(*, once: bool, upstream: str | None) -> int:
-    """Show the scenes, then, unless `once`, stay up until a signal; return the exit status.
+    """Show the scenes and return the exit status; unless `once`, stay up until a signal.
 
-    The status is 0 where every scene went as it should, 1 where one did not or something could not be run, and 128
-    and the signal's number where a signal came before the end of the scenes. Raises SettingsError.
+    The status is 0 if every scene went as expected, 1 if one did not or a part could not be run, and 128 plus the
+    signal's number if a signal came before the last scene ended. Raises SettingsError.
     """
     plan = Plan.read(upstream)
     screen = Screen()
@@ -59,7 +59,7 @@ async def run(*, once: bool, upstream: str | None) -> int:
 
 
 async def _play(chain: Chain, screen: Screen) -> int:
-    """Play all scenes; return how many went wrong."""
+    """Play all scenes and return how many went wrong."""
     wrong = 0
     began = time.monotonic()
     for number, scene in enumerate(SCENES, 1):
@@ -72,7 +72,7 @@ async def _play(chain: Chain, screen: Screen) -> int:
 
 
 class _FirstSignal:
-    """The first signal that tells us to end; those that follow change nothing, since every wait is bounded."""
+    """The first signal to stop; later signals change nothing, because every wait is bounded."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -88,7 +88,7 @@ class _FirstSignal:
 
 @contextmanager
 def _first_signal() -> Iterator[_FirstSignal]:
-    """Take the signals that end a program, but for those that whoever started us had us ignore (nohup)."""
+    """Handle the signals that end a program, except those that the parent process ignores (nohup)."""
     loop = asyncio.get_running_loop()
     first = _FirstSignal()
     taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

@@ -1,8 +1,8 @@
 """An Aim-compatible service with simple patterns, for trying the sidecar without an account.
 
-It stands in for a remote service: it speaks Aim's three forms (`detect`, `firewall`, `cato`), REST and
-websocket, and imports nothing of the rest of this project. It is a stand-in and no more: regular expressions
-and word lists from a policies file, not Aim's detection.
+It replaces a remote service: it implements Aim's three forms (`detect`, `firewall`, `cato`) over REST and
+websocket, and imports nothing from the rest of this project. It has regular expressions and word lists from a
+policies file, not Aim's detection.
 
     policies -> detector -> scanner -> judge (whole messages) / session (websocket) -> service
 """

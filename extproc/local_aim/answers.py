@@ -1,4 +1,4 @@
-"""The answers of Aim's REST forms, shape by shape as the public clients read them."""
+"""The answers of Aim's REST forms, in the shapes that public clients read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIELDS_OF_AIM: dict[str, Any] = {
 def detect_answer(outcome: Outcome) -> dict[str, Any]:
     """Build the answer of the `detect` form: `detected` true blocks.
 
-    This form has nowhere to put a redacted text, so a match that anonymizes is answered as a block too.
+    This form has no field for a redacted text, so a match that anonymizes also blocks.
     """
     message = outcome.message
     if outcome.action == "anonymize" and message is None:
@@ -44,7 +44,7 @@ def firewall_answer(outcome: Outcome, redacted: list[Message], milliseconds: flo
     return {
         "analysis_result": {
             "analysis_time_ms": round(milliseconds),
-            # Live answers were seen with empty detections on a hit; what an entry holds is not public.
+            # Real answers had empty detections on a hit; the contents of an entry are not public.
             "policy_drill_down": {
                 str(uuid5(NAMESPACE_URL, policy)): {"policy_name": policy, "detections": []}
                 for policy in outcome.policies

@@ -1,4 +1,4 @@
-"""What a request's headers say about its caller: the key, the hook, the call id, in either spelling."""
+"""Reads the caller from a request's headers: the key, the hook and the call id, with either prefix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from extproc.local_aim.detector import Direction
 
-# What is logged of a call id: a client may send anything.
+# Only such a call id is logged, because a client may send anything.
 _CALL_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _DIRECTIONS: dict[str, Direction] = {"pre_call": "input", "moderation": "input", "output": "output"}
 
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and for which phase."""
+    """The caller and its phase."""
 
     call_id: str
     hook: str

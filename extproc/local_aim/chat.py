@@ -1,6 +1,6 @@
-"""OpenAI's chat messages: the schema that Aim insists on, and the texts in a message.
+"""OpenAI's chat messages: the schema that Aim requires, and the texts in a message.
 
-Messages stay the dictionaries they came as, so that fields nobody knows survive; the models only check them.
+Messages stay dictionaries, so that unknown fields survive; the models only validate them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rewrite = Callable[[str], str]
 
 
 class SchemaError(Exception):
-    """The body breaks the schema; `detail` is the body of a 422, without the offending values."""
+    """The body violates the schema; `detail` is the body of a 422, without the invalid values."""
 
     def __init__(self, detail: list[dict[str, Any]]) -> None:
         super().__init__("unprocessable")
@@ -78,7 +78,7 @@ _Messages = TypeAdapter(
 
 
 def check_messages(body: dict[str, Any]) -> list[Message]:
-    """Return the body's `messages` as they are. Raises SchemaError."""
+    """Return the body's `messages` unchanged. Raises SchemaError."""
     if "messages" not in body:
         raise SchemaError([problem("Field required", "missing", "messages")])
     try:
@@ -125,7 +125,7 @@ def _rewrite_function(function: dict[str, Any], apply: Rewrite) -> dict[str, Any
 
 
 def _rewrite_arguments(arguments: str, apply: Rewrite) -> str:
-    """Apply to each value inside: escapes hide nothing, and the result stays JSON. Else to all as text."""
+    """Apply to each value inside, so that escapes hide nothing and the result stays JSON; else to the whole text."""
     try:
         value = json.loads(arguments, object_pairs_hook=_unique, parse_int=_Number, parse_float=_Number)
         rewritten = _rewrite_value(value, apply)
@@ -135,7 +135,7 @@ def _rewrite_arguments(arguments: str, apply: Rewrite) -> str:
 
 
 class _Number:
-    """A JSON number with its spelling: a card number may come as one, and must not become a float."""
+    """A JSON number with its spelling, because a card number may be one and must not become a float."""
 
     def __init__(self, spelling: str) -> None:
         self.spelling = spelling

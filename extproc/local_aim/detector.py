@@ -1,13 +1,13 @@
 """Finds one policy's matches in a text that is still growing.
 
-The result never depends on how the text was cut into pieces. `advance` moves a position forward over text
-that is decided: no match begins there, whatever follows. It stops at the first place from which a match
-could still begin or grow, which the `regex` package answers exactly: `fullmatch(partial=True)` succeeds
-when the text from there to its end is the beginning of a match. A match is looked for in a window of
-MAX_MATCH characters, so that an open-ended expression cannot hold a text for ever.
+The result does not depend on how the text is split into pieces. `advance` moves a position forward over decided
+text: no match begins there, whatever follows. It stops at the first place from which a match could still begin or
+grow. The `regex` package answers this exactly: `fullmatch(partial=True)` succeeds if the text from there to the end
+is the beginning of a match. A match is searched in a window of MAX_MATCH characters, so that an open-ended
+expression cannot hold text forever.
 
-Two constructs see the end of the text where it is not: `$` or `\\Z` in a match longer than the window, and
-`\\B` as the last element. Lookbehind reaches CONTEXT characters back.
+Two constructs may wrongly see the end of the text: `$` or `\\Z` in a match longer than the window, and `\\B` as the
+last element. Lookbehind sees CONTEXT characters.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Action = Literal["block", "anonymize", "monitor"]
 Direction = Literal["input", "output"]
 Refine = Callable[[str], tuple[int, int] | None]
 
-# Longer than any well-known pattern: an e-mail address of 64 + 1 + 6 labels, an IBAN with spaces.
+# Longer than any well-known pattern, such as an e-mail address of 64 + 1 + 6 labels or an IBAN with spaces.
 MAX_MATCH = 512
-# Characters before the first undecided one that are kept for lookbehind.
+# How many characters before the first undecided one are kept for lookbehind.
 CONTEXT = 64
 
 
 def whole(text: str) -> tuple[int, int] | None:
-    """Accept all of a candidate."""
+    """Accept the whole candidate."""
     return 0, len(text)
 
 
@@ -37,8 +37,8 @@ def whole(text: str) -> tuple[int, int] | None:
 class Detector:
     """One policy, ready to search.
 
-    `refine` checks a candidate that `pattern` found (a checksum, say) and returns the span of it that counts,
-    or None. `canonical` maps spellings of one value to one key, so that they share a placeholder.
+    `refine` checks a candidate of `pattern`, for example its checksum, and returns the span that counts, or None.
+    `canonical` maps spellings of one value to one key, so that they share a placeholder.
     """
 
     policy: str
@@ -52,7 +52,7 @@ class Detector:
     def advance(self, text: str, at: int, *, final: bool) -> tuple[int, list[tuple[int, int]]]:
         """Search `text` from `at` and return the first undecided position and the spans found before it.
 
-        `final` says that nothing follows: everything is decided then.
+        `final` says that nothing follows, so everything is decided.
         """
         spans: list[tuple[int, int]] = []
         while True:
@@ -60,7 +60,7 @@ class Detector:
             start = len(text) if candidate is None else candidate.start()
             if not final and (open_at := self._open(text, at, start)) is not None:
                 return open_at, spans
-            if start == len(text):  # nothing, or an empty match at the end
+            if start == len(text):  # no match, or an empty one at the end
                 return start, spans
             span = self._span(text, start)
             if span is None:
@@ -70,8 +70,8 @@ class Detector:
                 at = span[1]
 
     def _open(self, text: str, at: int, to: int) -> int | None:
-        """Find the first place between `at` and `to`, included, from which a match may still grow."""
-        # Place by place: search(partial=True) prefers a whole match to an earlier partial one.
+        """Return the first place from `at` to `to`, inclusive, at which a match may still grow."""
+        # Try each place: search(partial=True) prefers a whole match to an earlier partial one.
         for start in range(max(at, len(text) - MAX_MATCH + 1), min(to + 1, len(text))):
             if self.pattern.fullmatch(text, start, partial=True) is not None:
                 return start

@@ -1,7 +1,6 @@
-"""One act of judging: which policies were hit, what follows from it, and the redacted texts.
+"""Judges the texts of one analysis or session: the policies that match, the action, and the redacted texts.
 
-A `Judge` serves one analysis or one session and is thrown away: its placeholders and hits belong to one
-exchange.
+A `Judge` serves one analysis or one session, because its placeholders and matches belong to one exchange.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ _STRICTEST_FIRST: tuple[Action, ...] = ("block", "anonymize", "monitor")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an analysis came to.
+    """The outcome of an analysis.
 
-    `policy` decided and `message` is its text, both None on allow; `counts` holds the number of matches of
-    each policy that was hit, the strictest policies first.
+    `policy` decided it and `message` is its text; both are None on allow. `counts` holds the number of matches of
+    each matching policy, the strictest policies first.
     """
 
     action: Literal["allow"] | Action
@@ -35,7 +34,7 @@ class Outcome:
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """The names of the policies that were hit."""
+        """The names of the matching policies."""
         return tuple(self.counts)
 
 
@@ -43,10 +42,9 @@ class Outcome:
 class Analysis:
     """A finished analysis, for an observer in this process.
 
-    `action` is what was answered: allow, monitor, anonymize or block. `milliseconds` were spent judging,
-    waiting excluded. `messages` are those received and `text` the output judged (an answer, or all texts of
-    a session, by choice index, one a line). Both are the users' own words: show them if that is your
-    purpose, never log them.
+    `action` is the answer: allow, monitor, anonymize or block. `milliseconds` is the time of judging without
+    waiting. `messages` were received. `text` is the judged output: an answer, or all texts of a session by choice
+    index, one on each line. Both hold the users' own words: never log them.
     """
 
     call_id: str
@@ -63,7 +61,7 @@ Observer = Callable[[Analysis], None]
 
 
 class Judge:
-    """Judges the texts of one exchange by the detectors of one direction."""
+    """Judges the texts of one exchange with the detectors of one direction."""
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self._detectors = detectors
@@ -71,23 +69,23 @@ class Judge:
         self._scanners: list[Scanner] = []
 
     def scanner(self) -> Scanner:
-        """Begin a text that arrives in pieces; its matches count for this judge's outcome."""
+        """Begin a text that arrives in pieces; its matches count in this judge's outcome."""
         scanner = Scanner(self._detectors, self._placeholders)
         self._scanners.append(scanner)
         return scanner
 
     def text(self, text: str) -> str:
-        """Judge a whole text and return it redacted; as it is after a match that blocks."""
+        """Judge a whole text and return it redacted; after a blocking match, return it unchanged."""
         scanner = self.scanner()
         pieces = scanner.finish(text)
         return text if scanner.blocked else "".join(piece.text for piece in pieces)
 
     def message(self, message: Message) -> Message:
-        """Judge every text of a chat message and return it redacted; equal to the message if nothing was."""
+        """Judge every text of a chat message and return the message redacted; equal to it if nothing matched."""
         return rewrite(message, self.text)
 
     def outcome(self) -> Outcome:
-        """Sum up what was found so far."""
+        """Return the outcome of all texts so far."""
         hits = [hit for scanner in self._scanners for hit in scanner.hits]
         hits.sort(key=lambda hit: _STRICTEST_FIRST.index(hit.action))
         counts = Counter(hit.policy for hit in hits)

@@ -1,7 +1,7 @@
-"""The well-known patterns: what they look for, how a candidate is checked, and what it is called.
+"""The well-known patterns: their expressions, checks of candidates, and entity names.
 
 Expressions find candidates; checksums and number plans come from python-stdnum and phonenumbers. Every
-expression has a bounded length but `api_key`'s, which the window of `detector` bounds.
+expression except `api_key`'s has a bounded length; the window of `detector` bounds that one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from extproc.local_aim.detector import Refine, whole
 PatternName = Literal["email", "phone", "payment_card", "iban", "api_key", "prompt_injection"]
 PATTERN_NAMES: tuple[PatternName, ...] = get_args(PatternName)
 
-# A tool call's streamed arguments arrive as raw JSON text, where a word may follow the letter of an escape
-# sequence, as in "Hello\nproject": that letter is no part of the word.
+# The streamed arguments of a tool call are raw JSON text. There a word may follow the letter of an escape
+# sequence, as in "Hello\nproject", and that letter is not part of the word.
 WORD_START = r"(?:(?<!\w)|(?<=\\[bfnrt]))"
 WORD_END = r"(?!\w)"
 _NOT_AN_ESCAPE = r"(?!(?<=\\)[bfnrt])"
@@ -32,7 +32,7 @@ _EMAIL = (
 _PHONE = r"(?<!\d)(?:\+ ?)?\(?\d{1,15}(?:[ ()./\u00a0-]{1,3}\d{1,10}){0,6}(?!\d)"
 _PAYMENT_CARD = r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"
 _IBAN = WORD_START + r"(?i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)" + WORD_END
-# Issuers and lengths, of the digits alone. Luhn's check alone accepts one number in ten.
+# Issuers and lengths of the digits. Luhn's check alone accepts one number in ten.
 _ISSUERS = regex.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d{2}|222[1-9]|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}"  # Mastercard
@@ -44,7 +44,7 @@ _ISSUERS = regex.compile(
     r"|(?:50|5[6-9]|6[0-9])\d{10,17}"  # Maestro
 )
 _API_KEY = (
-    WORD_START + r"(?:sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic and those who followed
+    WORD_START + r"(?:sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic and others
     r"|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"  # Stripe
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)"  # AWS access key id
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}"
@@ -54,7 +54,7 @@ _API_KEY = (
 )
 _GAP = r"[\W_]{1,8}"
 _FILLER = rf"(?:{_GAP}(?:all|any|of|the|these|those|your|my|its)){{0,3}}{_GAP}"
-# A space stands for a gap, a tilde for a gap with a few small words in it.
+# A space means a gap, a tilde a gap that may hold a few small words.
 _INJECTIONS = (
     r"(?:ignore|disregard|forget|override)~"
     r"(?:previous|prior|above|earlier|preceding|system|initial|original) "
@@ -73,7 +73,7 @@ _PROMPT_INJECTION = tuple(phrase.replace(" ", _GAP).replace("~", _FILLER) for ph
 
 @dataclass(frozen=True, slots=True)
 class WellKnown:
-    """A pattern by name; `refine` and `canonical` as in `detector.Detector`."""
+    """A well-known pattern; `refine` and `canonical` are those of `detector.Detector`."""
 
     entity: str
     expression: str
@@ -82,17 +82,17 @@ class WellKnown:
 
 
 def one_of(expressions: Iterable[str]) -> str:
-    """Join expressions of words into one that matches any of them, whole words only, in any case."""
+    """Join expressions of words into one that matches any of them as whole words, ignoring case."""
     return f"{WORD_START}(?i:{'|'.join(expressions)}){WORD_END}"
 
 
 def words(text: str, gap: str) -> str:
-    """Turn a text into an expression for its words in order, with `gap` between them."""
+    """Return an expression for the words of `text` in order, with `gap` between them."""
     return gap.join(regex.escape(word) for word in text.split())
 
 
 def well_known(name: PatternName, region: str = "US") -> WellKnown:
-    """Look up a pattern; `region` is the country whose phone numbers are known without a country code."""
+    """Return a pattern; `region` is the country whose phone numbers need no country code."""
     match name:
         case "email":
             return WellKnown("EMAIL", _EMAIL)
@@ -113,7 +113,7 @@ def _compact(value: str) -> str:
 
 
 def _ends(candidate: str) -> Iterator[int]:
-    """Yield where a candidate may end, longest first: other numbers or words may follow the value in it."""
+    """Yield possible ends of a candidate, longest first, because other words may follow the value."""
     for end in range(len(candidate), 0, -1):
         if candidate[end - 1].isalnum() and not candidate[end : end + 1].isalnum():
             yield end
@@ -140,12 +140,12 @@ def _phone(candidate: str, region: str) -> tuple[int, int] | None:
         # Bare digits are more often an order number or a time than a phone number.
         if text.isdigit() or not 7 <= len(_compact(text)) <= 15:
             return False
-        try:  # asked first because it is quick: a table of numbers is one candidate after the other
+        try:  # a quick check first, because each number of a table is a candidate
             if not is_valid_number(parse(text, region)):
                 return False
         except NumberParseException:
             return False
-        # The grouping tells a phone number from a date and a time.
+        # The grouping distinguishes a phone number from a date and a time.
         matcher = PhoneNumberMatcher(text, region, leniency=Leniency.STRICT_GROUPING)
         return any(match.start == 0 and match.end == len(text) for match in matcher)
 

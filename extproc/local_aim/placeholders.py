@@ -1,6 +1,6 @@
-"""The numbered names that stand for redacted values: [EMAIL_1], [EMAIL_2], [PHONE_1].
+"""The numbered names that replace redacted values: [EMAIL_1], [EMAIL_2], [PHONE_1].
 
-One object belongs to one analysis or session and dies with it: two exchanges never share a number.
+Each analysis or session has its own object, so exchanges never share a number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The policies file: what to look for, in which direction, and what to do about it.
+"""The policies file: patterns, directions and actions.
 
-YAML, validated as a whole: every problem is reported, an unknown key is one. The file that ships with the
-package, `policies.yaml`, is the default and documents each kind.
+The file is YAML and is validated as a whole: every problem is reported, unknown keys too. The package's own
+`policies.yaml` is the default and documents each kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extproc.local_aim.patterns import PatternName, one_of, well_known, words
 
 
 class PoliciesError(Exception):
-    """The policies file is unusable; `problems` holds one sentence each, content of secrets never."""
+    """The policies file is invalid; `problems` holds a sentence for each problem and no secrets."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -76,19 +76,19 @@ class _Policy(_Strict):
 
 
 class KeywordsPolicy(_Policy):
-    """Whole words as written, in any case; spaces match any white space."""
+    """Whole words as written, ignoring case; spaces match any white space."""
 
     kind: Literal["keywords"]
     keywords: Annotated[list[Words], Field(min_length=1)]
 
     def detector(self) -> Detector:
         """Compile the policy."""
-        # Alternatives are tried in order: the longest first, or "night" would hide "night fall".
+        # Alternatives are tried in order. The longest comes first, otherwise "night" would hide "night fall".
         return self._detector(one_of(words(item, r"\s{1,8}") for item in sorted(self.keywords, key=len)[::-1]))
 
 
 class PhrasesPolicy(_Policy):
-    """Words in order, in any case, with any spaces and punctuation between them."""
+    """Words in order, ignoring case, with any spaces and punctuation between them."""
 
     kind: Literal["phrases"]
     phrases: Annotated[list[Words], Field(min_length=1)]
@@ -132,7 +132,7 @@ class _File(_Strict):
 
 
 class Policies:
-    """Validated policies and what they compile to. An empty `api_keys` accepts any key."""
+    """Validated policies and their detectors. An empty `api_keys` accepts any key."""
 
     def __init__(self, policies: list[Policy], api_keys: tuple[str, ...] = ()) -> None:
         self.policies = tuple(policies)
@@ -148,7 +148,7 @@ class Policies:
 
 
 def parse(document: object) -> Policies:
-    """Validate a policies document (what YAML or JSON decodes to). Raises PoliciesError."""
+    """Validate a decoded policies document. Raises PoliciesError."""
     problems = list(_repeated_names(document))
     try:
         file = _File.model_validate(document)
@@ -161,7 +161,7 @@ def parse(document: object) -> Policies:
 
 
 def load(path: Path | None = None) -> Policies:
-    """Read a policies file, or the one that ships with the package. Raises PoliciesError."""
+    """Read a policies file, or the package's own. Raises PoliciesError."""
     try:
         if path is None:
             text = resources.files("extproc.local_aim").joinpath("policies.yaml").read_text(encoding="utf-8")
@@ -190,10 +190,10 @@ def _repeated_names(document: object) -> Iterator[str]:
 
 
 def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    """Say one of pydantic's problems the way the file is written."""
+    """Return one of pydantic's problems in terms of the file."""
     if not location:
         return "the file: must be a mapping with the key policies"
-    if location[0] == "policies":  # pydantic puts a policy's kind behind its number; the file has no such level
+    if location[0] == "policies":  # pydantic adds the policy's kind after its number; the file has no such level
         location = location[:2] + location[3:]
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).lstrip(".")
     match kind:

@@ -1,13 +1,12 @@
 """Redacts a text that arrives in pieces; does no I/O.
 
-A `Scanner` takes text as it comes and returns the part of it that is decided, redacted. Held back is what
-could still be part of a value: usually the last word, until the next one begins. For blocking and
-anonymizing policies the released text is always a beginning of what the whole text would be redacted to,
-however it was cut. A monitoring policy never holds text back. After a match of a blocking policy nothing is
-released any more.
+A `Scanner` receives text in pieces and returns the decided part, redacted. It holds text that could still be part
+of a value: usually the last word, until the next one begins. For blocking and anonymizing policies the released
+text is always a beginning of the whole text's redaction, for any split. A monitoring policy holds no text. After a
+match of a blocking policy nothing more is released.
 
-Matches that overlap become one redaction, named after the one that begins first (then: the longest, then the
-order of the policies), so that no end of either is left over.
+Overlapping matches become one redaction, so that no part of either remains. It is named after the match that begins
+first, then the longest, then by the order of the policies.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from extproc.local_aim.placeholders import Placeholders
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A released part: characters `start` to `end` of the scanned text, and the text to show for them."""
+    """A released part: characters `start` to `end` of the scanned text, and their redacted text."""
 
     start: int
     end: int
@@ -37,17 +36,17 @@ class _Span:
 
 
 class Scanner:
-    """Scans one text. Offsets count characters from its beginning."""
+    """Scans one text. Offsets are characters from its beginning."""
 
     def __init__(self, detectors: Sequence[Detector], placeholders: Placeholders) -> None:
         self._detectors = detectors
         self._placeholders = placeholders
-        self._positions = [0] * len(detectors)  # per detector: decided up to here
-        self._kept = ""  # the end of the text: undecided characters, and some before them for lookbehind
-        self._offset = 0  # of `_kept`
-        self._spans: list[_Span] = []  # redactions that are not released yet
+        self._positions = [0] * len(detectors)  # for each detector: the text is decided up to here
+        self._kept = ""  # undecided characters at the end, and some before them for lookbehind
+        self._offset = 0  # the offset of `_kept`
+        self._spans: list[_Span] = []  # redactions that wait for release
         self.released = 0
-        self.hits: list[Detector] = []  # one entry per match, all actions
+        self.hits: list[Detector] = []  # one entry for each match of any action
         self.blocked = False
 
     @property
@@ -57,15 +56,15 @@ class Scanner:
 
     @property
     def holds(self) -> bool:
-        """Whether text waits."""
+        """Whether text is held."""
         return self.released < self.length
 
     def feed(self, text: str) -> list[Piece]:
-        """Add text and return what is decided now."""
+        """Add text and return the newly decided pieces."""
         return self._scan(text, final=False)
 
     def finish(self, text: str = "") -> list[Piece]:
-        """Add text, decide everything as if nothing followed, and return it. More may follow all the same."""
+        """Add text, decide everything as if nothing followed, and return it. More text may still follow."""
         return self._scan(text, final=True)
 
     def _scan(self, text: str, *, final: bool) -> list[Piece]:
@@ -86,12 +85,12 @@ class Scanner:
         return pieces
 
     def _release(self, limit: int) -> list[Piece]:
-        # Stable: of two that begin at one place and are equally long, the earlier policy comes first.
+        # The sort is stable: of two equal spans the earlier policy comes first.
         self._spans.sort(key=lambda span: (span.start, -span.end))
         pieces: list[Piece] = []
         while self._spans and (span := self._spans[0]).start < limit:
             end, count = self._overlap()
-            if end > limit:  # a match that is still open may overlap its end
+            if end > limit:  # an open match may overlap its end
                 limit = span.start
                 break
             self._pass(span.start, pieces)
@@ -104,7 +103,7 @@ class Scanner:
         return pieces
 
     def _overlap(self) -> tuple[int, int]:
-        """Return the end of the first span with all that overlap it, and how many they are."""
+        """Return the end of the first span and its overlapping spans, and their number."""
         end = self._spans[0].end
         for count, span in enumerate(self._spans):
             if count and span.start >= end:

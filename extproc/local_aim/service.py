@@ -1,4 +1,4 @@
-"""The service: Aim's REST and websocket endpoints of all three forms at once, on starlette and uvicorn.
+"""The service: Aim's REST and websocket endpoints of all three forms, on starlette and uvicorn.
 
 Nothing is kept between requests. No text is ever logged, one content-free line per analysis is.
 """
@@ -33,16 +33,16 @@ __all__ = ["Analysis", "create_app", "serve"]
 
 _log = logging.getLogger(__name__)
 
-# A frame is one event of a model's stream; Aim's own frames pass the usual 1 MiB.
+# A frame is one event of a model's stream, and may exceed the usual 1 MiB.
 _FRAME_BYTES = 64 * 1024 * 1024
-# What is open at the end (a websocket whose peer reads nothing) is cut after this long.
+# How long the shutdown waits for open connections, such as a websocket whose peer reads nothing.
 _SHUTDOWN_SECONDS = 3
 
 _Form = Literal["detect", "firewall", "cato"]
 
 
 def create_app(policies: Policies, *, on_analysis: Observer | None = None) -> Starlette:
-    """Build the application. `on_analysis` sees each finished analysis, texts included; it must not block."""
+    """Build the application. `on_analysis` receives each finished analysis with its texts; it must not block."""
     service = _Service(policies, on_analysis)
     return Starlette(
         routes=[
@@ -66,21 +66,21 @@ async def serve(
     on_analysis: Observer | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until cancelled, then close what is open and raise CancelledError.
+    """Serve until cancelled, then close open connections and raise CancelledError.
 
     `port` 0 takes a free one; `on_ready` gets the port once connections are accepted. Signals are the
     caller's business. Raises OSError if the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=1024)
-    # asyncio sets it only where the socket names its protocol: without it every answer waits for a delayed ACK.
+    # asyncio sets this only on sockets with a protocol number. Without it every answer waits for a delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         create_app(policies, on_analysis=on_analysis),
         ws="websockets-sansio",
         ws_max_size=_FRAME_BYTES,
         ws_per_message_deflate=False,
-        # A client that is slow to read must not be taken for a dead one.
+        # A slow reader must not be mistaken for a dead peer.
         ws_ping_interval=None,
         log_config=None,
         access_log=False,
@@ -100,7 +100,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone, and tells when it accepts connections."""
+    """A uvicorn server that handles no signals and reports when it accepts connections."""
 
     on_ready: Callable[[int], None] = staticmethod(lambda port: None)
 
@@ -116,7 +116,7 @@ class _Server(uvicorn.Server):
 
 class _Json(JSONResponse):
     def render(self, content: Any) -> bytes:
-        # A model's text may hold half of a surrogate pair, which UTF-8 cannot carry and JSON's escapes can.
+        # A model's text may hold a lone surrogate, which UTF-8 cannot encode but JSON escapes can.
         return json.dumps(content).encode()
 
 
@@ -167,7 +167,7 @@ class _Service:
 
     def _judge_messages(self, caller: Caller, messages: list[Message]) -> tuple[Outcome, list[Message]]:
         judge = Judge(self._policies.detectors(caller.direction))
-        # An answer is judged alone: what came before it is context, and was judged when it was asked.
+        # Only the answer is judged: the messages before it are context and were judged with the request.
         judged = messages if caller.direction == "input" else messages[-1:]
         context = messages[: len(messages) - len(judged)]
         redacted = [*context, *(judge.message(message) for message in judged)]
@@ -195,7 +195,7 @@ class _Service:
         seconds = 0.0
         try:
             while not session.closed:
-                # Not receive_text: a binary frame would be a KeyError there.
+                # Not receive_text, which raises KeyError for a binary frame.
                 message = await websocket.receive()
                 if message["type"] == "websocket.disconnect":
                     return
@@ -207,7 +207,7 @@ class _Service:
             await websocket.close(1000)
         except BadFrame as error:
             await websocket.close(1008, str(error))
-        except WebSocketDisconnect:  # the peer left while we were sending
+        except WebSocketDisconnect:  # the peer left during a send
             return
         finally:
             self._report(caller, form, session.outcome(), seconds * 1000, [], session.text())
@@ -265,6 +265,6 @@ async def _unprocessable(_: Request, error: Exception) -> Response:
 
 @contextlib.asynccontextmanager
 async def _lifespan(_: Starlette) -> AsyncIterator[None]:
-    # A warning, so that it reaches stderr whatever the logging settings.
+    # A warning, so that it reaches stderr with any logging settings.
     _log.warning("local Aim: %s", HELP)
     yield

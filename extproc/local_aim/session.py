@@ -1,19 +1,18 @@
-"""A websocket session: the chunks of one streamed answer in, verified chunks out; does no I/O.
+"""A websocket session: receives the chunks of one streamed answer, returns verified chunks; does no I/O.
 
-Frames in: a bare `chat.completion.chunk` each, then {"done": true}. Frames out: {"verified_chunk": ...},
-{"blocking_message": ...} or {"done": true}. Text is held per `choices[].index` (see `scanner`), so that a
-value split over chunks is found before any of it leaves.
+Each frame in is a bare `chat.completion.chunk`; the last is {"done": true}. Frames out are {"verified_chunk": ...},
+{"blocking_message": ...} or {"done": true}. Text is held for each `choices[].index` (see `scanner`), so that a value
+split over chunks is found before any of it is released.
 
-A verified chunk goes out for each chunk that came in, in order within its index: the chunk itself if its
-text is unchanged. The receiver matches verified texts with those it waits for: one that equals a waiting
-text covers it and drops those before. So a rewritten text must not equal a text that may still be waiting,
-or under way: it always holds a placeholder. Of a value spread over chunks the first carries the placeholder
-and what follows the value in the last one; the others are dropped (they would carry no text, or a rest that
-could be mistaken).
+Each received chunk gives one verified chunk, in order within its index: the chunk itself if its text is unchanged.
+The receiver matches verified texts with its waiting texts: one that equals a waiting text covers it and drops the
+earlier ones. A rewritten text must therefore not equal a text that is still waiting or on its way, so it always holds
+a placeholder. If a value is split over chunks, the first chunk carries the placeholder and the text after the value.
+The others are dropped: they would carry no text, or a rest that could be mistaken for another.
 
-A text is decided without waiting for more where nothing more is expected: at `finish_reason`, and when
-QUIET_CHUNKS with text came for other indexes meanwhile. A sidecar sends reasoning, content and tool calls as
-indexes of their own, and the last word of one must not hold up all of the next.
+A text is decided without more input when no more is expected: at `finish_reason`, and after QUIET_CHUNKS with text
+for other indexes. The sidecar sends reasoning, content and tool calls under separate indexes, and the last word of one
+must not hold the whole next one.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from extproc.local_aim.detector import Detector
 from extproc.local_aim.judge import Judge, Outcome
 from extproc.local_aim.scanner import Piece, Scanner
 
-# More than the choices a client asks for in parallel, and about a second of a model's output.
+# More than the parallel choices that clients ask for, and about a second of a model's output.
 QUIET_CHUNKS = 32
 
 Frame = dict[str, Any]
@@ -45,21 +44,21 @@ class _Text:
     start: int
     end: int
     shown: list[str] = field(default_factory=list)
-    until: int = 0  # decided when its place is released up to here
-    joined: bool = False  # a value from before reaches into it, and what remains is shown there
+    until: int = 0  # it is decided when its place is released up to here
+    joined: bool = False  # a value from an earlier text reaches into it, and its rest is shown there
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One choice index: its scanner, and its texts that are not decided yet."""
+    """One choice index: its scanner and its undecided texts."""
 
     scanner: Scanner
     texts: list[_Text] = field(default_factory=list)
-    shown_in: _Text | None = None  # the text that shows what is released now
+    shown_in: _Text | None = None  # the text that shows the pieces released now
     quiet_since: int = 0
 
     def spread(self, pieces: list[Piece]) -> None:
-        """Divide released pieces among the texts they came from."""
+        """Assign released pieces to the texts that they came from."""
         for piece in pieces:
             if piece.redacted:
                 self._spread_redaction(piece)
@@ -94,7 +93,7 @@ class _Place:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A chunk that came in; `texts` by position in `choices`, `places` by index."""
+    """A received chunk; `texts` by position in `choices`, `places` by index."""
 
     chunk: Frame
     texts: dict[int, tuple[_Place, _Text]]
@@ -104,7 +103,7 @@ class _Entry:
         return all(place.scanner.released >= text.until for place, text in self.texts.values())
 
     def verified(self) -> Frame | None:
-        """Return the chunk to send, or None when nothing of it is left."""
+        """Return the chunk to send, or None if nothing of it remains."""
         shown = {at: "".join(text.shown) for at, (_, text) in self.texts.items()}
         if all(shown[at] == text.original for at, (_, text) in self.texts.items()):
             return self.chunk
@@ -115,7 +114,7 @@ class _Entry:
             if at not in shown or shown[at] == self.texts[at][1].original:
                 choices.append(choice)
             elif shown[at]:
-                # logprobs would spell out the redacted tokens
+                # logprobs would reveal the redacted tokens
                 rewritten = {key: value for key, value in choice.items() if key != "logprobs"}
                 choices.append({**rewritten, "delta": {**choice["delta"], "content": shown[at]}})
         return {**self.chunk, "choices": choices}
@@ -134,7 +133,7 @@ class Session:
         self.closed = False
 
     def receive(self, frame: str) -> list[Frame]:
-        """Take one frame, return those to send; `closed` says that they were the last. Raises BadFrame."""
+        """Process one frame and return the frames to send; `closed` is set after the last. Raises BadFrame."""
         chunk = _decode(frame)
         if chunk == {"done": True}:
             return self._finish()
@@ -146,11 +145,11 @@ class Session:
         return self._verified()
 
     def outcome(self) -> Outcome:
-        """Sum up what was found so far."""
+        """Return the outcome so far."""
         return self._judge.outcome()
 
     def text(self) -> str:
-        """Return the texts received, by index, one a line; empty unless `keep_text`."""
+        """Return the received texts by index, one on each line; empty unless `keep_text`."""
         return "\n".join("".join(self._kept[index]) for index in sorted(self._kept))
 
     def _admit(self, chunk: Frame) -> _Entry:
@@ -200,12 +199,12 @@ class Session:
         return [frame]
 
     def _verified(self) -> list[Frame]:
-        """Take out the entries that are decided, each behind the earlier ones of its indexes."""
+        """Remove and return decided entries, each after the earlier ones of its indexes."""
         frames: list[Frame] = []
         waiting: list[_Entry] = []
         held: set[int] = set()
         for entry in self._waiting:
-            # A chunk without choices (usage) belongs to no index and stays behind all.
+            # A chunk without choices (usage) belongs to no index and waits for all earlier chunks.
             behind = not held.isdisjoint(entry.places) or (bool(held) and not entry.places)
             if behind or not entry.decided():
                 waiting.append(entry)
@@ -227,7 +226,7 @@ def _decode(frame: str) -> Frame:
 
 
 def _choices(chunk: Frame) -> list[tuple[int, str, bool]]:
-    """Read index, text and whether the choice ends with it, of each choice."""
+    """Return for each choice its index, its text and whether the choice ends with it."""
     choices = chunk.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise BadFrame("choices are not a list of objects")

@@ -1,1 +1,1 @@
-"""What `extproc render` prints: Envoy bootstraps and the resources of meshes."""
+"""Renders configuration: Envoy bootstraps and the resources of meshes, for `extproc render`."""

@@ -26,16 +26,16 @@ _INITIAL_METADATA = "agentgateway.dev.grpc_initial_metadata"
 _ROUTE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 _NOTES = """\
-agentgateway is not Envoy: it waits for the sidecar without a timeout of its own, and the sidecar's are the ones that \
-end an exchange (aim.timeout_seconds, aim.verdict_timeout_seconds)."""
+agentgateway is not Envoy: it waits for the sidecar without a timeout. Only the sidecar's timeouts end an exchange \
+(aim.timeout_seconds, aim.verdict_timeout_seconds)."""
 
 _PROFILE = (
-    "The profile of these exchanges: metadata of the gRPC stream, which no client can forge. The namespace is "
-    "agentgateway's own for it; values are CEL, hence the two quotes."
+    "The profile of these exchanges, as metadata of the gRPC stream, which no client can set. The namespace is "
+    "agentgateway's own; values are CEL expressions, hence the double quotes."
 )
 
 _CLAIMS = """\
-Where a policy verifies JWTs, their claims can go here too, for user_email: ["metadata:jwt/claims/email"]:
+If a policy verifies JWTs, add their claims here for user_email: ["metadata:jwt/claims/email"]:
   metadataContext: {jwt: {claims: jwt}}"""
 
 
@@ -44,8 +44,8 @@ def render_agentgateway(
 ) -> str:
     """Return agentgateway's policies, as commented YAML.
 
-    `routes` gives HTTPRoutes, by their names, profiles of their own; `profile` is that of all others. Raises
-    ValueError, with a sentence for the operator, for settings that do not fit.
+    `routes` maps names of HTTPRoutes to profiles; `profile` is for all others. Raises ValueError, with a sentence
+    for the operator, if the settings do not fit.
     """
     guard = {"targetRefs": [gateway_ref(place)], "traffic": {"extProc": _ext_proc(settings, place, profile)}}
     resources = [
@@ -65,7 +65,7 @@ def _tls(place: Place) -> Tree:
         ),
         "sni": place.hostname,
         **because(
-            "A name that the sidecar's certificate (tls.cert_file) is for.",
+            "The sidecar's certificate (tls.cert_file) has to be for this name.",
             verifySubjectAltNames=[place.hostname],
         ),
         **because("gRPC is HTTP/2.", alpnProtocols=["h2"]),
@@ -84,7 +84,7 @@ def _route(settings: Settings, place: Place, route: str, profile: str) -> Tree:
         "targetRefs": [{"group": GATEWAY_API, "kind": "HTTPRoute", "name": route}],
         "traffic": {"extProc": _ext_proc(settings, place, profile)},
     }
-    why = "Takes the place of the Gateway's extProc on this route."
+    why = "Replaces the Gateway's extProc on this route."
     return resource(API, "AgentgatewayPolicy", spec, namespace=place.namespace, name=f"{NAME}-{route}", why=why)
 
 
@@ -92,23 +92,25 @@ def _ext_proc(settings: Settings, place: Place, profile: str) -> Tree:
     named = {_INITIAL_METADATA: {PROFILE_METADATA: json.dumps(profile)}}
     return {
         "backendRef": place.backend_ref(place.only_port(settings)),
-        **because("A sidecar that is missing or fails must not open the way to the model.", failureMode="FailClosed"),
+        **because("Fail closed: without the sidecar no request reaches the model.", failureMode="FailClosed"),
         "processingOptions": {
             "requestHeaderMode": "Send",
             **because(
-                "The sidecar holds the prompt itself, up to limits.request_bytes. Not Buffered: agentgateway knows no "
-                "CONTINUE_AND_REPLACE, by which the sidecar lets go of a buffered request that it does not inspect.",
+                "The sidecar holds the prompt itself, up to limits.request_bytes. Not Buffered: agentgateway does not "
+                "support CONTINUE_AND_REPLACE, with which the sidecar releases a buffered request that it does not "
+                "inspect.",
                 requestBodyMode="FullDuplexStreamed",
             ),
-            **because("Full duplex demands it.", requestTrailerMode="Send"),
+            **because("Full duplex requires it.", requestTrailerMode="Send"),
             "responseHeaderMode": "Send",
-            **because("An answer is released as Aim verifies it.", responseBodyMode="FullDuplexStreamed"),
-            **because("Full duplex demands it.", responseTrailerMode="Send"),
-            **because("Those modes are the guard: nothing may change them.", allowModeOverride=False),
+            **because("The sidecar releases an answer as Aim verifies it.", responseBodyMode="FullDuplexStreamed"),
+            **because("Full duplex requires it.", responseTrailerMode="Send"),
+            **because("Other modes would bypass the sidecar: nothing may change them.", allowModeOverride=False),
         },
         **because(
-            'For `attribute:NAME` and for profiles by route (profiles.NAME.routes: ["NAMESPACE/HTTPROUTE"]), in CEL. '
-            "The names are Envoy's, because agentgateway has none.\n" + _CLAIMS,
+            "For settings of the form `attribute:NAME`, and for profiles by route "
+            '(profiles.NAME.routes: ["NAMESPACE/HTTPROUTE"]). The values are CEL expressions. The names are those of '
+            "Envoy's attributes, because agentgateway has none.\n" + _CLAIMS,
             requestAttributes={
                 "source.address": "source.address",
                 "xds.route_name": 'proxy.route.namespace + "/" + proxy.route.name',

@@ -1,4 +1,4 @@
-"""Envoy's clusters: the sidecar's, and one for each server of an upstream."""
+"""Envoy's clusters: one for the sidecar, and one for each upstream server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDECAR = "aim-extproc"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
-_EVERY_ADDRESS = "Each address of the name is a sidecar. A Kubernetes Service has several only if it is headless."
+_EVERY_ADDRESS = "Each address of this name is a sidecar. A Kubernetes Service has several only if it is headless."
 _REQUESTS = 1_000_000
 _HEADERS = 100
 _MORE_HEADERS = 64
@@ -29,7 +29,7 @@ def socket_address(address: Address) -> Tree:
 
 
 def sidecar_cluster(settings: Settings) -> Tree:
-    """Return the cluster of the ext_proc sidecar: every worker of `settings.listen`."""
+    """Return the sidecar's cluster, with every worker of `settings.listen`."""
     return processor_cluster(
         settings,
         [_dialled(settings.listen.for_worker(worker)) for worker in range(settings.workers)],
@@ -41,13 +41,13 @@ def sidecar_cluster(settings: Settings) -> Tree:
 def processor_cluster(
     settings: Settings, addresses: Sequence[Address], *, balanced: bool, tls: Tree | None = None
 ) -> Tree:
-    """Return the cluster of the ext_proc servers on `addresses`, either all DNS names or none.
+    """Return the cluster of the ext_proc servers on `addresses`: either all DNS names or none.
 
-    `balanced` is for more servers than one, behind one name or several; `tls` is an UpstreamTlsContext.
+    `balanced` is for several servers, behind one name or several; `tls` is an UpstreamTlsContext.
     """
     named = any(address.host and not is_ip(address.host) for address in addresses)
     keepalive = because(
-        "Finds a sidecar that hangs without closing its socket.",
+        "Detects a sidecar that hangs without closing its connection.",
         connection_keepalive={"interval": "30s", "timeout": "10s"},
     )
     return {
@@ -56,8 +56,8 @@ def processor_cluster(
         "connect_timeout": "1s",
         **(_balancing() if balanced else {}),
         **because(
-            "Every live exchange counts as one request; the default of 1024 would end the rest with 503. What "
-            "bounds them is the sidecar's limits.streams, which refuses in the client's dialect.",
+            "Every live exchange counts as one request; with the default of 1024 the others would get 503. The "
+            "sidecar's limits.streams bounds them instead, and refuses in the shape of the client's API.",
             circuit_breakers=circuit_breakers(settings.workers * settings.limits.streams * 2),
         ),
         **_http_options(
@@ -69,10 +69,10 @@ def processor_cluster(
 
 
 def upstream_cluster(settings: Settings, upstream: Upstream, ca_file: str) -> Tree:
-    """Return the cluster of `upstream`'s server; an https one is trusted by the certificates in `ca_file`."""
+    """Return the cluster of `upstream`'s server; `ca_file` holds the CA certificates for an https server."""
     https = upstream.scheme == "https"
     headers = because(
-        f"Of an answer: limits.headers and {_MORE_HEADERS}, so that the sidecar's 502 comes before Envoy's. "
+        f"For answers: limits.headers + {_MORE_HEADERS}, so that the sidecar's 502 comes before Envoy's. "
         f"The default is {_HEADERS}.",
         max_headers_count=_most_headers(settings),
     )
@@ -81,7 +81,7 @@ def upstream_cluster(settings: Settings, upstream: Upstream, ca_file: str) -> Tr
         **_discovery(upstream),
         "connect_timeout": "10s",
         **because(
-            "A streamed answer counts for as long as it lasts; the default is 1024.",
+            "A streamed answer counts as one request until it ends; the default limit is 1024.",
             circuit_breakers=circuit_breakers(),
         ),
         **_http_options({"common_http_protocol_options": headers, **_upstream_protocol(https=https)}),
@@ -91,15 +91,18 @@ def upstream_cluster(settings: Settings, upstream: Upstream, ca_file: str) -> Tr
 
 
 def _dialled(address: Address) -> Address:
-    """Return where to dial what listens on `address`: nothing can be sent to a wildcard."""
+    """Return the address to connect to for a listener on `address`, which may be a wildcard."""
     return Address(host=_LOOPBACKS.get(address.host, address.host), port=address.port, path=address.path)
 
 
 def _balancing() -> Tree:
     return {
-        **because("Exchanges last as long as their answers.", lb_policy="LEAST_REQUEST"),
         **because(
-            "A worker that drains or died gets no new exchanges.",
+            "Exchanges last as long as their answers, so round robin would load servers unevenly.",
+            lb_policy="LEAST_REQUEST",
+        ),
+        **because(
+            "A worker that is draining or dead gets no new exchanges.",
             health_checks=[
                 {
                     "interval": "1s",
@@ -112,7 +115,7 @@ def _balancing() -> Tree:
             ],
         ),
         **because(
-            "Where no worker is healthy, try them all: the check may be a second late.",
+            "If no worker is healthy, try them all: the check may be a second late.",
             common_lb_config={"healthy_panic_threshold": {"value": 1}},
         ),
     }
@@ -123,12 +126,12 @@ def _discovery(upstream: Upstream) -> Tree:
         return {"type": "STATIC"}
     if upstream.scheme == "http":
         return {
-            **because("Each address of the name is a server of its own.", type="STRICT_DNS"),
+            **because("Each address of this name is a separate server.", type="STRICT_DNS"),
             "dns_lookup_family": "V4_PREFERRED",
         }
     return {
-        **because("A public name's addresses come and go; live connections stay.", type="LOGICAL_DNS"),
-        **because("IPv6 or IPv4, whichever connects first.", dns_lookup_family="ALL"),
+        **because("The addresses of a public name change; live connections stay.", type="LOGICAL_DNS"),
+        **because("IPv6 or IPv4: the first that connects.", dns_lookup_family="ALL"),
     }
 
 
@@ -136,7 +139,7 @@ def _upstream_protocol(*, https: bool) -> Tree:
     if not https:
         return {"explicit_http_config": {"http_protocol_options": {}}}
     return because(
-        "HTTP/2 where the server offers it (ALPN), else HTTP/1.1.",
+        "HTTP/2 if the server offers it (ALPN), else HTTP/1.1.",
         auto_config={"http_protocol_options": {}, "http2_protocol_options": {}},
     )
 
@@ -146,15 +149,15 @@ def _sidecar_tls(settings: Settings) -> Tree:
     common: Tree = {
         "alpn_protocols": ["h2"],
         "validation_context": because(
-            "The sidecar's own certificate is the anchor, so its names do not matter. Envoy reads it when it "
-            "starts: where the certificate is renewed, name the file of its CA instead.",
+            "Trusts the sidecar's own certificate, so its names do not matter. Envoy reads this file when it "
+            "starts: if the certificate is renewed, use the file of its CA instead.",
             trusted_ca=certificate,
         ),
     }
     if settings.tls.client_ca_file is not None:
         common |= because(
-            "tls.client_ca_file: the sidecar asks for a certificate. This is its own, shared, which has to be one "
-            "for clients as well and issued by that CA; better give Envoy one of its own.",
+            "The sidecar asks for a client certificate (tls.client_ca_file). This is the sidecar's own certificate, "
+            "which works only if that CA issued it for clients too. Better: give Envoy its own certificate.",
             tls_certificates=[
                 {"certificate_chain": certificate, "private_key": {"filename": str(settings.tls.key_file)}}
             ],
@@ -166,12 +169,12 @@ def _upstream_tls(upstream: Upstream, ca_file: str) -> Tree:
     address = is_ip(upstream.host)
     validation = {
         **because(
-            "The system's certificates on Debian, Ubuntu, Alpine and in Envoy's images. Elsewhere they may be in "
+            "The system's CA certificates on Debian, Ubuntu, Alpine and in Envoy's images. On other systems use "
             "/etc/pki/tls/certs/ca-bundle.crt or /etc/ssl/cert.pem.",
             trusted_ca={"filename": ca_file},
         ),
         **because(
-            "Without this any certificate of a trusted CA would do.",
+            "Without this Envoy would accept any certificate of a trusted CA.",
             match_typed_subject_alt_names=[
                 {"san_type": "IP_ADDRESS" if address else "DNS", "matcher": {"exact": upstream.host}}
             ],
@@ -183,29 +186,29 @@ def _upstream_tls(upstream: Upstream, ca_file: str) -> Tree:
 
 
 def request_headers(settings: Settings) -> Tree:
-    """Return the HttpProtocolOptions of a connection manager: how many header fields of a request it takes."""
+    """Return the HttpProtocolOptions of a connection manager: how many header fields of a request it accepts."""
     return because(
-        f"limits.headers and {_MORE_HEADERS}, so that the sidecar's 413 comes before Envoy's 431. The default is "
-        f"{_HEADERS}, and where what the sidecar adds is one too many the client gets an empty 503.",
+        f"limits.headers + {_MORE_HEADERS}, so that the sidecar's 413 comes before Envoy's 431. The default is "
+        f"{_HEADERS}; if the sidecar's own headers exceed it, the client gets an empty 503.",
         max_headers_count=_most_headers(settings),
     )
 
 
 def _most_headers(settings: Settings) -> int:
-    """Return how many header fields Envoy takes: some more than the sidecar, because filters add theirs.
+    """Return how many header fields Envoy accepts: more than the sidecar, because filters add some.
 
-    Not fewer than by default: limits.headers is not for what passes the sidecar uninspected.
+    It is at least Envoy's default, because limits.headers does not apply to uninspected exchanges.
     """
     return max(_HEADERS, settings.limits.headers + _MORE_HEADERS)
 
 
 def most_requests(expected: int = 0) -> int:
-    """Return how many requests a cluster may have at once that expects `expected`: many more than Envoy's 1024."""
+    """Return the limit of concurrent requests for a cluster that expects `expected`: far above Envoy's 1024."""
     return max(_REQUESTS, expected)
 
 
 def circuit_breakers(expected: int = 0) -> Tree:
-    """Return circuit breakers that stay out of the way of `expected` exchanges, and of a million."""
+    """Return circuit breakers that allow `expected` exchanges, and at least a million."""
     most = most_requests(expected)
     return {"thresholds": [{"max_connections": most, "max_pending_requests": most, "max_requests": most}]}
 

@@ -1,7 +1,7 @@
-"""YAML with the reason for a value above it: what `extproc render` prints.
+"""Writes YAML with comments that give the reasons for values: the output format of `extproc render`.
 
-A tree is made of dicts, lists, strings, numbers and booleans. `because` attaches a reason to keys of a dict; apart
-from it they are what they were, so that a tree with reasons equals the same tree without.
+A tree consists of dicts, lists, strings, numbers and booleans. `because` attaches a reason to a key of a dict. The
+key still equals the plain string, so a tree with reasons equals the same tree without.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class _Key(str):
 
 
 def because(reason: str, /, **values: Any) -> Tree:
-    """Return `values`, the first of them with `reason` as its comment.
+    """Return `values`; the first has `reason` as its comment.
 
-    The comment is wrapped to fit; lines of it that start with a space are printed as they are.
+    The comment is wrapped; lines that start with a space are printed unchanged.
     """
     first, *others = values
     return {_Key(first, reason): values[first], **{name: values[name] for name in others}}
 
 
 def dump(tree: Tree, *, header: str = "") -> str:
-    """Return `tree` as a YAML document under the comment `header`; a reason that repeats is printed once."""
+    """Return `tree` as a YAML document under the comment `header`; a repeated reason is printed once."""
     lines = [*_comment(header, 0), *_Writer().mapping(tree, 0)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -91,11 +91,11 @@ def _comment(text: str, depth: int) -> Iterator[str]:
         if line.startswith(" "):
             yield f"# {line}"
         else:
-            yield from (f"# {part}" for part in textwrap.wrap(line, _WIDTH - 2 * depth - 2))
+            yield from (f"# {part}" for part in textwrap.wrap(line, _WIDTH - 2 * depth - 2, break_on_hyphens=False))
 
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return str(value)
-    # JSON's scalars and empty collections are YAML's.
+    # JSON's scalars and empty collections are valid YAML.
     return json.dumps(value)

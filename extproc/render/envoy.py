@@ -1,4 +1,4 @@
-"""`extproc render envoy`: the bootstrap of one Envoy in front of models, guarded by the sidecar."""
+"""`extproc render envoy`: the bootstrap of an Envoy in front of models, with the sidecar as its guard."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 _MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
 _HEAP = "envoy.resource_monitors.fixed_heap"
 
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what an address may be compared with
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _HEADER = """\
 Envoy with the Aim sidecar in front of {upstreams}.
-Printed by `extproc render envoy`; print it again where the sidecar's settings change.
+Printed by `extproc render envoy`; print it again when the sidecar's settings change.
 """
 
 
@@ -39,18 +39,22 @@ def render_envoy(
 ) -> str:
     """Return the bootstrap, as commented YAML, of an Envoy that guards `upstreams` with the sidecar of `settings`.
 
-    `ca_file` is where that Envoy finds the certificates by which it trusts https upstreams. Raises ValueError, with
-    a sentence for the operator, for upstreams and upgrades that do not fit together, and for addresses that do not.
+    `ca_file` is the path, for that Envoy, of the CA certificates for https upstreams. Raises ValueError, with a
+    sentence for the operator, if upstreams and upgrades, or addresses, do not fit together.
     """
     if not upstreams:
         raise ValueError("at least one upstream is needed")
     if admin is not None and (_is_own(listen, admin.host, admin.port) or (admin.path and admin == listen)):
-        raise ValueError(f"admin: {admin} is where Envoy listens for clients")
+        raise ValueError(f"admin: {admin} is the address on which Envoy listens for clients")
     for upstream in upstreams:
         if _is_own(listen, upstream.host, upstream.port):
-            raise ValueError(f"upstream: {upstream.authority} is where this Envoy itself listens, at {listen}")
+            raise ValueError(f"upstream: {upstream.authority} is this Envoy's own listener, {listen}")
     servers = {upstream.cluster: upstream for upstream in upstreams}
-    access = because("Unprotected: never on an address that others reach.", admin=_admin(admin)) if admin else {}
+    access = (
+        because("The admin port has no authentication: use an address that others cannot reach.", admin=_admin(admin))
+        if admin
+        else {}
+    )
     tree: Tree = {
         **access,
         "static_resources": {
@@ -60,15 +64,15 @@ def render_envoy(
                 *(upstream_cluster(settings, upstream, ca_file) for upstream in servers.values()),
             ],
         },
-        **because("What bounds Envoy's memory when many clients are slow.", overload_manager=_overload_manager()),
+        **because("Bounds Envoy's memory when many clients are slow.", overload_manager=_overload_manager()),
     }
     check(tree, "envoy.config.bootstrap.v3.Bootstrap")
     return dump(tree, header=_HEADER.format(upstreams=", ".join(server.authority for server in servers.values())))
 
 
 def _is_own(listen: Address, host: str, port: int) -> bool:
-    """Tell whether who connects to `host` and `port`, or listens there, meets the listener at `listen`."""
-    if port != listen.port or not port:  # each 0 is another port
+    """Return whether `host` and `port` are the listener's own address."""
+    if port != listen.port or not port:  # port 0 is a different port each time
         return False
     hosts = {host, listen.host}
     return len(hosts) == 1 or (hosts <= _EVERYWHERE | _LOOPBACK and not hosts <= {"127.0.0.1", "::1"})
@@ -87,7 +91,7 @@ def _overload_manager() -> Tree:
                 "typed_config": {
                     "@type": f"{_MONITORS}.fixed_heap.v3.FixedHeapConfig",
                     **because(
-                        "2 GiB: what this Envoy may use, below the limit of its container.",
+                        "2 GiB: the memory that this Envoy may use; keep it below the container's limit.",
                         max_heap_size_bytes=2_147_483_648,
                     ),
                 },

@@ -24,27 +24,28 @@ API = f"{GROUP}/v1alpha1"
 _MOST_BACKENDS = 16
 
 _NOTES = """\
-Envoy Gateway cannot name a profile for a route: name the route in the sidecar's settings, as in \
-profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]. It lets websockets through; the sidecar refuses them \
-on the paths that it guards. A policy that targets an HTTPRoute takes the place of these there: repeat what it needs."""
+Envoy Gateway cannot select a profile for a route. Name the route in the sidecar's settings instead: \
+profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]. Envoy Gateway allows websockets; the sidecar refuses \
+them on guarded paths. A policy that targets an HTTPRoute replaces these policies there: repeat the fields that it \
+needs."""
 
 _IDENTITY = """\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
-Where clients must not name themselves, take their headers away before anything reads them, here:
+To keep clients from setting their own identity, remove their headers here, before any filter reads them:
   headers:
     earlyRequestHeaders:
       remove: [x-aim-user-email, x-aim-session-id]
-and name what was verified in the sidecar's profile, as in user_email: ["metadata:NAMESPACE/path"].
+and use a verified identity in the sidecar's profile, such as user_email: ["metadata:NAMESPACE/path"].
 """
 
 
 def render_envoy_gateway(settings: Settings, place: Place) -> str:
     """Return Envoy Gateway's resources, as commented YAML.
 
-    Raises ValueError, with a sentence for the operator, for settings that do not fit.
+    Raises ValueError, with a sentence for the operator, if the settings do not fit.
     """
     if settings.workers > _MOST_BACKENDS:
-        raise ValueError(f"workers: Envoy Gateway takes at most {_MOST_BACKENDS} servers; use replicas")
+        raise ValueError(f"workers: Envoy Gateway accepts at most {_MOST_BACKENDS} servers; use replicas")
     namespace = place.namespace
     resources = [
         *([_backend(settings, place)] if place.sidecar else []),
@@ -60,8 +61,8 @@ def render_envoy_gateway(settings: Settings, place: Place) -> str:
 def _backend(settings: Settings, place: Place) -> Tree:
     spec = {"endpoints": [{"unix": {"path": address.path}} for address in place.sockets(settings)]}
     why = (
-        "Needs extensionApis.enableBackend: true in Envoy Gateway's own configuration, and the sidecar in Envoy's "
-        "pods with a volume for the socket: an EnvoyProxy's provider.kubernetes.envoyDeployment."
+        "Needs extensionApis.enableBackend: true in Envoy Gateway's own configuration. The sidecar has to run in "
+        "Envoy's pods, with a volume for the socket: see provider.kubernetes.envoyDeployment of an EnvoyProxy."
     )
     return resource(API, "Backend", spec, namespace=place.namespace, why=why)
 
@@ -74,34 +75,34 @@ def _extension(settings: Settings, place: Place) -> Tree:
     ext_proc = {
         "backendRefs": backends,
         "backendSettings": _backend_settings(settings, place),
-        **because("A sidecar that is missing or fails must not open the way to the model.", failOpen=False),
-        **because("What the client gets then; the default is 500.", statusOnError=503),
+        **because("Fail closed: without the sidecar no request reaches the model.", failOpen=False),
+        **because("The status that the client gets then; the default is 500.", statusOnError=503),
         **because(
-            "For the buffered request, held while Aim judges it: aim.timeout_seconds and a margin. The default is "
-            "200 ms. A full-duplex response knows no timeout here; the sidecar has its own.",
+            "How long Envoy holds a buffered request while Aim judges it: aim.timeout_seconds plus a margin. The "
+            "default is 200 ms. Full-duplex responses have no timeout here; the sidecar has its own.",
             messageTimeout=message_timeout(settings),
         ),
         "processingMode": {
             "request": {
-                **because("A prompt is judged, and redacted, as a whole.", body="Buffered"),
+                **because("Aim judges, and redacts, a prompt as a whole.", body="Buffered"),
                 **because(
-                    "For `attribute:NAME` and for profiles by route.",
+                    "For settings of the form `attribute:NAME`, and for profiles by route.",
                     attributes=[*REQUEST_ATTRIBUTES],
                 ),
             },
             "response": because(
-                "An answer is released as Aim verifies it. Envoy Gateway sends the trailers too, as this demands.",
+                "The sidecar releases an answer as Aim verifies it. Envoy Gateway then sends the trailers too.",
                 body="FullDuplexStreamed",
             ),
-            **because("Those modes are the guard: nothing may change them.", allowModeOverride=False),
+            **because("Other modes would bypass the sidecar: nothing may change them.", allowModeOverride=False),
         },
         "metadata": {
             **because(
-                "The claims of a verified JWT, for `metadata:NAMESPACE/path`.",
+                "The claims of a verified JWT, for settings of the form `metadata:NAMESPACE/path`.",
                 accessibleNamespaces=[JWT_NAMESPACE],
             ),
             **because(
-                "What the sidecar found, for the access log: %DYNAMIC_METADATA(aim)%.",
+                "The sidecar's results, for the access log: %DYNAMIC_METADATA(aim)%.",
                 writableNamespaces=[METADATA_NAMESPACE],
             ),
         },
@@ -109,8 +110,8 @@ def _extension(settings: Settings, place: Place) -> Tree:
     return {
         "targetRefs": [gateway_ref(place)],
         **because(
-            "Envoy Gateway puts it after authentication, but before authorization and rate limiting: requests that "
-            "those refuse have been judged by then. EnvoyProxy's filterOrder moves it (name: "
+            "Envoy Gateway places this filter after authentication but before authorization and rate limiting, so "
+            "Aim also judges requests that those refuse. EnvoyProxy's filterOrder can move it (name: "
             "envoy.filters.http.ext_proc, after: envoy.filters.http.ratelimit).",
             extProc=[ext_proc],
         ),
@@ -122,12 +123,12 @@ def _backend_settings(settings: Settings, place: Place) -> Tree:
     several = not place.sidecar or settings.workers > 1
     return {
         **because(
-            "Every live exchange counts as one request; the default of 1024 would end the rest with 503. What bounds "
-            "them is the sidecar's limits.streams, which refuses in the client's dialect.",
+            "Every live exchange counts as one request; with the default of 1024 the others would get 503. The "
+            "sidecar's limits.streams bounds them instead, and refuses in the shape of the client's API.",
             circuitBreaker=_circuit_breaker(most),
         ),
         **because(
-            "Finds a sidecar that hangs without closing its socket.",
+            "Detects a sidecar that hangs without closing its connection.",
             http2={"connectionKeepalive": {"interval": "30s", "timeout": "10s"}},
         ),
         **(_several() if several else {}),
@@ -136,9 +137,12 @@ def _backend_settings(settings: Settings, place: Place) -> Tree:
 
 def _several() -> Tree:
     return {
-        **because("Exchanges last as long as their answers.", loadBalancer={"type": "LeastRequest"}),
         **because(
-            "A sidecar that drains or died gets no new exchanges.",
+            "Exchanges last as long as their answers, so round robin would load servers unevenly.",
+            loadBalancer={"type": "LeastRequest"},
+        ),
+        **because(
+            "A sidecar that is draining or dead gets no new exchanges.",
             healthCheck={
                 "active": {
                     "type": "GRPC",
@@ -148,11 +152,11 @@ def _several() -> Tree:
                     "unhealthyThreshold": 1,
                     "healthyThreshold": 1,
                 },
-                **because("Where none is healthy, try them all: the check may be late.", panicThreshold=1),
+                **because("If none is healthy, try them all: the check may be late.", panicThreshold=1),
             },
         ),
         **because(
-            "Where a sidecar cannot be reached, another one takes the exchange; nothing of it was sent yet.",
+            "If a sidecar cannot be reached, another one takes the exchange: nothing of it was sent yet.",
             retry={"numRetries": 2, "retryOn": {"triggers": ["connect-failure", "refused-stream"]}},
         ),
     }
@@ -162,16 +166,16 @@ def _client_traffic(settings: Settings, place: Place) -> Tree:
     return {
         "targetRefs": [gateway_ref(place)],
         **because(
-            "limits.request_bytes and 1 MiB, so that the sidecar's 413 comes before Envoy's. The default of 32 KiB "
-            "refuses normal prompts. It is for each connection: what clients may make Envoy hold.",
+            "limits.request_bytes + 1 MiB, so that the sidecar's 413 comes before Envoy's. The default of 32 KiB "
+            "refuses normal prompts. It bounds Envoy's memory for each connection.",
             connection={"bufferLimit": body_limit(settings)},
         ),
         **because(
-            "The sidecar, the routes and the model have to see the same path.",
+            "The sidecar, the routes and the model must see the same path.",
             path={"disableMergeSlashes": False, "escapedSlashesAction": "UnescapeAndRedirect"},
         ),
         **because(
-            "The default of 300 s cuts a model that reasons in silence.",
+            "The default of 300 s cuts off a model that reasons without output.",
             timeout={"http": {"streamIdleTimeout": STREAM_IDLE}},
         ),
         **because(_IDENTITY, headers={"enableEnvoyHeaders": False}),
@@ -181,9 +185,9 @@ def _client_traffic(settings: Settings, place: Place) -> Tree:
 def _backend_traffic(place: Place) -> Tree:
     return {
         "targetRefs": [gateway_ref(place)],
-        **because("The default of 15 s ends live answers.", timeout={"http": {"requestTimeout": "0s"}}),
+        **because("The default of 15 s cuts off longer answers.", timeout={"http": {"requestTimeout": "0s"}}),
         **because(
-            "A streamed answer counts for as long as it lasts; the default is 1024.",
+            "A streamed answer counts as one request until it ends; the default limit is 1024.",
             circuitBreaker=_circuit_breaker(most_requests()),
         ),
     }

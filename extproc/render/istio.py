@@ -1,4 +1,4 @@
-"""`extproc render istio`: an EnvoyFilter that puts the sidecar into Istio's own Envoys."""
+"""`extproc render istio`: an EnvoyFilter that adds the sidecar to Istio's own Envoys."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ FILTER = "aim.ext_proc"
 """The name of the HTTP filter."""
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
-"""The label by which Istio marks the pods of a Gateway."""
+"""The label that Istio puts on the pods of a Gateway."""
 
 _CONTEXTS = {"gateway": "GATEWAY", "outbound": "SIDECAR_OUTBOUND", "inbound": "SIDECAR_INBOUND"}
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
 _NOTES = """\
-Needs Istio 1.29 or newer (Envoy 1.37): Envoy 1.36 does not apply request_body_buffer_limit to this filter, and \
-per_connection_buffer_limit_bytes of its listeners would have to be raised. Istio lets websockets through; the \
-sidecar refuses them on the paths that it guards. Istio sets no timeout of a route unless asked: leave it off (0s), \
-else live answers end with it."""
+Needs Istio 1.29 or newer (Envoy 1.37). Envoy 1.36 does not apply request_body_buffer_limit to this filter; there, \
+raise per_connection_buffer_limit_bytes of the listeners. Istio allows websockets; the sidecar refuses them on guarded \
+paths. Istio sets no route timeout by default: keep it off (0s), otherwise it cuts off longer answers."""
 
 _SHARED = """\
-The socket is in a volume that the sidecar and istio-proxy share. Annotate the pod:
+The sidecar and istio-proxy share the socket in a volume. Annotate the pod:
   sidecar.istio.io/userVolume: '[{{"name":"aim-extproc","emptyDir":{{}}}}]'
   sidecar.istio.io/userVolumeMount: '[{{"name":"aim-extproc","mountPath":"{folder}"}}]'"""
 
 _SHARED_BY_GATEWAY = """\
-The socket is in a volume that the sidecar and istio-proxy share: an emptyDir at {folder} in both, added to the \
-gateway's Deployment (a Gateway: by the ConfigMap that its infrastructure.parametersRef names)."""
+The sidecar and istio-proxy share the socket in a volume: an emptyDir at {folder} in both containers. Add it to the \
+gateway's Deployment (for a Gateway, in the ConfigMap that its infrastructure.parametersRef names)."""
 
 
 def render_istio(
@@ -53,11 +52,11 @@ def render_istio(
 ) -> str:
     """Return the EnvoyFilter, as commented YAML, for the pods with `labels`, by default the gateway's.
 
-    `routes` gives Envoy's routes, by their names, profiles of their own; `profile` is that of all others. Raises
-    ValueError, with a sentence for the operator, for settings that do not fit.
+    `routes` maps names of Envoy's routes to profiles; `profile` is for all others. Raises ValueError, with a sentence
+    for the operator, if the settings do not fit.
     """
     if context != "gateway" and not labels:
-        raise ValueError(f"selector: --context {context} is for pods beside an app; name them: --selector app=NAME")
+        raise ValueError(f"selector: --context {context} is for an app's pods; name them: --selector app=NAME")
     where = {"context": _CONTEXTS[context]}
     patches = [
         _cluster_patch(settings, place, where),
@@ -85,7 +84,7 @@ def _cluster_patch(settings: Settings, place: Place, where: Tree) -> Tree:
         addresses: Sequence[Address] = place.sockets(settings)
         cluster = processor_cluster(settings, addresses, balanced=len(addresses) > 1)
     else:
-        # A cluster of Envoy's own, not Istio's: what follows is set nowhere else and cannot be lost.
+        # Our own cluster, not Istio's, which could lose these fields.
         host = f"{place.hostname}.cluster.local"
         addresses = [Address(host=host, port=port) for port in place.ports(settings)]
         cluster = processor_cluster(settings, addresses, balanced=True, tls=_tls(place) if place.tls else None)
@@ -101,10 +100,12 @@ def _tls(place: Place) -> Tree:
         "common_tls_context": {
             "alpn_protocols": ["h2"],
             "combined_validation_context": {
-                **because("Without this any certificate of the CA would do.", default_validation_context=names),
                 **because(
-                    f"The Secret {place.ca}, in the namespace of these pods, that holds under ca.crt the CA of the "
-                    "sidecar's certificate. Their service account has to be allowed to list Secrets; a gateway's is.",
+                    "Without this Envoy would accept any certificate of the CA.", default_validation_context=names
+                ),
+                **because(
+                    f"The Secret {place.ca} in the namespace of these pods. Its key ca.crt holds the CA of the "
+                    "sidecar's certificate. The pods' service account must be allowed to list Secrets; a gateway's is.",
                     validation_context_sds_secret_config=secret,
                 ),
             },
@@ -114,7 +115,7 @@ def _tls(place: Place) -> Tree:
 
 def _filter_patch(settings: Settings, place: Place, where: Tree, profile: str) -> Tree:
     filter_ = {
-        **because("Its own: an InferencePool adds another ext_proc.", name=FILTER),
+        **because("A name of its own, because an InferencePool adds another ext_proc filter.", name=FILTER),
         "typed_config": processor(settings, SIDECAR, replicas=not place.sidecar, profile=profile),
     }
     check(filter_, "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter")
@@ -130,7 +131,7 @@ def _manager_patch(settings: Settings, where: Tree) -> Tree:
             "@type": MANAGER_TYPE,
             **because(IDENTITY, **SAME_PATHS),
             **because(
-                "Istio's edge profile ends after 300 s, which cuts a model that reasons in silence.",
+                "The 300 s of Istio's edge profile cut off a model that reasons without output.",
                 stream_idle_timeout=STREAM_IDLE,
             ),
             "common_http_protocol_options": request_headers(settings),
@@ -143,8 +144,8 @@ def _manager_patch(settings: Settings, where: Tree) -> Tree:
 
 def _limit_patch(settings: Settings, where: Tree) -> Tree:
     value = because(
-        "limits.request_bytes and 1 MiB, so that the sidecar's 413 comes before Envoy's; it goes before the limit of "
-        "the listener, which is 32 KiB in Istio's edge profile and refuses normal prompts.",
+        "limits.request_bytes + 1 MiB, so that the sidecar's 413 comes before Envoy's. It overrides the listener's "
+        "limit, which is 32 KiB in Istio's edge profile and refuses normal prompts.",
         request_body_buffer_limit=body_limit(settings),
     )
     check(value, "envoy.config.route.v3.Route")
@@ -156,8 +157,8 @@ def _profile_patch(where: Tree, route: str, profile: str) -> Tree:
     value = {"typed_per_filter_config": {FILTER: profile_of_route(profile)}}
     check(value, "envoy.config.route.v3.Route")
     named = because(
-        "Envoy's name of the route: that of a VirtualService's http entry or an HTTPRoute's rule, else "
-        "NAMESPACE.HTTPROUTE.INDEX of the rule, from 0.",
+        "Envoy's name of the route: the name of a VirtualService's http entry or of an HTTPRoute's rule, else "
+        "NAMESPACE.HTTPROUTE.INDEX, where the index of the rule begins with 0.",
         name=route,
     )
     match = {**where, "routeConfiguration": {"vhost": {"route": named}}}

@@ -22,27 +22,28 @@ GROUP = "gateway.kgateway.dev"
 API = f"{GROUP}/v1alpha1"
 
 _NOTES = """\
-Needs kgateway 2.2 or newer: an older one drops failOpen and the timeouts without a word. The port of the Service \
-needs appProtocol: kubernetes.io/h2c, or Envoy talks HTTP/1.1 to it.
-kgateway can neither name a profile for a route nor tell the sidecar the route, so every exchange has the profile \
-`default`: where routes need several, run a sidecar for each, print this for each with --service, and let \
-TrafficPolicies that target HTTPRoutes name the extensions. Nor can it keep the sidecar's dynamic metadata: the call \
-id is in the response header x-aim-call-id."""
+Needs kgateway 2.2 or newer: older versions silently drop failOpen and the timeouts. The port of the Service needs \
+appProtocol: kubernetes.io/h2c; otherwise Envoy uses HTTP/1.1.
+kgateway can neither select a profile for a route nor send the route to the sidecar, so every exchange has the profile \
+`default`. If you need several profiles, run a sidecar for each, print these resources for each with --service, and \
+select the extension with TrafficPolicies that target HTTPRoutes. kgateway does not keep the sidecar's dynamic \
+metadata: find the call id in the response header x-aim-call-id."""
 
 _IDENTITY = """\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
-Where clients must not name themselves, take their headers away before anything reads them, here, beside the limit:
+To keep clients from setting their own identity, remove their headers before any filter reads them. Add this beside \
+the limit:
   httpSettings:
     earlyRequestHeaderModifier:
       remove: [x-aim-user-email, x-aim-session-id]
-and name what was verified in the sidecar's profile, as in user_email: ["metadata:NAMESPACE/path"].
+and use a verified identity in the sidecar's profile, such as user_email: ["metadata:NAMESPACE/path"].
 """
 
 
 def render_kgateway(settings: Settings, place: Place) -> str:
     """Return kgateway's resources, as commented YAML.
 
-    Raises ValueError, with a sentence for the operator, for settings that do not fit.
+    Raises ValueError, with a sentence for the operator, if the settings do not fit.
     """
     namespace = place.namespace
     resources = [
@@ -61,11 +62,14 @@ def _backend_config(settings: Settings, place: Place) -> Tree:
     return {
         "targetRefs": [{"group": "", "kind": "Service", "name": place.service_name}],
         **because(
-            "Every live exchange counts as one request; the default of 1024 would end the rest with 503. What bounds "
-            "them is the sidecar's limits.streams, which refuses in the client's dialect.",
+            "Every live exchange counts as one request; with the default of 1024 the others would get 503. The "
+            "sidecar's limits.streams bounds them instead, and refuses in the shape of the client's API.",
             circuitBreakers={"maxConnections": most, "maxPendingRequests": most, "maxRequests": most},
         ),
-        **because("Exchanges last as long as their answers.", loadBalancer={"leastRequest": {}}),
+        **because(
+            "Exchanges last as long as their answers, so round robin would load servers unevenly.",
+            loadBalancer={"leastRequest": {}},
+        ),
     }
 
 
@@ -73,26 +77,26 @@ def _extension(settings: Settings, place: Place) -> Tree:
     ext_proc = {
         "grpcService": {"backendRef": place.backend_ref(place.only_port(settings))},
         **because(
-            "A sidecar that is missing or fails must not open the way to the model. The default is true.",
+            "Fail closed: without the sidecar no request reaches the model. The default is true.",
             failOpen=False,
         ),
         **because(
-            "For the buffered request, held while Aim judges it: aim.timeout_seconds and a margin. The default is "
-            "200 ms. A full-duplex response knows no timeout here; the sidecar has its own.",
+            "How long Envoy holds a buffered request while Aim judges it: aim.timeout_seconds plus a margin. The "
+            "default is 200 ms. Full-duplex responses have no timeout here; the sidecar has its own.",
             messageTimeout=message_timeout(settings),
         ),
         "processingMode": {
             "requestHeaderMode": "SEND",
-            **because("A prompt is judged, and redacted, as a whole.", requestBodyMode="BUFFERED"),
-            **because("No prompt is in them; the body comes without them too.", requestTrailerMode="SKIP"),
+            **because("Aim judges, and redacts, a prompt as a whole.", requestBodyMode="BUFFERED"),
+            **because("Trailers hold no prompt, and the body arrives without them too.", requestTrailerMode="SKIP"),
             "responseHeaderMode": "SEND",
-            **because("An answer is released as Aim verifies it.", responseBodyMode="FULL_DUPLEX_STREAMED"),
-            **because("Full duplex demands it.", responseTrailerMode="SEND"),
+            **because("The sidecar releases an answer as Aim verifies it.", responseBodyMode="FULL_DUPLEX_STREAMED"),
+            **because("Full duplex requires it.", responseTrailerMode="SEND"),
         },
-        **because("Those modes are the guard: nothing may change them.", allowProcessingModeOverride=False),
-        **because("The route was picked for what the client sent, and stays.", routeCacheAction="Retain"),
+        **because("Other modes would bypass the sidecar: nothing may change them.", allowProcessingModeOverride=False),
+        **because("Keep the route that Envoy chose for the original request.", routeCacheAction="Retain"),
         **because(
-            "The claims of a verified JWT, for `metadata:NAMESPACE/path`.",
+            "The claims of a verified JWT, for settings of the form `metadata:NAMESPACE/path`.",
             metadataOptions={"forwarding": {"untyped": [JWT_NAMESPACE]}},
         ),
     }
@@ -104,16 +108,16 @@ def _traffic(place: Place) -> Tree:
         "targetRefs": [gateway_ref(place)],
         "extProc": {"extensionRef": {"name": NAME}},
         "timeouts": {
-            **because("Envoy's default of 15 s ends live answers.", request="0s"),
-            **because("The default of 300 s cuts a model that reasons in silence.", streamIdle=STREAM_IDLE),
+            **because("Envoy's default of 15 s cuts off longer answers.", request="0s"),
+            **because("The default of 300 s cuts off a model that reasons without output.", streamIdle=STREAM_IDLE),
         },
     }
 
 
 def _listener(settings: Settings, place: Place) -> Tree:
     limit = because(
-        "limits.request_bytes and 1 MiB, so that the sidecar's 413 comes before Envoy's. It is for each connection: "
-        "what clients may make Envoy hold.",
+        "limits.request_bytes + 1 MiB, so that the sidecar's 413 comes before Envoy's. It bounds Envoy's memory for "
+        "each connection.",
         perConnectionBufferLimitBytes=body_limit(settings),
     )
     return {"targetRefs": [gateway_ref(place)], **because(_IDENTITY, default=limit)}

@@ -1,4 +1,4 @@
-"""Envoy's listener: connection manager, access log and the filters in their order."""
+"""Envoy's listener: the connection manager, the access log and the order of filters."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _EARLY_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v
 STREAM_IDLE = "900s"
 
 SAME_PATHS = because(
-    "The sidecar, the routes and the model have to see the same path.",
+    "The sidecar, the routes and the model must see the same path.",
     normalize_path=True,
     merge_slashes=True,
     path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
 )
 
-_WHO_ASKS = "The client's address is no business of a model's provider."
+_WHO_ASKS = "Do not show the client's address to the model's provider."
 
 IDENTITY = f"""\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
-Where clients must not name themselves, take their headers away before anything reads them, here:
+To keep clients from setting their own identity, remove their headers here, before any filter reads them:
   early_header_mutation_extensions:
     - name: envoy.http.early_header_mutation.header_mutation
       typed_config:
         "@type": type.googleapis.com/{_EARLY_MUTATION}
         mutations: [{{remove: x-aim-user-email}}, {{remove: x-aim-session-id}}]
-and name what was verified in the sidecar's profile, as in user_email: ["metadata:NAMESPACE/path"].
+and use a verified identity in the sidecar's profile, such as user_email: ["metadata:NAMESPACE/path"].
 """
-"""What to add to the connection manager where clients must not name themselves."""
+"""What to add to the connection manager if clients must not set their own identity."""
 
 
 def listener(
@@ -54,7 +54,7 @@ def listener(
         "name": "llm",
         "address": socket_address(listen),
         **because(
-            "How far Envoy reads ahead of a slow peer, and its default; a held request has a limit of its own.",
+            "Envoy's default: how far it reads ahead of a slow peer. A held request has a separate limit.",
             per_connection_buffer_limit_bytes=1_048_576,
         ),
         "filter_chains": [{"filters": [manager]}],
@@ -71,11 +71,16 @@ def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: 
     return {
         "@type": MANAGER_TYPE,
         "stat_prefix": "llm",
-        **because("The edge: x-envoy-* and x-request-id of a client are not believed.", use_remote_address=True),
+        **because(
+            "This Envoy is the edge: do not trust a client's x-envoy-* headers and x-request-id.",
+            use_remote_address=True,
+        ),
         **because(_WHO_ASKS, skip_xff_append=True),
-        **because("The model's own.", server_header_transformation="PASS_THROUGH"),
+        **because("Keep the model's own server header.", server_header_transformation="PASS_THROUGH"),
         **SAME_PATHS,
-        **because("The default of 300 s cuts a model that reasons in silence.", stream_idle_timeout=STREAM_IDLE),
+        **because(
+            "The default of 300 s cuts off a model that reasons without output.", stream_idle_timeout=STREAM_IDLE
+        ),
         "common_http_protocol_options": request_headers(settings),
         "access_log": [{"name": "envoy.access_loggers.stdout", "typed_config": _access_log()}],
         "route_config": {"name": "llm", "virtual_hosts": [host]},
@@ -85,7 +90,7 @@ def _manager(settings: Settings, upstreams: Sequence[Upstream], allow_upgrades: 
             http_filters=[
                 {
                     **because(
-                        "Last before the router, after authentication and rate limiting.",
+                        "The last filter before the router, after authentication and rate limiting.",
                         name="envoy.filters.http.ext_proc",
                     ),
                     "typed_config": processor(settings, SIDECAR),
@@ -101,15 +106,15 @@ def _router() -> Tree:
         "name": "envoy.filters.http.router",
         "typed_config": {
             "@type": _ROUTER_TYPE,
-            **because("No x-envoy-* headers, for the model or the client.", suppress_envoy_headers=True),
+            **because("Send no x-envoy-* headers to the model or the client.", suppress_envoy_headers=True),
         },
     }
 
 
 def _upgrades() -> Tree:
     return because(
-        "WARNING: a websocket passes without the sidecar seeing any of it, whatever its profile says, because "
-        "ext_proc cannot read websockets. Off, but for the routes above that switch it on.",
+        "WARNING: websockets bypass the sidecar, whatever the profile says, because ext_proc cannot read them. They "
+        "are off except on the routes above that turn them on.",
         upgrade_configs=[{"upgrade_type": "websocket", "enabled": False, "filters": [_router()]}],
     )
 
@@ -118,10 +123,10 @@ def _access_log() -> Tree:
     fields = {
         "time": "%START_TIME%",
         "method": "%REQ(:METHOD)%",
-        **because("Without the query, in which Gemini's clients put their key.", path="%PATH(NQ)%"),
+        **because("Without the query, because Gemini's clients put their key there.", path="%PATH(NQ)%"),
         "protocol": "%PROTOCOL%",
         "status": "%RESPONSE_CODE%",
-        **because("aim_* where the sidecar answered.", details="%RESPONSE_CODE_DETAILS%"),
+        **because("aim_* if the sidecar answered.", details="%RESPONSE_CODE_DETAILS%"),
         "flags": "%RESPONSE_FLAGS%",
         "bytes_received": "%BYTES_RECEIVED%",
         "bytes_sent": "%BYTES_SENT%",
@@ -130,7 +135,7 @@ def _access_log() -> Tree:
         "upstream": "%UPSTREAM_HOST%",
         "request_id": "%REQ(X-REQUEST-ID)%",
         **because(
-            "The exchange in Aim's reports and in the sidecar's log.",
+            "Identifies the exchange in Aim's reports and in the sidecar's log.",
             call_id=f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:call_id)%",
         ),
         "aim": f"%DYNAMIC_METADATA({METADATA_NAMESPACE})%",

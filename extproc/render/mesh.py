@@ -1,4 +1,4 @@
-"""What the meshes have in common: where in Kubernetes the sidecar is, and the resources around its Service."""
+"""What the meshes share: the sidecar's place in Kubernetes, and the resources around its Service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GATEWAY_API = "gateway.networking.k8s.io"
 DEFAULT_CA = f"{NAME}-ca"
 """The name of the Secret or ConfigMap with the CA of the Service's certificate, unless another is given."""
 
-CA_OF_SERVICE = "The ConfigMap, in the Service's namespace, that holds under ca.crt the CA of its certificate."
+CA_OF_SERVICE = "A ConfigMap in the Service's namespace. Its key ca.crt holds the CA of the Service's certificate."
 """The comment on a reference to the CA."""
 
 _SOCKET = Address(path="/run/extproc/extproc.sock")
@@ -25,16 +25,16 @@ _PORT = 50051
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
-_CLEAR = "WARNING: without --ca the prompts cross the network in the clear, unless the mesh itself encrypts."
+_CLEAR = "WARNING: without --ca prompts cross the network in the clear, unless the mesh itself encrypts them."
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the guarded gateway is, and the sidecar.
+    """Where the guarded gateway and the sidecar are.
 
-    `namespace` is the gateway's and its policies'. The sidecar is in the gateway's pods, on a unix socket, where
-    `sidecar` is true; else behind the Service `service`, NAME or NAME.NAMESPACE, with TLS by the CA `ca` unless
-    that is empty. Raises ValueError, with a sentence for the operator, for what cannot be a name.
+    `namespace` holds the gateway and its policies. If `sidecar` is true, the sidecar is in the gateway's pods, on a
+    unix socket. Otherwise it is behind the Service `service`, NAME or NAME.NAMESPACE, with TLS by the CA `ca` unless
+    that is empty. Raises ValueError, with a sentence for the operator, for invalid names.
     """
 
     namespace: str = "default"
@@ -64,18 +64,18 @@ class Place:
 
     @property
     def hostname(self) -> str:
-        """The name of the Service that its certificate has to be for."""
+        """The host name that the Service's certificate has to be for."""
         return f"{self.service_name}.{self.service_namespace}.svc"
 
     @property
     def tls(self) -> bool:
-        """Whether the gateway talks TLS to the sidecar."""
+        """Whether the gateway uses TLS to the sidecar."""
         return bool(self.ca) and not self.sidecar
 
     def sockets(self, settings: Settings) -> list[Address]:
-        """Return the unix socket of each worker; raises ValueError where the settings have TLS on it."""
+        """Return the unix socket of each worker; raises ValueError if the settings have TLS."""
         if settings.tls.cert_file is not None:
-            raise ValueError("tls.cert_file: a unix socket between two containers of a pod has no TLS")
+            raise ValueError("tls.cert_file: a unix socket between two containers of a pod has no TLS; remove it")
         first = settings.listen if settings.listen.path else _SOCKET
         return [first.for_worker(worker) for worker in range(settings.workers)]
 
@@ -85,7 +85,7 @@ class Place:
         return [first + worker for worker in range(settings.workers)]
 
     def only_port(self, settings: Settings) -> int:
-        """Return the one port of the Service; raises ValueError where the settings have several workers."""
+        """Return the Service's only port; raises ValueError if the settings have several workers."""
         if settings.workers > 1:
             raise ValueError("workers: this gateway sends to one port of a Service; use replicas, each with one worker")
         return self.ports(settings)[0]
@@ -98,32 +98,34 @@ class Place:
 
 
 def notes(settings: Settings, place: Place, *, given: bool) -> list[str]:
-    """Return what to tell an operator whose settings and options do not go together.
+    """Return warnings about settings and options that contradict each other.
 
-    `given` says whether the settings are the sidecar's own, from a file: the defaults say nothing of its TLS.
+    `given` says whether the settings come from a file; the defaults say nothing about the sidecar's TLS.
     """
     if place.sidecar:
         return [f"--ca {place.ca} is ignored: a unix socket has no TLS"] if place.ca not in ("", DEFAULT_CA) else []
     found = []
     has_tls = settings.tls.cert_file is not None
     if given and place.tls and not has_tls:
-        found.append('the settings have no tls.cert_file; use --ca "" or set it')
+        found.append('the settings have no tls.cert_file; use --ca "", or set it')
     if has_tls and not place.tls:
         found.append('the settings have tls.cert_file; with --ca "" every call to the sidecar would fail')
     if settings.workers > 1:
         first, *_, last = place.ports(settings)
         found.append(
-            f"workers: {settings.workers} needs the ports {first} to {last} on the Service; the chart's has one: "
+            f"workers: {settings.workers} needs the ports {first} to {last} on the Service, but the chart's has one: "
             "use replicas, each with one worker"
         )
     return found
 
 
 def known_profile(settings: Settings, profile: str) -> str:
-    """Return `profile`; raises ValueError where the settings have none of that name."""
+    """Return `profile`; raises ValueError if the settings have no profile of that name."""
     if profile and profile not in settings.profiles:
         known = ", ".join(settings.profiles)
-        raise ValueError(f"profile: the settings have no profile {profile!r}, only {known}; name them with --config")
+        raise ValueError(
+            f"profile: the settings have no profile {profile!r}, only {known}; pass your settings with --config"
+        )
     return profile
 
 
@@ -162,7 +164,7 @@ def resource(api: str, kind: str, spec: Tree, *, namespace: str, name: str = NAM
 
 
 def backend_tls_policy(place: Place) -> Tree:
-    """Return the Gateway API's policy of TLS to the Service."""
+    """Return the Gateway API's policy for TLS to the Service."""
     spec = {
         "targetRefs": [{"group": "", "kind": "Service", "name": place.service_name}],
         "validation": {
@@ -170,35 +172,39 @@ def backend_tls_policy(place: Place) -> Tree:
                 CA_OF_SERVICE,
                 caCertificateRefs=[{"group": "", "kind": "ConfigMap", "name": place.ca}],
             ),
-            **because("A name that the sidecar's certificate (tls.cert_file) is for.", hostname=place.hostname),
+            **because("The sidecar's certificate (tls.cert_file) has to be for this name.", hostname=place.hostname),
         },
     }
     return resource(f"{GATEWAY_API}/v1", "BackendTLSPolicy", spec, namespace=place.service_namespace)
 
 
 def reference_grants(place: Place, group: str, kind: str) -> list[Tree]:
-    """Return the permission for `kind` in the gateway's namespace to name the Service, where it is in another."""
+    """Return the permission for `kind` to reference the Service, if that is in another namespace."""
     if place.sidecar or place.service_namespace == place.namespace:
         return []
     spec = {
         "from": [{"group": group, "kind": kind, "namespace": place.namespace}],
         "to": [{"group": "", "kind": "Service", "name": place.service_name}],
     }
-    why = "The Service is in another namespace than the gateway: it has to allow this."
+    why = "The Service is in another namespace than the gateway, which has to allow the reference."
     return [resource(f"{GATEWAY_API}/v1beta1", "ReferenceGrant", spec, namespace=place.service_namespace, why=why)]
 
 
 def print_resources(resources: list[Tree], *, mesh: str, place: Place, settings: Settings, notes: str = "") -> str:
-    """Return `resources` as YAML under a header that says what the sidecar's own settings have to be."""
+    """Return `resources` as YAML; the header says which settings the sidecar needs."""
     listen = place.sockets(settings)[0] if place.sidecar else f"0.0.0.0:{place.ports(settings)[0]}"
     needs = f"The sidecar has to listen on {listen}" + (", with tls.cert_file and tls.key_file." if place.tls else ".")
     mtls = settings.tls.client_ca_file is not None and place.tls
     lines = [
         f"The Aim sidecar in {mesh}, for the gateway {place.gateway} in the namespace {place.namespace}.",
-        f"Printed by `extproc render {mesh}`; print it again where the sidecar's settings change.",
+        f"Printed by `extproc render {mesh}`; print it again when the sidecar's settings change.",
         needs,
         *([] if place.tls or place.sidecar else [_CLEAR]),
-        *(["tls.client_ca_file: give the gateway a client certificate too; it is not part of this."] if mtls else []),
+        *(
+            ["tls.client_ca_file: the gateway also needs a client certificate, which is not part of these resources."]
+            if mtls
+            else []
+        ),
         *([notes] if notes else []),
     ]
     return dump_all(resources, header="\n".join(lines))

@@ -1,4 +1,4 @@
-"""Whether a tree is an Envoy configuration: every field, type and enum value, by envoy-data-plane's types."""
+"""Validates Envoy configuration with envoy-data-plane's types: every field, type and enum value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TYPE_URL = "type.googleapis.com/"
 
 
 def check(tree: Tree, message: str) -> None:
-    """Raise an exception unless `tree` is the JSON form of the protobuf message named `message`.
+    """Raise an exception unless `tree` is the JSON form of the protobuf message `message`.
 
     Extensions (every dict with an `@type`) are checked too, at any depth.
     """
     for name in {message, *_extensions(tree)}:
-        # Importing a package registers its messages, so that Any finds them by their type URL.
+        # The import registers the package's messages, so that Any finds them by type URL.
         import_module(f"envoy_data_plane.{name.rpartition('.')[0]}")
     ProtobufAny.from_dict({"@type": _TYPE_URL + message, **tree})
 

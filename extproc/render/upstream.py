@@ -1,4 +1,4 @@
-"""The upstreams that a rendered Envoy routes to: `[PREFIX=]URL` on the command line."""
+"""The upstreams of a rendered Envoy: `[PREFIX=]URL` on the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A model's server, and the paths that go there.
+    """A model's server, and the paths that are routed to it.
 
-    `prefix` is matched as text, without regard to segments. `path`, where the URL has one beyond `/`, takes
-    the prefix's place in the path of the request.
+    `prefix` is matched as text, not by segments. `path`, if the URL has one beyond `/`, replaces the prefix in the
+    path of the request.
     """
 
     prefix: str
@@ -32,7 +32,7 @@ class Upstream:
         """
         prefix, equals, url = text.partition("=") if text.startswith("/") else ("/", "=", text)
         if not equals or not re.fullmatch(r"/[^\s?#%]*", prefix):
-            raise ValueError("an upstream is [PREFIX=]URL; a prefix is a plain path that starts with /")
+            raise ValueError("an upstream is [PREFIX=]URL; the prefix is a plain path that starts with /")
         parts, port = _split(url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError("an upstream's URL starts with http:// or https:// and names a host")
@@ -56,15 +56,15 @@ class Upstream:
 
     @property
     def prefix_rewrite(self) -> str:
-        """What takes the prefix's place in the path, empty where the path stays as it is."""
+        """The replacement for the prefix in the path; empty if the path stays unchanged."""
         if not self.path:
             return ""
-        # Both with a slash at the end or both without, else segments would be joined or doubled.
+        # Both end with a slash or neither does; otherwise segments would be joined or slashes doubled.
         return self.path.rstrip("/") + ("/" if self.prefix.endswith("/") else "")
 
 
 def is_ip(host: str) -> bool:
-    """Tell whether `host` is an IP address, not a DNS name."""
+    """Return whether `host` is an IP address and not a DNS name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -77,4 +77,4 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         parts = urlsplit(url)
         return parts, parts.port
     except ValueError as error:
-        raise ValueError("an upstream's URL is not one that can be read") from error
+        raise ValueError("an upstream's URL cannot be parsed") from error

@@ -87,7 +87,7 @@ class TestTheWay:
     async def test_plain_text_where_tls_is_expected(self) -> None:
         async with answering(lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
             (line,) = await said(settings_for(f"https://127.0.0.1:{port}", timeout_seconds=1))
-        assert "does not speak the TLS" in line or "does not answer" in line
+        assert "does not answer with TLS" in line or "does not answer" in line
 
 
 class TestProxies:
@@ -135,7 +135,7 @@ class TestCertificates:
     async def test_an_unknown_authority(self, authority: trustme.CA) -> None:
         async with self.showing(authority.issue_cert("localhost")) as base:
             (line,) = await said(settings_for(base))
-        assert "of a CA that is not known here; set aim.ca_file" in line
+        assert "is from an unknown CA; set aim.ca_file" in line
 
     async def test_another_name(self, authority: trustme.CA, trusted: str) -> None:
         async with self.showing(authority.issue_cert("other.example")) as base:
@@ -168,7 +168,7 @@ class TestCertificates:
     async def test_signed_by_itself(self, lonely: ssl.SSLContext) -> None:
         async with answering(not_found, lonely) as port:
             (line,) = await said(settings_for(f"https://localhost:{port}"))
-        assert "localhost shows a certificate that it signed itself; set aim.ca_file" in line
+        assert "localhost has a self-signed certificate; set aim.ca_file" in line
 
     async def test_not_verified(self, authority: trustme.CA) -> None:
         async with self.showing(authority.issue_cert("other.example")) as base:
@@ -220,7 +220,7 @@ class TestKeys:
         lines = await said(settings_for(aim.base, {"tenant": {"api_key_file": str(tmp_path / "own")}}))
         assert lines == [
             "error: aim, profile tenant, analysis: Aim refuses the key; check profiles.tenant.api_key_file, and that "
-            "it belongs to this Aim"
+            "the key belongs to this Aim"
         ]
 
     async def test_no_session_is_opened_where_none_will_be(self, aim: ScriptedAim) -> None:
@@ -231,8 +231,8 @@ class TestKeys:
         ("status", "expected"),
         [
             (404, "Aim does not know this question; check aim.api"),
-            (500, "Aim fails on its side"),
-            (200, "what answers is not Aim, or not in this form"),
+            (500, "Aim answers with a server error"),
+            (200, "the answer is not Aim's, or not in this form"),
         ],
     )
     async def test_an_aim_that_is_none(self, aim: ScriptedAim, status: int, expected: str) -> None:
@@ -280,7 +280,7 @@ class TestSessions:
     @pytest.mark.parametrize(
         ("script", "handshake", "expected"),
         [
-            (cut, None, "the session ended early; look at what is between"),
+            (cut, None, "the session ended early; look at the network"),
             (silent, None, "no answer within aim.timeout_seconds"),
             (echo, 401, "Aim refuses the key; check AIM_API_KEY"),
             (echo, 404, "Aim does not know this question"),
@@ -303,7 +303,7 @@ class TestSessions:
 
     @pytest.mark.parametrize(
         ("script", "expected"),
-        [(blocking, "blocked a chunk in a session"), (wordless, "ended a session without a word")],
+        [(blocking, "blocked a chunk in a session"), (wordless, "ended a session without a verdict")],
     )
     async def test_one_that_has_its_own_mind(
         self, aim: ScriptedAim, script: Callable[[AimSession], Awaitable[None]], expected: str
@@ -325,7 +325,7 @@ class TestTheCommand:
         status, out, err = await run("check", "--config", str(file), AIM_API_KEY="top-secret", AIM_API_BASE=aim.base)
         assert (status, err) == (0, "")
         assert [line for line in out.splitlines() if not line.startswith("ok: ")] == [
-            "warning: settings, profile lax: it has no hooks: whatever it is for passes without a question to Aim; "
+            "warning: settings, profile lax: it has no hooks: its exchanges pass without a question to Aim; "
             "set profiles.lax.hooks: [pre_call, output]"
         ]
 

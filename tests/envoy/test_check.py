@@ -170,15 +170,15 @@ _TLS = {
 
 BENT = [
     Bent("no filter", without_filter, "no listener has an ext_proc filter for the sidecar"),
-    Bent("two filters", twice, "the sidecar is asked 2 times"),
+    Bent("two filters", twice, "it has 2 filters for the sidecar"),
     Bent("a listener without it", second_listener, "listener back-door: it leads to http-127.0.0.1-8080 without"),
     Bent("a TCP proxy to the model", tcp_listener, "listener tcp: it leads to http-127.0.0.1-8080 without"),
     Bent("fails open", processor(failure_mode_allow=True), "without a sidecar everything passes unguarded"),
-    Bent("only watches", processor(observability_mode=True, processing_mode={}), "it only watches"),
+    Bent("only watches", processor(observability_mode=True, processing_mode={}), "it only observes"),
     Bent("cannot refuse", processor(disable_immediate_response=True), "the sidecar cannot refuse anything"),
-    Bent("overridable modes", processor(allow_mode_override=True), "the modes that guard can be changed", WARNING),
+    Bent("overridable modes", processor(allow_mode_override=True), "the processing modes can be changed", WARNING),
     Bent("no status", processor(status_on_error=None), "without a sidecar clients get 500", WARNING),
-    Bent("cleared route", processor(route_cache_action="CLEAR"), "the route is picked again", WARNING),
+    Bent("cleared route", processor(route_cache_action="CLEAR"), "Envoy chooses the route again", WARNING),
     Bent(
         "forward rules",
         processor(forward_rules={"disallowed_headers": {"patterns": [{"exact": "cookie"}]}}),
@@ -196,11 +196,11 @@ BENT = [
         "the response's body is sent as BUFFERED, which the sidecar refuses; set processing_mode.response_body_mode: "
         "FULL_DUPLEX_STREAMED",
     ),
-    Bent("default timeout", processor(message_timeout=None), "Envoy waits 0.2 s for a verdict, Aim may take 5 s"),
+    Bent("default timeout", processor(message_timeout=None), "Envoy waits 0.2 s for a verdict, but Aim may take 5 s"),
     Bent(
         "timeout below Aim's",
         lambda tree: None,
-        "Envoy waits 10 s for a verdict, Aim may take 30 s; set message_timeout: 35s",
+        "Envoy waits 10 s for a verdict, but Aim may take 30 s; set message_timeout: 35s",
         settings={"aim": {"timeout_seconds": 30}},
     ),
     Bent(
@@ -245,8 +245,12 @@ BENT = [
         override(overrides={"grpc_initial_metadata": [{"key": "x-extproc-profile", "value": "nobody"}]}),
         "route /: the profile 'nobody' is not in the settings",
     ),
-    Bent("switched off on a route", override(disabled=True), "route /: the guard is switched off here", WARNING),
-    Bent("switched off elsewhere", disabled_for_health, "route /healthz: the guard is switched off here", WARNING),
+    Bent(
+        "switched off on a route", override(disabled=True), "route /: the ext_proc filter is turned off here", WARNING
+    ),
+    Bent(
+        "switched off elsewhere", disabled_for_health, "route /healthz: the ext_proc filter is turned off here", WARNING
+    ),
     Bent(
         "another mode on a route",
         override(overrides={"processing_mode": {"request_body_mode": "BUFFERED"}}),
@@ -255,14 +259,14 @@ BENT = [
     Bent("a route that fails open", override(overrides={"failure_mode_allow": True}), "passes unguarded"),
     Bent("default route timeout", action(timeout=None), "longer than 15 s are cut off, by default; set timeout: 0s"),
     Bent("long route timeout", action(timeout="600s"), "longer than 600 s are cut off", WARNING),
-    Bent("route idle timeout", action(idle_timeout="60s"), "silent for 60 s is cut off", WARNING),
+    Bent("route idle timeout", action(idle_timeout="60s"), "silent for 60 s; set", WARNING),
     Bent(
         "route stream duration",
         action(max_stream_duration={"max_stream_duration": "60s"}),
         "longer than 60 s are cut off",
         WARNING,
     ),
-    Bent("default idle timeout", manager(stream_idle_timeout=None), "silent for 300 s is cut off", WARNING),
+    Bent("default idle timeout", manager(stream_idle_timeout=None), "silent for 300 s; set", WARNING),
     Bent(
         "stream duration",
         manager(common_http_protocol_options={"max_stream_duration": "60s"}),
@@ -292,19 +296,19 @@ BENT = [
     Bent(
         "claims that nobody verified",
         lambda tree: None,
-        "profile default reads a JWT's claims, which no filter before verifies",
+        "profile default reads a JWT's claims, which no earlier filter verifies",
         settings=_USER_BY_JWT,
     ),
     Bent(
         "rate limit after",
         after("local_ratelimit", "local_ratelimit.v3.LocalRateLimit", stat_prefix="x"),
-        "rate limiting (local_ratelimit) comes after the guard",
+        "rate limiting (local_ratelimit) comes after the ext_proc filter",
         WARNING,
     ),
     Bent(
         "compressor after",
         after("compressor", "compressor.v3.Compressor", compressor_library={"name": "gzip", "typed_config": _GZIP}),
-        "it compresses the answer before the guard reads it",
+        "it compresses the answer before the sidecar reads it",
         WARNING,
     ),
     Bent(
@@ -312,19 +316,19 @@ BENT = [
         after(
             "decompressor", "decompressor.v3.Decompressor", decompressor_library={"name": "g", "typed_config": _GUNZIP}
         ),
-        "a decompressor of responses beside full-duplex ext_proc hangs",
+        "a decompressor of responses hangs together with full-duplex ext_proc",
     ),
     Bent(
         "decompressor before",
         before(
             "decompressor", "decompressor.v3.Decompressor", decompressor_library={"name": "g", "typed_config": _GUNZIP}
         ),
-        "a decompressor of responses beside full-duplex ext_proc hangs",
+        "a decompressor of responses hangs together with full-duplex ext_proc",
     ),
     Bent(
         "lua after",
         after("lua", "lua.v3.Lua", default_source_code={"inline_string": "function envoy_on_request(h) end"}),
-        "lua may change the request after it was judged",
+        "lua may change the request after Aim judged it",
         WARNING,
     ),
     Bent(
@@ -336,26 +340,26 @@ BENT = [
         ),
         "it changes x-aim-user-email after the sidecar has read it",
     ),
-    Bent("a client's own guards", lambda tree: None, "a client chooses its own guards", WARNING, _KEY_BY_HEADER),
+    Bent("a client's own guards", lambda tree: None, "a client can choose its guard", WARNING, _KEY_BY_HEADER),
     Bent(
         "few exchanges",
         cluster(circuit_breakers=None),
         "cluster aim-extproc: its circuit breaker lets 1,024 exchanges live at once, by default; limits.streams allows",
     ),
     Bent("few exchanges with the model", cluster(1, circuit_breakers=None), "cluster http-127.0.0.1-8080: its circuit"),
-    Bent("HTTP/1.1", cluster(typed_extension_protocol_options=None), "it does not speak HTTP/2"),
+    Bent("HTTP/1.1", cluster(typed_extension_protocol_options=None), "it does not use HTTP/2"),
     Bent(
         "no keep-alive",
         cluster(http2_protocol_options={}, typed_extension_protocol_options=None),
         "not noticed",
         WARNING,
     ),
-    Bent("TLS on one side", cluster(transport_socket=_TLS), "TLS is set here, which the sidecar does not speak"),
+    Bent("TLS on one side", cluster(transport_socket=_TLS), "TLS is configured here, which the sidecar does not use"),
     Bent("no endpoint", cluster(load_assignment={"cluster_name": "aim-extproc"}), "it has no endpoint"),
     Bent(
         "another address",
         lambda tree: None,
-        "it dials 127.0.0.1:50051, the sidecar of these settings listens on 127.0.0.1:50099",
+        "it connects to 127.0.0.1:50051, but the sidecar of these settings listens on 127.0.0.1:50099",
         WARNING,
         {"listen": "127.0.0.1:50099"},
     ),

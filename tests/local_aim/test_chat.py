@@ -26,7 +26,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
         {"role": "function", "name": "f", "content": None},
     ],
 )
-def test_valid(message: dict[str, Any]) -> None:
+def test_valid_messages_are_accepted(message: dict[str, Any]) -> None:
     assert check_messages({"messages": [message]}) == [message]
     assert rewrite(message, lambda text: text) == message
 
@@ -43,7 +43,7 @@ def test_valid(message: dict[str, Any]) -> None:
         ({"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}, "arguments"),
     ],
 )
-def test_invalid(message: dict[str, Any], location: str) -> None:
+def test_invalid_messages_are_rejected(message: dict[str, Any], location: str) -> None:
     with pytest.raises(SchemaError) as caught:
         check_messages({"messages": [{"role": "user", "content": "fine"}, message]})
     assert any(location in entry["loc"] for entry in caught.value.detail)
@@ -52,17 +52,17 @@ def test_invalid(message: dict[str, Any], location: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": None}, {"messages": {}}, {"messages": "x"}, {"messages": [1]}])
-def test_not_messages(body: dict[str, Any]) -> None:
+def test_body_without_message_list_is_rejected(body: dict[str, Any]) -> None:
     with pytest.raises(SchemaError):
         check_messages(body)
 
 
-def test_unknown_role() -> None:
+def test_unknown_role_is_rejected() -> None:
     with pytest.raises(SchemaError):
         check_messages({"messages": [{"role": "robot", "content": "x"}, {"content": "x"}]})
 
 
-def test_a_text_part_needs_a_text() -> None:
+def test_text_part_without_text_is_rejected() -> None:
     with pytest.raises(SchemaError):
         check_messages({"messages": [{"role": "user", "content": [{"type": "text"}]}]})
 
@@ -78,7 +78,7 @@ def arguments(text: str) -> str:
     return result
 
 
-def test_every_text() -> None:
+def test_rewrite_reaches_every_text() -> None:
     message = {
         "role": "assistant",
         "content": [{"type": "text", "text": "secret"}, {"type": "input_audio", "data": "secret"}],
@@ -102,7 +102,7 @@ def test_every_text() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ('{"a" : 1.50, "b":"x"}', '{"a" : 1.50, "b":"x"}'),  # untouched: not even its spaces
+        ('{"a" : 1.50, "b":"x"}', '{"a" : 1.50, "b":"x"}'),  # unchanged, spaces included
         ('{"a":"\\u0073ecret"}', '{"a": "[X]"}'),
         (
             '{"a":[{"secret":null}],"n":1.5,"i":12345678901234567890}',
@@ -114,11 +114,11 @@ def test_every_text() -> None:
         ("[" * 100_000, "[" * 100_000),
     ],
 )
-def test_arguments(given: str, expected: str) -> None:
+def test_rewrite_reaches_values_in_arguments(given: str, expected: str) -> None:
     assert arguments(given) == expected
 
 
-def test_a_number_that_is_redacted_becomes_a_string() -> None:
+def test_redacted_number_becomes_a_string() -> None:
     call = {"name": "f", "arguments": '{"card": 42, "n": 43}'}
     message = rewrite({"role": "assistant", "function_call": call}, lambda text: text.replace("42", "[CARD_1]"))
     assert message["function_call"]["arguments"] == '{"card": "[CARD_1]", "n": 43}'

@@ -1,4 +1,4 @@
-"""The well-known patterns: what they find, and what they must leave alone."""
+"""The well-known patterns: what they find, and what they ignore."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def redact(text: str) -> str:
         ("ghp_" + "a1B2" * 9, "[API_KEY_1]"),
     ],
 )
-def test_found(text: str, redacted: str) -> None:
+def test_pattern_is_found(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
 
@@ -42,13 +42,13 @@ def test_found(text: str, redacted: str) -> None:
         "user@localhost, @handle, a@b",
         "on 2024-01-15 10:30:00 at 192.168.100.200",
         "order 4155552671, timestamp 1700000000000, 4111 1111 1111 1112",
-        "9999999999999995",  # Luhn holds, no issuer
+        "9999999999999995",  # a valid Luhn number without an issuer
         "DE88 3704 0044 0532 0130 00",
         "task-abcdefghijklmnopqrstuvwx, sk-short",
         "Project Nightfalls are no project",
     ],
 )
-def test_left_alone(text: str) -> None:
+def test_similar_text_is_left_alone(text: str) -> None:
     judge = Judge(POLICIES.detectors("input"))
     assert judge.text(text) == text
     assert judge.outcome().action == "allow"
@@ -65,7 +65,7 @@ def test_left_alone(text: str) -> None:
         (r"hello\nproject nightfall", "confidential projects"),
     ],
 )
-def test_blocks(text: str, policy: str) -> None:
+def test_blocking_policy_blocks(text: str, policy: str) -> None:
     judge = Judge(POLICIES.detectors("input"))
     assert judge.text(text) == text
     outcome = judge.outcome()
@@ -73,13 +73,13 @@ def test_blocks(text: str, policy: str) -> None:
     assert outcome.message
 
 
-def test_monitor_changes_nothing() -> None:
+def test_monitor_changes_no_text() -> None:
     judge = Judge(POLICIES.detectors("output"))
     assert judge.text("our Competitor") == "our Competitor"
     assert (judge.outcome().action, judge.outcome().policies) == ("monitor", ("competitors",))
 
 
-def test_the_strictest_action_wins() -> None:
+def test_strictest_action_wins() -> None:
     judge = Judge(POLICIES.detectors("input"))
     judge.text("a competitor, a@example.com")
     assert judge.outcome().action == "anonymize"
@@ -88,7 +88,7 @@ def test_the_strictest_action_wins() -> None:
     assert judge.outcome().policies == ("confidential projects", "email", "competitors")
 
 
-def test_a_block_has_a_message() -> None:
+def test_block_has_a_message() -> None:
     policies = parse({"policies": [{"name": "p", "kind": "regex", "regex": "x", "action": "block"}]})
     judge = Judge(policies.detectors("input"))
     judge.text("x")

@@ -1,4 +1,4 @@
-"""The policies file of the local Aim: what it accepts, and how it reports what it does not."""
+"""The policies file of the local Aim: what is accepted, and how problems are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def problems(document: object) -> list[str]:
     return caught.value.problems
 
 
-def test_default_file() -> None:
+def test_default_file_is_valid() -> None:
     policies = load()
     assert policies.api_keys == ()
     assert [p.name for p in policies.policies] == [
@@ -77,16 +77,16 @@ def test_every_problem_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], "text", [policy()]])
-def test_not_a_mapping(document: object) -> None:
+def test_document_that_is_not_a_mapping_is_rejected(document: object) -> None:
     assert problems(document) == ["the file: must be a mapping with the key policies"]
 
 
-def test_empty() -> None:
+def test_empty_document_is_rejected() -> None:
     assert problems({}) == ["policies: missing"]
     assert len(problems({"policies": []})) == 1
 
 
-def test_a_repeated_name_alone_is_a_problem() -> None:
+def test_repeated_name_is_a_problem() -> None:
     assert problems({"policies": [policy(), policy()]}) == ["policies: the name 'p' is used 2 times"]
 
 
@@ -98,7 +98,7 @@ def test_load_reads_a_file(tmp_path: Path) -> None:
     assert len(policies.detectors("input")) == len(policies.detectors("output")) == 1
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported(tmp_path: Path) -> None:
     cases = {
         "syntax": b"policies: [\n",
         "control": b"policies: \x00",
@@ -135,12 +135,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ({"kind": "keywords", "keywords": ["x"], "name": "日本"}, "x", "[REDACTED_1]"),
     ],
 )
-def test_kinds(fields: dict[str, Any], text: str, redacted: str) -> None:
+def test_each_kind_of_policy_matches(fields: dict[str, Any], text: str, redacted: str) -> None:
     policies = parse({"policies": [{"name": "p", "action": "anonymize", **fields}]})
     assert Judge(policies.detectors("input")).text(text) == redacted
 
 
-def test_directions() -> None:
+def test_policy_applies_to_its_direction_only() -> None:
     policies = parse({"policies": [policy(name="i", direction="input"), policy(name="o", direction="output")]})
     assert [d.policy for d in policies.detectors("input")] == ["i"]
     assert [d.policy for d in policies.detectors("output")] == ["o"]

@@ -1,4 +1,4 @@
-"""The scanner: the same redaction however a text is cut, nothing too early, little too late."""
+"""The scanner: any split of a text gives the same redaction, and text is released early but never too early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extproc.local_aim.policies import load, parse
 from extproc.local_aim.scanner import Piece, Scanner
 
 DEFAULT = load().detectors("output")
-# Overlaps, open ends, nested repeats, lookaround: what the default policies have little of.
+# Overlaps, open ends, nested repeats and lookaround, which are rare in the default policies.
 ODD = parse(
     {
         "policies": [
@@ -80,13 +80,13 @@ odd = st.text("abcdex ", max_size=40)
 
 
 @given(cut(sensitive))
-def test_any_cut_of_sensitive_text(chunks: list[str]) -> None:
+def test_split_does_not_change_redaction_of_sensitive_text(chunks: list[str]) -> None:
     check(DEFAULT, chunks)
 
 
 @given(cut(odd))
-@example(["accde", "d"])  # a match that is complete, after the beginning of one that is not
-def test_any_cut_for_odd_expressions(chunks: list[str]) -> None:
+@example(["accde", "d"])  # a complete match after the beginning of an incomplete one
+def test_split_does_not_change_redaction_for_unusual_expressions(chunks: list[str]) -> None:
     check(ODD, chunks)
 
 
@@ -104,14 +104,14 @@ def check(detectors: Any, chunks: list[str]) -> None:
     ends = [0, *(piece.end for piece in pieces)]
     assert [piece.start for piece in pieces] == ends[:-1]
     assert ends[-1] == scanner.length
-    # each detector was counted alike
+    # each detector has the same count
     once = Scanner(detectors, Placeholders())
     once.finish("".join(chunks))
     assert sorted(hit.policy for hit in scanner.hits) == sorted(hit.policy for hit in once.hits)
 
 
 @given(cut(st.lists(st.sampled_from([*VALUES, *OTHERS, "Project ", "Nightfall"]), max_size=12).map("".join)))
-def test_nothing_of_a_blocked_value_leaves(chunks: list[str]) -> None:
+def test_no_part_of_a_blocked_value_is_released(chunks: list[str]) -> None:
     text = "".join(chunks)
     once = Scanner(DEFAULT, Placeholders())
     once.finish(text)
@@ -128,7 +128,7 @@ def test_nothing_of_a_blocked_value_leaves(chunks: list[str]) -> None:
         assert whole(DEFAULT, text[: text.index("Project Nightfall")]).startswith(released.rstrip("Project "))
 
 
-def test_words_leave_with_the_next_piece() -> None:
+def test_word_is_released_with_the_next_piece() -> None:
     scanner = Scanner(DEFAULT, Placeholders())
     assert text_of(scanner.feed("Hello")) == ""
     assert text_of(scanner.feed(" wor")) == "Hello "
@@ -136,7 +136,7 @@ def test_words_leave_with_the_next_piece() -> None:
     assert not scanner.holds
 
 
-def test_a_monitored_text_is_not_held() -> None:
+def test_monitored_text_is_not_held() -> None:
     detectors = parse({"policies": [{"name": "m", "kind": "keywords", "keywords": ["ab cd"], "action": "monitor"}]})
     scanner = Scanner(detectors.detectors("input"), Placeholders())
     assert text_of(scanner.feed("ab ")) == "ab "
@@ -146,31 +146,31 @@ def test_a_monitored_text_is_not_held() -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 5000, "sk-" + "a" * 5000, "a@" + "b." * 2500, "4 " * 800, "(" * 5000])
-def test_the_hold_is_bounded(text: str) -> None:
+def test_held_text_is_bounded(text: str) -> None:
     scanner = Scanner(DEFAULT, Placeholders())
     pieces: list[Piece] = []
     for char in text:
         pieces += scanner.feed(char)
-        assert scanner.length - scanner.released <= 2 * MAX_MATCH  # a second may overlap the first
+        assert scanner.length - scanner.released <= 2 * MAX_MATCH  # a second match may overlap the first
     pieces += scanner.finish()
     assert text_of(pieces) == whole(DEFAULT, text)
 
 
-def test_an_open_ended_expression_is_cut_at_the_window() -> None:
+def test_open_ended_match_ends_at_the_window() -> None:
     policies = parse({"policies": [{"name": "p", "kind": "regex", "regex": "(?s)<.*>", "action": "anonymize"}]})
     detectors = policies.detectors("output")
     check(detectors, ["a<b", ">c", ">", "d" * 600, ">", "e"])
     check(detectors, list("<" + "d" * 600 + "> and <f>"))
 
 
-def test_memory_is_forgotten() -> None:
+def test_released_text_is_dropped_from_memory() -> None:
     scanner = Scanner(DEFAULT, Placeholders())
     for _ in range(1000):
         scanner.feed("lorem ipsum dolor ")
     assert len(scanner._kept) < 200
 
 
-def test_overlapping_matches_become_one() -> None:
+def test_overlapping_matches_become_one_redaction() -> None:
     policies = parse(
         {
             "policies": [
@@ -187,13 +187,13 @@ def test_overlapping_matches_become_one() -> None:
         check(detectors, chunks)
 
 
-def test_text_after_finish_is_scanned_too() -> None:
+def test_text_after_finish_is_scanned() -> None:
     scanner = Scanner(DEFAULT, Placeholders())
     assert text_of(scanner.finish("bob@example.com")) == "[EMAIL_1]"
     assert text_of(scanner.finish(" bob@example.com")) == " [EMAIL_1]"
 
 
-def test_an_expression_that_matches_nothing_but_places() -> None:
+def test_empty_matches_are_ignored() -> None:
     policies = parse({"policies": [{"name": "p", "kind": "regex", "regex": "(?<=a)", "action": "anonymize"}]})
     check(policies.detectors("output"), ["aba", "a", "b"])
     check(policies.detectors("output"), ["ba"])

@@ -1,4 +1,4 @@
-"""The local Aim over real sockets: every form of the API, its headers, its errors and its end."""
+"""The local Aim over real sockets: every form of the API, its headers, errors and shutdown."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ async def test_health_needs_no_key(service: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/detect/openai", "/detect/output", "/fw/v1/analyze"])
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic a2V5"])
-async def test_a_missing_key(service: Service, path: str, authorization: str | None) -> None:
+async def test_missing_key_is_refused(service: Service, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
     async with httpx.AsyncClient(trust_env=False) as client:
         response = await client.post(f"http://{service.address}{path}", json={"messages": [USER]}, headers=headers)
     assert (response.status_code, response.json()) == (401, {"detail": "Invalid API token"})
 
 
-async def test_listed_keys() -> None:
+async def test_only_listed_keys_are_accepted() -> None:
     document = {
         "api_keys": ["one"],
         "policies": [{"name": "p", "kind": "regex", "regex": "x", "action": "block"}],
@@ -90,7 +90,7 @@ async def test_listed_keys() -> None:
         assert json.loads(refused.value.response.body or b"") == {"detail": "Invalid API token"}
 
 
-async def test_detect_request(service: Service) -> None:
+async def test_detect_judges_a_request(service: Service) -> None:
     allowed = await service.post("/detect/openai", {"messages": [USER]}, x_aim_call_id="c1")
     assert allowed.json() == {"detected": False, "details": {}, "detection_message": None}
     blocked = (await service.post("/detect/openai", {"messages": [USER, INJECTION]})).json()
@@ -109,18 +109,18 @@ async def test_detect_request(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("hook", "detected"), [("pre_call", True), ("moderation", True), ("output", False)])
-async def test_the_hook_decides_the_direction(service: Service, hook: str, detected: bool) -> None:
+async def test_hook_selects_the_direction(service: Service, hook: str, detected: bool) -> None:
     for prefix in ("x_aim", "x_cato"):
         answer = await service.post("/detect/openai", {"messages": [INJECTION]}, **{f"{prefix}_litellm_hook": hook})
         assert answer.json()["detected"] is detected
 
 
-async def test_an_unknown_hook(service: Service) -> None:
+async def test_unknown_hook_is_rejected(service: Service) -> None:
     answer = await service.post("/detect/openai", {"messages": [USER]}, x_aim_litellm_hook="lunch")
     assert answer.status_code == 422
 
 
-async def test_detect_output(service: Service) -> None:
+async def test_detect_judges_an_output(service: Service) -> None:
     headers = {"x_aim_litellm_hook": "output"}
     body = {"output": "It is Project Nightfall.", "messages": [EMAIL]}
     assert (await service.post("/detect/output", body, **headers)).json()["detected"] is True
@@ -131,7 +131,7 @@ async def test_detect_output(service: Service) -> None:
     assert service.analyses[0].text == "It is Project Nightfall."
 
 
-async def test_firewall_allows(service: Service) -> None:
+async def test_firewall_allows_harmless_messages(service: Service) -> None:
     answer = (await service.post("/fw/v1/analyze", {"messages": [USER]}, x_aim_litellm_hook="pre_call")).json()
     assert answer["required_action"] is None
     assert answer["analysis_result"]["policy_drill_down"] == {}
@@ -140,7 +140,7 @@ async def test_firewall_allows(service: Service) -> None:
     assert answer["invocation_id"].startswith("inv_")
 
 
-async def test_firewall_redacts_by_index(service: Service) -> None:
+async def test_firewall_redacts_each_message_in_place(service: Service) -> None:
     call = {
         "id": "1",
         "type": "function",
@@ -209,18 +209,18 @@ async def test_firewall_blocks_first_and_monitors_last(service: Service) -> None
     "body",
     [{}, [], {"messages": "x"}, {"messages": [{"role": "tool", "content": "secret words"}], "output": "x"}],
 )
-async def test_unprocessable(service: Service, path: str, body: Any) -> None:
+async def test_invalid_body_is_a_422(service: Service, path: str, body: Any) -> None:
     response = await service.post(path, body)
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"][0] == "body"
     assert "secret words" not in response.text
 
 
-async def test_a_body_that_is_not_json(service: Service) -> None:
+async def test_body_that_is_not_json_is_a_422(service: Service) -> None:
     assert (await service.http.post("/detect/openai", content=b"{")).status_code == 422
 
 
-async def test_half_a_surrogate_pair(service: Service) -> None:
+async def test_lone_surrogate_is_answered(service: Service) -> None:
     body = b'{"messages": [{"role": "user", "content": "\\ud83d bob@example.com"}]}'
     response = await service.http.post("/fw/v1/analyze", content=body)
     assert response.json()["redacted_chat"]["redacted_new_message"]["content"] == "\ud83d [EMAIL_1]"
@@ -235,7 +235,7 @@ async def frames(websocket: ClientConnection) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", ["/detect/output/ws", "/fw/v1/analyze/stream"])
-async def test_a_stream(service: Service, path: str) -> None:
+async def test_stream_is_verified(service: Service, path: str) -> None:
     async with service.session(path, x_aim_litellm_hook="output", x_aim_call_id="c2") as websocket:
         await websocket.send(json.dumps(chunk("Hello ")))
         assert json.loads(await websocket.recv()) == {"verified_chunk": chunk("Hello ")}
@@ -254,7 +254,7 @@ async def test_a_stream(service: Service, path: str) -> None:
     assert analysis.text == "Hello bob@example.com, bye. "
 
 
-async def test_a_blocked_stream(service: Service) -> None:
+async def test_stream_is_blocked(service: Service) -> None:
     async with service.session("/fw/v1/analyze/stream", x_cato_litellm_hook="output") as websocket:
         await websocket.send(json.dumps(chunk("Project Nightfall, that is")))
         (frame,) = await frames(websocket)
@@ -264,7 +264,7 @@ async def test_a_blocked_stream(service: Service) -> None:
 
 
 @pytest.mark.parametrize("frame", ["nonsense", "[]", b"\x00", '{"choices": 1}'])
-async def test_garbage_on_a_stream(service: Service, frame: str | bytes) -> None:
+async def test_invalid_frame_closes_the_stream(service: Service, frame: str | bytes) -> None:
     async with service.session() as websocket:
         await websocket.send(frame)
         with pytest.raises(ConnectionClosed):
@@ -272,29 +272,29 @@ async def test_garbage_on_a_stream(service: Service, frame: str | bytes) -> None
     assert websocket.close_code == 1008
 
 
-async def test_a_large_frame(service: Service) -> None:
+async def test_large_frame_is_accepted(service: Service) -> None:
     text = "word " * 500_000
     async with service.session() as websocket:
         await websocket.send(json.dumps(chunk(text)))
         assert json.loads(await websocket.recv())["verified_chunk"] == chunk(text)
 
 
-async def test_a_handshake_without_a_key(service: Service) -> None:
+async def test_handshake_without_key_is_refused(service: Service) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with connect(f"ws://{service.address}/detect/output/ws", proxy=None):
             raise AssertionError
     assert refused.value.response.status_code == 401
 
 
-async def test_the_peer_leaves(service: Service) -> None:
+async def test_service_survives_a_peer_that_leaves(service: Service) -> None:
     async with service.session() as websocket:
         await websocket.send(json.dumps(chunk("bob@example.com ")))
         await websocket.recv()
-    # the service goes on
+    # the service still answers
     assert (await service.post("/detect/openai", {"messages": [USER]})).status_code == 200
 
 
-async def test_cancelling_closes_what_is_open() -> None:
+async def test_cancellation_closes_open_connections() -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with running(load()) as service:
             websocket = await stack.enter_async_context(service.session())
@@ -304,7 +304,7 @@ async def test_cancelling_closes_what_is_open() -> None:
             await asyncio.open_connection(*service.address.split(":"))
 
 
-async def test_an_address_that_is_taken(service: Service) -> None:
+async def test_address_in_use_raises(service: Service) -> None:
     host, port = service.address.split(":")
     with pytest.raises(OSError, match="in use"):
         await serve(host, int(port), load())
@@ -322,7 +322,7 @@ async def test_logs_hold_no_text(caplog: pytest.LogCaptureFixture) -> None:
     assert not any("bob@" in line for line in lines)
 
 
-async def test_a_peer_that_is_gone_when_we_answer() -> None:
+async def test_answer_to_a_closed_connection_raises_nothing() -> None:
     received: list[dict[str, Any]] = [
         {"type": "websocket.connect"},
         {"type": "websocket.receive", "text": json.dumps(chunk("Hello. "))},
@@ -345,13 +345,13 @@ async def test_a_peer_that_is_gone_when_we_answer() -> None:
     assert [analysis.action for analysis in analyses] == ["allow"]
 
 
-async def test_nobody_needs_to_watch() -> None:
+async def test_service_works_without_observer() -> None:
     transport = httpx.ASGITransport(create_app(load()))
     async with httpx.AsyncClient(transport=transport, base_url="http://local", headers=KEY) as client:
         assert (await client.post("/detect/openai", json={"messages": [USER]})).status_code == 200
 
 
-async def test_cancelled_before_it_listens() -> None:
+async def test_cancellation_before_listening_ends_the_service() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(serve("127.0.0.1", 0, load()))
         task.cancel()

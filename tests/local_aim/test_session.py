@@ -1,4 +1,4 @@
-"""A session: verified chunks that a receiver can match with what it submitted, however it was cut."""
+"""A session: a receiver can match verified chunks with submitted ones, for any split of the text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def contents(frames: list[dict[str, Any]], index: int = 0) -> list[str]:
 
 
 class Receiver:
-    """Matches verified texts as the sidecar does: one choice index, all that was sent."""
+    """Matches verified texts of one choice index with sent texts, as the sidecar does."""
 
     def __init__(self, submitted: list[str]) -> None:
         self.waiting = submitted
@@ -94,7 +94,7 @@ def redacted(text: str) -> str:
 @given(streams(), st.booleans())
 @example(["a@b.", "com ", " ", " "], True)
 @example(["x@y.com", ",", " z@", "y.com", ",", ","], True)
-def test_what_the_receiver_shows(chunks: list[str], everything_is_under_way: bool) -> None:
+def test_receiver_shows_the_redacted_text(chunks: list[str], everything_is_under_way: bool) -> None:
     session = Session(DETECTORS)
     receiver = Receiver(list(chunks) if everything_is_under_way else [])
     expected = redacted("".join(chunks))
@@ -110,7 +110,7 @@ def test_what_the_receiver_shows(chunks: list[str], everything_is_under_way: boo
 
 
 @given(st.lists(streams(), min_size=2, max_size=3), st.randoms())
-def test_indexes_do_not_disturb_each_other(texts: list[list[str]], random: Any) -> None:
+def test_choice_indexes_are_independent(texts: list[list[str]], random: Any) -> None:
     session = Session(DETECTORS)
     order = [index for index, chunks in enumerate(texts) for _ in chunks if len(chunks) < QUIET_CHUNKS // 2]
     random.shuffle(order)
@@ -119,7 +119,7 @@ def test_indexes_do_not_disturb_each_other(texts: list[list[str]], random: Any) 
     frames += send(session, DONE)
     for index in set(order):
         shown = "".join(contents(frames, index))
-        # one numbering for the whole session: compare what is around the placeholders
+        # the session has one numbering: compare the text around the placeholders
         assert shape(shown) == shape(redacted("".join(texts[index])))
 
 
@@ -128,7 +128,7 @@ def shape(text: str) -> str:
 
 
 @given(st.lists(st.sampled_from(["Hello", " wor", "ld", ". ", None, "日本", "\ud83d"]), max_size=20))
-def test_unchanged_chunks_come_back_as_they_are(texts: list[str | None]) -> None:
+def test_unchanged_chunks_are_returned_unchanged(texts: list[str | None]) -> None:
     session = Session(DETECTORS)
     chunks = [chunk(text, extra=n, logprobs={"content": []}) for n, text in enumerate(texts)]
     frames = [frame for c in chunks for frame in send(session, c)]
@@ -136,7 +136,7 @@ def test_unchanged_chunks_come_back_as_they_are(texts: list[str | None]) -> None
     assert frames == [*verified(*chunks), DONE]
 
 
-def test_words_leave_with_the_next_chunk() -> None:
+def test_word_is_released_with_the_next_chunk() -> None:
     session = Session(DETECTORS)
     assert send(session, chunk("Hello")) == []
     assert send(session, chunk(" world")) == verified(chunk("Hello"))
@@ -144,7 +144,7 @@ def test_words_leave_with_the_next_chunk() -> None:
     assert send(session, DONE) == [DONE]
 
 
-def test_text_free_chunks() -> None:
+def test_chunks_without_text_keep_their_order() -> None:
     session = Session(DETECTORS)
     role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
     usage = {"choices": [], "usage": {"total_tokens": 3}}
@@ -157,7 +157,7 @@ def test_text_free_chunks() -> None:
     assert send(session, DONE) == [*verified(chunk("Hello"), role, usage), DONE]
 
 
-def test_a_value_over_chunks() -> None:
+def test_value_split_over_chunks_is_redacted() -> None:
     session = Session(DETECTORS, keep_text=True)
     frames = []
     for text in ["mail bob@", "example", ".com", ", please"]:
@@ -169,7 +169,7 @@ def test_a_value_over_chunks() -> None:
     assert session.text() == "mail bob@example.com, please"
 
 
-def test_what_follows_a_value_goes_with_it() -> None:
+def test_text_after_a_value_stays_with_its_placeholder() -> None:
     session = Session(DETECTORS)
     frames = []
     for text in ["bob@", "example.com, eve@", "example.com or", " so"]:
@@ -178,7 +178,7 @@ def test_what_follows_a_value_goes_with_it() -> None:
     assert contents(frames) == ["[EMAIL_1], ", "[EMAIL_2] or", " so"]
 
 
-def test_finish_reason_decides_the_text() -> None:
+def test_finish_reason_ends_the_text() -> None:
     session = Session(DETECTORS)
     assert send(session, chunk("Hello")) == []
     last = chunk(None, finish_reason="stop")
@@ -187,7 +187,7 @@ def test_finish_reason_decides_the_text() -> None:
     assert contents(send(session, both), 1) == ["[EMAIL_1]"]
 
 
-def test_a_quiet_index_is_decided() -> None:
+def test_silent_index_does_not_hold_others() -> None:
     session = Session(DETECTORS)
     assert send(session, chunk("thought")) == []
     frames = [frame for _ in range(QUIET_CHUNKS) for frame in send(session, chunk(" . ", 1))]
@@ -195,7 +195,7 @@ def test_a_quiet_index_is_decided() -> None:
     assert send(session, chunk(" again. ")) == verified(chunk(" again. "))
 
 
-def test_several_choices_in_one_chunk() -> None:
+def test_chunk_with_several_choices() -> None:
     def both(first: str, second: str) -> dict[str, Any]:
         return {"choices": [*chunk(first, 0)["choices"], *chunk(second, 1)["choices"]]}
 
@@ -209,14 +209,14 @@ def test_several_choices_in_one_chunk() -> None:
     assert frames[2] == {"verified_chunk": both(" b ", "z ")}
 
 
-def test_a_value_is_not_joined_over_indexes() -> None:
+def test_value_is_not_joined_across_indexes() -> None:
     session = Session(DETECTORS)
     frames = send(session, chunk("bob@exam")) + send(session, chunk("ple.com", 1)) + send(session, DONE)
     assert contents(frames, 0) == ["bob@exam"]
     assert contents(frames, 1) == ["ple.com"]
 
 
-def test_block() -> None:
+def test_blocking_match_ends_the_session() -> None:
     session = Session(DETECTORS)
     assert contents(send(session, chunk("About Project "))) == []
     trigger = chunk("Nightfall. ")
@@ -227,7 +227,7 @@ def test_block() -> None:
     assert session.outcome().policies == ("confidential projects",)
 
 
-def test_block_at_done() -> None:
+def test_done_can_block() -> None:
     session = Session(DETECTORS)
     send(session, chunk("Project Nightfall"))
     assert send(session, DONE) == [{"blocking_message": "This mentions a confidential project."}]
@@ -252,13 +252,13 @@ def test_block_at_done() -> None:
         "[" * 100_000,
     ],
 )
-def test_garbage(frame: str) -> None:
+def test_invalid_frames_are_rejected(frame: str) -> None:
     with pytest.raises(BadFrame) as caught:
         Session(DETECTORS).receive(frame)
     assert len(str(caught.value)) < 100
 
 
-def test_done_alone() -> None:
+def test_done_without_chunks() -> None:
     session = Session(DETECTORS)
     assert send(session, DONE) == [DONE]
     assert session.outcome().action == "allow"

@@ -1,4 +1,4 @@
-"""What `extproc render` prints for meshes: the values that the guard depends on, by the CRDs and by a real Envoy."""
+"""Rendered resources of meshes: values that the sidecar depends on, checked by CRDs and a real Envoy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def value(apply_to: str, *arguments: str, **settings: Any) -> Any:
     return patches(apply_to, *arguments, **settings)[0]["patch"]["value"]
 
 
-def test_istios_filter_is_the_one_of_render_envoy() -> None:
+def test_istio_filter_equals_that_of_render_envoy() -> None:
     bootstrap = yaml.safe_load(
         render_envoy(
             Settings(),
@@ -94,11 +94,11 @@ def test_istios_filter_is_the_one_of_render_envoy() -> None:
     assert patch["patch"]["operation"] == "INSERT_BEFORE"
     assert patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"] == "envoy.filters.http.router"
     assert patch["patch"]["value"]["typed_config"] == expected
-    # An InferencePool's ext_proc has the usual name.
+    # An InferencePool's filter has the default name.
     assert patch["patch"]["value"]["name"] == "aim.ext_proc"
 
 
-def test_istios_listener_and_routes_have_what_the_guard_needs() -> None:
+def test_istio_patches_listener_and_routes() -> None:
     manager = value("NETWORK_FILTER")["typed_config"]
     assert manager["stream_idle_timeout"] == "900s"
     assert manager["common_http_protocol_options"] == {"max_headers_count": 320}
@@ -108,7 +108,7 @@ def test_istios_listener_and_routes_have_what_the_guard_needs() -> None:
     assert value("HTTP_ROUTE") == {"request_body_buffer_limit": LIMIT}
 
 
-def test_istio_finds_the_service_and_knows_its_certificate() -> None:
+def test_istio_cluster_uses_service_and_its_ca() -> None:
     cluster = value("CLUSTER", "--service", "guard.aim")
     assert cluster["type"] == "STRICT_DNS"
     assert cluster["lb_policy"] == "LEAST_REQUEST"
@@ -127,7 +127,7 @@ def test_istio_finds_the_service_and_knows_its_certificate() -> None:
     assert value("HTTP_FILTER")["typed_config"]["grpc_service"]["retry_policy"]["num_retries"] == 2
 
 
-def test_without_a_ca_there_is_no_tls_and_a_warning() -> None:
+def test_empty_ca_renders_no_tls_and_a_warning() -> None:
     assert "transport_socket" not in value("CLUSTER", "--ca", "")
     for mesh in MESHES:
         text = run(mesh, "--ca", "")
@@ -136,7 +136,7 @@ def test_without_a_ca_there_is_no_tls_and_a_warning() -> None:
         assert "WARNING" not in run(mesh)
 
 
-def test_a_sidecar_is_on_a_socket_that_the_pod_shares(tmp_path: Path) -> None:
+def test_sidecar_topology_uses_shared_socket(tmp_path: Path) -> None:
     assert "an emptyDir at /run/extproc in both" in " ".join(run("istio", "--topology", "sidecar").split("\n# "))
     text = run("istio", "--topology", "sidecar", "--context", "inbound", "--selector", "app=chat")
     assert 'sidecar.istio.io/userVolumeMount: \'[{"name":"aim-extproc","mountPath":"/run/extproc"}]\'' in text
@@ -152,13 +152,13 @@ def test_a_sidecar_is_on_a_socket_that_the_pod_shares(tmp_path: Path) -> None:
     ("context", "expected"),
     [("gateway", "GATEWAY"), ("outbound", "SIDECAR_OUTBOUND"), ("inbound", "SIDECAR_INBOUND")],
 )
-def test_every_patch_is_for_the_same_envoys(context: str, expected: str) -> None:
+def test_all_patches_have_the_same_context(context: str, expected: str) -> None:
     found = spec("EnvoyFilter", "istio", "--context", context, "--selector", "app=chat", "--selector", "v=1")
     assert {patch["match"]["context"] for patch in found["configPatches"]} == {expected}
     assert found["workloadSelector"] == {"labels": {"app": "chat", "v": "1"}}
 
 
-def test_istio_names_profiles_in_metadata_that_no_client_can_forge(tmp_path: Path) -> None:
+def test_istio_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
     arguments = ("--profile", "strict", "--route", "edge.llm.0=loose", "--route", "pay=strict")
     settings = "profiles: {strict: {}, loose: {}}"
     typed = value("HTTP_FILTER", *arguments, settings=settings, folder=tmp_path)["typed_config"]
@@ -180,7 +180,7 @@ def test_istio_names_profiles_in_metadata_that_no_client_can_forge(tmp_path: Pat
 # Envoy Gateway
 
 
-def test_envoy_gateways_extension_guards() -> None:
+def test_envoy_gateway_extension_fails_closed() -> None:
     (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway")["extProc"]
     assert ext_proc["backendRefs"] == [{"name": "aim-extproc", "port": 50051}]
     assert ext_proc["failOpen"] is False
@@ -198,7 +198,7 @@ def test_envoy_gateways_extension_guards() -> None:
     assert ext_proc["backendSettings"]["circuitBreaker"]["maxParallelRequests"] == 1_000_000
 
 
-def test_envoy_gateways_listener_and_routes_have_what_the_guard_needs() -> None:
+def test_envoy_gateway_sets_listener_and_route_policies() -> None:
     client = spec("ClientTrafficPolicy", "envoy-gateway")
     assert client["connection"] == {"bufferLimit": LIMIT}
     assert client["timeout"]["http"] == {"streamIdleTimeout": "900s"}
@@ -206,7 +206,7 @@ def test_envoy_gateways_listener_and_routes_have_what_the_guard_needs() -> None:
     assert spec("BackendTrafficPolicy", "envoy-gateway")["timeout"]["http"] == {"requestTimeout": "0s"}
 
 
-def test_what_cannot_name_profiles_says_what_to_do_instead() -> None:
+def test_meshes_without_profiles_explain_the_alternative() -> None:
     assert 'profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]' in run("envoy-gateway")
     assert "run a sidecar for each" in run("kgateway")
 
@@ -220,7 +220,7 @@ def test_each_worker_is_a_backend(tmp_path: Path) -> None:
 # kgateway
 
 
-def test_kgateways_extension_guards() -> None:
+def test_kgateway_extension_fails_closed() -> None:
     assert spec("GatewayExtension", "kgateway") == {
         "type": "ExtProc",
         "extProc": {
@@ -242,7 +242,7 @@ def test_kgateways_extension_guards() -> None:
     }
 
 
-def test_kgateways_listener_and_routes_have_what_the_guard_needs() -> None:
+def test_kgateway_sets_listener_and_route_policies() -> None:
     traffic = spec("TrafficPolicy", "kgateway")
     assert traffic["extProc"] == {"extensionRef": {"name": "aim-extproc"}}
     assert traffic["timeouts"] == {"request": "0s", "streamIdle": "900s"}
@@ -253,7 +253,7 @@ def test_kgateways_listener_and_routes_have_what_the_guard_needs() -> None:
 # agentgateway
 
 
-def test_agentgateways_policy_guards() -> None:
+def test_agentgateway_policy_fails_closed() -> None:
     ext_proc = spec("AgentgatewayPolicy", "agentgateway")["traffic"]["extProc"]
     assert ext_proc["backendRef"] == {"name": "aim-extproc", "port": 50051}
     assert ext_proc["failureMode"] == "FailClosed"
@@ -269,7 +269,7 @@ def test_agentgateways_policy_guards() -> None:
     assert "metadataContext" not in ext_proc
 
 
-def test_agentgateway_names_profiles_in_metadata_that_no_client_can_forge(tmp_path: Path) -> None:
+def test_agentgateway_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
     arguments = ("agentgateway", "--profile", "strict", "--route", "pay=loose")
     found = resources(*arguments, settings="profiles: {strict: {}, loose: {}}", folder=tmp_path)
     named = {
@@ -289,7 +289,7 @@ def test_agentgateway_names_profiles_in_metadata_that_no_client_can_forge(tmp_pa
 
 
 @pytest.mark.parametrize("mesh", ["envoy-gateway", "kgateway"])
-def test_the_certificate_of_the_service_is_verified(mesh: str) -> None:
+def test_service_certificate_is_verified(mesh: str) -> None:
     found = resources(mesh, "--service", "guard.aim")["BackendTLSPolicy/aim-extproc"]
     assert found["metadata"]["namespace"] == "aim"
     assert found["spec"]["targetRefs"] == [{"group": "", "kind": "Service", "name": "guard"}]
@@ -299,7 +299,7 @@ def test_the_certificate_of_the_service_is_verified(mesh: str) -> None:
     }
 
 
-def test_agentgateway_verifies_the_certificate_of_the_service() -> None:
+def test_agentgateway_verifies_service_certificate() -> None:
     found = resources("agentgateway", "--service", "guard.aim")["AgentgatewayPolicy/aim-extproc-tls"]
     assert found["metadata"]["namespace"] == "aim"
     tls = found["spec"]["backend"]["tls"]
@@ -315,7 +315,7 @@ def test_agentgateway_verifies_the_certificate_of_the_service() -> None:
         ("agentgateway", "AgentgatewayPolicy"),
     ],
 )
-def test_a_service_elsewhere_allows_the_reference(mesh: str, kind: str) -> None:
+def test_service_in_another_namespace_gets_reference_grant(mesh: str, kind: str) -> None:
     grant = resources(mesh, "--service", "guard.aim", "--namespace", "edge")["ReferenceGrant/aim-extproc"]
     assert grant["metadata"]["namespace"] == "aim"
     ((source,), (target,)) = grant["spec"]["from"], grant["spec"]["to"]
@@ -325,7 +325,7 @@ def test_a_service_elsewhere_allows_the_reference(mesh: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_values_follow_the_settings(mesh: str, tmp_path: Path) -> None:
+def test_limits_and_timeouts_follow_the_settings(mesh: str, tmp_path: Path) -> None:
     settings = "{listen: '[::]:6000', aim: {timeout_seconds: 60}, limits: {request_bytes: 4000000, streams: 1000000}}"
     text = run(mesh, settings=settings, folder=tmp_path)
     assert "6000" in text
@@ -337,28 +337,28 @@ def test_values_follow_the_settings(mesh: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_the_header_says_what_the_sidecar_needs(mesh: str, tmp_path: Path) -> None:
+def test_header_names_settings_that_the_sidecar_needs(mesh: str, tmp_path: Path) -> None:
     assert "# The sidecar has to listen on 0.0.0.0:50051, with tls.cert_file and tls.key_file.\n" in run(mesh)
     settings = "tls: {cert_file: /a, key_file: /b, client_ca_file: /c}"
-    assert "give the gateway a client certificate too" in run(mesh, settings=settings, folder=tmp_path)
+    assert "the gateway also needs a client certificate" in run(mesh, settings=settings, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("istio", "--profile", "nobody"), "the settings have no profile 'nobody', only default"),
+        (("istio", "--profile", "unknown"), "the settings have no profile 'unknown', only default"),
         (("istio", "--route", "pay"), "'pay' is not ROUTE=PROFILE"),
-        (("istio", "--route", "pay=nobody"), "no profile 'nobody'"),
+        (("istio", "--route", "pay=unknown"), "no profile 'unknown'"),
         (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
-        (("istio", "--context", "outbound"), "--context outbound is for pods beside an app; name them"),
-        (("istio", "--context", "inbound"), "--context inbound is for pods beside an app; name them"),
+        (("istio", "--context", "outbound"), "--context outbound is for an app's pods; name them"),
+        (("istio", "--context", "inbound"), "--context inbound is for an app's pods; name them"),
         (("agentgateway", "--route", "a b=default"), "'a b' is not the name of an HTTPRoute"),
         (("kgateway", "--service", "a.b.c"), "'a.b.c' is not NAME or NAME.NAMESPACE"),
         (("kgateway", "--gateway", "A"), "gateway: 'A' is not a name"),
         (("kgateway", "--namespace", ""), "namespace: '' is not a name"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_a_sentence(arguments: tuple[str, ...], problem: str) -> None:
+def test_invalid_arguments_are_refused_with_a_sentence(arguments: tuple[str, ...], problem: str) -> None:
     assert problem in refused(*arguments)
 
 
@@ -379,7 +379,7 @@ def test_settings_that_a_mesh_cannot_serve_are_refused(
     assert problem in refused(*arguments, "--config", str(tmp_path / "settings.yaml"))
 
 
-def test_a_route_has_one_profile(tmp_path: Path) -> None:
+def test_route_with_two_profiles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("profiles: {a: {}}")
     arguments = ("istio", "--route", "r=a", "--route", "r=default", "--config", str(tmp_path / "settings.yaml"))
     assert "'r' is given more than one profile" in refused(*arguments)
@@ -395,7 +395,7 @@ TLS = "tls: {cert_file: /a, key_file: /b}"
         (("--ca", ""), None, ""),
         ((), TLS, ""),
         (("--ca", ""), "{}", ""),
-        ((), "{}", 'note: the settings have no tls.cert_file; use --ca "" or set it\n'),
+        ((), "{}", 'note: the settings have no tls.cert_file; use --ca "", or set it\n'),
         (
             ("--ca", ""),
             TLS,
@@ -404,8 +404,8 @@ TLS = "tls: {cert_file: /a, key_file: /b}"
         (
             ("--ca", ""),
             "workers: 3",
-            "note: workers: 3 needs the ports 50051 to 50053 on the Service; the chart's has one: use replicas, each "
-            "with one worker\n",
+            "note: workers: 3 needs the ports 50051 to 50053 on the Service, but the chart's has one: use "
+            "replicas, each with one worker\n",
         ),
         (("--topology", "sidecar"), "workers: 3", ""),
         (("--topology", "sidecar", "--ca", ""), None, ""),
@@ -413,7 +413,7 @@ TLS = "tls: {cert_file: /a, key_file: /b}"
     ],
 )
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_notes_say_what_does_not_go_together(
+def test_notes_name_contradicting_settings_and_options(
     arguments: tuple[str, ...],
     settings: str | None,
     expected: str,
@@ -434,7 +434,7 @@ def test_notes_say_what_does_not_go_together(
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_the_examples_are_what_the_renderer_prints(mesh: str) -> None:
+def test_examples_equal_the_rendered_output(mesh: str) -> None:
     example = ROOT / "envoy" / f"{mesh}.yaml"
     assert example.read_text() == run(mesh), f"regenerate it: extproc render {mesh} > envoy/{mesh}.yaml"
 
@@ -443,7 +443,7 @@ def test_the_examples_are_what_the_renderer_prints(mesh: str) -> None:
 
 
 def problems(node: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    """Yield what is wrong with `node` by an OpenAPI v3 structural schema; CEL rules are not judged."""
+    """Yield the errors of `node` under an OpenAPI v3 structural schema; CEL rules are not checked."""
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(node, int | str) or isinstance(node, bool):
             yield f"{path}: neither an integer nor a string"
@@ -506,7 +506,9 @@ def schemas() -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("arguments", VARIANTS, ids=" ".join)
-def test_the_crds_accept_it(schemas: dict[tuple[str, str], dict[str, Any]], arguments: tuple[str, ...]) -> None:
+def test_crds_accept_rendered_resources(
+    schemas: dict[tuple[str, str], dict[str, Any]], arguments: tuple[str, ...]
+) -> None:
     checked = 0
     for document in resources(*arguments).values():
         kind = document["kind"]
@@ -532,7 +534,7 @@ def test_the_crds_accept_it(schemas: dict[tuple[str, str], dict[str, Any]], argu
         ("backendSettings", {"connection": {"bufferLimit": True}}, "neither an integer nor a string"),
     ],
 )
-def test_a_wrong_field_is_seen(
+def test_schema_check_finds_wrong_fields(
     schemas: dict[tuple[str, str], dict[str, Any]], path: str, wrong: Any, problem: str
 ) -> None:
     document = resources("envoy-gateway")["EnvoyExtensionPolicy/aim-extproc"]
@@ -546,7 +548,7 @@ def test_a_wrong_field_is_seen(
 
 
 def patched(*arguments: str) -> str:
-    """Return a small bootstrap with Istio's patches done to it, as istiod does them."""
+    """Return a small bootstrap with Istio's patches applied as istiod applies them."""
     router = {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -592,5 +594,5 @@ ENVOYS = [(), ("--ca", ""), ("--topology", "sidecar"), ("--profile", "default", 
 @pytest.mark.parametrize(
     "arguments", [pytest.param(arguments, id=" ".join(arguments), marks=needs_envoy) for arguments in ENVOYS]
 )
-def test_envoy_takes_what_istio_makes_of_it(arguments: tuple[str, ...]) -> None:
+def test_envoy_accepts_bootstrap_with_istio_patches(arguments: tuple[str, ...]) -> None:
     validate(patched(*arguments))

@@ -1,4 +1,4 @@
-"""`extproc render envoy`: the values that the guard depends on, the routes, and the YAML around them."""
+"""`extproc render envoy`: values that the sidecar depends on, routes, and the YAML writer."""
 
 from __future__ import annotations
 
@@ -36,24 +36,29 @@ def render(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: An
 
 
 def bootstrap(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
-    return yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
+    found: dict[str, Any] = yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
+    return found
 
 
 def listener(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = tree["static_resources"]["listeners"]
     return found
 
 
 def manager(tree: dict[str, Any]) -> dict[str, Any]:
-    return listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
+    found: dict[str, Any] = listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
 
 
 def processor(tree: dict[str, Any]) -> dict[str, Any]:
-    return manager(tree)["http_filters"][0]["typed_config"]
+    found: dict[str, Any] = manager(tree)["http_filters"][0]["typed_config"]
+    return found
 
 
 def routes(tree: dict[str, Any]) -> list[dict[str, Any]]:
-    return manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    found: list[dict[str, Any]] = manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
 
 
 def clusters(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -69,10 +74,10 @@ def addresses(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     return [endpoint["endpoint"]["address"] for endpoint in group["lb_endpoints"]]
 
 
-# The guard
+# The filter
 
 
-def test_the_filter_fails_closed_and_says_so_with_503() -> None:
+def test_filter_fails_closed_with_503() -> None:
     filter_ = processor(bootstrap())
     assert filter_["failure_mode_allow"] is False
     assert filter_["status_on_error"] == {"code": "ServiceUnavailable"}
@@ -80,7 +85,7 @@ def test_the_filter_fails_closed_and_says_so_with_503() -> None:
     assert filter_["route_cache_action"] == "RETAIN"
 
 
-def test_the_body_modes_are_those_that_the_sidecar_accepts() -> None:
+def test_sidecar_accepts_rendered_body_modes() -> None:
     assert processor(bootstrap())["processing_mode"] == {
         "request_header_mode": "SEND",
         "request_body_mode": "BUFFERED",
@@ -92,11 +97,11 @@ def test_the_body_modes_are_those_that_the_sidecar_accepts() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(5, "10s"), (0.2, "6s"), (299.5, "305s")])
-def test_envoy_waits_longer_than_the_sidecar_asks_aim(seconds: float, expected: str) -> None:
+def test_message_timeout_exceeds_aim_timeout(seconds: float, expected: str) -> None:
     assert processor(bootstrap(aim={"timeout_seconds": seconds}))["message_timeout"] == expected
 
 
-def test_metadata_and_attributes_go_both_ways() -> None:
+def test_filter_forwards_attributes_and_metadata() -> None:
     filter_ = processor(bootstrap())
     assert filter_["metadata_options"] == {
         "forwarding_namespaces": {"untyped": ["envoy.filters.http.jwt_authn"]},
@@ -105,38 +110,38 @@ def test_metadata_and_attributes_go_both_ways() -> None:
     assert filter_["request_attributes"] == ["request.id", "source.address", "xds.route_name"]
 
 
-def test_the_guard_is_last_before_the_router() -> None:
+def test_filter_is_last_before_the_router() -> None:
     names = [filter_["name"] for filter_ in manager(bootstrap())["http_filters"]]
     assert names == ["envoy.filters.http.ext_proc", "envoy.filters.http.router"]
 
 
-def test_a_held_request_may_be_larger_than_what_the_sidecar_takes() -> None:
+def test_envoy_body_limit_exceeds_sidecar_limit() -> None:
     (route,) = routes(bootstrap(limits={"request_bytes": 4_000_000}))
     assert route["request_body_buffer_limit"] == 4_000_000 + 1_048_576
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(256, 320), (100_000, 100_064), (16, 100)])
-def test_more_header_fields_come_as_far_as_the_sidecar_than_it_takes(limit: int, expected: int) -> None:
+def test_envoy_header_limit_exceeds_sidecar_limit(limit: int, expected: int) -> None:
     tree = bootstrap(limits={"headers": limit})
     assert manager(tree)["common_http_protocol_options"] == {"max_headers_count": expected}
     (options,) = clusters(tree)["http-127.0.0.1-8080"]["typed_extension_protocol_options"].values()
     assert options["common_http_protocol_options"] == {"max_headers_count": expected}
 
 
-def test_long_and_silent_answers_live() -> None:
+def test_long_and_silent_answers_are_not_cut_off() -> None:
     tree = bootstrap()
     assert manager(tree)["stream_idle_timeout"] == "900s"
     assert [route["route"]["timeout"] for route in routes(tree)] == ["0s"]
 
 
-def test_paths_are_normalised_before_the_sidecar_sees_them() -> None:
+def test_paths_are_normalised_before_the_filter() -> None:
     found = manager(bootstrap())
     assert found["normalize_path"] is True
     assert found["merge_slashes"] is True
     assert found["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
 
 
-def test_the_access_log_tells_the_verdict_and_no_query() -> None:
+def test_access_log_holds_verdict_and_no_query() -> None:
     (log,) = manager(bootstrap())["access_log"]
     fields = log["typed_config"]["log_format"]["json_format"]
     assert fields["aim"] == "%DYNAMIC_METADATA(aim)%"
@@ -147,7 +152,7 @@ def test_the_access_log_tells_the_verdict_and_no_query() -> None:
 # The sidecar's cluster
 
 
-def test_the_cluster_is_http2_with_keepalive_and_never_full() -> None:
+def test_cluster_has_http2_keepalive_and_high_circuit_breakers() -> None:
     cluster = sidecar(bootstrap(limits={"streams": 1_000_000}))
     (options,) = cluster["typed_extension_protocol_options"].values()
     http2 = options["explicit_http_config"]["http2_protocol_options"]
@@ -166,13 +171,13 @@ def test_the_cluster_is_http2_with_keepalive_and_never_full() -> None:
         ("unix:/run/extproc.sock", "STATIC", {"pipe": {"path": "/run/extproc.sock"}}),
     ],
 )
-def test_the_cluster_points_at_listen(listen: str, kind: str, expected: dict[str, Any]) -> None:
+def test_cluster_endpoint_is_the_listen_address(listen: str, kind: str, expected: dict[str, Any]) -> None:
     cluster = sidecar(bootstrap(listen=listen))
     assert cluster["type"] == kind
     assert addresses(cluster) == [expected]
 
 
-def test_every_worker_is_an_endpoint_and_a_dead_one_is_passed_over() -> None:
+def test_every_worker_is_an_endpoint_with_health_check_and_retry() -> None:
     tree = bootstrap(workers=3)
     cluster = sidecar(tree)
     assert [address["socket_address"]["port_value"] for address in addresses(cluster)] == [50051, 50052, 50053]
@@ -181,7 +186,7 @@ def test_every_worker_is_an_endpoint_and_a_dead_one_is_passed_over() -> None:
     assert processor(tree)["grpc_service"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream"
 
 
-def test_one_worker_needs_neither_checks_nor_retries() -> None:
+def test_one_worker_has_no_health_check_or_retry() -> None:
     tree = bootstrap()
     assert "health_checks" not in sidecar(tree)
     assert "retry_policy" not in processor(tree)["grpc_service"]
@@ -196,7 +201,7 @@ def test_tls_trusts_the_sidecars_own_certificate() -> None:
     }
 
 
-def test_mtls_shows_a_certificate() -> None:
+def test_mtls_sends_a_client_certificate() -> None:
     tls = {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key", "client_ca_file": "/tls/ca.crt"}
     common = sidecar(bootstrap(tls=tls))["transport_socket"]["typed_config"]["common_tls_context"]
     (certificate,) = common["tls_certificates"]
@@ -206,7 +211,7 @@ def test_mtls_shows_a_certificate() -> None:
 # Upstreams and routes
 
 
-def test_the_longest_prefix_comes_first_and_servers_are_shared() -> None:
+def test_longest_prefix_is_first_and_servers_share_clusters() -> None:
     tree = bootstrap("http://a", "/v1/messages=https://b", "/v1=http://a")
     assert [(route["match"]["prefix"], route["route"]["cluster"]) for route in routes(tree)] == [
         ("/v1/messages", "https-b-443"),
@@ -217,7 +222,7 @@ def test_the_longest_prefix_comes_first_and_servers_are_shared() -> None:
     assert list(clusters(tree)) == ["aim-extproc", "http-a-80", "https-b-443"]
 
 
-def test_https_upstreams_are_verified_named_and_addressed_as_themselves() -> None:
+def test_https_upstream_has_verification_sni_and_host_rewrite() -> None:
     tree = bootstrap("https://api.example.com")
     cluster = clusters(tree)["https-api.example.com-443"]
     assert cluster["type"] == "LOGICAL_DNS"
@@ -229,7 +234,7 @@ def test_https_upstreams_are_verified_named_and_addressed_as_themselves() -> Non
     assert routes(tree)[0]["route"]["host_rewrite_literal"] == "api.example.com"
 
 
-def test_an_https_upstream_by_address_has_no_server_name() -> None:
+def test_https_upstream_by_address_has_no_sni() -> None:
     cluster = clusters(bootstrap("https://[fd00::1]:8443"))["https-fd00__1-8443"]
     assert cluster["type"] == "STATIC"
     tls = cluster["transport_socket"]["typed_config"]
@@ -238,7 +243,7 @@ def test_an_https_upstream_by_address_has_no_server_name() -> None:
     assert name == {"san_type": "IP_ADDRESS", "matcher": {"exact": "fd00::1"}}
 
 
-def test_plain_http_upstreams_keep_the_clients_host() -> None:
+def test_http_upstream_keeps_client_host_header() -> None:
     tree = bootstrap("http://models.internal:8000")
     assert clusters(tree)["http-models.internal-8000"]["type"] == "STRICT_DNS"
     assert "host_rewrite_literal" not in routes(tree)[0]["route"]
@@ -254,7 +259,7 @@ def test_plain_http_upstreams_keep_the_clients_host() -> None:
         ("https://a/base/", "/base/"),
     ],
 )
-def test_a_path_of_the_url_takes_the_prefixs_place(upstream: str, rewrite: str | None) -> None:
+def test_url_path_replaces_the_prefix(upstream: str, rewrite: str | None) -> None:
     assert routes(bootstrap(upstream))[0]["route"].get("prefix_rewrite") == rewrite
 
 
@@ -265,12 +270,12 @@ NO_UPSTREAMS = [
 
 
 @pytest.mark.parametrize("text", NO_UPSTREAMS)
-def test_what_is_no_upstream_is_refused_in_a_sentence(text: str) -> None:
+def test_invalid_upstream_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"^an upstream.{20,}"):
         Upstream.parse(text)
 
 
-def test_upstreams_have_to_fit_together() -> None:
+def test_conflicting_upstreams_are_refused() -> None:
     with pytest.raises(ValueError, match="the prefix /v1 has more than one upstream"):
         render("/v1=http://a", "/v1=http://b")
     with pytest.raises(ValueError, match="at least one upstream"):
@@ -280,11 +285,11 @@ def test_upstreams_have_to_fit_together() -> None:
 # Upgrades
 
 
-def test_no_upgrade_passes_unless_it_is_allowed() -> None:
+def test_upgrades_are_off_by_default() -> None:
     assert "upgrade" not in render()
 
 
-def test_upgrades_pass_on_their_prefixes_only() -> None:
+def test_upgrades_pass_on_allowed_prefixes_only() -> None:
     tree = bootstrap("http://a", "/v1/realtime/x=http://b", "/o=http://c/v9", allow_upgrades=("/v1/realtime", "/o/ws"))
     (upgrade,) = manager(tree)["upgrade_configs"]
     assert upgrade["enabled"] is False
@@ -302,7 +307,7 @@ def test_upgrades_pass_on_their_prefixes_only() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "v1", "/v2"])
-def test_upgrades_need_an_upstream(prefix: str) -> None:
+def test_upgrade_prefix_without_upstream_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="no upstream serves it"):
         render("/v1=http://a", allow_upgrades=(prefix,))
 
@@ -310,7 +315,7 @@ def test_upgrades_need_an_upstream(prefix: str) -> None:
 # The YAML
 
 
-def test_without_admin_there_is_none() -> None:
+def test_admin_is_off_by_default() -> None:
     text = render_envoy(
         Settings(),
         listen=Address.parse("[::1]:10000"),
@@ -322,7 +327,7 @@ def test_without_admin_there_is_none() -> None:
     assert listener(tree)["address"] == {"socket_address": {"address": "::1", "port_value": 10000}}
 
 
-def test_a_misspelt_field_is_an_error_at_any_depth() -> None:
+def test_misspelt_field_is_an_error_at_any_depth() -> None:
     message = "envoy.config.bootstrap.v3.Bootstrap"
     check({"admin": {}}, message)
     with pytest.raises(KeyError, match="adress"):
@@ -332,7 +337,7 @@ def test_a_misspelt_field_is_an_error_at_any_depth() -> None:
         check({"bootstrap_extensions": [{"typed_config": {"@type": router, "dynamic_status": True}}]}, message)
 
 
-def test_the_example_is_what_the_renderer_prints() -> None:
+def test_example_equals_the_rendered_output() -> None:
     text = render_envoy(
         Settings(),
         listen=Address.parse(EXAMPLE_ARGUMENTS["listen"]),
@@ -343,7 +348,7 @@ def test_the_example_is_what_the_renderer_prints() -> None:
     assert EXAMPLE.read_text() == text, f"regenerate it: extproc render envoy {arguments} > envoy/envoy.yaml"
 
 
-def test_a_document_is_its_tree_with_each_reason_once() -> None:
+def test_document_equals_its_tree_and_repeats_no_reason() -> None:
     tree = {
         "plain": "a",
         **because("Why.", quoted="0x1", none=[]),
@@ -372,18 +377,23 @@ def test_a_document_is_its_tree_with_each_reason_once() -> None:
 @pytest.mark.parametrize(
     ("listen", "admin", "upstream", "problem"),
     [
-        ("0.0.0.0:10000", "0.0.0.0:10000", "http://m", "admin: 0.0.0.0:10000 is where Envoy listens for clients"),
-        ("0.0.0.0:10000", "127.0.0.1:10000", "http://m", "admin: 127.0.0.1:10000 is where"),
-        ("127.0.0.1:10000", "0.0.0.0:10000", "http://m", "admin: 0.0.0.0:10000 is where"),
-        ("unix:/run/e", "unix:/run/e", "http://m", "admin: unix:/run/e is where"),
+        (
+            "0.0.0.0:10000",
+            "0.0.0.0:10000",
+            "http://m",
+            "admin: 0.0.0.0:10000 is the address on which Envoy listens for clients",
+        ),
+        ("0.0.0.0:10000", "127.0.0.1:10000", "http://m", "admin: 127.0.0.1:10000 is the address"),
+        ("127.0.0.1:10000", "0.0.0.0:10000", "http://m", "admin: 0.0.0.0:10000 is the address"),
+        ("unix:/run/e", "unix:/run/e", "http://m", "admin: unix:/run/e is the address"),
         (
             "0.0.0.0:10000",
             None,
             "http://localhost:10000",
-            "upstream: localhost:10000 is where this Envoy itself listens",
+            "upstream: localhost:10000 is this Envoy's own listener",
         ),
-        ("127.0.0.1:10000", None, "/v1=http://127.0.0.1:10000", "upstream: 127.0.0.1:10000 is where"),
-        ("[::]:80", None, "http://[::1]", "upstream: [::1] is where"),
+        ("127.0.0.1:10000", None, "/v1=http://127.0.0.1:10000", "upstream: 127.0.0.1:10000 is this"),
+        ("[::]:80", None, "http://[::1]", "upstream: [::1] is this"),
         ("127.0.0.1:10000", "127.0.0.1:9901", "http://127.0.0.1:8080", None),
         ("127.0.0.1:10000", "[::1]:10000", "http://[::1]:10000", None),
         ("10.0.0.1:10000", "127.0.0.1:10000", "http://10.0.0.2:10000", None),
@@ -391,7 +401,9 @@ def test_a_document_is_its_tree_with_each_reason_once() -> None:
         ("unix:/run/e", "unix:/run/a", "http://m", None),
     ],
 )
-def test_envoy_does_not_meet_itself(listen: str, admin: str | None, upstream: str, problem: str | None) -> None:
+def test_admin_and_upstream_must_differ_from_listener(
+    listen: str, admin: str | None, upstream: str, problem: str | None
+) -> None:
     def rendered() -> str:
         return render_envoy(
             Settings(),

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: their form, their unit tests by promtool, and what they name."""
+"""The alert rules and the dashboard: their form, their promtool unit tests, and the metrics that they use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.prometheus import PromtoolFailed, needs_prometheus, promtool
 from tests.fakes.promql import ALERTS, DASHBOARD, ROOT, alerts, metrics, panels, queries
 
 UNIT_TESTS = ALERTS.with_name("alerts_test.yaml")
-# Of Prometheus itself, and of a supervisor of several workers.
+# Metrics of Prometheus itself, and of a supervisor of several workers.
 ELSEWHERE = {"up", "extproc_worker_restarts_total"}
 SUFFIXES = re.compile(r"_(bucket|count|sum)$")
 
@@ -30,31 +30,31 @@ def exported() -> set[str]:
 
 
 @needs_prometheus
-def test_promtool_takes_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     assert f"{len(alerts())} rules found" in promtool("check", "rules", str(ALERTS))
 
 
 @needs_prometheus
-def test_every_alert_fires_when_it_should_and_only_then() -> None:
+def test_alert_unit_tests_pass() -> None:
     promtool("test", "rules", str(UNIT_TESTS))
 
 
 @needs_prometheus
-def test_promtool_says_what_does_not_fire(tmp_path: Path) -> None:
+def test_promtool_reports_alerts_that_do_not_fire(tmp_path: Path) -> None:
     (tmp_path / "alerts.yaml").write_text(ALERTS.read_text().replace("> 0.05", "> 0.5"))
     (tmp_path / UNIT_TESTS.name).write_text(UNIT_TESTS.read_text())
     with pytest.raises(PromtoolFailed, match="AimExtprocNoVerdicts"):
         promtool("test", "rules", str(tmp_path / UNIT_TESTS.name))
 
 
-def test_every_alert_has_a_unit_test_for_either_case() -> None:
+def test_every_alert_has_unit_tests_for_firing_and_silence() -> None:
     cases = [case for test in yaml.safe_load(UNIT_TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts().keys()
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == alerts().keys()
 
 
 @pytest.mark.parametrize(("name", "rule"), alerts().items())
-def test_an_alert_says_how_grave_it_is_and_where_to_read_on(name: str, rule: dict[str, Any]) -> None:
+def test_alert_has_severity_and_runbook(name: str, rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
     document, _, anchor = rule["annotations"]["runbook"].partition("#")
@@ -64,7 +64,7 @@ def test_an_alert_says_how_grave_it_is_and_where_to_read_on(name: str, rule: dic
 
 
 @pytest.mark.parametrize("expression", [rule["expr"] for rule in alerts().values()] + list(queries().values()))
-def test_an_expression_is_about_metrics_that_there_are(expression: str) -> None:
+def test_expressions_use_existing_metrics(expression: str) -> None:
     named = metrics(expression)
     assert named
     assert {SUFFIXES.sub("", name) for name in named} <= exported()
@@ -76,12 +76,12 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert ours - shown == {"extproc_worker_restarts_total"}
 
 
-def test_a_wrong_expression_is_seen() -> None:
+def test_invalid_expression_is_found() -> None:
     with pytest.raises(ValueError, match="parenthesis"):
         promql_parser.parse("sum(rate(extproc_exchanges_total[5m])")
 
 
-def test_the_dashboard_is_one() -> None:
+def test_dashboard_has_the_required_fields() -> None:
     board = json.loads(DASHBOARD.read_text())
     assert board["uid"] == "aim-extproc"
     variables = {variable["name"] for variable in board["templating"]["list"]}
@@ -91,7 +91,7 @@ def test_the_dashboard_is_one() -> None:
     assert used - {"__rate_interval", "__range"} == variables
 
 
-def test_no_panel_covers_another() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         place = panel["gridPos"]

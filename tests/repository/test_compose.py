@@ -1,4 +1,4 @@
-"""Dockerfile and docker-compose.yml, as far as they can be judged without an engine: shapes, files, addresses."""
+"""Dockerfile and docker-compose.yml, checked without a container engine: fields, files, addresses."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ def endpoint(cluster: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_the_shape_that_compose_wants(name: str) -> None:
+def test_services_have_valid_fields(name: str) -> None:
     service = SERVICES[name]
     assert {key: type(value) for key, value in service.items()} == {key: SERVICE_KEYS[key] for key in service}
     assert all(isinstance(part, str) for key in ("command", "entrypoint") for part in service.get(key, []))
     check = service.get("healthcheck")
-    # The sidecar's is in its image.
+    # The sidecar's healthcheck is in its image.
     assert check is not None or name == "sidecar"
     if check is not None:
         assert set(check) == HEALTHCHECK_KEYS
         assert check["test"][0] == "CMD"
 
 
-def test_all_share_envoys_network_and_only_envoy_publishes() -> None:
+def test_services_share_envoys_network_and_only_envoy_publishes_ports() -> None:
     modes = {name: service.get("network_mode") for name, service in SERVICES.items()}
     assert modes.pop("envoy") is None
     assert modes == dict.fromkeys(("sidecar", "demo-model", "local-aim"), "service:envoy")
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["envoy"]
 
 
-def test_the_published_port_is_the_listeners() -> None:
+def test_published_port_is_the_listeners() -> None:
     (listener,) = ENVOY["static_resources"]["listeners"]
     address = listener["address"]["socket_address"]
     assert address["address"] == "0.0.0.0"
@@ -82,7 +82,7 @@ def test_the_published_port_is_the_listeners() -> None:
     assert ports == [str(address["port_value"])]
 
 
-def test_envoys_clusters_are_the_other_services() -> None:
+def test_envoy_clusters_are_the_other_services() -> None:
     listen = Settings().listen
     assert endpoint("aim-extproc") == {"address": listen.host, "port_value": listen.port}
     assert SERVICES["sidecar"]["command"] == ["serve"]
@@ -90,7 +90,7 @@ def test_envoys_clusters_are_the_other_services() -> None:
     assert SERVICES["demo-model"]["command"] == ["--listen", f"{model['address']}:{model['port_value']}"]
 
 
-def test_healthchecks_ask_where_the_service_listens() -> None:
+def test_healthchecks_use_the_services_ports() -> None:
     admin = ENVOY["admin"]["address"]["socket_address"]
     asked = {name: " ".join(service["healthcheck"]["test"]) for name, service in SERVICES.items() if name != "sidecar"}
     assert f"/dev/tcp/{admin['address']}/{admin['port_value']}" in asked["envoy"]
@@ -99,7 +99,7 @@ def test_healthchecks_ask_where_the_service_listens() -> None:
         assert f"('{host}', {port})" in asked[name]
 
 
-def test_local_aim_runs_only_when_asked_for_and_as_documented() -> None:
+def test_local_aim_runs_in_its_profile_as_documented() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["local-aim"]
     assert SERVICES["local-aim"]["command"][0] == "local-aim"
     listen = SERVICES["local-aim"]["command"][-1]
@@ -108,20 +108,20 @@ def test_local_aim_runs_only_when_asked_for_and_as_documented() -> None:
     )
 
 
-def test_the_key_comes_from_the_environment() -> None:
+def test_key_comes_from_the_environment() -> None:
     environment = SERVICES["sidecar"]["environment"]
     assert set(environment) == {"AIM_API_KEY", "AIM_API_BASE", "AIM_API"}
     assert environment["AIM_API_KEY"].startswith("${AIM_API_KEY:?")
-    # Empty is the same as unset for the settings.
+    # The settings treat an empty variable as unset.
     assert environment["AIM_API_BASE"] == "${AIM_API_BASE:-}"
     assert environment["AIM_API"] == "${AIM_API:-}"
 
 
-def test_the_sidecar_has_the_time_to_drain() -> None:
+def test_stop_grace_period_covers_the_drain() -> None:
     assert int(SERVICES["sidecar"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds
 
 
-def test_what_is_mounted_exists_and_is_read_only() -> None:
+def test_mounts_exist_and_are_read_only() -> None:
     mounts = [mount.split(":") for service in SERVICES.values() for mount in service.get("volumes", [])]
     assert mounts == [["./envoy/envoy.yaml", "/etc/envoy/envoy.yaml", "ro"]]
     assert all((ROOT / source).is_file() for source, _, _ in mounts)
@@ -130,13 +130,13 @@ def test_what_is_mounted_exists_and_is_read_only() -> None:
 # Dockerfile
 
 
-def test_every_instruction_is_one() -> None:
+def test_dockerfile_has_known_instructions_only() -> None:
     found = instructions()
     assert found[0][0] == "FROM"
     assert {name for name, _ in found} == INSTRUCTIONS
 
 
-def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE))
     copied = {
         source.rstrip("/")
@@ -148,7 +148,7 @@ def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
     assert [source for source in copied if not (ROOT / source).exists()] == []
 
 
-def test_stages_are_built_before_they_are_copied_from() -> None:
+def test_stages_are_defined_before_they_are_copied_from() -> None:
     stages: set[str] = set()
     for name, rest in instructions():
         if name == "FROM" and " AS " in rest:
@@ -157,23 +157,23 @@ def test_stages_are_built_before_they_are_copied_from() -> None:
             assert copied[1] in stages
 
 
-def test_packages_are_checked_against_the_lock() -> None:
+def test_packages_are_installed_from_the_hashed_lock() -> None:
     installs = [part for _, rest in instructions() for part in rest.split("&&") if "pip install" in part]
     assert installs
     assert all("--require-hashes" in part or "--no-deps --no-index" in part for part in installs)
     lock = (ROOT / "requirements" / "dev.txt").read_text()
-    # What the sed expression of the build stage picks.
+    # The lines that the sed expression of the build stage selects.
     assert re.search(r"^setuptools==\S+ \\\n(?:    --hash=\S+ \\\n)*    --hash=\S+$", lock, flags=re.MULTILINE)
 
 
-def test_the_last_stage_runs_the_sidecar_as_nobody_in_particular() -> None:
+def test_last_stage_runs_as_an_unprivileged_user() -> None:
     last = dict(instructions())
     assert json.loads(last["ENTRYPOINT"]) == ["extproc"]
     assert json.loads(last["CMD"]) == ["serve"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
 
 
-def test_the_healthcheck_asks_the_default_admin() -> None:
+def test_healthcheck_uses_the_default_admin_port() -> None:
     check = dict(instructions())["HEALTHCHECK"]
     command = json.loads(check[check.index("[") :])
     compile(command[-1], "HEALTHCHECK", "exec")

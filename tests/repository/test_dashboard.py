@@ -1,4 +1,4 @@
-"""Each query of the dashboard and of the alerts, asked of a real Prometheus that scrapes a real sidecar."""
+"""Queries of the dashboard and the alerts, run in a real Prometheus that scrapes a real sidecar."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = needs_prometheus
 
 STREAMS = 3
 
-# Their thresholds would need minutes, or a disk that is full; alerts_test.yaml has those.
+# Their thresholds would need minutes or a full disk; alerts_test.yaml tests them.
 BELOW = {"AimExtprocAimSlow", "AimExtprocAddedLatency", "AimExtprocRestarting", "AimExtprocAuditLost"}
 
 
 async def exchange(address: str, text: str, answer: bytes = b"", content_type: str = "application/json") -> bool:
-    """Go through one exchange; tell whether the request was let through."""
+    """Run one exchange and return whether the request passed."""
     async with envoy_stream(address) as stream:
         await stream.request_headers()
         await stream.read()
@@ -45,7 +45,7 @@ async def exchange(address: str, text: str, answer: bytes = b"", content_type: s
 
 
 def is_last(message: Any) -> bool:
-    """Tell whether `message` ends the answer."""
+    """Return whether `message` ends the answer."""
     end = message.response_body.response.body_mutation.streamed_response.end_of_stream
     return bool(end or message.HasField("immediate_response"))
 
@@ -62,7 +62,7 @@ async def judge(question: Question) -> Any:
 
 
 async def traffic(address: str) -> None:
-    """Bring about what there is to see: each kind of verdict, outcome and fault that a query is about."""
+    """Cause each kind of verdict, outcome and fault that a query shows."""
     events = b"".join(chat_stream("Hel", "lo"))
     async with asyncio.timeout(30):
         while not await exchange(address, "allowed"):  # the breaker may still be open
@@ -70,12 +70,12 @@ async def traffic(address: str) -> None:
     assert await exchange(address, "streamed", events, "text/event-stream")
     assert not await exchange(address, "blocked")
     assert not await exchange(address, "key")
-    assert await exchange(address, "broken")  # server_error opens
-    assert not await exchange(address, "anything")  # the breaker is open, and that does not
+    assert await exchange(address, "broken")  # server_error fails open
+    assert not await exchange(address, "anything")  # the breaker is open, which fails closed
 
 
 async def hold(address: str, stack: AsyncExitStack) -> list[EnvoyStream]:
-    """Begin so many exchanges that the limit is reached; their first bytes are all that comes."""
+    """Begin exchanges until the limit is reached, and send only their first bytes."""
     streams = []
     for _ in range(STREAMS):
         stream = await stack.enter_async_context(envoy_stream(address))
@@ -89,7 +89,7 @@ async def no_series(prometheus: Prometheus, expressions: dict[str, str]) -> list
     return [name for name, expression in expressions.items() if not await prometheus.query(expression)]
 
 
-async def test_every_query_has_an_answer(tmp_path: Path, aim: ScriptedAim) -> None:
+async def test_every_query_returns_data(tmp_path: Path, aim: ScriptedAim) -> None:
     aim.judge = judge
     config, port, admin = written(
         tmp_path,
@@ -106,7 +106,7 @@ async def test_every_query_has_an_answer(tmp_path: Path, aim: ScriptedAim) -> No
         AsyncExitStack() as stack,
     ):
         await prometheus.until("extproc_ready == 1")
-        for count in (1, 2):  # a rate is between two samples
+        for count in (1, 2):  # a rate needs two samples
             await traffic(address)
             await prometheus.until(f'extproc_exchanges_total{{outcome="blocked"}} == {count}')
         await hold(address, stack)

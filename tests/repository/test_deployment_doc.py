@@ -1,4 +1,4 @@
-"""docs/deployment.md and the pages around it: their settings, values and commands are what code and chart take."""
+"""The guides: code and chart accept their settings, values and commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def commands(page: str, name: str) -> list[list[str]]:
 
 
 def values(page: str) -> list[dict[str, Any]]:
-    """Return the blocks of the page that are values of the chart."""
+    """Return the page's YAML blocks that are values of the chart."""
     return [block for text in fenced(page, "yaml") if "settings" in (block := yaml.safe_load(text))]
 
 
@@ -50,7 +50,7 @@ RENDERED = [(page, words) for page in PAGES for words in commands(page, "extproc
 
 
 @pytest.mark.parametrize(("page", "words"), RENDERED, ids=lambda value: value if isinstance(value, str) else value[1])
-def test_the_commands_print_resources(page: str, words: list[str], tmp_path: Path) -> None:
+def test_documented_commands_print_resources(page: str, words: list[str], tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text("profiles: {acme: {}, globex: {}}\ntls: {cert_file: /c, key_file: /k}\nlisten: 0.0.0.0:50051\n")
     result = CliRunner().invoke(app, [str(settings) if word == "settings.yaml" else word for word in words])
@@ -58,16 +58,16 @@ def test_the_commands_print_resources(page: str, words: list[str], tmp_path: Pat
     assert list(yaml.safe_load_all(result.stdout))
 
 
-def test_a_first_look_without_tls_renders() -> None:
+def test_documented_commands_without_tls_render() -> None:
     assert "add ` --ca=`\nto `where` below" in (ROOT / "docs" / "getting-started.md").read_text()
-    # As the shell splits $where: quotes within it would be passed on.
+    # Split as the shell splits $where: quotes inside it would stay.
     (where,) = re.findall(r"^where='(.*)'$", "\n".join(fenced("getting-started.md", "sh")), flags=re.MULTILINE)
     result = CliRunner().invoke(app, ["render", "istio", *where.split(), "--ca="])
     assert result.exit_code == 0, result.output
     assert "in the clear" in result.stdout
 
 
-def test_the_values_are_settings() -> None:
+def test_documented_values_are_valid_settings() -> None:
     found = values("deployment.md")
     assert len(found) == 2
     for block in found:
@@ -76,13 +76,13 @@ def test_the_values_are_settings() -> None:
 
 @needs_helm
 @pytest.mark.parametrize("block", values("deployment.md"), ids=["keys", "routes"])
-def test_the_chart_takes_the_values(block: dict[str, Any]) -> None:
+def test_chart_accepts_documented_values(block: dict[str, Any]) -> None:
     assert "ConfigMap/aim-extproc" in template(**block)
 
 
 @needs_helm
 @pytest.mark.parametrize("page", ["deployment.md", "getting-started.md"])
-def test_the_chart_is_installed_by_the_documented_command(page: str) -> None:
+def test_documented_command_installs_the_chart(page: str) -> None:
     (words,) = [words for words in commands(page, "helm") if "install" in words]
     place = words.index("install")
     assert words[place + 1 : place + 3] == ["aim-extproc", str(CHART.relative_to(ROOT))]
@@ -93,7 +93,7 @@ def test_the_chart_is_installed_by_the_documented_command(page: str) -> None:
 
 
 @needs_helm
-def test_every_value_that_the_pages_name_is_one() -> None:
+def test_documented_chart_values_exist() -> None:
     for page in (*PAGES, "faq.md"):
         text = (ROOT / "docs" / page).read_text()
         for assigned in re.findall(r"--set ((?:[\w.]+=\w+,?)+)", text):

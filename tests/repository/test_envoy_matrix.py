@@ -1,4 +1,4 @@
-"""The matrix of Envoy's versions reads pytest's report, and calls nothing fine that is not."""
+"""The matrix of Envoy versions parses pytest's report and hides no failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT = b"""<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_a_report_is_read() -> None:
+def test_report_is_parsed() -> None:
     result = read("1.38.3", REPORT)
     assert result == Result("1.38.3", 2, ("tests.envoy.test_a::test_2", "tests.envoy.test_a::test_3"), 1)
     assert not result.is_fine
@@ -25,9 +25,9 @@ def test_a_report_is_read() -> None:
     )
 
 
-def test_a_known_difference_counts_for_its_version_alone() -> None:
+def test_known_difference_counts_for_its_version_only() -> None:
     report = REPORT.replace(b"test_2", b"test_case[chat, default: a large request and a large answer]")
-    assert len(read("1.36.4", report).failed) == 2  # it failed otherwise than it is known to
+    assert len(read("1.36.4", report).failed) == 2  # it failed in another way than the known one
     report = report.replace(
         b'message="no"/></testcase>', b"message=\"no\">b'Payload Too Large'</failure></testcase>", 1
     )
@@ -40,20 +40,20 @@ def test_a_known_difference_counts_for_its_version_alone() -> None:
     assert "**Large requests" not in page([new])
 
 
-def test_every_note_is_written() -> None:
+def test_every_known_difference_has_a_note() -> None:
     assert {note for notes in matrix.KNOWN.values() for note in notes.values()} == matrix._NOTES.keys()
 
 
-def test_a_suite_in_which_nothing_ran_is_not_fine() -> None:
+def test_suite_that_ran_nothing_fails() -> None:
     assert not Result("1.38.3", 0, (), 700).is_fine
     assert Result("1.38.3", 700, (), 1).is_fine
 
 
-def test_the_versions_come_in_their_order() -> None:
+def test_versions_are_sorted() -> None:
     assert matrix.versions()[0] == "1.36"
     assert matrix.versions()[-1] == "1.40"
 
 
-def test_an_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert matrix.main(["1.2"]) == 2
     assert "requirements/envoy-1.2.txt" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by helm itself, judged by Kubernetes' schemas, and by what the sidecar makes of it."""
+"""The Helm chart, rendered by helm and checked by Kubernetes' schemas and the sidecar's settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs
 
 pytestmark = needs_helm
 
-# The oldest that the chart takes (sidecars: 1.29), and the newest that the package knows.
+# The oldest version that the chart supports (1.29 for sidecars), and the newest that the package knows.
 KUBERNETES = ("1.27", "1.29", "1.33", kubernetes_validate.latest_version())
 SCHEMAS = ROOT.parent / "shared" / "schemas"
 
@@ -111,11 +111,11 @@ MONITORING = {
     "PodMonitor": monitor("podMetricsEndpoints"),
     "PrometheusRule": only("groups", groups={"type": "array", "items": GROUP}),
 }
-"""What the chart uses of the Prometheus operator's kinds."""
+"""The fields of the Prometheus operator's kinds that the chart uses."""
 
 
 def settings_of(resources: dict[str, dict[str, Any]], folder: Path) -> Settings:
-    """Return what the sidecar makes of the rendered settings."""
+    """Return the rendered settings as the sidecar loads them."""
     path = folder / "settings.yaml"
     path.write_text(resources["ConfigMap/aim-extproc"]["data"]["settings.yaml"])
     return load(path)
@@ -130,7 +130,7 @@ def patch_of(resources: dict[str, dict[str, Any]]) -> Any:
 
 
 def patched(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a Deployment of Envoy to which kubectl has applied the patch."""
+    """Return a Deployment of Envoy after kubectl applied the patch."""
     envoy = {"name": "envoy", "image": "envoyproxy/envoy", "volumeMounts": [{"name": "own", "mountPath": "/own"}]}
     pod = {"containers": [envoy, {"name": "other", "image": "other"}], "volumes": [{"name": "own", "emptyDir": {}}]}
     labels = {"app": "gateway"}
@@ -145,13 +145,13 @@ def mebibytes(quantity: str) -> float:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_helm_lints_it(name: str) -> None:
+def test_helm_lint_passes(name: str) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=VALUES[name])
 
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_kubernetes_takes_every_resource(name: str, version: str) -> None:
+def test_resources_match_kubernetes_schemas(name: str, version: str) -> None:
     resources = template(**VALUES[name])
     if VALUES[name].get("mode") == "sidecar":
         if version == "1.27":
@@ -163,7 +163,7 @@ def test_kubernetes_takes_every_resource(name: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_the_operator_takes_its_resources(name: str) -> None:
+def test_resources_match_the_operators_schemas(name: str) -> None:
     for resource in template(**VALUES[name]).values():
         kind = resource["kind"]
         if kind not in MONITORING:
@@ -173,12 +173,12 @@ def test_the_operator_takes_its_resources(name: str) -> None:
         crd = SCHEMAS / f"monitoring.coreos.com_{kind.lower()}s.yaml"
         if crd.is_file():
             (served,) = yaml.safe_load(crd.read_text())["spec"]["versions"]
-            # Not `validate`: a pattern of these schemas is none for Python.
+            # Not `validate`: these schemas hold a pattern that is invalid in Python.
             jsonschema.Draft202012Validator(served["schema"]["openAPIV3Schema"]).validate(resource)
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_the_sidecar_takes_the_settings(name: str, tmp_path: Path) -> None:
+def test_sidecar_accepts_rendered_settings(name: str, tmp_path: Path) -> None:
     values = VALUES[name]
     settings = settings_of(template(**values), tmp_path)
     expected = Settings(**values.get("settings", {}))
@@ -193,7 +193,7 @@ def test_the_sidecar_takes_the_settings(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["defaults", "everything", "bare"])
-def test_ports_and_probes_are_where_the_sidecar_listens(name: str, tmp_path: Path) -> None:
+def test_ports_and_probes_match_the_settings(name: str, tmp_path: Path) -> None:
     resources = template(**VALUES[name])
     settings = settings_of(resources, tmp_path)
     (container,) = pod_of(resources)["containers"]
@@ -218,11 +218,11 @@ def test_ports_and_probes_are_where_the_sidecar_listens(name: str, tmp_path: Pat
 
 
 def files_of(pod: Any, container: Any) -> set[str]:
-    """Return the files that the container's mounts of ConfigMaps and Secrets hold, as far as they are named."""
+    """Return the named files in the container's mounts of ConfigMaps and Secrets."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     found = set()
     for mount in container["volumeMounts"]:
-        assert "subPath" not in mount, "a file that would not follow its ConfigMap or Secret"
+        assert "subPath" not in mount, "a subPath file is not updated with its ConfigMap or Secret"
         volume = volumes[mount["name"]]
         sources = [
             *(source["secret"] for source in volume.get("projected", {}).get("sources", [])),
@@ -235,7 +235,7 @@ def files_of(pod: Any, container: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_file_of_the_settings_is_mounted(name: str, tmp_path: Path) -> None:
+def test_every_file_in_the_settings_is_mounted(name: str, tmp_path: Path) -> None:
     resources = template(**VALUES[name])
     settings = settings_of(resources, tmp_path)
     if "Deployment/aim-extproc" in resources:
@@ -259,10 +259,10 @@ def test_every_file_of_the_settings_is_mounted(name: str, tmp_path: Path) -> Non
     (config,) = [entry["value"] for entry in container["env"] if entry["name"] == "EXTPROC_CONFIG"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "aim-extproc-settings"]
     assert config == f"{mount['mountPath']}/settings.yaml"
-    assert settings.problems_when_serving() != []  # nothing of it is on this machine, so that it was looked for
+    assert settings.problems_when_serving() != []  # the files are missing here, and were looked for
 
 
-def test_the_key_of_a_tenant_is_its_own(tmp_path: Path) -> None:
+def test_each_tenant_has_its_own_key(tmp_path: Path) -> None:
     resources = template(**EVERYTHING)
     settings = settings_of(resources, tmp_path)
     (keys,) = [volume for volume in pod_of(resources)["volumes"] if volume["name"] == "aim-extproc-keys"]
@@ -276,7 +276,7 @@ def test_the_key_of_a_tenant_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["defaults", "everything", "sidecar"])
-def test_the_pod_has_the_time_to_drain(name: str, tmp_path: Path) -> None:
+def test_grace_period_covers_the_drain(name: str, tmp_path: Path) -> None:
     resources = template(**VALUES[name])
     settings = settings_of(resources, tmp_path)
     if name == "sidecar":
@@ -290,7 +290,7 @@ def test_the_pod_has_the_time_to_drain(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_the_container_may_do_nothing_that_it_need_not(name: str) -> None:
+def test_container_has_minimal_privileges(name: str) -> None:
     resources = template(**VALUES[name])
     pods = [resource["spec"] for resource in resources.values() if resource["kind"] == "Pod"]
     if "Deployment/aim-extproc" in resources:
@@ -314,11 +314,11 @@ def test_the_container_may_do_nothing_that_it_need_not(name: str) -> None:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_the_user_is_the_images() -> None:
+def test_image_runs_as_the_charts_user() -> None:
     assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
 
 
-def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
+def test_only_settings_that_need_a_restart_restart_pods() -> None:
     def pod_template(**settings: Any) -> Any:
         return template(settings=settings)["Deployment/aim-extproc"]["spec"]["template"]
 
@@ -331,16 +331,16 @@ def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
         assert pod_template(limits={limit: 1_000_000}) != before
 
 
-def test_held_bytes_fit_into_the_memory_by_far(tmp_path: Path) -> None:
+def test_held_bytes_fit_into_the_memory_limit(tmp_path: Path) -> None:
     resources = template()
     limits = settings_of(resources, tmp_path).limits
     (container,) = pod_of(resources)["containers"]
-    # As docs/deployment.md reckons.
+    # The formula of docs/deployment.md.
     needed = 80 + limits.streams * 85 / 1024 + 3.5 * limits.total_held_bytes / 2**20
     assert needed <= mebibytes(container["resources"]["limits"]["memory"])
 
 
-def test_replicas_are_left_to_the_autoscaler() -> None:
+def test_autoscaler_controls_replicas() -> None:
     assert template()["Deployment/aim-extproc"]["spec"]["replicas"] == 2
     resources = template(**EVERYTHING)
     assert "replicas" not in resources["Deployment/aim-extproc"]["spec"]
@@ -350,7 +350,7 @@ def test_replicas_are_left_to_the_autoscaler() -> None:
     assert metric["containerResource"]["container"] == "aim-extproc"
 
 
-def test_a_sidecar_meets_envoy_on_the_socket(tmp_path: Path) -> None:
+def test_sidecar_and_envoy_share_the_socket(tmp_path: Path) -> None:
     resources = template(**SIDECAR)
     settings = settings_of(resources, tmp_path)
     spec = patch_of(resources)["spec"]["template"]["spec"]
@@ -364,7 +364,7 @@ def test_a_sidecar_meets_envoy_on_the_socket(tmp_path: Path) -> None:
     assert mounts == envoy["volumeMounts"]
 
 
-def test_the_patch_leaves_what_was_there() -> None:
+def test_patch_keeps_existing_fields() -> None:
     after = patched(template(**SIDECAR))["spec"]["template"]["spec"]
     envoy, other = after["containers"]
     assert {mount["name"] for mount in envoy["volumeMounts"]} == {"own", "aim-extproc"}
@@ -374,7 +374,7 @@ def test_the_patch_leaves_what_was_there() -> None:
     assert [len(container.get("volumeMounts", [])) for container in istio] == [1, 0]
 
 
-def test_a_sidecar_is_all_that_a_sidecar_makes() -> None:
+def test_sidecar_mode_creates_no_service_or_deployment() -> None:
     assert set(template(**SIDECAR)) == {
         "ConfigMap/aim-extproc",
         "ConfigMap/aim-extproc-patch",
@@ -385,7 +385,7 @@ def test_a_sidecar_is_all_that_a_sidecar_makes() -> None:
     assert label in patch_of(template(**SIDECAR))["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_alerts_and_dashboard_are_the_repositorys() -> None:
+def test_alerts_and_dashboard_equal_the_repositorys() -> None:
     resources = template(**EVERYTHING)
     alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
     assert resources["PrometheusRule/aim-extproc"]["spec"] == alerts
@@ -400,23 +400,23 @@ def test_alerts_and_dashboard_are_the_repositorys() -> None:
         ({"settings": {"listen": "0.0.0.0:1"}}, "listen"),
         ({"settings": {"profiles": {"a": {"api_key_file": "/x"}}}}, "/settings/profiles/a/api_key_file"),
         ({"replica": 3}, "replica"),
-        ({"profileKeys": {"nobody": {"secret": "s", "key": "k"}}}, "nobody"),
+        ({"profileKeys": {"unknown": {"secret": "s", "key": "k"}}}, "unknown"),
         ({"tls": {"clientCa": {"configMap": "ca"}}}, "tls.clientCa needs tls.secret"),
     ],
 )
-def test_wrong_values_are_named(values: dict[str, Any], problem: str) -> None:
+def test_invalid_values_are_named(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(HelmFailed, match=problem):
         template(**values)
 
 
-def test_the_schema_knows_every_setting_that_is_not_the_charts() -> None:
+def test_schema_has_every_setting_except_the_charts_own() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     known = set(schema["properties"]["settings"]["properties"])
     assert known == Settings.model_fields.keys() - {"listen", "admin", "workers", "tls"}
 
 
-def test_a_chart_that_depends_on_it_has_its_templates(tmp_path: Path) -> None:
-    """As the chart's README shows it."""
+def test_dependent_chart_can_include_the_templates(tmp_path: Path) -> None:
+    """The include is the one in the chart's README."""
     (line,) = [line for line in (CHART / "README.md").read_text().splitlines() if "{{ include" in line]
     (include,) = re.findall(r"`({{.*?}})`", line)
     shutil.copytree(CHART, tmp_path / "charts" / "aim-extproc")
@@ -430,7 +430,7 @@ def test_a_chart_that_depends_on_it_has_its_templates(tmp_path: Path) -> None:
     assert container["securityContext"]["runAsGroup"] == 1337
 
 
-def test_every_value_is_in_the_schema_and_explained() -> None:
+def test_every_value_is_in_schema_and_readme() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert values.keys() == schema["properties"].keys() - {"global"}
@@ -438,23 +438,23 @@ def test_every_value_is_in_the_schema_and_explained() -> None:
     assert [name for name in values if f"`{name}" not in readme] == []
 
 
-def test_its_version_is_the_projects() -> None:
+def test_chart_version_equals_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (project, project)
 
 
-def test_another_release_has_its_own_names() -> None:
+def test_release_name_prefixes_resource_names() -> None:
     names = {name.partition("/")[2] for name in template("blue")}
     assert names == {"blue-aim-extproc", "blue-aim-extproc-check"}
 
 
 def notes(**values: Any) -> str:
-    """Return what helm says after an installation."""
+    """Return the notes that helm prints after an installation."""
     return helm("install", "aim-extproc", str(CHART), "--namespace", "guards", "--dry-run=client", values=values)
 
 
-def test_the_notes_say_what_to_do() -> None:
+def test_notes_show_the_next_steps() -> None:
     said = notes()
     assert "WARNING: no tls.secret" in said
     assert '--service aim-extproc.guards --ca ""' in said

@@ -1,4 +1,4 @@
-"""docs/reliability.md holds the fault matrix as it is run."""
+"""docs/reliability.md holds the current fault matrix."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.envoy.faults.page import PAGE, current
 FAULTS = [fault for rows in GROUPS.values() for fault in rows]
 
 
-def test_the_tables_are_those_of_the_matrix() -> None:
+def test_tables_equal_the_matrix() -> None:
     page = PAGE.read_text()
     assert page == current(page), "run `make reliability`"
 
 
-def test_every_fault_has_a_name_of_its_own() -> None:
+def test_fault_names_are_unique() -> None:
     names = Counter((group, fault.name) for group, rows in GROUPS.items() for fault in rows)
     assert [name for name, count in names.items() if count > 1] == []
 
@@ -25,7 +25,7 @@ def test_every_chain_is_used() -> None:
     assert {fault.chain for fault in FAULTS} == set(CHAINS)
 
 
-def test_every_reason_comes_about_and_is_explained() -> None:
+def test_every_reason_occurs_and_is_explained() -> None:
     assert {fault.reason for fault in FAULTS} >= set(Reason)
     page = PAGE.read_text()
     assert [reason for reason in Reason if f"| `{reason}`" not in page] == []

