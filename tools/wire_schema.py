@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Writes extproc/processor/wire.textproto: the descriptors of Envoy's ext_proc messages, from envoy-data-plane.
-=======
 """Write extproc/processor/wire.textproto: descriptors of Envoy's ext_proc messages, from envoy-data-plane's metadata.
->>>>>>> words
 
     make schema
 
@@ -32,15 +28,10 @@ class Schema:
     """The descriptors of some of envoy-data-plane's messages, and of all messages that they reference."""
 
     def __init__(self, *roots: type[Any]) -> None:
-<<<<<<< HEAD
-        """Describe `roots` and every message that they reach; `names` then has each class and its message's name."""
+        """Describe `roots` and every message that they reference; `names` maps each class to its message's name."""
         self.file = descriptor_pb2.FileDescriptorProto(
             name="extproc/processor/wire.proto", package=_PACKAGE, syntax="proto3"
         )
-=======
-        """Describe `roots` and every message that they reference; `names` maps each class to its message's name."""
-        self.file = descriptor_pb2.FileDescriptorProto(name="extproc/wire.proto", package=_PACKAGE, syntax="proto3")
->>>>>>> words
         self.names: dict[type, str] = {}
         for root in roots:
             self._declare(root)
