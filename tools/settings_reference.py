@@ -20,7 +20,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from extproc.config.address import Address
-from extproc.config.settings import Model, Settings
+from extproc.config.model import Model
+from extproc.config.settings import Settings
 from extproc.core.identity import Source
 from extproc.core.vocabulary import Hook
 

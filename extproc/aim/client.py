@@ -19,8 +19,9 @@ from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.session import Session
 from extproc.aim.transport import Transport
+from extproc.config.aim import checked_url
 from extproc.config.keys import Keys
-from extproc.config.settings import Settings, checked_url
+from extproc.config.settings import Settings
 from extproc.core.errors import (
     DetectionError,
     DetectionTimeout,

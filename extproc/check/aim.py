@@ -10,7 +10,8 @@ from uuid import uuid4
 from extproc.aim.client import AimClient, Caller
 from extproc.check.finding import Finding, Severity, error, warning
 from extproc.check.network import check_network
-from extproc.config.settings import DEFAULT_PROFILE, Settings
+from extproc.config.profile import DEFAULT_PROFILE
+from extproc.config.settings import Settings
 from extproc.core.errors import DetectionError, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.identity import Identity

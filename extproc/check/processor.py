@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from extproc.check.dump import Filter, Node, path, seconds
 from extproc.check.finding import Finding, error, warning
-from extproc.config.settings import PROFILE_METADATA, Profile, Settings
+from extproc.config.profile import PROFILE_METADATA, Profile
+from extproc.config.settings import Settings
 from extproc.core.identity import Source
 from extproc.core.vocabulary import CALL_ID_HEADER
 from extproc.render.ext_proc import METADATA_NAMESPACE, message_timeout

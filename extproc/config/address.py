@@ -8,7 +8,7 @@ import re
 from pydantic import BaseModel, ConfigDict, StrictInt
 
 _PATH_BYTES = 100
-"""Linux takes 107, and a worker's has its number at the end."""
+"""Linux allows 107, and a worker appends its number."""
 
 
 class Address(BaseModel):
@@ -53,5 +53,5 @@ class Address(BaseModel):
 
 
 def unaddressed(error: OSError) -> str:
-    """Return why one cannot listen, without the address, which Python repeats."""
+    """Return why listening failed, without the address, which Python repeats."""
     return str(error.strerror).partition(" (while")[0]

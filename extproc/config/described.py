@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from extproc.config.address import Address
-from extproc.config.settings import Profile, Settings
+from extproc.config.profile import Profile
+from extproc.config.settings import Settings
 from extproc.core.errors import Reason
 from extproc.core.identity import Source
 

@@ -1,4 +1,4 @@
-"""Where the settings come from: one YAML file, the environment over it, every problem reported at once."""
+"""Reads the settings from one YAML file and the environment, which overrides it. All problems are reported at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from extproc.config.serving_check import problems_when_serving
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 
@@ -24,7 +25,7 @@ _AIM_ENVIRONMENT = {
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that is written twice is an error, not a silent choice."""
+    """YAML in which a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -54,19 +55,19 @@ def _read_file(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SettingsError([f"config: {path} does not hold settings by name"])
+        raise SettingsError([f"config: {path} must hold a mapping of settings"])
     return data
 
 
 _SERVICE_LINK = re.compile(r"EXTPROC(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?")
-"""What Kubernetes puts into a pod's environment for a Service whose name begins with `extproc`."""
+"""Variables that Kubernetes sets in a pod for a Service whose name begins with `extproc`."""
 
 
 def _unknown_variables() -> list[str]:
-    """Return a problem for each variable that looks like a setting and is none."""
+    """Return a problem for each variable that looks like a setting and is not one."""
     known = {"CONFIG", *(name.upper() for name in Settings.model_fields)}
     return [
-        f"environment: {name} is no setting"
+        f"environment: {name} is not a setting"
         for name in sorted(os.environ)
         if name.startswith("EXTPROC_")
         and name.removeprefix("EXTPROC_").split("__")[0].upper() not in known
@@ -75,28 +76,28 @@ def _unknown_variables() -> list[str]:
 
 
 def config_path(config: Path | None) -> Path | None:
-    """Return the settings file: `config`, else the one that EXTPROC_CONFIG names, if any."""
+    """Return the settings file: `config`, else the value of EXTPROC_CONFIG, else None."""
     if config is None and os.environ.get("EXTPROC_CONFIG"):
         return Path(os.environ["EXTPROC_CONFIG"])
     return config
 
 
 def load(config: Path | None = None, *, serving: bool = False) -> Settings:
-    """Read the settings from `config` (else the file that EXTPROC_CONFIG names, if any) and the environment.
+    """Return the settings from `config` (else the file that EXTPROC_CONFIG names) and the environment.
 
-    With `serving`, what only matters then is checked too: keys and files.
-    Raises SettingsError with every problem, one line each, named by its setting; no line holds a value of a secret.
+    With `serving`, keys and files are checked too. Raises SettingsError with every problem, one line each, named by its
+    setting. No line contains the value of a secret.
     """
     unknown = _unknown_variables()
     path = config_path(config)
     if path is not None and not path.name:
-        raise SettingsError(["config: it has to name a file"])
+        raise SettingsError(["config: must name a file"])
     data = _read_file(path) if path is not None else {}
     from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
     if from_environment and isinstance(data.get("aim"), Mapping | None):
         aim = dict(data.get("aim") or {})
         if from_environment.keys() & {"api_key", "api_key_file"}:
-            # Environment over file: a key file named there must not lose against a key in the file.
+            # The environment overrides the file, so a key file named there must win over a key in the file.
             aim.pop("api_key", None)
             aim.pop("api_key_file", None)
         data["aim"] = aim | from_environment
@@ -107,8 +108,8 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     except UnreadableVariable as error:
         named = re.search(r'field "(\w+)"', str(error))
         field = named[1] if named else "environment"
-        raise SettingsError([f"{field}: EXTPROC_{field.upper()}... is not the JSON that it must be"]) from error
-    problems = [*unknown, *(settings.problems_when_serving() if serving else ())]
+        raise SettingsError([f"{field}: EXTPROC_{field.upper()}... is not valid JSON"]) from error
+    problems = [*unknown, *(problems_when_serving(settings) if serving else ())]
     if problems:
         raise SettingsError(problems)
     return settings

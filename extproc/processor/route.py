@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from extproc.config.settings import DEFAULT_PROFILE, PROFILE_METADATA, Profile
+from extproc.config.profile import DEFAULT_PROFILE, PROFILE_METADATA, Profile
 from extproc.core.events import HeadersReceived
 from extproc.core.identity import find_attribute
 

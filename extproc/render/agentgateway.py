@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
-from extproc.config.settings import PROFILE_METADATA, Settings
+from extproc.config.profile import PROFILE_METADATA
+from extproc.config.settings import Settings
 from extproc.render.commented import Tree, because
 from extproc.render.mesh import (
     CA_OF_SERVICE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from extproc.config.settings import PROFILE_METADATA, Settings
+from extproc.config.profile import PROFILE_METADATA
+from extproc.config.settings import Settings
 from extproc.render.commented import Tree, because
 
 TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from extproc.config.keys import KeyFile, Keys, hash_key_problem
+from extproc.config.key_file import KeyFile, hash_key_problem
+from extproc.config.keys import Keys
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected
 from extproc.core.identity import Identity

@@ -26,8 +26,8 @@ def test_help_has_a_short_and_a_long_option(command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "problem"),
     [
-        (("serve", "--config", ""), 2, "config: it has to name a file"),
-        (("check", "--config", ""), 1, "config: it has to name a file"),
+        (("serve", "--config", ""), 2, "config: must name a file"),
+        (("check", "--config", ""), 1, "config: must name a file"),
         (("check", "--envoy", "foo"), 1, "envoy: 'foo' is not the URL of Envoy's admin port, http://HOST:PORT"),
     ],
 )

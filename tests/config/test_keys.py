@@ -50,8 +50,8 @@ def keys(file: Path) -> Keys:
         (None, "No such file or directory"),
         (b"", "it is empty"),
         (b" \n", "it is empty"),
-        (b"se cret", "it holds characters that no HTTP header can carry"),
-        (b"secret\xff", "it holds characters that no HTTP header can carry"),
+        (b"se cret", "it contains characters that an HTTP header cannot carry"),
+        (b"secret\xff", "it contains characters that an HTTP header cannot carry"),
     ],
 )
 def test_a_bad_file_is_told_once_and_so_is_its_end(keys: Keys, file: Path, content: bytes | None, problem: str) -> None:

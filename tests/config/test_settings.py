@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from extproc.config.address import Address
 from extproc.config.load import load
-from extproc.config.settings import FailureModeAllow, Model, Profile, Settings
+from extproc.config.model import Model
+from extproc.config.profile import FailureModeAllow, Profile
+from extproc.config.settings import Settings
 from extproc.core.errors import Reason, SettingsError
 from extproc.core.vocabulary import Hook, Leg
 
@@ -220,7 +222,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 
 def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTPROC_PROFILES", "{")
-    assert problems() == ["profiles: EXTPROC_PROFILES... is not the JSON that it must be"]
+    assert problems() == ["profiles: EXTPROC_PROFILES... is not valid JSON"]
 
 
 @pytest.mark.parametrize("key", ["sec\nret", "sec ret", "s\xe9cret"])
@@ -239,7 +241,7 @@ def test_a_key_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_misspelt_variable_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTPROC_LISTN", "x")
-    assert problems() == ["environment: EXTPROC_LISTN is no setting"]
+    assert problems() == ["environment: EXTPROC_LISTN is not a setting"]
 
 
 def test_what_kubernetes_adds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
-from extproc.config.settings import Profile
+from extproc.config.profile import Profile
 from tests.envoy.apis import CHAT, DONE
 from tests.fakes.aim import AimSession, echo
 from tests.fakes.envoy import needs_envoy

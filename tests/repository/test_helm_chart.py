@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from extproc.config.load import load
+from extproc.config.serving_check import problems_when_serving
 from extproc.config.settings import Settings
 from tests.fakes.helm import CHART, ROOT, HelmFailed, helm, kubectl_patch, needs_helm, template
 
@@ -259,7 +260,7 @@ def test_every_file_in_the_settings_is_mounted(name: str, tmp_path: Path) -> Non
     (config,) = [entry["value"] for entry in container["env"] if entry["name"] == "EXTPROC_CONFIG"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "aim-extproc-settings"]
     assert config == f"{mount['mountPath']}/settings.yaml"
-    assert settings.problems_when_serving() != []  # the files are missing here, and were looked for
+    assert problems_when_serving(settings) != []  # the files are missing here, and were looked for
 
 
 def test_each_tenant_has_its_own_key(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import prometheus_client
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.config.settings import PROFILE_METADATA
+from extproc.config.profile import PROFILE_METADATA
 from extproc.render.cluster import SIDECAR
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim

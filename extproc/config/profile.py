@@ -1,0 +1,137 @@
+"""One profile: what is asked of Aim, and what happens then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from extproc.config.model import Model
+from extproc.core import policy as core
+from extproc.core.dialects import NAMES
+from extproc.core.errors import Reason
+from extproc.core.identity import Source
+from extproc.core.policy import EVERY_REASON
+from extproc.core.vocabulary import Hook
+
+DEFAULT_PROFILE = "default"
+
+PROFILE_METADATA = "x-extproc-profile"
+"""The gRPC initial metadata that names the profile of a stream."""
+
+
+class Inspect(Model):
+    """What is inspected beside prompts and answers."""
+
+    embeddings: bool = False
+    """inputs of embeddings"""
+    tools: bool = False
+    """tool definitions and response schemas"""
+
+
+def _reasons(value: Any) -> Any:
+    if value is True:
+        return EVERY_REASON
+    if value is False or value is None:
+        return frozenset()
+    if isinstance(value, list | tuple | set | frozenset):
+        unknown = sorted(str(item) for item in value if item not in set(Reason))
+        if unknown:
+            raise ValueError(f"unknown reason {', '.join(unknown)}; known: {', '.join(Reason)}")
+        return frozenset(Reason(item) for item in value)
+    raise ValueError("must be true, false or a list of reasons")
+
+
+Reasons = Annotated[frozenset[Reason], BeforeValidator(_reasons)]
+
+
+class FailureModeAllow(Model):
+    """The reasons for which a leg continues without a verdict."""
+
+    request: Reasons = frozenset()
+    """true means every reason except key_refused, which must be listed"""
+    response: Reasons = frozenset()
+    """the same for responses"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_both(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | FailureModeAllow):
+            return value
+        return {"request": value, "response": value}
+
+
+def _parse_sources(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple | None):
+        raise ValueError("must be a list of sources")
+    return tuple(Source.parse(item) if isinstance(item, str) else item for item in value or ())
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_parse_sources)]
+
+
+def _known_dialects(value: dict[str, str]) -> dict[str, str]:
+    for pattern, dialect in value.items():
+        if dialect not in NAMES:
+            raise ValueError(f"unknown dialect {dialect!r}; known: {', '.join(sorted(NAMES))}")
+        if not pattern.startswith(("/", "*")):
+            raise ValueError("a path pattern must start with / or *")
+    return value
+
+
+def _none_or_a_second(value: float) -> float:
+    if 0 < value < 1:
+        raise ValueError("must be 0, or at least 1")
+    return value
+
+
+class Profile(Model):
+    """One policy: what Aim is asked, and what happens then."""
+
+    enforce: bool = True
+    """false: dry run; detect and report, never delay, change or block"""
+    hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
+    """any of pre_call, moderation, output; with the first two, moderation follows pre_call"""
+    failure_mode_allow: FailureModeAllow = FailureModeAllow()
+    """one value for each leg, or one for both: true, false or a list of reasons"""
+    stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
+    """how long the start of a stream may wait for the first verdict"""
+    stream_ping_seconds: Annotated[float, AfterValidator(_none_or_a_second), Field(ge=0, le=300)] = 0
+    """send an SSE comment after this many seconds without output, at least 1; 0 disables it"""
+    block_message: Annotated[str, Field(max_length=4096)] = ""
+    """replaces Aim's message to the client; at most 4096 characters"""
+    unmatched: Literal["pass", "block"] = "pass"
+    """what happens on a path that no dialect knows: pass or block"""
+    paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)
+    """{"/llm/*": openai-chat}: dialects by the client's path, before the built-in table"""
+    routes: tuple[str, ...] = ()
+    """globs on Envoy's attribute xds.route_name; they select this profile"""
+    user_email: Sources = (Source("header", "x-aim-user-email"),)
+    """who is calling; the first source with a value wins"""
+    session_id: Sources = (Source("header", "x-aim-session-id"),)
+    """which conversation this is"""
+    key_alias: Sources = ()
+    """selects Aim's guards; use a header only if Envoy removes the client's own"""
+    inspect: Inspect = Inspect()
+    """what is inspected beside prompts and answers"""
+    api_key_file: Path | None = None
+    """the API key of a tenant's own guard; re-read when it changes"""
+
+    def policy(self, *, verdict_timeout_seconds: float) -> core.Policy:
+        """Return the profile as the core needs it."""
+        allow = self.failure_mode_allow
+        return core.Policy(
+            hooks=self.hooks,
+            failure_mode_allow=core.FailureModeAllow(allow.request, allow.response),
+            stream_head_seconds=self.stream_head_seconds,
+            stream_ping_seconds=self.stream_ping_seconds,
+            verdict_timeout_seconds=verdict_timeout_seconds,
+            block_message=self.block_message,
+            unmatched=self.unmatched,
+            paths=self.paths,
+            inspect=frozenset(each for each in core.Inspect if getattr(self.inspect, each)),
+        )
