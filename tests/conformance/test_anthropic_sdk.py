@@ -121,4 +121,5 @@ async def test_aim_is_down(chain: Rig, guarded: anthropic.AsyncAnthropic, stream
     with pytest.raises(anthropic.InternalServerError) as caught:
         await guarded.messages.create(model="m", max_tokens=64, messages=_HELLO, stream=stream)
     assert caught.value.status_code == 503
-    assert caught.value.body["error"]["type"] == "api_error"
+    body: Any = caught.value.body
+    assert body["error"]["type"] == "api_error"

@@ -143,6 +143,12 @@ def _calls(client: openai.AsyncOpenAI, messages: Any, *, stream: bool) -> dict[s
     }
 
 
+def _message_of(error: openai.APIError) -> str:
+    """Return the message of the error object that the SDK read."""
+    assert isinstance(error.body, dict)
+    return str(error.body["message"])
+
+
 _MODELS = {"chat": models.chat, "completions": models.completions, "responses": models.responses}
 _each_api = pytest.mark.parametrize("api", list(_MODELS))
 _streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -156,7 +162,7 @@ async def test_a_blocked_request(chain: Rig, guarded: openai.AsyncOpenAI, api: s
         await _calls(guarded, _SECRET, stream=stream)[api]()
     assert MESSAGE in caught.value.message
     assert (caught.value.code, caught.value.type) == ("content_policy_violation", "invalid_request_error")
-    assert caught.value.body["message"] == MESSAGE
+    assert _message_of(caught.value) == MESSAGE
     assert caught.value.response.headers["x-aim-call-id"]
 
 
@@ -166,7 +172,7 @@ async def test_a_blocked_answer(chain: Rig, guarded: openai.AsyncOpenAI, api: st
     chain.upstream.answer = _MODELS[api]
     with pytest.raises(openai.BadRequestError) as caught:
         await _calls(guarded, _HELLO, stream=False)[api]()
-    assert caught.value.body["message"] == MESSAGE
+    assert _message_of(caught.value) == MESSAGE
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])
@@ -187,7 +193,8 @@ async def test_a_block_in_mid_stream_of_a_response_is_an_event(chain: Rig, guard
     blocks_answers(chain)
     chain.upstream.answer = models.responses
     stream = await guarded.responses.create(model="m", input="Hello", stream=True)
-    *before, last = [event async for event in stream]
+    events: list[Any] = [event async for event in stream]
+    *before, last = events
     assert [event.delta for event in before if event.type == "response.output_text.delta"] == ["It "]
     assert (last.type, last.message, last.code) == ("error", MESSAGE, "content_policy_violation")
     assert [event.sequence_number for event in (*before, last)] == list(range(len(before) + 1))

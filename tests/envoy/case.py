@@ -496,7 +496,7 @@ def _check_aim(case: Case, chain: Rig, tag: str, got: Got) -> None:
         if session.chunks
     ]
     assert case.asked is ANY or sorted(asked) == sorted(case.asked)
-    for headers in [item.headers for item in (*questions, *sessions)]:
+    for headers in [*(question.headers for question in questions), *(session.headers for session in sessions)]:
         call_id = headers.get("x-aim-call-id", headers.get("x-cato-call-id"))
         assert call_id == got.header("x-aim-call-id")
         assert headers["authorization"] == "Bearer test-key"

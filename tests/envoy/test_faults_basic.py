@@ -43,7 +43,7 @@ async def ended(chain: Rig) -> None:
 
 
 def code_of(body: bytes) -> str:
-    return json.loads(body)["error"]["code"]
+    return str(json.loads(body)["error"]["code"])
 
 
 # -- Aim fails ----------------------------------------------------------------------------------------------------

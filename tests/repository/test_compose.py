@@ -48,7 +48,9 @@ def instructions() -> list[tuple[str, str]]:
 
 def endpoint(cluster: str) -> dict[str, Any]:
     (found,) = [each for each in ENVOY["static_resources"]["clusters"] if each["name"] == cluster]
-    return found["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+    address = found["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+    assert isinstance(address, dict)
+    return address
 
 
 # docker-compose.yml
