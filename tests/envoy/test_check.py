@@ -18,7 +18,8 @@ from extproc.config.settings import Settings
 from tests.envoy.test_render import render
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import run_envoy
-from tests.fakes.process import free_port, run
+from tests.fakes.ports import free_port
+from tests.fakes.process import run
 from tests.fakes.rig import manager_of, processor_of
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
