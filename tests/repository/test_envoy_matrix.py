@@ -41,7 +41,7 @@ def test_a_known_difference_counts_for_its_version_alone() -> None:
 
 
 def test_every_note_is_written() -> None:
-    assert {note for notes in matrix.KNOWN.values() for note in notes.values()} == matrix._NOTES.keys()
+    assert {note for notes in matrix.KNOWN.values() for note in notes.values()} == matrix.NOTES.keys()
 
 
 def test_a_suite_in_which_nothing_ran_is_not_fine() -> None:
@@ -50,8 +50,8 @@ def test_a_suite_in_which_nothing_ran_is_not_fine() -> None:
 
 
 def test_the_versions_come_in_their_order() -> None:
-    assert matrix.versions()[0] == "1.36"
-    assert matrix.versions()[-1] == "1.40"
+    found = matrix.versions()
+    assert found == sorted(found, key=lambda version: [int(part) for part in version.split(".")])
 
 
 def test_an_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
