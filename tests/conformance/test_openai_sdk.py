@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from tests.conformance import models
 from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
 from tests.fakes.envoy import needs_envoy
-from tests.fakes.rig import Rig, rig
+from tests.fakes.rig import Rig
 
-pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="package")]
 
 
 class Weather(BaseModel):
@@ -37,30 +37,18 @@ _HELLO: Any = [{"role": "user", "content": "Hello"}]
 _SECRET: Any = [{"role": "user", "content": "my secret"}]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running() -> AsyncIterator[Rig]:
-    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
-        yield chain
-
-
-@pytest.fixture
-def chain(running: Rig) -> Rig:
-    running.reset()
-    return running
-
-
 def _client(url: str) -> openai.AsyncOpenAI:
     http = openai.DefaultAsyncHttpxClient(trust_env=False)
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="sk-test", max_retries=0, http_client=http)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def guarded(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
     async with _client(chain.envoy.url) as client:
         yield client
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def direct(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
     async with _client(f"http://127.0.0.1:{chain.upstream.port}") as client:
         yield client
