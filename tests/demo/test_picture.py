@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
@@ -19,7 +20,7 @@ from rich.text import Text
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.process import environment
 
-pytestmark = needs_envoy
+pytestmark = [*needs_envoy, pytest.mark.more]
 
 COLUMNS = 96
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
