@@ -114,10 +114,11 @@ def _says(node: Any, key: str = "") -> bool:
 
 async def _replay(chain: Rig, recording: Recorded, cut: Cut) -> Got:
     """Send the recorded request and answer as recorded; what is not known is as short as can be."""
-    answer = cut(recording.response if recording.response is not None else b"{}")
-    respond = whole if isinstance(answer, bytes) else pieces
-    content_type = recording.content_type if recording.response is not None else "application/json"
-    chain.upstream.answer = respond(answer, recording.status, content_type)  # type: ignore[arg-type]
+    if recording.response is None:
+        chain.upstream.answer = whole(b"{}")
+    else:
+        said, how = cut(recording.response), (recording.status, recording.content_type)
+        chain.upstream.answer = whole(said, *how) if isinstance(said, bytes) else pieces(said, *how)
     request = _request(recording)
     headers = (("content-type", "application/json"),) if request is not None else ()
     body = cut(request) if request is not None else None
