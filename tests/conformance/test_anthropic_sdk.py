@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import pytest
-import pytest_asyncio
 
 from tests.conformance import models
 from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
@@ -22,21 +20,9 @@ _SECRET: Any = [{"role": "user", "content": "my secret"}]
 _SCHEMA: Any = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
 
 
-def _client(url: str) -> anthropic.AsyncAnthropic:
+def client(url: str) -> anthropic.AsyncAnthropic:
     http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
     return anthropic.AsyncAnthropic(base_url=url, api_key="sk-test", max_retries=0, http_client=http)
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def guarded(chain: Rig) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with _client(chain.envoy.url) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def direct(chain: Rig) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with _client(f"http://127.0.0.1:{chain.upstream.port}") as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)

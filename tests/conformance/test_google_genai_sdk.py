@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.conformance import models
 from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
@@ -32,23 +32,12 @@ _HELLO: Any = [{"role": "user", "parts": [{"text": "Hello"}]}]
 _SCHEMA: Any = {"response_mime_type": "application/json"}
 
 
-def _client(url: str) -> Any:
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Any]:
     options = {"base_url": url, "async_client_args": {"trust_env": False}}
-    return genai.Client(api_key="k", http_options=options).aio
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def guarded(chain: Rig) -> AsyncIterator[Any]:
-    client = _client(chain.envoy.url)
-    yield client
-    await client.aclose()
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def direct(chain: Rig) -> AsyncIterator[Any]:
-    client = _client(f"http://127.0.0.1:{chain.upstream.port}")
-    yield client
-    await client.aclose()
+    opened = genai.Client(api_key="k", http_options=options).aio
+    yield opened
+    await opened.aclose()
 
 
 def _plain(answer: Any) -> Any:

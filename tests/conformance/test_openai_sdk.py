@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
-import pytest_asyncio
 from pydantic import BaseModel
 
 from tests.conformance import models
@@ -37,21 +35,9 @@ _HELLO: Any = [{"role": "user", "content": "Hello"}]
 _SECRET: Any = [{"role": "user", "content": "my secret"}]
 
 
-def _client(url: str) -> openai.AsyncOpenAI:
+def client(url: str) -> openai.AsyncOpenAI:
     http = openai.DefaultAsyncHttpxClient(trust_env=False)
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="sk-test", max_retries=0, http_client=http)
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def guarded(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with _client(chain.envoy.url) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def direct(chain: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with _client(f"http://127.0.0.1:{chain.upstream.port}") as client:
-        yield client
 
 
 async def _chat(client: openai.AsyncOpenAI) -> list[Any]:
