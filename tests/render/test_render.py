@@ -35,24 +35,24 @@ def render(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: An
     )
 
 
-def bootstrap(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
+def bootstrap(*upstreams: str, allow_upgrades: tuple[str, ...] = (), **settings: Any) -> Any:
     return yaml.safe_load(render(*upstreams, allow_upgrades=allow_upgrades, **settings))
 
 
-def listener(tree: dict[str, Any]) -> dict[str, Any]:
+def listener(tree: Any) -> Any:
     (found,) = tree["static_resources"]["listeners"]
     return found
 
 
-def manager(tree: dict[str, Any]) -> dict[str, Any]:
+def manager(tree: Any) -> Any:
     return listener(tree)["filter_chains"][0]["filters"][0]["typed_config"]
 
 
-def processor(tree: dict[str, Any]) -> dict[str, Any]:
+def processor(tree: Any) -> Any:
     return manager(tree)["http_filters"][0]["typed_config"]
 
 
-def routes(tree: dict[str, Any]) -> list[dict[str, Any]]:
+def routes(tree: Any) -> Any:
     return manager(tree)["route_config"]["virtual_hosts"][0]["routes"]
 
 
