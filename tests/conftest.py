@@ -27,8 +27,8 @@ _ON_BOTH = (_HERE / "aim/test_transport.py",)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return how many workers `-n auto` starts: two more than cores, as many tests wait for a process or a clock."""
-    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 2
+    """Return how many workers `-n auto` starts: one more than cores, as many tests wait for a process or a clock."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 1
 
 
 def _is_under(path: Path, roots: tuple[Path, ...]) -> bool:
