@@ -9,10 +9,11 @@ FUZZER := .venv-fuzz
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-# The core is what pyproject.toml's first import contract keeps free of I/O: the list is there only.
-CORE = $(shell $(BIN)/python -c 'import tomllib; print(",".join(path + end for path in (module.replace(".", "/") \
-	for module in tomllib.load(open("pyproject.toml", "rb"))["tool"]["importlinter"]["contracts"][0]["source_modules"]) \
-	for end in (".py", "/*")))')
+# What does no I/O: its own tests alone have to reach every branch of it.
+CORE := extproc/core/*,extproc/aim/protocol.py
+CORE_TESTS := tests/core tests/aim/test_protocol.py
+# Each worker begins with a run of neighbouring tests, which share what they started, and helps others at the end.
+PARALLEL := -n auto --dist worksteal
 
 # Hashes come from the public index, whatever else this machine's pip looks at; PIP_INDEX_URL and PIP_CERT still count.
 COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND='make lock' \
@@ -48,11 +49,15 @@ demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: the
 screenshots: $(STAMP) ## take the pictures of docs/images anew (needs chromium, for those of the page)
 	SCREENSHOTS=1 $(BIN)/pytest tests/admin/test_browser.py tests/demo/test_picture.py $(ARGS)
 
-test: cover-core ## run every test but those marked long, the core with full branch coverage
-	$(BIN)/pytest -m "not long" --ignore=tests/core $(ARGS)
+test: cover-core ## run every test but those marked more or long, the core with full branch coverage
+	$(BIN)/pytest $(PARALLEL) -m "not more and not long" $(addprefix --ignore=,$(CORE_TESTS)) $(ARGS)
+
+test-more: $(STAMP) ## run the tests marked more: the bench and the soak in small, the demo's picture, the fault matrix
+	$(BIN)/pytest $(PARALLEL) -m "more and not long" $(ARGS)
 
 cover-core: $(STAMP) ## run the tests of the core; fail under 100 % branch coverage of the core
-	$(BIN)/pytest tests/core tests/aim/test_protocol.py -m "not long" --cov=extproc --cov-branch --cov-report= $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(CORE_TESTS) -m "not more and not long" \
+		--cov=extproc.core --cov=extproc.aim --cov-branch --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 
 test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too

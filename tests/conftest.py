@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -22,6 +23,12 @@ _ON_UVLOOP = tuple(_HERE / path for path in ("processor", "aim/test_client.py", 
 
 _ON_BOTH = (_HERE / "aim/test_transport.py",)
 """Tests of a protocol class, whose behaviour depends on the loop's transports and TLS."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many workers `-n auto` starts: one more than cores, as many tests wait for a process or a clock."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 1
 
 
 def _is_under(path: Path, roots: tuple[Path, ...]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import resource
 import signal
 import socket
@@ -24,7 +23,6 @@ LOOPBACK = "127.0.0.1"
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_PORTS = (12_000, 32_000)
 _FOREIGN = ("EXTPROC_", "AIM_", "LITELLM_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Beginnings of variables that would change what is measured."""
 
@@ -53,26 +51,6 @@ def until_told(work: Coroutine[Any, Any, Result]) -> Result:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream is several sockets in each process
     return asyncio.run(run())
-
-
-def free_port(block: int = 1) -> int:
-    """Return a port of the loopback that nobody uses now, nor the `block - 1` after it.
-
-    They lie below those that systems give to whoever asks for any port, so that nobody gets them in the meantime.
-    """
-    while True:
-        port = random.randrange(*_PORTS)
-        if all(map(_is_free, range(port, port + block))):
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)

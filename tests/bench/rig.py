@@ -24,8 +24,9 @@ from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
 from extproc.render.envoy import Upstream, render_envoy
 from tests.bench import litellm
-from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
+from tests.bench.process import LOOPBACK, Started, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
+from tests.fakes.ports import free_port
 
 ALONE, NULL, FLOOR, SIDECAR, LITELLM = "envoy alone", "null", "floor", "sidecar", "litellm"
 

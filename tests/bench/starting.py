@@ -10,8 +10,9 @@ from typing import Any
 from extproc.config.address import Address
 from extproc.config.settings import Settings
 from tests.bench.plan import Plan
-from tests.bench.process import BenchError, free_port, loopback
+from tests.bench.process import BenchError, loopback
 from tests.bench.rig import NULL, SIDECAR, Rig, running
+from tests.fakes.ports import free_port
 
 _POLL_SECONDS = 0.01
 _SECONDS = 60.0

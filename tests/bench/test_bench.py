@@ -76,6 +76,7 @@ def bench(target: Path, *arguments: str, seconds: float = SECONDS) -> dict[str, 
 class TestMeasuring:
     pytestmark: ClassVar = [*needs_envoy, needs_schedstat]
 
+    @pytest.mark.more
     def test_costs_are_found_for_each_chain(self, tmp_path: Path) -> None:
         results = bench(tmp_path / "bench.json", "--alone", "--only", "costs")
         for measured in results["costs"]["measured"].values():
@@ -83,6 +84,7 @@ class TestMeasuring:
             assert measured["ratios"].keys() == {"sidecar / null", "sidecar / floor"}
         assert results["costs"]["memory"].keys() == {"null", "floor", "sidecar"}
 
+    @pytest.mark.more
     def test_a_crowd_ends_whole(self, tmp_path: Path) -> None:
         results = bench(tmp_path / "bench.json", "--only", "crowd")
         crowd = results["crowd"]

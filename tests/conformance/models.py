@@ -39,7 +39,9 @@ async def chat(request: Received) -> None:
         deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ARGUMENTS]
     else:
         deltas += [{"content": word} for word in words]
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls" if asks else "stop"}]})
     chunks.append({"choices": [], "usage": _USAGE})
     await pieces([*(data(base | {"object": "chat.completion.chunk"} | chunk) for chunk in chunks), DONE])(request)
@@ -117,7 +119,7 @@ async def messages(request: Received) -> None:
     if not body.get("stream"):
         await whole(js(base | {"content": [block], "stop_reason": stop, "usage": usage}))(request)
         return
-    begin = use | {"input": {}} if asks else {"type": "text", "text": ""}
+    begin: dict[str, Any] = use | {"input": {}} if asks else {"type": "text", "text": ""}
     deltas = (
         [{"type": "input_json_delta", "partial_json": piece} for piece in ARGUMENTS]
         if asks

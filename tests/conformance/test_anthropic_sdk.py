@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import pytest
-import pytest_asyncio
 
 from tests.conformance import models
 from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
 from tests.fakes.envoy import needs_envoy
-from tests.fakes.rig import Rig, rig
+from tests.fakes.rig import Rig
 
-pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="package")]
 
 _TOOL: Any = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 _HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -22,34 +20,14 @@ _SECRET: Any = [{"role": "user", "content": "my secret"}]
 _SCHEMA: Any = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running() -> AsyncIterator[Rig]:
-    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
-        yield chain
-
-
-@pytest.fixture
-def chain(running: Rig) -> Rig:
-    running.reset()
-    running.upstream.answer = models.messages
-    return running
-
-
-def _client(url: str) -> anthropic.AsyncAnthropic:
+def client(url: str) -> anthropic.AsyncAnthropic:
     http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
     return anthropic.AsyncAnthropic(base_url=url, api_key="sk-test", max_retries=0, http_client=http)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def guarded(chain: Rig) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with _client(chain.envoy.url) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def direct(chain: Rig) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with _client(f"http://127.0.0.1:{chain.upstream.port}") as client:
-        yield client
+@pytest.fixture(autouse=True)
+def _model(chain: Rig) -> None:
+    chain.upstream.answer = models.messages
 
 
 async def _talk(client: anthropic.AsyncAnthropic) -> list[Any]:
@@ -121,4 +99,5 @@ async def test_aim_is_down(chain: Rig, guarded: anthropic.AsyncAnthropic, stream
     with pytest.raises(anthropic.InternalServerError) as caught:
         await guarded.messages.create(model="m", max_tokens=64, messages=_HELLO, stream=stream)
     assert caught.value.status_code == 503
-    assert caught.value.body["error"]["type"] == "api_error"
+    body: Any = caught.value.body
+    assert body["error"]["type"] == "api_error"

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.conformance import models
 from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
 from tests.fakes.envoy import needs_envoy
-from tests.fakes.rig import Rig, rig
+from tests.fakes.rig import Rig
 
 genai = pytest.importorskip("google.genai", reason="no google-genai here")
 errors = pytest.importorskip("google.genai.errors")
 
 pytestmark = [
     *needs_envoy,
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:google"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -32,40 +32,21 @@ _HELLO: Any = [{"role": "user", "parts": [{"text": "Hello"}]}]
 _SCHEMA: Any = {"response_mime_type": "application/json"}
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running() -> AsyncIterator[Rig]:
-    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
-        yield chain
-
-
-@pytest.fixture
-def chain(running: Rig) -> Rig:
-    running.reset()
-    running.upstream.answer = models.gemini
-    return running
-
-
-def _client(url: str) -> Any:
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Any]:
     options = {"base_url": url, "async_client_args": {"trust_env": False}}
-    return genai.Client(api_key="k", http_options=options).aio
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def guarded(chain: Rig) -> AsyncIterator[Any]:
-    client = _client(chain.envoy.url)
-    yield client
-    await client.aclose()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def direct(chain: Rig) -> AsyncIterator[Any]:
-    client = _client(f"http://127.0.0.1:{chain.upstream.port}")
-    yield client
-    await client.aclose()
+    opened = genai.Client(api_key="k", http_options=options).aio
+    yield opened
+    await opened.aclose()
 
 
 def _plain(answer: Any) -> Any:
     return answer.model_dump(exclude={"sdk_http_response"})
+
+
+@pytest.fixture(autouse=True)
+def _model(chain: Rig) -> None:
+    chain.upstream.answer = models.gemini
 
 
 async def _talk(client: Any) -> list[Any]:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,7 +20,7 @@ import pytest
 from tests.envoy.apis import CHAT, Api
 from tests.fakes.aim import AimSession, Question, ScriptedAim, allow, anonymize, block, echo
 from tests.fakes.client import Got, exchange
-from tests.fakes.rig import Rig, cluster_of, manager_of, processor_of, rig
+from tests.fakes.rig import Rig, Rigs, cluster_of, manager_of, processor_of
 from tests.fakes.upstream import Received
 
 Headers = tuple[tuple[str, str], ...]
@@ -78,10 +77,6 @@ def _http2_upstream(tree: Any) -> None:
     tree["static_resources"]["clusters"].append(behind)
 
 
-_PATIENT = {"breaker": {"failures": 10_000}}
-"""Rows fail on purpose, one after the other: no breaker is to open between them."""
-
-
 def _profile(**fields: Any) -> dict[str, Any]:
     return {"profiles": {"default": fields}}
 
@@ -116,23 +111,6 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "http2 upstream": {"edit": _http2_upstream, "aim": {"api": "firewall"}},
 }
 """Name -> the arguments of `tests.fakes.rig.rig`."""
-
-
-class Rigs:
-    """Chains that start when they are first needed and run as long as the module."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self._stack = stack
-        self._running: dict[str, Rig] = {}
-
-    async def get(self, name: str) -> Rig:
-        if name not in self._running:
-            changes = dict(RIGS[name])
-            changes["aim"] = _PATIENT | changes.get("aim", {})
-            self._running[name] = await self._stack.enter_async_context(rig(**changes))
-        chain = self._running[name]
-        chain.reset()
-        return chain
 
 
 # -- what Aim does ------------------------------------------------------------------------------------------------
@@ -363,6 +341,11 @@ class Case:
         return f"{self.api.name}, {self.rig}: {self.name}"
 
 
+async def shared(rigs: Rigs, name: str) -> Rig:
+    """Return the chain `name` of RIGS."""
+    return await rigs.get(name, **RIGS[name])
+
+
 FORGED: Headers = (
     ("x-aim-call-id", "forged"),
     ("x-aim-litellm-hook", "forged"),
@@ -374,7 +357,7 @@ FORGED: Headers = (
 
 async def run(rigs: Rigs, case: Case) -> None:
     """Run a case and compare all that happened with what it says."""
-    chain = await rigs.get(case.rig)
+    chain = await shared(rigs, case.rig)
     case.aim(chain.aim)
     chain.upstream.answer = case.answer
     held = chain.sidecar.service.load.held_bytes
@@ -496,7 +479,7 @@ def _check_aim(case: Case, chain: Rig, tag: str, got: Got) -> None:
         if session.chunks
     ]
     assert case.asked is ANY or sorted(asked) == sorted(case.asked)
-    for headers in [item.headers for item in (*questions, *sessions)]:
+    for headers in [*(question.headers for question in questions), *(session.headers for session in sessions)]:
         call_id = headers.get("x-aim-call-id", headers.get("x-cato-call-id"))
         assert call_id == got.header("x-aim-call-id")
         assert headers["authorization"] == "Bearer test-key"

@@ -63,9 +63,9 @@ def _request_answered(name: str, body: Any, rig: str = "firewall", **expected: A
     )
 
 
-_UNAVAILABLE = {"status": 503, "client": UNAVAILABLE}
-_BLOCKED = {"status": 400, "client": BLOCKED_REQUEST}
-_UNREDACTABLE = {"status": 400, "client": Refused("redaction_failed")}
+_UNAVAILABLE: dict[str, Any] = {"status": 503, "client": UNAVAILABLE}
+_BLOCKED: dict[str, Any] = {"status": 400, "client": BLOCKED_REQUEST}
+_UNREDACTABLE: dict[str, Any] = {"status": 400, "client": Refused("redaction_failed")}
 
 ANSWERS = [
     *(
@@ -235,7 +235,7 @@ HEADERS = [
             CHAT,
             CHAT.request("Hello", stream=stream),
             streams(*CHAT.events("Hi")),
-            headers=(("x-aim-user-email", name.encode()),),
+            headers=(("x-aim-user-email", name.encode().decode("latin-1")),),
             asked=[PRE_CALL, ("stream", "Hi")],
             aim_headers={"x-aim-user-email": name},
         )

@@ -1,12 +1,16 @@
-"""Every test of this folder runs a real Envoy, and is skipped, saying so, where there is none."""
+"""Every test of this folder runs a real Envoy, and is skipped where there is none. They share running chains."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.fakes.envoy import needs_envoy
+from tests.fakes.rig import Rigs
 
 _HERE = Path(__file__).parent
 
@@ -16,3 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _HERE in item.path.parents:
             for mark in needs_envoy:
                 item.add_marker(mark)
+
+
+@pytest_asyncio.fixture(loop_scope="package", scope="package")
+async def rigs() -> AsyncIterator[Rigs]:
+    """Yield the chains that the tests of this folder share."""
+    async with AsyncExitStack() as stack:
+        yield Rigs(stack)

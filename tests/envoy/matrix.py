@@ -41,7 +41,7 @@ KNOWN = {
 }
 """Tests that fail with a version because it is another Envoy: parts of their names, and the note that says why."""
 
-_NOTES = {
+NOTES = {
     "large requests": """\
 **Large requests, 1.36.** Envoy accepts the route's `request_body_buffer_limit` but does not apply it to ext_proc. It
 answers 413 to a request larger than the listener's `per_connection_buffer_limit_bytes`, 1 MiB as rendered. For larger
@@ -172,7 +172,7 @@ def table(results: Sequence[Result]) -> str:
 def page(results: Sequence[Result]) -> str:
     """Return the page about the results."""
     found = {note for result in results for note in result.known}
-    notes = "\n".join(text for note, text in _NOTES.items() if note in found)
+    notes = "\n".join(text for note, text in NOTES.items() if note in found)
     day = time.strftime("%Y-%m-%d", time.gmtime())
     return _PAGE.format(day=day, machine=platform.machine(), table=table(results), notes=notes)
 

@@ -74,7 +74,7 @@ async def failing(stack: AsyncExitStack) -> int:
     server = grpc.aio.server()
     method = grpc.stream_stream_rpc_method_handler(process)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, {"Process": method}),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port: int = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stack.push_async_callback(server.stop, 0)
     return port

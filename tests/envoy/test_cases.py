@@ -6,26 +6,17 @@ The rows are in the modules `cases_*`, the harness is `tests.envoy.case`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
-import pytest_asyncio
 
 from tests.envoy import cases_aim, cases_dialects, cases_encodings, cases_http
-from tests.envoy.case import Case, Rigs, run
-from tests.fakes.envoy import needs_envoy
+from tests.envoy.case import Case, run
+from tests.fakes.rig import Rigs
 
 ROWS: list[Case] = [*cases_dialects.ROWS, *cases_encodings.ROWS, *cases_http.ROWS, *cases_aim.ROWS]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def rigs() -> AsyncIterator[Rigs]:
-    async with AsyncExitStack() as stack:
-        yield Rigs(stack)
-
-
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="package")
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
 async def test_case(rigs: Rigs, case: Case) -> None:
     await run(rigs, case)
@@ -33,6 +24,3 @@ async def test_case(rigs: Rigs, case: Case) -> None:
 
 def test_every_row_has_a_name_of_its_own() -> None:
     assert [name for name, count in Counter(case.id for case in ROWS).items() if count > 1] == []
-
-
-pytestmark = needs_envoy

@@ -9,24 +9,18 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.envoy.case import shared
 from tests.fakes.aim import AimSession, anonymize, block, chunk_of, text_of
 from tests.fakes.envoy import needs_envoy
-from tests.fakes.rig import CHAT, DONE, Rig, chat_answer, chat_event, chat_request, chat_stream, rig
+from tests.fakes.rig import CHAT, DONE, Rig, Rigs, chat_answer, chat_event, chat_request, chat_stream
 from tests.fakes.upstream import Received, pieces, whole
 
-pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="package")]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running() -> AsyncIterator[Rig]:
-    async with rig() as chain:
-        yield chain
-
-
-@pytest.fixture
-def chain(running: Rig) -> Rig:
-    running.reset()
-    return running
+@pytest_asyncio.fixture(loop_scope="package")
+async def chain(rigs: Rigs) -> Rig:
+    return await shared(rigs, "default")
 
 
 async def test_an_allowed_answer_is_byte_identical(chain: Rig) -> None:
@@ -119,43 +113,43 @@ async def test_a_block_in_a_running_stream_ends_it_and_the_model(chain: Rig) -> 
     await asyncio.wait_for(more.wait(), 5)
 
 
-async def test_moderation_runs_beside_the_model() -> None:
-    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
-        arrived = asyncio.Event()
+async def test_moderation_runs_beside_the_model(rigs: Rigs) -> None:
+    chain = await shared(rigs, "moderation")
+    arrived = asyncio.Event()
 
-        async def judge(_: object) -> object:
-            await arrived.wait()  # Aim answers only after the model has the request: in series this would hang
-            return {"detected": False}
+    async def judge(_: object) -> object:
+        await arrived.wait()  # Aim answers only after the model has the request: in series this would hang
+        return {"detected": False}
 
-        async def answer(request: Received) -> None:
-            arrived.set()
-            await whole(chat_answer("Hi"))(request)
+    async def answer(request: Received) -> None:
+        arrived.set()
+        await whole(chat_answer("Hi"))(request)
 
-        chain.aim.judge = judge
-        chain.upstream.answer = answer
-        response = await chain.chat("Hello")
-        assert response.status_code == 200
-        assert len(chain.aim.asked("moderation")) == 1
+    chain.aim.judge = judge
+    chain.upstream.answer = answer
+    response = await chain.chat("Hello")
+    assert response.status_code == 200
+    assert len(chain.aim.asked("moderation")) == 1
 
 
-async def test_a_request_is_redacted_and_its_answer_judged_in_its_light() -> None:
-    async with rig(aim={"api": "firewall"}) as chain:
+async def test_a_request_is_redacted_and_its_answer_judged_in_its_light(rigs: Rigs) -> None:
+    chain = await shared(rigs, "firewall")
 
-        async def judge(question: object) -> object:
-            return anonymize(question, lambda text: text.replace("Jane", "[NAME_1]"))  # type: ignore[arg-type]
+    async def judge(question: object) -> object:
+        return anonymize(question, lambda text: text.replace("Jane", "[NAME_1]"))  # type: ignore[arg-type]
 
-        chain.aim.judge = judge
-        chain.upstream.answer = whole(chat_answer("Hello Jane"))
-        request = chat_request("I am Jane") | {"temperature": 0.10}
-        response = await chain.client.post(CHAT, json=request)
-        assert response.status_code == 200
-        assert json.loads(chain.upstream.requests[0].body) == {
-            **request,
-            "messages": [{"role": "user", "content": "I am [NAME_1]"}],
-        }
-        assert response.json()["choices"][0]["message"]["content"] == "Hello [NAME_1]"
-        (output,) = chain.aim.asked("output")
-        assert output.texts == ["I am [NAME_1]", "Hello Jane"]
+    chain.aim.judge = judge
+    chain.upstream.answer = whole(chat_answer("Hello Jane"))
+    request = chat_request("I am Jane") | {"temperature": 0.10}
+    response = await chain.client.post(CHAT, json=request)
+    assert response.status_code == 200
+    assert json.loads(chain.upstream.requests[0].body) == {
+        **request,
+        "messages": [{"role": "user", "content": "I am [NAME_1]"}],
+    }
+    assert response.json()["choices"][0]["message"]["content"] == "Hello [NAME_1]"
+    (output,) = chain.aim.asked("output")
+    assert output.texts == ["I am [NAME_1]", "Hello Jane"]
 
 
 async def test_a_large_upload_that_no_dialect_knows_passes(chain: Rig) -> None:

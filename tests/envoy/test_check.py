@@ -18,7 +18,8 @@ from extproc.config.settings import Settings
 from tests.envoy.test_render import render
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import run_envoy
-from tests.fakes.process import free_port, run
+from tests.fakes.ports import free_port
+from tests.fakes.process import run
 from tests.fakes.rig import manager_of, processor_of
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
@@ -93,6 +94,12 @@ def change(node: Any, changes: dict[str, Any]) -> None:
 
 def route_of(tree: Any) -> Any:
     return manager_of(tree)["route_config"]["virtual_hosts"][0]["routes"][0]
+
+
+def buffer_of_an_edge(tree: Any) -> None:
+    """Limit the buffer on the listener alone, as a proxy at the edge does."""
+    route(request_body_buffer_limit=None)(tree)
+    change(tree["static_resources"]["listeners"][0], {"per_connection_buffer_limit_bytes": 32768})
 
 
 def without_filter(tree: Any) -> None:
@@ -276,10 +283,7 @@ BENT = [
     Bent("default buffer", route(request_body_buffer_limit=None), "Envoy refuses requests beyond 1,048,576 bytes"),
     Bent(
         "an edge's buffer",
-        lambda tree: (
-            route(request_body_buffer_limit=None)(tree),
-            change(tree["static_resources"]["listeners"][0], {"per_connection_buffer_limit_bytes": 32768}),
-        ),
+        buffer_of_an_edge,
         "Envoy refuses requests beyond 32,768 bytes",
     ),
     Bent("paths as they come", manager(normalize_path=None), "different paths (normalize_path)", WARNING),

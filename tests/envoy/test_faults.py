@@ -36,7 +36,8 @@ def _trials() -> list[object]:
 
 def _marks(row: Fault, leg: Leg, policy: str) -> list[pytest.MarkDecorator]:
     is_slow = row.is_dear or row.seconds > SECONDS
-    return [pytest.mark.long] * row.is_long(leg, policy) + [pytest.mark.timeout(300)] * is_slow
+    run = pytest.mark.long if row.is_long(leg, policy) else pytest.mark.more
+    return [run] + [pytest.mark.timeout(300)] * is_slow
 
 
 class Chains:

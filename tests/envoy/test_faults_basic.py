@@ -13,11 +13,13 @@ import pytest
 import structlog
 
 from tests.envoy.apis import CHAT
-from tests.envoy.case import blocks, says
+from tests.envoy.case import blocks, says, shared
 from tests.fakes.aim import AimSession, Question, allow, anonymize, echo
 from tests.fakes.client import exchange
-from tests.fakes.rig import Rig, manager_of, rig
+from tests.fakes.rig import Rig, Rigs, manager_of, rig
 from tests.fakes.upstream import Received, pieces, whole
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 JSON = (("content-type", "application/json"),)
 ASK = CHAT.request("Hello")
@@ -43,7 +45,7 @@ async def ended(chain: Rig) -> None:
 
 
 def code_of(body: bytes) -> str:
-    return json.loads(body)["error"]["code"]
+    return str(json.loads(body)["error"]["code"])
 
 
 # -- Aim fails ----------------------------------------------------------------------------------------------------
@@ -60,18 +62,20 @@ _ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("reason", _ANSWERS)
-async def test_what_aim_answers_stays_between_us(reason: str) -> None:
-    async with rig(aim={"api": "firewall"}) as chain:
-        says(_ANSWERS[reason])(chain.aim)
-        with structlog.testing.capture_logs() as logs:
-            got = await ask(chain, CHAT.request("my prompt"))
-            await ended(chain)
-        assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
-        for secret in ("my prompt", "key-1234", "Traceback", "test-key"):
-            assert secret not in got.body.decode()
-            assert secret not in str(logs)
-        assert chain.upstream.requests == []
-        assert chain.sidecar.metric("extproc_detection_errors_total", hook="pre_call", reason=reason) == 1
+async def test_what_aim_answers_stays_between_us(rigs: Rigs, reason: str) -> None:
+    chain = await shared(rigs, "firewall")
+    counted = {"name": "extproc_detection_errors_total", "hook": "pre_call", "reason": reason}
+    before = chain.sidecar.metric(**counted)
+    says(_ANSWERS[reason])(chain.aim)
+    with structlog.testing.capture_logs() as logs:
+        got = await ask(chain, CHAT.request("my prompt"))
+        await ended(chain)
+    assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
+    for secret in ("my prompt", "key-1234", "Traceback", "test-key"):
+        assert secret not in got.body.decode()
+        assert secret not in str(logs)
+    assert chain.upstream.requests == []
+    assert chain.sidecar.metric(**counted) - before == 1
 
 
 # -- the sidecar is missing, or its filter is wired wrongly ---------------------------------------------------------
@@ -142,50 +146,50 @@ async def test_a_filter_that_keeps_the_headers_back_does_not_open_the_way() -> N
 # -- moderation -----------------------------------------------------------------------------------------------------
 
 
-async def test_moderation_and_the_model_work_side_by_side() -> None:
-    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
-        order: list[str] = []
-        asked, answered = asyncio.Event(), asyncio.Event()
+async def test_moderation_and_the_model_work_side_by_side(rigs: Rigs) -> None:
+    chain = await shared(rigs, "moderation")
+    order: list[str] = []
+    asked, answered = asyncio.Event(), asyncio.Event()
 
-        async def judge(question: Question) -> Any:
-            order.append("Aim asked")
-            asked.set()
-            await answered.wait()  # if the model waited for Aim, this would never be
-            order.append("Aim answers")
-            return await allow(question)
+    async def judge(question: Question) -> Any:
+        order.append("Aim asked")
+        asked.set()
+        await answered.wait()  # if the model waited for Aim, this would never be
+        order.append("Aim answers")
+        return await allow(question)
 
-        async def answer(request: Received) -> None:
-            await asked.wait()  # and if Aim were asked after the model, this
-            await pieces(EVENTS)(request)
-            order.append("model answers")
-            answered.set()
+    async def answer(request: Received) -> None:
+        await asked.wait()  # and if Aim were asked after the model, this
+        await pieces(EVENTS)(request)
+        order.append("model answers")
+        answered.set()
 
-        chain.aim.judge, chain.upstream.answer = judge, answer
-        got = await ask(chain)
-        order.append("client has it")
-        assert (got.status, got.body) == (200, b"".join(EVENTS))
-        assert order == ["Aim asked", "model answers", "Aim answers", "client has it"]
-        await ended(chain)
+    chain.aim.judge, chain.upstream.answer = judge, answer
+    got = await ask(chain)
+    order.append("client has it")
+    assert (got.status, got.body) == (200, b"".join(EVENTS))
+    assert order == ["Aim asked", "model answers", "Aim answers", "client has it"]
+    await ended(chain)
 
 
-async def test_a_block_of_moderation_ends_the_model() -> None:
-    async with rig(profiles={"default": {"hooks": ["moderation"]}}) as chain:
-        blocks("secret")(chain.aim)
-        refuse = chain.aim.judge
+async def test_a_block_of_moderation_ends_the_model(rigs: Rigs) -> None:
+    chain = await shared(rigs, "moderation")
+    blocks("secret")(chain.aim)
+    refuse = chain.aim.judge
 
-        async def judge(question: Question) -> Any:
-            await chain.upstream.arrived.wait()
-            return await refuse(question)
+    async def judge(question: Question) -> Any:
+        await chain.upstream.arrived.wait()
+        return await refuse(question)
 
-        async def answer(request: Received) -> None:
-            await request.gone.wait()
+    async def answer(request: Received) -> None:
+        await request.gone.wait()
 
-        chain.aim.judge, chain.upstream.answer = judge, answer
-        got = await ask(chain, CHAT.request("secret"))
-        assert (got.status, code_of(got.body)) == (400, "content_policy_violation")
-        async with asyncio.timeout(SECONDS):
-            await chain.upstream.requests[0].gone.wait()
-        await ended(chain)
+    chain.aim.judge, chain.upstream.answer = judge, answer
+    got = await ask(chain, CHAT.request("secret"))
+    assert (got.status, code_of(got.body)) == (400, "content_policy_violation")
+    async with asyncio.timeout(SECONDS):
+        await chain.upstream.requests[0].gone.wait()
+    await ended(chain)
 
 
 # -- backpressure ---------------------------------------------------------------------------------------------------
@@ -263,53 +267,53 @@ async def test_what_is_verified_flows() -> None:
         await ended(chain)
 
 
-async def test_an_answer_in_one_piece_waits_for_aim_alone() -> None:
+async def test_an_answer_in_one_piece_waits_for_aim_alone(rigs: Rigs) -> None:
     """The order of one answer: nothing reaches the client before Aim has judged it."""
-    async with rig() as chain:
-        order: list[str] = []
+    chain = await shared(rigs, "default")
+    order: list[str] = []
 
-        async def judge(question: Question) -> Any:
-            order.append(question.hook)
-            return await allow(question)
+    async def judge(question: Question) -> Any:
+        order.append(question.hook)
+        return await allow(question)
 
-        async def answer(request: Received) -> None:
-            order.append("model")
-            await whole(CHAT.answer("Hi"))(request)
+    async def answer(request: Received) -> None:
+        order.append("model")
+        await whole(CHAT.answer("Hi"))(request)
 
-        chain.aim.judge, chain.upstream.answer = judge, answer
-        await ask(chain, ASK)
-        order.append("client")
-        assert order == ["pre_call", "model", "output", "client"]
+    chain.aim.judge, chain.upstream.answer = judge, answer
+    await ask(chain, ASK)
+    order.append("client")
+    assert order == ["pre_call", "model", "output", "client"]
 
 
-async def test_exchanges_side_by_side_do_not_mix() -> None:
+async def test_exchanges_side_by_side_do_not_mix(rigs: Rigs) -> None:
     """Forty at once, each with a name of its own that Aim replaces by one of its own, on both legs."""
-    async with rig(aim={"api": "firewall"}) as chain:
+    chain = await shared(rigs, "firewall")
 
-        def redact(text: str) -> str:
-            return re.sub(r"Jane-(\d+)", r"[NAME_\1]", text)
+    def redact(text: str) -> str:
+        return re.sub(r"Jane-(\d+)", r"[NAME_\1]", text)
 
-        async def judge(question: Question) -> Any:
-            return anonymize(question, redact)
+    async def judge(question: Question) -> Any:
+        return anonymize(question, redact)
 
-        async def script(session: AimSession) -> None:
-            while (chunk := await session.receive()) is not None:
-                for choice in chunk["choices"]:
-                    choice["delta"]["content"] = redact(choice["delta"].get("content") or "")
-                await session.verify(chunk)
-            await session.done()
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            for choice in chunk["choices"]:
+                choice["delta"]["content"] = redact(choice["delta"].get("content") or "")
+            await session.verify(chunk)
+        await session.done()
 
-        async def answer(request: Received) -> None:
-            asked = json.loads(request.body)
-            (number,) = re.findall(r"\[NAME_(\d+)\]", asked["messages"][0]["content"])
-            said = ("I am ", f"Jane-{number}")
-            respond = pieces(CHAT.events(*said)) if asked.get("stream") else whole(CHAT.answer("".join(said)))
-            await respond(request)
+    async def answer(request: Received) -> None:
+        asked = json.loads(request.body)
+        (number,) = re.findall(r"\[NAME_(\d+)\]", asked["messages"][0]["content"])
+        said = ("I am ", f"Jane-{number}")
+        respond = pieces(CHAT.events(*said)) if asked.get("stream") else whole(CHAT.answer("".join(said)))
+        await respond(request)
 
-        chain.aim.judge, chain.aim.script, chain.upstream.answer = judge, script, answer
-        asked = [CHAT.request(f"Hello Jane-{number}", stream=bool(number % 2)) for number in range(40)]
-        answers = await asyncio.gather(*(ask(chain, body) for body in asked))
-        for number, got in enumerate(answers):
-            said = ("I am ", f"[NAME_{number}]")
-            assert got.body == (CHAT.stream(*said) if number % 2 else CHAT.answer("".join(said)))
-        await ended(chain)
+    chain.aim.judge, chain.aim.script, chain.upstream.answer = judge, script, answer
+    asked = [CHAT.request(f"Hello Jane-{number}", stream=bool(number % 2)) for number in range(40)]
+    answers = await asyncio.gather(*(ask(chain, body) for body in asked))
+    for number, got in enumerate(answers):
+        said = ("I am ", f"[NAME_{number}]")
+        assert got.body == (CHAT.stream(*said) if number % 2 else CHAT.answer("".join(said)))
+    await ended(chain)

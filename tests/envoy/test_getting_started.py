@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.serve.test_serve import free_port
+from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "getting-started.md").read_text()

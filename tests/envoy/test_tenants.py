@@ -116,7 +116,8 @@ def chain(running: Chain) -> Chain:
 
 
 def keys_seen(chain: Chain) -> set[str]:
-    return {tenant_of(each.headers) for each in (*chain.aim.questions, *chain.aim.sessions)}
+    seen: list[Question | AimSession] = [*chain.aim.questions, *chain.aim.sessions]
+    return {tenant_of(each.headers) for each in seen}
 
 
 async def test_each_tenant_has_its_own_verdicts(chain: Chain) -> None:

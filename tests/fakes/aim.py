@@ -52,7 +52,7 @@ class AimSession:
         async for message in self.socket:
             if message.type is not WSMsgType.TEXT:
                 break
-            frame = json.loads(message.data)
+            frame: dict[str, Any] = json.loads(message.data)
             if frame == {"done": True}:
                 self.is_done = True
                 return None

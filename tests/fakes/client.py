@@ -43,11 +43,12 @@ async def exchange(
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     wire = h11.Connection(h11.CLIENT)
-    fields = [("host", where.netloc), *headers]
+    # As on the wire: a character for each byte.
+    fields = [(name.encode(), value.encode("latin-1")) for name, value in (("host", where.netloc), *headers)]
     if isinstance(body, bytes):
-        fields.append(("content-length", str(len(body))))
+        fields.append((b"content-length", b"%d" % len(body)))
     elif body is not None:
-        fields.append(("transfer-encoding", "chunked"))
+        fields.append((b"transfer-encoding", b"chunked"))
     try:
         with suppress(ConnectionError):  # an early answer may end our sending; it is there to be read
             writer.write(wire.send(h11.Request(method=method, target=target, headers=fields)) or b"")

@@ -14,6 +14,8 @@ from extproc.core.dialects import pick
 from extproc.core.dialects.base import Dialect, Kind, Leaf
 from extproc.core.redaction import is_json
 from tests.fakes.reading import all_of, at, strings
+from tests.fakes.recorded import CORPUS as CORPUS
+from tests.fakes.recorded import recorded
 from tests.fakes.world import World
 
 VALUE = "ЖЩЮЯБД"
@@ -22,7 +24,6 @@ VALUE = "ЖЩЮЯБД"
 MASK = "[X]"
 
 RECORDINGS = FilePath(__file__).parents[1] / "fixtures/recordings"
-CORPUS = FilePath(__file__).parents[2].parent / "shared/corpus"
 
 _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
@@ -69,15 +70,16 @@ def own() -> list[Recording]:
 
 def corpus() -> list[Recording]:
     """Return the successful answers that other projects recorded, of paths whose answers are read."""
-    found = []
-    for folder in sorted(CORPUS.iterdir()) if CORPUS.is_dir() else ():
-        meta, body = folder / "meta.json", folder / "response.body"
-        if body.is_file():
-            about = json.loads(meta.read_text())
-            dialect = pick("POST", about["path"], {})
-            if about["status"] == 200 and dialect is not None and dialect.reads_answers:
-                found.append(Recording(folder.name, about["path"], body.read_bytes()))
-    return found
+    return [
+        Recording(one.name, one.path, one.response)
+        for one in recorded(CORPUS)
+        if one.response is not None and one.status == 200 and _is_read(one.path)
+    ]
+
+
+def _is_read(path: str) -> bool:
+    dialect = pick("POST", path, {})
+    return dialect is not None and dialect.reads_answers
 
 
 # -- streams -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import httpx
 import yaml
 
 from tests.fakes.aim import ScriptedAim
+from tests.fakes.ports import free_port as free_port
 
 
 class Running:
@@ -98,21 +98,6 @@ async def serving(config: Path | None = None, stdout: int | None = None, **more:
             if process.returncode is None:
                 process.kill()
             await running.ended()  # workers, too: they share its stderr
-
-
-def free_port(count: int = 1) -> int:
-    """Return a port that is free, and so many after it."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-        try:
-            for offset in range(count):
-                with socket.socket() as other:
-                    other.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port
 
 
 def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int, int]:

@@ -48,10 +48,10 @@ def queries() -> dict[str, str]:
 
 def metrics(expression: str) -> set[str]:
     """Return the names of the metrics in `expression`; raises ValueError where it is no PromQL."""
-    found = set()
+    found: set[str] = set()
 
     def visit(node: Any) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
+        if isinstance(node, promql_parser.VectorSelector) and node.name is not None:
             found.add(node.name)
 
     promql_parser.walk(promql_parser.parse(expression), visit)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.core.content.document import Document, Path
+from extproc.core.content.document import Document, Edit, Path
 from extproc.core.dialects.base import Dialect, Kind, Leaf
 from extproc.core.redaction import rewrite
 
@@ -65,7 +65,7 @@ def fixed(leaves: list[Leaf]) -> list[str]:
 def rewritten(dialect: Dialect, body: Any, text: str = "[X]") -> Any:
     """Return an answer all of whose texts were redacted."""
     read = document(body)
-    edits = {}
+    edits: dict[Path, Edit] = {}
     for leaf in dialect.answers(read):
         edits |= rewrite(leaf, json.dumps({"x": text}) if leaf.is_embedded else text)
     return json.loads(read.rewrite(edits))

@@ -103,6 +103,26 @@ async def rig(
         yield Rig(aim, upstream, guard, envoy, client)
 
 
+class Rigs:
+    """Chains that are shared by tests: each starts when it is first needed and runs until the stack ends."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._running: dict[str, Rig] = {}
+
+    async def get(self, name: str, **changes: Any) -> Rig:
+        """Return the chain `name` as if it were new; `changes` are the arguments of `rig` for its start.
+
+        Its breaker never opens: tests fail on purpose, one after the other.
+        """
+        if name not in self._running:
+            changes["aim"] = {"breaker": {"failures": 10_000}} | changes.get("aim", {})
+            self._running[name] = await self._stack.enter_async_context(rig(**changes))
+        chain = self._running[name]
+        chain.reset()
+        return chain
+
+
 def manager_of(tree: Any) -> Any:
     """Return the connection manager of a parsed bootstrap's first listener."""
     (manager,) = tree["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]

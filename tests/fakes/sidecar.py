@@ -29,7 +29,7 @@ class Sidecar:
 def settings_for(aim_base: str, **changes: Any) -> Settings:
     """Return settings that point at a scripted Aim."""
     aim = {"base_url": aim_base, "api_key": "test-key", **changes.pop("aim", {})}
-    return Settings(aim=aim, **changes)
+    return Settings.model_validate({"aim": aim, **changes})
 
 
 @asynccontextmanager

@@ -81,11 +81,9 @@ def test_invalid_expression_is_found() -> None:
         promql_parser.parse("sum(rate(extproc_exchanges_total[5m])")
 
 
-def test_dashboard_has_the_required_fields() -> None:
+def test_panels_have_unique_ids_and_use_every_variable() -> None:
     board = json.loads(DASHBOARD.read_text())
-    assert board["uid"] == "aim-extproc"
     variables = {variable["name"] for variable in board["templating"]["list"]}
-    assert variables == {"datasource", "job", "instance", "profile"}
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(panels())))
     assert used - {"__rate_interval", "__range"} == variables

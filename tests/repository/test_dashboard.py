@@ -13,11 +13,10 @@ from aiohttp import web
 
 from tests.fakes.aim import Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
-from tests.fakes.process import serving
+from tests.fakes.process import serving, written
 from tests.fakes.prometheus import Prometheus, needs_prometheus, scraping
 from tests.fakes.promql import alerts, queries, without_threshold
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
-from tests.serve.test_serve import written
 
 pytestmark = needs_prometheus
 

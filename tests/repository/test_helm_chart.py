@@ -306,20 +306,18 @@ def test_container_has_minimal_privileges(name: str) -> None:
         contexts.append(container["securityContext"])
         assert container["securityContext"]["runAsGroup"] == VALUES[name].get("sidecar", {}).get("group", 65532)
     assert contexts
+    # The image's user: its files are readable to that one.
+    (user,) = map(int, re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
     for context in contexts:
         assert context["runAsNonRoot"] is True
-        assert context["runAsUser"] == 10001
+        assert context["runAsUser"] == user
         assert context["readOnlyRootFilesystem"] is True
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_image_runs_as_the_charts_user() -> None:
-    assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
-
-
-def test_only_settings_that_need_a_restart_restart_pods() -> None:
+def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
     def pod_template(**settings: Any) -> Any:
         return template(settings=settings)["Deployment/aim-extproc"]["spec"]["template"]
 

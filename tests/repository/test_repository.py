@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.repository.files import ROOT, repository_files
+
 LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
 ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
@@ -27,15 +27,6 @@ PINNED = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.!+-]+)(?: *;[^\\]+?)?(?
 
 def read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", errors="replace")
-
-
-def repository_files() -> list[Path]:
-    """Return the files that git tracks or would add."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
 def matches(pattern: re.Pattern[str]) -> list[str]:
@@ -156,6 +147,6 @@ def test_locks_satisfy_pyproject(lock: str, extras: tuple[str, ...]) -> None:
     assert stale == [], "run `make lock`"
 
 
-def test_envoy_folder_holds_no_python() -> None:
+def test_the_envoy_folder_holds_no_python() -> None:
     """`envoy` is also the import name of the Envoy wheel: a package here would shadow it."""
-    assert list((ROOT / "envoy").rglob("*.py")) == []
+    assert [path for path in repository_files() if path.parent == ROOT / "envoy" and path.suffix == ".py"] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,9 @@ from extproc.core import refusal
 from extproc.core.errors import Reason
 from extproc.core.refusal import Refusal, blocked
 from tests.fakes.promql import alerts
+from tests.repository.files import ROOT, repository_files
 from tests.repository.test_alerts import exported
 
-ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 
 OUTCOMES = ("allowed", "redacted", "blocked", "refused", "failed_open", "unmatched", "dry_run", "aborted")
@@ -78,8 +77,10 @@ def test_each_alert_has_cause_and_remedy(alert: str) -> None:
 
 def test_each_log_record_is_explained() -> None:
     calls = re.compile(r'_log\.(?:debug|info|warning|error)\(\s*"(\w+)"(?: if [^"]+ else "(\w+)")?\s*[,)]')
-    sources = (path for path in (ROOT / "extproc").rglob("*.py") if not {"demo", "local_aim"} & set(path.parts))
-    used = {name for path in sources for found in calls.findall(path.read_text()) for name in found if name}
+    package = ROOT / "extproc"
+    sources = [path for path in repository_files() if package in path.parents and path.suffix == ".py"]
+    served = [path for path in sources if not {"demo", "local_aim"} & set(path.parts)]
+    used = {name for path in served for found in calls.findall(path.read_text()) for name in found if name}
     assert len(used) > 10
     assert used - set(rows(section("### Log records"))) == set()
 

@@ -21,8 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.config.address import Address
 from extproc.config.settings import Settings
 from extproc.render.envoy import Upstream, render_envoy
-from tests.bench.process import LOOPBACK, Started, free_port, loopback, started
+from tests.bench.process import LOOPBACK, Started, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
+from tests.fakes.ports import free_port
 from tests.soak.aim import Orders
 from tests.soak.script import REQUEST_BYTES, Pace
 

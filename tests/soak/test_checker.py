@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,11 @@ TEXTS = ("<7.0> One ", "<7.1> two ", "<7.2> three ", "<7.3> four ")
 POLICY = "content_policy_violation"
 
 
-def stream(api: Api = CHAT, **more: object) -> Script:
+def stream(api: Api = CHAT, **more: Any) -> Script:
     return replace(Script(7, api, True, TEXTS), **more)
 
 
-def got(body: bytes | Sequence[bytes], status: int = 200, *, is_whole: bool = True, **more: object) -> Transcript:
+def got(body: bytes | Sequence[bytes], status: int = 200, *, is_whole: bool = True, **more: Any) -> Transcript:
     data = body if isinstance(body, bytes) else b"".join(body)
     return replace(Transcript(status, {}, data, is_whole), **more)
 

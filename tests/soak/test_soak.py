@@ -40,6 +40,7 @@ def check(results: dict[str, Any]) -> None:
     assert {"kill -9 of the sidecar", "kill -9 of Aim", "key rotation", "settings reloaded"} <= results["faults"].keys()
 
 
+@pytest.mark.more
 @pytest.mark.timeout(180)
 def test_the_smallest_soak(tmp_path: Path) -> None:
     results = soak(tmp_path / "soak.json", "--tiny", "--seed", "1", seconds=170)

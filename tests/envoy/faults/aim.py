@@ -68,7 +68,7 @@ def fails_once(status: int) -> Arrange:
 
 
 async def _silent(_: Question) -> Answer:
-    await asyncio.Event().wait()
+    return await asyncio.Event().wait()
 
 
 def silent(trial: Trial) -> None:
@@ -85,7 +85,7 @@ def redacts(change: Any) -> Arrange:
     """Demand a redaction whose messages `change` has spoilt."""
 
     async def judge(question: Question) -> Answer:
-        answer = anonymize(question, lambda text: text.replace("7f3a", "[X]"))
+        answer: Any = anonymize(question, lambda text: text.replace("7f3a", "[X]"))
         answer["redacted_chat"] = change(answer["redacted_chat"]["all_redacted_messages"])
         return answer
 

@@ -25,7 +25,8 @@ from extproc.render.cluster import SIDECAR
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim
 from tests.fakes.envoy import RunningEnvoy, run_envoy
-from tests.fakes.process import Running, free_port, serving
+from tests.fakes.ports import free_port
+from tests.fakes.process import Running, serving
 from tests.fakes.rig import bootstrap, manager_of
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream

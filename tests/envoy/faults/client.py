@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from extproc.core.errors import Reason
@@ -192,11 +193,11 @@ _LONG = CHAT.request(PROMPT + "x" * LIMITS["request_bytes"])
 _ENDLESS = CHAT.request(PROMPT + "x" * (LIMITS["request_bytes"] + 2 * _MEBIBYTE))
 _BOMB = gzip.compress(CHAT.request(PROMPT + "x" * 10_000_000))
 
-_HEADERS = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
+_HEADERS: dict[str, Any] = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
 
 
 def _unread(
-    name: str, body: bytes, reason: Reason = Reason.BODY_UNREADABLE, closed: Outcome = INVALID, **how: str
+    name: str, body: bytes, reason: Reason = Reason.BODY_UNREADABLE, closed: Outcome = INVALID, **how: Any
 ) -> Fault:
     return Fault(name, sends(body, **how), on(request=by_policy(closed)), reason)
 

@@ -21,7 +21,8 @@ PROMPT = "prompt-7f3a"
 TEXTS = ("One", " two-7f3a", " three-7f3a")
 EVENT_STREAM = (("content-type", "text/event-stream"), ("transfer-encoding", "chunked"))
 
-_BODY_REASONS = {error.reason for error in (ContentError, *ContentError.__subclasses__())}
+_CONTENT_ERRORS: tuple[type[ContentError], ...] = (ContentError, *ContentError.__subclasses__())
+_BODY_REASONS = {error.reason for error in _CONTENT_ERRORS}
 _HOOKS = {Leg.REQUEST: Hook.PRE_CALL, Leg.ANSWER: Hook.OUTPUT, Leg.STREAM: Hook.OUTPUT}
 
 _QUESTIONS = {

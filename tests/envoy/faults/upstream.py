@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable
+from typing import Any
 
 import brotli
 import zstandard
@@ -110,7 +111,7 @@ def breaks_off_unverified(trial: Trial) -> None:
     trial.chain.aim.script, trial.chain.upstream.answer = script, answer
 
 
-def says(body: bytes | None, *, status: int = 200, kind: str = "", **headers: str) -> Arrange:
+def says(body: bytes | None, *, status: int = 200, kind: str = "", **headers: Any) -> Arrange:
     """Answer with `body`, None for the usual one, and with its length; streams chunked."""
 
     def arrange(trial: Trial) -> None:
@@ -251,7 +252,7 @@ def _unread(stream: Outcome = UNREADABLE) -> dict[Leg, Outcomes]:
     return _both(by_policy(UNREADABLE), by_policy(stream))
 
 
-_HEADERS = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
+_HEADERS: dict[str, Any] = {f"x_{number}": "y" for number in range(LIMITS["headers"])}
 _OTHER_STATUS = b'{"error": {"message": "Overloaded."}}'
 
 ROWS = [

@@ -1,0 +1,39 @@
+"""The tests of all SDKs share one chain. Each module has a function `client`, which opens its SDK's client at a URL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.rig import Rig, rig
+
+
+@pytest_asyncio.fixture(loop_scope="package", scope="package")
+async def running() -> AsyncIterator[Rig]:
+    """Yield a chain whose breaker never opens: tests fail on purpose, one after the other."""
+    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
+        yield chain
+
+
+@pytest.fixture
+def chain(running: Rig) -> Rig:
+    """Return the chain as if it were new."""
+    running.reset()
+    return running
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def guarded(chain: Rig, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Yield a client that goes through Envoy and the sidecar."""
+    async with request.module.client(chain.envoy.url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def direct(chain: Rig, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Yield a client that goes to the model itself."""
+    async with request.module.client(f"http://127.0.0.1:{chain.upstream.port}") as client:
+        yield client

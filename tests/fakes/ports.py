@@ -1,0 +1,36 @@
+"""Ports of the loopback for a process that has to be told where to listen."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+
+_LOOPBACK = "127.0.0.1"
+_PORTS = (12_000, 32_000)
+"""They lie below the ports that the system gives to sockets that ask for any."""
+_BLOCK = 20
+"""Parallel workers of pytest take turns in blocks of this many ports, and so never choose the same port."""
+
+_random = random.SystemRandom()
+
+
+def free_port(count: int = 1) -> int:
+    """Return a port that is free, as are the `count` - 1 ports after it."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    while True:
+        block = _random.randrange(_PORTS[0] // _BLOCK, _PORTS[1] // _BLOCK - workers)
+        first = (block - block % workers + worker) * _BLOCK
+        port = first + _random.randrange(_BLOCK - count + 1)
+        if all(map(_is_free, range(port, port + count))):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+        return True
