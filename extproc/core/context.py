@@ -15,7 +15,8 @@ from extproc.core.commands import (
     ReportOutcome,
     ReportVerdict,
 )
-from extproc.core.dialects import Dialect, pick
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.paths import pick
 from extproc.core.errors import Reason
 from extproc.core.gate import Gate, Released
 from extproc.core.policy import Limits, Policy

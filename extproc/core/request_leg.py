@@ -9,7 +9,7 @@ from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, 
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document, refuse_disguise
 from extproc.core.context import Context
-from extproc.core.dialects import Prompt
+from extproc.core.dialects.base import Prompt
 from extproc.core.errors import ContentError, MalformedBody, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers

@@ -8,7 +8,7 @@ from extproc.core.commands import CloseSession, Command, OpenSession, ReleaseBod
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.context import Context
-from extproc.core.dialects import Leaf
+from extproc.core.dialects.base import Leaf
 from extproc.core.errors import BodyTooLarge, ContentError, MalformedBody, Reason
 from extproc.core.events import (
     BodyReceived,

@@ -10,8 +10,8 @@ from typing import Any
 
 from extproc.core.content.document import Document, Edit, Raw
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
-from extproc.core.dialects import pick
 from extproc.core.dialects.base import Dialect, Kind, Leaf
+from extproc.core.dialects.paths import pick
 from extproc.core.redaction import is_json
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.recorded import CORPUS as CORPUS

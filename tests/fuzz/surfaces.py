@@ -18,8 +18,8 @@ from extproc.aim import protocol
 from extproc.core.content.body import inflater
 from extproc.core.content.document import Document, Path, refuse_disguise
 from extproc.core.content.sse import EventDecoder
-from extproc.core.dialects import NAMES
 from extproc.core.dialects.base import Leaf
+from extproc.core.dialects.paths import NAMES
 from extproc.core.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
 from extproc.core.events import (
     BodyReceived,

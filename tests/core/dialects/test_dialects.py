@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
-from extproc.core.dialects import DEFAULT, NAMES, _recall, normalise, pick
 from extproc.core.dialects.base import (
     TEXT_KEYS,
     Dialect,
@@ -22,6 +21,7 @@ from extproc.core.dialects.base import (
     tool_result,
     unknown_texts,
 )
+from extproc.core.dialects.paths import DEFAULT, NAMES, _recall, normalise, pick
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import OVERLOADED, blocked
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from extproc.core.content.document import Document
-from extproc.core.dialects import NAMES
 from extproc.core.dialects.base import Dialect, Leaf
+from extproc.core.dialects.paths import NAMES
 from extproc.core.redaction import RedactionError, edits
 from tests.fakes.reading import strings
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from extproc.core.dialects import NAMES
 from extproc.core.dialects.openai_requests import Embeddings
+from extproc.core.dialects.paths import NAMES
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from tests.fakes.reading import asked, document
