@@ -93,6 +93,12 @@ bench: $(STAMP) ## measure, a quarter of an hour (ARGS=--publish: into docs/perf
 bench-quick: $(STAMP) ## fail where an exchange costs more than the stored figures allow; two minutes
 	$(BIN)/python tests/bench/gate.py $(ARGS)
 
+bench-against: $(STAMP) ## compare the sidecar's CPU with another checkout's, in interleaved rounds (OTHER=../before, which has a .venv)
+	$(BIN)/python tests/bench/against.py $(OTHER) $(ARGS)
+
+mutants: $(STAMP) ## break the core on purpose, and fail where the test of an invariant does not notice
+	$(BIN)/python -m tests.mutants
+
 bench-instructions: $(STAMP) ## count the instructions of an exchange and of a chunk (needs valgrind); five minutes
 	$(BIN)/python tests/bench/instructions.py
 
@@ -111,8 +117,9 @@ schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
 reliability: $(STAMP) ## write the fault tables of docs/reliability.md
 	$(BIN)/python -m tests.envoy.faults
 
-docs: $(STAMP) ## write the reference of settings from the code
+docs: $(STAMP) ## write the reference of settings and the state tables from the code
 	$(BIN)/python tools/settings_reference.py
+	$(BIN)/python tools/state_tables.py
 
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml

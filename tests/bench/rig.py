@@ -112,24 +112,34 @@ class Rig:
         return self._processor(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
 
     async def sidecar(
-        self, name: str = SIDECAR, *, listen: Address | None = None, workers: int = 1, aim: int | None = None
+        self,
+        name: str = SIDECAR,
+        *,
+        listen: Address | None = None,
+        workers: int = 1,
+        aim: int | None = None,
+        checkout: Path | None = None,
     ) -> Chain:
-        """Run a chain with the sidecar, with its defaults but for what is given."""
+        """Run a chain with the sidecar of this checkout or of `checkout`, with its defaults but for what is given."""
         aim = aim or self.aim
         settings = Settings(
             listen=listen or loopback(free_port(workers)), admin=loopback(free_port(workers)), workers=workers
         )
-        process = self._stack.enter_context(self.serve(settings, aim, name))
+        process = self._stack.enter_context(self.serve(settings, aim, name, checkout))
         process.wait(*(settings.listen.for_worker(worker) for worker in range(workers)))
         envoy = await self._envoy(settings)
         guards = tuple(process.children()) if workers > 1 else (process.pid,)
         return Chain(name, _port(envoy), envoy, guards, aim)
 
-    def serve(self, settings: Settings, aim: int, name: str = SIDECAR) -> AbstractContextManager[Started]:
-        """Run the sidecar on the addresses and with the workers of `settings`."""
-        return self._processor(
+    def serve(
+        self, settings: Settings, aim: int, name: str = SIDECAR, checkout: Path | None = None
+    ) -> AbstractContextManager[Started]:
+        """Run the sidecar, that of `checkout` if given, on the addresses and with the workers of `settings`."""
+        python = sys.executable if checkout is None else str(checkout / ".venv/bin/python")
+        return self._run(
             name,
-            *("extproc", "serve"),
+            # -P: the modules of this folder are those of this checkout.
+            *(*self._beneath, python, "-P", "-m", "extproc", "serve"),
             AIM_API_KEY=_KEY,
             AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
             EXTPROC_LISTEN=str(settings.listen),
