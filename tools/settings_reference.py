@@ -1,4 +1,4 @@
-"""Write the reference in docs/settings.md, a YAML file of all defaults, from extproc/config/settings.py.
+"""Write the reference in docs/settings.md, a YAML file of all defaults, from the models in extproc/config.
 
     make docs
 

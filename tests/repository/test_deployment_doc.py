@@ -59,8 +59,8 @@ def test_documented_commands_print_resources(page: str, words: list[str], tmp_pa
     assert list(yaml.safe_load_all(result.stdout))
 
 
-def test_a_first_look_without_tls_renders() -> None:
-    # As the shell splits $where: quotes within it would be passed on.
+def test_documented_commands_without_tls_render() -> None:
+    # Split as the shell splits $where: quotes inside it would stay.
     (where,) = re.findall(r"^where='(.*)'$", "\n".join(fenced("getting-started.md", "sh")), flags=re.MULTILINE)
     result = CliRunner().invoke(app, ["render", "istio", *where.split(), "--ca="])
     assert result.exit_code == 0, result.output

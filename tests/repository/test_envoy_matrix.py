@@ -40,7 +40,7 @@ def test_known_difference_counts_for_its_version_only() -> None:
     assert "**Large requests" not in page([new])
 
 
-def test_every_note_is_written() -> None:
+def test_every_known_difference_has_a_note() -> None:
     assert {note for notes in matrix.KNOWN.values() for note in notes.values()} == matrix.NOTES.keys()
 
 
@@ -49,7 +49,7 @@ def test_suite_that_ran_nothing_fails() -> None:
     assert Result("1.38.3", 700, (), 1).is_fine
 
 
-def test_the_versions_come_in_their_order() -> None:
+def test_versions_are_sorted() -> None:
     found = matrix.versions()
     assert found == sorted(found, key=lambda version: [int(part) for part in version.split(".")])
 

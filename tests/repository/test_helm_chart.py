@@ -306,7 +306,7 @@ def test_container_has_minimal_privileges(name: str) -> None:
         contexts.append(container["securityContext"])
         assert container["securityContext"]["runAsGroup"] == VALUES[name].get("sidecar", {}).get("group", 65532)
     assert contexts
-    # The image's user: its files are readable to that one.
+    # The user of the image, who can read its files.
     (user,) = map(int, re.findall(r"^USER (\d+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
     for context in contexts:
         assert context["runAsNonRoot"] is True
@@ -317,7 +317,7 @@ def test_container_has_minimal_privileges(name: str) -> None:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_only_what_a_process_cannot_take_up_starts_pods_again() -> None:
+def test_only_settings_that_need_a_restart_restart_pods() -> None:
     def pod_template(**settings: Any) -> Any:
         return template(settings=settings)["Deployment/aim-extproc"]["spec"]["template"]
 
