@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keys(file: Path) -> Keys:
-    return Keys(Settings(aim={"api_key_file": str(file)}))
+    return Keys(Settings.model_validate({"aim": {"api_key_file": str(file)}}))
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,8 @@ def test_the_last_key_stays_while_the_file_is_away(keys: Keys, file: Path) -> No
 
 
 def test_each_file_is_told_by_its_setting(tmp_path: Path) -> None:
-    settings = Settings(
-        aim={"api_key": "k"}, profiles={name: {"api_key_file": str(tmp_path / name)} for name in ("a", "b")}
-    )
+    profiles = {name: {"api_key_file": str(tmp_path / name)} for name in ("a", "b")}
+    settings = Settings.model_validate({"aim": {"api_key": "k"}, "profiles": profiles})
     keys = Keys(settings)
     with capture_logs() as logs:
         for profile in ("a", "b", "a", "b", "default"):
@@ -106,7 +105,7 @@ def test_the_audit_log_tells_of_its_own_key_alone(tmp_path: Path) -> None:
     own = {"key_file": str(tmp_path / "own")}
     with capture_logs() as logs:
         for audit in ({}, own):
-            settings = Settings(aim=aim, audit={"file": str(tmp_path / "audit"), **audit})
+            settings = Settings.model_validate({"aim": aim, "audit": {"file": str(tmp_path / "audit"), **audit}})
             log = AuditLog(settings, lambda: None)
             for _ in range(2):
                 assert log.callers("default", Identity(session_id="s")) == {}

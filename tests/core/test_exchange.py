@@ -150,12 +150,12 @@ class TestRequest:
     def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
         it = world(failure_mode_allow=True).request(REQUEST).judge(Anonymize(texts))
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (400, "redaction_failed")
+        assert (it.status, it.code) == (400, "redaction_failed")
 
     def test_failing_closed(self) -> None:
         it = world().request(REQUEST).judge(Failed(Reason.TIMEOUT))
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (503, "guardrail_unavailable")
+        assert (it.status, it.code) == (503, "guardrail_unavailable")
 
     def test_failing_open_is_counted(self) -> None:
         it = world(failure_mode_allow={"request": ["timeout"]}).request(REQUEST).judge(Failed(Reason.TIMEOUT))
@@ -180,7 +180,7 @@ class TestRequest:
     def test_an_unreadable_request(self, body: bytes, headers: Headers, status: int, code: str) -> None:
         it = world(limits={"request_bytes": 1024}).request(body, *headers)
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (status, code)
+        assert (it.status, it.code) == (status, code)
         for mode in BodyMode:
             it = world(mode, limits={"request_bytes": 1024}, failure_mode_allow=True).request(body, *headers)
             assert it.reply is None
@@ -210,7 +210,7 @@ class TestRequest:
         it = World(is_overloaded=True)
         it.request(REQUEST)
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        assert (it.status, it.code) == (503, "guardrail_overloaded")
         passing = World(is_overloaded=True)
         passing.request(b"x", path="/other")
         assert passing.reply is None
@@ -221,14 +221,14 @@ class TestRequest:
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.send(LoadChanged(is_overloaded=True))
         it.send(BodyReceived(Leg.REQUEST, b"{}", end_of_stream=True))
-        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        assert (it.status, it.code) == (503, "guardrail_overloaded")
         assert it.held == 0
 
     def test_an_answer_that_finds_no_room_for_the_rest_is_refused(self) -> None:
         it = World().request(REQUEST).judge().head("application/json").body(b"{")
         it.send(LoadChanged(is_overloaded=True))
         it.body(b"}", end=True)
-        assert (it.reply.status, it.code) == (503, "guardrail_overloaded")
+        assert (it.status, it.code) == (503, "guardrail_overloaded")
         assert it.held == 0
 
     def test_a_body_after_the_whole_is_ignored(self) -> None:
@@ -266,7 +266,7 @@ class TestUnmatched:
     def test_block(self) -> None:
         it = world(unmatched="block").request(b"x", path="/other")
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (403, "path_not_allowed")
+        assert (it.status, it.code) == (403, "path_not_allowed")
 
     def test_without_hooks_nothing_is_inspected(self) -> None:
         it = world(hooks=[]).request(REQUEST).head("application/json").body(b"x", end=True)
@@ -310,7 +310,7 @@ class TestModeration:
             it.head("application/json").body(b"{}", end=True)
         it.judge(outcome)
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (status, code)
+        assert (it.status, it.code) == (status, code)
         assert it.response.headers is None
 
     def test_its_failure_may_open(self) -> None:
@@ -374,7 +374,7 @@ class TestAnswer:
     def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
         it = answered(failure_mode_allow=True).judge(Anonymize(texts))
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (502, "redaction_failed")
+        assert (it.status, it.code) == (502, "redaction_failed")
 
     def test_failing_closed_and_open(self) -> None:
         it = answered().judge(Failed(Reason.UNREACHABLE))
@@ -411,7 +411,7 @@ class TestAnswer:
         limits = {"response_bytes": 1024}
         it = world(limits=limits).request(REQUEST).judge().head(content_type, "200", *headers).body(body, end=True)
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (502, "guardrail_unreadable_response")
+        assert (it.status, it.code) == (502, "guardrail_unreadable_response")
         for pieces in ([body], [body[:1500], body[1500:]]):
             it = world(limits=limits, failure_mode_allow=True).request(REQUEST).judge()
             it.head(content_type, "200", *headers)
@@ -455,7 +455,7 @@ class TestLocalReplies:
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.head("text/plain", "413")
         assert it.reply is not None
-        assert (it.reply.status, it.code) == (413, "request_too_large")
+        assert (it.status, it.code) == (413, "request_too_large")
 
     def test_it_may_be_the_first_message(self) -> None:
         it = world().head("text/plain", "400").body(b"bad", end=True)

@@ -35,6 +35,9 @@ SECRET = re.compile(r"<\d+[ab]?>")
 """What the texts of a drawn stream look like: each is there once."""
 
 
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
     """Draw a chat stream whose texts are all different, so that each can be told in what the client got."""
@@ -64,7 +67,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return [*events, chat_event(finish="stop"), DONE]
 
 
-def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
+def cut(draw: Draw, data: bytes) -> list[bytes]:
     """Cut bytes at random places."""
     places = sorted(set(draw(st.lists(st.integers(0, len(data)), max_size=12))))
     return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
@@ -99,7 +102,7 @@ def _texts(chunk: dict[str, Any]) -> list[tuple[int, str]]:
     return [(c["index"], c["delta"]["content"]) for c in chunk["choices"] if c["delta"].get("content")]
 
 
-def _merge(draw: st.DrawFn, owed: list[dict[str, Any]]) -> dict[str, Any]:
+def _merge(draw: Draw, owed: list[dict[str, Any]]) -> dict[str, Any]:
     """Take the next chunk, or the next few of one choice joined."""
     first = owed.pop(0)
     texts = _texts(first)

@@ -318,7 +318,13 @@ class World:
         return self.out[Leg.REQUEST]
 
     @property
+    def status(self) -> int:
+        """The status of the refusal that was replied."""
+        assert self.reply is not None, "no reply"
+        return self.reply.status
+
+    @property
     def code(self) -> str:
         """The code of the refusal that was replied."""
         assert self.reply is not None, "no reply"
-        return json.loads(self.reply.body)["error"]["code"]
+        return str(json.loads(self.reply.body)["error"]["code"])

@@ -146,8 +146,8 @@ class TestEncode:
 
     def test_an_empty_end(self) -> None:
         (response,) = sent(ReleaseBody(Leg.RESPONSE, b"", end_of_stream=True))
-        streamed = response.response_body.response.body_mutation.streamed_response  # type: ignore[union-attr]
-        assert (streamed.body, streamed.end_of_stream) == (b"", True)  # type: ignore[union-attr]
+        streamed = response.response_body.response.body_mutation.streamed_response
+        assert (streamed.body, streamed.end_of_stream) == (b"", True)
 
     @pytest.mark.parametrize("leg", list(Leg))
     def test_buffered_bodies(self, leg: Leg) -> None:
@@ -167,7 +167,7 @@ class TestEncode:
         (response,) = sent(ImmediateResponse(400, (("content-type", "application/json"),), b"{}", "aim_x"))
         reply = response.immediate_response
         assert reply is not None
-        assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")  # type: ignore[union-attr]
+        assert (reply.status.code, reply.body, reply.details) == (400, b"{}", "aim_x")
 
     def test_other_commands_are_not_for_envoy(self) -> None:
         assert list(wire.encode(Reset("gone"))) == []
@@ -193,4 +193,4 @@ class TestEncode:
     def test_names_to_remove_that_are_long(self) -> None:
         names = tuple(f"x-aim-{'n' * 100}-{number}" for number in range(5))
         (response,) = sent(ReleaseHeaders(Leg.REQUEST, remove=names))
-        assert response.request_headers.response.header_mutation.remove_headers == list(names)  # type: ignore[union-attr]
+        assert response.request_headers.response.header_mutation.remove_headers == list(names)

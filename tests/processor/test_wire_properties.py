@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.errors import ProtocolError
 from extproc.processor import wire
 from tools.wire_schema import TARGET, schema
 
@@ -125,5 +126,5 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
         request = wire.parse(data)
         wire.decode(request)
         wire.body_modes(request, assume_full_duplex=True)
-    except wire.ProtocolError:
+    except ProtocolError:
         pass

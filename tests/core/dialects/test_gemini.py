@@ -317,7 +317,7 @@ def test_an_arrays_logprobs_go_with_all_their_texts() -> None:
     array = [element("se", token="se"), element("cret", token="cret"), element("why", thought=True, token="why")]
     array[0]["candidates"][0]["content"]["parts"].append({"text": "because", "thought": True})
     read = document(array)
-    edits = {}
+    edits: dict[Any, Any] = {}
     for leaf in GEMINI.answers(read):
         edits |= rewrite(leaf, "[X]")
     after = read.rewrite(edits)

@@ -32,7 +32,7 @@ def prompts(body: Any, *, tools: bool = False) -> list[tuple[Mapping[str, Any], 
     for prompt in found:
         if prompt.leaf is not None:
             assert at(read.root, prompt.leaf.path) == prompt.leaf.text == prompt.message["content"] != ""
-    return [(prompt.message, prompt.leaf and prompt.leaf.path) for prompt in found]
+    return [(prompt.message, prompt.leaf.path if prompt.leaf is not None else None) for prompt in found]
 
 
 def sent(*messages: Any) -> list[tuple[Mapping[str, Any], Path | None]]:
@@ -134,7 +134,8 @@ CALLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": 
     [{"tool_calls": CALLS}, {"function_call": {"name": "f", "arguments": "{}"}}, {"tool_calls": CALLS, "x": "y"}],
 )
 def test_calls_are_sent_even_without_text(more: dict[str, Any]) -> None:
-    for absent in ({"content": None}, {}, {"content": []}, {"content": 5}):
+    absences: list[dict[str, Any]] = [{"content": None}, {}, {"content": []}, {"content": 5}]
+    for absent in absences:
         assert sent({"role": "assistant", **absent, **more}) == [({"role": "assistant", "content": None, **more}, None)]
     message = {"role": "assistant", "content": "", **more}
     assert sent(message) == [(message, None)]
@@ -624,7 +625,7 @@ def test_an_index_that_is_none_is_0(index: Any) -> None:
 
 def test_running_texts_are_told_apart() -> None:
     """What continues a text has its place; no two texts share one."""
-    delta = {
+    delta: dict[str, Any] = {
         "content": "a",
         "refusal": "b",
         "reasoning": "c",
@@ -661,7 +662,8 @@ def test_a_call_without_an_index_is_told_by_its_position() -> None:
 
 
 def test_calls_with_odd_indices() -> None:
-    calls = [{"index": odd, "function": {"arguments": "a"}} for odd in (None, [], {"a": 1}, "1", 1.5)]
+    odd: list[Any] = [None, [], {"a": 1}, "1", 1.5]
+    calls = [{"index": each, "function": {"arguments": "a"}} for each in odd]
     assert len({leaf.place for leaf in streamed({"delta": {"tool_calls": calls}})}) == len(calls)
 
 
