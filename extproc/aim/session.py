@@ -7,7 +7,6 @@ the session was closed from our side. Silence is not noticed here: the exchange 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
+from extproc.aim.network import Network
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
@@ -105,9 +105,7 @@ class Session:
         url: str,
         headers: list[tuple[str, str]],
         *,
-        tls: ssl.SSLContext | None,
-        proxy: str | None,
-        proxy_tls: ssl.SSLContext | None,
+        network: Network,
         timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
         frame_bytes: int,
         breaker: Breaker,
@@ -116,7 +114,7 @@ class Session:
         """Open the websocket within `timeout` seconds and carry frames until either side ends."""
         socket: ClientConnection | None = None
         try:
-            socket = await self._open(url, headers, tls, proxy, proxy_tls, timeout, frame_bytes)
+            socket = await self._open(url, headers, network, timeout, frame_bytes)
             breaker.succeeded()
             self._socket = socket
             for chunk in self._outbox:
@@ -142,15 +140,9 @@ class Session:
                     socket.transport.abort()
 
     async def _open(
-        self,
-        url: str,
-        headers: list[tuple[str, str]],
-        tls: ssl.SSLContext | None,
-        proxy: str | None,
-        proxy_tls: ssl.SSLContext | None,
-        seconds: float,
-        frame_bytes: int,
+        self, url: str, headers: list[tuple[str, str]], network: Network, seconds: float, frame_bytes: int
     ) -> ClientConnection:
+        proxy_tls = network.tls_for(network.proxy)
         more: dict[str, Any] = {} if proxy_tls is None else {"proxy_ssl": proxy_tls}
         try:
             async with asyncio.timeout(seconds):
@@ -160,8 +152,8 @@ class Session:
                     additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
                     user_agent_header=None,
                     compression=None,  # costs CPU and a copy of the window for each stream, and saves little
-                    ssl=tls,
-                    proxy=proxy,
+                    ssl=network.tls_for(url),
+                    proxy=network.proxy,
                     **more,
                     open_timeout=None,
                     close_timeout=_CLOSE_SECONDS,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,7 +32,6 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from yarl import URL
 
 from extproc.config.address import Address
 from extproc.config.keys import is_key
@@ -119,11 +119,11 @@ def _clean_key(value: SecretStr) -> SecretStr:
 
 def checked_url(value: str) -> str:
     """Return the http or https URL of a server, without a slash at its end; raises ValueError for anything else."""
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+    if not re.fullmatch(r"https?://[^\s/?#\\]+(/[^\s?#]*)?", value):
         raise ValueError("a URL starts with http:// or https:// and has no query")
     try:
-        is_whole = bool(URL(value).host) and urlsplit(value).port != 0
-    except ValueError:
+        is_whole = bool(httpx.URL(value).host) and urlsplit(value).port != 0
+    except (ValueError, httpx.InvalidURL):
         is_whole = False
     if not is_whole:
         raise ValueError("a URL names a host, and perhaps a port from 1 to 65535")

@@ -15,7 +15,8 @@ import trustme
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from extproc.aim.client import AimClient, Caller, environment_proxy
+from extproc.aim.client import AimClient, Caller
+from extproc.aim.network import environment_proxy
 from extproc.aim.retry import MAX_RETRIES
 from extproc.aim.session import Session
 from extproc.core.errors import DetectionError, Reason, SettingsError
@@ -39,7 +40,7 @@ async def client_of(base: str, **aim: Any) -> AsyncIterator[AimClient]:
 
 async def reason_of(client: AimClient) -> Reason:
     with pytest.raises(DetectionError) as caught:
-        await client.ask(Hook.PRE_CALL, ASKED, CALLER)
+        await client.detect(Hook.PRE_CALL, ASKED, CALLER)
     return caught.value.reason
 
 
@@ -54,7 +55,7 @@ class TestAnalysis:
     )
     async def test_the_question(self, aim: ScriptedAim, form: str, prefix: str, alias: str, path: str) -> None:
         async with client_of(aim.base, api=form) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         (question,) = aim.questions
         assert (question.path, question.body) == (path, {"messages": [{"role": "user", "content": "Hello"}]})
         headers = question.headers
@@ -115,7 +116,7 @@ class TestAnalysis:
             return web.json_response({"detected": False})
 
         async with served({"/detect/openai": drop}) as base, client_of(base) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         assert len(asked) == 2
 
     async def test_a_refused_key_is_not_asked_again(self, aim: ScriptedAim) -> None:
@@ -157,7 +158,7 @@ class TestAnalysis:
 
         aim.judge = judge
         async with client_of(aim.base) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
 
     async def test_a_wait_beyond_the_deadline_is_not_begun(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
@@ -252,7 +253,7 @@ class TestTls:
         async with self._aim() as (base, authority):
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             async with client_of(base, ca_file=tmp_path / "ca.pem") as client:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 events = Events()
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
@@ -262,7 +263,7 @@ class TestTls:
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             by = proxy.url.replace("://", "://token@")
             async with client_of(base, ca_file=tmp_path / "ca.pem", proxy=by) as client:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 events = Events()
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
@@ -276,7 +277,7 @@ class TestTls:
             events = Events()
             client.open_session(1, CALLER, events)
             if reached:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 assert isinstance(await events.next(), SessionDone)
             else:
                 assert await reason_of(client) is Reason.UNREACHABLE
@@ -325,7 +326,7 @@ async def test_what_goes_wrong_in_one_task_ends_no_other(aim: ScriptedAim) -> No
         with capture_logs() as logs:
             await client.start(odd, 1)
         assert [record["event"] for record in logs] == ["internal_error"]
-        assert await client.ask(Hook.PRE_CALL, Input(({"role": "user", "content": "x"},)), CALLER) == Allow()
+        assert await client.detect(Hook.PRE_CALL, Input(({"role": "user", "content": "x"},)), CALLER) == Allow()
 
 
 class TestSession:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohappyeyeballs
 import pytest
 
 from extproc.serve import operator as serving
@@ -109,14 +109,14 @@ async def test_a_client_that_is_retired_meanwhile_still_gets_its_answer() -> Non
 
 
 async def test_what_nobody_foresaw_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise LookupError
 
     errors: asyncio.Queue[Exception] = asyncio.Queue()
     monkeypatch.setattr(serving, "_PROBE_SECONDS", 0.02)
     monkeypatch.setattr(serving, "log_internal_error", errors.put_nowait)
-    monkeypatch.setattr(aiohappyeyeballs, "start_connection", fail)
-    async with watching("http://127.0.0.1:9", aim=True) as (it, changes):
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    async with watching("http://aim.test", aim=True) as (it, changes):
         for _ in range(2):
             assert isinstance(await asyncio.wait_for(errors.get(), 30), LookupError)
         assert not it.is_ready
