@@ -93,6 +93,19 @@ def _problems(status: int = 2) -> Iterator[None]:
         raise typer.Exit(status) from None
 
 
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra of the distribution to install where a package of it is missing; `_problems` prints that."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "extproc":
+            raise
+        raise SettingsError(
+            [f"the package {error.name} is not installed: pip install 'aim-extproc[{name}]'"]
+        ) from error
+
+
 @app.command()
 def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
@@ -325,8 +338,10 @@ def local_aim(
 ) -> None:
     """Run a local stand-in for Aim: simple patterns for trying the sidecar, not Aim's detection."""
     from extproc.config.address import Address, unaddressed
-    from extproc.local_aim import policies as policy_file
-    from extproc.local_aim.service import serve as serve_local_aim
+
+    with _problems(), _extra("local"):
+        from extproc.local_aim import policies as policy_file
+        from extproc.local_aim.service import serve as serve_local_aim
 
     with _problems():
         try:
@@ -359,7 +374,8 @@ def demo(
     upstream: Annotated[str | None, typer.Option(help="A real provider instead of the demo model.")] = None,
 ) -> None:
     """Show the main job on this machine: prompts and streams allowed, blocked and redacted through a real Envoy."""
-    from extproc.demo.show import run
+    with _problems(), _extra("demo"):
+        from extproc.demo.show import run
 
     with _problems():
         raise typer.Exit(asyncio.run(run(once=once, upstream=upstream)))

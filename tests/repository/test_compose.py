@@ -19,7 +19,7 @@ ENVOY: dict[str, Any] = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text
 
 # The keys of the compose specification that are used here, with the type of their value.
 SERVICE_KEYS = {
-    "build": str,
+    "build": dict,
     "cap_drop": list,
     "command": list,
     "entrypoint": list,
@@ -36,7 +36,7 @@ SERVICE_KEYS = {
     "volumes": list,
 }
 HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
-INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "ARG", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -125,6 +125,16 @@ def test_what_is_mounted_exists_and_is_read_only() -> None:
     mounts = [mount.split(":") for service in SERVICES.values() for mount in service.get("volumes", [])]
     assert mounts == [["./envoy/envoy.yaml", "/etc/envoy/envoy.yaml", "ro"]]
     assert all((ROOT / source).is_file() for source, _, _ in mounts)
+
+
+def test_stand_ins_alone_have_the_packages_of_an_extra() -> None:
+    builds = {name: service["build"] for name, service in SERVICES.items() if "build" in service}
+    images = {name: SERVICES[name]["image"] for name in builds}
+    assert builds.pop("sidecar") == {"context": "."}
+    assert images.pop("sidecar") not in images.values()
+    assert set(builds) == {"demo-model", "local-aim"}
+    for build in builds.values():
+        assert (ROOT / "requirements" / f"{build['args']['REQUIREMENTS']}.txt").is_file()
 
 
 # Dockerfile

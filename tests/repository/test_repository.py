@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt", "requirements/local.txt", "requirements/otel.txt")
 ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
 # None of these patterns matches itself.
@@ -124,12 +124,15 @@ def test_an_envoy_of_each_supported_version_is_locked() -> None:
     assert {"1.36", "1.37", "1.38", "1.39", "1.40"} <= set(found)
 
 
-def test_both_locks_pin_the_same_versions() -> None:
-    runtime, dev = (pins(lock) for lock in LOCKS)
-    assert runtime.items() <= dev.items()
+def test_locks_pin_the_same_versions() -> None:
+    runtime, dev, *extras = (pins(lock) for lock in LOCKS)
+    for extra in extras:
+        assert runtime.items() < extra.items() < dev.items()
 
 
-@pytest.mark.parametrize(("lock", "extras"), [(LOCKS[0], ()), (LOCKS[1], ("demo", "dev"))])
+@pytest.mark.parametrize(
+    ("lock", "extras"), [*zip(LOCKS, [(), ("local", "demo", "otel", "dev"), ("local",), ("otel",)], strict=True)]
+)
 def test_the_locks_follow_pyproject(lock: str, extras: tuple[str, ...]) -> None:
     project = pyproject()
     optional = project["optional-dependencies"]
@@ -148,6 +151,12 @@ def test_the_locks_follow_pyproject(lock: str, extras: tuple[str, ...]) -> None:
         and not requirement.specifier.contains(versions.get(canonicalize_name(requirement.name), "0"))
     ]
     assert stale == [], "run `make lock`"
+
+
+def test_the_demo_has_all_that_local_aim_needs() -> None:
+    optional = pyproject()["optional-dependencies"]
+    assert isinstance(optional, dict)
+    assert set(optional["local"]) < set(optional["demo"])
 
 
 def test_the_envoy_folder_is_no_python_package() -> None:
