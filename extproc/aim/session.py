@@ -77,7 +77,8 @@ class Session:
         return self._unsent if self._socket is None else self._socket.transport.get_write_buffer_size()
 
     def _send(self, socket: ClientConnection, chunk: str) -> None:
-        # Written at once, or held by the transport. Nothing is sent where the connection is lost; the receiver tells.
+        # The library's only public write that never waits: the transport sends the frame or keeps it. On a lost
+        # connection it does nothing; the receiver reports the loss.
         broadcast((socket,), chunk)
 
     def done(self) -> None:

@@ -47,13 +47,13 @@ class ServerDisconnected(httpx.RemoteProtocolError):
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends requests through aiohttp, and through `proxy` if there is one.
 
-    `tls` verifies https servers and an https proxy. The request's `timeout` extension, which `httpx.AsyncClient` sets,
-    bounds connecting and reading; without it the caller sets the deadline.
+    `tls` verifies https servers and an https proxy; without it the system's CAs are trusted. The request's `timeout`
+    extension, which `httpx.AsyncClient` sets, bounds connecting and reading; without it the caller sets the deadline.
     """
 
     def __init__(
         self,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None = None,
         proxy: httpx.Proxy | None = None,
         *,
         connections: int = 1024,
@@ -112,7 +112,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _new_session(self) -> aiohttp.ClientSession:
         # Threads resolve names whether or not aiodns happens to be installed.
         connector = aiohttp.TCPConnector(
-            ssl=self._tls,
+            ssl=self._tls or True,
             limit=self._connections,
             keepalive_timeout=self._idle_seconds,
             resolver=aiohttp.ThreadedResolver(),

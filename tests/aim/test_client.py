@@ -15,17 +15,18 @@ import trustme
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from extproc import __version__
 from extproc.aim.client import AimClient, Caller
-from extproc.aim.network import environment_proxy
 from extproc.aim.retry import MAX_RETRIES
 from extproc.aim.session import Session
-from extproc.core.errors import DetectionError, Reason, SettingsError
+from extproc.core.errors import DetectionError, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Hook, Input
 from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
-from tests.fakes.http_peer import Peer, server_tls, tunnel
+from tests.fakes.http_peer import CHUNKED, Peer, answer, repeats, reply, says, server_tls, tunnel
+from tests.fakes.http_peer import Script as HttpScript
 from tests.fakes.sidecar import settings_for
 
 CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
@@ -208,6 +209,75 @@ class TestAnalysis:
         assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
 
 
+ALLOWED = reply(b'{"detected": false}')
+
+
+class TestAnswersOverTheWire:
+    @pytest.mark.parametrize(
+        "script",
+        [
+            repeats(answer("200 OK"), b" "),
+            repeats(CHUNKED, b"1\r\n \r\n"),
+            repeats(answer("200 OK", "content-length: 999999999"), b" "),
+        ],
+        ids=["to the end", "chunked", "content-length"],
+    )
+    async def test_answer_beyond_the_limit_is_not_read_on(self, script: HttpScript) -> None:
+        async with Peer(script) as peer, client_of(peer.url, timeout_seconds=60) as client:
+            assert await reason_of(client) is Reason.UNREADABLE_ANSWER
+            await peer.ended()
+            assert len(peer.heads) == 1
+
+    @pytest.mark.parametrize(
+        "script",
+        [repeats(b"", answer("100 Continue")), repeats(CHUNKED + b"5;", b"extension")],
+        ids=["1xx", "a chunk's extension"],
+    )
+    async def test_endless_framing_ends_with_the_deadline(self, script: HttpScript) -> None:
+        async with Peer(script) as peer, client_of(peer.url, timeout_seconds=0.5) as client:
+            assert await reason_of(client) is Reason.TIMEOUT
+            await peer.ended()
+
+    async def test_dead_kept_connection_is_retried(self) -> None:
+        async with Peer(says(ALLOWED, b"", leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            assert (peer.connections, len(peer.heads)) == (2, 3)
+
+    async def test_idle_connection_that_the_peer_closed_costs_no_question(self) -> None:
+        async with Peer(says(ALLOWED, leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            await peer.ended()
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+
+    async def test_timeout_of_an_idle_connection_is_retried(self) -> None:
+        late = answer("408 Request Timeout", "connection: close", "content-length: 0")
+        async with Peer(says(ALLOWED, late, leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            for _ in range(2):
+                assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+
+    async def test_header_fields(self) -> None:
+        async with Peer(says(ALLOWED)) as peer, client_of(peer.url) as client:
+            await client.detect(Hook.PRE_CALL, ASKED, Caller("default", "call-1", Identity("Zoë")))
+        lines = peer.heads[0].decode().split("\r\n")
+        assert lines == [
+            "POST /detect/openai HTTP/1.1",
+            f"Host: 127.0.0.1:{peer.port}",
+            "authorization: Bearer test-key",
+            "x-aim-litellm-hook: pre_call",
+            f"x-aim-litellm-version: {__version__}",
+            "x-aim-call-id: call-1",
+            "x-aim-user-email: Zoë",
+            f"user-agent: aim-extproc/{__version__}",
+            "accept: */*",
+            "accept-encoding: identity",
+            "content-type: application/json",
+            "Content-Length: 48",
+            "",
+            "",
+        ]
+
+
 @asynccontextmanager
 async def served(
     handlers: dict[str, Callable[[web.Request], Any]],
@@ -282,27 +352,6 @@ class TestTls:
             else:
                 assert await reason_of(client) is Reason.UNREACHABLE
                 assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("127.0.0.1:3128", "http://127.0.0.1:3128"), ("http://u:p@h:1", "http://u:p@h:1"), ("", None)],
-)
-def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert environment_proxy("https://aim.example") == expected
-
-
-@pytest.mark.parametrize("value", ["http://SECRET:99999", "http://SECRET:0", "socks5://SECRET:1080", "http://:3128"])
-def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(SettingsError) as caught:
-        environment_proxy("https://aim.example")
-    assert "SECRET" not in str(caught.value)
 
 
 class Events:
