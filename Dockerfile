@@ -1,4 +1,5 @@
 # The sidecar. Needs nothing but its settings: it runs as any user, on a read-only root, and writes no file.
+# --build-arg REQUIREMENTS=otel adds the packages of that extra; docker-compose.yml does so with `local`.
 FROM python:3.12-slim AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -7,7 +8,8 @@ ENV PATH=/opt/extproc/bin:$PATH
 
 # Packages first: they change less often than the code, and no layer of theirs depends on it.
 COPY requirements/ requirements/
-RUN pip install --only-binary :all: --no-deps --require-hashes -r requirements/runtime.txt
+ARG REQUIREMENTS=runtime
+RUN pip install --only-binary :all: --no-deps --require-hashes -r requirements/$REQUIREMENTS.txt
 
 # The wheel is built outside the venv that ships, with the setuptools that the development lock pins.
 COPY pyproject.toml README.md LICENSE ./

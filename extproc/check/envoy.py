@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from extproc.aim.transport import AiohttpTransport
 from extproc.check.cluster import check_sidecar, check_upstream
 from extproc.check.dump import Dump, Filter, Manager, Node
 from extproc.check.finding import Finding, Severity, error
@@ -31,7 +32,7 @@ async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
     """Return the findings about the Envoy with the admin URL `admin`."""
     where = f"envoy, {without_login(admin)}"
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=_SECONDS) as client:
+        async with httpx.AsyncClient(transport=AiohttpTransport(), trust_env=False, timeout=_SECONDS) as client:
             info = await _get(client, f"{admin.rstrip('/')}/server_info")
             dump = Dump(await _get(client, f"{admin.rstrip('/')}/config_dump?include_eds"))
             clusters = await _get(client, f"{admin.rstrip('/')}/clusters?format=json")

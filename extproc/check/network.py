@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-import aiohttp
+import httpx
 
-from extproc.aim.client import environment_proxy, tls_context
+from extproc.aim.network import Network
+from extproc.aim.transport import ProxyRefused, ServerDisconnected
 from extproc.check.finding import Finding, Severity, error, warning
 from extproc.config.described import without_login
 from extproc.config.settings import Settings
@@ -45,26 +47,24 @@ async def check_network(settings: Settings) -> list[Finding]:
     Raises SettingsError for a proxy or a CA file that cannot be used.
     """
     aim = settings.aim
-    proxy = aim.proxy or environment_proxy(aim.base)
-    tls = tls_context(aim.ca_file, verify=aim.verify) if aim.base.startswith("https:") else True
+    network = Network.of(aim)
+    proxy = network.proxy
     where = f"aim, {aim.base}"
     try:
-        async with (
-            asyncio.timeout(aim.timeout_seconds),
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.head(aim.base, proxy=proxy, ssl=tls, allow_redirects=False) as answer,
-        ):
-            status, date = answer.status, answer.headers.get("date")
-    except (TimeoutError, aiohttp.ClientError, OSError) as failure:
+        async with asyncio.timeout(aim.timeout_seconds), network.transport() as transport:
+            answer = await transport.handle_async_request(httpx.Request("HEAD", aim.base))
+            await answer.aclose()
+    except (TimeoutError, httpx.TransportError) as failure:
         what, advice = _described(failure, aim.base, proxy)
         return [error(where, f"Aim cannot be reached: {what}", advice)]
-    if status == 407 and proxy:
+    if answer.status_code == 407 and proxy:
         return [error(where, f"Aim cannot be reached: the proxy {_place(proxy)} demands a login", _LOGIN)]
     findings = [Finding(Severity.OK, where, f"answers{f' through {without_login(proxy)}' if proxy else ''}")]
-    findings += _clock(date)
-    if tls is not True and not aim.verify:
+    findings += _clock(answer.headers.get("date"))
+    is_https = network.tls_for(aim.base) is not None
+    if is_https and not aim.verify:
         findings.append(warning(where, "its certificate is not verified", "set aim.verify: true and aim.ca_file"))
-    if tls is True and not _is_here(aim.base):
+    if not is_https and not _is_here(aim.base):
         findings.append(warning(where, "prompts and the key cross the network in the clear", "use an https URL"))
     return findings
 
@@ -74,39 +74,50 @@ def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, s
     host = urlsplit(base).hostname or ""
     target = _place(proxy) if proxy else _place(base)
     setting = "aim.proxy, HTTPS_PROXY and NO_PROXY" if proxy else "aim.base_url"
-    match failure:
-        case aiohttp.ClientConnectorCertificateError():
-            return _certificate(failure.certificate_error, host)
-        case aiohttp.ClientHttpProxyError(status=407):
+    match _root(failure):
+        case ssl.SSLCertVerificationError() as refused:
+            return _certificate(refused, host)
+        case ProxyRefused(status=407):
             return f"the proxy {target} demands a login", _LOGIN
-        case aiohttp.ClientHttpProxyError():
-            return f"the proxy {target} refuses to connect to {host} (HTTP {failure.status})", "allow it there"
-        case aiohttp.ClientConnectorDNSError():
+        case ProxyRefused(status=status):
+            return f"the proxy {target} refuses to connect to {host} (HTTP {status})", "allow it there"
+        case socket.gaierror():
             name = (urlsplit(proxy).hostname if proxy else host) or ""
             return f"the name {name} does not resolve", f"check {setting}, and this machine's DNS"
-        case aiohttp.ClientConnectorSSLError():
+        case ssl.SSLError():
             return (
                 f"{target} does not answer with TLS, or with an unsupported version",
                 f"check the scheme and port of {setting}",
             )
-        case ConnectionRefusedError() | aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+        case ConnectionRefusedError():
             return f"nothing listens on {target} (connection refused)", f"check {setting}"
         case TimeoutError():
             return (
                 f"{target} does not answer within aim.timeout_seconds",
                 "look for a firewall in between, or for a required proxy (aim.proxy)",
             )
-        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+        case ServerDisconnected() | ConnectionResetError():
             return f"{target} closes the connection without an answer", f"check the scheme and port of {setting}"
-        case aiohttp.ClientConnectorError():
-            return f"{target}: {failure.os_error.strerror or 'no connection'}", f"check {setting} and the network"
-        case _:
-            return f"{target} does not answer in HTTP ({type(failure).__name__})", f"check {setting}"
+        case OSError() as other:
+            return f"{target}: {other.strerror or 'no connection'}", f"check {setting} and the network"
+        case other:
+            return f"{target} does not answer in HTTP ({type(other).__name__})", f"check {setting}"
 
 
-def _certificate(failure: Exception, host: str) -> tuple[str, str]:
-    code = failure.verify_code if isinstance(failure, ssl.SSLCertVerificationError) else 0
-    what, advice = _CERTIFICATES.get(code, ("the certificate of {host} is not accepted", "check aim.ca_file"))
+def _root(failure: BaseException) -> BaseException:
+    """Return the first error of the operating system, TLS or name resolution among the causes, else `failure`."""
+    cause: BaseException | None = failure
+    while cause is not None:
+        if type(cause).__module__ in ("builtins", "ssl", "socket"):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return failure
+
+
+def _certificate(failure: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
+    what, advice = _CERTIFICATES.get(
+        failure.verify_code, ("the certificate of {host} is not accepted", "check aim.ca_file")
+    )
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return what.format(host=host), advice.format(now=now)
 

@@ -1,4 +1,4 @@
-"""The `--config` option, and how a command reports problems of the settings."""
+"""What the commands share: the `--config` option, and how they report problems of the settings and missing extras."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def problems_reported(status: int = 2) -> Iterator[None]:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(status) from None
+
+
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Name the extra of the distribution to install if a package of it is missing; `problems_reported` prints that."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "extproc":
+            raise
+        raise SettingsError(
+            [f"the package {error.name} is not installed: pip install 'aim-extproc[{name}]'"]
+        ) from error

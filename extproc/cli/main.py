@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from extproc.cli.config import Config, problems_reported
+from extproc.cli.config import Config, needs_extra, problems_reported
 from extproc.cli.render import render
 from extproc.core.errors import SettingsError
 
@@ -122,8 +122,10 @@ def local_aim(
 ) -> None:
     """Run a local stand-in for Aim. It has simple patterns for trying the sidecar, not Aim's detection."""
     from extproc.config.address import Address, unaddressed
-    from extproc.local_aim import policies as policy_file
-    from extproc.local_aim.service import serve as serve_local_aim
+
+    with problems_reported(), needs_extra("local"):
+        from extproc.local_aim import policies as policy_file
+        from extproc.local_aim.service import serve as serve_local_aim
 
     with problems_reported():
         try:
@@ -158,7 +160,8 @@ def demo(
     ] = None,
 ) -> None:
     """Show on this machine how prompts and streams are allowed, blocked and redacted through a real Envoy."""
-    from extproc.demo.show import run
+    with problems_reported(), needs_extra("demo"):
+        from extproc.demo.show import run
 
     with problems_reported():
         raise typer.Exit(asyncio.run(run(once=once, upstream=upstream)))

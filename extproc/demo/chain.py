@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from extproc.aim.transport import AiohttpTransport
 from extproc.config.address import Address
 from extproc.demo import DemoFailed, model
 from extproc.demo.child import running
@@ -54,7 +55,9 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extproc-demo-")))
         observed = Observed(folder / "sidecar.log")
         aim = plan.account.aim.base if plan.account else await stack.enter_async_context(_local_aim(observed))
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=_PROBE_SECONDS))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(transport=AiohttpTransport(), trust_env=False, timeout=_PROBE_SECONDS)
+        )
         listen, admin = free_addresses(2)
         # The sidecar takes longest to start: start it first and wait for it later.
         sidecar = await stack.enter_async_context(

@@ -62,6 +62,16 @@ def is_exported(signal: Signal) -> bool:
             raise SettingsError([f"environment: {variable} is neither otlp nor none"])
 
 
+def _check_installed() -> None:
+    """Raise SettingsError where the packages of the extra `otel` are missing."""
+    try:
+        import_module("opentelemetry.sdk")
+        import_module("opentelemetry.exporter.otlp")
+    except ModuleNotFoundError as error:
+        problem = "OTEL_... asks for OpenTelemetry, which is not installed: pip install 'aim-extproc[otel]'"
+        raise SettingsError([f"environment: {problem}"]) from error
+
+
 def make_exporter(signal: Signal) -> Any:
     """Return the OTLP exporter of `signal` that the environment describes; raises SettingsError."""
     # The libraries' log records may quote content; outages are logged by Outage.
@@ -142,6 +152,7 @@ async def tracing() -> AsyncIterator[Tracing | None]:
     if not is_exported("traces"):
         yield None
         return
+    _check_installed()
     from extproc.telemetry.tracing import Tracing
 
     _check_traces()
@@ -164,6 +175,7 @@ async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
     if not is_exported("metrics"):
         yield
         return
+    _check_installed()
     from extproc.telemetry.otlp_metrics import MetricsExport
 
     export = MetricsExport(registry, make_exporter("metrics"), make_resource())

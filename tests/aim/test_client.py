@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ import trustme
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from extproc.aim.client import AimClient, Caller, environment_proxy
+from extproc import __version__
+from extproc.aim.client import AimClient, Caller
 from extproc.aim.retry import MAX_RETRIES
 from extproc.aim.session import Session
-from extproc.core.errors import DetectionError, Reason, SettingsError
+from extproc.core.errors import DetectionError, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Hook, Input
 from tests.fakes.aim import AimSession, Script, ScriptedAim, anonymize, block, chunk_of
-from tests.fakes.http_peer import Peer, server_tls, tunnel
+from tests.fakes.http_peer import CHUNKED, Peer, answer, repeats, reply, says, server_tls, tunnel
+from tests.fakes.http_peer import Script as HttpScript
 from tests.fakes.sidecar import settings_for
 
 CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
@@ -39,7 +41,7 @@ async def client_of(base: str, **aim: Any) -> AsyncIterator[AimClient]:
 
 async def reason_of(client: AimClient) -> Reason:
     with pytest.raises(DetectionError) as caught:
-        await client.ask(Hook.PRE_CALL, ASKED, CALLER)
+        await client.detect(Hook.PRE_CALL, ASKED, CALLER)
     return caught.value.reason
 
 
@@ -54,7 +56,7 @@ class TestAnalysis:
     )
     async def test_the_question(self, aim: ScriptedAim, form: str, prefix: str, alias: str, path: str) -> None:
         async with client_of(aim.base, api=form) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         (question,) = aim.questions
         assert (question.path, question.body) == (path, {"messages": [{"role": "user", "content": "Hello"}]})
         headers = question.headers
@@ -115,7 +117,7 @@ class TestAnalysis:
             return web.json_response({"detected": False})
 
         async with served({"/detect/openai": drop}) as base, client_of(base) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         assert len(asked) == 2
 
     async def test_a_refused_key_is_not_asked_again(self, aim: ScriptedAim) -> None:
@@ -157,7 +159,7 @@ class TestAnalysis:
 
         aim.judge = judge
         async with client_of(aim.base) as client:
-            assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
 
     async def test_a_wait_beyond_the_deadline_is_not_begun(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
@@ -207,11 +209,80 @@ class TestAnalysis:
         assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
 
 
+ALLOWED = reply(b'{"detected": false}')
+
+
+class TestAnswersOverTheWire:
+    @pytest.mark.parametrize(
+        "script",
+        [
+            repeats(answer("200 OK"), b" "),
+            repeats(CHUNKED, b"1\r\n \r\n"),
+            repeats(answer("200 OK", "content-length: 999999999"), b" "),
+        ],
+        ids=["to the end", "chunked", "content-length"],
+    )
+    async def test_answer_beyond_the_limit_is_not_read_on(self, script: HttpScript) -> None:
+        async with Peer(script) as peer, client_of(peer.url, timeout_seconds=60) as client:
+            assert await reason_of(client) is Reason.UNREADABLE_ANSWER
+            await peer.ended()
+            assert len(peer.heads) == 1
+
+    @pytest.mark.parametrize(
+        "script",
+        [repeats(b"", answer("100 Continue")), repeats(CHUNKED + b"5;", b"extension")],
+        ids=["1xx", "a chunk's extension"],
+    )
+    async def test_endless_framing_ends_with_the_deadline(self, script: HttpScript) -> None:
+        async with Peer(script) as peer, client_of(peer.url, timeout_seconds=0.5) as client:
+            assert await reason_of(client) is Reason.TIMEOUT
+            await peer.ended()
+
+    async def test_dead_kept_connection_is_retried(self) -> None:
+        async with Peer(says(ALLOWED, b"", leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            assert (peer.connections, len(peer.heads)) == (2, 3)
+
+    async def test_idle_connection_that_the_peer_closed_costs_no_question(self) -> None:
+        async with Peer(says(ALLOWED, leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            await peer.ended()
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+
+    async def test_timeout_of_an_idle_connection_is_retried(self) -> None:
+        late = answer("408 Request Timeout", "connection: close", "content-length: 0")
+        async with Peer(says(ALLOWED, late, leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            for _ in range(2):
+                assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+
+    async def test_header_fields(self) -> None:
+        async with Peer(says(ALLOWED)) as peer, client_of(peer.url) as client:
+            await client.detect(Hook.PRE_CALL, ASKED, Caller("default", "call-1", Identity("Zoë")))
+        lines = peer.heads[0].decode().split("\r\n")
+        assert lines == [
+            "POST /detect/openai HTTP/1.1",
+            f"Host: 127.0.0.1:{peer.port}",
+            "authorization: Bearer test-key",
+            "x-aim-litellm-hook: pre_call",
+            f"x-aim-litellm-version: {__version__}",
+            "x-aim-call-id: call-1",
+            "x-aim-user-email: Zoë",
+            f"user-agent: aim-extproc/{__version__}",
+            "accept: */*",
+            "accept-encoding: identity",
+            "content-type: application/json",
+            "Content-Length: 48",
+            "",
+            "",
+        ]
+
+
 @asynccontextmanager
 async def served(
-    handlers: dict[str, Callable[[web.Request], Any]],
+    handlers: Mapping[str, Callable[[web.Request], Any]],
     tls: ssl.SSLContext | None = None,
-    sockets: dict[str, Callable[[web.Request], Any]] | None = None,
+    sockets: Mapping[str, Callable[[web.Request], Any]] | None = None,
 ) -> AsyncIterator[str]:
     app = web.Application()
     for path, handler in handlers.items():
@@ -252,7 +323,7 @@ class TestTls:
         async with self._aim() as (base, authority):
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             async with client_of(base, ca_file=tmp_path / "ca.pem") as client:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 events = Events()
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
@@ -262,7 +333,7 @@ class TestTls:
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             by = proxy.url.replace("://", "://token@")
             async with client_of(base, ca_file=tmp_path / "ca.pem", proxy=by) as client:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 events = Events()
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
@@ -276,32 +347,11 @@ class TestTls:
             events = Events()
             client.open_session(1, CALLER, events)
             if reached:
-                assert isinstance(await client.ask(Hook.PRE_CALL, ASKED, CALLER), Allow)
+                assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
                 assert isinstance(await events.next(), SessionDone)
             else:
                 assert await reason_of(client) is Reason.UNREACHABLE
                 assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("127.0.0.1:3128", "http://127.0.0.1:3128"), ("http://u:p@h:1", "http://u:p@h:1"), ("", None)],
-)
-def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, expected: str | None) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert environment_proxy("https://aim.example") == expected
-
-
-@pytest.mark.parametrize("value", ["http://SECRET:99999", "http://SECRET:0", "socks5://SECRET:1080", "http://:3128"])
-def test_a_proxy_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(SettingsError) as caught:
-        environment_proxy("https://aim.example")
-    assert "SECRET" not in str(caught.value)
 
 
 class Events:
@@ -325,7 +375,7 @@ async def test_what_goes_wrong_in_one_task_ends_no_other(aim: ScriptedAim) -> No
         with capture_logs() as logs:
             await client.start(odd, 1)
         assert [record["event"] for record in logs] == ["internal_error"]
-        assert await client.ask(Hook.PRE_CALL, Input(({"role": "user", "content": "x"},)), CALLER) == Allow()
+        assert await client.detect(Hook.PRE_CALL, Input(({"role": "user", "content": "x"},)), CALLER) == Allow()
 
 
 class TestSession:

@@ -296,7 +296,7 @@ def test_policies_can_be_shown() -> None:
 
 
 def test_policies_are_bounded() -> None:
-    details = {f"{number:03}" + "x" * 500: {} for number in range(100)}
+    details: dict[str, Any] = {f"{number:03}" + "x" * 500: {} for number in range(100)}
     verdict = judged("detect", {"detected": False, "details": details})
     assert verdict.policies == tuple(f"{number:03}" + "x" * 125 for number in range(32))
 

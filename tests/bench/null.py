@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import sys
 from typing import Any
 
 import grpc
+import httpx
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import broadcast
-from yarl import URL
 
-from extproc.aim.transport import Transport
+from extproc.aim.transport import AiohttpTransport
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders
 from extproc.core.vocabulary import Leg
 from extproc.processor import wire
@@ -30,8 +31,7 @@ from tests.bench.aim import DONE
 
 _MESSAGE_BYTES = 32 * 1024 * 1024
 _WINDOW = 65_536
-_JSON = (("content-type", "application/json"),)
-_ANSWER_BYTES = 1_048_576
+_JSON = [("content-type", "application/json")]
 _QUEUED_FRAMES = 64
 
 
@@ -75,9 +75,9 @@ class AskingProcessor:
     def __init__(self, aim_port: int) -> None:
         """Ask the Aim on this port of the machine."""
         self._sessions = f"ws://127.0.0.1:{aim_port}/detect/output/ws"
-        base = URL(f"http://127.0.0.1:{aim_port}")
-        self._request_url, self._answer_url = base / "detect/openai", base / "detect/output"
-        self._transport = Transport(base, None)
+        base = f"http://127.0.0.1:{aim_port}/detect"
+        self._request_url, self._answer_url = httpx.URL(f"{base}/openai"), httpx.URL(f"{base}/output")
+        self._transport = AiohttpTransport(ssl.create_default_context())
 
     async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serve one stream."""
@@ -116,8 +116,11 @@ class AskingProcessor:
             if session is not None:
                 await session.close()
 
-    async def _ask(self, url: URL, body: bytes) -> None:
-        await self._transport.send("POST", url, _JSON, body, limit=_ANSWER_BYTES)
+    async def _ask(self, url: httpx.URL, body: bytes) -> None:
+        request = httpx.Request("POST", url, headers=_JSON, stream=httpx.ByteStream(body))
+        response = await self._transport.handle_async_request(request)
+        async for _ in response.aiter_raw():
+            pass
 
     async def _open(self) -> ClientConnection:
         return await connect(

@@ -1,11 +1,11 @@
-"""A scripted HTTP/1.1 peer: a server or a proxy that says, and leaves, as the test told it to."""
+"""A scripted HTTP/1.1 peer: a server or a proxy that sends the bytes of the test's script over a real socket."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,13 +15,14 @@ AUTHORITY = trustme.CA()
 
 
 class Link:
-    """The peer's end of one connection, the `number`th."""
+    """The peer's end of one connection; `number` counts from 1."""
 
     def __init__(self, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.peer, self.reader, self.writer = peer, reader, writer
         self.number = peer.connections
 
     async def head(self) -> bytes:
+        """Return the head of the next request."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.peer.heads.append(head)
         self.peer.asked.release()
@@ -29,14 +30,12 @@ class Link:
 
     async def request(self) -> bytes:
         """Return the body of the next request."""
-        size = re.search(rb"content-length: (\d+)", await self.head())
+        size = re.search(rb"content-length: (\d+)", (await self.head()).lower())
         return await self.reader.readexactly(int(size[1])) if size else b""
 
-    async def send(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)  # most likely, each arrives by itself
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
 
     async def end(self) -> None:
         """Wait for the client to leave."""
@@ -48,7 +47,7 @@ Script = Callable[[Link], Awaitable[None]]
 
 
 class Peer:
-    """Whoever listens: it does on each connection what its script says, the last of them on all that follow."""
+    """A listener that runs a script on each connection; the last script runs on all further ones."""
 
     def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._scripts, self._tls, self._host = scripts, tls, host
@@ -90,7 +89,7 @@ class Peer:
             self._tasks.discard(task)
 
     async def ended(self, times: int = 1) -> None:
-        """Wait for the script of so many connections to end."""
+        """Wait for the scripts of this many connections to end."""
         async with asyncio.timeout(10):
             for _ in range(times):
                 await self._ended.acquire()
@@ -102,10 +101,12 @@ class Peer:
 
 
 def answer(first: str, *fields: str, body: bytes = b"") -> bytes:
-    return "\r\n".join([first if first.startswith("HTTP/") else f"HTTP/1.1 {first}", *fields, "\r\n"]).encode() + body
+    """Return a response: its status and reason, header fields and body."""
+    return "\r\n".join([f"HTTP/1.1 {first}", *fields, "\r\n"]).encode() + body
 
 
 def reply(body: bytes) -> bytes:
+    """Return a 200 with a body."""
     return answer("200 OK", f"content-length: {len(body)}", body=body)
 
 
@@ -114,43 +115,46 @@ CHUNKED = answer("200 OK", "transfer-encoding: chunked")
 
 
 async def echo(link: Link) -> None:
+    """Answer each request with its own body."""
     while True:
         await link.send(reply(await link.request()))
 
 
 async def number(link: Link) -> None:
-    """Answer with the connection's number."""
+    """Answer each request with the connection's number."""
     while True:
         await link.request()
         await link.send(reply(b"%d" % link.number))
 
 
-def says(*answers: bytes | Iterable[bytes], leaves: bool = False) -> Script:
-    """Answer so many requests, then leave or wait until the client does."""
+def says(*answers: bytes, leaves: bool = False) -> Script:
+    """Answer this many requests, then leave or wait until the client does."""
 
     async def script(link: Link) -> None:
         for each in answers:
             await link.request()
-            await link.send(*([each] if isinstance(each, bytes) else each))
+            await link.send(each)
         if not leaves:
             await link.end()
 
     return script
 
 
-def waits(gate: asyncio.Event, text: bytes | None = None) -> Script:
-    """Answer each request, with `text` or its own body, once the gate is open."""
+def waits(gate: asyncio.Event) -> Script:
+    """Answer each request with its own body once the gate is open."""
 
     async def script(link: Link) -> None:
         while True:
             body = await link.request()
             await gate.wait()
-            await link.send(reply(body if text is None else text))
+            await link.send(reply(body))
 
     return script
 
 
 def repeats(start: bytes, piece: bytes) -> Script:
+    """Answer a request with `start`, and with `piece` again and again."""
+
     async def script(link: Link) -> None:
         await link.request()
         await link.send(start)
@@ -161,19 +165,21 @@ def repeats(start: bytes, piece: bytes) -> Script:
 
 
 def server_tls(name: str = "127.0.0.1", authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
+    """Return the TLS context of a server with this name."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(name).configure_cert(context)
     return context
 
 
 def client_tls() -> ssl.SSLContext:
+    """Return a TLS context that trusts such servers."""
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
 
 
 def tunnel(created: bytes = CREATED, port: int | None = None) -> Script:
-    """Connect through, to `port` or that which is asked for."""
+    """Connect the client to `port`, or to the port that it asks for."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

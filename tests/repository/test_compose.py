@@ -22,7 +22,7 @@ ENVOY: dict[str, Any] = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text
 
 # The keys of the compose specification that are used here, with the type of their value.
 SERVICE_KEYS = {
-    "build": str,
+    "build": dict,
     "cap_drop": list,
     "command": list,
     "entrypoint": list,
@@ -142,6 +142,16 @@ def test_mounts_exist_and_are_read_only() -> None:
     mounts = [mount.split(":") for service in SERVICES.values() for mount in service.get("volumes", [])]
     assert mounts
     assert all((ROOT / source).is_file() and mode == "ro" for source, _, mode in mounts)
+
+
+def test_stand_ins_alone_have_the_packages_of_an_extra() -> None:
+    builds = {name: service["build"] for name, service in SERVICES.items() if "build" in service}
+    images = {name: SERVICES[name]["image"] for name in builds}
+    assert builds.pop("sidecar") == {"context": "."}
+    assert images.pop("sidecar") not in images.values()
+    assert set(builds) == {"demo-model", "local-aim"}
+    for build in builds.values():
+        assert (ROOT / "requirements" / f"{build['args']['REQUIREMENTS']}.txt").is_file()
 
 
 # Dockerfile

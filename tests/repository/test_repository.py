@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from tests.repository.files import ROOT, repository_files
 
-LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt", "requirements/local.txt", "requirements/otel.txt")
 ENVOY_LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("envoy-*.txt"))
 
 # These patterns do not match themselves.
@@ -121,12 +121,15 @@ def test_every_supported_envoy_version_is_locked() -> None:
     assert {"1.36", "1.37", "1.38", "1.39", "1.40"} <= set(found)
 
 
-def test_both_locks_pin_the_same_versions() -> None:
-    runtime, dev = (pins(lock) for lock in LOCKS)
-    assert runtime.items() <= dev.items()
+def test_locks_pin_the_same_versions() -> None:
+    runtime, dev, *extras = (pins(lock) for lock in LOCKS)
+    for extra in extras:
+        assert runtime.items() < extra.items() < dev.items()
 
 
-@pytest.mark.parametrize(("lock", "extras"), [(LOCKS[0], ()), (LOCKS[1], ("demo", "dev"))])
+@pytest.mark.parametrize(
+    ("lock", "extras"), [*zip(LOCKS, [(), ("local", "demo", "otel", "dev"), ("local",), ("otel",)], strict=True)]
+)
 def test_locks_satisfy_pyproject(lock: str, extras: tuple[str, ...]) -> None:
     project = pyproject()
     optional = project["optional-dependencies"]
@@ -145,6 +148,12 @@ def test_locks_satisfy_pyproject(lock: str, extras: tuple[str, ...]) -> None:
         and not requirement.specifier.contains(versions.get(canonicalize_name(requirement.name), "0"))
     ]
     assert stale == [], "run `make lock`"
+
+
+def test_demo_has_everything_that_local_aim_needs() -> None:
+    optional = pyproject()["optional-dependencies"]
+    assert isinstance(optional, dict)
+    assert set(optional["local"]) < set(optional["demo"])
 
 
 def test_the_envoy_folder_holds_no_python() -> None:

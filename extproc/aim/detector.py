@@ -1,0 +1,190 @@
+"""Detections over REST: questions to Aim, each with a deadline, retries, the breaker and a limit on its answer.
+
+Every fault becomes a DetectionError with its reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+
+import httpx
+
+from extproc import __version__
+from extproc.aim import protocol
+from extproc.aim.breaker import Breaker
+from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
+from extproc.aim.transport import FIELDS
+from extproc.config.aim import Aim
+from extproc.config.keys import Keys
+from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
+from extproc.core.identity import Identity
+from extproc.core.values import value
+from extproc.core.verdict import Block, Failed, Outcome, Verdict
+from extproc.core.vocabulary import Hook, Input
+from extproc.telemetry.logs import log_internal_error
+
+Start = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]]
+"""Runs work in a task that its owner ends."""
+
+_AT_ONCE = 8
+"""Detections of one answer that run side by side, at most."""
+
+_ANSWER_TIMEOUTS = 4
+"""All detections of one answer may take this many times the deadline of one."""
+
+_ANSWER_BYTES, _ECHO = 1_048_576, 12
+"""An answer may have this many bytes, and this many more for each byte of its question.
+
+It lists what it found, and may repeat the messages twice, with each character of two bytes escaped to six.
+"""
+
+_FIELDS = [("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"), ("accept-encoding", "identity")]
+"""Some firewalls reject requests that lack these header fields."""
+
+
+@value
+class Caller:
+    """On whose behalf Aim is asked: the profile gives the key, the call id ties both legs together."""
+
+    profile: str
+    call_id: str
+    identity: Identity
+
+
+class Detector:
+    """Asks one Aim over REST."""
+
+    def __init__(
+        self, aim: Aim, keys: Keys, breaker: Breaker, transport: httpx.AsyncBaseTransport, start: Start
+    ) -> None:
+        """Ask the Aim that `aim` names through `transport`; `start` runs the detections of one answer side by side."""
+        endpoints = protocol.endpoints(aim.api, aim.base)
+        self._form: protocol.Form = aim.api
+        self._base_url = httpx.URL(aim.base)
+        self._request_url = httpx.URL(endpoints.request)
+        self._answer_url = httpx.URL(endpoints.answer)
+        self._timeout = aim.timeout_seconds
+        self._keys = keys
+        self._breaker = breaker
+        self._transport = transport
+        self._start = start
+        self._budget = RetryBudget()
+
+    async def is_reachable(self) -> bool:
+        """Return whether Aim's address answers within the deadline, with any status below 500; no question is asked."""
+        request = httpx.Request("HEAD", self._base_url, headers=_FIELDS)
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._transport.handle_async_request(request)
+                await response.aclose()
+        except (TimeoutError, httpx.TransportError):
+            return False
+        return response.status_code < 500
+
+    async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; with a block among them, only those that were reached by then."""
+        if len(inputs) == 1:
+            return (await self._outcome(hook, inputs[0], caller),)
+        outcomes: list[Outcome | None] = [None] * len(inputs)
+        positions = iter(range(len(inputs)))
+        tasks: list[asyncio.Task[None]] = []
+
+        async def work() -> None:
+            for position in positions:
+                try:
+                    outcome = await self._outcome(hook, inputs[position], caller)
+                except Exception as error:
+                    log_internal_error(error)
+                    outcome = Failed(Reason.UNREADABLE_ANSWER)
+                outcomes[position] = outcome
+                if isinstance(outcome, Block):  # the other outcomes change nothing
+                    for task in tasks:
+                        task.cancel()
+                    return
+
+        tasks += [self._start(work) for _ in range(min(_AT_ONCE, len(inputs)))]
+        try:
+            await asyncio.wait(tasks, timeout=_ANSWER_TIMEOUTS * self._timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
+            tasks.clear()  # each task refers to all others through this list
+        reached = tuple(outcome for outcome in outcomes if outcome is not None)
+        if any(isinstance(outcome, Block) for outcome in reached):
+            return reached
+        return tuple(outcome if outcome is not None else Failed(Reason.TIMEOUT) for outcome in outcomes)
+
+    async def _outcome(self, hook: Hook, asked: Input, caller: Caller) -> Outcome:
+        try:
+            return await self.detect(hook, asked, caller)
+        except DetectionError as error:
+            return Failed(error.reason)
+
+    async def detect(self, hook: Hook, asked: Input, caller: Caller) -> Verdict:
+        """Ask one question within the deadline, and again where a retry may help.
+
+        Raises DetectionError.
+        """
+        fields = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
+        fields += [*_FIELDS, ("content-type", "application/json")]
+        is_probe = self._breaker.enter()
+        try:
+            verdict = await self._within_deadline(asked, fields)
+        except DetectionError as error:
+            self._breaker.failed(error)
+            raise
+        except BaseException:
+            self._breaker.abandoned(is_probe=is_probe)
+            raise
+        self._breaker.succeeded()
+        return verdict
+
+    async def _within_deadline(self, asked: Input, fields: list[tuple[str, str]]) -> Verdict:
+        url = self._request_url if asked.output is None else self._answer_url
+        body = protocol.question(self._form, asked)
+        self._budget.earn()
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                for attempt in range(MAX_RETRIES + 1):
+                    retry_after: float | None = None
+                    try:
+                        response, content = await self._post(url, fields, body)
+                        retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
+                        return protocol.answer(self._form, asked, response.status_code, content)
+                    except DetectionUnavailable:
+                        wait = delay(attempt, retry_after)
+                        # A verdict that would come too late is not worth the load.
+                        if attempt == MAX_RETRIES or clock() + wait >= deadline or not self._budget.spend():
+                            raise
+                    await asyncio.sleep(wait)
+        except TimeoutError as error:
+            raise DetectionTimeout("Aim did not answer in time") from error
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _post(self, url: httpx.URL, fields: list[tuple[str, str]], body: bytes) -> tuple[httpx.Response, bytes]:
+        """Return the response and its content, as sent: not decoded.
+
+        Raises DetectionUnavailable where none arrives whole, DetectionRejected for one that is too large.
+        """
+        # With `headers` and `content`, httpx.Request takes ten times as long.
+        request = httpx.Request("POST", url, stream=httpx.ByteStream(body), extensions={FIELDS: fields})
+        limit = _ECHO * len(body) + _ANSWER_BYTES
+        pieces: list[bytes] = []
+        try:
+            response = await self._transport.handle_async_request(request)
+            try:
+                assert isinstance(response.stream, httpx.AsyncByteStream)
+                async for piece in response.stream:
+                    pieces.append(piece)
+                    limit -= len(piece)
+                    if limit < 0:
+                        raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
+            finally:
+                await response.aclose()
+        except httpx.TransportError as error:
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
+        return response, b"".join(pieces)
