@@ -1,4 +1,4 @@
-"""Commands: what the shell shall do for an exchange. Frozen values without behaviour.
+"""Commands: what an exchange asks the shell to do. Frozen values without behaviour.
 
 A command for a detection or a session carries its number.
 """
@@ -15,7 +15,7 @@ from extproc.core.vocabulary import Headers, Hook, Input, Leg
 
 @value
 class ReleaseHeaders:
-    """Let a leg's headers go on, with these fields set and removed.
+    """Release a leg's headers, with these fields set and removed.
 
     `replace_body` is Envoy's CONTINUE_AND_REPLACE without a body: Envoy sends the rest of the leg past the sidecar.
     """
@@ -28,7 +28,7 @@ class ReleaseHeaders:
 
 @value
 class ReleaseBuffered:
-    """Answer the body of a BUFFERED leg: None lets the original go on, bytes replace it."""
+    """Release the body of a BUFFERED leg: unchanged if `body` is None, else replaced by `body`."""
 
     leg: Leg
     body: bytes | None = None
@@ -38,7 +38,7 @@ class ReleaseBuffered:
 
 @value
 class ReleaseBody:
-    """Let bytes of a full-duplex leg go on; `end_of_stream` ends the leg."""
+    """Release bytes of a full-duplex leg; `end_of_stream` ends the leg."""
 
     leg: Leg
     data: bytes
@@ -47,14 +47,14 @@ class ReleaseBody:
 
 @value
 class ReleaseTrailers:
-    """Let a leg's trailers go on, which ends the leg."""
+    """Release a leg's trailers, which ends the leg."""
 
     leg: Leg
 
 
 @value
 class ImmediateResponse:
-    """Answer the client in place of the upstream. Nothing can follow."""
+    """Answer the client in place of the upstream. No command for Envoy can follow."""
 
     status: int
     headers: Headers
@@ -64,7 +64,10 @@ class ImmediateResponse:
 
 @value
 class Reset:
-    """Abort the gRPC stream. Nothing can follow. `misconfigured` means that Envoy's filter is set up wrongly."""
+    """Abort the gRPC stream. No command for Envoy can follow.
+
+    `misconfigured` means that Envoy's filter is set up wrongly.
+    """
 
     message: str
     misconfigured: bool = False
@@ -75,7 +78,7 @@ class Reset:
 
 @value
 class Detect:
-    """Ask Aim about each input. `VerdictReached` answers with the same number."""
+    """Start a detection of each input. A `VerdictReached` with the same number brings the outcomes."""
 
     detection: int
     hook: Hook
@@ -91,14 +94,14 @@ class CancelDetection:
 
 @value
 class OpenSession:
-    """Open Aim's websocket for the streamed answer that will come."""
+    """Open Aim's websocket for the streamed answer that is expected."""
 
     session: int
 
 
 @value
 class SubmitChunk:
-    """Send one chunk, as JSON text, to the session. A session that is still opening sends it afterwards."""
+    """Send one chunk, as JSON text, in the session; if it is still opening, once it is open."""
 
     session: int
     chunk: str
@@ -106,7 +109,7 @@ class SubmitChunk:
 
 @value
 class SubmitDone:
-    """Tell Aim that no chunk follows."""
+    """Tell Aim that no further chunk follows."""
 
     session: int
 
@@ -130,7 +133,7 @@ class Hold:
 
 @value
 class PauseReading:
-    """Stop reading from Envoy: the exchange holds as much as it may."""
+    """Stop reading from Envoy: the exchange has reached its limit of held bytes."""
 
 
 @value
@@ -145,7 +148,7 @@ class Complete:
 
 @value
 class Close:
-    """Forget the exchange: it handles no further event, and only what was released before still goes out."""
+    """Forget the exchange: it handles no further event. What was released before is still sent."""
 
 
 # -- for operators -------------------------------------------------------------------------------------------------
@@ -153,14 +156,14 @@ class Close:
 
 @value
 class ReportDialect:
-    """Note the dialect of the request."""
+    """Record the dialect of the request."""
 
     dialect: str
 
 
 @value
 class ReportVerdict:
-    """Count each outcome of a detection or a session, which took `milliseconds`."""
+    """Count each outcome of a detection or a session that took `milliseconds`."""
 
     leg: Leg
     hook: Hook
@@ -170,7 +173,7 @@ class ReportVerdict:
 
 @value
 class ReportOutcome:
-    """Note how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal."""
+    """Record how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal."""
 
     outcome: str
     code: str = ""
@@ -178,7 +181,7 @@ class ReportOutcome:
 
 @value
 class ReportFailOpen:
-    """Count a leg that goes on without a verdict because its failure policy says so."""
+    """Count a leg that is released without a verdict because its failure policy allows it."""
 
     leg: Leg
     reason: Reason
@@ -186,7 +189,7 @@ class ReportFailOpen:
 
 @value
 class ReportChunks:
-    """Count how submitted chunks ended: verified, rewritten, dropped or no_text."""
+    """Count `count` submitted chunks with this result: verified, rewritten, dropped or no_text."""
 
     result: str
     count: int
@@ -194,7 +197,7 @@ class ReportChunks:
 
 @value
 class ReportGivenUp:
-    """Log that a dry run stopped detecting, because it held too much or because of `error`."""
+    """Log that a dry run stopped its detections, because it held too much or because of `error`."""
 
     error: Exception | None = None
 

@@ -1,4 +1,4 @@
-"""What both legs of an exchange share: its policy and dialect, the commands so far, and the detections under way."""
+"""The state that both legs of an exchange share: policy, dialect, commands so far, and detections in progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from extproc.core.vocabulary import CALL_ID_HEADER, Hook, Input, Leg
 
 
 class Context:
-    """The shared state of one exchange. A leg says here what shall be done; the exchange collects it."""
+    """The shared state of one exchange. The legs add commands here; the exchange collects them."""
 
     __slots__ = (
         "_commands",
@@ -51,17 +51,17 @@ class Context:
         self.policy = policy
         self.limits = limits
         self.now = 0.0
-        """The time of the event that is being handled, in seconds of the shell's monotonic clock."""
+        """The time of the current event, in seconds of the shell's monotonic clock."""
         self.is_overloaded = False
         self.dialect: Dialect | None = None
         self.is_inspected = False
-        """Whether a dialect knows the request and a hook looks at it."""
+        """Whether a dialect knows the request and at least one hook applies."""
         self.messages: tuple[Mapping[str, Any], ...] = ()
-        """The request's messages as they went upstream: the context in which Aim judges the answer."""
+        """The request's messages as they went upstream: Aim judges the answer in their context."""
         self.refusal: Refusal | None = None
-        """With what the exchange is to end. The exchange ends itself once the leg returns."""
+        """The refusal with which the exchange ends, once the leg has handled the current event."""
         self.has_response_begun = False
-        """Whether the response's headers have gone out, so that no immediate response can follow."""
+        """Whether the response's headers were released, so that no immediate response can follow."""
         self.gate = Gate()
         self._commands: list[Command] = []
         self._detections: dict[int, Hook] = {}
@@ -96,7 +96,7 @@ class Context:
         self._commands.append(command)
 
     def release_response(self, command: Released) -> None:
-        """Add what the response leg releases; it waits while the gate is closed."""
+        """Add a release of the response leg, or keep it while the gate is closed."""
         if self.gate.is_closed:
             self.gate.keep(command)
         else:
@@ -104,7 +104,7 @@ class Context:
             self._commands.append(command)
 
     def release_headers(self, remove: tuple[str, ...] = ()) -> None:
-        """Release the response's headers, with the call id if the exchange is inspected."""
+        """Release the response's headers; add the call id if the exchange is inspected."""
         self.release_response(self.response_headers(remove))
 
     def response_headers(self, remove: tuple[str, ...] = ()) -> ReleaseHeaders:
@@ -113,7 +113,7 @@ class Context:
         return ReleaseHeaders(Leg.RESPONSE, set=named, remove=remove)
 
     def take_commands(self) -> list[Command]:
-        """Return the commands so far, in order, and forget them."""
+        """Remove and return the commands so far, in order."""
         commands, self._commands = self._commands, []
         return commands
 
@@ -121,7 +121,7 @@ class Context:
 
     @property
     def is_detecting(self) -> bool:
-        """Return whether a detection is under way."""
+        """Return whether a detection is in progress."""
         return bool(self._detections)
 
     def number(self) -> int:
@@ -130,7 +130,7 @@ class Context:
         return self._numbers
 
     def detect(self, hook: Hook, inputs: Sequence[Input]) -> None:
-        """Ask Aim about `inputs`. Under `moderation` the gate stays closed until the verdict."""
+        """Start a detection of `inputs`. Under `moderation` the gate stays closed until the verdict."""
         number = self.number()
         self._detections[number] = hook
         if hook is Hook.MODERATION:
@@ -138,11 +138,11 @@ class Context:
         self.emit(Detect(number, hook, tuple(inputs)))
 
     def finish_detection(self, number: int) -> Hook | None:
-        """Return the hook of a detection that has ended; None if its verdict no longer matters."""
+        """Remove a detection that has ended and return its hook; return None if its verdict no longer matters."""
         return self._detections.pop(number, None)
 
     def cancel_detections(self) -> None:
-        """Cancel every detection that is under way."""
+        """Cancel every detection in progress."""
         for number in self._detections:
             self.emit(CancelDetection(number))
         self._detections.clear()
@@ -152,13 +152,13 @@ class Context:
         self.emit(ReportVerdict(leg, hook, tuple(outcomes), milliseconds))
 
     def report_redacted(self) -> None:
-        """Report that something leaves redacted."""
+        """Report that the exchange was redacted."""
         self.emit(ReportOutcome("redacted"))
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
     def fails_open(self, leg: Leg, reason: Reason) -> bool:
-        """Apply the failure policy: report that the leg opens and return True, or refuse and return False."""
+        """Apply the failure policy: return True if the leg fails open, else refuse and return False."""
         if self.policy.failure_mode_allow.opens(leg, reason):
             self.emit(ReportOutcome("failed_open", reason))
             self.emit(ReportFailOpen(leg, reason))
@@ -174,7 +174,7 @@ class Context:
         self.refuse(blocked(self.policy.block_message or message or fixed))
 
     def refuse(self, refusal: Refusal) -> None:
-        """End the exchange with `refusal` once the event is handled. The first refusal counts."""
+        """End the exchange with `refusal` once the current event is handled. The first refusal counts."""
         self.refusal = self.refusal or refusal
 
     @property

@@ -1,7 +1,7 @@
-"""The dry run: an exchange that passes at once and unchanged, while a shadow of it is detected.
+"""The dry run: the exchange passes at once and unchanged, while a shadow exchange performs the detections.
 
-The shadow is an exchange like any other. What it would release, refuse or reset goes nowhere; what it asks Aim and
-what it reports is real. It may outlive Envoy's stream: the dry run closes once the shadow is complete.
+The shadow is a usual `Exchange`. Its releases, refusals and resets are discarded; its detections and its reports are
+real. It may outlive Envoy's stream: the dry run closes once the shadow is complete.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ from extproc.core.policy import Limits, Policy
 from extproc.core.vocabulary import BodyMode, Leg
 
 _EVENT_BYTES = 256
-"""What an event that waits costs in memory beside its bytes."""
+"""The memory that a waiting event takes in addition to its bytes."""
 
 
 class DryRunState(StrEnum):
-    """How far a dry run has come."""
+    """The states of a dry run."""
 
     WATCHING = "watching"
-    """Envoy's messages pass and are shown to the shadow"""
+    """Envoy's messages pass, and the shadow handles them too"""
     PASSING = "passing"
-    """they pass; the shadow has ended"""
+    """Envoy's messages pass; the shadow has ended"""
     OUTLIVING = "outliving"
     """Envoy's stream has ended; the shadow still waits for Aim"""
     CLOSED = "closed"
 
 
 class DryRun:
-    """An exchange that guards nothing, with the interface of `Exchange`."""
+    """An exchange that only observes. It has the interface of `Exchange`."""
 
     __slots__ = ("_has_begun", "_held", "_later", "_limits", "_mode", "_queued", "_shadow", "_shadow_held", "_state")
 
     def __init__(
         self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
     ) -> None:
-        """Watch an exchange as `policy` would guard it."""
+        """Begin a dry run of `policy`."""
         self._shadow = Exchange(call_id, policy, limits, request_mode=request_mode)
         self._limits = limits
         self._mode = request_mode
@@ -81,20 +81,20 @@ class DryRun:
 
     @property
     def deadline(self) -> float | None:
-        """When the shadow wants to be woken."""
+        """The time at which the shadow wants to be woken, in the time of `handle`; None if it does not."""
         return self._shadow.deadline
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Return what shall be done about `event`, in order."""
+        """Handle `event`; return the commands that follow from it, in order."""
         if self._state is DryRunState.CLOSED:
             return []
         commands: list[Command] = []
         if not self._has_begun:
             self._has_begun = True
-            commands.append(Complete())  # everything passes: an early end of the stream is no accident
+            commands.append(Complete())  # everything passes, so an early end of the stream is not an error
         try:
             self._show(event, now, commands)
-        except Exception as error:  # the exchange itself goes on, whatever is wrong with its shadow
+        except Exception as error:  # an error of the shadow must not affect the exchange
             self._give_up(now, commands, error)
         if isinstance(event, _FROM_ENVOY):
             commands.append(self._passing(event))
@@ -102,7 +102,7 @@ class DryRun:
         return commands
 
     def _show(self, event: Event, now: float, commands: list[Command]) -> None:
-        """Show the shadow what happened."""
+        """Pass `event` on to the shadow."""
         match event:
             case LoadChanged():
                 if event.is_overloaded and self._state is DryRunState.WATCHING:
@@ -121,7 +121,7 @@ class DryRun:
 
     def _watch(self, event: FromEnvoy, now: float, commands: list[Command]) -> None:
         if event.leg is Leg.RESPONSE and self._shadow.is_request_unreleased:
-            # The request passed before its verdict. For the shadow, the response comes after it.
+            # The request passed without waiting for its verdict. The shadow gets the response after the verdict.
             self._later.append(event)
             self._queued += _cost(event)
         else:
@@ -131,14 +131,14 @@ class DryRun:
             self._give_up(now, commands)
 
     def _catch_up(self, now: float, commands: list[Command]) -> None:
-        """Show the shadow the response that has waited for the request's verdict."""
+        """Give the shadow the part of the response that waited for the request's verdict."""
         while self._later and not self._shadow.is_request_unreleased:
             event = self._later.popleft()
             self._queued -= _cost(event)
             self._feed(event, now, commands)
 
     def _feed(self, event: Event, now: float, commands: list[Command]) -> None:
-        """Let the shadow handle an event; keep of its commands what does not touch the real exchange."""
+        """Let the shadow handle an event; keep those of its commands that do not affect the real exchange."""
         for command in self._shadow.handle(event, now):
             if isinstance(command, Hold):
                 self._shadow_held = command.size
@@ -156,7 +156,7 @@ class DryRun:
             self._close(now, commands)
 
     def _give_up(self, now: float, commands: list[Command], error: Exception | None = None) -> None:
-        """Stop detecting: too much is held, or the shadow failed."""
+        """End the shadow because it holds too much or has failed."""
         commands.append(ReportGivenUp(error))
         self._leave_shadow(now, commands, is_broken=error is not None)
         if self._state is DryRunState.WATCHING:
@@ -172,7 +172,7 @@ class DryRun:
         commands.append(Close())
 
     def _leave_shadow(self, now: float, commands: list[Command], *, is_broken: bool) -> None:
-        """Stop what the shadow has under way. What a broken one has, the shell stops at `Close`."""
+        """Stop the shadow's detections and session. Those of a broken shadow are stopped by the shell at `Close`."""
         self._later.clear()
         self._queued = self._shadow_held = 0
         if not is_broken:
@@ -185,12 +185,12 @@ class DryRun:
             commands.append(Hold(held))
 
     def _passing(self, event: FromEnvoy) -> ToEnvoy:
-        """Return the command that lets what Envoy sent go on as it came."""
+        """Return the command that releases Envoy's message unchanged."""
         match event:
             case HeadersReceived(leg=Leg.REQUEST):
                 length = next((value for name, value in event.headers if name == "content-length"), "")
                 is_long = declared_length(length) > self._limits.request_bytes
-                # What is not read need not come here, and must not meet Envoy's buffer limit.
+                # A body that is not read need not come to the sidecar, and must not meet Envoy's buffer limit.
                 skips_body = self._mode is BodyMode.BUFFERED and not event.end_of_stream
                 return ReleaseHeaders(
                     Leg.REQUEST,
@@ -210,7 +210,7 @@ class DryRun:
 
 
 def _cost(event: FromEnvoy) -> int:
-    """Return what an event that waits costs, in bytes."""
+    """Return how much memory a waiting event takes, in bytes."""
     return _EVENT_BYTES + (len(event.data) if isinstance(event, BodyReceived) else 0)
 
 

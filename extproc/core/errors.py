@@ -1,7 +1,7 @@
 """The exceptions of this package, in one tree.
 
     ExtprocError
-    ├── SettingsError          settings that cannot be used; carries every problem
+    ├── SettingsError          unusable settings; carries every problem
     ├── ProtocolError          Envoy, or the way its filter is configured, broke the protocol
     │   └── IllegalEvent       an event that the state does not allow
     ├── ContentError           a body or an event that cannot be read
@@ -12,12 +12,12 @@
     │   ├── DetectionTimeout
     │   ├── DetectionUnavailable
     │   └── DetectionRejected
-    ├── RedactionError         a redaction cannot be put back (core/redaction.py)
+    ├── RedactionError         a redaction cannot be applied (core/redaction.py)
     ├── SessionViolation       Aim broke the rules of a session (core/release_queue.py)
     └── DemoFailed             the demo cannot continue (demo)
 
-A block is a `Verdict`, never an exception. No message holds content, a header value or a key: messages reach
-logs, and Envoy's access log.
+A block is a `Verdict`, never an exception. No message contains content, a header value or a key, because messages reach
+the logs and Envoy's access log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an inspection failed: the `reason` label of the metrics and the names in `failure_mode_allow`."""
+    """Why an inspection failed: the values of the metrics' label `reason` and of `failure_mode_allow`."""
 
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
@@ -46,11 +46,11 @@ class Reason(StrEnum):
 
 
 class ExtprocError(Exception):
-    """Root of everything that this package raises."""
+    """Base class of every exception that this package raises."""
 
 
 class SettingsError(ExtprocError):
-    """Settings that cannot be used; `problems` holds one line for each."""
+    """Unusable settings; `problems` has one line for each problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -58,7 +58,7 @@ class SettingsError(ExtprocError):
 
 
 class ProtocolError(ExtprocError):
-    """Envoy sent what the protocol does not allow, or its filter is wired in a way that would not guard."""
+    """Envoy broke the protocol, or its filter is configured in a way that would let traffic pass unguarded."""
 
 
 class IllegalEvent(ProtocolError):
@@ -72,17 +72,17 @@ class ContentError(ExtprocError):
 
 
 class MalformedBody(ContentError):
-    """Not what its place demands: not UTF-8 JSON, a repeated key, a broken compressed body."""
+    """A body or an event with invalid content: no UTF-8 JSON, a repeated key, a broken compressed body."""
 
 
 class BodyTooLarge(ContentError):
-    """More bytes than the limit for its kind, or more than the inflate ratio allows."""
+    """A body or an event over its size limit, or over the inflate ratio."""
 
     reason = Reason.BODY_TOO_LARGE
 
 
 class UnsupportedEncoding(ContentError):
-    """A content-encoding that is unknown, or several on top of each other."""
+    """An unknown content-encoding, or several stacked ones."""
 
     reason = Reason.UNSUPPORTED_ENCODING
 
@@ -107,4 +107,4 @@ class DetectionUnavailable(DetectionError):
 
 
 class DetectionRejected(DetectionError):
-    """Aim refused the question (4xx), or its answer cannot be understood."""
+    """Aim rejected the call (4xx), or its answer cannot be understood."""

@@ -17,7 +17,7 @@ from extproc.core.vocabulary import Headers, Leg
 
 @value
 class HeadersReceived:
-    """The headers of a leg. `metadata` and `attributes` are Envoy's, of a request: plain values by namespace."""
+    """The headers of a leg. A request also has Envoy's `metadata` and `attributes`: plain values by namespace."""
 
     leg: Leg
     headers: Headers
@@ -44,12 +44,12 @@ class TrailersReceived:
 
 @value
 class StreamEnded:
-    """Envoy ended the gRPC stream, or it broke: nothing more arrives and nothing more can be sent."""
+    """The gRPC stream has ended or broken: no message can be received or sent any more."""
 
 
 @value
 class LoadChanged:
-    """The process became overloaded, or no longer is. An overloaded process holds no further body."""
+    """The process became overloaded, or is no longer overloaded. An overloaded process holds no further body."""
 
     is_overloaded: bool
 
@@ -61,9 +61,9 @@ class Woken:
 
 @value
 class VerdictReached:
-    """The outcomes of a detection, in the order of its inputs, and its duration in milliseconds.
+    """The outcomes of a detection, in the order of its inputs, and its duration.
 
-    There is one outcome for each input. If one of them is a block, which decides, later ones may be missing.
+    There is one outcome for each input. A block decides, so that the outcomes after a block may be missing.
     """
 
     detection: int
@@ -73,7 +73,7 @@ class VerdictReached:
 
 @value
 class ChunkVerified:
-    """Aim released a chunk. `texts` are (choice index, text), with None where a choice has no text."""
+    """Aim verified a chunk. `texts` are pairs of choice index and text; the text is None if the choice has none."""
 
     session: int
     texts: tuple[tuple[int, str | None], ...]
@@ -91,7 +91,7 @@ class StreamBlocked:
 
 @value
 class SessionDone:
-    """Aim said that it has released everything, `milliseconds` after the first chunk."""
+    """Aim sent `done`: it has verified everything, `milliseconds` after the first chunk."""
 
     session: int
     milliseconds: int = 0
@@ -107,9 +107,9 @@ class SessionFailed:
 
 
 FromEnvoy = HeadersReceived | BodyReceived | TrailersReceived
-"""Envoy's messages."""
+"""The events that are messages of Envoy."""
 
 FromSession = ChunkVerified | StreamBlocked | SessionDone | SessionFailed
-"""What a session reports."""
+"""The events of a session."""
 
 Event = FromEnvoy | FromSession | StreamEnded | LoadChanged | Woken | VerdictReached

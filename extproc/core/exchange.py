@@ -1,31 +1,32 @@
-"""One HTTP exchange: the state machine that decides what may go on.
+"""One HTTP exchange: the state machine that decides what is released.
 
 Theory of operation
 -------------------
-`Exchange.handle(event, now)` takes what happened, and the time at which it did, and returns the commands that follow,
-in order. It is total and synchronous, and has no clock, no randomness and no I/O. `deadline` says when the exchange
-wants to be woken; the shell arms one timer and sends `Woken`.
+`Exchange.handle(event, now)` takes an event and its time, and returns the commands that follow from it, in order. It is
+total and synchronous, and has no clock, no randomness and no I/O. `deadline` says when the exchange wants to be woken;
+the shell sets one timer and sends `Woken`.
 
 An exchange has two legs. Each leg is a state machine of its own, written down as a table:
 
-- `RequestLeg` (`REQUEST_TABLE`): a request that no dialect knows passes. Any other is held until it is whole, judged
-  under `pre_call`, and released as it came or redacted.
-- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and judged under `output`. An event stream goes to
-- `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session,
-  and leave as Aim verifies them.
+- `RequestLeg` (`REQUEST_TABLE`): a request that no dialect knows passes. Any other request is held until it is whole,
+  judged under `pre_call`, and released unchanged or redacted.
+- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and judged under `output`. An event stream is handed to a
+  `ResponseStream`.
+- `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session.
+  They are released as Aim verifies them.
 
-`Inbound` (`INBOUND`) is the order in which the messages of a leg may arrive. What no table allows raises
-`IllegalEvent`, which resets the exchange. docs/architecture.md shows the tables; they are generated from the code.
+`Inbound` (`INBOUND`) is the order in which the messages of a leg may arrive. An event that no table allows raises
+`IllegalEvent`, which resets the exchange. docs/architecture.md shows the tables, generated from the code.
 
 The legs share a `Context`, never the exchange. A leg that wants to end the exchange sets `Context.refusal`, and the
 exchange ends itself once the leg returns.
 
 An exchange ends in one of three ways: Envoy ends the stream (`StreamEnded`), the client is answered
-(`ImmediateResponse`, or a last body with end_of_stream), or the stream is reset (`Reset`). The shell has no other way
-out: if it ended the stream cleanly before `Complete`, Envoy would pass everything.
+(`ImmediateResponse`, or a last body with end_of_stream), or the stream is reset (`Reset`). The shell must not end the
+stream in any other way: after a clean end before `Complete`, Envoy would let everything pass.
 
-The verdict of the `moderation` hook belongs to the exchange, not to a leg: until it is known, everything that the
-response leg releases waits at a gate.
+The verdict of the `moderation` hook belongs to the exchange, not to a leg. Until it is known, all releases of the
+response leg wait at a gate.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ from extproc.core.vocabulary import CALL_ID_HEADER, BodyMode, Hook, Leg
 
 
 def misconfigured() -> ImmediateResponse:
-    """Return the answer to a stream whose profile nobody configured."""
+    """Return the answer to a stream whose profile is not configured."""
     head = (("content-type", "application/json"),)
     return ImmediateResponse(MISCONFIGURED.status, head, DEFAULT.refuse(MISCONFIGURED), MISCONFIGURED.details)
 
@@ -84,7 +85,7 @@ class Exchange:
     def __init__(
         self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
     ) -> None:
-        """Begin an exchange under `policy`, within `limits`. `call_id` names it to the client and to Aim."""
+        """Begin an exchange under `policy`, within `limits`. `call_id` identifies it to the client and to Aim."""
         self._context = Context(call_id, policy, limits)
         self._request = RequestLeg(self._context, request_mode)
         self._response = ResponseLeg(self._context)
@@ -95,22 +96,22 @@ class Exchange:
 
     @property
     def deadline(self) -> float | None:
-        """When the exchange wants to be woken, in the time of `handle`; None if it does not."""
+        """The time at which the exchange wants to be woken, in the time of `handle`; None if it does not."""
         return None if self._is_closed else self._response.deadline
 
     @property
     def is_inspected(self) -> bool:
-        """Return whether a dialect knows the request and a hook looks at it."""
+        """Return whether a dialect knows the request and at least one hook applies."""
         return self._context.is_inspected
 
     @property
     def is_request_unreleased(self) -> bool:
-        """Return whether the request has arrived, at least in part, and has not gone on."""
+        """Return whether the request has arrived, at least in part, and was not released."""
         return self._request.is_unreleased
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether Aim owes a verdict, or a deadline will pass."""
+        """Return whether the exchange waits for a verdict or for a deadline."""
         return self._context.is_detecting or self.deadline is not None
 
     @property
@@ -123,7 +124,10 @@ class Exchange:
         return self._context.response_headers()
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Return what shall be done about `event`, in order. `now` is in seconds of a monotonic clock."""
+        """Handle `event`; return the commands that follow from it, in order.
+
+        `now` is in seconds of a monotonic clock.
+        """
         if self._is_closed:
             return []
         context = self._context
@@ -167,14 +171,14 @@ class Exchange:
         self._prepare_stream()
 
     def _prepare_stream(self) -> None:
-        """Open a session as soon as the request has gone on, so that its handshake costs the client nothing."""
+        """Open a session as soon as the request is released, so that its handshake does not delay the client."""
         if self._request.expects_stream:
             self._request.expects_stream = False
             self._response.open_session()
 
     def _on_response_headers(self, event: HeadersReceived) -> None:
         if self._request.is_unreleased:
-            # The request has not gone on, so Envoy answers by itself.
+            # The request was not released, so this response is Envoy's own.
             self._context.cancel_detections()
             self._request.drop()
             if next((value for name, value in event.headers if name == ":status"), "") == "413":
@@ -209,7 +213,7 @@ class Exchange:
                 context.refuse_blocked(Leg.REQUEST, outcome.message)
                 return
             case Anonymize():
-                # The request has gone upstream: it is too late to redact it.
+                # The request is upstream already: it is too late to redact it.
                 context.refuse(redaction_failed(Leg.REQUEST))
                 return
             case Failed():
@@ -225,7 +229,7 @@ class Exchange:
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def _refuse(self, refusal: Refusal) -> None:
-        """End with `refusal`: as an immediate response, or as the last events of a stream that has begun."""
+        """End with `refusal`: as an immediate response, or in a response that has begun as its last bytes."""
         context = self._context
         context.emit(ReportOutcome(refusal.outcome, refusal.code))
         dialect = context.dialect or DEFAULT
@@ -250,7 +254,7 @@ class Exchange:
         self._close()
 
     def _close(self) -> None:
-        """Free everything. The shell may forget the exchange."""
+        """Free everything and tell the shell to forget the exchange."""
         self._is_closed = True
         context = self._context
         context.gate.open()
@@ -262,7 +266,7 @@ class Exchange:
     # -- accounting ------------------------------------------------------------------------------------------------
 
     def _account(self) -> None:
-        """Tell how much is held, whether reading shall pause, and whether the client's answer is complete."""
+        """Report the held bytes, whether reading must pause, and whether the client's answer is complete."""
         context = self._context
         held = self._request.held + self._response.held + context.gate.held
         if held != self._held:

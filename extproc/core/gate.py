@@ -1,4 +1,4 @@
-"""The gate of the `moderation` hook: what the response releases waits here until the request's verdict is known."""
+"""The gate of the `moderation` hook: the response's releases wait here until the request's verdict is known."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Gate:
         self._kept: list[Released] = []
         self.is_closed = False
         self.held = 0
-        """Bytes of the bodies that wait."""
+        """The bytes of the bodies that wait."""
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing waits."""
+        """Return whether no command waits."""
         return not self._kept
 
     def close(self) -> None:
-        """Let nothing pass from now on."""
+        """Keep commands from now on."""
         self.is_closed = True
 
     def keep(self, command: Released) -> None:
@@ -35,7 +35,7 @@ class Gate:
             self.held += len(command.data)
 
     def open(self) -> list[Released]:
-        """Let everything pass from now on; return what has waited."""
+        """Let commands pass from now on; return those that waited."""
         self.is_closed = False
         kept, self._kept = self._kept, []
         self.held = 0

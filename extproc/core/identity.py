@@ -1,8 +1,8 @@
-"""Who is asking: user, key alias and conversation, read from the sources that the operator trusts.
+"""The caller's identity: user, key alias and conversation, read from the sources that the operator trusts.
 
-A source is `header:NAME`, `metadata:NAMESPACE/path/to/value`, `attribute:NAME` or `static:VALUE`. A header is what
-the client sent unless Envoy strips it first; dynamic metadata (a verified JWT's claims, say), attributes and
-static values cannot be forged by a client.
+A source is `header:NAME`, `metadata:NAMESPACE/path/to/value`, `attribute:NAME` or `static:VALUE`. A client can set any
+header that Envoy does not remove first. It cannot forge dynamic metadata (such as a verified JWT's claims), attributes
+and static values.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from extproc.core.values import value
 from extproc.core.vocabulary import Headers
 
 MAX_VALUE = 512
-"""Longest identity value that is passed on, in characters; the rest is cut."""
+"""The maximum length of an identity value, in characters; the rest is cut off."""
 
 Kind = Literal["header", "metadata", "attribute", "static"]
 
 
 @value
 class Source:
-    """One place to read a value from."""
+    """One place from which a value is read."""
 
     kind: Kind
     name: str
 
     @classmethod
     def parse(cls, spec: str) -> Source:
-        """Read a source as it is written in the settings.
+        """Parse a source as the settings spell it.
 
-        Raises ValueError, with a sentence for the operator, for anything else.
+        Raises ValueError, with a message for the operator, if `spec` is not a source.
         """
         kind, colon, name = spec.partition(":")
         if not colon or not name:
@@ -51,7 +51,7 @@ class Source:
                 raise ValueError("a source starts with header:, metadata:, attribute: or static:")
 
     def read(self, request: HeadersReceived) -> str | None:
-        """Return the value for this request, or None; numbers are written out, other types do not count."""
+        """Return the value for this request, or None. Numbers become text; values of other types are ignored."""
         match self.kind:
             case "static":
                 return self.name
@@ -73,7 +73,7 @@ class Source:
 
 @value
 class Identity:
-    """What Aim is told about the caller."""
+    """The information about the caller that Aim gets."""
 
     user_email: str | None = None
     key_alias: str | None = None
@@ -84,7 +84,7 @@ NOBODY = Identity()
 
 
 def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
-    """Return Envoy's attribute `name`, whichever extension's namespace it came under, or None."""
+    """Return Envoy's attribute `name`, or None. Any extension's namespace may contain it."""
     for values in attributes.values():
         if isinstance(values, Mapping) and name in values:
             return values[name]
@@ -92,12 +92,12 @@ def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
 
 
 def own_headers(headers: Headers) -> tuple[str, ...]:
-    """Return the names of the headers that are between a client, us and Aim: the upstream must not see them."""
+    """Return the names of the `x-aim-*` and `x-cato-*` headers, which the upstream must not see."""
     return tuple(dict.fromkeys(name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))))
 
 
 def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | None:
-    """Return what the first source with a value yields, fit for an HTTP header, or None."""
+    """Return the first source's value that exists, made valid for an HTTP header, or None."""
     for source in sources:
         value = source.read(request)
         if value:
@@ -108,7 +108,7 @@ def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | No
 
 
 def _decoded(value: str) -> str:
-    """Return a header value, which comes as latin-1, as the UTF-8 that it most often is."""
+    """Return a header value, decoded as latin-1, as UTF-8 if it is valid UTF-8."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:

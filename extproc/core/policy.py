@@ -1,4 +1,4 @@
-"""What an exchange is allowed to do: the settings of its profile, as plain values that `extproc.config` builds."""
+"""The policy of an exchange: the settings of its profile as plain values, built by `extproc.config`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from extproc.core.vocabulary import Hook, Leg
 
 
 class Inspect(StrEnum):
-    """What can be inspected beyond prompts and answers."""
+    """Optional inspections, in addition to prompts and answers."""
 
     EMBEDDINGS = "embeddings"
     TOOLS = "tools"
 
 
 EVERY_REASON = frozenset(Reason) - {Reason.KEY_REFUSED}
-"""What `true` stands for in the settings: a refused key opens only where a list names it."""
+"""The reasons that `true` means in the settings. A refused key fails open only where a list names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureModeAllow:
-    """The reasons for which each leg goes on without a verdict."""
+    """The reasons for which each leg is released without a verdict."""
 
     request: frozenset[Reason] = frozenset()
     response: frozenset[Reason] = frozenset()
 
     def opens(self, leg: Leg, reason: Reason) -> bool:
-        """Return whether `leg` goes on although its inspection failed for `reason`."""
+        """Return whether `leg` is released although its inspection failed for `reason`."""
         return reason in (self.request if leg is Leg.REQUEST else self.response)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the memory of one exchange. Sizes are in bytes."""
+    """The limits that bound the memory of one exchange. Sizes are in bytes."""
 
     request_bytes: int = 20_971_520
     response_bytes: int = 20_971_520

@@ -1,4 +1,4 @@
-"""Putting Aim's redactions back into the places that the texts came from; any doubt refuses."""
+"""Applies Aim's redactions to the documents that the texts came from, or raises RedactionError in case of doubt."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from extproc.core.dialects.base import Leaf
 from extproc.core.errors import ExtprocError, MalformedBody
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a pair: JSON can spell it, UTF-8 cannot."""
+"""Half of a surrogate pair: JSON can contain it, UTF-8 cannot."""
 
 
 class RedactionError(ExtprocError):
-    """A redaction that cannot be put back; what it was to hide must not go on."""
+    """A redaction that cannot be applied. The text that it should hide must not be released."""
 
 
 def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit]:
-    """Return the edits that put each text in its leaf's place; pairs without a leaf had no text to redact.
+    """Return the edits that replace each leaf's text by its redacted text. A pair without a leaf needs no edit.
 
-    Raises RedactionError where a text is missing, cannot be changed, or breaks arguments that were JSON, and when
-    nothing would change: what Aim found is then in a place that was not sent as text.
+    Raises RedactionError if a text is missing, cannot be changed, or breaks arguments that were JSON. It also raises if
+    nothing would change: Aim then found something in a place that was not sent as text.
     """
     changes: dict[Path, Edit] = {}
     for leaf, text in redacted:
@@ -39,25 +39,25 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
 
 
 def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
-    """Return the edits that give `leaf` another text, and take away what would still show or vouch for the old one.
+    """Return the edits that give `leaf` another text, and that remove what still shows or signs the old one.
 
-    Raises RedactionError for a text that cannot be changed, and for an object that would be none.
+    Raises RedactionError for a text that cannot be changed, and for an object whose new text is not an object.
     """
     if leaf.fixed:
-        raise RedactionError("a text that cannot be changed was to be redacted")
+        raise RedactionError("a redacted text cannot be changed")
     changes: dict[Path, Edit] = dict.fromkeys(leaf.emptied, "")
     if leaf.nulled is not None:
         changes[leaf.nulled] = None
     if leaf.is_embedded:
         if not text.lstrip().startswith("{") or not is_json(text):
-            raise RedactionError("a redacted object is none any more")
+            raise RedactionError("a redacted object is no longer an object")
         text = Raw(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
     changes[leaf.path] = text
     return changes
 
 
 def is_json(text: str) -> bool:
-    """Tell whether `text` is one JSON value."""
+    """Return whether `text` is one JSON value."""
     try:
         Document(text)
     except MalformedBody:

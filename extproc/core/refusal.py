@@ -1,4 +1,4 @@
-"""What a client is told when an exchange is refused, before a dialect gives it its shape."""
+"""Refusals: what the client is told when an exchange is refused. Each dialect has its own shape for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCKED_RESPONSE = "The response was blocked by the organization's AI security p
 
 @value
 class Refusal:
-    """Status, message, and OpenAI's `type` and `code`; other dialects derive theirs from the status."""
+    """A status, a message, and OpenAI's `type` and `code`. Other dialects derive their codes from the status."""
 
     status: int
     type: str
@@ -23,12 +23,12 @@ class Refusal:
 
     @property
     def details(self) -> str:
-        """What Envoy's access log shows as the response code details."""
+        """The response code details for Envoy's access log."""
         return f"aim_{self.code}"
 
     @property
     def outcome(self) -> str:
-        """How the exchange ends: blocked by Aim, or refused for another reason."""
+        """The outcome of the exchange: blocked by Aim, or refused for another reason."""
         return "blocked" if self.code == BLOCKED_CODE else "refused"
 
 
@@ -36,7 +36,7 @@ BLOCKED_CODE = "content_policy_violation"
 
 
 def blocked(message: str) -> Refusal:
-    """Refuse what Aim blocked."""
+    """Return the refusal of a leg that Aim blocked."""
     return Refusal(400, "invalid_request_error", BLOCKED_CODE, message)
 
 
@@ -73,7 +73,7 @@ _BODY_REASONS = {error.reason for error in ContentError.__subclasses__()} | {Con
 
 
 def failed(leg: Leg, reason: Reason) -> Refusal:
-    """Refuse what could not be inspected, for `reason`."""
+    """Return the refusal of a leg whose inspection failed for `reason`."""
     if leg is Leg.REQUEST and reason is Reason.BODY_TOO_LARGE:
         return REQUEST_TOO_LARGE
     if reason in _BODY_REASONS:
@@ -82,7 +82,7 @@ def failed(leg: Leg, reason: Reason) -> Refusal:
 
 
 def redaction_failed(leg: Leg) -> Refusal:
-    """Refuse what should have been redacted and could not be."""
+    """Return the refusal of a leg whose redaction could not be applied."""
     return REQUEST_REDACTION_FAILED if leg is Leg.REQUEST else RESPONSE_REDACTION_FAILED
 
 
@@ -90,20 +90,20 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’
 _MARKS = frozenset(_QUOTES) | frozenset(_QUOTES.values())
 
 _MOST_QUOTES = 64
-"""Quotation marks in a message that are tried; one with more is not shown."""
+"""The most quotation marks that are examined in a message. A message with more is not shown."""
 
 
 def quotes_any(message: str, texts: Iterable[str]) -> bool:
-    """Tell whether a quoted part of `message` occurs in one of `texts`, letter case aside.
+    """Return whether a quoted part of `message` occurs in one of `texts`, regardless of letter case.
 
-    Aim's messages quote what they found; told to the client they would hand over what is being withheld.
+    Aim's messages quote what they found. Such a message would tell the client what is being withheld.
     """
     marks = [(position, mark) for position, mark in enumerate(message) if mark in _MARKS]
     if len(marks) > _MOST_QUOTES:
         return True
     folded = [text.casefold() for text in texts]
-    # An apostrophe looks like a quote: every mark that could open one is tried with the first that could close it. What
-    # stands before a later one occurs only where this does, so that the texts are searched once for each mark.
+    # An apostrophe looks like a quotation mark, so every mark that could open a quote is tried. The first mark that
+    # could close the quote is enough: a longer quote can only occur where the shorter one does.
     for number, (start, mark) in enumerate(marks):
         ends = (end for end, other in marks[number + 1 :] if other == _QUOTES.get(mark))
         parts = (message[start + 1 : end].strip().casefold() for end in ends)

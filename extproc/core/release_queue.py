@@ -2,20 +2,20 @@
 
 Theory of operation
 -------------------
-Events wait in one queue, in the order in which they came. Each text of an event is submitted to Aim under a choice
-index and waits in the queue of that index; an event may leave when none of its texts waits and nothing stands
-before it. Aim's verified chunks are not one to one with what was submitted. A verified text is matched within its
-index, in this order:
+Events wait in one queue, in the order of their arrival. Each text of an event is submitted to Aim under a choice index
+and waits in the queue of that index. An event is released when none of its texts waits and no event is before it. Aim's
+verified chunks do not correspond one to one to the submitted chunks. A verified text is matched within its index, in
+this order:
 
-1. the text of the oldest that waits: verified, the event's bytes leave as they came;
-2. the texts of the oldest k, joined: all k verified;
-3. the text of a later one: that one is verified, and those skipped leave with empty text (Aim dropped them);
-4. anything else: a rewrite of the oldest, whose event leaves with only that text replaced.
+1. It equals the oldest waiting text: that text is verified, and the event's bytes are released unchanged.
+2. It equals the oldest k texts, joined: all k are verified.
+3. It equals a later text: that text is verified. Aim dropped the texts before it, which are released as empty texts.
+4. Otherwise it is a rewrite of the oldest waiting text: only that text of the event is replaced.
 
-So a text leaves only if Aim said it. What breaks these rules raises `SessionViolation`.
+So only texts that Aim sent are released. A chunk that breaks these rules raises `SessionViolation`.
 
-Some streams say a running text again, as a whole. A repeat of what the deltas said is not submitted; it leaves with
-what was released of them. One that differs is a text of its own.
+Some streams repeat a running text as a whole. A repeat that equals its deltas is not submitted; it is released with the
+text that was released for the deltas. A repeat that differs is a separate text.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from extproc.core.redaction import RedactionError, rewrite
 from extproc.core.running_text import Budget, RunningText
 
 _REMEMBERED = 1024
-"""Text-free chunks whose echo is expected, at most; Aim need not send one back."""
+"""The most text-free chunks whose echo is expected. Aim need not echo them."""
 
 _PLACES = 4096
-"""Running texts of one stream, at most."""
+"""The most running texts of one stream."""
 
 _EVENT_BYTES = 256
-"""What an event in the queue costs beside its bytes."""
+"""The memory that an event in the queue takes in addition to its bytes."""
 
 _TEXT_BYTES = 512
-"""What each further text of an event costs: its place, its turn, and what would be rewritten."""
+"""The memory that each further text of an event takes: its place, its queue entry, and its rewrite."""
 
 _LONG_NAME = 64
-"""Longest id or place, in characters, that is kept as it is: an upstream makes them up."""
+"""The longest id or place, in characters, that is kept unchanged. The upstream chooses their length."""
 
 _LOOK_AHEAD = 1024
-"""Texts that are searched for one that Aim says out of turn."""
+"""The number of waiting texts that are compared with a text that Aim verifies out of order."""
 
 
 class SessionViolation(ExtprocError):
-    """Aim sent what cannot be an answer to what was submitted."""
+    """Aim sent a chunk that cannot be an answer to the submitted chunks."""
 
 
 @dataclass(slots=True)
@@ -75,14 +75,14 @@ class _Entry:
 
 
 _Wait = tuple[_Entry, Leaf, RunningText | None]
-"""A text that waits: its event, its place, and the running text that it belongs to."""
+"""A waiting text: its event, its place, and the running text that it continues."""
 
 
 class ReleaseQueue:
-    """Holds a stream's events and says what may leave."""
+    """Holds a stream's events and releases them as Aim verifies their texts."""
 
     def __init__(self, dialect: Dialect, chunk_id: str) -> None:
-        """Read events with `dialect`; `chunk_id` names the session's chunks until an event names itself."""
+        """Read events with `dialect`; `chunk_id` is the id of the session's chunks until an event has an id."""
         self._dialect = dialect
         self._chunk_id = chunk_id
         self._has_id = False
@@ -98,7 +98,7 @@ class ReleaseQueue:
         self._unverified = 0
         self._is_done = False
         self.is_head_open = False
-        """Whether text-free events at the start may leave although nothing was verified yet."""
+        """Whether text-free events at the start may be released although nothing was verified yet."""
         self.held = 0
         self.has_text = False
         self.sequence = 0
@@ -106,27 +106,27 @@ class ReleaseQueue:
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether any text waits for Aim."""
+        """Return whether any text waits for Aim."""
         return self._unverified > 0
 
     @property
     def awaits_done(self) -> bool:
-        """Tell whether nothing but the mark of the end is left, which waits for Aim's done."""
+        """Return whether only the mark of the end is left. It waits for Aim's `done`."""
         return bool(self._entries) and self._entries[0].is_final and not self._unverified and not self._is_done
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether every event has left."""
+        """Return whether every event was released."""
         return not self._entries
 
     def add(self, event: ServerSentEvent) -> list[str]:
-        """Take the next event; return the chunks, as JSON, that are to be submitted for it.
+        """Queue the next event; return the chunks, as JSON, to submit for it.
 
         Raises MalformedBody for data that cannot be read.
         """
         has_data = bool(event.data and event.data.strip())
         if self._entries and not has_data and not event.is_foreign and self._entries[-1].document is None:
-            # Comments and blank lines may come by the thousand: they leave with what stands before them.
+            # There may be thousands of comments and blank lines: they are released with the event before them.
             self._entries[-1].more += event.raw
             self._charge(self._entries[-1], len(event.raw))
             return []
@@ -134,7 +134,7 @@ class ReleaseQueue:
         self._entries.append(entry)
         self._charge(entry, len(event.raw) + _EVENT_BYTES)
         if event.is_foreign:
-            raise MalformedBody("a line that is of no event stream")
+            raise MalformedBody("a line does not belong to an event stream")
         return self._read(entry, event.data) if has_data and event.data else []
 
     def _read(self, entry: _Entry, data: str) -> list[str]:
@@ -181,19 +181,19 @@ class ReleaseQueue:
         return chunks
 
     def _index(self, leaf: Leaf, place: Hashable) -> int:
-        """Return the choice index under which Aim gets a text; a text that continues nothing has one of its own."""
+        """Return the choice index for a text. A text that does not continue another has an index of its own."""
         index = None if place is None else self._indices.get(place)
         if index is None or leaf.kind is Kind.REPEAT:
             self._fresh += 1
             index = self._fresh
             if index > MAX_CHOICE + _PLACES:
-                raise MalformedBody("a stream of too many texts")
+                raise MalformedBody("a stream has too many texts")
             if place is not None:
                 self._indices[place] = index
         return index
 
     def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:
-        """Note what the model said, where that matters later."""
+        """Record what the model said, if that matters later."""
         if place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
             return None
         if running is None or leaf.kind is Kind.REPEAT:
@@ -228,9 +228,9 @@ class ReleaseQueue:
         )
 
     def verified(self, texts: tuple[tuple[int, str | None], ...], chunk: Mapping[str, Any]) -> None:
-        """Match a verified chunk, given as its texts by choice index and as it came.
+        """Match a verified chunk with the waiting texts. `texts` are its texts by choice index.
 
-        Raises SessionViolation for a text that nothing waits for, and RedactionError.
+        Raises SessionViolation for a text that no event waits for, and RedactionError.
         """
         is_covered = False
         for index, text in texts:
@@ -293,9 +293,9 @@ class ReleaseQueue:
         self.results[result] += 1
 
     def finish(self) -> None:
-        """Take Aim's word that it released all: what it did not verify leaves with empty text.
+        """Empty the texts that Aim did not verify: after its `done`, it has dropped them.
 
-        Raises RedactionError when a program would get arguments that it cannot parse.
+        Raises RedactionError if arguments would be invalid JSON.
         """
         self._is_done = self.is_head_open = True
         for queue in self._waiting.values():
@@ -305,7 +305,7 @@ class ReleaseQueue:
             raise RedactionError("redacted arguments are no longer JSON")
 
     def take_ready(self) -> bytes:
-        """Return the bytes that may leave now."""
+        """Remove and return the bytes that may be released now."""
         ready: list[bytes] = []
         while self._entries and self._may_leave(self._entries[0]):
             entry = self._entries.popleft()
@@ -320,8 +320,8 @@ class ReleaseQueue:
             return False
         if self._is_done:
             return True
-        # A client acts on a call's arguments when an event without text ends them: not before they are sound. The
-        # mark of the end waits for Aim's done, so that a late block still finds a stream that it can end.
+        # A client acts on a call's arguments when an event without text ends them, so that event waits until they are
+        # valid. The mark of the end waits for Aim's `done`, so that a late block can still end the stream.
         return not entry.is_final and (
             entry.has_text
             or entry.document is None
@@ -341,7 +341,7 @@ class ReleaseQueue:
         return entry.event.with_data(document.rewrite(edits)) if edits else entry.event.raw
 
     def take_all(self) -> bytes:
-        """Return everything that is held, as it came: for a failure policy that opens."""
+        """Remove and return everything that is held, unchanged: for a leg that fails open."""
         rest = b"".join(piece for entry in self._entries for piece in (entry.event.raw, entry.more))
         self._entries.clear()
         self._waiting.clear()
@@ -349,13 +349,13 @@ class ReleaseQueue:
         return rest
 
     def withheld_texts(self) -> Iterator[str]:
-        """Yield the texts that wait, each running text joined."""
+        """Yield the waiting texts; the pieces of a running text are joined."""
         for queue in self._waiting.values():
             yield "".join(leaf.text for _, leaf, _ in queue)
 
 
 def short_place(place: Hashable) -> Hashable:
-    """Return a place by which to know a running text, of bounded size: an upstream's own keys may be part of it."""
+    """Return a place of bounded size that identifies a running text. A place may contain the upstream's own keys."""
     if isinstance(place, tuple):
         for step in place:
             if isinstance(step, str) and len(step) > _LONG_NAME:
@@ -364,7 +364,7 @@ def short_place(place: Hashable) -> Hashable:
 
 
 def _essence(choices: Any) -> bytes:
-    """Return a digest of a chunk's choices without their empty parts: Aim's schema may add nulls to what it echoes.
+    """Return a digest of a chunk's choices without their empty parts: Aim's schema may add nulls to an echo.
 
     Raises SessionViolation for choices that are nested too deeply.
     """
@@ -379,7 +379,7 @@ def _full(node: Any) -> Any:
         return {key: value for key, value in parts.items() if value not in (None, "", {}, [])}
     if isinstance(node, list):
         return [_full(value) for value in node]
-    # Of more than 64 bits, Aim's is read as a float.
+    # A number of more than 64 bits in Aim's chunk is read as a float.
     return _rounded(node) if type(node) is int and not -(2**63) <= node < 2**64 else node
 
 

@@ -1,4 +1,4 @@
-"""The request leg: reads the request, has Aim judge it, and releases it as it came or redacted."""
+"""The request leg: reads the request, starts its detection, and releases it unchanged or redacted."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _JUDGING_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
 
 
 class RequestState(StrEnum):
-    """What becomes of a request."""
+    """The states of a request."""
 
     IDLE = "idle"
     """nothing has arrived"""
     PASSING = "passing"
-    """it goes on unread"""
+    """it is released unread"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
     JUDGING = "judging"
     """Aim judges it under `pre_call`"""
     DONE = "done"
-    """it has gone on"""
+    """it was released"""
     DROPPED = "dropped"
-    """it will not go on"""
+    """it will not be released"""
 
 
 class RequestLeg:
     """One request; `REQUEST_TABLE` says which method handles which event."""
 
     def __init__(self, context: Context, mode: BodyMode) -> None:
-        """Begin with nothing received."""
+        """Begin a leg that has received nothing."""
         self._context = context
         self._mode = mode
         self._state = RequestState.IDLE
@@ -64,7 +64,7 @@ class RequestLeg:
         self._has_trailers = False
         self._asks_for_stream = False
         self.expects_stream = False
-        """Whether the request has gone on and asks for an event stream that will be inspected."""
+        """Whether the request was released and asks for an event stream that will be inspected."""
 
     @property
     def held(self) -> int:
@@ -73,11 +73,11 @@ class RequestLeg:
 
     @property
     def is_unreleased(self) -> bool:
-        """Return whether the request has not gone on yet, so that a response can only be Envoy's own."""
+        """Return whether the request was not released yet, so that a response can only be Envoy's own."""
         return self._state is RequestState.HOLDING or self._state is RequestState.JUDGING
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
-        """Handle an event of this leg; raise IllegalEvent where its state does not allow it."""
+        """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if not isinstance(event, VerdictReached):
             had_ended = self._inbound is Inbound.ENDED
             self._inbound = advance(self._inbound, event)
@@ -93,7 +93,7 @@ class RequestLeg:
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
-        # An upgrade is a GET or an extended CONNECT; what it opens could carry the same API.
+        # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         is_upgrade = "upgrade" in first or first.get(":method") == "CONNECT"
         self._path = first.get(":path", "")
         dialect = context.pick_dialect("POST" if is_upgrade else first.get(":method", ""), self._path)
@@ -112,9 +112,9 @@ class RequestLeg:
             self._hold(event.end_of_stream, first.get("content-length", ""))
 
     def _pass(self, end_of_stream: bool) -> None:
-        """Let the request go on unread."""
+        """Release the request unread."""
         self._state = RequestState.DONE if end_of_stream else RequestState.PASSING
-        # Envoy then streams the rest of a buffered body past the sidecar, without its buffer limit.
+        # Envoy then streams the rest of a buffered body past the sidecar, and its buffer limit does not apply.
         skips_body = self._mode is BodyMode.BUFFERED and not end_of_stream
         self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove, replace_body=skips_body))
 
@@ -135,7 +135,7 @@ class RequestLeg:
     # -- body and trailers -----------------------------------------------------------------------------------------
 
     def _pass_body(self, event: BodyReceived) -> None:
-        """Let the body go on unread."""
+        """Release the body unread."""
         is_buffered = self._mode is BodyMode.BUFFERED
         if is_buffered:
             self._context.emit(ReleaseBuffered(Leg.REQUEST))
@@ -145,12 +145,12 @@ class RequestLeg:
             self._state = RequestState.DONE
 
     def _pass_trailers(self, _: TrailersReceived) -> None:
-        """Let the trailers go on."""
+        """Release the trailers."""
         self._context.emit(ReleaseTrailers(Leg.REQUEST))
         self._state = RequestState.DONE
 
     def _hold_body(self, event: BodyReceived) -> None:
-        """Keep the body; read it once it is whole."""
+        """Hold the body; read it once it is whole."""
         if self._context.is_overloaded:
             self._context.refuse(OVERLOADED)
             return
@@ -159,24 +159,24 @@ class RequestLeg:
         except ContentError as error:
             self._go_on_unread(error.reason, event.end_of_stream)
             return
-        # A BUFFERED body is whole. If trailers follow, it comes without end_of_stream.
+        # A BUFFERED body is always whole. If trailers follow, end_of_stream is not set.
         if event.end_of_stream or self._mode is BodyMode.BUFFERED:
             self._read()
 
     def _end_by_trailers(self, event: TrailersReceived) -> None:
-        """Take the trailers as the end of the body, and read it."""
+        """Read the body: the trailers are its end."""
         if self._mode is BodyMode.BUFFERED:
-            self._pass_trailers(event)  # trailers without a body: nothing is held
+            self._pass_trailers(event)  # there is no body, so nothing is held
             return
         self._has_trailers = True
         self._read()
 
     def _note_trailers(self, _: TrailersReceived) -> None:
-        """Let the trailers go on later, with the body."""
+        """Record that the trailers must be released with the body."""
         self._has_trailers = True
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
-        """Release what could not be read, where no hook judges requests or the failure policy opens."""
+        """Release an unreadable request if no hook judges requests or the failure policy allows it."""
         if self._is_judged and not self._context.fails_open(Leg.REQUEST, reason):
             return
         if end_of_stream or self._mode is BodyMode.BUFFERED:
@@ -191,7 +191,7 @@ class RequestLeg:
         return not self._context.policy.hooks.isdisjoint(_JUDGING_HOOKS)
 
     def _read(self) -> None:
-        """Read the whole body and have it judged."""
+        """Read the whole body and start its detection."""
         context = self._context
         try:
             self._read_document()
@@ -215,7 +215,7 @@ class RequestLeg:
             return
         self._document = Document.from_bytes(plain)
         if not isinstance(self._document.root, dict):
-            raise MalformedBody("a request is an object")
+            raise MalformedBody("a request is not an object")
         refuse_disguise(self._document.root)
         self._prompts = dialect.prompts(self._document, tools=Inspect.TOOLS in context.policy.inspect)
         self._asks_for_stream = dialect.streams(self._document, self._path)
@@ -224,7 +224,7 @@ class RequestLeg:
     # -- the verdict -----------------------------------------------------------------------------------------------
 
     def _on_verdict(self, event: VerdictReached) -> None:
-        """Do what the `pre_call` verdict says."""
+        """Apply the `pre_call` verdict."""
         (outcome,) = event.outcomes
         match outcome:
             case Allow() | Monitor():
@@ -243,7 +243,7 @@ class RequestLeg:
         texts = verdict.texts
         try:
             if len(texts) != len(self._prompts) or self._document is None:
-                raise RedactionError("another number of messages")
+                raise RedactionError("the number of messages has changed")
             changes = edits([(prompt.leaf, text) for prompt, text in zip(self._prompts, texts, strict=True)])
         except RedactionError:
             self._context.refuse(redaction_failed(Leg.REQUEST))
@@ -255,7 +255,7 @@ class RequestLeg:
         self._release(self._document.rewrite(changes).encode())
 
     def _release(self, rewritten: bytes | None) -> None:
-        """Let the request go on, as it came or rewritten, and start the `moderation` detection."""
+        """Release the request, unchanged or rewritten, and start the `moderation` detection."""
         context = self._context
         self._state = RequestState.DONE
         original = self._buffer.take()
@@ -280,7 +280,7 @@ class RequestLeg:
         self.expects_stream = self._asks_for_stream and context.reads_answer
 
     def drop(self) -> None:
-        """Free what is held; nothing of it goes on."""
+        """Free what is held without releasing it."""
         self._state = RequestState.DROPPED
         self._buffer.take()
         self._document = None

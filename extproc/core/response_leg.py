@@ -1,4 +1,4 @@
-"""The response leg: passes what is not inspected, has whole answers judged, and hands on event streams."""
+"""The response leg: releases uninspected responses, starts the detection of whole answers, hands on event streams."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from extproc.core.vocabulary import Headers, Hook, Input, Leg
 _PASSING_TYPES = ("audio/", "image/")
 
 _TEXTS = 1024
-"""Texts of one whole answer, at most: each is an input of the detection."""
+"""The most texts of one whole answer: each is an input of the detection."""
 
 
 class ResponseState(StrEnum):
-    """What becomes of a response."""
+    """The states of a response."""
 
     IDLE = "idle"
     """nothing has arrived"""
     PASSING = "passing"
-    """it goes on unread"""
+    """it is released unread"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
     JUDGING = "judging"
@@ -50,14 +50,14 @@ class ResponseState(StrEnum):
     STREAMING = "streaming"
     """it is an event stream, and its `ResponseStream` handles it"""
     DONE = "done"
-    """it has gone out, or will not"""
+    """it was released to its end, or will not be"""
 
 
 class ResponseLeg:
     """One response; `RESPONSE_TABLE` says which method handles which event."""
 
     def __init__(self, context: Context) -> None:
-        """Begin with nothing received."""
+        """Begin a leg that has received nothing."""
         self._context = context
         self._state = ResponseState.IDLE
         self._inbound = Inbound.NOTHING
@@ -79,7 +79,7 @@ class ResponseLeg:
 
     @property
     def sequence(self) -> int:
-        """The number of a stream's next event, where events are numbered."""
+        """The number of a stream's next event, for APIs that number events."""
         return self._stream.sequence if self._stream is not None else 0
 
     @property
@@ -89,26 +89,26 @@ class ResponseLeg:
 
     @property
     def is_done(self) -> bool:
-        """Return whether the response has gone out to its end."""
+        """Return whether the response was released to its end."""
         if self._stream is not None:
             return self._stream.is_finished
         return self._state is ResponseState.DONE
 
     @property
     def deadline(self) -> float | None:
-        """When the response wants to be woken; None if it does not."""
+        """The time at which the response wants to be woken; None if it does not."""
         return self._stream.deadline if self._stream is not None else None
 
     def is_full(self, held: int) -> bool:
-        """Return whether no more of the response may be held when the exchange holds `held` bytes."""
+        """Return whether the response has reached its limit, given that the exchange holds `held` bytes."""
         limit = self._context.limits.held_bytes
         if held > limit and (self._state is ResponseState.STREAMING or self._state is ResponseState.PASSING):
-            # An incomplete event has a limit of its own: only the rest of it can free it, not Aim.
+            # An incomplete event has a limit of its own: only its rest, not Aim, can free it.
             return held - (self._stream.pending if self._stream is not None else 0) > limit
         return False
 
     def handle(self, event: FromEnvoy | FromSession | VerdictReached | Woken) -> None:
-        """Handle an event of this leg; raise IllegalEvent where its state does not allow it."""
+        """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if isinstance(event, _FROM_ENVOY):
             had_ended = self._inbound is Inbound.ENDED
             self._inbound = advance(self._inbound, event)
@@ -119,7 +119,7 @@ class ResponseLeg:
     # -- headers ---------------------------------------------------------------------------------------------------
 
     def _on_headers(self, event: HeadersReceived) -> None:
-        """Decide by status and content type what the response is."""
+        """Decide by status and content type how to handle the response."""
         context = self._context
         self._headers = event.headers
         first = dict(reversed(event.headers))
@@ -156,23 +156,23 @@ class ResponseLeg:
             self._stream.fail(self._session_failure)
         else:
             self._stream.begin(self._session)
-        self._session = None  # it belongs to the stream from now on
+        self._session = None  # the stream owns it from now on
 
     # -- body and trailers -----------------------------------------------------------------------------------------
 
     def _pass_body(self, event: BodyReceived) -> None:
-        """Let the body go on unread."""
+        """Release the body unread."""
         self._context.release_response(ReleaseBody(Leg.RESPONSE, event.data, event.end_of_stream))
         if event.end_of_stream:
             self._state = ResponseState.DONE
 
     def _pass_trailers(self, _: TrailersReceived) -> None:
-        """Let the trailers go on."""
+        """Release the trailers."""
         self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
         self._state = ResponseState.DONE
 
     def _hold_body(self, event: BodyReceived) -> None:
-        """Keep the body; read it once it is whole."""
+        """Hold the body; read it once it is whole."""
         if self._context.is_overloaded:
             self._context.refuse(OVERLOADED)
             return
@@ -185,7 +185,7 @@ class ResponseLeg:
             self._read()
 
     def _end_by_trailers(self, _: TrailersReceived) -> None:
-        """Take the trailers as the end of the body, and read it."""
+        """Read the body: the trailers are its end."""
         self._has_trailers = True
         self._read()
 
@@ -197,7 +197,7 @@ class ResponseLeg:
             self._stream.handle(StreamEnd(has_trailers=False))
 
     def _end_stream_by_trailers(self, _: TrailersReceived) -> None:
-        """Take the trailers as the end of the stream."""
+        """End the stream: the trailers are its end."""
         assert self._stream is not None
         self._has_trailers = True
         self._stream.handle(StreamEnd(has_trailers=True))
@@ -205,7 +205,7 @@ class ResponseLeg:
     # -- a whole answer --------------------------------------------------------------------------------------------
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
-        """Release what could not be read, where the failure policy opens."""
+        """Release an unreadable response if the failure policy allows it."""
         if not self._context.fails_open(Leg.RESPONSE, reason):
             return
         if end_of_stream or self._has_trailers:
@@ -218,7 +218,7 @@ class ResponseLeg:
             self._context.release_response(ReleaseBody(Leg.RESPONSE, self._buffer.take()))
 
     def _read(self) -> None:
-        """Read the whole body and have it judged."""
+        """Read the whole body and start its detection."""
         context = self._context
         try:
             self._read_document()
@@ -242,10 +242,10 @@ class ResponseLeg:
         self._leaves = dialect.answers(self._document)
         self._document.forget()
         if len(self._leaves) > _TEXTS:
-            raise MalformedBody("an answer of too many texts")
+            raise MalformedBody("an answer has too many texts")
 
     def _on_verdict(self, event: VerdictReached) -> None:
-        """Do what the strictest `output` verdict says."""
+        """Apply the strictest `output` verdict."""
         context = self._context
         decisive = strictest(event.outcomes)
         if isinstance(decisive, Block):
@@ -291,7 +291,7 @@ class ResponseLeg:
         self._context.emit(OpenSession(self._session))
 
     def _close_session(self) -> None:
-        """Close the session of a stream that did not come."""
+        """Close the session if it was opened for a stream that did not come."""
         if self._session is not None:
             self._context.emit(CloseSession(self._session))
             self._session = None
@@ -302,7 +302,7 @@ class ResponseLeg:
         self._stream.handle(event)
 
     def _on_early_event(self, event: FromSession) -> None:
-        """Note what became of the session before the response arrives."""
+        """Record what happened to the session before the response arrived."""
         if event.session != self._session:
             return
         if isinstance(event, StreamBlocked):
@@ -314,21 +314,21 @@ class ResponseLeg:
             self._close_session()
 
     def watch_hold(self, *, is_full: bool) -> None:
-        """Limit how long the stream may hold as much as it may without a release."""
+        """Tell the stream whether its limit is reached, which bounds the time without a release."""
         if self._stream is not None:
             self._stream.watch_hold(is_full=is_full)
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def ending(self, refusal: bytes) -> list[Command]:
-        """Return what ends a response that has begun, with `refusal` as its last bytes."""
+        """Return the commands that end a response that has begun, with `refusal` as its last bytes."""
         refusal = (self._stream.separator if self._stream is not None else b"") + refusal
         if self._has_trailers:
             return [ReleaseBody(Leg.RESPONSE, refusal), ReleaseTrailers(Leg.RESPONSE)]
         return [ReleaseBody(Leg.RESPONSE, refusal, end_of_stream=True)]
 
     def drop(self) -> None:
-        """Free what is held; nothing of it goes on."""
+        """Free what is held without releasing it."""
         self._state = ResponseState.DONE
         self._buffer.take()
         self._document = None
@@ -356,7 +356,7 @@ RESPONSE_TABLE: Table = {
     (_S.STREAMING, BodyReceived): ResponseLeg._stream_body,
     (_S.STREAMING, TrailersReceived): ResponseLeg._end_stream_by_trailers,
     **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, Woken)},
-    # Late words of a session that was closed, and a wake-up that came too late.
+    # Late events of a session that was closed, and a late wake-up.
     **{
         (state, each): ignore
         for state in (_S.PASSING, _S.HOLDING, _S.JUDGING, _S.DONE)

@@ -1,4 +1,4 @@
-"""A streamed answer: cut into events, submitted to a session, and released as Aim verifies it."""
+"""A streamed answer: it is cut into events, submitted to a session, and released as Aim verifies it."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ from extproc.core.vocabulary import Headers, Hook, Leg
 _BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
 
 PING = b": ping\n\n"
-"""A comment. Clients skip it, and proxies that count idle seconds start again."""
+"""A comment. Clients skip it, and it resets the idle timeouts of proxies."""
 
 _REOPENINGS = 1
-"""How often a session that was lost before any text was submitted is opened again."""
+"""How often a session is opened again if it was lost before any text was submitted."""
 
 
 class StreamState(StrEnum):
-    """How far a streamed answer has come."""
+    """The states of a streamed answer."""
 
     SUBMITTING = "submitting"
     """its texts are submitted as they arrive"""
     SUBMITTED = "submitted"
-    """Aim was told that no chunk follows, and owes its own end"""
+    """Aim was told that no chunk follows, and its own `done` is expected"""
     VERIFIED = "verified"
     """Aim has released everything; the upstream has not ended yet"""
     OPENED = "opened"
-    """the failure policy lets the rest pass unread"""
+    """the rest is released unread, as the failure policy allows"""
     FINISHED = "finished"
-    """the last byte has gone out"""
+    """the last byte was released"""
 
 
 class Head(StrEnum):
-    """What the client has got so far."""
+    """How much of the stream was released so far."""
 
     NOTHING = "nothing"
     PINGED = "pinged"
-    """the headers and a ping, nothing of the upstream's body"""
+    """the headers and a ping, but nothing of the upstream's body"""
     BEGUN = "begun"
 
 
@@ -79,16 +79,16 @@ class Upstream(StrEnum):
 
 
 class Clock(StrEnum):
-    """What a deadline of the stream is for."""
+    """The deadlines of a stream."""
 
     HEAD = "head"
-    """how long the head of the stream may wait for the first verdict"""
+    """bounds how long the head of the stream may wait for the first verdict"""
     SILENCE = "silence"
-    """how long Aim may be silent while text waits"""
+    """bounds how long Aim may be silent while text waits"""
     HELD = "held"
-    """how long a full hold may go without a release"""
+    """bounds how long the stream may stay at its limit of held bytes without a release"""
     PING = "ping"
-    """how long the client may hear nothing while events wait"""
+    """bounds how long the client may get nothing while events wait"""
 
 
 @value
@@ -99,7 +99,7 @@ class StreamEnd:
 
 
 class ResponseStream:
-    """One event stream, begun with `begin` or `fail`; `STREAM_TABLE` says which method handles which event."""
+    """One event stream. `begin` or `fail` starts it; `STREAM_TABLE` says which method handles which event."""
 
     def __init__(self, context: Context, headers: Headers) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
@@ -120,27 +120,27 @@ class ResponseStream:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether the last byte has gone out."""
+        """Return whether the last byte was released."""
         return self._state is StreamState.FINISHED
 
     @property
     def deadline(self) -> float | None:
-        """When the stream wants to be woken; None if it does not."""
+        """The time at which the stream wants to be woken; None if it does not."""
         return min(self._deadlines.values()) if self._deadlines else None
 
     @property
     def sequence(self) -> int:
-        """The number of the next event, where events are numbered."""
+        """The number of the next event, for APIs that number events."""
         return self._queue.sequence
 
     @property
     def separator(self) -> bytes:
-        """What must stand before an event of the sidecar: the blank line that the last event may lack."""
+        """The bytes that must precede an event of the sidecar: the blank line that the last event may lack."""
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
     def pending(self) -> int:
-        """Bytes of an event that is not complete yet."""
+        """The bytes of the incomplete event."""
         return self._decoder.pending
 
     @property
@@ -149,7 +149,7 @@ class ResponseStream:
         return self._queue.held + self._decoder.pending
 
     def begin(self, session: int | None) -> None:
-        """Start, with the session that was opened ahead if it still lives."""
+        """Start with `session` if it was opened in advance and still exists, else with a new one."""
         self._session = session
         if session is None:
             self._open_session()
@@ -159,7 +159,7 @@ class ResponseStream:
         self._context.emit(OpenSession(self._session))
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | Woken) -> None:
-        """Handle an event of this stream; ignore one of a session that was left."""
+        """Handle an event of this stream; ignore an event of a former session."""
         if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session):
             return
         find(STREAM_TABLE, self._state, event)(self, event)
@@ -174,13 +174,13 @@ class ResponseStream:
             self._progress()
 
     def _pass(self, event: BodyReceived) -> None:
-        """Let the bytes go on unread."""
+        """Release the bytes unread."""
         plain = self._decode(event.data)
         if plain is not None:
             self._send(plain)
 
     def _decode(self, data: bytes) -> bytes | None:
-        """Return the bytes without their content-encoding; refuse and return None if that is broken."""
+        """Return the bytes without their content-encoding; refuse and return None if it is broken."""
         if self._inflater is None:
             return data
         try:
@@ -190,7 +190,7 @@ class ResponseStream:
             return None
 
     def _end(self, event: StreamEnd) -> None:
-        """Take the end of the upstream: submit what is left and tell Aim."""
+        """End the input: submit what is left and tell Aim."""
         if not self._end_upstream(event):
             return
         self._take(self._decoder.finish())
@@ -205,12 +205,12 @@ class ResponseStream:
             self._finish()
 
     def _pass_end(self, event: StreamEnd) -> None:
-        """Let the end of the upstream go on."""
+        """Release the end of the stream."""
         if self._end_upstream(event):
             self._close(b"")
 
     def _end_upstream(self, event: StreamEnd) -> bool:
-        """Note the end; return whether its content-encoding is complete, and refuse otherwise."""
+        """Record the end; return whether the content-encoding is complete, else refuse."""
         self._upstream = Upstream.ENDED_BY_TRAILERS if event.has_trailers else Upstream.ENDED
         try:
             if self._inflater is not None:
@@ -221,7 +221,7 @@ class ResponseStream:
         return True
 
     def _refuse_undecodable(self, reason: Reason) -> None:
-        """Refuse a stream whose content-encoding is broken. The failure policy does not matter: no bytes are known."""
+        """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
         self._context.refuse(failed(Leg.RESPONSE, reason))
 
     def _take(self, events: Iterator[ServerSentEvent]) -> None:
@@ -232,7 +232,7 @@ class ResponseStream:
                     if self._state is StreamState.SUBMITTING and self._session is not None:
                         self._context.emit(SubmitChunk(self._session, chunk))
                 if self._state is not StreamState.SUBMITTING and self._queue.is_waiting:
-                    # Text follows the mark of the end, although Aim was told that none does.
+                    # Text follows the mark of the end, although Aim was told that no text follows.
                     self.fail(Reason.BODY_UNREADABLE, is_detection=False)
                     return
         except ContentError as error:
@@ -246,8 +246,8 @@ class ResponseStream:
     # -- the session -----------------------------------------------------------------------------------------------
 
     def _on_verified(self, event: ChunkVerified) -> None:
-        """Match the chunk with what was submitted, and release what it covers."""
-        self._stop(Clock.SILENCE)  # each frame starts it again
+        """Match the chunk with the waiting texts and release what it covers."""
+        self._stop(Clock.SILENCE)  # each frame restarts it
         try:
             self._queue.verified(event.texts, event.chunk)
         except SessionViolation:
@@ -258,7 +258,7 @@ class ResponseStream:
             self._progress()
 
     def _on_blocked(self, event: StreamBlocked) -> None:
-        """Refuse the stream, or what is left of it."""
+        """Refuse the stream, or the rest of it."""
         self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
         self._context.refuse_blocked(Leg.RESPONSE, event.message, self._queue.withheld_texts())
 
@@ -275,7 +275,7 @@ class ResponseStream:
         if not event.opened or self._queue.has_text:
             self.fail(event.reason)
         elif self._state is StreamState.SUBMITTED:
-            self._finish()  # nothing had to be verified
+            self._finish()  # there was nothing to verify
         elif self._reopenings:
             self._reopenings -= 1
             self._open_session()
@@ -289,7 +289,7 @@ class ResponseStream:
         now = self._context.now
         for clock in [clock for clock, due in self._deadlines.items() if due <= now]:
             if self._deadlines.get(clock, now + 1) > now or self._context.is_refused:
-                continue  # what an earlier one did has stopped or moved it
+                continue  # an earlier deadline has stopped or moved this one
             del self._deadlines[clock]
             match clock:
                 case Clock.HEAD:
@@ -305,14 +305,14 @@ class ResponseStream:
                     assert_never(clock)
 
     def watch_hold(self, *, is_full: bool) -> None:
-        """Start the clock of a full hold, or stop it."""
+        """Start the clock `HELD` if the limit of held bytes is reached, else stop it."""
         if is_full and self._state not in (StreamState.OPENED, StreamState.FINISHED):
             self._start(Clock.HELD, self._context.policy.verdict_timeout_seconds)
         else:
             self._stop(Clock.HELD)
 
     def _start(self, clock: Clock, seconds: float) -> None:
-        """Start a clock that does not run yet."""
+        """Start a clock unless it runs already."""
         if clock not in self._deadlines:
             self._deadlines[clock] = self._context.now + seconds
 
@@ -322,7 +322,7 @@ class ResponseStream:
     # -- what goes out ---------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
-        """Release what may leave, and see that every wait has its clock."""
+        """Release what may be released, and start or stop the clocks."""
         if self._state is StreamState.OPENED or self._state is StreamState.FINISHED or self._context.is_refused:
             return
         queue = self._queue
@@ -333,7 +333,7 @@ class ResponseStream:
         elif not (queue.is_head_open or queue.is_empty):
             self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
         if queue.awaits_done:
-            # The upstream may keep its side open after the mark of the end, for which the client waits.
+            # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
         if queue.is_waiting or self._state is StreamState.SUBMITTED:
             self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)
@@ -346,7 +346,7 @@ class ResponseStream:
                 self._start(Clock.PING, self._ping_seconds)
 
     def _ping(self) -> None:
-        """Send a ping, unless an early block may still become an error status."""
+        """Send a ping, unless a block could still become an error status."""
         if self._queue.is_head_open and not self._context.gate.is_closed:
             if self._head is Head.NOTHING:
                 self._release_headers()
@@ -359,7 +359,7 @@ class ResponseStream:
         if self._head is Head.NOTHING:
             self._release_headers()
         if self._head is Head.PINGED and data:
-            data = data.removeprefix(BOM)  # after a ping it would be part of a field's name
+            data = data.removeprefix(BOM)  # after a ping, a BOM would be part of a field's name
         if self._head is Head.NOTHING or data:
             self._head = Head.BEGUN
         if data or end_of_stream:
@@ -367,8 +367,8 @@ class ResponseStream:
 
     def _release_headers(self) -> None:
         self._stop(Clock.HEAD)
-        # The stream leaves decoded, because only whole events can be released and they were read decoded. What is yet
-        # to come may be rewritten, so no digest holds.
+        # The stream is released decoded: only whole events can be released, and they are decoded to be read. Later
+        # events may be rewritten, so no digest is valid.
         self._context.release_headers(STALE if self._inflater is not None else DIGESTS)
 
     def _release(self, data: bytes, *, end_of_stream: bool = False) -> None:
@@ -384,7 +384,7 @@ class ResponseStream:
         self.drop()
 
     def _finish(self, milliseconds: int = 0) -> None:
-        """Release the rest: Aim has verified everything, or there was nothing to verify."""
+        """Release the rest: Aim has verified everything, or there is nothing to verify."""
         try:
             self._queue.finish()
         except RedactionError:
@@ -405,7 +405,7 @@ class ResponseStream:
             self._progress()
 
     def fail(self, reason: Reason, *, is_detection: bool = True) -> None:
-        """Apply the failure policy. `is_detection` tells a failure of Aim from one of the stream itself."""
+        """Apply the failure policy. `is_detection` is False if the stream itself failed and not Aim."""
         context = self._context
         if is_detection:
             context.report(Leg.RESPONSE, Hook.OUTPUT, [Failed(reason)])
@@ -420,7 +420,7 @@ class ResponseStream:
             self._leave_session()
 
     def drop(self) -> None:
-        """Free what is held, the session and the clocks."""
+        """Free the held events, the session and the clocks."""
         self._state = StreamState.FINISHED
         for result, count in self._queue.results.items():
             self._context.emit(ReportChunks(result, count))
@@ -451,7 +451,7 @@ STREAM_TABLE: Table = {
     (_S.SUBMITTED, SessionDone): ResponseStream._on_done,
     (_S.OPENED, BodyReceived): ResponseStream._pass,
     (_S.OPENED, StreamEnd): ResponseStream._pass_end,
-    # Late words of a session that was left.
+    # Late events of a former session.
     **{(state, each): ignore for state in (_S.VERIFIED, _S.OPENED, _S.FINISHED) for each in _FROM_SESSION},
     **{(state, Woken): ignore for state in (_S.OPENED, _S.FINISHED)},
     **{(_S.FINISHED, each): ignore for each in (BodyReceived, StreamEnd)},

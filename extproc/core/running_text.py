@@ -1,4 +1,4 @@
-"""A text that a stream says piece by piece: as the model said it, and as the client gets it."""
+"""A text that a stream sends in pieces: as the model said it, and as the client gets it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from extproc.core.redaction import RedactionError, is_json
 
 _KEPT = 8 * 1024 * 1024
-"""Characters of a stream's running texts that are kept, to know repeats, and arguments that a rewrite broke."""
+"""Characters of a stream's running texts that are kept, to recognise repeats and arguments that a rewrite broke."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Characters of running texts that a stream may still keep."""
+    """The number of characters of running texts that a stream may still keep."""
 
     left: int = _KEPT
 
@@ -32,12 +32,12 @@ class RunningText:
     unsound_at: tuple[int, bool] = (-1, False)
 
     def say(self, text: str) -> None:
-        """Note what the model said next."""
+        """Append what the model said."""
         self.said += len(text)
         self._keep(self.original, text)
 
     def release(self, text: str, *, is_rewritten: bool) -> None:
-        """Note what the client gets next."""
+        """Append what the client gets; raise RedactionError if rewritten arguments are too long to be checked."""
         self._keep(self.released, text)
         self.is_rewritten |= is_rewritten
         if self.is_json and self.is_rewritten and not self.is_kept:
@@ -54,7 +54,7 @@ class RunningText:
             pieces.append(text)
 
     def forget(self) -> None:
-        """Give back what is kept; from now on a repeat is a text of its own."""
+        """Free what is kept. From now on a repeat counts as a separate text."""
         self.is_kept = False
         self.budget.left += self.size
         self.size = 0
@@ -62,19 +62,19 @@ class RunningText:
         self.released.clear()
 
     def repeats(self, text: str) -> bool:
-        """Tell whether `text` is what the model has said."""
+        """Return whether `text` equals what the model has said."""
         return self.is_kept and self.said == len(text) and "".join(self.original) == text
 
     @property
     def is_unsound(self) -> bool:
-        """Tell whether a program would get arguments that it cannot parse, as far as they have come."""
+        """Return whether the released arguments were rewritten and are, so far, no valid JSON."""
         if not (self.is_json and self.is_rewritten):
             return False
-        if self.unsound_at[0] != len(self.released):  # asked for each event without text: parsed once as it grows
+        if self.unsound_at[0] != len(self.released):  # this is read for each event without text: parse once per growth
             self.unsound_at = (len(self.released), not is_json("".join(self.released)))
         return self.unsound_at[1]
 
     @property
     def is_broken(self) -> bool:
-        """Tell whether a rewrite made them so."""
+        """Return whether a rewrite made valid arguments invalid."""
         return self.is_unsound and is_json("".join(self.original))

@@ -1,4 +1,4 @@
-"""Aim's typed answer. An answer that is none of these is a `DetectionError`, never an allow."""
+"""Aim's typed verdicts. Any other answer of Aim is a `DetectionError`, never an allow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from extproc.core.errors import Reason
 from extproc.core.values import value
 
 MAX_POLICIES = 32
-"""Policies that are named, of a verdict and of a leg: how many there are is Aim's to choose."""
+"""The most policies that are named for a verdict and for a leg. Aim chooses how many it sends."""
 
 
 @value
 class Allow:
-    """Nothing found."""
+    """Aim found nothing."""
 
     policies: tuple[str, ...] = ()
     action = "allow"
@@ -21,7 +21,7 @@ class Allow:
 
 @value
 class Monitor:
-    """Found, to be reported only."""
+    """Aim found something that is only reported."""
 
     policies: tuple[str, ...] = ()
     action = "monitor"
@@ -29,7 +29,7 @@ class Monitor:
 
 @value
 class Anonymize:
-    """`texts[i]` replaces the text of the i-th message that was sent; None where Aim returned no text."""
+    """Aim redacted: `texts[i]` replaces the text of the i-th message that was sent; None if Aim returned no text."""
 
     texts: tuple[str | None, ...]
     policies: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Anonymize:
 
 @value
 class Block:
-    """Must not go on. `message` is Aim's sentence for the client, if it gave one."""
+    """The content must not be released. `message` is Aim's message for the client, if there is one."""
 
     message: str | None = None
     policies: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Block:
 
 @value
 class Failed:
-    """No verdict: what the failure policy decides on."""
+    """There is no verdict: the failure policy decides."""
 
     reason: Reason
     policies: tuple[str, ...] = ()
@@ -58,13 +58,13 @@ Verdict = Allow | Monitor | Anonymize | Block
 Outcome = Verdict | Failed
 
 STRICTNESS = {"block": 4, "error": 3, "anonymize": 2, "monitor": 1, "allow": 0}
-"""The actions, by how little they let pass."""
+"""The strictness of each action."""
 
 
 def strictest(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome that decides among analyses of one answer; `Allow` when there were none.
+    """Return the outcome that decides among those of one detection; `Allow` if there are none.
 
-    A failure is stricter than a redaction (its text is not verified) and weaker than a block (which no failure
-    policy may open).
+    A failure is stricter than a redaction, because its text is not verified, and weaker than a block, which no failure
+    policy may open.
     """
     return max(outcomes, key=lambda outcome: STRICTNESS[outcome.action], default=Allow())

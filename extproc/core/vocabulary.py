@@ -1,4 +1,4 @@
-"""The words that events, commands and both legs share."""
+"""The types that events, commands and both legs share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Leg(StrEnum):
 
 
 class Hook(StrEnum):
-    """Aim's names for the phases whose guards apply."""
+    """Aim's names for the phases of an exchange in which guards apply."""
 
     PRE_CALL = "pre_call"
     MODERATION = "moderation"
@@ -32,15 +32,15 @@ class BodyMode(Enum):
 
 
 Headers = tuple[tuple[str, str], ...]
-"""Header fields in order, names in lower case, duplicates kept. Values are bytes decoded as latin-1."""
+"""Header fields in order, with names in lower case and duplicates kept. Values are bytes decoded as latin-1."""
 
 CALL_ID_HEADER = "x-aim-call-id"
-"""The response header that names the exchange."""
+"""The response header that identifies the exchange."""
 
 
 @value
 class Input:
-    """What one detection judges: chat messages, and for an answer its text."""
+    """One input of a detection: chat messages and, for an answer, its text."""
 
     messages: tuple[Mapping[str, Any], ...]
     output: str | None = None

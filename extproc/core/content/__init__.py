@@ -1,1 +1,1 @@
-"""Bytes, event streams and JSON, read and rewritten without losing a byte that nothing changed."""
+"""Bodies, event streams and JSON: read and rewritten so that unchanged bytes stay unchanged."""

@@ -1,4 +1,4 @@
-"""Bodies: bounded buffers, and content-encodings undone piece by piece in bounded memory (RFC 9110, 8.4)."""
+"""Bodies: bounded buffers, and content-encodings decoded piece by piece in bounded memory (RFC 9110, 8.4)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from extproc.core.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
 from extproc.core.vocabulary import Headers
 
 _STEP = 65_536
-"""Largest piece, in bytes, that one step of a decompressor may produce (zstd: see there)."""
+"""The largest piece, in bytes, that one step of a decompressor may produce (except zstd, see below)."""
 
 _ZLIB_SLICE = 1024
-"""Input bytes per zlib step: what is left behind a member's end is copied, and members can be many and small."""
+"""Input bytes per zlib step. The bytes after a member's end are copied, and there can be many small members."""
 
 _ZSTD_SLICE = 256
-"""Input bytes per zstd step: zstandard cannot bound a step's output, and 4 bytes of input may stand for 128 KiB."""
+"""Input bytes per zstd step. zstandard cannot bound a step's output, and 4 bytes can inflate to 128 KiB."""
 
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """RFC 8878 asks decoders to support 8 MiB windows and advises encoders not to need more."""
 
 _SMALL = 65_536
-"""Inflated bytes below which the ratio does not matter: short bodies may compress very well."""
+"""The number of inflated bytes up to which the ratio is not checked: short bodies may compress very well."""
 
 
 DIGESTS = ("content-md5", "digest", "content-digest", "repr-digest", "etag")
-"""Headers that are no longer true of a body that was rewritten."""
+"""Headers that a rewritten body makes wrong."""
 
 STALE = ("content-encoding", *DIGESTS)
-"""Those that are not of one that was decoded and rewritten."""
+"""Headers that a decoded and rewritten body makes wrong."""
 
 
 class BodyBuffer:
-    """Bytes held until a body is whole."""
+    """Holds the bytes of a body until it is whole."""
 
     __slots__ = ("_limit", "_pieces", "size")
 
@@ -47,28 +47,28 @@ class BodyBuffer:
         self.size = 0
 
     def add(self, data: bytes) -> None:
-        """Append `data`; it is kept even when BodyTooLarge is raised, so that nothing is lost when policy opens."""
+        """Append `data`. It is kept even if BodyTooLarge is raised, so that a leg that fails open is complete."""
         self._pieces.append(data)
         self.size += len(data)
         if self.size > self._limit:
             raise BodyTooLarge("a body is larger than the limit")
 
     def take(self) -> bytes:
-        """Return all bytes and forget them."""
+        """Remove and return all bytes."""
         whole = self.peek()
         self._pieces = []
         self.size = 0
         return whole
 
     def peek(self) -> bytes:
-        """Return all bytes."""
+        """Return all bytes and keep them."""
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
 
 def declared_length(content_length: str) -> int:
-    """Return what a content-length says, -1 where it says nothing; one too long to be true is very large."""
+    """Return the value of a content-length header, or -1 if it is not a number. Values over 19 digits become 2**63."""
     if not content_length.isascii() or not content_length.isdecimal():
         return -1
     return int(content_length) if len(content_length) < 20 else 2**63
@@ -81,7 +81,7 @@ class _Decompressor(Protocol):
 
 
 class _Zlib:
-    """gzip (several members too) and deflate (with zlib's header or, as some servers send it, without)."""
+    """Decodes gzip, also of several members, and deflate, also without zlib's header, which some servers omit."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -102,12 +102,12 @@ class _Zlib:
             while piece:
                 if self._object.eof:
                     if not self._gzip:
-                        raise MalformedBody("bytes behind the end of a compressed body")
+                        raise MalformedBody("bytes after the end of a compressed body")
                     self._object = zlib.decompressobj(16 + zlib.MAX_WBITS)
                 yield self._object.decompress(piece, _STEP)
                 piece = self._object.unused_data if self._object.eof else self._object.unconsumed_tail
         while self._object is not None and not self._object.eof and (rest := self._object.decompress(b"", _STEP)):
-            yield rest  # what the last step's bound left inside
+            yield rest  # output that the bound of the last step kept back
 
     def complete(self) -> bool:
         return self._object is not None and self._object.eof
@@ -121,17 +121,17 @@ class _Brotli:
         if not data:
             return
         if self._object.is_finished():
-            raise MalformedBody("bytes behind the end of a compressed body")
+            raise MalformedBody("bytes after the end of a compressed body")
         yield self._object.process(data, output_buffer_limit=_STEP)
         while not self._object.is_finished() and (piece := self._object.process(b"", output_buffer_limit=_STEP)):
-            yield piece  # what the last step's bound left inside
+            yield piece  # output that the bound of the last step kept back
 
     def complete(self) -> bool:
         return bool(self._object.is_finished())
 
 
 class _Zstd:
-    """zstd, of one frame or several (RFC 8878, 3.1)."""
+    """Decodes zstd, also of several frames (RFC 8878, 3.1)."""
 
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
@@ -151,12 +151,12 @@ class _Zstd:
 
 
 class Inflater:
-    """Undoes one content-encoding."""
+    """Decodes one content-encoding."""
 
     __slots__ = ("_decompressor", "_limit", "_ratio", "_read", "_written")
 
     def __init__(self, decompressor: _Decompressor, limit: int | None, ratio: int) -> None:
-        """Refuse more than `limit` inflated bytes in all (None: any), or more than `ratio` for each byte in."""
+        """Allow at most `limit` inflated bytes in all (None: no limit), and at most `ratio` for each input byte."""
         self._decompressor = decompressor
         self._limit = limit
         self._ratio = ratio
@@ -164,9 +164,9 @@ class Inflater:
         self._written = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return what `data` inflates to.
+        """Return the decoded form of `data`, as far as it is known.
 
-        Raises BodyTooLarge beyond the limits and MalformedBody for what is not in the encoding.
+        Raises BodyTooLarge beyond the limits and MalformedBody for data that is not in the encoding.
         """
         self._read += len(data)
         allowed = max(_SMALL, self._read * self._ratio)
@@ -182,15 +182,15 @@ class Inflater:
         return b"".join(pieces)
 
     def finish(self) -> None:
-        """Check that the body came to its end; raises MalformedBody."""
+        """Check that the body is complete; raises MalformedBody."""
         if self._read and not self._decompressor.complete():
             raise MalformedBody("a compressed body is cut short")
 
 
 def inflater(headers: Headers, limit: int | None, ratio: int) -> Inflater | None:
-    """Return what undoes the content-encoding that `headers` name, None for none.
+    """Return a decoder for the content-encoding in `headers`, or None if there is none.
 
-    Raises UnsupportedEncoding for one that is unknown, or for several on top of each other.
+    Raises UnsupportedEncoding for an unknown encoding and for several stacked ones.
     """
     named = ",".join(value for name, value in headers if name == "content-encoding")
     codings = [coding for part in named.split(",") if (coding := part.strip().lower()) not in ("", "identity")]
@@ -212,7 +212,7 @@ def inflater(headers: Headers, limit: int | None, ratio: int) -> Inflater | None
 
 
 def inflate(data: bytes, headers: Headers, limit: int, ratio: int) -> bytes:
-    """Return a whole body without its content-encoding; raises ContentError."""
+    """Return a whole body without its content-encoding; raises ContentError if it cannot be decoded."""
     undo = inflater(headers, limit, ratio)
     if undo is None:
         return data

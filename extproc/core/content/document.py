@@ -1,15 +1,15 @@
-"""A JSON text, read once and edited in place.
+"""A JSON text that is parsed once and edited in place.
 
-Everything that an edit does not name survives byte for byte: unknown fields, the order of keys, the spelling of
-numbers, white space. The text is parsed by the standard library; only when something is rewritten is it scanned a
-second time, along the paths that the edits name, for where their values begin and end.
+Everything outside the edited values stays byte for byte: unknown fields, the order of keys, the spelling of numbers,
+white space. The standard library parses the text. Only for an edit is the text scanned again, along the edited paths,
+to find where their values begin and end.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented, and there since 2.6
+from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented, but present since 2.6
 from typing import Any
 
 from extproc.core.errors import MalformedBody
@@ -19,25 +19,25 @@ Path = tuple[str | int, ...]
 
 
 MAX_DEPTH = 128
-"""Arrays and objects inside each other, at most: every reader of a document may recurse."""
+"""The most nested arrays and objects: the readers of a document may recurse."""
 
 
 MAX_CONTAINERS = 1_000_000
-"""Arrays and objects in all: each costs some hundred bytes, and may be spelt in two."""
+"""The most arrays and objects in all: each takes some hundred bytes of memory, but may take only two in the text."""
 
 
 class Raw(str):
-    """JSON that an edit puts in as it is spelt."""
+    """JSON text that an edit inserts unchanged."""
 
     __slots__ = ()
 
 
 Edit = str | None
-"""What takes a value's place: a string, `null` for None, or any JSON as `Raw`."""
+"""The new value of an edit: a string, None for `null`, or any JSON text as `Raw`."""
 
 
 class RepeatedKeys(dict[str, Any]):
-    """An object that names a key more than once: which of the values counts, each reader decides for itself."""
+    """An object that repeats a key. Readers differ in which of the values they use."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ _skipper = json.JSONDecoder()
 
 
 class Document:
-    """A parsed JSON text: `text` as it came, `root` as values."""
+    """A JSON document: `text` is its unchanged text, `root` its parsed value."""
 
     __slots__ = ("root", "text")
 
@@ -62,12 +62,12 @@ class Document:
         Raises MalformedBody unless it is one JSON value of reasonable depth.
         """
         self.text = text
-        # Counting brackets is cheap, and most documents have not even as many as may be inside each other.
+        # Counting brackets is cheap, and most documents have fewer of them than may be nested.
         brackets = text.count("{") + text.count("[")
         if brackets > MAX_CONTAINERS:
             raise MalformedBody("too many arrays and objects")
         try:
-            # Its `decode` looks for space around the value by expressions; there hardly ever is any.
+            # `decode` would look for white space around the value with regular expressions. There hardly ever is any.
             self.root: Any
             start = 0 if text.startswith("{") else len(text) - len(text.lstrip(_SPACE))
             self.root, end = _decoder.raw_decode(text, start)
@@ -82,7 +82,7 @@ class Document:
     def from_bytes(cls, data: bytes) -> Document:
         """Parse UTF-8 bytes.
 
-        Raises MalformedBody for what is not UTF-8 JSON.
+        Raises MalformedBody if they are not UTF-8 JSON.
         """
         try:
             return cls(data.decode())
@@ -90,13 +90,13 @@ class Document:
             raise MalformedBody("not UTF-8") from error
 
     def forget(self) -> None:
-        """Free the values, of which many documents at once would hold too much; `rewrite` needs the text alone."""
+        """Free the parsed value, which takes much memory. `rewrite` needs only the text."""
         self.root = None
 
     def rewrite(self, edits: Mapping[Path, Edit]) -> str:
         """Return the text with the value at each path replaced.
 
-        Raises KeyError for a path that is not there.
+        Raises KeyError for a path that does not exist.
         """
         if () in edits:
             return _spelling(edits[()])
@@ -120,12 +120,12 @@ class Document:
 
 
 def _spelling(value: Edit) -> str:
-    # Escaped to ASCII: a lone surrogate, which JSON can spell and UTF-8 cannot, stays spellable.
+    # Escaped to ASCII, because JSON can contain a lone surrogate and UTF-8 cannot.
     return value if isinstance(value, Raw) else json.dumps(value)
 
 
 def is_deeper(root: Any, limit: int) -> bool:
-    """Tell whether a JSON value has more than `limit` arrays and objects inside each other."""
+    """Return whether a JSON value has more than `limit` nested arrays and objects."""
     level = [root]
     for _ in range(limit + 1):
         containers = [node for node in level if isinstance(node, dict | list)]
@@ -155,9 +155,9 @@ _PLAIN_KEYS = frozenset(
 
 
 def refuse_disguise(node: Any) -> None:
-    """Refuse keys that only a reader who ignores letter case takes for those that hold a request's texts.
+    """Raise MalformedBody for a key that differs only in letter case from a key of a request's texts.
 
-    Such readers exist (Go's standard library is one), and would read what was not judged. Raises MalformedBody.
+    Some readers, such as Go's standard library, ignore letter case, and would read a text that Aim did not judge.
     """
     waiting = [node]
     while waiting:
@@ -167,17 +167,17 @@ def refuse_disguise(node: Any) -> None:
         elif isinstance(node, dict):
             for key, value in node.items():
                 if key in _PLAIN_KEYS:
-                    if isinstance(value, list) or key != "input":  # a tool's input names its keys as it likes
+                    if isinstance(value, list) or key != "input":  # a tool's input may have any keys
                         waiting.append(value)
                 elif key.casefold() in _PLAIN_KEYS:
                     raise MalformedBody("a key in another letter case")
 
 
 def fields(node: Any) -> Mapping[str, Any]:
-    """Return `node` if it is an object, else an empty one.
+    """Return `node` if it is an object, else an empty object.
 
-    Raises MalformedBody for an object that repeats a key: what we would judge and what its reader would read could
-    be two different things.
+    Raises MalformedBody for an object that repeats a key: Aim could judge another value than the one that its reader
+    uses.
     """
     if type(node) is dict:
         return node
@@ -187,7 +187,7 @@ def fields(node: Any) -> Mapping[str, Any]:
 
 
 def items(node: Any) -> list[Any]:
-    """Return `node` if it is an array, else an empty one."""
+    """Return `node` if it is an array, else an empty array."""
     return node if type(node) is list else []
 
 
@@ -200,7 +200,7 @@ def _skip_space(text: str, position: int) -> int:
 def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> Generator[tuple[int, int, str], None, int]:
     """Yield (start, end, replacement) of the wanted values in the container at `position`, in order.
 
-    The generator returns the position behind the container. The text is known to be JSON.
+    The generator returns the position after the container. The text must be valid JSON.
     """
     is_object = text[position] == "{"
     position = _skip_space(text, position + 1)

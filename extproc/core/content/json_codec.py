@@ -1,8 +1,8 @@
-"""JSON in and out, where nothing depends on how it is spelt: questions, answers, frames and records.
+"""Encodes and decodes JSON whose spelling does not matter: calls to Aim, its answers, frames and records.
 
-orjson does it, at a fraction of the standard library's cost; what it refuses, the standard library does: lone
-surrogates, which JSON can spell and UTF-8 cannot, and integers of more than 64 bits. Documents that are edited in place
-are `extproc.core.content.document`'s.
+orjson costs a fraction of the standard library, but refuses lone surrogates, which UTF-8 cannot contain, and integers
+of more than 64 bits. Such values go to the standard library. `extproc.core.content.document` reads documents that are
+edited in place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _encoder = json.JSONEncoder(allow_nan=False)
 
 
 def encode(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """Return `value` as compact JSON in UTF-8, with null for every number that JSON cannot spell.
+    """Return `value` as compact JSON in UTF-8, with null for every number that JSON cannot represent.
 
-    `default` turns what is no JSON value into one; without it that raises TypeError.
+    `default` converts an object that is not a JSON value; without it such an object raises TypeError.
     """
     try:
         return orjson.dumps(value, default=default)
@@ -30,7 +30,7 @@ def encode(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
 
 
 def _finite(node: Any) -> Any:
-    """Return a JSON value with null for every number that is none: one beyond a float's range is infinite here."""
+    """Return a JSON value with null for each infinity and NaN. Numbers beyond a float's range are infinite here."""
     if isinstance(node, Mapping):
         return {key: _finite(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -39,7 +39,7 @@ def _finite(node: Any) -> Any:
 
 
 def decode(data: str | bytes) -> Any:
-    """Return the value of a JSON text; raises ValueError and, for one that is nested too deeply, RecursionError."""
+    """Return the value of a JSON text; raises ValueError and, if it is nested too deeply, RecursionError."""
     try:
         return orjson.loads(data)
     except ValueError:

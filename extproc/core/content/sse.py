@@ -1,14 +1,14 @@
-"""Event streams (`text/event-stream`), read without I/O and without losing a byte.
+"""Event streams (`text/event-stream`), cut into events without losing a byte.
 
-Implements the parsing rules of the WHATWG HTML standard, section 9.2.6, with three differences that a guard needs:
-each event keeps the bytes that it came in, so that an event which nobody changes leaves as it came; a last event
-without its blank line counts, because some clients read it; and data that is not UTF-8 is an error, because two
-readers could make two texts of it.
+Implements the parsing rules of the WHATWG HTML standard, section 9.2.6, with three differences:
+- Each event keeps its bytes, so that an unchanged event is released byte for byte.
+- A last event without its blank line counts, because some clients read it.
+- Data that is not UTF-8 is an error, because two readers could decode it differently.
 
     decoder = EventDecoder(limit)
     for event in decoder.feed(data): ...    # any split of the bytes gives the same events
     for event in decoder.finish(): ...
-    # joined, the events' raw bytes are all that was fed
+    # the events' raw bytes, joined, equal the input
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _ONE_LINE = re.compile(rb"[^\r\n]+\n\n").fullmatch
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})
 BOM = b"\xef\xbb\xbf"
-"""The byte order mark, which may stand before the first line of a stream and nowhere else."""
+"""The byte order mark. It may only precede the first line of a stream."""
 
 
 @value
 class ServerSentEvent:
-    """One event, comment block or stray bytes: `raw` as it came, blank line included.
+    """One event, comment block or stray bytes. `raw` are its unchanged bytes, including the blank line.
 
-    `data` is None where there is no data field (comments, retry), `type` is empty where there is no event field. The
-    first event of a stream may begin with a byte order mark. `is_foreign` tells that a line is of no event stream: a
-    reader of events skips it, another may read it.
+    `data` is None without a data field (comments, retry); `type` is empty without an event field. The first event of a
+    stream may begin with a byte order mark. `is_foreign` means that a line has no field of an event stream: a reader of
+    events skips it, but another reader may not.
     """
 
     raw: bytes
@@ -51,7 +51,7 @@ class ServerSentEvent:
             name, colon, value = line[len(prefix) :].partition(b":")
             if name != b"data":
                 if out.endswith(b"\r") and not line and end == b"\n":
-                    out[-1:] = b"\n"  # with the lines between gone, the two would be one line end
+                    out[-1:] = b"\n"  # without the lines in between, CR and LF would become one line end
                 out += line + end
             elif not is_written:
                 is_written = True
@@ -79,33 +79,33 @@ class EventDecoder:
     )
 
     def __init__(self, limit: int) -> None:
-        """Refuse events of more than `limit` bytes."""
+        """Allow events of at most `limit` bytes."""
         self._limit = limit
         self._buffer = bytearray()
         self._line = 0  # where the current line begins in the buffer
-        self._scanned = 0  # up to where the buffer holds no unseen line end
-        self._after_cr = False  # the last line ended in CR: a LF right behind it belongs to that line end
+        self._scanned = 0  # the buffer has no unread line end before this position
+        self._after_cr = False  # the last line ended in CR: a LF right after it belongs to that line end
         self._is_first = True
         self._is_foreign = False
-        self._started = False  # the first line, where a BOM may stand, has been seen
+        self._started = False  # the first line, which may begin with a BOM, was read
         self._data: list[bytes] = []
         self._type = b""
 
     @property
     def pending(self) -> int:
-        """Bytes that are held because their event is incomplete."""
+        """The number of bytes of the incomplete event."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[ServerSentEvent]:
         """Yield the events that `data` completes.
 
-        Raises BodyTooLarge for an event over the limit and MalformedBody for one that is not UTF-8; what has not been
-        yielded then is in `take_rest`.
+        Raises BodyTooLarge for an event over the limit and MalformedBody for an event that is not UTF-8. `take_rest`
+        then returns the bytes that were not yielded.
         """
         buffer = self._buffer
         buffer += data
         if data.endswith(b"\n\n") and len(buffer) == len(data) and not self._after_cr and _ONE_LINE(data):
-            # Most pieces are one event of one line.
+            # A fast path: most pieces are one event of one line.
             self._read_line(data[:-2])
             yield self._cut(len(data))
             return
@@ -113,7 +113,7 @@ class EventDecoder:
             if self._after_cr and self._scanned < len(buffer):
                 self._after_cr = False
                 if buffer[self._scanned] == 0x0A:
-                    # The second half of a CRLF whose first half ended a line already: it stays with what follows.
+                    # The LF of a CRLF whose CR has ended a line already. It stays with the next event.
                     self._scanned += 1
                     self._line = self._scanned
             found = _LINE_END.search(buffer, self._scanned)
@@ -137,7 +137,7 @@ class EventDecoder:
             raise BodyTooLarge("an event is larger than the limit")
 
     def finish(self) -> Iterator[ServerSentEvent]:
-        """Yield what is left when the stream has ended, as a last event; raises like `feed`."""
+        """Yield the rest of an ended stream as a last event; raises like `feed`."""
         if not self._buffer:
             return
         if self._line < len(self._buffer):
@@ -145,7 +145,7 @@ class EventDecoder:
         yield self._cut(len(self._buffer))
 
     def take_rest(self) -> bytes:
-        """Return the bytes of the incomplete event and forget them."""
+        """Remove and return the bytes of the incomplete event."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._line = self._scanned = 0
@@ -162,7 +162,7 @@ class EventDecoder:
             self._data.append(value.removeprefix(b" "))
         elif name == b"event":
             self._type = value.removeprefix(b" ")
-        # Some readers end a line at more characters than the standard does; what is behind them could be data there.
+        # Some readers end lines at more characters than the standard does. For them the text after it could be data.
         if name not in _FIELDS or (name != b"data" and len(line.decode("utf-8", "replace").splitlines()) > 1):
             self._is_foreign = True
 

@@ -1,1 +1,1 @@
-"""One module for each provider API: which places of its documents hold text, and the shape of its refusals."""
+"""One module for each provider API: the places of its documents that hold text, and the shape of its refusals."""

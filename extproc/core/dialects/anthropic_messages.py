@@ -38,7 +38,7 @@ _BLOCK_KEYS = TEXT_KEYS | {
     "stdout",
     "title",
 }
-"""Keys of a block whose strings a person or a model reads."""
+"""Keys of a block whose strings are read by people or models."""
 
 _OPAQUE = frozenset({"image", "redacted_thinking", "container_upload"})
 
@@ -55,12 +55,12 @@ class AnthropicMessages(Dialect):
     is_repetitive = True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the system prompt's blocks and every message's."""
+        """Return the blocks of the system prompt and of every message."""
         root = fields(document.root)
         prompts = list(_content(root.get("system"), ("system",), "system"))
         given = root.get("messages")
         if not isinstance(given, list | None):
-            raise MalformedBody("messages is no list")
+            raise MalformedBody("messages is not a list")
         for position, node in enumerate(given or ()):
             prompts += _message(node, ("messages", position))
         return prompts + (definitions(root, "tools", "output_format", "output_config") if tools else [])
@@ -90,7 +90,7 @@ class AnthropicMessages(Dialect):
                 return list(unknown_texts(document.root, (), _BLOCK_KEYS))
 
     def is_final(self, data: str, document: Document | None) -> bool:
-        """Tell whether this is `message_stop`."""
+        """Return whether the event is `message_stop`."""
         return document is not None and fields(document.root).get("type") == "message_stop"
 
     def refuse(self, refusal: Refusal) -> bytes:
@@ -106,7 +106,7 @@ class AnthropicMessages(Dialect):
 def _delta(delta: Mapping[str, Any], path: Path, place: Path) -> Iterator[Leaf]:
     for leaf in unknown_texts(delta, path, _BLOCK_KEYS):
         inside = leaf.path[len(path) :]
-        # A citation comes whole: it continues nothing.
+        # A citation arrives whole: it is not part of a running text.
         running = None if inside[0] == "citation" else (*place, *inside)
         yield replace(leaf, place=running, is_json=inside == ("partial_json",))
     signature = delta.get("signature")
@@ -140,13 +140,13 @@ def _block(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
 
 
 def _texts(block: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
-    """Yield the texts of any block, at any depth."""
+    """Yield the texts of a block of any type, at any depth."""
     yield from unknown_texts(block, path, _BLOCK_KEYS)
     yield from _plain_sources(block, path)
 
 
 def _plain_sources(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the `data` of plain text documents; elsewhere it is base64."""
+    """Yield the `data` of plain text documents; in other documents it is base64."""
     if isinstance(node, dict):
         data = node.get("data")
         if node.get("type") == "text" and isinstance(data, str) and data:

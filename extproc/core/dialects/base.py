@@ -1,4 +1,4 @@
-"""What every dialect is made of: texts at their places in a document, and refusals in the dialect's shape."""
+"""The parts of every dialect: texts at their places in a document, and refusals in the dialect's shape."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from extproc.core.values import value
 TEXT_KEYS = frozenset(
     {"content", "text", "delta", "thinking", "arguments", "refusal", "reasoning", "reasoning_content", "partial_json"}
 )
-"""Keys whose strings are inspected where the shape of a document is unknown."""
+"""Keys whose strings are inspected if the shape of a document is unknown."""
 
 MAX_CHOICE = 1023
-"""Largest choice index that is used as Aim's; the session numbers other texts from the next one on."""
+"""The largest choice index that is submitted to Aim unchanged. Other texts get indices above it."""
 
 
 class Kind(Enum):
-    """What a leaf is to a stream."""
+    """The kinds of a leaf in a stream."""
 
-    TEXT = auto()  # text that has not been said before
-    REPEAT = auto()  # a running text once more, as a whole
-    SEAL = auto()  # a signature over a running text: void once that was rewritten
+    TEXT = auto()  # new text
+    REPEAT = auto()  # a running text repeated as a whole
+    SEAL = auto()  # a signature of a running text, which a rewrite makes invalid
 
 
 @value
 class Leaf:
     """One inspected text of a document.
 
-    `place` names the running text that it continues in a stream; None: it continues nothing. `index` is the number
-    of the choice under which Aim knows that text already (None: the session gives it one). `is_json` marks text that
-    a program parses; under `is_embedded` the value at `path` is that JSON itself, and `text` its spelling. A `fixed`
-    text is inspected and cannot be rewritten. A rewrite makes the value at `nulled` null, and the strings at
-    `emptied` empty: what would still show or vouch for the old text.
+    `place` identifies the running text that the leaf continues in a stream (None: none). `index` is the choice index
+    of that text for Aim (None: the session chooses one). `is_json` marks text that a program parses. With
+    `is_embedded` the value at `path` is that JSON itself, and `text` its spelling. A `fixed` text is inspected but
+    cannot be rewritten. A rewrite sets the value at `nulled` to null and the strings at `emptied` to "", because they
+    still show or sign the old text.
     """
 
     path: Path
@@ -55,34 +55,34 @@ class Leaf:
 
 @value
 class Prompt:
-    """One message of a request as Aim is to see it; `leaf` is its text, None where it has none to put back."""
+    """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted."""
 
     message: Mapping[str, Any]
     leaf: Leaf | None
 
 
 class Dialect(ABC):
-    """One provider API: how to read, rewrite and refuse. Pure; knows JSON, not HTTP.
+    """One provider API: how to read, rewrite and refuse. It knows JSON, but not HTTP.
 
-    The defaults are those of an API in OpenAI's manner whose answers hold nothing to inspect. Every method that
-    reads a document raises MalformedBody where its texts cannot be told for sure.
+    The defaults are those of an API like OpenAI's whose answers are not inspected. Every method that reads a document
+    raises MalformedBody if it cannot determine the texts with certainty.
     """
 
     name: str
     reads_answers = False
     is_repetitive = False
-    """Whether a stream says its texts again, or signs them."""
+    """Whether a stream repeats its texts, or signs them."""
     clients_skip_comments = True
-    """Whether the API's clients take a comment in a stream for what it is."""
+    """Whether the API's clients skip comments in a stream."""
     opt_in: Inspect | None = None
-    """The setting without which requests of this dialect are not inspected; None if they always are."""
+    """The setting that switches the inspection of this dialect on; None if it is always on."""
 
     @abstractmethod
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the request's messages, one for each text, in order; tool definitions too with `tools`."""
+        """Return the request's messages, one for each text, in order; with `tools`, also tool definitions."""
 
     def streams(self, document: Document, path: str) -> bool:
-        """Tell whether the request, sent to `path`, asks for an event stream."""
+        """Return whether the request, sent to `path`, asks for an event stream."""
         return fields(document.root).get("stream") is True
 
     def answers(self, document: Document) -> list[Leaf]:
@@ -94,11 +94,11 @@ class Dialect(ABC):
         return []
 
     def is_submitted_whole(self, document: Document) -> bool:
-        """Tell whether Aim understands the event as it came; otherwise its texts are submitted as chunks."""
+        """Return whether Aim understands the unchanged event; if not, its texts are submitted as chunks."""
         return False
 
     def is_final(self, data: str, document: Document | None) -> bool:
-        """Tell whether an event is the one that ends a stream; `document` is None as long as it was not parsed."""
+        """Return whether an event ends the stream. `document` is None if the event was not parsed."""
         return document is None and data.strip() == "[DONE]"
 
     def refuse(self, refusal: Refusal) -> bytes:
@@ -107,17 +107,17 @@ class Dialect(ABC):
         return json.dumps({"error": error}).encode()
 
     def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
-        """Return the events that end a running stream, the first of them number `sequence`, with a refusal."""
+        """Return the events that end a running stream with a refusal. `sequence` is the number of the first."""
         return b"data: " + self.refuse(refusal) + b"\n\ndata: [DONE]\n\n"
 
 
 def unknown_texts(node: Any, path: Path = (), keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
-    """Yield the strings under `keys`, at any depth, of a document whose shape is unknown."""
+    """Yield the strings under `keys`, at any depth, of a document of unknown shape."""
     if isinstance(node, dict):
         for key, value in fields(node).items():
             yield from _below(value, (*path, key), keys, is_text=key in keys)
     else:
-        yield from _below(node, path, keys, is_text=not path)  # a document that is nothing but a text
+        yield from _below(node, path, keys, is_text=not path)  # the whole document may be one text
 
 
 def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Iterator[Leaf]:
@@ -132,12 +132,12 @@ def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Ite
 
 
 def texts_below(node: Any, path: Path, keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
-    """Yield `node` if it is a text, its items if it is a list, and what `unknown_texts` finds below."""
+    """Yield `node` if it is a text, its items if it is a list, and what `unknown_texts` finds below it."""
     yield from _below(node, path, keys, is_text=True)
 
 
 def named(value: Any, names: frozenset[str]) -> bool:
-    """Tell whether `value` is one of `names`; a client may put anything where a name belongs."""
+    """Return whether `value` is one of `names`. It may be of any type."""
     return isinstance(value, str) and value in names
 
 
@@ -155,9 +155,9 @@ def all_strings(node: Any, path: Path) -> Iterator[Leaf]:
 
 
 def embedded(node: Any, path: Path, *, fixed: bool = False) -> Iterator[Leaf]:
-    """Yield an object, such as a tool's input, as one text; nothing if it is empty.
+    """Yield an object, such as a tool's input, as one text. An empty object yields nothing.
 
-    Its numbers and keys count too. Raises MalformedBody for a key that is repeated anywhere in it.
+    The text includes its numbers and keys. Raises MalformedBody for a key that is repeated anywhere in it.
     """
     if isinstance(node, dict | list | str) and node:
         yield Leaf(path, spelling(node), is_json=True, is_embedded=True, fixed=fixed)
@@ -178,14 +178,14 @@ def prompt(role: str, leaf: Leaf, **more: Any) -> Prompt:
 
 
 def tool_result(call_id: Any, leaf: Leaf) -> Prompt:
-    """Return a tool's result; Aim's schema takes role tool only with the id of the call."""
+    """Return the message of a tool's result. Aim's schema accepts role tool only with the id of the call."""
     if isinstance(call_id, str) and call_id:
         return prompt("tool", leaf, tool_call_id=call_id)
     return prompt("user", leaf)
 
 
 def tool_call(call_id: Any, name: Any, arguments: str) -> Prompt:
-    """Return an earlier tool call, for Aim to see; a redaction in it cannot be put back."""
+    """Return the message of an earlier tool call. A redaction in it cannot be applied."""
     call = {
         "id": call_id if isinstance(call_id, str) else "call",
         "type": "function",
@@ -195,5 +195,5 @@ def tool_call(call_id: Any, name: Any, arguments: str) -> Prompt:
 
 
 def definitions(root: Mapping[str, Any], *keys: str) -> list[Prompt]:
-    """Return tool definitions and response schemas, every string of them."""
+    """Return every string of tool definitions and response schemas."""
     return [prompt("system", leaf) for key in keys for leaf in all_strings(root.get(key), (key,))]

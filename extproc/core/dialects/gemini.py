@@ -1,8 +1,8 @@
 """Gemini's generateContent and streamGenerateContent, of the Gemini API and of Vertex AI.
 
-Source: Google's Gemini API reference. Protobuf's JSON mapping takes each field in camelCase and in snake_case.
-Without `alt=sse` a stream is one JSON array that grows: it is held whole, and texts that run through its elements
-are judged as one.
+Source: Google's Gemini API reference. Protobuf's JSON mapping accepts each field in camelCase and in snake_case.
+Without `alt=sse` a stream is one growing JSON array: it is held whole, and a text that continues through its elements
+is judged as one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _CANDIDATE_KEYS = TEXT_KEYS | {
     "webSearchQueries",
     "web_search_queries",
 }
-"""Keys beside a candidate's content whose strings a person reads: grounding says parts of the answer again."""
+"""Keys outside a candidate's content whose strings people read: grounding repeats parts of the answer."""
 
 _STATUSES = {403: "PERMISSION_DENIED", 500: "INTERNAL", 502: "INTERNAL", 503: "UNAVAILABLE"}
 
@@ -64,10 +64,10 @@ class Gemini(Dialect):
 
     name = "gemini"
     reads_answers = True
-    clients_skip_comments = False  # Google's own SDK reads one as JSON, and fails
+    clients_skip_comments = False  # Google's own SDK parses a comment as JSON, and fails
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the system instruction's parts and every content's."""
+        """Return the parts of the system instruction and of every content."""
         root = fields(document.root)
         prompts: list[Prompt] = []
         for key in ("systemInstruction", "system_instruction"):
@@ -81,12 +81,12 @@ class Gemini(Dialect):
         return prompts + (definitions(root, "tools", "generationConfig", "generation_config") if tools else [])
 
     def streams(self, document: Document, path: str) -> bool:
-        """Tell by the method in the path, and `alt`, whether an event stream is asked for."""
+        """Return whether the method in the path, and `alt`, ask for an event stream."""
         name, _, query = path.partition("?")
         return "streamgeneratecontent" in name.lower() and parse_qs(query).get("alt", [""])[-1] == "sse"
 
     def answers(self, document: Document) -> list[Leaf]:
-        """Return the texts of every candidate; of an array's elements joined."""
+        """Return the texts of every candidate; those of an array's elements are joined."""
         if not isinstance(document.root, list):
             return list(_candidates(document.root, ()))
         joined: dict[Hashable, list[Leaf]] = {}
@@ -110,9 +110,9 @@ class Gemini(Dialect):
 
 
 def _join(leaves: list[Leaf], document: Document) -> Leaf:
-    """Return the pieces of one text as one leaf at the first one's place; a rewrite empties the other pieces.
+    """Return the pieces of one text as one leaf at the place of the first; a rewrite empties the other pieces.
 
-    It empties the tokens of every piece's logprobs too: they can be under several texts.
+    A rewrite also empties the tokens of every piece's logprobs, because several texts can share them.
     """
     emptied = [path for leaf in leaves for path in leaf.emptied] + [leaf.path for leaf in leaves[1:]]
     for path in {leaf.nulled: None for leaf in leaves if leaf.nulled is not None}:
@@ -127,9 +127,9 @@ def _at(node: Any, path: Path) -> Any:
 
 
 def _either(node: Mapping[str, Any], camel: str, snake: str) -> tuple[str, Any]:
-    """Return a field under the name that it has.
+    """Return a field's name and value, whichever of its two names it has.
 
-    Raises MalformedBody if it has both: which of the two counts, each reader decides for itself.
+    Raises MalformedBody if it has both names: readers differ in which of the two they use.
     """
     if camel in node and snake in node:
         raise MalformedBody("a field under both of its names")
@@ -212,7 +212,7 @@ def _content(node: Any, path: Path, role: str | None) -> Iterator[Prompt]:
             yield prompt(role or "user", Leaf(path, node))
         return
     if not isinstance(node, dict | None):
-        raise MalformedBody("a content is no object")
+        raise MalformedBody("a content is not an object")
     content = fields(node)
     role = role or _ROLES.get(str(content.get("role")), "user")
     parts = content.get("parts")

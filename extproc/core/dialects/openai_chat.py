@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions API, and the many that copy it.
+"""OpenAI's Chat Completions API, and the many APIs that copy it.
 
 Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `reasoning_content` and
 `reasoning_details` are those of OpenRouter, vLLM, DeepSeek and others.
@@ -29,7 +29,7 @@ from extproc.core.errors import BodyTooLarge, MalformedBody
 from extproc.core.values import replace
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
-"""Content parts that hold no text."""
+"""Types of content parts that hold no text."""
 
 _READ = frozenset(
     {
@@ -44,21 +44,21 @@ _READ = frozenset(
         "tool_calls",
     }
 )
-"""Fields of a message that are read by name; the strings of others are inspected by their keys."""
+"""Fields of a message that are read by name. In other fields the strings under known keys are inspected."""
 
 _PLAIN = frozenset({"content", "role"})
-"""Fields that most deltas have, and no others."""
+"""The only fields of most deltas."""
 
 _MOST_FIELDS = 8 * 1024 * 1024
-"""Characters that the other fields of a message may take when each of its parts is sent with all of them."""
+"""The most characters of a message's other fields, counted once for each part, because each part repeats them."""
 
 _REQUEST_READ = frozenset(
     {"messages", "prediction", "tools", "functions", "response_format", "metadata", "tool_choice"}
 )
-"""Fields of a request that are read by name, or hold no text for the model."""
+"""Fields of a request that are read by name, or that hold no text for the model."""
 
 _REQUEST_KEYS = TEXT_KEYS | {"chat_template", "input", "instructions", "prompt", "role_information", "search_prompt"}
-"""Keys of the others whose strings reach the model: OpenRouter's, Azure's and vLLM's."""
+"""Keys in the other fields whose strings reach the model, such as those of OpenRouter, Azure and vLLM."""
 
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
@@ -70,7 +70,7 @@ class OpenAIChat(Dialect):
     reads_answers = True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the messages, a predicted output, and what other servers take beside them."""
+        """Return the messages, a predicted output, and further texts that other servers accept."""
         root = fields(document.root)
         prompts = list(messages(root.get("messages")))
         prediction = fields(root.get("prediction")).get("content")
@@ -88,7 +88,7 @@ class OpenAIChat(Dialect):
         return _choices(document, is_stream=True)
 
     def is_submitted_whole(self, document: Document) -> bool:
-        """Tell whether the event is a chunk in the shape that Aim reads."""
+        """Return whether the event is a chunk in the shape that Aim reads."""
         choices = fields(document.root).get("choices")
         if not isinstance(choices, list):
             return False
@@ -112,9 +112,9 @@ def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
             elif isinstance(message, dict):
                 yield from _message(fields(message), (*path, position))
             else:
-                raise MalformedBody("a message is no object")
+                raise MalformedBody("a message is not an object")
     elif node is not None:
-        raise MalformedBody("messages is no list")
+        raise MalformedBody("messages is not a list")
 
 
 def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
@@ -125,7 +125,7 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
             yield Prompt(sent, Leaf((*path, "content"), text))
         return
     for key in ("tool_calls", "function_call"):
-        # Aim is to see the calls that the model sees: no key of theirs is repeated.
+        # Aim must see the same calls as the model, so no key may be repeated.
         list(all_strings(message.get(key), ()))
     has_calls = bool(message.get("tool_calls") or message.get("function_call"))
     if isinstance(text, str):
@@ -134,14 +134,14 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
     else:
         leaves = list(content(text, (*path, "content")))
         if len(leaves) > 1 and len(leaves) * len(spelling({**sent, "content": None})) > _MOST_FIELDS:
-            raise BodyTooLarge("a message of many parts and large other fields")
+            raise BodyTooLarge("a message has many parts and large other fields")
         for leaf in leaves:
             yield Prompt({**sent, "content": leaf.text}, leaf)
         if has_calls and not leaves:
-            # Nothing to put a redaction back into, but Aim is to see the calls.
+            # There is no text to redact, but Aim must see the calls.
             yield Prompt({**sent, "content": None}, None)
     for position, call in enumerate(items(message.get("tool_calls"))):
-        # Not of the shape in which Aim reads calls: shown as a text.
+        # Aim does not read calls of this shape, so they are sent as a text.
         where = (*path, "tool_calls", position, "custom")
         for leaf in _arguments(fields(fields(call).get("custom")), "input", where, ()):
             yield prompt("assistant", replace(leaf, is_json=leaf.is_embedded))
@@ -150,15 +150,15 @@ def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
 
 
 def _is_plain(message: Mapping[str, Any]) -> bool:
-    """Tell whether a message says nothing beside its content: most do not, and name what they lack."""
-    for key, value in message.items():  # noqa: SIM110 - `all` costs a generator, for each chunk of a stream
+    """Return whether a message has no text except its content. Most messages have only empty other fields."""
+    for key, value in message.items():  # noqa: SIM110 - `all` would cost a generator for each chunk of a stream
         if value and key not in _PLAIN:
             return False
     return True
 
 
 def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message with a role that Aim's schema takes; it answers others with 422."""
+    """Return the message with a role that Aim's schema accepts. Aim answers other roles with 422."""
     role = message.get("role")
     complete = (role == "tool" and isinstance(message.get("tool_call_id"), str)) or (
         role == "function" and isinstance(message.get("name"), str)
@@ -167,7 +167,7 @@ def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the texts of a content: a string, a part, or a list of either."""
+    """Yield the texts of a content, which is a string, a part, or a list of either."""
     if isinstance(node, str):
         if node:
             yield Leaf(path, node, place=path)
@@ -181,7 +181,7 @@ def content(node: Any, path: Path) -> Iterator[Leaf]:
 
 
 def choice_index(choice: Any) -> Any:
-    """Return a chunk's choice index; a missing one is 0, as Aim and every client read it."""
+    """Return a chunk's choice index. A missing index is 0, as for Aim and every client."""
     index = fields(choice).get("index", 0)
     return index if isinstance(index, int | str) else 0
 
@@ -198,7 +198,7 @@ def _choices(document: Document, *, is_stream: bool) -> list[Leaf]:
 
 
 def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[Leaf]:
-    """Yield the texts of one choice: its message or delta, or what stands there in their place."""
+    """Yield the texts of one choice: of its message or delta, or of what it has instead."""
     if not isinstance(node, dict):
         yield from texts_below(node, path)
         return
@@ -206,7 +206,7 @@ def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[L
     logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
     for key in ("delta", "message"):
         is_aims = is_stream and key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
-        # Some servers say the whole message again beside each delta: a text of its own.
+        # Some servers repeat the whole message with each delta: it counts as a separate text.
         place = (index,) if key == "delta" or not is_stream else (index, key)
         if choice.get(key) is not None:
             for leaf in _said(choice[key], (*path, key), place, index if is_aims else None):
@@ -237,12 +237,12 @@ def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -
         yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
     transcript = fields(message.get("audio")).get("transcript")
     if isinstance(transcript, str) and transcript:
-        # The spoken answer says the same: it cannot be redacted by changing its transcript.
+        # The audio says the same: changing the transcript does not redact it.
         yield Leaf((*path, "audio", "transcript"), transcript, place=(*place, "audio"), fixed=True)
 
 
 def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
-    """Yield a message's texts beside its content: refusal and reasoning."""
+    """Yield a message's refusal and reasoning."""
     for key in ("refusal", "reasoning", "reasoning_content"):
         for leaf in texts_below(message.get(key), (*path, key)):
             yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
@@ -255,7 +255,8 @@ def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) ->
                 running = (*place, "reasoning_details", str(detail.get("index", position)), key)
                 signature = detail.get("signature")
                 seal = ((*where, "signature"),) if isinstance(signature, str) and signature else ()
-                # In a request a signature is the provider's: its text cannot be changed. In an answer it goes.
+                # In a request the provider checks the signature, so the text cannot be changed. In an answer a rewrite
+                # empties the signature.
                 yield Leaf((*where, key), text, place=running, fixed=bool(seal) and not place, emptied=seal)
 
 

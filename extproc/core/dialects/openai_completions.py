@@ -16,7 +16,7 @@ class OpenAICompletions(Dialect):
     reads_answers = True
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the prompts, and the suffix that an insertion is to lead to."""
+        """Return the prompts, and the suffix that follows an insertion."""
         root = fields(document.root)
         return [prompt("user", leaf) for key in ("prompt", "suffix") for leaf in plain_texts(root.get(key), (key,))]
 
@@ -39,7 +39,7 @@ class OpenAICompletions(Dialect):
             path = ("choices", position)
             index = choice_index(node) if is_stream else position
             logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-            # Other servers say more beside `text`, such as their reasoning.
+            # Other servers have more texts than `text`, such as their reasoning.
             said = unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path)
             leaves += [replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs) for leaf in said]
         return leaves

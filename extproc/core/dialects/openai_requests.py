@@ -1,6 +1,6 @@
-"""APIs of which the request alone holds text: embeddings, images, speech, reranking.
+"""APIs whose requests hold text and whose answers do not: embeddings, images, speech, reranking.
 
-Sources: OpenAI's API reference ("Embeddings", "Images", "Audio"), Cohere's ("Rerank").
+Sources: the API references of OpenAI ("Embeddings", "Images", "Audio") and Cohere ("Rerank").
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from extproc.core.policy import Inspect
 _OPAQUE_KEYS = frozenset(
     {"audio", "audio_url", "image", "image_url", "image_bytes", "input_audio", "type", "video", "video_url"}
 )
-"""The keys of an object that hold no text: of a document to be ranked, or an input of many media."""
+"""Keys that hold no text, in a document to be ranked or in an input of several media."""
 
 
 class RequestTexts(Dialect):
-    """A dialect whose texts are strings, or lists and objects of strings, under known keys."""
+    """A dialect whose texts are under known keys: strings, or lists and objects of strings."""
 
     def __init__(self, name: str, *keys: str) -> None:
-        """Name the dialect and the keys of its texts, in order."""
+        """Create the dialect `name` with the keys of its texts, in order."""
         self.name = name
         self._keys = keys
 
@@ -34,12 +34,12 @@ class RequestTexts(Dialect):
         return [prompt("user", leaf) for key in self._keys for leaf in plain_texts(root.get(key), (key,))]
 
     def streams(self, document: Document, path: str) -> bool:
-        """An answer that is not read needs no session."""
+        """Return False: the answer is not read, so it needs no session."""
         return False
 
 
 class Embeddings(RequestTexts):
-    """Embeddings, inspected only where the settings say so."""
+    """Embeddings, which are inspected only if the settings say so."""
 
     opt_in = Inspect.EMBEDDINGS
 
@@ -48,14 +48,14 @@ class Embeddings(RequestTexts):
         super().__init__("openai-embeddings", "input")
 
     def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the inputs, and the messages that some servers take in their place."""
+        """Return the inputs, or the messages that some servers accept instead."""
         return super().prompts(document, tools=tools) + list(messages(fields(document.root).get("messages")))
 
 
 def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
     """Yield the strings of an input.
 
-    Raises MalformedBody for token numbers: what they say cannot be judged.
+    Raises MalformedBody for token numbers: Aim cannot judge them.
     """
     if isinstance(node, str):
         if node:
@@ -68,4 +68,4 @@ def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
             if isinstance(value, str | list | dict) and key not in _OPAQUE_KEYS:
                 yield from plain_texts(value, (*path, key))
     elif node is not None:
-        raise MalformedBody("tokens in place of a text")
+        raise MalformedBody("token numbers instead of a text")

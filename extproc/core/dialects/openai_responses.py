@@ -1,8 +1,8 @@
 """OpenAI's Responses API.
 
-Source: OpenAI's API reference, "Responses" and "Streaming events". A stream says each text several times: in deltas,
-in the `*.done` event of its part, in `output_item.done` and in `response.completed`. All of them are named by where
-the text stands in the finished response, so that a redacted delta does not come back in a repeat.
+Source: OpenAI's API reference, "Responses" and "Streaming events". A stream sends each text several times: in deltas,
+in the `*.done` event of its part, in `output_item.done` and in `response.completed`. All of them get the text's place
+in the finished response, so that a repeat cannot restore a redacted delta.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ITEM_KEYS = TEXT_KEYS | {
     "transcript",
     "working_directory",
 }
-"""Keys of an item whose strings a person or a program reads. Not `encrypted_content`, nor an address (`url`)."""
+"""Keys of an item whose strings are read by people or programs; not `encrypted_content` and addresses (`url`)."""
 
 _OPAQUE = frozenset({"input_image", "input_file", "input_audio", "computer_screenshot", "output_image"})
 
@@ -79,7 +79,7 @@ _DELTAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "response.audio.transcript": ("transcript", ("transcript",)),
     "response.audio_transcript": ("transcript", ("transcript",)),
 }
-"""Event name without `.delta`, `.added` or `.done` -> (where those two have the text, its path in the output item)."""
+"""Event name without `.delta`, `.added` or `.done` -> (the text's key in the latter two, its path in the item)."""
 
 _PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "response.content_part": ("part", ("content", "content_index")),
@@ -87,7 +87,7 @@ _PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "response.output_text.annotation": ("annotation", ("content", "content_index", "annotations", "annotation_index")),
     "response.output_text_annotation": ("annotation", ("content", "content_index", "annotations", "annotation_index")),
 }
-"""Event name without its last word -> (where it has a part of an item, the part's path in the item)."""
+"""Event name without its last word -> (the key of the part, the part's path in the item)."""
 
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -105,7 +105,7 @@ class OpenAIResponses(Dialect):
         prompts = [prompt("system", leaf) for leaf in _texts(root.get("instructions"), ("instructions",))]
         for name, value in fields(fields(root.get("prompt")).get("variables")).items():
             prompts += [prompt("user", leaf) for leaf in _texts(value, ("prompt", "variables", name))]
-        for key in ("input", "items"):  # a conversation, which a later request names, is filled with items
+        for key in ("input", "items"):  # `items` fill a conversation, to which a later request refers
             prompts += _given(root.get(key), (key,))
         if tools:
             prompts += definitions(root, "tools", "text")
@@ -119,12 +119,12 @@ class OpenAIResponses(Dialect):
         return list(_response(document.root, ()))
 
     def deltas(self, document: Document) -> list[Leaf]:
-        """Return the texts of one event: said for the first time, or again."""
+        """Return the texts of one event, both new and repeated ones."""
         kind = fields(document.root).get("type")
         return list(_event(fields(document.root), kind) if isinstance(kind, str) else unknown_texts(document.root))
 
     def is_final(self, data: str, document: Document | None) -> bool:
-        """Tell whether this is the event with the finished response, or `[DONE]`."""
+        """Return whether the event has the finished response, or is `[DONE]`."""
         if document is None:
             return super().is_final(data, document)
         return named(fields(document.root).get("type"), _FINAL)
@@ -178,7 +178,7 @@ def _steps(root: Mapping[str, Any], steps: tuple[str, ...]) -> Path:
 
 
 def _is_binary(kind: str, key: str) -> bool:
-    """Tell whether a field holds base64: audio and images in pieces."""
+    """Return whether a field holds a piece of audio or of an image, in base64."""
     return key == "delta" and ("audio" in kind or "image" in kind) and "transcript" not in kind
 
 
@@ -191,7 +191,7 @@ def _running(root: Mapping[str, Any], key: str, name: str) -> Iterator[Leaf]:
 
 
 def _response(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the texts of a response's output, placed by where they stand in it."""
+    """Yield the texts of a response's output. Their places are their paths in the response."""
     response = fields(node)
     output = response.get("output")
     if not isinstance(output, list):
@@ -199,7 +199,7 @@ def _response(node: Any, path: Path) -> Iterator[Leaf]:
         return
     for position, item in enumerate(output):
         yield from _item(item, (*path, "output", position), ("output", position))
-    # Some servers add what SDKs compute: all text in one.
+    # Some servers add a field that SDKs compute: all texts joined.
     yield from unknown_texts({"output_text": response.get("output_text")}, path, frozenset({"output_text"}))
 
 
@@ -208,7 +208,7 @@ def _item(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
         yield from _part(node, path, place)
         return
     item = fields(node)
-    # An image is in `result` too.
+    # An image is under `result` too.
     keys = _ITEM_KEYS - {"result"} if item.get("type") == "image_generation_call" else _ITEM_KEYS
     for key, value in item.items():
         where = (*path, key)
@@ -235,7 +235,7 @@ def _part(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
     logprobs = (*path, "logprobs") if part.get("logprobs") else None
     for leaf in unknown_texts({key: part[key] for key in part if key != "logprobs"}, path, _ITEM_KEYS):
         inside = leaf.path[len(path) :]
-        # The spoken answer says the same: it cannot be redacted by changing its transcript.
+        # The audio says the same: changing the transcript does not redact it.
         is_spoken = inside == ("transcript",)
         yield replace(leaf, place=(*place, *inside), nulled=logprobs, fixed=is_spoken)
 
@@ -244,7 +244,7 @@ def _part(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
 
 
 def _texts(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield a string, or the texts of parts."""
+    """Yield a string, or the texts of its parts."""
     if isinstance(node, str):
         if node:
             yield Leaf(path, node)
@@ -262,7 +262,7 @@ def _given(node: Any, path: Path) -> Iterator[Prompt]:
     elif isinstance(node, str | None):
         yield from (prompt("user", leaf) for leaf in _texts(node, path))
     else:
-        raise MalformedBody("input is no list")
+        raise MalformedBody("input is not a list")
 
 
 def _item_prompts(node: Any, path: Path) -> Iterator[Prompt]:

@@ -1,4 +1,4 @@
-"""Which dialect reads a request: chosen by method and normalised path, never by content type."""
+"""Chooses the dialect of a request by method and normalised path, never by content type."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
 """Each dialect with the globs of its normalised paths. The first match wins."""
 
 DEFAULT: Dialect = _TABLE[0][0]
-"""Gives refusals their shape on a path that no dialect knows."""
+"""The dialect that shapes refusals on a path that no dialect knows."""
 
 NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect, _ in _TABLE}
 
 
 def normalise(path: str) -> str:
-    """Return one form for all spellings of a path.
+    """Return the same form for all spellings of a path.
 
     Query and fragment are cut, percent-encoding is decoded once, backslashes become slashes, path parameters (`;x=y`)
     and white space at the end of a segment are cut, dot segments and repeated slashes are resolved, a trailing slash
-    is cut, and letters are lower case. This is more lenient than any upstream: a path that some upstream takes for a
-    guarded one is guarded.
+    is cut, and letters are lower case. This is more lenient than any upstream, so that a path which an upstream
+    accepts as a guarded one is guarded.
     """
     path = unquote(re.split(r"[?#]", path, maxsplit=1)[0], errors="replace").replace("\\", "/")
     segments: list[str] = []
@@ -72,7 +72,7 @@ def normalise(path: str) -> str:
 
 
 def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
-    """Return the dialect of a request, or None. `paths` (glob -> name) is searched before the built-in table."""
+    """Return the dialect of a request, or None. `paths` (glob -> name) takes precedence over the built-in table."""
     if method.upper() != "POST":
         return None
     path = re.split(r"[?#]", path, maxsplit=1)[0]  # a query may hold a key, which must not be cached
@@ -91,7 +91,7 @@ def _look_up(path: str) -> tuple[str, Dialect | None]:
 
 
 _recall = lru_cache(maxsize=256)(_look_up)
-"""Most clients of an API use the same few paths."""
+"""A cache: most clients of an API use the same few paths."""
 
 _SHORT = 512
-"""Longest path, in characters, that is cached: clients choose paths."""
+"""The longest path, in characters, that is cached, because clients choose the paths."""
