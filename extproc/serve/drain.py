@@ -1,4 +1,4 @@
-"""The drain: a process that was told to stop lets its live exchanges end."""
+"""The drain: a process that was told to stop waits for its live exchanges to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 from extproc.processor.servicer import ExternalProcessor
 
 GRACE_SECONDS = 2.0
-"""New streams are still served this long after a signal: load balancers need time to see that the process leaves."""
+"""New streams are served this long after a signal, because load balancers need time to notice the change."""
 
 _log = structlog.get_logger()
 

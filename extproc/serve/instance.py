@@ -1,4 +1,4 @@
-"""One serving process as its operators see and change it: metrics, status and settings."""
+"""One serving process as operators see it: its metrics, its status and its settings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.snapshot import Snapshot, Worker
 
 _FIXED = ("listen", "admin", "workers", "tls", "log_level", "limits.request_bytes", "limits.streams")
-"""Settings that need a restart: the process's own, and the two limits that gRPC is given when it starts."""
+"""Settings that need a restart: those of the process, and the two limits that gRPC enforces from its start."""
 
 _log = structlog.get_logger()
 
 
 class Instance:
-    """One process that serves."""
+    """One serving process."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Instance:
         readiness: Readiness,
         worker: int = 0,
     ) -> None:
-        """Report on `processor`, which is that of `worker`; reloads read `config` and start clients in `group`."""
+        """Report on `processor`, that of `worker`. Reloads read `config` and start clients in `group`."""
         self._processor = processor
         self._started_with = processor.settings
         self._config = config
@@ -61,7 +61,7 @@ class Instance:
         return self._readiness.is_ready
 
     async def is_aim_reachable(self) -> bool:
-        """Return whether Aim can be reached; True where `readiness.aim` does not ask."""
+        """Return whether Aim can be reached; always True unless `readiness.aim` is set."""
         return not self.settings.readiness.aim or await self._processor.client.is_reachable()
 
     async def snapshot(self) -> Snapshot:
@@ -83,7 +83,7 @@ class Instance:
         )
 
     def _reload(self) -> None:
-        """Read the settings again; if they are valid, new exchanges get them."""
+        """Read the settings again. If they are valid, they apply to new exchanges."""
         processor = self._processor
         activity = processor.telemetry.activity
         try:

@@ -1,4 +1,4 @@
-"""The link between a worker and its supervisor: a socket pair, so that each sees at once when the other is gone.
+"""The link between a worker and its supervisor: a socket pair, so that each notices at once when the other has ended.
 
 A message is its length in four bytes, then JSON.
 """
@@ -22,7 +22,7 @@ _SIZE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class ReadinessChanged:
-    """From a worker: it became ready, or stopped being so."""
+    """From a worker: it became ready, or is no longer ready."""
 
     is_ready: bool
     kind: Literal["readiness_changed"] = "readiness_changed"
@@ -56,16 +56,16 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Discriminator("k
 
 
 class Link:
-    """One end; messages go both ways and keep their order."""
+    """One end of the link. Messages go both ways and keep their order."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Use these streams."""
+        """Send and receive through these streams."""
         self._reader = reader
         self._writer = writer
 
     @classmethod
     async def over(cls, end: socket.socket) -> Link:
-        """Return the link over the socket `end`, which is closed if that fails."""
+        """Return the link over the socket `end`. On failure, close the socket."""
         try:
             end.setblocking(False)
             return cls(*await asyncio.open_connection(sock=end))
@@ -75,7 +75,7 @@ class Link:
 
     @classmethod
     async def to_supervisor(cls) -> Link:
-        """Return the worker's end, its standard input; raises OSError where that is no socket."""
+        """Return the worker's end, its standard input; raises OSError if that is not a socket."""
         return await cls.over(socket.socket(fileno=os.dup(0)))
 
     def send(self, message: Message) -> None:
@@ -87,7 +87,7 @@ class Link:
     async def receive(self) -> Message:
         """Return the next message; raises EOFError when the peer is gone.
 
-        A malformed message is a bug of ours that must not end a process: it is logged and skipped.
+        A malformed message is a bug, but must not end a process: it is logged and skipped.
         """
         while True:
             try:

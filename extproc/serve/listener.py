@@ -16,24 +16,25 @@ from extproc.serve.unix_socket import SocketFile
 _MEBIBYTE = 1024 * 1024
 
 _WINDOW = 65_536
-"""Unread bytes that one stream may send; a message that is being read may be larger."""
+"""The unread bytes that one stream may send. A message that is being read may be larger."""
 
 _HANDSHAKE_SECONDS = 10.0
-"""Time for the TLS and HTTP/2 handshakes; gRPC's default gives a silent peer two minutes."""
+"""The time for the TLS and HTTP/2 handshakes. gRPC's default gives a silent peer two minutes."""
 
 _MORE_STREAMS = 1000
-"""Streams that a connection may have beyond limits.streams, so that they are refused with a message; more must wait."""
+"""Streams over limits.streams that a connection may have. They are refused with a message; more must wait."""
 
 
 def grpc_server(
     settings: Settings, *, keepalive_seconds: float = 30.0, keepalive_timeout_seconds: float = 10.0
 ) -> grpc.aio.Server:
-    """Return a server for Envoys, without services yet.
+    """Return a server for Envoy, without services yet.
 
-    A connection that was silent for `keepalive_seconds` is pinged, and closed with its streams if no answer comes
-    within `keepalive_timeout_seconds`.
+    A connection that was silent for `keepalive_seconds` is pinged. If no answer arrives within
+    `keepalive_timeout_seconds`, the connection and its streams are closed.
     """
-    # Envoy's body limit is request_bytes + 1 MiB, so that ours applies first; a message is slightly more than a body.
+    # Envoy's body limit is request_bytes + 1 MiB, so that the sidecar's own limit applies first. A message is slightly
+    # larger than its body.
     largest = settings.limits.request_bytes + 2 * _MEBIBYTE
     most = settings.limits.streams + _MORE_STREAMS
     keepalive_ms, timeout_ms = int(keepalive_seconds * 1000), int(keepalive_timeout_seconds * 1000)
@@ -41,26 +42,26 @@ def grpc_server(
         options=[
             ("grpc.max_receive_message_length", largest),
             ("grpc.max_send_message_length", -1),
-            # A second process on the port is a mistake, not a helper.
+            # A second process on the same port is always a mistake.
             ("grpc.so_reuseport", 0),
-            # An unread stream holds its window in memory. With bandwidth probing gRPC grows it to many megabytes,
-            # while pausing a stream should pause its upstream.
+            # An unread stream holds its window in memory. Bandwidth probing would grow the window to many megabytes,
+            # but pausing a stream must pause its upstream.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", _WINDOW),
-            # Envoy's keepalive pings may come often and between streams; by default that costs the connection.
+            # Envoy may send keepalive pings often and without streams. By default gRPC would close the connection.
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
-            # The streams of an Envoy that vanished without a word (with its node or network) would never end. A live
-            # Envoy answers pings, however long its streams last; pings go on while there is no other traffic.
+            # The streams of an Envoy that vanished, with its node or network, would never end. A live Envoy answers
+            # pings, however long its streams last. Pings are sent while there is no other traffic.
             ("grpc.keepalive_time_ms", keepalive_ms),
             ("grpc.keepalive_timeout_ms", timeout_ms),
             ("grpc.http2.ping_timeout_ms", timeout_ms),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),
             ("grpc.max_concurrent_streams", most),
-            # Streams that arrived and were not accepted yet, including those already dropped. By default gRPC cancels
-            # new ones at random beyond a thousand, which a flood or a burst leaves for part of a second.
+            # Streams that were not accepted yet, including dropped ones. By default gRPC cancels new streams at random
+            # beyond a thousand, which a burst can reach for part of a second.
             ("grpc.server.max_pending_requests", most),
             ("grpc.server.max_pending_requests_hard_limit", most + _MORE_STREAMS),
         ]
@@ -68,9 +69,9 @@ def grpc_server(
 
 
 def bind(server: grpc.aio.Server, address: Address, tls: Tls) -> Callable[[], None]:
-    """Bind `server` to `address`; return a function that removes a unix socket's file. Raises SettingsError."""
+    """Bind `server` to `address`; return a function that removes the file of a unix socket. Raises SettingsError."""
     file = SocketFile(Path(address.path)) if address.path else None
-    # The group of a unix socket may connect, others may not.
+    # Only the owner and the group of a unix socket may connect.
     previous = os.umask(0o117)
     try:
         if file is not None:
@@ -90,7 +91,7 @@ def bind(server: grpc.aio.Server, address: Address, tls: Tls) -> Callable[[], No
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Return credentials that are read again when the files change."""
+    """Return credentials that reload their files when they change."""
     seen: list[tuple[int, ...]] = []
 
     def configuration() -> grpc.ServerCertificateConfiguration | None:
@@ -101,7 +102,7 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
                 return None
             key, chain, *ca = (file.read_bytes() for file in files)
         except OSError:
-            return None  # a file is being replaced: keep the last ones
+            return None  # a file is being replaced: keep the last certificates
         seen[:] = [now]
         return grpc.ssl_server_certificate_configuration([(key, chain)], ca[0] if ca else None)
 

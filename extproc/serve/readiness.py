@@ -14,7 +14,7 @@ _log = structlog.get_logger()
 
 
 class Readiness:
-    """The phase of a process and, where readiness depends on it, whether Aim can be reached."""
+    """The phase of a process and, if readiness depends on it, whether Aim can be reached."""
 
     def __init__(self, *, needs_aim: bool, on_change: Callable[[bool], None] = lambda _: None) -> None:
         """Start as not ready; call `on_change` with each new state.
@@ -37,7 +37,7 @@ class Readiness:
         return Phase.UNREADY if self._phase is Phase.SERVING and not self._is_aim_reachable else self._phase
 
     def enter(self, phase: Phase) -> None:
-        """Enter the next phase."""
+        """Enter `phase`."""
         self._phase = phase
         self._report_change()
 
@@ -46,7 +46,7 @@ class Readiness:
 
         The circuit breakers do not count: a process that is not ready gets no exchange that could close them.
         """
-        known = True  # so that the first failure is logged too
+        known = True  # the first failure is a change, so it is logged
         while True:
             try:
                 is_reachable = await probe()

@@ -1,7 +1,7 @@
-"""Settings that change while the process serves: each exchange keeps the settings that it began with.
+"""Reloads of the settings while the process serves. Each exchange keeps the settings that it began with.
 
-A wrong file is refused with its problems, and the old settings stay. Changes of the process's addresses, its workers
-or the limits that gRPC enforces need a restart, which is logged.
+An invalid file is refused and its problems are logged; the old settings stay in force. Changes of the addresses, the
+number of workers or the limits that gRPC enforces need a restart, which is logged too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _POLL_SECONDS = 1.0
 
 
 class Reloader:
-    """Watches the settings file, and reloads on request."""
+    """Reloads when the settings file changes, and on request."""
 
     def __init__(self, config: Path | None, reload: Callable[[], None]) -> None:
-        """Call `reload` when the settings file changes: `config`, else the one that the environment names."""
+        """Call `reload` when the settings file changes: `config`, else the file that the environment names."""
         self._path = config_path(config)
         self._reload = reload
         self._asked = asyncio.Event()
         self._seen = self._stamp()
 
     def ask(self) -> None:
-        """Request a reload, whether the file changed or not."""
+        """Request a reload, whether the file has changed or not."""
         self._asked.set()
 
     async def run(self) -> None:

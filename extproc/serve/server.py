@@ -1,4 +1,4 @@
-"""One serving process: the gRPC server with its health service, the admin port, and an orderly end."""
+"""One serving process: the gRPC server with its health service, the admin port, and the orderly shutdown."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = structlog.get_logger()
 
 
 async def serve(settings: Settings, config: Path | None = None, worker: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; follow changes of the file at `config`.
+    """Serve until SIGTERM or SIGINT, then drain. Reload the file at `config` when it changes.
 
-    As a worker of a supervisor it has no admin port of its own, and ends with its supervisor.
-    Raises SettingsError when the listener or the admin port cannot be opened.
+    A worker of a supervisor has no admin port of its own, and ends with its supervisor. Raises SettingsError if the
+    listener or the admin port cannot be opened.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -98,10 +98,10 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
 
 
 def _tune_collector() -> None:
-    """Exclude what was loaded from garbage collection, and collect the rest less often.
+    """Exclude the loaded modules from garbage collection, and collect other objects less often.
 
-    An exchange makes some thousand objects and leaves a handful that refer to each other, gRPC's own: with Python's
-    defaults the collector would look several times at each.
+    An exchange makes some thousand objects and leaves only a few reference cycles, in gRPC. With Python's defaults the
+    collector would examine each object several times.
     """
     gc.collect()
     gc.freeze()

@@ -1,8 +1,8 @@
-"""The metrics of all workers as one: the sum of what they count, ended processes included.
+"""The sum of the metrics of all workers, including ended processes.
 
-Workers run in prometheus_client's multiprocess mode: each process maps its values in files of a shared folder, so that
-a crash loses no count. The files are named by process id. Those of a process that ended are added up and removed, so
-that a worker which crashes time and again does not fill the folder.
+Workers run in prometheus_client's multiprocess mode: each process maps its values to files in a shared folder, so that
+a crash loses no count. The files are named by process id. Those of an ended process are added up and removed, so that a
+worker that crashes repeatedly does not fill the folder.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class SharedMetrics(Collector):
-    """Collects the metrics in a folder that the workers share."""
+    """Collects the metrics from the folder that the workers share."""
 
     def __init__(self, folder: str) -> None:
         """Read the files in `folder`."""
         self._folder = Path(folder)
-        self._lock = Lock()  # a scrape and an export over OTLP may collect at once
+        self._lock = Lock()  # a scrape and an export over OTLP may collect at the same time
         self._ended: list[Metric] = []
 
     def collect(self) -> Iterable[Metric]:
@@ -35,7 +35,7 @@ class SharedMetrics(Collector):
             return _summed(self._ended, _merged(self._folder.glob("*.db")))
 
     def process_ended(self, pid: int) -> None:
-        """Keep the counts of a process that ended; its gauges go."""
+        """Keep the counters of a process that has ended, and drop its gauges."""
         with self._lock:
             mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
             files = list(self._folder.glob(f"*_{pid}.db"))
@@ -45,13 +45,13 @@ class SharedMetrics(Collector):
 
 
 def _merged(files: Iterable[Path]) -> list[Metric]:
-    # A file that a worker has just created is still empty, and the library cannot read that.
+    # A file that a worker has just created is still empty, and the library cannot read an empty file.
     written = [str(file) for file in files if os.path.getsize(file)]
     return list(MultiProcessCollector.merge(written))  # type: ignore[no-untyped-call]
 
 
 def _summed(*parts: list[Metric]) -> list[Metric]:
-    """Return the metrics of all `parts`, those of one name added up sample by sample."""
+    """Return the metrics of all `parts`; metrics of the same name are added up sample by sample."""
     sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     metrics: dict[str, Metric] = {}
     for metric in (metric for part in parts for metric in part):

@@ -1,7 +1,7 @@
-"""The supervisor of several serving processes: starts and restarts them, passes signals on and reports for all.
+"""The supervisor of several serving processes: it starts and restarts them, forwards signals, and reports for all.
 
-Each worker listens on its own address (port+i, or <socket>-i): Envoy keeps one connection per thread, so workers behind
-one shared port would be loaded unevenly. The admin port is the supervisor's: it shows the sum over all workers
+Each worker listens on its own address (port+i, or <socket>-i). Envoy keeps one connection per thread, so workers behind
+one shared port would be loaded unevenly. The supervisor has the only admin port, which shows the sum over all workers
 (docs/adr/0007-one-admin-port-for-all-workers.md).
 """
 
@@ -29,13 +29,13 @@ from extproc.telemetry import otel
 from extproc.telemetry.snapshot import Snapshot, total
 
 _KILL_SECONDS = 10.0
-"""A worker that has not ended this long after its drain should have is killed."""
+"""A worker is killed if it has not ended this long after the end of its drain."""
 
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder made there is private
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder created there is private
 
 
 class Supervisor:
-    """All workers as one."""
+    """Runs all workers and reports for them."""
 
     def __init__(self, settings: Settings, config: Path | None, folder: str) -> None:
         """Prepare `settings.workers` workers, which share their metrics in `folder`."""
@@ -54,7 +54,7 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether every worker is ready: each has its own address, which receives traffic."""
+        """Return whether every worker is ready. Each has its own address, which receives traffic."""
         return not self._stopping.is_set() and all(worker.is_ready for worker in self._workers)
 
     async def snapshot(self) -> Snapshot:
@@ -63,7 +63,7 @@ class Supervisor:
         return total([answer for answer in answers if answer is not None], len(self._workers), at=time.time())
 
     async def run(self) -> int:
-        """Run the workers until SIGTERM or SIGINT; return the exit status: 2 if one could not be started."""
+        """Run the workers until SIGTERM or SIGINT; return the exit status, which is 2 if one could not be started."""
         loop = asyncio.get_running_loop()
         reloader = Reloader(self._config, self._reload)
 
@@ -97,7 +97,7 @@ class Supervisor:
             worker.signal(number)
 
     def _reload(self) -> None:
-        # The workers read the same file and log what is wrong with it.
+        # The workers read the same file and log its problems.
         with suppress(SettingsError):
             self.settings = load(self._config, serving=True)
 
@@ -107,7 +107,7 @@ async def supervise(settings: Settings, config: Path | None) -> int:
 
     Raises SettingsError when the admin port cannot be opened.
     """
-    # In memory where possible: the values are mapped files, and a slow disk would delay every count.
+    # In memory if possible: the values are in mapped files, and a slow disk would delay every count.
     where = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="extproc-", dir=where, ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as stack:

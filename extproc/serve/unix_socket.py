@@ -1,9 +1,8 @@
-"""The file of a unix socket: a socket in use is not taken over, and that of another process is not removed.
-
-(If two processes start at the same moment, the later one may still take over.)
+"""The file of a unix socket. A socket in use is not replaced, and that of another process is not removed.
 
 gRPC removes any socket that it finds at a path, when it binds and again when it ends. So gRPC binds to a unique name,
-and the socket is then moved to its path.
+and the socket is then moved to its path. If two processes start at the same moment, the later one may still replace the
+socket of the other.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 
 
 class SocketFile:
-    """The socket of one listener."""
+    """The socket file of one listener."""
 
     def __init__(self, path: Path) -> None:
         """Prepare to listen at `path`."""
@@ -28,7 +27,7 @@ class SocketFile:
         self._bound: os.stat_result | None = None
 
     def check(self) -> None:
-        """Raise OSError unless the path is free, or holds a socket that is no longer served."""
+        """Raise OSError unless the path is free or holds a socket that no process serves."""
         try:
             mode = self._path.lstat().st_mode
         except FileNotFoundError:
@@ -36,7 +35,7 @@ class SocketFile:
         if not stat.S_ISSOCK(mode):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # a socket whose queue is full is in use, and connecting would wait
+            probe.setblocking(False)  # connecting to a socket in use would wait if its queue is full
             try:
                 probe.connect(str(self._path))
             except (ConnectionRefusedError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What a serving process does only as a worker: it reports to its supervisor and obeys it."""
+"""The tasks that a serving process has only as a worker: it reports to its supervisor and obeys it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _log = structlog.get_logger()
 
 
 async def update_held_bytes(processor: ExternalProcessor) -> None:
-    """Write the shared gauge once a second, until cancelled: the value changes with every piece of a body."""
+    """Update the shared gauge once a second, until cancelled. The value itself changes with every piece of a body."""
     while True:
         processor.telemetry.held_bytes.set(processor.load.held_bytes)
         await asyncio.sleep(_GAUGE_SECONDS)
 
 
 async def obey_supervisor(link: Link, instance: Instance, stop: asyncio.Event) -> None:
-    """Handle the supervisor's messages; when it is gone, remove the folder that it left and set `stop`."""
+    """Handle the supervisor's messages. When it has ended, remove the metrics folder that it left and set `stop`."""
     while True:
         try:
             message = await link.receive()

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: one serving process, started again when it ends."""
+"""A worker as its supervisor sees it: one serving process that is restarted when it ends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from extproc.telemetry.snapshot import Snapshot
 
 _BACKOFF_SECONDS = (0.2, 10.0)
 _STABLE_SECONDS = 30.0
-"""A worker that lived this long is started again without a longer delay."""
+"""A worker that ran this long is restarted with the shortest delay."""
 
 _ANSWER_SECONDS = 2.0
-"""How long a worker may take to answer for the status page."""
+"""How long the status page waits for a worker's answer."""
 
 WRONG_SETTINGS = 2
-"""The exit status that a restart would not change: wrong settings, or an address in use."""
+"""The exit status for problems that a restart does not solve: wrong settings, or an address in use."""
 
 _log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class WorkerProcess:
     def __init__(
         self, number: int, config: Path | None, folder: str, metrics: SharedMetrics, stopping: asyncio.Event
     ) -> None:
-        """Prepare worker `number`, which shares its metrics in `folder` and is not restarted once `stopping` is set."""
+        """Prepare worker `number`, with its metrics in `folder`. It is not restarted once `stopping` is set."""
         self.number = number
         self.is_ready = False
         self.status = 0
@@ -50,7 +50,7 @@ class WorkerProcess:
         self._answer: asyncio.Future[Snapshot | None] | None = None
 
     async def keep(self, restarts: Counter) -> None:
-        """Keep the worker running until it is to stop, or cannot be started; count its restarts."""
+        """Keep the worker running until it must stop or cannot be started; count its restarts."""
         loop = asyncio.get_running_loop()
         delay = _BACKOFF_SECONDS[0]
         is_first = True
@@ -80,7 +80,7 @@ class WorkerProcess:
 
     async def _run(self) -> None:
         """Run the process once, to its end."""
-        # The link comes first: once there is a process, nothing may keep us from waiting for its end.
+        # The link comes first: once the process exists, nothing may prevent waiting for its end.
         ours, theirs = socket.socketpair()
         with theirs:
             self._link = link = await Link.over(ours)
@@ -104,7 +104,7 @@ class WorkerProcess:
         self._metrics.process_ended(self._process.pid)
 
     async def _listen(self, link: Link) -> None:
-        """Handle the worker's messages until it is gone."""
+        """Handle the worker's messages until it has ended."""
         while True:
             try:
                 message = await link.receive()
@@ -144,16 +144,16 @@ class WorkerProcess:
             self._answer = None
 
     def stop(self) -> None:
-        """Make the worker drain; a worker that is just being started gets the signal after its start."""
+        """Make the worker drain. A worker that is still starting gets the signal after its start."""
         self._is_told_to_stop = True
         self.signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Make the worker read its settings again, or once it serves: a signal would end one that still starts."""
+        """Make the worker reload its settings, at the latest once it serves. A signal would end a starting worker."""
         if self._link is not None:
             self._link.send(Reload())
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, if it lives."""
+        """Send a signal to the process if it is running."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
