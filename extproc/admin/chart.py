@@ -1,4 +1,4 @@
-"""Bar charts of the last minutes: the geometry of the bars, and the same numbers in words."""
+"""Bar charts of the last minutes: the geometry of the bars, and the same numbers as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ACTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One kind of bar: its name, the class that colours it, a value for each column, and their sum in words."""
+    """One kind of bar: its name, the CSS class of its colour, a value for each column, and their sum as text."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The vertical axis: its upper end, and the labels of its half and its end."""
+    """The vertical axis: its upper end, and the labels of its middle and its end."""
 
     top: float
     middle_label: str
@@ -53,9 +53,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart with a bar for each column and series, stacked or one in front of the other.
+    """A chart with a bar for each column and series. The bars are stacked or overlap.
 
-    `summary` says in a sentence what the chart shows; `table` has a row of written values for each column.
+    `summary` is a sentence that says what the chart shows; `table` has a row of values, as text, for each column.
     """
 
     title: str

@@ -1,6 +1,6 @@
-"""A connection to the admin port, with a bounded life.
+"""A connection to the admin port, with a bounded lifetime.
 
-uvicorn waits without limit for a request that never becomes complete, and for a client that does not read its answer.
+uvicorn itself waits without limit for the rest of a request, and for a client that does not read its answer.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any, cast
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _SECONDS = 15.0
-"""The life of a connection, and how much longer an answer may take to be read: each probe and scrape connects anew."""
+"""The lifetime of a connection, and the additional time to read an answer. Probes and scrapes open new connections."""
 
 
 class Connection(asyncio.Protocol):
-    """Passes what happens on a connection to uvicorn's protocol, and ends the connection in time."""
+    """Forwards the events of a connection to uvicorn's protocol, and ends the connection in time."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take the arguments of uvicorn's protocol."""
+        """Create uvicorn's protocol with these arguments."""
         self._http = H11Protocol(*arguments, **options)
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the connection and its deadline."""
-        stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass
+        stream = cast(asyncio.Transport, transport)  # uvloop's transports are not a subclass of it
         self._call_later(lambda: self._close(stream))
         self._http.connection_made(stream)
 
     def _close(self, transport: asyncio.Transport) -> None:
-        # Closing still sends what was written, which the client may be slow to read.
+        # Closing still sends the rest of the answer, and the client may read it slowly.
         self._call_later(transport.abort)
         transport.close()
 
@@ -44,17 +44,17 @@ class Connection(asyncio.Protocol):
         self._http.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass data on."""
+        """Forward data."""
         self._http.data_received(data)
 
     def eof_received(self) -> None:
-        """Pass the end of the client's data on."""
+        """Forward the end of the client's data."""
         self._http.eof_received()
 
     def pause_writing(self) -> None:
-        """Pass on that the client is slow."""
+        """Forward that the client reads slowly."""
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass on that the client caught up."""
+        """Forward that the client has caught up."""
         self._http.resume_writing()

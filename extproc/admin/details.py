@@ -25,18 +25,18 @@ class ProfileRow:
 
 
 def profile_label(settings: Settings, profile: str) -> str:
-    """Return the name of a profile, marked if it is a dry run."""
+    """Return the name of a profile, with a note if it is a dry run."""
     known = settings.profiles.get(profile)
     return f"{profile} (dry run)" if known is not None and not known.enforce else profile
 
 
 def most_first(failures: Sequence[Failure]) -> list[Failure]:
-    """Return the failures, the most frequent first."""
+    """Return the failures, with the most frequent first."""
     return sorted(failures, key=lambda failure: -failure.count)
 
 
 def aim_facts(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:
-    """Return names and values of what is known about Aim."""
+    """Return what is known about Aim, as pairs of name and value."""
     return [
         ("Address", without_login(settings.aim.base)),
         ("API", settings.aim.api),
@@ -92,6 +92,6 @@ def _key(use: KeyUse | None, *, is_own: bool, is_set: bool, refused: str) -> Sen
 
 
 def last_reload(snapshot: Snapshot) -> Reload | None:
-    """Return the last change of the settings, if any; a refused one takes precedence."""
+    """Return the last reload of the settings, if any. A refused reload takes precedence."""
     reloads = [worker.reload for worker in snapshot.workers if worker.reload is not None]
     return max(reloads, key=lambda reload: (bool(reload.problems), reload.at), default=None)

@@ -1,4 +1,4 @@
-"""The figures of the status page: what is under way, and the sums of the last minutes."""
+"""The figures of the status page: current numbers, and the sums of the last minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extproc.telemetry.snapshot import MINUTES, Minute, Snapshot, added
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its name, and what stands beside it."""
+    """A number with its name and a note."""
 
     name: str
     value: str
@@ -20,7 +20,7 @@ class Figure:
 
 
 def figures(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) -> Iterator[Figure]:
-    """Yield the figures of all workers; limits are those of one worker times the workers."""
+    """Yield the figures of all workers. A limit is that of one worker, times the number of workers."""
     outcomes = added(minute.outcomes for minute in minutes)
     workers = snapshot.workers
     limits, share = settings.limits, len(workers)

@@ -1,4 +1,4 @@
-"""The status page: what a person reads in ten seconds, and details to open when something is wrong."""
+"""The status page: an overview to read in ten seconds, and details to open if something is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-"""The page loads nothing, runs nothing and stands in no frame."""
+"""The page loads nothing, runs no script and allows no frame around it."""
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader(__package__),
@@ -42,7 +42,7 @@ _ENVIRONMENT.filters |= {"clock": words.clock, "timestamp": words.timestamp}
 
 
 def page(snapshot: Snapshot, settings: Settings, *, is_paused: bool = False) -> str:
-    """Return the page as HTML; unless paused, it reloads itself."""
+    """Return the page as HTML. Unless paused, it reloads itself."""
     minutes = chart.last_minutes(snapshot)
     return _ENVIRONMENT.get_template("page.html").render(
         style=_STYLE,
@@ -65,7 +65,7 @@ def page(snapshot: Snapshot, settings: Settings, *, is_paused: bool = False) -> 
 
 
 def _about(snapshot: Snapshot) -> list[str]:
-    """Return version, time since the start and, where there are several, the number of workers."""
+    """Return the version, the time since the start and, if there are several, the number of workers."""
     started = min((worker.started for worker in snapshot.workers), default=snapshot.at)
     facts = [f"version {__version__}", f"up {words.duration(snapshot.at - started)}"]
     workers = len(snapshot.workers) + snapshot.silent
@@ -74,7 +74,7 @@ def _about(snapshot: Snapshot) -> list[str]:
 
 def _phase(snapshot: Snapshot) -> str:
     phases = [*(worker.phase for worker in snapshot.workers), *(Phase.STARTING for _ in range(snapshot.silent))]
-    # The phase that needs attention most comes first.
+    # The phases, with the one that needs most attention first.
     first = next(phase for phase in (Phase.DRAINING, Phase.UNREADY, Phase.STARTING, Phase.SERVING) if phase in phases)
     if len(set(phases)) == 1:
         return str(first)

@@ -1,4 +1,4 @@
-"""The admin port: an HTTP server within the process, which leaves the process's signals alone."""
+"""The admin port: an HTTP server within the process. It does not handle the process's signals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from extproc.config.address import Address, unaddressed
 from extproc.core.errors import SettingsError
 
 _CONNECTIONS = 512
-"""Connections at once; more get a 503, because the listener for Envoy needs file descriptors too."""
+"""The most connections at once. More get a 503, because the listener for Envoy needs file descriptors too."""
 
 
 @asynccontextmanager
 async def listening(app: ASGIApp, address: Address) -> AsyncIterator[None]:
-    """Serve `app` on `address` while the context lasts; raises SettingsError."""
+    """Serve `app` on `address` within the context; raises SettingsError if it cannot listen."""
     try:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listener = socket.create_server((address.host, address.port), family=family)
     except OSError as error:
         raise SettingsError([f"admin: cannot listen on {address}: {unaddressed(error)}"]) from error
-    # asyncio sets it only where the socket names its protocol. Without it every answer waits for a delayed ACK.
+    # asyncio sets it only on sockets with an explicit protocol. Without it every answer waits for a delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
@@ -49,8 +49,8 @@ async def listening(app: ASGIApp, address: Address) -> AsyncIterator[None]:
 async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run `server` until it should exit.
 
-    `Server.serve` would be these steps with handlers for SIGTERM and SIGINT around them, which cannot be switched off;
-    here these signals start a drain, during which the port goes on answering.
+    `Server.serve` takes the same steps, but also handles SIGTERM and SIGINT, which cannot be switched off. Here these
+    signals start a drain, during which the port keeps answering.
     """
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)

@@ -1,4 +1,4 @@
-"""What needs an operator's attention, in sentences."""
+"""The problems that need an operator's attention, as sentences."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from extproc.telemetry.snapshot import Minute, Phase, Snapshot, added
 
 
 def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) -> Iterator[Sentence]:
-    """Yield a sentence for each trouble of now and of the last `minutes`."""
+    """Yield a sentence for each current problem and for each problem of the last `minutes`."""
     workers = snapshot.workers
     if snapshot.silent:
         yield Sentence(f"{words.count(snapshot.silent, 'worker')} of {len(workers) + snapshot.silent} did not answer.")
     if any(worker.phase is Phase.UNREADY for worker in workers):
-        yield Sentence("Not ready: Aim cannot be reached, which readiness.aim asks for.")
+        yield Sentence("Not ready: Aim cannot be reached, and readiness.aim requires it.")
     for use in snapshot.keys:
         if use.is_refused and use.profile in settings.profiles:
             unread = ", or its file cannot be read or holds none" if has_key_file(settings, use.profile) else ""
@@ -32,7 +32,7 @@ def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) 
     failed_open = sum(minute.failed_open for minute in minutes)
     unjudged = added(minute.verdicts for minute in minutes)["error"]
     if failed_open:
-        yield Sentence(f"Something went on without a verdict {words.count(failed_open, 'time')} in the last minutes.")
+        yield Sentence(f"Traffic passed without a verdict {words.count(failed_open, 'time')} in the last minutes.")
     if unjudged:
         yield Sentence(f"Aim gave no verdict {words.count(unjudged, 'time')} in the last minutes.")
     reload = last_reload(snapshot)

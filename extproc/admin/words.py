@@ -1,4 +1,4 @@
-"""Numbers and times as a person reads them."""
+"""Numbers and times in readable form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Text in which a moment may be named; `at` is in seconds since the epoch."""
+    """Text that may contain a time; `at` is in seconds since the epoch."""
 
     before: str
     at: float | None = None
@@ -16,17 +16,17 @@ class Sentence:
 
 
 def clock(at: float) -> str:
-    """Return the time of day, in UTC, of `at` seconds since the epoch."""
+    """Return `at`, in seconds since the epoch, as a time of day in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
 
 
 def timestamp(at: float) -> str:
-    """Return `at` seconds since the epoch in ISO 8601."""
+    """Return `at`, in seconds since the epoch, in ISO 8601."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things, `noun` being the word for one."""
+    """Return a number with its noun; `noun` is the singular."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -48,7 +48,7 @@ def seconds(time: float) -> str:
 
 
 def size(number: int) -> str:
-    """Return a number of bytes."""
+    """Return a number of bytes with a suitable unit."""
     value, units = float(number), iter(("B", "KiB", "MiB", "GiB"))
     unit = next(units)
     while value >= 1024:
@@ -57,7 +57,7 @@ def size(number: int) -> str:
 
 
 def round_up(value: float) -> int:
-    """Return the upper end of an axis for `value`: at least as large, and half of it is a round number."""
+    """Return the upper end of an axis for `value`: it is at least as large, and its half is a round number."""
     for top in (2, 4, 6, 8):
         if value <= top:
             return top
