@@ -1,4 +1,4 @@
-"""The recent activity of a process, for the status page: bounded, in memory, without content."""
+"""The recent activity of a process, for the status page. It is in memory, bounded and without content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, R
 
 _POLICIES = 8
 _POLICY_CHARACTERS = 80
-"""Bounds on the policies of a block and on the length of their names, which Aim chooses."""
+"""Bounds on the number of a block's policies and on the length of their names: Aim chooses both."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,10 @@ class _Counts:
 
 
 class Activity:
-    """Counts by the minute, the last blocks, and totals."""
+    """The counts of each minute, the last blocks, and the totals."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Count minutes by `clock`, in seconds since the epoch, so that those of several workers agree."""
+        """Count minutes by `clock`, in seconds since the epoch, so that the minutes of several workers agree."""
         self._clock = clock
         self._minutes: dict[int, _Counts] = {}
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
@@ -91,7 +91,7 @@ class Activity:
         self.reload = Reload(self._clock(), tuple(problems), tuple(restart_needed))
 
     def snapshot(self, worker: Worker) -> Snapshot:
-        """Return a snapshot for `worker`; the latest block comes first."""
+        """Return a snapshot for `worker`. The latest block comes first."""
         now = self._clock()
         self._at(now)
         return Snapshot(
@@ -119,7 +119,7 @@ class Activity:
         counts = self._minutes.get(number)
         if counts is None:
             counts = self._minutes[number] = _Counts()
-            # By order, not by number: the minutes stay bounded when the clock is set back.
+            # Remove by order, not by number: the minutes then stay bounded even if the clock is set back.
             while len(self._minutes) > MINUTES:
                 del self._minutes[next(iter(self._minutes))]
         return counts

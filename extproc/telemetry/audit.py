@@ -1,6 +1,6 @@
 """The audit log: a JSON line for each verdict and for each exchange that was inspected or refused. It has no content.
 
-A line that cannot be written is lost and counted: an audit log that is full, or not read, stops no traffic.
+A line that cannot be written is lost and counted. An audit log that is full or not read does not stop traffic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 class AuditLog:
-    """Writes lines to a file or to stdout."""
+    """Writes audit lines to a file or to stdout."""
 
     def __init__(self, settings: Settings, on_loss: Callable[[], None]) -> None:
         """Write as `settings.audit` says; `on_loss` is called for each line that cannot be written."""
@@ -44,7 +44,7 @@ class AuditLog:
             LineWriter(_STDOUT, on_loss=self._lost) if audit.is_stdout else AuditFile(Path(audit.file), self._lost)
         )
         self._identity = audit.identity
-        self._keys = Keys(settings, logs=False)  # the client of Aim logs problems of the same keys
+        self._keys = Keys(settings, logs=False)  # the client of Aim logs the problems of the same keys
         self._key_file = None
         if audit.key_file is not None:
             self._key_file = KeyFile(audit.key_file, "audit.key_file", hash_key_problem)
@@ -70,7 +70,7 @@ class AuditLog:
         }
 
     def _key(self, profile: str) -> bytes:
-        """Return the key of the hashes: that of the key file, else the one for Aim, which gets the values anyway."""
+        """Return the key of the hashes: that of the key file, else the API key, as Aim gets the values anyway."""
         if self._key_file is not None:
             return self._key_file.read()
         try:
@@ -79,12 +79,12 @@ class AuditLog:
             return b""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write `line`, with the time, or count it as lost."""
+        """Write `line` with the current time, or count it as lost."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._sink.write(codec.encode({"time": now, **line}) + b"\n")
 
     def close(self) -> None:
-        """Close the file, or end the writer of stdout once it has written all lines."""
+        """Close the file, or end the writer of stdout after its last line."""
         self._sink.close()
 
     def _lost(self, problem: str, is_first: bool) -> None:

@@ -1,4 +1,4 @@
-"""The file of the audit log: whole lines, a file that may be rotated, and no waiting."""
+"""The file of the audit log: it gets whole lines, it may be rotated, and writing to it never waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-"""Without O_NONBLOCK a named pipe that is not read would block the process."""
+"""Without O_NONBLOCK, a named pipe without a reader would block the process."""
 
 _MODE = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP
 
@@ -18,14 +18,14 @@ _MODE = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP
 class AuditFile:
     """Appends lines to a file.
 
-    Each line is one write in append mode, so that workers, and replicas on one host, can share a file.
+    Each line is one write in append mode, so that workers and the replicas on one host can share a file.
     """
 
     def __init__(self, path: Path, on_loss: Callable[[str, bool], None], *, look_seconds: float = 1.0) -> None:
         """Write to `path`; `on_loss(problem, is_first)` is called for each lost line.
 
-        `is_first` marks the first loss since a line was written. For `look_seconds` after a rotation, lines may still
-        go to the old file.
+        `is_first` is True for the first loss since a line was written. For `look_seconds` after a rotation, lines may
+        still go to the old file.
         """
         self._path = path
         self._on_loss = on_loss
@@ -40,7 +40,7 @@ class AuditFile:
         data = b"\n" + line if self._is_torn else line
         try:
             written = os.write(self._open(), data)
-            # The rest of a line that did not fit would look like a line of its own.
+            # The next write must not continue a line that was cut off.
             self._is_torn = written < len(data)
             if self._is_torn:
                 raise OSError("no room for the whole line")
@@ -51,7 +51,7 @@ class AuditFile:
             self._is_losing = False
 
     def _open(self) -> int:
-        """Return the open file, or its successor after a rotation; raises OSError."""
+        """Return the descriptor of the file, opened again after a rotation; raises OSError."""
         now = time.monotonic()
         if self._descriptor is None or now - self._looked > self._look_seconds:
             self._looked = now

@@ -1,6 +1,6 @@
-"""Lines for standard output and error, written by a thread, so that the traffic never waits for their reader.
+"""Writes lines to standard output and error in a thread, so that traffic never waits for their reader.
 
-Setting O_NONBLOCK instead would change the descriptor for every process that shares it.
+Setting O_NONBLOCK instead would affect every process that shares the descriptor.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 from threading import Condition, Lock, Thread
 
 CAPACITY = 8192
-"""Lines that may wait for the reader: a few seconds of heavy traffic, a few megabytes."""
+"""The most lines that may wait for the reader: a few seconds of heavy traffic, or a few megabytes."""
 
 _FLUSH_SECONDS = 2.0
-"""How long the end of the process may wait for the reader."""
+"""How long the process may wait for the reader when it ends."""
 
 
 class LineWriter:
     """Writes whole lines to a descriptor, in order.
 
-    If too many lines wait, the oldest are lost; so are lines that cannot be written, such as on a full disk.
+    If too many lines wait, the oldest are lost. Lines that cannot be written, such as on a full disk, are lost too.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class LineWriter:
         loss_notice: Callable[[int], bytes] | None = None,
         capacity: int = CAPACITY,
     ) -> None:
-        """Write to `descriptor`, which stays open, until the end of the process.
+        """Write to `descriptor` until the process ends. The descriptor stays open.
 
-        `on_loss(problem, is_first)` is called for each lost line, from any thread; `is_first` marks the first loss
-        since the writer last kept up. `loss_notice(count)` returns a line that is written where lines are missing.
+        `on_loss(problem, is_first)` is called for each lost line, from any thread; `is_first` is True for the first
+        loss since the writer last kept up. `loss_notice(count)` returns the line to write in place of lost lines.
         """
         self._descriptor = descriptor
         self._on_loss = on_loss
@@ -53,7 +53,7 @@ class LineWriter:
         atexit.register(self.flush)
 
     def write(self, line: bytes) -> None:
-        """Queue `line`, which ends in a line feed."""
+        """Queue `line`, which must end in a line feed."""
         with self._changed:
             is_full = len(self._waiting) == self._capacity
             if is_full:
@@ -65,13 +65,13 @@ class LineWriter:
             self._lose("its reader is too slow")
 
     def close(self) -> None:
-        """End the thread once it has written the lines that wait."""
+        """End the thread once it has written the waiting lines."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Close, and wait until all is written, but no longer than `seconds`."""
+        """Close, and wait at most `seconds` until all lines are written."""
         self.close()
         self._thread.join(seconds)
 
@@ -109,7 +109,7 @@ class LineWriter:
 
     def _put(self, data: bytes) -> None:
         """Write all of `data`; raises OSError."""
-        # After a line that was cut off, the next one must not continue it.
+        # The next line must not continue a line that was cut off.
         rest = whole = b"\n" + data if self._is_torn and data else data
         try:
             while rest:

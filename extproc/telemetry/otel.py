@@ -1,7 +1,7 @@
-"""OpenTelemetry, if the standard variables switch it on: traces and metrics over OTLP, by gRPC or HTTP.
+"""OpenTelemetry, if the standard environment variables switch it on: traces and metrics over OTLP, by gRPC or HTTP.
 
-It is off by default and then not imported. A slow or unreachable collector is logged once; it delays no exchange, and
-the end of the process only for a bounded time.
+It is off by default and is then not imported. A slow or unreachable collector is logged once. It delays no exchange,
+and it delays the end of the process only for a bounded time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FLUSH_SECONDS = 3.0
 
 
 def is_exported(signal: Signal) -> bool:
-    """Return whether the environment switches the export of `signal` on; raises SettingsError."""
+    """Return whether the environment switches the export of `signal` on; raises SettingsError for a wrong value."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     variable = f"OTEL_{signal.upper()}_EXPORTER"
@@ -63,7 +63,7 @@ def is_exported(signal: Signal) -> bool:
 
 
 def _check_installed() -> None:
-    """Raise SettingsError where the packages of the extra `otel` are missing."""
+    """Raise SettingsError if the packages of the extra `otel` are missing."""
     try:
         import_module("opentelemetry.sdk")
         import_module("opentelemetry.exporter.otlp")
@@ -74,7 +74,7 @@ def _check_installed() -> None:
 
 def make_exporter(signal: Signal) -> Any:
     """Return the OTLP exporter of `signal` that the environment describes; raises SettingsError."""
-    # The libraries' log records may quote content; outages are logged by Outage.
+    # The library's log records may quote content. `Outage` logs outages.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     variable, protocol = _of_signal(signal, "PROTOCOL")
     package = _PACKAGES.get(protocol or "grpc")
@@ -91,17 +91,17 @@ def make_exporter(signal: Signal) -> Any:
 
 
 def _of_signal(signal: Signal, what: str) -> tuple[str, str]:
-    """Return the variable that applies to `signal`, its own or the one for all signals, and its value."""
+    """Return the name and value of the variable that applies to `signal`: its own or that for all signals."""
     names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
     name = next((name for name in names if os.environ.get(name)), names[-1])
     return name, os.environ.get(name, "").strip()
 
 
 def _is_endpoint(endpoint: str, *, is_url: bool) -> bool:
-    """Return whether `endpoint` is usable: a URL, or for gRPC also a target such as host:port."""
+    """Return whether `endpoint` is valid: a URL or, for gRPC, also a target such as host:port."""
     try:
         parts = urlsplit(endpoint if is_url or "://" in endpoint else f"//{endpoint}")
-        parts.port  # noqa: B018 - it may be none
+        parts.port  # noqa: B018 - raises ValueError for an invalid port
     except ValueError:
         return False
     if is_url or parts.scheme in ("http", "https"):
@@ -110,7 +110,7 @@ def _is_endpoint(endpoint: str, *, is_url: bool) -> bool:
 
 
 def _check_traces() -> None:
-    """Raise SettingsError for values that OpenTelemetry would silently replace by a default."""
+    """Raise SettingsError for values that OpenTelemetry would silently replace with a default."""
     problems = [f"environment: {name} is no positive number" for name in _QUEUE if not _is_number(name, int, 1, inf)]
     sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").lower()
     if sampler and sampler not in _SAMPLERS:
@@ -122,7 +122,7 @@ def _check_traces() -> None:
 
 
 def _is_number(name: str, kind: type[int] | type[float], least: int, most: float) -> bool:
-    """Return whether the variable is unset, or a number of that kind within the bounds."""
+    """Return whether the variable is unset, or a number of type `kind` within the bounds."""
     text = os.environ.get(name)
     try:
         return not text or least <= kind(text) <= most
@@ -131,7 +131,7 @@ def _is_number(name: str, kind: type[int] | type[float], least: int, most: float
 
 
 def make_resource() -> Resource:
-    """Return the attributes of this process; those that the environment sets take precedence."""
+    """Return the attributes of this process. Attributes from the environment take precedence."""
     from opentelemetry.sdk.resources import Resource
 
     ours = {"service.name": "aim-extproc", "service.version": __version__, "service.instance.id": str(uuid4())}
@@ -148,7 +148,7 @@ def make_resource() -> Resource:
 
 @asynccontextmanager
 async def tracing() -> AsyncIterator[Tracing | None]:
-    """Export spans while the context lasts, if the environment switches that on; raises SettingsError."""
+    """Export spans within the context if the environment switches that on; raises SettingsError."""
     if not is_exported("traces"):
         yield None
         return
@@ -171,7 +171,7 @@ async def tracing() -> AsyncIterator[Tracing | None]:
 
 @asynccontextmanager
 async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Export `registry` while the context lasts, if the environment switches that on; raises SettingsError."""
+    """Export `registry` within the context if the environment switches that on; raises SettingsError."""
     if not is_exported("metrics"):
         yield
         return
@@ -187,7 +187,7 @@ async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
 
 
 async def _bounded(work: Callable[[], object]) -> None:
-    """Run blocking work in a thread and wait for it, for a bounded time; the thread ends with the process."""
+    """Run blocking work in a thread and wait for it for a bounded time. The thread ends with the process."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The metrics over OTLP: the same values as a scrape, exported at an interval."""
+"""Exports the metrics over OTLP at an interval, with the same values as a scrape."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricsExport:
-    """Exports a registry from its own thread, until it is flushed."""
+    """Exports a registry in a thread of its own, until it is flushed."""
 
     def __init__(self, registry: CollectorRegistry, exporter: MetricExporter, resource: Resource) -> None:
-        """Start the export; raises SettingsError for a wrong interval."""
+        """Start the export; raises SettingsError for an invalid interval."""
         try:
             self._seconds = max(int(os.environ.get(_INTERVAL) or _DEFAULT_MILLISECONDS), 1) / 1000
         except ValueError:
@@ -75,7 +75,7 @@ class MetricsExport:
         self._outage.note(was_exported=was_exported)
 
     def flush(self) -> None:
-        """Export a last time and end the thread; blocks as long as the collector does."""
+        """Export once more and end the thread. Blocks as long as the collector does."""
         self._stopping.set()
         self._thread.join()
 
@@ -109,7 +109,7 @@ def _numbers(family: Family, name: str, started: int, now: int) -> list[NumberDa
 
 
 def _histograms(family: Family, started: int, now: int) -> list[HistogramDataPoint]:
-    """Return a point for each set of labels; Prometheus counts cumulatively, OpenTelemetry bucket by bucket."""
+    """Return a point for each set of labels. Prometheus counts cumulatively, OpenTelemetry bucket by bucket."""
     by_labels: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
     for sample in family.samples:
         labels = tuple(sorted((name, value) for name, value in sample.labels.items() if name != "le"))

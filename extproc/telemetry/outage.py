@@ -1,4 +1,4 @@
-"""Outages of an OpenTelemetry collector, logged once each."""
+"""Logs each outage of an OpenTelemetry collector once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = structlog.get_logger()
 
 
 class Outage:
-    """Logs once when a collector becomes unreachable, and once when it is back."""
+    """Logs once when a collector becomes unreachable, and once when it is reachable again."""
 
     def __init__(self, signal: Signal) -> None:
         """Watch the exports of `signal`."""

@@ -1,6 +1,6 @@
-"""What is known of one exchange: for its access record, its metrics and Envoy's access log.
+"""The record of one exchange, for the sidecar's access log, the metrics and Envoy's access log.
 
-Content-free by construction: no field takes a text, a header value or a path.
+It is content-free by construction: no field takes a text, a header value or a path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from extproc.core.values import value
 from extproc.core.verdict import MAX_POLICIES, STRICTNESS, Outcome, strictest
 
 OUTCOMES = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked", "aborted")
-"""How an exchange can end, the gravest last. A dry run ends as `dry_run`, with one of these as its code."""
+"""The outcomes of an exchange, the most severe last. A dry run ends as `dry_run`, with one of these as its code."""
 
 
 @value
@@ -31,7 +31,7 @@ class LegRecord:
 
 @dataclass(slots=True)
 class ExchangeRecord:
-    """The facts of one exchange. `version` grows with each change that Envoy's metadata shall show."""
+    """The facts of one exchange. `version` increases with each change that Envoy's metadata must show."""
 
     call_id: str
     profile: str
@@ -42,12 +42,12 @@ class ExchangeRecord:
     version: int = 0
 
     def name_dialect(self, dialect: str) -> None:
-        """Note the dialect of the request."""
+        """Record the dialect of the request."""
         self.dialect = dialect
         self.version += 1
 
     def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
-        """Note the verdicts of one detection or session.
+        """Record the outcomes of one detection or session.
 
         A leg keeps the strictest action of all its verdicts (`pre_call`, then `moderation`), the policies of all of
         them, and the sum of their times.
@@ -63,16 +63,16 @@ class ExchangeRecord:
         self.version += 1
 
     def reach(self, outcome: str, code: str = "") -> None:
-        """Note an outcome; the gravest counts."""
+        """Record an outcome. The most severe one counts."""
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
             self.code = code or self.code
         self.version += 1
 
     def facts(self) -> dict[str, str | LegRecord]:
-        """Return what Envoy's dynamic metadata says of the exchange, namespace `aim`."""
+        """Return the facts for Envoy's dynamic metadata, namespace `aim`."""
         return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **self.legs}
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the same facts as plain values."""
         return {name: fact if isinstance(fact, str) else fact.as_fields() for name, fact in self.facts().items()}

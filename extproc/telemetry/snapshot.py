@@ -1,4 +1,4 @@
-"""What the status page shows, as plain values: those of one process, or the sum over all workers."""
+"""The values that the status page shows: those of one process, or the sum over all workers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _Key = TypeVar("_Key")
 
 
 class Phase(StrEnum):
-    """Where a serving process is in its life."""
+    """The phases of a serving process."""
 
     STARTING = "starting"
     SERVING = "serving"
-    UNREADY = "not ready"  # it serves, but Aim, which readiness asks for, cannot be reached
+    UNREADY = "not ready"  # it serves, but readiness depends on Aim, and Aim cannot be reached
     DRAINING = "draining"
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What happened in one minute; `number` counts minutes since the epoch.
+    """The events of one minute; `number` counts minutes since the epoch.
 
-    `outcomes` counts the exchanges that ended in it, `verdicts` is by action, `waits` counts the times that exchanges
-    waited on the guard, by `step`; `failed_open` counts legs.
+    `outcomes` counts the exchanges that ended in the minute, `verdicts` the verdicts by action, `waits` the waits of
+    legs for the guard by `step`, and `failed_open` the legs that failed open.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often something failed for `reason`; `place` is the leg or the hook."""
+    """The number of failures for `reason`; `place` is the leg or the hook."""
 
     place: str
     reason: str
@@ -71,7 +71,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """Whether Aim refused a profile's key when it was last used, `at` in seconds since the epoch."""
+    """Whether Aim refused a profile's key at its last use; `at` is in seconds since the epoch."""
 
     profile: str
     is_refused: bool
@@ -80,7 +80,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """The last reload of the settings; they are in force if `problems` is empty."""
+    """The last reload of the settings. They are in force if `problems` is empty."""
 
     at: float
     problems: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One process as it is now."""
+    """The current state of one process."""
 
     number: int
     phase: Phase
@@ -104,10 +104,10 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of one or all workers at the moment `at`, in seconds since the epoch.
+    """The state of one or all workers at the time `at`, in seconds since the epoch.
 
-    `failed_open` counts legs, `failed` detections by hook, both since the workers started; `silent` is the number of
-    workers that did not answer.
+    `failed_open` counts legs and `failed` counts detections by hook, both since the workers started. `silent` is the
+    number of workers that did not answer.
     """
 
     at: float
@@ -121,7 +121,7 @@ class Snapshot:
 
 
 def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
-    """Return the sum of the snapshots in `parts`, at the moment `at`; `workers` is the number of all workers."""
+    """Return the sum of the snapshots in `parts` at the time `at`; `workers` is the number of all workers."""
     by_number: dict[int, list[Minute]] = {}
     for minute in chain.from_iterable(part.minutes for part in parts):
         by_number.setdefault(minute.number, []).append(minute)
@@ -163,7 +163,7 @@ def added(counts: Iterable[Mapping[_Key, int]]) -> Counter[_Key]:
 
 
 def failures(counts: Mapping[tuple[str, str], int]) -> tuple[Failure, ...]:
-    """Return counts by place and reason as failures."""
+    """Return the failures for counts by place and reason."""
     return tuple(Failure(place, reason, count) for (place, reason), count in counts.items())
 
 
@@ -175,12 +175,12 @@ def _added_failures(parts: Iterable[Sequence[Failure]]) -> tuple[Failure, ...]:
 
 
 def step(seconds: float) -> int:
-    """Return the step of a time on a scale that grows by a tenth each, from 0 for 0.1 ms."""
+    """Return the step of a time on a scale that begins at 0 for 0.1 ms. Each step is a tenth longer than the last."""
     return max(0, math.ceil(math.log(max(seconds, _FINEST_SECONDS) / _FINEST_SECONDS) / _GROWTH))
 
 
 def quantile(waits: Mapping[int, int], share: float) -> float:
-    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 without waits."""
+    """Return the time, in seconds, that `share` of the `waits` did not exceed; 0 if there are no waits."""
     due = share * sum(waits.values())
     for number, count in sorted(waits.items()):
         due -= count

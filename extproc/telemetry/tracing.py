@@ -1,8 +1,8 @@
-"""Spans of exchanges, in the trace that Envoy or the client began.
+"""The spans of exchanges, in the trace that Envoy or the client began.
 
-A span is made after the fact, with its true times: until then a detection costs one tuple. No span holds content, a
-header's value or the caller's identity; docs/operations.md lists the attributes. Names: OpenTelemetry's semantic
-conventions for generative AI, where they have one.
+Spans are created when the exchange has ended, with their true times: until then a detection costs one tuple. No span
+has content, a header's value or the caller's identity; docs/operations.md lists the attributes. Where possible, names
+follow OpenTelemetry's semantic conventions for generative AI.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ _CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
         ("gemini", "generate_content", "gcp.gemini"),
     )
 }
-"""The conventions' names for a dialect. The provider is that of the API: the real upstream is not known here."""
+"""The conventions' names for each dialect. The provider is that of the API, as the real upstream is not known here."""
 
 _ERRORS = ("refused", "aborted")
-"""Outcomes that are errors. A block is not: blocking is the guard's job."""
+"""Outcomes that are errors. A block is not an error: it is what the guard is for."""
 
 
 class Tracing:
-    """The spans of one process, on their way to a collector."""
+    """Exports the spans of one process to a collector."""
 
     def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
-        """Export in the background; the environment gives sampler, limits and the size of the queue."""
+        """Export in the background. The environment sets the sampler, the limits and the size of the queue."""
         self._exporter = exporter
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(_Watched(exporter)))
         self.tracer = self._provider.get_tracer("extproc", __version__)
 
     def begin(self, metadata: Iterable[tuple[str, str | bytes]], headers: Headers) -> Trace:
-        """Begin an exchange's part of a trace (W3C Trace Context).
+        """Begin the part of a trace that belongs to an exchange (W3C Trace Context).
 
-        Where Envoy traces, the metadata of its gRPC stream names Envoy's span. Else the client's header is used, except
-        for its flag: a client must not decide what is sampled.
+        If Envoy traces, the metadata of its gRPC stream names Envoy's span. Otherwise the client's header is used,
+        except its flag: a client must not decide what is sampled.
         """
         if carrier := _trace_context(metadata):
             return Trace(self, _W3C.extract(carrier))
         return Trace(self, self._sampled_as_root(_W3C.extract(_trace_context(headers))))
 
     def _sampled_as_root(self, parent: Context) -> Context:
-        """Return `parent` with the flag that our sampler gives to a trace that begins here."""
+        """Return `parent` with the flag that the sidecar's sampler gives to a trace that begins here."""
         span = trace.get_current_span(parent).get_span_context()
         if not span.is_valid:
             return parent
@@ -77,7 +77,7 @@ class Tracing:
         return trace.set_span_in_context(trace.NonRecordingSpan(own), parent)
 
     def flush(self) -> None:
-        """Export the remaining spans; blocks as long as the collector does."""
+        """Export the remaining spans. Blocks as long as the collector does."""
         self._provider.shutdown()
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Trace:
     __slots__ = ("_detections", "_parent", "_tracing")
 
     def __init__(self, tracing: Tracing, parent: Context) -> None:
-        """Put them below `parent`."""
+        """Begin a trace whose spans are children of `parent`."""
         self._tracing = tracing
         self._parent = parent
         self._detections: list[tuple[str, float, float, dict[str, AttributeValue]]] = []
@@ -107,7 +107,7 @@ class Trace:
         reason: Reason | None,
         policies: Sequence[str] = (),
     ) -> None:
-        """Record an analysis or a session, with its times by the monotonic clock."""
+        """Record a detection or a session, with its times on the monotonic clock."""
         attributes: dict[str, AttributeValue] = {"aim.hook": hook.value}
         if action is not None:
             attributes["aim.action"] = action
@@ -118,7 +118,7 @@ class Trace:
         self._detections.append((f"aim.{kind}", began, ended, attributes))
 
     def finish(self, record: ExchangeRecord, began: float, ended: float) -> None:
-        """Make the spans of an exchange that ended."""
+        """Create the spans of an exchange that has ended."""
         epoch = time.time_ns() - round(time.monotonic() * 1e9)
         tracer = self._tracing.tracer
         span = tracer.start_span(_EXCHANGE, self._parent, trace.SpanKind.SERVER, start_time=epoch + round(began * 1e9))
@@ -156,16 +156,16 @@ def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
 
 
 def _trace_context(fields: Iterable[tuple[str, str | bytes]]) -> dict[str, list[str]]:
-    """Return the parent that `fields` name, if any.
+    """Return the parent span that `fields` name, if any.
 
-    `tracestate` is ignored: it is a client's free text, and spans must not carry any.
+    `tracestate` is ignored: a client can put any text into it, and spans must not have any.
     """
     parents = [value for name, value in fields if name == "traceparent" and isinstance(value, str)]
     return {"traceparent": parents} if parents else {}
 
 
 class _Watched(SpanExporter):
-    """An exporter that logs an outage once and raises no error."""
+    """An exporter that logs each outage once and raises no error."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
