@@ -1,1 +1,1 @@
-"""The settings: what can be set, where the values come from, and the key files they name."""
+"""The settings: their models, their sources, and the key files that they name."""

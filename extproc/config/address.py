@@ -1,4 +1,4 @@
-"""Where to listen, as the settings and the command line write it."""
+"""Addresses to listen on, as the settings and the command line spell them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from pydantic import BaseModel, ConfigDict, StrictInt
 
 _PATH_BYTES = 100
-"""Linux allows 107, and a worker appends its number."""
+"""Linux allows 107 bytes, and a worker appends its number."""
 
 
 class Address(BaseModel):
-    """Where to listen: a TCP host and port, or a unix socket's path."""
+    """An address to listen on: a TCP host and port, or the path of a unix socket."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,9 +22,9 @@ class Address(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read `host:port`, `[v6]:port` or `unix:/path`.
+        """Parse `host:port`, `[v6]:port` or `unix:/path`.
 
-        Raises ValueError, with a sentence for the operator, for anything else.
+        Raises ValueError, with a message for the operator, for any other text.
         """
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")
@@ -53,5 +53,5 @@ class Address(BaseModel):
 
 
 def unaddressed(error: OSError) -> str:
-    """Return why listening failed, without the address, which Python repeats."""
+    """Return why listening failed, without the address that Python adds to the message."""
     return str(error.strerror).partition(" (while")[0]

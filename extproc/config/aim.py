@@ -21,12 +21,12 @@ DEFAULT_BASE_URLS = {
 
 
 class Breaker(Model):
-    """The circuit breaker: when to stop asking an Aim that does not answer, and for how long."""
+    """The circuit breaker: when to stop calling an Aim that does not answer, and for how long."""
 
     failures: Annotated[int, Field(ge=1, le=10_000)] = 10
     """consecutive timeouts, connection errors or 5xx; REST and websocket are counted separately"""
     open_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
-    """how long nothing is asked then, until one detection probes"""
+    """how long Aim is not called then, until one trial call"""
 
 
 def _clean_key(value: SecretStr) -> SecretStr:

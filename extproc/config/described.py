@@ -1,4 +1,4 @@
-"""The settings in force as a person would write them, one by one, without the values of secrets."""
+"""The settings in force in readable form, one by one, without the values of secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ALL_BUT_KEYS = frozenset(Reason) - {Reason.KEY_REFUSED}
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: its name as docs/settings.md has it, its value in words, and whether that is the default."""
+    """One setting: its name as in docs/settings.md, its value as text, and whether that is the default."""
 
     name: str
     value: str
@@ -29,19 +29,19 @@ class Setting:
 
 
 def described(settings: Settings) -> tuple[Setting, ...]:
-    """Return every setting; a key is `set` or `not set`, a login in a URL is masked."""
+    """Return every setting. A key is shown as `set` or `not set`, and a login in a URL is masked."""
     return tuple(_walk("", settings, Settings.model_construct()))
 
 
 def reasons(value: frozenset[Reason]) -> str:
-    """Return the reasons for which a leg fails open, as in the settings."""
+    """Return the reasons for which a leg fails open, as the settings spell them."""
     if not value:
         return "false"
     return "true" if value == _ALL_BUT_KEYS else ", ".join(sorted(value))
 
 
 def without_login(url: str) -> str:
-    """Return `url` without what stands before its host's `@`."""
+    """Return `url` without the user and password before its host."""
     return re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1***@", url, flags=re.IGNORECASE)
 
 
@@ -82,5 +82,5 @@ def _written(name: str, value: Any) -> str:
         case str() | int() | Path() | Address():
             return str(value)
         case _:
-            # A kind of setting that this module does not know yet could be a secret.
+            # A type of setting that this module does not know could be a secret.
             return "***"

@@ -1,4 +1,4 @@
-"""A key in a file, such as a mounted Kubernetes secret, which is read again when the file changes."""
+"""A key in a file, such as a mounted Kubernetes secret. It is read again when the file changes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def hash_key_problem(key: bytes) -> str | None:
 
 
 class KeyFile:
-    """A key in a file. A problem with it is logged once, and so is its end."""
+    """A key in a file. A problem with the file is logged once, and so is the end of the problem."""
 
     def __init__(
         self, path: Path, setting: str, find_problem: Callable[[bytes], str | None] = key_problem, *, logs: bool = True
     ) -> None:
-        """Read `path`, the value of `setting`, when the key is first needed and whenever the file has changed."""
+        """Prepare to read `path`, the value of `setting`: on first use and whenever the file has changed."""
         self._path = path
         self._setting = setting
         self._find_problem = find_problem
@@ -45,7 +45,7 @@ class KeyFile:
     def read(self) -> bytes:
         """Return the key, stripped; empty if there is none."""
         problem = None
-        # Secrets are replaced by renaming. While the file is missing, the last key stays in use.
+        # Secrets are replaced by renaming files. While the file is missing, the last key stays in use.
         try:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_ino, status.st_size)

@@ -1,4 +1,4 @@
-"""The keys for Aim: one for all profiles, or one for each."""
+"""The API keys for Aim: one for all profiles, or one for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from extproc.core.errors import DetectionRejected, Reason
 
 
 class Keys:
-    """The key of each profile."""
+    """The API key of each profile."""
 
     def __init__(self, settings: Settings, *, logs: bool = True) -> None:
         """Take the keys from `settings`. Files are read on first use; their problems are logged if `logs`."""
@@ -26,7 +26,7 @@ class Keys:
     def of(self, profile: str) -> str:
         """Return the key for `profile`.
 
-        Raises DetectionRejected with reason `key_refused` when there is none.
+        Raises DetectionRejected with reason `key_refused` if there is no key.
         """
         file = self._own.get(profile, self._default)
         if file is not None:

@@ -1,4 +1,4 @@
-"""Reads the settings from one YAML file and the environment, which overrides it. All problems are reported at once."""
+"""Reads the settings from a YAML file and the environment, which overrides it. All problems are reported at once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _SERVICE_LINK = re.compile(r"EXTPROC(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT)(_[
 
 
 def _unknown_variables() -> list[str]:
-    """Return a problem for each variable that looks like a setting and is not one."""
+    """Return a problem for each environment variable that looks like a setting but is not one."""
     known = {"CONFIG", *(name.upper() for name in Settings.model_fields)}
     return [
         f"environment: {name} is not a setting"
@@ -85,8 +85,8 @@ def config_path(config: Path | None) -> Path | None:
 def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     """Return the settings from `config` (else the file that EXTPROC_CONFIG names) and the environment.
 
-    With `serving`, keys and files are checked too. Raises SettingsError with every problem, one line each, named by its
-    setting. No line contains the value of a secret.
+    With `serving`, keys and files are checked too. Raises SettingsError with every problem, one line each, which begins
+    with the name of the setting. No line contains the value of a secret.
     """
     unknown = _unknown_variables()
     path = config_path(config)
@@ -97,7 +97,7 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     if from_environment and isinstance(data.get("aim"), Mapping | None):
         aim = dict(data.get("aim") or {})
         if from_environment.keys() & {"api_key", "api_key_file"}:
-            # The environment overrides the file, so a key file named there must win over a key in the file.
+            # The environment overrides the file, so its key file must override a key in the settings file.
             aim.pop("api_key", None)
             aim.pop("api_key_file", None)
         data["aim"] = aim | from_environment

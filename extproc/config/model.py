@@ -1,4 +1,4 @@
-"""What every group of settings has in common."""
+"""The base of every group of settings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticKnownError
 
 Bytes = Annotated[int, Field(ge=1024, le=2**31 - 2**22)]
-"""A size in bytes; the bound leaves room under the 2 GiB that a gRPC message can have."""
+"""A size in bytes. The bound leaves some room below the 2 GiB that a gRPC message can have."""
 
 
 class StrictNumbers(BaseModel):
-    """A model that refuses booleans for numbers: Python would take them for 0 and 1."""
+    """A model that refuses booleans for numbers. Python would treat them as 0 and 1."""
 
     @field_validator("*", mode="before")
     @classmethod

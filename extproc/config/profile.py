@@ -1,4 +1,4 @@
-"""One profile: what is asked of Aim, and what happens then."""
+"""One profile: which detections are made, and what follows from their verdicts and failures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from extproc.core.vocabulary import Hook
 DEFAULT_PROFILE = "default"
 
 PROFILE_METADATA = "x-extproc-profile"
-"""The gRPC initial metadata that names the profile of a stream."""
+"""The key of the gRPC initial metadata that names the profile of a stream."""
 
 
 class Inspect(Model):
-    """What is inspected beside prompts and answers."""
+    """What is inspected in addition to prompts and answers."""
 
     embeddings: bool = False
     """inputs of embeddings"""
@@ -48,7 +48,7 @@ Reasons = Annotated[frozenset[Reason], BeforeValidator(_reasons)]
 
 
 class FailureModeAllow(Model):
-    """The reasons for which a leg continues without a verdict."""
+    """The reasons for which a leg is released without a verdict."""
 
     request: Reasons = frozenset()
     """true means every reason except key_refused, which must be listed"""
@@ -90,7 +90,7 @@ def _none_or_a_second(value: float) -> float:
 
 
 class Profile(Model):
-    """One policy: what Aim is asked, and what happens then."""
+    """One policy: which detections are made, and what follows from their verdicts and failures."""
 
     enforce: bool = True
     """false: dry run; detect and report, never delay, change or block"""
@@ -111,13 +111,13 @@ class Profile(Model):
     routes: tuple[str, ...] = ()
     """globs on Envoy's attribute xds.route_name; they select this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
-    """who is calling; the first source with a value wins"""
+    """the caller; the first source with a value wins"""
     session_id: Sources = (Source("header", "x-aim-session-id"),)
-    """which conversation this is"""
+    """the conversation; the first source with a value wins"""
     key_alias: Sources = ()
     """selects Aim's guards; use a header only if Envoy removes the client's own"""
     inspect: Inspect = Inspect()
-    """what is inspected beside prompts and answers"""
+    """what is inspected in addition to prompts and answers"""
     api_key_file: Path | None = None
     """the API key of a tenant's own guard; re-read when it changes"""
 

@@ -1,4 +1,4 @@
-"""What stands in the way of serving with settings that are valid by themselves: missing keys, and unusable files."""
+"""Problems that only matter for serving, although the settings are valid: missing keys and unusable files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extproc.config.settings import Settings
 
 
 def problems_when_serving(settings: Settings) -> list[str]:
-    """Return each problem as one line that begins with its setting."""
+    """Return each problem as one line that begins with the name of its setting."""
     problems = []
     if settings.listen.port + settings.workers - 1 > 65535:
         problems.append("workers: worker i listens on port+i, which exceeds 65535")
@@ -41,6 +41,6 @@ def problems_when_serving(settings: Settings) -> list[str]:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
                 settings.tls.cert_file, settings.tls.key_file
             )
-        except OSError:  # SSLError among them
+        except OSError:  # includes SSLError
             problems.append("tls.cert_file: the certificate does not match tls.key_file")
     return problems

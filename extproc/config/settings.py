@@ -1,6 +1,6 @@
-"""All settings, as models that bound every number.
+"""All settings, as models with bounds for every number.
 
-`extproc.config.load` is the only way in. Models are frozen: an exchange keeps the settings that it began with.
+Only `extproc.config.load` creates them. Models are frozen: an exchange keeps the settings that it began with.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Tls(Model):
 
 
 class Limits(Model):
-    """What bounds memory. Sizes are in bytes."""
+    """The limits that bound memory. Sizes are in bytes."""
 
     request_bytes: Bytes = 20_971_520
     """the body of a request, both as received and decompressed"""
@@ -99,7 +99,7 @@ class Audit(Model):
 
 
 class Readiness(Model):
-    """What a process needs to be ready, beside its own listener."""
+    """What a process needs to be ready, in addition to its own listener."""
 
     aim: bool = False
     """true: the process is not ready while Aim's address does not answer"""
@@ -144,7 +144,7 @@ class Settings(StrictNumbers, BaseSettings):
     limits: Limits = Limits()
     """sizes are in bytes"""
     readiness: Readiness = Readiness()
-    """what a process needs to be ready, beside its own listener"""
+    """what a process needs to be ready, in addition to its own listener"""
     audit: Audit = Audit()
     """one JSON line for each verdict and each exchange, without content"""
     profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
