@@ -1,6 +1,6 @@
-"""What an answer costs grows with its size, and no faster: calls are counted, not timed.
+"""The cost of an answer grows linearly with its size. The tests count calls instead of measuring time.
 
-What C code does within one call, such as copying bytes, does not show: `tests/bench/growth.py` measures it.
+The work of C code within one call, such as copying bytes, does not show. `tests/bench/growth.py` measures it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLACK = 1.25
 
 
 def calls(work: Callable[[int], object], size: int) -> int:
-    """Return how many functions `work` calls for `size`, those in C included."""
+    """Return how many functions `work` calls for `size`, including functions in C."""
     count = 0
 
     def profile(_: FrameType, event: str, __: object) -> None:
@@ -97,7 +97,7 @@ def lines(size: int) -> None:
 
 
 def behind_broken_arguments(size: int) -> None:
-    """Aim breaks a call's arguments; events without text then wait until they are whole again."""
+    """Aim breaks a call's arguments. Events without text then wait until they are valid again."""
     it = begun()
     text = '{"a": [' + size * '{"b": 0},' + "1]"
     it.body(chat_event(tool_calls=[{"index": 0, "function": {"arguments": text}}]))
@@ -110,7 +110,7 @@ def behind_broken_arguments(size: int) -> None:
 
 
 def calls_and_events_without_text(size: int) -> None:
-    """Many running arguments, and behind them as many events that ask whether any of them is broken."""
+    """Many running arguments, followed by as many events for which all arguments are checked."""
     it = begun()
     for index in range(size):
         it.body(chat_event(tool_calls=[{"index": index, "function": {"arguments": "{}"}}]))
@@ -137,11 +137,11 @@ def calls_and_events_without_text(size: int) -> None:
     ids=lambda work: work.__name__,
 )
 def test_work_grows_with_the_stream(work: Callable[[int], object]) -> None:
-    work(8)  # what happens once
+    work(8)  # a warm-up, for work that is done only once
     assert calls(work, 64 * TIMES) < SLACK * TIMES * calls(work, 64)
 
 
-def test_a_message_full_of_quotes_is_searched_for_once_for_each() -> None:
+def test_message_full_of_quotes_is_searched_once_for_each_quote() -> None:
     class Text(str):
         __slots__ = ()
         searches = 0

@@ -1,4 +1,4 @@
-"""Dry runs without I/O: everything passes at once, and a shadow of the exchange is detected."""
+"""Dry runs without I/O: everything passes at once, and a shadow exchange performs the detections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SSE: Headers = ((":status", "200"), ("content-type", "text/event-stream"))
 
 
 class Run:
-    """A dry run, and everything that it commanded."""
+    """A dry run and all its commands so far."""
 
     def __init__(self, limits: Limits = LIMITS, mode: BodyMode = BodyMode.BUFFERED, **more: Any) -> None:
         self.dry_run = DryRun("call-1", policy(**more), limits, request_mode=mode)
@@ -105,7 +105,7 @@ def test_block_is_reported_and_changes_nothing() -> None:
     assert run.send(StreamEnded()) == [Close()]
 
 
-def test_response_waits_for_the_requests_verdict_only_in_the_shadow() -> None:
+def test_only_the_shadow_holds_the_response_until_the_requests_verdict() -> None:
     run = asked()
     run.send(HeadersReceived(Leg.RESPONSE, JSON), BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
     assert run.all_of(ReleaseBody)[-1].data == chat_answer("Hi")
@@ -145,13 +145,13 @@ def test_session_of_a_whole_stream_is_closed() -> None:
 
 
 @pytest.mark.parametrize("mode", BodyMode)
-def test_unmatched_request_passes_the_sidecar_by(mode: BodyMode) -> None:
+def test_unmatched_body_bypasses_the_sidecar(mode: BodyMode) -> None:
     run = Run(mode=mode, unmatched="block")
     (*_, headers) = run.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/other"))))
     assert headers == ReleaseHeaders(Leg.REQUEST, replace_body=mode is BodyMode.BUFFERED)
 
 
-def test_request_that_is_too_large_passes_the_sidecar_by() -> None:
+def test_body_that_is_too_large_bypasses_the_sidecar() -> None:
     run = Run(Limits(request_bytes=1024))
     run.send(HeadersReceived(Leg.REQUEST, (*HEAD, ("content-length", "5000"))))
     assert run.all_of(ReleaseHeaders)[0].replace_body
@@ -171,7 +171,7 @@ def test_dry_run_that_holds_too_much_gives_up() -> None:
     assert ReportGivenUp() in commands
     assert CancelDetection(1) in commands
     assert run.held == 0
-    # From now on everything passes, and the shadow sees nothing.
+    # From now on everything passes, and the shadow gets no events.
     assert run.send(VerdictReached(1, (Allow(),))) == []
     assert run.send(LoadChanged(is_overloaded=True)) == []
     tail = BodyReceived(Leg.RESPONSE, b"y", end_of_stream=True)
@@ -188,7 +188,7 @@ def test_dry_run_yields_when_the_process_is_overloaded() -> None:
 
 
 @pytest.mark.parametrize("has_ended", [False, True])
-def test_broken_shadow_does_not_touch_the_exchange(monkeypatch: pytest.MonkeyPatch, has_ended: bool) -> None:
+def test_broken_shadow_does_not_affect_the_exchange(monkeypatch: pytest.MonkeyPatch, has_ended: bool) -> None:
     run = asked()
     error = RuntimeError("a defect")
 
@@ -208,7 +208,7 @@ def test_broken_shadow_does_not_touch_the_exchange(monkeypatch: pytest.MonkeyPat
     assert run.send(StreamEnded()) == [Close()]
 
 
-def test_stream_that_ends_before_its_exchange_is_no_abortion() -> None:
+def test_stream_that_ends_early_is_not_counted_as_aborted() -> None:
     run = Run()
     run.send(HeadersReceived(Leg.REQUEST, HEAD))
     assert Close() in run.send(StreamEnded())

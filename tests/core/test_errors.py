@@ -1,4 +1,4 @@
-"""The exception tree: who catches what, and which reason it counts as."""
+"""The exception tree: its branches, and the reason of each error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extproc.core.errors import Reason
         (errors.UnsupportedEncoding("x"), Reason.UNSUPPORTED_ENCODING),
     ],
 )
-def test_content_errors(error: errors.ContentError, reason: Reason) -> None:
+def test_content_errors_have_their_reason(error: errors.ContentError, reason: Reason) -> None:
     assert isinstance(error, errors.ContentError)
     assert error.reason is reason
 
@@ -30,25 +30,25 @@ def test_content_errors(error: errors.ContentError, reason: Reason) -> None:
         (errors.DetectionRejected(Reason.KEY_REFUSED, "late"), Reason.KEY_REFUSED),
     ],
 )
-def test_detection_errors(error: errors.DetectionError, reason: Reason) -> None:
+def test_detection_errors_have_their_reason(error: errors.DetectionError, reason: Reason) -> None:
     assert isinstance(error, errors.DetectionError)
     assert (error.reason, str(error)) == (reason, "late")
 
 
-def test_settings_errors_tell_every_problem() -> None:
+def test_settings_error_contains_every_problem() -> None:
     error = errors.SettingsError(f"problem {number}" for number in range(2))
     assert error.problems == ("problem 0", "problem 1")
     assert str(error) == "problem 0; problem 1"
 
 
-def test_one_root_and_separate_branches() -> None:
+def test_all_errors_have_one_base_class_and_separate_branches() -> None:
     branches = (errors.SettingsError, errors.ProtocolError, errors.ContentError, errors.DetectionError)
     for branch in branches:
         assert issubclass(branch, errors.ExtprocError)
         assert not any(issubclass(branch, other) for other in branches if other is not branch)
 
 
-def test_reasons_are_the_contract() -> None:
+def test_reasons_are_those_of_the_contract() -> None:
     assert set(Reason) == {
         *("timeout", "unreachable", "server_error", "rate_limited", "key_refused", "rejected", "unreadable_answer"),
         *("unknown_action", "session", "breaker_open", "body_too_large", "body_unreadable", "unsupported_encoding"),

@@ -1,4 +1,4 @@
-"""Transcripts of exchanges: what happens, and what is done about it."""
+"""Transcripts of exchanges: events, and the commands that follow from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def answered(contents: tuple[str, ...] = ("Hi",), **profile: Any) -> World:
 
 
 class TestRequest:
-    def test_headers_go_at_once_and_the_body_after_the_verdict(self) -> None:
+    def test_headers_are_released_at_once_and_the_body_after_the_verdict(self) -> None:
         it = world().request(REQUEST, ("x-aim-user-email", "a@b.c"), ("X-Other".lower(), "1"), ("x-cato-x", "1"))
         assert it.upstream.headers is not None
         assert it.upstream.headers.remove == ("x-aim-user-email", "x-cato-x", "accept-encoding")
@@ -65,7 +65,7 @@ class TestRequest:
         it.judge()
         assert (it.upstream.body, it.upstream.is_ended) == (REQUEST, True)
 
-    def test_full_duplex_ends_with_its_trailers(self) -> None:
+    def test_full_duplex_request_ends_with_its_trailers(self) -> None:
         it = world(DUPLEX).request(REQUEST, trailers=True).judge()
         assert (it.upstream.body, it.upstream.is_ended) == (REQUEST, True)
 
@@ -76,7 +76,7 @@ class TestRequest:
         assert it.upstream.buffered is not None
         assert it.upstream.is_ended
 
-    def test_trailers_after_the_release_go_on(self) -> None:
+    def test_trailers_after_the_release_are_released(self) -> None:
         it = world(hooks=["output"])
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.send(BodyReceived(Leg.REQUEST, REQUEST))
@@ -84,22 +84,22 @@ class TestRequest:
         assert it.upstream.is_ended
 
     @pytest.mark.parametrize("body", [b"", b"  \n", b'{"messages":[]}', b'{"model":"x"}'])
-    def test_nothing_to_inspect_asks_nothing(self, body: bytes) -> None:
+    def test_request_without_text_starts_no_detection(self, body: bytes) -> None:
         it = world().request(body)
         assert it.asked == []
         assert it.upstream.buffered is not None
 
-    def test_a_matched_request_without_a_body(self) -> None:
+    def test_matched_request_without_a_body_is_released(self) -> None:
         it = world().request(None).head("application/json", end=True)
         assert it.asked == []
         assert it.response.headers is not None
 
-    def test_monitor_allows(self) -> None:
+    def test_monitor_verdict_releases_the_request(self) -> None:
         it = world().request(REQUEST).judge(Monitor(("p",)))
         assert it.upstream.buffered is not None
         assert it.record.as_fields()["request"] == {"action": "monitor", "policies": ["p"], "ms": 7}
 
-    def test_a_block_replies(self) -> None:
+    def test_block_is_an_immediate_response(self) -> None:
         it = world().request(REQUEST).judge(Block("No."))
         assert it.reply is not None
         assert (it.reply.status, it.reply.details) == (400, "aim_content_policy_violation")
@@ -115,13 +115,13 @@ class TestRequest:
             ("Ours", "Aim's", "Ours"),
         ],
     )
-    def test_the_message_of_a_block(self, setting: str, message: str | None, expected: str) -> None:
+    def test_block_has_the_right_message(self, setting: str, message: str | None, expected: str) -> None:
         it = world(block_message=setting).request(REQUEST).judge(Block(message))
         assert it.reply is not None
         assert json.loads(it.reply.body)["error"]["message"] == expected
 
     @pytest.mark.parametrize("mode", list(BodyMode))
-    def test_a_redaction_changes_its_text_alone(self, mode: BodyMode) -> None:
+    def test_redaction_changes_only_its_text(self, mode: BodyMode) -> None:
         body = b'{ "messages":[{"content" : "I am Jane", "x": 1.0}],"n":[1 ,2] }'
         it = world(mode).request(body, ("content-encoding", "identity")).judge(Anonymize(("I am [N]",)))
         expected = body.replace(b"I am Jane", b"I am [N]")
@@ -147,12 +147,12 @@ class TestRequest:
         assert it.asked[-1].inputs[0].messages == (call, {"role": "user", "content": "[N]"})
 
     @pytest.mark.parametrize("texts", [(), ("a", "b"), (None,), ("Hello",)])
-    def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
+    def test_doubtful_redaction_is_refused(self, texts: tuple[str | None, ...]) -> None:
         it = world(failure_mode_allow=True).request(REQUEST).judge(Anonymize(texts))
         assert it.reply is not None
         assert (it.status, it.code) == (400, "redaction_failed")
 
-    def test_failing_closed(self) -> None:
+    def test_failure_is_refused_by_default(self) -> None:
         it = world().request(REQUEST).judge(Failed(Reason.TIMEOUT))
         assert it.reply is not None
         assert (it.status, it.code) == (503, "guardrail_unavailable")
@@ -177,7 +177,9 @@ class TestRequest:
             (b"{}", (("content-length", "2000"),), 413, "request_too_large"),
         ],
     )
-    def test_an_unreadable_request(self, body: bytes, headers: Headers, status: int, code: str) -> None:
+    def test_unreadable_request_is_refused_or_released_by_policy(
+        self, body: bytes, headers: Headers, status: int, code: str
+    ) -> None:
         it = world(limits={"request_bytes": 1024}).request(body, *headers)
         assert it.reply is not None
         assert (it.status, it.code) == (status, code)
@@ -189,7 +191,7 @@ class TestRequest:
                 assert it.upstream.body == body
                 assert it.upstream.is_ended
 
-    def test_a_request_that_grows_too_large_passes_open_in_pieces(self) -> None:
+    def test_request_that_grows_too_large_fails_open_in_pieces(self) -> None:
         it = world(DUPLEX, limits={"request_bytes": 1024}, failure_mode_allow=True)
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         for _ in range(3):
@@ -197,7 +199,7 @@ class TestRequest:
         it.send(BodyReceived(Leg.REQUEST, b"", end_of_stream=True))
         assert (len(it.upstream.body), it.upstream.is_ended) == (3000, True)
 
-    def test_output_alone_reads_the_request_for_context_only(self) -> None:
+    def test_request_is_only_context_under_output_alone(self) -> None:
         it = world(hooks=["output"]).request(REQUEST)
         assert it.asked == []
         it.head("application/json").body(chat_answer("Hi"), end=True)
@@ -206,7 +208,7 @@ class TestRequest:
             it = world(hooks=["output"]).request(body, *headers)
             assert it.reply is None
 
-    def test_an_overloaded_process_refuses(self) -> None:
+    def test_overloaded_process_refuses_requests(self) -> None:
         it = World(is_overloaded=True)
         it.request(REQUEST)
         assert it.reply is not None
@@ -216,7 +218,7 @@ class TestRequest:
         assert passing.reply is None
 
     @pytest.mark.parametrize("mode", list(BodyMode))
-    def test_a_request_body_that_finds_no_room_is_refused(self, mode: BodyMode) -> None:
+    def test_request_body_is_refused_in_an_overloaded_process(self, mode: BodyMode) -> None:
         it = World(mode=mode)
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.send(LoadChanged(is_overloaded=True))
@@ -224,21 +226,21 @@ class TestRequest:
         assert (it.status, it.code) == (503, "guardrail_overloaded")
         assert it.held == 0
 
-    def test_an_answer_that_finds_no_room_for_the_rest_is_refused(self) -> None:
+    def test_answer_is_refused_if_the_process_becomes_overloaded(self) -> None:
         it = World().request(REQUEST).judge().head("application/json").body(b"{")
         it.send(LoadChanged(is_overloaded=True))
         it.body(b"}", end=True)
         assert (it.status, it.code) == (503, "guardrail_overloaded")
         assert it.held == 0
 
-    def test_a_body_after_the_whole_is_ignored(self) -> None:
+    def test_body_after_the_end_is_ignored(self) -> None:
         it = world().request(REQUEST)
         assert it.send(BodyReceived(Leg.REQUEST, b"more", end_of_stream=True)) == []
 
 
 class TestUnmatched:
     @pytest.mark.parametrize("mode", list(BodyMode))
-    def test_it_passes(self, mode: BodyMode) -> None:
+    def test_unmatched_exchange_passes(self, mode: BodyMode) -> None:
         it = world(mode)
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/files"), ("x-aim-y", "1"))))
         assert it.upstream.headers is not None
@@ -253,17 +255,17 @@ class TestUnmatched:
         assert it.response.headers.set == ()
         assert it.record.outcome == "unmatched"
 
-    def test_trailers_pass(self) -> None:
+    def test_trailers_of_an_unmatched_exchange_pass(self) -> None:
         it = world(DUPLEX).request(b"x", path="/other", trailers=True).head("text/plain").body(b"x").trailers()
         assert it.upstream.is_ended
         assert it.response.is_ended
 
-    def test_headers_alone(self) -> None:
+    def test_headers_without_a_body_pass(self) -> None:
         it = world().request(None, path="/v1/models", method="GET")
         assert it.upstream.headers is not None
         assert not it.upstream.headers.replace_body
 
-    def test_block(self) -> None:
+    def test_unmatched_path_can_be_blocked(self) -> None:
         it = world(unmatched="block").request(b"x", path="/other")
         assert it.reply is not None
         assert (it.status, it.code) == (403, "path_not_allowed")
@@ -274,7 +276,7 @@ class TestUnmatched:
         assert it.response.body == b"x"
 
     @pytest.mark.parametrize("head", [((":method", "GET"), ("upgrade", "websocket")), ((":method", "CONNECT"),)])
-    def test_upgrades(self, head: Headers) -> None:
+    def test_upgrade_on_a_dialects_path_is_refused(self, head: Headers) -> None:
         it = world()
         it.send(HeadersReceived(Leg.REQUEST, (*head, (":path", "/v1/chat/completions"))))
         assert it.code == "upgrade_not_inspected"
@@ -285,7 +287,7 @@ class TestUnmatched:
 
 
 class TestModeration:
-    def test_the_request_goes_at_once_and_the_response_waits(self) -> None:
+    def test_request_is_released_at_once_and_the_response_waits(self) -> None:
         it = world(hooks=["moderation", "output"]).request(REQUEST)
         assert it.upstream.buffered is not None
         it.head("application/json", "500").body(b"oops", end=True)
@@ -304,7 +306,7 @@ class TestModeration:
             (Failed(Reason.TIMEOUT), 503, "guardrail_unavailable"),
         ],
     )
-    def test_it_refuses_at_any_time(self, outcome: Any, status: int, code: str, has_answered: bool) -> None:
+    def test_moderation_refuses_at_any_time(self, outcome: Any, status: int, code: str, has_answered: bool) -> None:
         it = world(hooks=["moderation"]).request(REQUEST)
         if has_answered:
             it.head("application/json").body(b"{}", end=True)
@@ -313,19 +315,19 @@ class TestModeration:
         assert (it.status, it.code) == (status, code)
         assert it.response.headers is None
 
-    def test_its_failure_may_open(self) -> None:
+    def test_moderation_may_fail_open(self) -> None:
         it = world(hooks=["moderation"], failure_mode_allow={"request": True}).request(REQUEST)
         it.head("application/json").body(b"{}", end=True).judge(Failed(Reason.TIMEOUT))
         assert it.response.body == b"{}"
 
-    def test_after_pre_call_it_sees_the_redacted_request(self) -> None:
+    def test_moderation_after_pre_call_sees_the_redacted_request(self) -> None:
         it = world(hooks=["pre_call", "moderation"]).request(REQUEST)
         assert [question.hook for question in it.asked] == [Hook.PRE_CALL]
         it.judge(Anonymize(("[X]",)))
         assert it.asked[1].hook is Hook.MODERATION
         assert it.asked[1].inputs[0].messages == ({"role": "user", "content": "[X]"},)
 
-    def test_a_block_of_the_answer_does_not_wait_for_it(self) -> None:
+    def test_block_of_the_answer_does_not_wait_for_moderation(self) -> None:
         it = world(hooks=["moderation", "output"]).request(REQUEST)
         it.head("application/json").body(chat_answer("Hi"), end=True)
         output = it.asked[1].detection
@@ -342,7 +344,7 @@ class TestModeration:
 
 
 class TestAnswer:
-    def test_it_leaves_as_it_came(self) -> None:
+    def test_allowed_answer_is_released_unchanged(self) -> None:
         it = answered()
         assert it.response.headers is None
         it.judge()
@@ -351,7 +353,7 @@ class TestAnswer:
         assert it.response.headers.set == (("x-aim-call-id", "call-1"),)
         assert it.record.outcome == "allowed"
 
-    def test_it_is_judged_text_by_text(self) -> None:
+    def test_answer_is_judged_text_by_text(self) -> None:
         it = answered(("one", "two"))
         messages = ({"role": "user", "content": "Hello"},)
         assert it.asked[1].inputs == (Input(messages, "one"), Input(messages, "two"))
@@ -359,24 +361,24 @@ class TestAnswer:
         assert it.code == "content_policy_violation"
         assert it.record.legs["response"].policies == ("p",)
 
-    def test_a_message_that_quotes_the_answer_is_replaced(self) -> None:
+    def test_message_that_quotes_the_answer_is_replaced(self) -> None:
         it = answered(("the Password is swordfish",)).judge(Block("Found 'password'"))
         assert it.reply is not None
         assert "assword" not in it.reply.body.decode()
 
-    def test_a_redaction(self) -> None:
+    def test_redaction_changes_only_its_text(self) -> None:
         it = answered(("keep", "Jane")).judge(Allow(), Anonymize(("Hello", "[N]")))
         assert it.response.body == chat_answer("keep", "[N]")
         assert it.response.headers is not None
         assert "content-encoding" in it.response.headers.remove
 
     @pytest.mark.parametrize("texts", [(), ("Hello", None), ("Hello", "Hi")])
-    def test_a_redaction_in_doubt_refuses(self, texts: tuple[str | None, ...]) -> None:
+    def test_doubtful_redaction_is_refused(self, texts: tuple[str | None, ...]) -> None:
         it = answered(failure_mode_allow=True).judge(Anonymize(texts))
         assert it.reply is not None
         assert (it.status, it.code) == (502, "redaction_failed")
 
-    def test_failing_closed_and_open(self) -> None:
+    def test_failure_is_refused_or_released_by_policy(self) -> None:
         it = answered().judge(Failed(Reason.UNREACHABLE))
         assert it.code == "guardrail_unavailable"
         it = answered(("a", "b"), failure_mode_allow=True).judge(Failed(Reason.UNREACHABLE), Anonymize(("x", "[B]")))
@@ -384,12 +386,12 @@ class TestAnswer:
         assert it.record.outcome == "failed_open"
 
     @pytest.mark.parametrize("body", [b"", b"  ", b'{"id":1}', chat_answer(), b"[]"])
-    def test_nothing_to_inspect_passes(self, body: bytes) -> None:
+    def test_answer_without_text_passes(self, body: bytes) -> None:
         it = world().request(REQUEST).judge().head("text/plain").body(body, end=True)
         assert len(it.asked) == 1
         assert (it.response.body, it.response.is_ended) == (body, True)
 
-    def test_trailers_end_it(self) -> None:
+    def test_trailers_end_the_answer(self) -> None:
         it = world().request(REQUEST).judge().head("application/json").body(chat_answer("Hi")).trailers()
         assert not it.response.is_ended
         it.judge()
@@ -407,7 +409,9 @@ class TestAnswer:
             ("application/json", b"{}", (("content-length", "2000"),)),
         ],
     )
-    def test_an_unreadable_answer(self, content_type: str, body: bytes, headers: Headers) -> None:
+    def test_unreadable_answer_is_refused_or_released_by_policy(
+        self, content_type: str, body: bytes, headers: Headers
+    ) -> None:
         limits = {"response_bytes": 1024}
         it = world(limits=limits).request(REQUEST).judge().head(content_type, "200", *headers).body(body, end=True)
         assert it.reply is not None
@@ -420,7 +424,7 @@ class TestAnswer:
             it.body(pieces[-1], end=True)
             assert (it.response.body, it.response.is_ended) == (body, True)
 
-    def test_a_large_answer_passes_open_before_its_trailers(self) -> None:
+    def test_large_answer_fails_open_before_its_trailers(self) -> None:
         it = world(limits={"response_bytes": 1024}, failure_mode_allow=True).request(REQUEST).judge()
         it.head("application/json").body(b"x" * 2000).trailers()
         assert (len(it.response.body), it.response.is_ended) == (2000, True)
@@ -428,36 +432,36 @@ class TestAnswer:
     @pytest.mark.parametrize(
         ("status", "content_type"), [("404", "application/json"), ("200", "audio/mpeg"), ("200", "image/png")]
     )
-    def test_what_passes_uninspected(self, status: str, content_type: str) -> None:
+    def test_other_statuses_and_types_pass_uninspected(self, status: str, content_type: str) -> None:
         it = world().request(REQUEST).judge().head(content_type, status).body(b"x", end=True)
         assert it.response.body == b"x"
         assert it.response.headers is not None
         assert it.response.headers.set == (("x-aim-call-id", "call-1"),)
 
-    def test_without_the_output_hook_it_passes(self) -> None:
+    def test_answer_passes_without_the_output_hook(self) -> None:
         it = world(hooks=["pre_call"]).request(REQUEST).judge().head("application/json").body(b"{}", end=True)
         assert it.response.body == b"{}"
 
-    def test_a_body_while_judging_is_ignored(self) -> None:
+    def test_body_during_the_detection_is_ignored(self) -> None:
         it = answered()
         assert it.send(BodyReceived(Leg.RESPONSE, b"x", end_of_stream=True)) == []
 
 
 class TestLocalReplies:
-    def test_envoys_own_answer_cancels_the_analysis(self) -> None:
+    def test_envoys_own_answer_cancels_the_detection(self) -> None:
         it = world().request(REQUEST).head("text/plain", "504").body(b"timeout", end=True)
         assert it.detections == {}
         assert it.response.body == b"timeout"
         assert not it.exchange.is_request_unreleased
 
-    def test_its_413_becomes_ours(self) -> None:
+    def test_envoys_413_is_replaced_by_the_sidecars(self) -> None:
         it = world()
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.head("text/plain", "413")
         assert it.reply is not None
         assert (it.status, it.code) == (413, "request_too_large")
 
-    def test_it_may_be_the_first_message(self) -> None:
+    def test_local_reply_may_be_the_first_message(self) -> None:
         it = world().head("text/plain", "400").body(b"bad", end=True)
         assert it.response.body == b"bad"
 
@@ -468,7 +472,7 @@ class TestProtocol:
         assert (reply.status, reply.details) == (500, "aim_guardrail_misconfigured")
         assert json.loads(reply.body)["error"]["code"] == "guardrail_misconfigured"
 
-    def test_completeness_tells_an_end_from_an_accident(self) -> None:
+    def test_exchange_is_complete_after_the_last_verdict(self) -> None:
         it = answered()
         assert not it.is_complete
         it.judge()
@@ -482,7 +486,7 @@ class TestProtocol:
             TrailersReceived(Leg.RESPONSE),
         ],
     )
-    def test_twice_is_an_error(self, event: Any) -> None:
+    def test_repeated_message_is_an_error(self, event: Any) -> None:
         it = answered()
         it.send(event)
         assert it.reset is not None
@@ -493,24 +497,24 @@ class TestProtocol:
         "event",
         [BodyReceived(Leg.REQUEST, b""), BodyReceived(Leg.RESPONSE, b""), TrailersReceived(Leg.RESPONSE)],
     )
-    def test_out_of_order_is_an_error(self, event: Any) -> None:
+    def test_message_out_of_order_is_an_error(self, event: Any) -> None:
         it = world()
         it.send(event)
         assert it.reset is not None
 
-    def test_a_request_behind_its_response_is_an_error(self) -> None:
+    def test_request_after_its_response_is_an_error(self) -> None:
         it = world().head("text/plain", "400")
         it.send(HeadersReceived(Leg.REQUEST, ()))
         assert it.reset is not None
 
     @pytest.mark.parametrize("mode", list(BodyMode))
-    def test_trailers_behind_the_end_are_an_error(self, mode: BodyMode) -> None:
+    def test_trailers_after_the_end_are_an_error(self, mode: BodyMode) -> None:
         it = world(mode).request(REQUEST)
         it.send(TrailersReceived(Leg.REQUEST))
         assert it.reset is not None
 
     @pytest.mark.parametrize("mode", list(BodyMode))
-    def test_a_passing_leg_ends_once(self, mode: BodyMode) -> None:
+    def test_passing_leg_ends_once(self, mode: BodyMode) -> None:
         it = world(mode).request(b"a", path="/other")
         assert it.send(BodyReceived(Leg.REQUEST, b"b", end_of_stream=True)) == []
 
@@ -520,22 +524,22 @@ class TestProtocol:
         it = world().request(None, path="/other")
         assert it.send(BodyReceived(Leg.REQUEST, b"b")) == []
 
-    def test_a_streams_bytes_behind_its_end_are_ignored(self) -> None:
+    def test_bytes_of_a_stream_after_its_end_are_ignored(self) -> None:
         it = world().request(REQUEST).judge().head().body(b": ping\n\n", end=True)
         assert it.send(BodyReceived(Leg.RESPONSE, b": more\n\n")) == []
         assert it.held == 0
 
-    def test_trailers_of_a_request_that_envoy_answered_itself_go_nowhere(self) -> None:
+    def test_trailers_are_dropped_if_envoy_has_answered_the_request(self) -> None:
         it = world(DUPLEX)
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         it.head("text/plain", "408", end=True)
         assert it.send(TrailersReceived(Leg.REQUEST)) == []
 
-    def test_a_verdict_that_nobody_waits_for_is_ignored(self) -> None:
+    def test_verdict_of_an_unknown_detection_is_ignored(self) -> None:
         it = world().request(REQUEST)
         assert it.send(VerdictReached(99, (Block(),))) == []
 
-    def test_a_session_that_nobody_opened_is_ignored(self) -> None:
+    def test_event_of_an_unknown_session_is_ignored(self) -> None:
         it = world().request(REQUEST)
         assert it.send(SessionDone(99)) == []
         assert it.send(Woken()) == []
@@ -549,13 +553,13 @@ class TestTrailersAlone:
         it.send(HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions"))))
         return it
 
-    def test_its_trailers_go_on(self) -> None:
+    def test_trailers_are_released(self) -> None:
         it = self._world()
         it.send(TrailersReceived(Leg.REQUEST))
         assert it.upstream.is_ended
 
     @pytest.mark.parametrize("are_seen", [False, True])
-    def test_its_answer_is_judged(self, are_seen: bool) -> None:
+    def test_answer_is_judged(self, are_seen: bool) -> None:
         it = self._world()
         if are_seen:
             it.send(TrailersReceived(Leg.REQUEST))
@@ -579,7 +583,7 @@ class TestDisguise:
     def test_keys_in_another_case_are_refused(self, body: Any) -> None:
         assert world().request(json.dumps(body).encode()).code == "invalid_body"
 
-    def test_a_tools_input_names_its_keys_as_it_likes(self) -> None:
+    def test_input_of_a_tool_may_have_any_keys(self) -> None:
         block = {"type": "tool_use", "id": "1", "name": "f", "input": {"Text": "x"}}
         body = {"messages": [{"role": "assistant", "content": [block]}], "metadata": {"Text": "x"}}
         assert world().request(json.dumps(body).encode(), path="/v1/messages").reply is None
@@ -595,17 +599,17 @@ class TestBounds:
         it.head("application/json", "200", *head)
         assert (it.reply and it.reply.status, it.code) == (502, "guardrail_unreadable_response")
 
-    def test_what_is_not_inspected_has_as_many_headers_as_it_likes(self) -> None:
+    def test_uninspected_exchange_may_have_many_headers(self) -> None:
         head = [("x", "1")] * 100
         it = world(limits={"headers": 16}).request(b"a", *head, path="/other").head("text/plain", "200", *head)
         assert it.response.headers is not None
 
-    def test_an_event_that_is_not_whole_pauses_nothing(self) -> None:
+    def test_incomplete_event_does_not_pause_reading(self) -> None:
         it = world(limits={"held_bytes": 1024}).request(REQUEST).judge().head().body(b"data: " + b"x" * 2000)
         assert it.held > 1024
         assert not it.is_paused
 
-    def test_what_is_parsed_counts_as_held_and_its_values_are_freed(self) -> None:
+    def test_parsed_document_counts_as_held_and_its_values_are_freed(self) -> None:
         body = gzip.compress(json.dumps(chat_request("Hello" * 1000)).encode())
         it = world().request(body, ("content-encoding", "gzip"))
         assert it.held > 5000
@@ -628,23 +632,23 @@ class TestBounds:
         assert it.code == "request_too_large"
 
     @pytest.mark.parametrize("length", ["9" * 5000, "99999999999"])
-    def test_a_content_length_beyond_all_numbers(self, length: str) -> None:
+    def test_huge_content_length_is_too_large(self, length: str) -> None:
         assert world().request(REQUEST, ("content-length", length)).code == "request_too_large"
         it = world().request(REQUEST).judge().head("application/json", "200", ("content-length", length))
         assert it.code == "guardrail_unreadable_response"
 
     @pytest.mark.parametrize("length", ["", "x", "-1", "\xb2"])
-    def test_a_content_length_that_says_nothing(self, length: str) -> None:
+    def test_invalid_content_length_is_ignored(self, length: str) -> None:
         assert world().request(REQUEST, ("content-length", length)).reply is None
 
-    def test_an_exchange_is_not_complete_while_anything_waits(self) -> None:
+    def test_exchange_is_not_complete_while_a_detection_runs(self) -> None:
         it = world(hooks=["moderation"]).request(REQUEST).head("application/json").body(b"{}", end=True)
         assert not it.is_complete
         it.judge()
         assert it.is_complete
 
 
-def test_one_that_is_over_needs_no_garbage_collector() -> None:
+def test_finished_exchange_needs_no_garbage_collector() -> None:
     it = answered()
     leg = weakref.ref(it.exchange._request)
     it.send(StreamEnded())

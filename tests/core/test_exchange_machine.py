@@ -1,6 +1,6 @@
-"""Envoy, Aim and the clocks in any order that they can have: the request leg and whole answers keep every promise.
+"""The request leg and whole answers keep every invariant, for any possible order of events of Envoy, Aim and clocks.
 
-`World` objects to every command that its stage does not allow.
+`World` raises AssertionError for a command that is not allowed at its time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _WORDS: dict[str, Outcome] = {
 
 
 class Machine(RuleBasedStateMachine):
-    """One exchange whose answer comes whole; what has been allowed is noted beside it."""
+    """One exchange with a whole answer, and a record of what was allowed."""
 
     @initialize(
         hooks=st.sampled_from(_HOOKS),
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        """Let one of the things happen that can happen now; rules of their own would seldom come to a verdict."""
+        """Perform one of the steps that are possible now. With separate rules, verdicts would be rare."""
         sizes, flags = st.sampled_from([40, 1000, 3000]), st.booleans()
         steps: list[Callable[[], None]] = [self.late_verdict]
         if self.world.detections:
@@ -106,7 +106,7 @@ class Machine(RuleBasedStateMachine):
     # -- Envoy ------------------------------------------------------------------------------------------------------
 
     def pieces(self, leg: Leg, size: int) -> tuple[bytes, bool]:
-        """Take the next bytes of a leg, and tell whether they are its last."""
+        """Return the next bytes of a leg, and whether they are its last."""
         left = self.unsent[leg]
         assert left is not None
         is_whole = leg is Leg.REQUEST and self.world.mode is BodyMode.BUFFERED
@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
     def request_body(self, size: int) -> None:
         upstream = self.world.upstream
         if upstream.headers is not None and upstream.headers.replace_body:
-            self.unsent[Leg.REQUEST] = None  # it passes us by
+            self.unsent[Leg.REQUEST] = None  # it bypasses the sidecar
             return
         piece, is_last = self.pieces(Leg.REQUEST, size)
         self.send(BodyReceived(Leg.REQUEST, piece, end_of_stream=is_last and not self.has_trailers))
@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def is_upstream_asked(self) -> bool:
-        """Whether the whole request has gone on: only then the upstream answers."""
+        """Return whether the whole request was released: only then the upstream answers."""
         out = self.world.upstream
         if out.headers is None or self.unsent[Leg.REQUEST] is not None:
             return False
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         self.send(HeadersReceived(Leg.RESPONSE, ((":status", status), ("content-type", "application/json"))))
 
     def local_reply(self) -> None:
-        """Envoy answers itself while we hold the request."""
+        """Let Envoy answer itself while the request is held."""
         self.status = "504"
         self.unsent = {Leg.REQUEST: None, Leg.RESPONSE: b"late"}
         self.response_state = "begun"
@@ -171,18 +171,18 @@ class Machine(RuleBasedStateMachine):
         assert len(self.world.reports) - before <= count + 1
 
     def late_verdict(self) -> None:
-        """Of a detection that no longer matters."""
+        """Deliver a verdict of a detection that no longer matters."""
         assert self.world.exchange.handle(VerdictReached(99, (Block("no"),)), self.world.now) == []
 
     # -- the promises ------------------------------------------------------------------------------------------------
 
     @property
     def passing(self) -> set[str]:
-        """The words of Aim with which a text goes on as it is."""
+        """The outcomes with which a text is released unchanged."""
         return {"allow", "monitor"} | ({"fail"} if self.is_open else set())
 
     def allows(self, hook: Hook) -> bool:
-        """Whether what Aim said about a hook, or the policy where it said nothing, lets the texts go on as they are."""
+        """Return whether Aim's verdict for a hook, or the policy without a verdict, releases the texts unchanged."""
         words = self.verdicts.get(hook, [])
         return bool(words) and set(words) <= self.passing
 
@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
             assert self.world.response.body == (b"late" if self.status == "504" else self.answer)
 
     def teardown(self) -> None:
-        """Whatever happened, with the last verdict and the last byte the exchange ends."""
+        """Check that the exchange ends with the last verdict and the last byte."""
         if not hasattr(self, "world"):
             return
         for _ in range(20):
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         assert self.world.session is None
 
 
-def test_any_order_of_events() -> None:
+def test_every_order_of_events_keeps_the_promises() -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(

@@ -1,4 +1,4 @@
-"""Identities: which source yields, in which order, cleaned of what no header may hold."""
+"""Identities: their sources, the order of the sources, and characters that a header cannot contain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REQUEST = HeadersReceived(
         ("static:Some: Value", Source("static", "Some: Value")),
     ],
 )
-def test_parse(spec: str, source: Source) -> None:
+def test_source_is_parsed(spec: str, source: Source) -> None:
     assert Source.parse(spec) == source
 
 
@@ -58,7 +58,7 @@ def test_parse(spec: str, source: Source) -> None:
         "env:X",
     ],
 )
-def test_what_is_no_source(spec: str) -> None:
+def test_text_that_is_not_a_source_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="source"):
         Source.parse(spec)
 
@@ -92,7 +92,7 @@ def test_what_is_no_source(spec: str) -> None:
         ("attribute:missing", None),
     ],
 )
-def test_read(spec: str, value: str | None) -> None:
+def test_source_is_read_from_the_request(spec: str, value: str | None) -> None:
     assert Source.parse(spec).read(REQUEST) == value
 
 
@@ -104,13 +104,13 @@ def test_numbers_are_written_out(value: Any, expected: str) -> None:
     assert Source("metadata", "ns/n").read(request) == expected
 
 
-def test_an_empty_request_yields_nothing() -> None:
+def test_empty_request_has_no_identity() -> None:
     empty = HeadersReceived(Leg.REQUEST, ())
     for spec in ("header:x", "metadata:ns/x", "attribute:x"):
         assert Source.parse(spec).read(empty) is None
 
 
-def test_attributes_of_any_extension() -> None:
+def test_attributes_are_found_under_any_extension() -> None:
     assert find_attribute(REQUEST.attributes, "xds.route_name") == "chat"
     assert find_attribute(REQUEST.attributes, "missing") is None
     assert find_attribute({}, "x") is None
@@ -128,7 +128,7 @@ def test_attributes_of_any_extension() -> None:
         (["static:s", "header:x-user"], "s"),
     ],
 )
-def test_the_first_source_with_a_value(specs: list[str], value: str | None) -> None:
+def test_first_source_with_a_value_is_used(specs: list[str], value: str | None) -> None:
     assert first_value(map(Source.parse, specs), REQUEST) == value
 
 
@@ -143,7 +143,7 @@ def test_the_first_source_with_a_value(specs: list[str], value: str | None) -> N
         ("x" * (MAX_VALUE - 1) + " y", "x" * (MAX_VALUE - 1)),
     ],
 )
-def test_cleaned(value: str, expected: str | None) -> None:
+def test_value_is_made_valid_for_a_header(value: str, expected: str | None) -> None:
     assert first_value([Source("static", value)], REQUEST) == expected
 
 
@@ -151,16 +151,16 @@ def test_cleaned(value: str, expected: str | None) -> None:
     ("raw", "expected"),
     [("jos\u00e9".encode(), "jos\u00e9"), (b"jos\xe9", "jos\u00e9"), ("\u05d0\u0085b".encode(), "\u05d0b")],
 )
-def test_a_header_is_utf8_where_it_can_be(raw: bytes, expected: str) -> None:
+def test_header_is_decoded_as_utf8_if_possible(raw: bytes, expected: str) -> None:
     request = HeadersReceived(Leg.REQUEST, (("x", raw.decode("latin-1")),))
     assert first_value([Source.parse("header:x")], request) == expected
 
 
-def test_headers_that_the_upstream_must_not_see() -> None:
+def test_own_headers_are_listed_for_removal() -> None:
     names = ("x-aim-user-email", "x-aimed", "accept", "x-cato-x", "x-aim-user-email", "x-aim-", "x-cat", "y-x-aim-z")
     assert own_headers(tuple((name, "value") for name in names)) == ("x-aim-user-email", "x-cato-x", "x-aim-")
     assert own_headers(()) == ()
 
 
-def test_an_unknown_caller() -> None:
+def test_unknown_caller_has_an_empty_identity() -> None:
     assert Identity() == Identity(None, None, None)

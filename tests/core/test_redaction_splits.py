@@ -1,4 +1,4 @@
-"""No letter of a value that Aim takes out leaves, wherever it stands in an answer and however it is cut."""
+"""No letter of a redacted value is released, wherever it is in an answer and however it is cut."""
 
 from __future__ import annotations
 
@@ -88,20 +88,22 @@ def check_transparency(recording: Recording) -> None:
 
 
 @pytest.mark.parametrize("recording", STREAMS, ids=names(STREAMS))
-def test_what_aim_allows_leaves_as_it_came(recording: Recording) -> None:
+def test_allowed_answer_is_released_unchanged(recording: Recording) -> None:
     check_transparency(recording)
 
 
 @pytest.mark.corpus
 @needs_corpus
 @pytest.mark.parametrize("recording", RECORDED_STREAMS, ids=names(RECORDED_STREAMS))
-def test_recorded_traffic_that_aim_allows_leaves_as_it_came(recording: Recording) -> None:
+def test_allowed_recorded_answer_is_released_unchanged(recording: Recording) -> None:
     check_transparency(recording)
 
 
 @given(st.sampled_from(STREAMS), st.lists(st.integers(1, 12_000), max_size=30), st.sampled_from(MANNERS[:5]))
 @settings(max_examples=60, deadline=None)
-def test_any_cut_of_the_bytes_is_transparent(recording: Recording, cuts: list[int], aim: RedactingAim) -> None:
+def test_allowed_answer_is_released_unchanged_for_any_cut(
+    recording: Recording, cuts: list[int], aim: RedactingAim
+) -> None:
     assert drive(recording, recording.body, aim, cuts).response.body == recording.body
 
 
@@ -110,7 +112,7 @@ def test_any_cut_of_the_bytes_is_transparent(recording: Recording, cuts: list[in
 
 @cache
 def places_of(recording: Recording) -> list[tuple[Hashable, str, list[int]]]:
-    """Return each running text of a stream, with where the value can be put into it."""
+    """Return each running text of a stream, with the positions at which the value can be planted."""
     found = []
     for place, text in running(recording).items():
         where = spots(text, is_argument=is_argument(recording, place))
@@ -120,7 +122,7 @@ def places_of(recording: Recording) -> list[tuple[Hashable, str, list[int]]]:
 
 
 def check(recording: Recording, place: Hashable, pieces: list[str], aim: RedactingAim, cuts: list[int]) -> None:
-    """Plant the value in `pieces` and check that the client gets all but the value."""
+    """Plant the value in `pieces` and check that the client gets everything except the value."""
     dialect = recording.dialect
     body = plant(recording, place, pieces)
     assert letters(body) == set(VALUE)
@@ -145,7 +147,7 @@ def check(recording: Recording, place: Hashable, pieces: list[str], aim: Redacti
     assert repeats == {one: {text.replace(VALUE, MASK) for text in many} for one, many in planted_repeats.items()}
     for event in arrived:
         for leaf in read(dialect, event)[1]:
-            assert not (leaf.kind.name == "SEAL" and leaf.place == place and leaf.text), "a signature of what is gone"
+            assert not (leaf.kind.name == "SEAL" and leaf.place == place and leaf.text), "the signature is still there"
 
 
 def exhaustively(recording: Recording) -> None:
@@ -162,7 +164,7 @@ def exhaustively(recording: Recording) -> None:
 
 
 @pytest.mark.parametrize("recording", STREAMS, ids=names(STREAMS))
-def test_every_place_and_every_cut_of_the_value(recording: Recording) -> None:
+def test_no_letter_of_a_value_leaks_at_any_place_and_cut(recording: Recording) -> None:
     assert places_of(recording)
     exhaustively(recording)
 
@@ -170,13 +172,13 @@ def test_every_place_and_every_cut_of_the_value(recording: Recording) -> None:
 @pytest.mark.corpus
 @needs_corpus
 @pytest.mark.parametrize("recording", RECORDED_STREAMS, ids=names(RECORDED_STREAMS))
-def test_every_place_and_every_cut_of_the_value_in_recorded_traffic(recording: Recording) -> None:
+def test_no_letter_of_a_value_leaks_from_recorded_traffic(recording: Recording) -> None:
     exhaustively(recording)
 
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_any_pieces_any_bytes_any_manner(data: st.DataObject) -> None:
+def test_no_letter_of_a_value_leaks_for_any_pieces_and_any_aim(data: st.DataObject) -> None:
     recording = data.draw(st.sampled_from(STREAMS))
     place, text, where = data.draw(st.sampled_from(places_of(recording)))
     spot = data.draw(st.sampled_from(where))
@@ -187,7 +189,7 @@ def test_any_pieces_any_bytes_any_manner(data: st.DataObject) -> None:
     check(recording, place, pieces, aim, data.draw(st.lists(st.integers(1, 12_000), max_size=8)))
 
 
-def test_every_dialect_with_streams_is_here() -> None:
+def test_every_dialect_with_streams_is_tested() -> None:
     assert {recording.dialect.name for recording in STREAMS} == {
         "openai-chat",
         "openai-completions",
@@ -202,7 +204,7 @@ def test_every_dialect_with_streams_is_here() -> None:
 
 
 def judge(recording: Recording, body: bytes) -> Any:
-    """Send a whole answer, and have Aim replace the value wherever it sees it."""
+    """Send a whole answer; Aim replaces the value wherever it finds it."""
     world = recording.begin().body(body, end=True)
     if world.detections:
         (question,) = world.detections.values()
@@ -244,18 +246,18 @@ def _planted(leaf: Leaf, text: str) -> dict[Any, Edit]:
 
 
 @pytest.mark.parametrize("recording", WHOLE, ids=names(WHOLE))
-def test_whole_answers(recording: Recording) -> None:
+def test_no_letter_of_a_value_leaks_from_whole_answers(recording: Recording) -> None:
     check_whole(recording)
 
 
 @pytest.mark.corpus
 @needs_corpus
 @pytest.mark.parametrize("recording", RECORDED_WHOLE, ids=names(RECORDED_WHOLE))
-def test_whole_answers_of_recorded_traffic(recording: Recording) -> None:
+def test_no_letter_of_a_value_leaks_from_recorded_whole_answers(recording: Recording) -> None:
     check_whole(recording)
 
 
-def test_a_value_across_the_elements_of_an_array() -> None:
+def test_value_across_the_elements_of_an_array_is_redacted() -> None:
     (recording,) = (one for one in WHOLE if one.name == "gemini-array.json")
     document = Document.from_bytes(recording.body)
     places = [(2, 0), (3, 0), (4, 0)]

@@ -1,4 +1,4 @@
-"""Refusals: the contract's table, and what of Aim's message may be told."""
+"""Refusals: the table of the contract, and which messages of Aim a client may see."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ INVALID = "invalid_request_error"
         (refusal.MISCONFIGURED, 500, "api_error", "guardrail_misconfigured"),
     ],
 )
-def test_the_contract(given: Refusal, status: int, kind: str, code: str) -> None:
+def test_refusals_are_those_of_the_contract(given: Refusal, status: int, kind: str, code: str) -> None:
     assert (given.status, given.type, given.code) == (status, kind, code)
     assert given.message
     assert given.details == f"aim_{code}"
 
 
-def test_a_block_tells_the_message_that_it_is_given() -> None:
+def test_block_has_the_given_message() -> None:
     assert blocked("because").message == "because"
 
 
@@ -52,13 +52,13 @@ IN_WORDS = {
 
 @pytest.mark.parametrize("leg", Leg)
 @pytest.mark.parametrize("reason", Reason)
-def test_every_failure(leg: Leg, reason: Reason) -> None:
-    """Whatever Aim answered, a client hears of an unavailable service."""
+def test_every_failure_has_its_refusal(leg: Leg, reason: Reason) -> None:
+    """Whatever Aim answered, the client is told that the service is unavailable."""
     assert failed(leg, reason) is IN_WORDS.get((leg, reason), refusal.UNAVAILABLE)
 
 
 @pytest.mark.parametrize("error", [BodyTooLarge, MalformedBody, UnsupportedEncoding])
-def test_no_error_of_a_body_is_aims_fault(error: type[MalformedBody]) -> None:
+def test_errors_of_a_body_have_other_refusals(error: type[MalformedBody]) -> None:
     assert failed(Leg.RESPONSE, error.reason) is refusal.UNREADABLE_RESPONSE
     assert failed(Leg.REQUEST, error.reason).status in (400, 413)
 
@@ -70,7 +70,7 @@ each_quote = pytest.mark.parametrize("quote", QUOTES)
 
 
 @each_quote
-def test_a_quoted_part_that_occurs(quote: str) -> None:
+def test_quoted_part_in_a_text_is_found(quote: str) -> None:
     message = f"Found {quote.format('Tom Smith')} in the text."
     assert quotes_any(message, ["I am Tom Smith."])
     assert quotes_any(message, ["something", "Tom Smith"])
@@ -78,7 +78,7 @@ def test_a_quoted_part_that_occurs(quote: str) -> None:
 
 
 @each_quote
-def test_a_quoted_part_that_does_not_occur(quote: str) -> None:
+def test_quoted_part_in_no_text_is_not_found(quote: str) -> None:
     message = f"Policy {quote.format('No Secrets')} was violated."
     assert not quotes_any(message, ["I am Tom Smith.", "no, secrets"])
     assert not quotes_any(message, [""])
@@ -86,14 +86,14 @@ def test_a_quoted_part_that_does_not_occur(quote: str) -> None:
 
 
 @each_quote
-def test_letter_case_and_outer_spaces_aside(quote: str) -> None:
+def test_letter_case_and_outer_spaces_do_not_matter(quote: str) -> None:
     assert quotes_any(f"Found {quote.format(' TOM smith ')}", ["i am tom SMITH"])
     assert quotes_any(f"Found {quote.format('STRASSE')}", ["Straße"])
     assert quotes_any(f"Found {quote.format('Straße')}", ["STRASSE"])
 
 
 @each_quote
-def test_nothing_between_the_quotes(quote: str) -> None:
+def test_empty_quotes_are_ignored(quote: str) -> None:
     assert not quotes_any(f"Found {quote.format('')} and {quote.format(' ')}", [" any text "])
 
 
@@ -109,25 +109,25 @@ def test_nothing_between_the_quotes(quote: str) -> None:
         "‘PII’: ‘tom’",  # noqa: RUF001
     ],
 )
-def test_any_of_several_quotes(message: str) -> None:
+def test_each_of_several_quotes_is_searched(message: str) -> None:
     assert quotes_any(message, ["its name: Tom"])
 
 
 @pytest.mark.parametrize("message", ["", "Tom", "Tom is not quoted", 'an open "Tom', "Tom' and Tom", "”Tom“"])
-def test_what_is_not_quoted(message: str) -> None:
+def test_unquoted_words_are_ignored(message: str) -> None:
     assert not quotes_any(message, ["Tom"])
 
 
-def test_quotes_span_lines() -> None:
+def test_quotes_may_span_lines() -> None:
     assert quotes_any('Found "first\nsecond" there', ["the first\nsecond line"])
     assert not quotes_any('Found "first\nsecond" there', ["first", "second"])
 
 
 @pytest.mark.parametrize("message", ["Aim's guard found 'Tom'", "You can't send 'Tom'", 'a 5" screen and "Tom"'])
-def test_an_apostrophe_hides_no_quote(message: str) -> None:
+def test_apostrophe_does_not_hide_a_quote(message: str) -> None:
     assert quotes_any(message, ["I am Tom."])
 
 
-def test_a_message_of_nothing_but_quotes_is_not_shown() -> None:
+def test_message_with_too_many_quotation_marks_is_not_shown() -> None:
     assert quotes_any('"' * 65, ["any"])
     assert not quotes_any('"' * 64, ["any"])

@@ -46,7 +46,7 @@ def error_code(body: bytes) -> str:
 
 
 class TestLostSession:
-    def test_one_that_had_nothing_to_verify_is_not_missed_behind_the_end(self) -> None:
+    def test_session_lost_after_the_end_without_text_does_not_matter(self) -> None:
         it = begun().body(ROLE + DONE).wake()
         assert it.is_submitted_done
         it.lose()
@@ -64,7 +64,7 @@ class TestPing:
         it.wait(3).verify("b")
         assert it.response.body == chat_event("a") + 2 * self.PING + chat_event("b")
 
-    def test_it_stops_when_nothing_waits(self) -> None:
+    def test_pings_stop_when_no_event_waits(self) -> None:
         it = begun(stream_ping_seconds=3).body(chat_event("a")).verify("a")
         assert it.due_in is None
         it.body(chat_event("b"))
@@ -72,54 +72,54 @@ class TestPing:
         it.body(DONE).verify("b").done()
         assert it.due_in is None
 
-    def test_each_release_starts_the_clock_anew(self) -> None:
+    def test_each_release_restarts_the_clock(self) -> None:
         it = begun(stream_ping_seconds=3).body(chat_event("a") + chat_event("b"))
         it.wait(2).verify("a")
         assert it.due_in == 3
 
-    def test_it_waits_for_the_head_so_that_an_early_block_is_an_error_status(self) -> None:
+    def test_ping_waits_for_the_head_so_that_an_early_block_is_an_error_status(self) -> None:
         it = begun(stream_ping_seconds=3, stream_head_seconds=300).body(chat_event("a")).wait(3)
         assert it.response.headers is None
         assert it.due_in == 3
         it.block()
         assert it.status == 400
 
-    def test_behind_the_head_it_brings_the_headers(self) -> None:
+    def test_first_ping_after_the_head_releases_the_headers(self) -> None:
         it = begun(stream_ping_seconds=3).body(chat_event("a")).wait(3)
         assert it.response.headers is not None
         assert it.response.body == self.PING
         assert error_code(it.block().response.body.removeprefix(self.PING)) == "content_policy_violation"
 
-    def test_a_byte_order_mark_behind_it_is_left_out(self) -> None:
+    def test_byte_order_mark_after_a_ping_is_removed(self) -> None:
         it = begun(stream_ping_seconds=3).body(b"\xef\xbb\xbf" + chat_event("a"))
         it.wait(3).verify("a")
         assert it.response.body == self.PING + chat_event("a")
 
-    def test_a_byte_order_mark_stays_where_no_ping_went_before(self) -> None:
+    def test_byte_order_mark_without_a_ping_is_kept(self) -> None:
         it = begun(stream_ping_seconds=3).body(b"\xef\xbb\xbf" + chat_event("a")).verify("a")
         it.body(chat_event("b")).wait(3)
         assert it.response.body == b"\xef\xbb\xbf" + chat_event("a") + self.PING
 
-    def test_none_passes_the_gate_of_moderation(self) -> None:
+    def test_ping_does_not_pass_the_gate_of_moderation(self) -> None:
         profile = policy(stream_ping_seconds=3, hooks=frozenset({Hook.MODERATION, Hook.OUTPUT}))
         it = World(profile).request(REQUEST).head().body(chat_event("a")).wait(3)
         assert it.due_in == 3
         it.judge().verify("a")
         assert it.response.body == chat_event("a")
 
-    def test_a_client_that_cannot_read_it_gets_none(self) -> None:
+    def test_clients_that_cannot_read_pings_get_none(self) -> None:
         it = World(policy(stream_ping_seconds=3)).request(
             b'{"contents": []}', path="/v1beta/models/m:streamGenerateContent?alt=sse"
         )
         it.head().body(b'data: {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}\n\n')
         assert it.wait(14).response.headers is None
 
-    def test_it_is_off_by_default(self) -> None:
+    def test_pings_are_off_by_default(self) -> None:
         assert begun().body(chat_event("a")).wait(14).response.headers is None
 
 
 class TestRelease:
-    def test_nothing_leaves_before_it_is_verified(self) -> None:
+    def test_text_is_released_only_when_verified(self) -> None:
         it = begun().body(ROLE + chat_event("a") + chat_event("b"))
         assert it.response.headers is None
         it.verify("a")
@@ -127,13 +127,13 @@ class TestRelease:
         it.verify("b")
         assert it.response.body == ROLE + chat_event("a") + chat_event("b")
 
-    def test_events_without_text_pass_in_order_behind_text(self) -> None:
+    def test_events_without_text_wait_behind_text(self) -> None:
         it = begun().body(chat_event("a")).verify("a").body(chat_event("b") + b": ping\n\n" + ROLE)
         assert it.response.body == chat_event("a")
         it.verify("b")
         assert it.response.body == chat_event("a") + chat_event("b") + b": ping\n\n" + ROLE
 
-    def test_the_head_waits_for_a_first_verdict_and_not_for_long(self) -> None:
+    def test_head_waits_for_the_first_verdict_for_a_bounded_time(self) -> None:
         it = begun(stream_head_seconds=1.5).body(ROLE)
         assert it.due_in == 1.5
         it.wake()
@@ -141,7 +141,7 @@ class TestRelease:
         it.body(chat_event("a")).block()
         assert error_code(it.response.body) == "content_policy_violation"
 
-    def test_the_head_is_opened_once(self) -> None:
+    def test_head_is_opened_once(self) -> None:
         it = begun().body(chat_event("a")).wake()
         assert it.response.headers is None
         assert it.due_in == VERDICT_TIMEOUT - 2
@@ -150,11 +150,11 @@ class TestRelease:
         it = begun().body(chat_event("a") + chat_event("b") + chat_event("c")).verify("ab")
         assert it.response.body == chat_event("a") + chat_event("b")
 
-    def test_a_skipped_chunk_leaves_empty(self) -> None:
+    def test_skipped_chunk_is_released_empty(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b")).verify("b")
         assert it.response.body == chat_event("") + chat_event("b")
 
-    def test_a_text_longer_than_all_that_waits_is_a_rewrite(self) -> None:
+    def test_text_longer_than_all_waiting_texts_is_a_rewrite(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b")).verify("abX")
         assert it.response.body == chat_event("abX")
 
@@ -178,7 +178,7 @@ class TestRelease:
         it.verify("")
         assert it.response.body == ROLE + chat_event("")
 
-    def test_a_text_free_echo_may_come_late_and_with_nulls(self) -> None:
+    def test_echo_without_text_may_be_late_and_have_nulls(self) -> None:
         it = begun().body(ROLE + chat_event(finish="x") + chat_event("a"))
         it.verify_chunk({"choices": [{"index": 0, "delta": {"tool_calls": None}, "finish_reason": "x"}]})
         assert it.response.headers is None
@@ -190,13 +190,13 @@ class TestRelease:
         it.verify_chunk({"choices": [{"index": 1, "delta": {"content": ""}}, {"index": 0, "delta": {"content": "a"}}]})
         assert it.response.body == chat_event("a")
 
-    def test_a_text_free_word_that_echoes_nothing_does_nothing(self) -> None:
+    def test_unknown_chunk_without_text_is_ignored(self) -> None:
         it = begun().body(chat_event("a")).verify(None)
         assert it.response.headers is None
         it.verify("a").verify("")
         assert it.response.body == chat_event("a")
 
-    def test_other_texts_go_under_numbers_of_their_own(self) -> None:
+    def test_other_texts_have_indices_of_their_own(self) -> None:
         it = begun().body(chat_event("a", refusal="b", reasoning="c"))
         whole, refusal, reasoning = it.chunks
         assert whole["choices"][0]["delta"]["refusal"] == "b"
@@ -208,7 +208,7 @@ class TestRelease:
         it.verify("c", reasoning["choices"][0]["index"])
         assert it.response.body == chat_event("a", refusal="[B]", reasoning="c")
 
-    def test_the_end_waits_for_aims_done(self) -> None:
+    def test_end_waits_for_aims_done(self) -> None:
         events = chat_stream("a", "b")
         it = begun().body(b"".join(events), end=True)
         assert it.is_submitted_done
@@ -223,26 +223,26 @@ class TestRelease:
         assert it.record.outcome == "allowed"
         assert it.is_complete
 
-    def test_what_aim_never_verified_leaves_empty(self) -> None:
+    def test_unverified_texts_are_released_empty_after_done(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b"), end=True).verify("a").done()
         assert it.response.body == chat_event("a") + chat_event("")
         assert it.record.outcome == "redacted"
 
-    def test_trailers_end_it(self) -> None:
+    def test_trailers_end_the_stream(self) -> None:
         it = begun().body(chat_event("a")).trailers()
         it.verify("a")
         assert not it.response.is_ended
         it.done()
         assert it.response.is_ended
 
-    def test_a_stream_without_text_needs_no_word_of_aim(self) -> None:
+    def test_stream_without_text_needs_no_answer_of_aim(self) -> None:
         body = ROLE + b"data:\n\ndata: {}\n\n" + DONE
         it = begun().body(body, end=True)
         assert (it.response.body, it.response.is_ended) == (body, True)
         assert it.session is None
         assert not it.is_submitted_done
 
-    def test_an_empty_stream(self) -> None:
+    def test_empty_stream_is_released(self) -> None:
         it = begun().body(b"", end=True)
         assert it.response.is_ended
 
@@ -261,7 +261,7 @@ class TestRelease:
         it.verify_all()
         assert it.response.body == event
 
-    def test_compression_is_undone_event_by_event(self) -> None:
+    def test_compressed_stream_is_decoded_event_by_event(self) -> None:
         encoder = zlib.compressobj(wbits=31)
         first = encoder.compress(chat_event("a")) + encoder.flush(zlib.Z_SYNC_FLUSH)
         rest = encoder.compress(chat_event("b") + DONE) + encoder.flush()
@@ -286,7 +286,7 @@ class TestArguments:
         it.verify('"}', index)
         assert it.response.body == call('{"a":"') + call("[X]") + call('"}') + chat_event(finish="tool_calls")
 
-    def test_one_that_breaks_them_ends_in_the_error(self) -> None:
+    def test_redaction_that_breaks_json_ends_in_the_error_event(self) -> None:
         it = begun().body(call('{"a":"secret"}') + chat_event(finish="tool_calls") + DONE, end=True)
         index = it.chunks[1]["choices"][0]["index"]
         it.verify("[X", index)
@@ -294,13 +294,13 @@ class TestArguments:
         it.done()
         assert error_code(it.response.body) == "redaction_failed"
 
-    def test_what_was_no_json_before_is_nobodys_fault(self) -> None:
+    def test_redaction_of_arguments_that_never_were_json_passes(self) -> None:
         it = begun().body(call("{secret") + DONE, end=True)
         it.verify("{[X]", it.chunks[1]["choices"][0]["index"]).done()
         assert it.response.body == call("{[X]") + DONE
 
     @pytest.mark.parametrize(("text", "code"), [("x" * 9_000_000, ""), ("[X]", "redaction_failed")])
-    def test_very_long_arguments_are_not_kept(self, text: str, code: str) -> None:
+    def test_very_long_arguments_cannot_be_redacted(self, text: str, code: str) -> None:
         piece = "x" * 9_000_000
         it = begun(limits={"event_bytes": 10_000_000, "held_bytes": 100_000_000}).body(call(piece) + call(piece))
         index = it.chunks[1]["choices"][0]["index"]
@@ -328,14 +328,14 @@ class TestSeals:
         data = {"type": "content_block_delta", "index": 0, "delta": delta}
         return b"event: content_block_delta\ndata: " + json.dumps(data).encode() + b"\n\n"
 
-    def test_a_signature_over_nothing_that_was_said_passes(self) -> None:
+    def test_signature_without_a_text_passes(self) -> None:
         signature = self._event(type="signature_delta", signature="sig")
         it = self._begun().body(signature, end=True)
         assert it.chunks == []
         assert it.response.body == signature
 
     @pytest.mark.parametrize(("said", "signature"), [("hm", "sig"), ("[X]", "")])
-    def test_a_signature_goes_with_the_text_that_it_signed(self, said: str, signature: str) -> None:
+    def test_signature_of_a_rewritten_text_is_emptied(self, said: str, signature: str) -> None:
         thought = self._event(type="thinking_delta", thinking="hm")
         it = self._begun().body(thought + self._event(type="signature_delta", signature="sig"), end=True)
         it.verify(said, it.chunks[0]["choices"][0]["index"]).done()
@@ -344,14 +344,14 @@ class TestSeals:
 
 
 class TestBlock:
-    def test_before_the_first_release_it_is_a_reply(self) -> None:
+    def test_block_before_the_first_release_is_an_immediate_response(self) -> None:
         it = begun().body(ROLE + chat_event("secret")).block("Found 'secret'")
         assert it.reply is not None
         assert it.status == 400
         assert b"secret" not in it.reply.body
         assert it.session is None
 
-    def test_in_a_running_stream_it_is_the_last_event(self) -> None:
+    def test_block_in_a_running_stream_is_the_last_event(self) -> None:
         it = begun().body(chat_event("a")).verify("a").body(chat_event("secret")).block("Not that.")
         assert it.response.body.startswith(chat_event("a"))
         assert error_code(it.response.body) == "content_policy_violation"
@@ -359,66 +359,66 @@ class TestBlock:
         assert it.response.is_ended
         assert it.record.legs["response"].action == "block"
 
-    def test_after_trailers_the_trailers_end_it(self) -> None:
+    def test_block_after_trailers_ends_with_the_trailers(self) -> None:
         it = begun().body(chat_event("a")).verify("a").body(chat_event("b")).trailers().block()
         assert error_code(it.response.body) == "content_policy_violation"
         assert it.response.is_ended
 
-    def test_it_counts_before_the_stream_arrives(self) -> None:
+    def test_block_before_the_stream_arrives_counts(self) -> None:
         it = World().request(REQUEST).judge().block()
         assert it.code == "content_policy_violation"
 
 
 class TestSession:
-    def test_it_is_opened_when_the_request_goes_on(self) -> None:
+    def test_session_is_opened_when_the_request_is_released(self) -> None:
         it = World().request(REQUEST)
         assert it.opened == []
         it.judge()
         assert len(it.opened) == 1
 
-    def test_it_is_opened_late_for_a_stream_that_nobody_asked_for(self) -> None:
+    def test_session_for_an_unrequested_stream_is_opened_late(self) -> None:
         it = World().request(json.dumps(chat_request("x")).encode()).judge()
         assert it.opened == []
         it.head()
         assert len(it.opened) == 1
 
-    def test_a_json_answer_does_not_need_it(self) -> None:
+    def test_json_answer_does_not_need_the_session(self) -> None:
         it = World().request(REQUEST).judge().lose(Reason.UNREACHABLE, opened=False)
         it.head("application/json").body(b"{}", end=True)
         assert it.response.is_ended
         it = World().request(REQUEST).judge().head("application/json").body(b"{}", end=True)
         assert it.session is None
 
-    def test_one_that_never_opened_meets_the_policy_when_the_stream_arrives(self) -> None:
+    def test_policy_for_an_unopened_session_applies_when_the_stream_arrives(self) -> None:
         it = World().request(REQUEST).judge().lose(Reason.KEY_REFUSED, opened=False)
         assert it.reply is None
         it.head()
         assert it.code == "guardrail_unavailable"
 
-    def test_failing_open_before_the_stream_arrives(self) -> None:
+    def test_failed_session_may_fail_open_before_the_stream_arrives(self) -> None:
         it = World(policy(failure_mode_allow=True)).request(REQUEST).judge().lose(Reason.TIMEOUT, opened=False)
         it.head().body(b"any").body(b"thing", end=True)
         assert (it.response.body, it.response.is_ended) == (b"anything", True)
 
-    def test_one_lost_before_the_stream_is_opened_again(self) -> None:
+    def test_session_lost_before_the_stream_is_opened_again(self) -> None:
         it = World().request(REQUEST).judge().lose().head().body(chat_event("a")).verify("a")
         assert len(it.opened) == 2
         assert it.response.body == chat_event("a")
 
-    def test_one_lost_before_any_text_is_opened_again_once(self) -> None:
+    def test_session_lost_before_any_text_is_opened_again_once(self) -> None:
         it = begun().body(ROLE).lose()
         assert len(it.opened) == 2
         it.lose()
         assert it.code == "guardrail_unavailable"
 
-    def test_a_strange_word_before_the_stream_is_a_violation(self) -> None:
+    def test_done_before_the_stream_is_a_violation(self) -> None:
         it = World().request(REQUEST).judge().done()
         assert it.session is None
         it.head()
         assert it.code == "guardrail_unavailable"
 
     @pytest.mark.parametrize("index", [0, 5])
-    def test_a_text_that_nothing_waits_for_is_a_violation(self, index: int) -> None:
+    def test_text_that_was_not_submitted_is_a_violation(self, index: int) -> None:
         it = begun().body(chat_event("a")).verify("a").verify("more", index)
         assert error_code(it.response.body) == "guardrail_unavailable"
 
@@ -426,7 +426,7 @@ class TestSession:
         it = begun().body(chat_event("a")).done()
         assert it.code == "guardrail_unavailable"
 
-    def test_a_word_of_a_session_that_was_lost_does_not_matter(self) -> None:
+    def test_event_of_a_lost_session_is_ignored(self) -> None:
         it = begun().body(ROLE).lose().body(chat_event("a"))
         assert it.send(SessionDone(it.opened[0])) == []
 
@@ -442,7 +442,7 @@ class TestSession:
         it.body(chat_event("d")).wake()
         assert error_code(it.response.body) == "guardrail_unavailable"
 
-    def test_open_lets_the_rest_pass_unread(self) -> None:
+    def test_rest_of_a_stream_that_fails_open_is_released_unread(self) -> None:
         it = begun(failure_mode_allow=True).body(chat_event("a") + chat_event("b")[:9]).lose()
         assert it.response.body == chat_event("a") + chat_event("b")[:9]
         it.body(chat_event("b")[9:]).body(b"junk")
@@ -458,7 +458,7 @@ class TestSession:
         it.body(b"", end=True)
         assert error_code(it.response.body) == "guardrail_unreadable_response"
 
-    def test_two_deadlines_at_once_open_once(self) -> None:
+    def test_two_deadlines_at_once_are_one_failure(self) -> None:
         it = begun(failure_mode_allow=True, limits={"held_bytes": 1024}).body(chat_event("x" * 2000))
         it.wait(VERDICT_TIMEOUT)
         assert it.response.body == chat_event("x" * 2000)
@@ -466,7 +466,7 @@ class TestSession:
             ReportFailOpen(Leg.RESPONSE, Reason.TIMEOUT)
         ]
 
-    def test_open_after_the_end(self) -> None:
+    def test_stream_may_fail_open_after_its_end(self) -> None:
         it = begun(failure_mode_allow=True).body(chat_event("a"), end=True).lose()
         assert (it.response.body, it.response.is_ended) == (chat_event("a"), True)
 
@@ -482,13 +482,13 @@ class TestHold:
         assert not it.is_paused
         assert it.wait(14).reply is None
 
-    def test_a_hold_without_release_meets_the_policy(self) -> None:
+    def test_full_hold_without_a_release_is_a_failure(self) -> None:
         it = begun(limits={"held_bytes": 1024}).body(chat_event("x" * 2000) + chat_event("y", index=1))
-        it.wait(10).verify("y", 1)  # a frame, which frees nothing
+        it.wait(10).verify("y", 1)  # this frame frees nothing
         it.wait(5)
         assert it.code == "guardrail_overloaded"
 
-    def test_moderation_opens_the_gate_for_a_stream(self) -> None:
+    def test_stream_is_released_when_moderation_opens_the_gate(self) -> None:
         it = World(policy(hooks=["moderation", "output"]), Limits(held_bytes=1024)).request(REQUEST).head()
         it.body(chat_event("x" * 2000)).verify("x" * 2000)
         assert it.is_paused
@@ -515,7 +515,7 @@ class TestUnreadable:
             b"data: " + b"x" * 2000 + b"\n\n",
         ],
     )
-    def test_an_event(self, body: bytes) -> None:
+    def test_unreadable_event_is_refused(self, body: bytes) -> None:
         limits = {"event_bytes": 1024}
         it = begun(limits=limits).body(body, end=True)
         assert it.code == "guardrail_unreadable_response"
@@ -523,21 +523,21 @@ class TestUnreadable:
         it = begun(limits=limits, failure_mode_allow=True).body(chat_event("a") + body + tail, end=True)
         assert (it.response.body, it.response.is_ended) == (chat_event("a") + body + tail, True)
 
-    def test_the_last_event_without_an_end(self) -> None:
+    def test_unreadable_last_event_may_fail_open(self) -> None:
         it = begun(failure_mode_allow=True).body(b"data: \xff")
         it.send(BodyReceived(Leg.RESPONSE, b"", end_of_stream=True))
         assert (it.response.body, it.response.is_ended) == (b"data: \xff", True)
 
-    def test_a_running_stream_ends_in_the_error(self) -> None:
+    def test_running_stream_ends_in_the_error_event(self) -> None:
         it = begun().body(chat_event("a")).verify("a").body(b"data: junk\n\n")
         assert error_code(it.response.body) == "guardrail_unreadable_response"
 
-    def test_too_many_texts(self) -> None:
+    def test_stream_with_too_many_texts_is_unreadable(self) -> None:
         calls = [{"index": n, "function": {"arguments": "x"}} for n in range(5000)]
         it = begun().body(chat_event(tool_calls=calls))
         assert it.code == "guardrail_unreadable_response"
 
-    def test_an_unknown_encoding(self) -> None:
+    def test_stream_in_an_unknown_encoding_is_unreadable(self) -> None:
         it = begun(("content-encoding", "x"))
         assert it.code == "guardrail_unreadable_response"
         assert it.session is None
@@ -549,14 +549,14 @@ class TestUnreadable:
         it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data, end=True)
         assert it.code == "guardrail_unreadable_response"
 
-    def test_compression_goes_on_being_undone_after_opening(self) -> None:
+    def test_stream_that_fails_open_is_still_decoded(self) -> None:
         data = gzip.compress(b"data: junk\n\nmore")
         it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data[:-1])
         it.send(BodyReceived(Leg.RESPONSE, data[-1:], end_of_stream=True))
         assert (it.response.body, it.response.is_ended) == (b"data: junk\n\nmore", True)
 
     @pytest.mark.parametrize("opened", [b"data: junk\n\ndata: {", b"data: junk\n\ndata: {}\r\n", b"data: junk\r\n\r\n"])
-    def test_a_refusal_behind_an_opening_is_an_event_of_its_own(self, opened: bytes) -> None:
+    def test_refusal_after_failing_open_is_a_separate_event(self, opened: bytes) -> None:
         coder = zlib.compressobj(wbits=31)
         data = coder.compress(opened) + coder.flush(zlib.Z_SYNC_FLUSH)
         it = begun(("content-encoding", "gzip"), failure_mode_allow=True).body(data).body(b"\xff" * 100)
@@ -566,7 +566,7 @@ class TestUnreadable:
         assert error_code(it.response.body) == "guardrail_unreadable_response"
 
     @pytest.mark.parametrize("line_end", [b"", b"\n", b"\r", b"\r\n"])
-    def test_a_refusal_behind_a_last_event_without_its_blank_line(self, line_end: bytes) -> None:
+    def test_refusal_follows_a_blank_line(self, line_end: bytes) -> None:
         last = chat_event("a").rstrip() + line_end
         it = begun().body(last, end=True).verify("a")
         assert it.response.body == last
@@ -586,7 +586,7 @@ class TestForeign:
             b' data: {"a":"SECRET"}\n\n',
         ],
     )
-    def test_what_only_claims_to_be_an_event_stream_is_unreadable(self, body: bytes) -> None:
+    def test_body_that_is_not_an_event_stream_is_unreadable(self, body: bytes) -> None:
         it = begun().body(body, end=True)
         assert it.code == "guardrail_unreadable_response"
         it = begun(failure_mode_allow=True).body(body, end=True)
@@ -612,7 +612,7 @@ class TestEndMark:
         assert (it.response.body, it.response.is_ended) == (chat_event("a") + DONE + b": bye\n\n", True)
 
     @pytest.mark.parametrize("is_done", [False, True])
-    def test_text_behind_the_mark_is_unreadable(self, is_done: bool) -> None:
+    def test_text_after_the_mark_is_unreadable(self, is_done: bool) -> None:
         it = begun().body(chat_event("a") + DONE).verify("a")
         if is_done:
             it.done()
@@ -625,19 +625,19 @@ class TestStrangeWords:
     def test_an_empty_chunk_is_a_violation(self) -> None:
         assert begun().body(chat_event("a")).verify_chunk({"choices": []}).code == "guardrail_unavailable"
 
-    def test_so_is_a_choice_that_was_never_submitted(self) -> None:
+    def test_choice_that_was_never_submitted_is_a_violation(self) -> None:
         assert begun().body(chat_event("a")).verify("", 77).code == "guardrail_unavailable"
 
     @pytest.mark.parametrize("index", [-1, "0", 10**9])
-    def test_and_a_choice_that_aim_cannot_name(self, index: Any) -> None:
+    def test_invalid_choice_index_is_a_violation(self, index: Any) -> None:
         event = json.dumps({"choices": [{"index": index, "delta": {}}]}).encode()
         it = begun().body(b"data: " + event + b"\n\n" + chat_event("a"))
         it.verify_chunk({"choices": [{"index": index, "delta": {"content": ""}, "more": 1}]})
         assert it.code == "guardrail_unavailable"
 
     @pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**63) - 1, 10**30, 10**400])
-    def test_an_echo_is_known_whatever_its_numbers(self, number: int) -> None:
-        """Aim's words are read by another parser than the model's: one rounds what has more than 64 bits."""
+    def test_echo_with_large_numbers_is_recognised(self, number: int) -> None:
+        """Aim's frames and the model's events have different parsers: one rounds numbers of more than 64 bits."""
         event = b'{"choices":[{"index":0,"delta":{"content":""},"seed":%d}]}' % number
         it = begun().body(b"data: " + event + b"\n\n" + chat_event("hello"))
         echo = frame(b'{"verified_chunk":' + event + b"}")
@@ -646,7 +646,7 @@ class TestStrangeWords:
         it.verify("hello")
         assert it.response.body.endswith(chat_event("hello"))
 
-    def test_and_one_that_is_too_deep(self) -> None:
+    def test_deeply_nested_chunk_is_a_violation(self) -> None:
         deep: Any = []
         for _ in range(900):
             deep = [deep]
@@ -668,7 +668,7 @@ class TestStrangeWords:
         ("/v1/responses", {"type": []}),
     ],
 )
-def test_an_event_of_another_shape_passes_as_it_came(path: str, event: Any) -> None:
+def test_event_of_another_shape_is_released_unchanged(path: str, event: Any) -> None:
     request = json.dumps({"stream": True}).encode()
     body = f"data: {json.dumps(event)}\n\n".encode()
     it = World(policy(hooks={Hook.OUTPUT})).request(request, path=path).head().body(body, end=True).verify_all()
@@ -678,13 +678,13 @@ def test_an_event_of_another_shape_passes_as_it_came(path: str, event: Any) -> N
 
 
 class TestMemory:
-    """What an upstream sends is counted as held, or is not kept."""
+    """What an upstream sends either counts as held or is not kept."""
 
-    def test_events_have_a_cost_beside_their_bytes(self) -> None:
+    def test_event_counts_more_than_its_bytes(self) -> None:
         it = begun().body(chat_event(role="assistant") * 10)
         assert it.held > 10 * (len(chat_event(role="assistant")) + 200)
 
-    def test_blank_lines_are_one_entry(self) -> None:
+    def test_blank_lines_join_the_entry_before_them(self) -> None:
         it = begun().body(b"\n" * 10_000 + chat_event("a"))
         assert it.held < 12_000
         it.verify("a")
@@ -704,7 +704,7 @@ class TestMemory:
         assert len(str(short_place(("k" * 1000, 1)))) < 256
 
 
-def test_a_repeat_that_differs_is_a_text_of_its_own() -> None:
+def test_repeat_that_differs_is_a_separate_text() -> None:
     request = json.dumps({"stream": True, "input": "Hello"}).encode()
     it = World().request(request, path="/v1/responses").judge().head()
     where = {"output_index": 0, "content_index": 0}

@@ -24,7 +24,7 @@ from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import VERDICT_TIMEOUT, World, policy
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
-"""`make test-hostile` asks for thousands."""
+"""`make test-hostile` sets it to thousands."""
 
 REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
 CLOSED = policy()
@@ -32,7 +32,7 @@ OPEN = policy(failure_mode_allow=True)
 PATIENT = policy(stream_ping_seconds=5, verdict_timeout_seconds=1e9)
 PING = b": ping\n\n"
 SECRET = re.compile(r"<\d+[ab]?>")
-"""What the texts of a drawn stream look like: each is there once."""
+"""The form of the texts of a drawn stream. Each text occurs once."""
 
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -40,7 +40,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """Draw a chat stream whose texts are all different, so that each can be told in what the client got."""
+    """Draw a chat stream with texts that are all different, so that each can be recognised in the client's bytes."""
     events: list[bytes] = []
     calls = draw(st.booleans())
     for number in range(draw(st.integers(0, 12))):
@@ -88,7 +88,7 @@ def begin(profile: Policy, coding: str = "") -> World:
 
 
 def texts_in(data: bytes) -> str:
-    """Return the data of an event stream's events, a line each."""
+    """Return the data of an event stream's events, one per line."""
     decoder = EventDecoder(2**20)
     return "\n".join(event.data for event in [*decoder.feed(data), *decoder.finish()] if event.data is not None)
 
@@ -103,7 +103,7 @@ def _texts(chunk: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def _merge(draw: Draw, owed: list[dict[str, Any]]) -> dict[str, Any]:
-    """Take the next chunk, or the next few of one choice joined."""
+    """Remove and return the next chunk, or join the next few of one choice."""
     first = owed.pop(0)
     texts = _texts(first)
     if len(texts) == 1:
@@ -115,7 +115,7 @@ def _merge(draw: Draw, owed: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Ledger:
-    """Knows what Aim has said, and sees that nothing else leaves: invariant 1."""
+    """Records what Aim has verified, and checks that nothing else is released: invariant 1."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -125,7 +125,7 @@ class Ledger:
         self.arrived = 0
 
     def submit(self, data: bytes, *, end: bool) -> None:
-        """Let bytes of the model arrive; what is submitted for them is owed."""
+        """Send bytes of the model, and record the submitted chunks as owed."""
         self.world.body(data, end=end)
         self.arrived += len(data)
         self.owed += self.world.chunks
@@ -134,7 +134,7 @@ class Ledger:
         self.check()
 
     def check_held(self) -> None:
-        """Check that exactly what is withheld counts as held: invariant 8. Only for streams that are not coded."""
+        """Check that exactly the withheld bytes count as held: invariant 8. Only for streams without an encoding."""
         withheld = self.arrived - len(self.world.response.body.replace(PING, b""))
         if not self.world.is_complete:
             assert self.world.held >= withheld
@@ -154,11 +154,11 @@ class Ledger:
     def check(self) -> None:
         reply = self.world.reply.body if self.world.reply is not None else b""
         unsaid = secrets_in(self.world.response.body + reply) - self.said
-        assert not unsaid, f"{unsaid} left before Aim said it"
+        assert not unsaid, f"{unsaid} released before Aim verified it"
 
 
 def is_over(world: World) -> None:
-    """Check that nothing is left behind, and that the client got an end: invariants 5, 6 and 8."""
+    """Check that everything is freed and that the client got an end: invariants 5, 6 and 8."""
     assert world.is_complete
     assert world.reply is not None or world.response.is_ended
     assert world.session is None
@@ -257,9 +257,9 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
         case _:
             world.send(SessionDone(session))
     match fault:
-        case "lost":  # a session to which no text was submitted is opened again, or was not needed
+        case "lost":  # a session without submitted text is opened again, or was not needed
             is_harmless = not ledger.has_submitted_text
-        case "silent":  # Aim owes nothing
+        case "silent":  # Aim does not owe anything
             is_harmless = not is_owed and not is_submitted_done
         case _:
             is_harmless = False
@@ -290,7 +290,7 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
 
 
 def is_refusal(world: World) -> bool:
-    """Return whether the client was told that the exchange failed: a stream never looks complete when it is not."""
+    """Return whether the client was told that the exchange failed: an incomplete stream never looks complete."""
     if world.reply is not None:
         return world.reply.status >= 400
     return b'"error"' in world.response.body
@@ -298,8 +298,8 @@ def is_refusal(world: World) -> bool:
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
 @settings(max_examples=EXAMPLES, deadline=None)
-def test_any_bytes_end_in_a_decision(pieces: list[bytes], is_open: bool) -> None:
-    """Invariants 1 and 6, for a stream that may be none."""
+def test_every_byte_sequence_ends_in_a_decision(pieces: list[bytes], is_open: bool) -> None:
+    """Invariants 1 and 6, for bytes that may not be a stream."""
     world = begin(OPEN if is_open else CLOSED)
     for piece in pieces:
         world.body(piece)

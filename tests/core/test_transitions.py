@@ -44,7 +44,7 @@ def context(**more: Any) -> Context:
 
 
 def request_leg(state: RequestState) -> RequestLeg:
-    """Return a request leg in `state` whose trailers may still come."""
+    """Return a request leg in `state` that may still get trailers."""
     leg = RequestLeg(context(), BodyMode.BUFFERED)
     match state:
         case RequestState.IDLE:

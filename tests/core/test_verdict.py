@@ -1,4 +1,4 @@
-"""Verdicts: which of several decides."""
+"""Verdicts: which of several outcomes decides."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ FROM_LENIENT_TO_STRICT: tuple[Outcome, ...] = (
 )
 
 
-def test_nothing_asked_is_allowed() -> None:
+def test_no_outcome_is_an_allow() -> None:
     assert strictest([]) == Allow()
 
 
 @pytest.mark.parametrize("outcome", FROM_LENIENT_TO_STRICT)
-def test_one(outcome: Outcome) -> None:
+def test_single_outcome_decides(outcome: Outcome) -> None:
     assert strictest([outcome]) is outcome
 
 
-def test_the_stricter_of_two() -> None:
+def test_stricter_of_two_outcomes_decides() -> None:
     for lenient, strict in itertools.combinations(FROM_LENIENT_TO_STRICT, 2):
         assert strictest([lenient, strict]) is strict
         assert strictest([strict, lenient]) is strict
 
 
-def test_the_strictest_in_any_order() -> None:
+def test_strictest_outcome_decides_in_any_order() -> None:
     for order in itertools.permutations(FROM_LENIENT_TO_STRICT):
         assert strictest(order) is FROM_LENIENT_TO_STRICT[-1]
         assert strictest([outcome for outcome in order if not isinstance(outcome, Block)]) is FROM_LENIENT_TO_STRICT[-2]
 
 
-def test_the_first_of_equals() -> None:
+def test_first_of_equal_outcomes_decides() -> None:
     first, second = Block("first"), Block("second")
     assert strictest([Allow(), first, second]) is first
     timeout, session = Failed(Reason.TIMEOUT), Failed(Reason.SESSION)

@@ -1,4 +1,4 @@
-"""Bodies: bounded buffers, and content-encodings undone in bounded memory."""
+"""Bodies: bounded buffers, and content-encodings decoded in bounded memory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def bytewise(data: bytes) -> list[bytes]:
 # -- the buffer --------------------------------------------------------------------------------------------------
 
 
-def test_a_buffer_gives_back_what_it_took() -> None:
+def test_buffer_returns_the_bytes_that_were_added() -> None:
     buffer = BodyBuffer(10)
     assert (buffer.size, buffer.peek(), buffer.take()) == (0, b"", b"")
     for piece in (b"ab", b"", b"cde"):
@@ -80,18 +80,18 @@ def test_a_buffer_gives_back_what_it_took() -> None:
     buffer.add(b"f")
     assert (buffer.peek(), buffer.take()) == (b"abcdef", b"abcdef")
     assert (buffer.size, buffer.peek()) == (0, b"")
-    buffer.add(b"0123456789")  # what was taken no longer counts
+    buffer.add(b"0123456789")  # bytes that were taken no longer count
     assert buffer.take() == b"0123456789"
 
 
-def test_a_buffer_takes_its_limit_and_no_more() -> None:
+def test_buffer_accepts_bytes_up_to_its_limit() -> None:
     buffer = BodyBuffer(4)
     buffer.add(b"abcd")
     buffer.add(b"")
     with pytest.raises(BodyTooLarge):
         buffer.add(b"e")
     assert buffer.size == 5
-    assert buffer.take() == b"abcde"  # nothing is lost when policy opens
+    assert buffer.take() == b"abcde"  # nothing is lost if the leg fails open
 
 
 # -- round trips -------------------------------------------------------------------------------------------------
@@ -99,26 +99,26 @@ def test_a_buffer_takes_its_limit_and_no_more() -> None:
 
 @each_encoder
 @pytest.mark.parametrize("plain", [b"x", TEXT, NOISE], ids=["short", "text", "noise"])
-def test_whole(coding: str, encode: Callable[[bytes], bytes], plain: bytes) -> None:
+def test_whole_body_is_decoded(coding: str, encode: Callable[[bytes], bytes], plain: bytes) -> None:
     assert run(undoing(coding), encode(plain)) == plain
     assert inflate(encode(plain), named(coding), len(plain), ANY_RATIO) == plain
 
 
 @each_encoder
-def test_byte_by_byte(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_body_is_decoded_byte_by_byte(coding: str, encode: Callable[[bytes], bytes]) -> None:
     plain = TEXT + NOISE[:3000]
     assert run(undoing(coding), *bytewise(encode(plain))) == plain
 
 
 @each_encoder
-def test_an_empty_body(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_empty_body_is_valid_in_every_encoding(coding: str, encode: Callable[[bytes], bytes]) -> None:
     assert inflate(encode(b""), named(coding), 0, 1) == b""
-    # No bytes at all (HEAD, 204, an aborted answer) are no broken body.
+    # A body without any bytes (HEAD, 204, an aborted answer) is not broken.
     assert inflate(b"", named(coding), 0, 1) == b""
 
 
 @each_encoder
-def test_text_comes_before_the_end(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_text_is_decoded_before_the_end_of_the_body(coding: str, encode: Callable[[bytes], bytes]) -> None:
     """A stream's events must not wait for the end of its encoding."""
     undo = undoing(coding)
     encoded = encode(NOISE)
@@ -126,7 +126,7 @@ def test_text_comes_before_the_end(coding: str, encode: Callable[[bytes], bytes]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
-def test_each_flush_is_read_at_once(coding: str) -> None:
+def test_each_flush_is_decoded_at_once(coding: str) -> None:
     undo = undoing(coding)
     if coding == "zstd":
         zstd = zstandard.ZstdCompressor().compressobj()
@@ -137,15 +137,15 @@ def test_each_flush_is_read_at_once(coding: str) -> None:
     assert [undo.feed(piece) for piece in flushed] == [b"%d" % i for i in range(5)]
 
 
-def test_each_flush_of_brotli_is_read_at_once() -> None:
+def test_each_flush_of_brotli_is_decoded_at_once() -> None:
     undo = undoing("br")
     coder = brotli.Compressor()
     assert [undo.feed(coder.process(b"%d" % i) + coder.flush()) for i in range(5)] == [b"%d" % i for i in range(5)]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_an_empty_piece_behind_the_end(coding: str) -> None:
-    """Envoy often tells the end of a stream with an empty body."""
+def test_empty_piece_after_the_end_is_accepted(coding: str) -> None:
+    """Envoy often sends an empty body at the end of a stream."""
     encode = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress}[
         coding
     ]
@@ -157,7 +157,7 @@ def test_an_empty_piece_behind_the_end(coding: str) -> None:
 
 @each_encoder
 @pytest.mark.parametrize("plain", [b"short", TEXT], ids=["short", "text"])
-def test_cut_short(coding: str, encode: Callable[[bytes], bytes], plain: bytes) -> None:
+def test_truncated_body_is_malformed(coding: str, encode: Callable[[bytes], bytes], plain: bytes) -> None:
     encoded = encode(plain)
     for length in {1, 2, 3, len(encoded) // 2, len(encoded) - 1}:
         undo = undoing(coding)
@@ -168,7 +168,7 @@ def test_cut_short(coding: str, encode: Callable[[bytes], bytes], plain: bytes) 
 
 @each_encoder
 @pytest.mark.parametrize("garbage", [b"\0", b"x", b"garbage" * 100])
-def test_bytes_behind_the_end(coding: str, encode: Callable[[bytes], bytes], garbage: bytes) -> None:
+def test_bytes_after_the_end_are_malformed(coding: str, encode: Callable[[bytes], bytes], garbage: bytes) -> None:
     encoded = encode(TEXT)
     for pieces in ([encoded + garbage], [encoded, garbage], bytewise(encoded + garbage)):
         with pytest.raises(MalformedBody):
@@ -176,21 +176,21 @@ def test_bytes_behind_the_end(coding: str, encode: Callable[[bytes], bytes], gar
 
 
 @each_encoder
-def test_broken_from_the_start(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_body_that_is_not_in_its_encoding_is_malformed(coding: str, encode: Callable[[bytes], bytes]) -> None:
     for broken in (b'{"messages": []}' * 10, b"\xff" * 100):
         with pytest.raises(MalformedBody):
             run(undoing(coding), broken)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_broken_inside(coding: str) -> None:
+def test_corrupt_body_is_malformed(coding: str) -> None:
     encoded = bytearray((gzip.compress if coding == "gzip" else zlib.compress)(TEXT))
-    encoded[-1] ^= 0xFF  # of gzip's length, of deflate's checksum
+    encoded[-1] ^= 0xFF  # a byte of gzip's length or of deflate's checksum
     with pytest.raises(MalformedBody, match="broken"):
         run(undoing(coding), bytes(encoded))
 
 
-def test_each_coding_is_what_it_says() -> None:
+def test_body_in_another_encoding_is_malformed() -> None:
     for encoded in (zlib.compress(TEXT), raw_deflate(TEXT), gzip.compress(b"a") + zlib.compress(b"b")):
         with pytest.raises(MalformedBody):
             run(undoing("gzip"), encoded)
@@ -198,18 +198,18 @@ def test_each_coding_is_what_it_says() -> None:
         run(undoing("deflate"), gzip.compress(TEXT))
 
 
-def test_a_second_member_is_broken() -> None:
+def test_truncated_second_member_is_malformed() -> None:
     with pytest.raises(MalformedBody):
         run(undoing("gzip"), gzip.compress(b"a") + gzip.compress(b"b")[:-1])
 
 
-def test_deflate_with_a_preset_dictionary() -> None:
+def test_deflate_with_a_preset_dictionary_is_malformed() -> None:
     coder = zlib.compressobj(zdict=b"some text")
     with pytest.raises(MalformedBody):
         run(undoing("deflate"), coder.compress(b"some text") + coder.flush())
 
 
-def test_a_zstd_window_beyond_8_mib() -> None:
+def test_zstd_window_over_8_mib_is_malformed() -> None:
     for window_log, fits in ((23, True), (24, False)):
         parameters = zstandard.ZstdCompressionParameters(window_log=window_log, write_content_size=False)
         coder = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -221,7 +221,7 @@ def test_a_zstd_window_beyond_8_mib() -> None:
                 run(undoing("zstd"), encoded)
 
 
-def test_errors_hold_nothing_of_the_body() -> None:
+def test_errors_contain_nothing_of_the_body() -> None:
     for coding in ("gzip", "deflate", "br", "zstd"):
         with pytest.raises(MalformedBody) as caught:
             run(undoing(coding), b"marker-of-the-body" * 10)
@@ -232,7 +232,7 @@ def test_errors_hold_nothing_of_the_body() -> None:
 
 
 @each_encoder
-def test_the_limit(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_limit_is_enforced_at_its_exact_value(coding: str, encode: Callable[[bytes], bytes]) -> None:
     encoded = encode(TEXT)
     for pieces in ([encoded], bytewise(encoded)):
         assert run(undoing(coding, limit=len(TEXT)), *pieces) == TEXT
@@ -243,14 +243,14 @@ def test_the_limit(coding: str, encode: Callable[[bytes], bytes]) -> None:
 
 
 @each_encoder
-def test_the_limit_holds_for_short_bodies(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_limit_applies_to_short_bodies(coding: str, encode: Callable[[bytes], bytes]) -> None:
     assert inflate(encode(b"abc"), named(coding), 3, 1) == b"abc"
     with pytest.raises(BodyTooLarge):
         inflate(encode(b"abc"), named(coding), 2, 1)
 
 
 @each_encoder
-def test_the_ratio(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_ratio_is_enforced_at_its_exact_value(coding: str, encode: Callable[[bytes], bytes]) -> None:
     plain = bytes(SMALL * 4)
     encoded = encode(plain)
     needed = -(-len(plain) // len(encoded))
@@ -261,15 +261,15 @@ def test_the_ratio(coding: str, encode: Callable[[bytes], bytes]) -> None:
 
 
 @each_encoder
-def test_the_ratio_does_not_matter_for_short_bodies(coding: str, encode: Callable[[bytes], bytes]) -> None:
+def test_ratio_does_not_apply_to_short_bodies(coding: str, encode: Callable[[bytes], bytes]) -> None:
     assert run(undoing(coding, ratio=1), encode(bytes(SMALL))) == bytes(SMALL)
     if len(encode(bytes(SMALL + 1))) < SMALL:
         with pytest.raises(BodyTooLarge):
             run(undoing(coding, ratio=1), encode(bytes(SMALL + 1)))
 
 
-def test_the_ratio_counts_what_came_so_far() -> None:
-    """A stream that once compressed badly may compress well later, and not the other way round."""
+def test_ratio_counts_the_bytes_received_so_far() -> None:
+    """A stream may compress well after it has compressed badly, but not the other way round."""
     noise, zeros = gzip.compress(NOISE), gzip.compress(bytes(MIB))
     ratio = (len(NOISE) + MIB) // (len(noise) + len(zeros)) + 1
     assert len(run(undoing("gzip", ratio=ratio), noise, zeros)) == len(NOISE) + MIB
@@ -288,11 +288,11 @@ BOMBS = {
 each_bomb = pytest.mark.parametrize(("coding", "bomb"), BOMBS.values(), ids=BOMBS)
 
 OVERSHOOT = 9 * MIB
-"""What a step may produce before it is counted: 256 bytes of zstd stand for at most 64 blocks of 128 KiB."""
+"""The output of a step before it is counted: 256 bytes of zstd can stand for 64 blocks of 128 KiB."""
 
 
 def produced_before_the_error(undo: Inflater, *pieces: bytes) -> int:
-    """Return the most memory that Python's allocators held while the pieces were refused."""
+    """Return the peak memory of Python's allocators while the pieces were refused."""
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge):
@@ -315,7 +315,7 @@ def test_a_bomb_is_refused_by_the_limit(coding: str, bomb: bytes) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
-def test_steps_are_small_where_the_coding_can(coding: str) -> None:
+def test_steps_are_small_if_the_encoding_allows_it(coding: str) -> None:
     bomb = next(bomb for name, bomb in BOMBS.values() if name == coding)
     assert produced_before_the_error(undoing(coding, limit=MIB), bomb) < 2 * MIB
 
@@ -324,17 +324,17 @@ def test_steps_are_small_where_the_coding_can(coding: str) -> None:
 
 
 @pytest.mark.parametrize("values", [(), ("",), ("identity",), ("Identity, ,identity",), ("identity", "", " identity ")])
-def test_no_encoding(values: tuple[str, ...]) -> None:
+def test_body_without_an_encoding_needs_no_decoder(values: tuple[str, ...]) -> None:
     assert inflater(named(*values), 1, 1) is None
     assert inflate(b"as it came", named(*values), 1, 1) == b"as it came"
 
 
 @pytest.mark.parametrize("values", [("GZIP",), (" gzip ",), ("identity, gzip",), ("identity", "gzip"), ("gzip,",)])
-def test_gzip_by_other_spellings(values: tuple[str, ...]) -> None:
+def test_other_spellings_of_gzip_are_known(values: tuple[str, ...]) -> None:
     assert inflate(gzip.compress(b"a"), named(*values), 9, 9) == b"a"
 
 
-def test_only_content_encoding_counts() -> None:
+def test_other_headers_than_content_encoding_are_ignored() -> None:
     others = (("transfer-encoding", "gzip"), ("accept-encoding", "br"), ("x-content-encoding", "zstd"))
     assert inflater(others, 1, 1) is None
 
@@ -342,21 +342,21 @@ def test_only_content_encoding_counts() -> None:
 @pytest.mark.parametrize(
     "values", [("gzip, gzip",), ("gzip", "gzip"), ("gzip", "br"), ("br,identity,gzip",), ("foo,gzip",)]
 )
-def test_stacked_encodings(values: tuple[str, ...]) -> None:
+def test_stacked_encodings_are_unsupported(values: tuple[str, ...]) -> None:
     with pytest.raises(UnsupportedEncoding, match="stacked"):
         inflater(named(*values), 1, 1)
 
 
 @pytest.mark.parametrize("value", ["compress", "dcb", "gzip;q=1", "gz", "aws-chunked", "*", "zlib", "g zip"])
-def test_unknown_encodings(value: str) -> None:
+def test_unknown_encodings_are_unsupported(value: str) -> None:
     with pytest.raises(UnsupportedEncoding, match="unknown") as caught:
         inflate(b"", named(value), 1, 1)
     assert value not in str(caught.value).split()
 
 
-def test_many_small_members_are_read_in_proportion() -> None:
+def test_time_for_many_small_members_is_linear() -> None:
     member = gzip.compress(b"")
-    body = member * 20_000  # 400 KB: read as a whole each time, the rest would be copied 20,000 times
+    body = member * 20_000  # 400 KB: in one large step, the rest would be copied 20,000 times
     undo = inflater((("content-encoding", "gzip"),), None, 100)
     assert undo is not None
     assert undo.feed(body) == b""

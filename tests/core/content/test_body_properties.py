@@ -1,4 +1,4 @@
-"""Content-encodings: what was compressed comes back, however it is cut; broken bytes raise ContentError only."""
+"""Content-encodings: decoding restores the data for any cut, and broken bytes raise only ContentError."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLACES = st.lists(st.floats(0, 1), max_size=8)
 
 
 def cut(data: bytes, places: list[float]) -> list[bytes]:
-    """Cut at the places; no piece is empty (but for one of an empty body)."""
+    """Cut at the places. No piece is empty, except for the only piece of an empty body."""
     ends = sorted({0, len(data), *(round(place * len(data)) for place in places)})
     return [data[a:b] for a, b in itertools.pairwise(ends)]
 
@@ -55,14 +55,16 @@ def run(coding: str, pieces: list[bytes], limit: int | None, ratio: int) -> byte
 @each_encoder
 @given(data=DATA, places=PLACES)
 @settings(max_examples=40)
-def test_round_trip(coding: str, encode: Callable[[bytes], bytes], data: bytes, places: list[float]) -> None:
+def test_compressed_data_is_restored_for_any_cut(
+    coding: str, encode: Callable[[bytes], bytes], data: bytes, places: list[float]
+) -> None:
     assert run(coding, cut(encode(data), places), len(data), 1 << 40) == data
 
 
 @each_encoder
 @given(data=DATA, places=PLACES, short=st.integers(1, 1000))
 @settings(max_examples=30)
-def test_never_more_than_the_limit(
+def test_output_never_exceeds_the_limit(
     coding: str, encode: Callable[[bytes], bytes], data: bytes, places: list[float], short: int
 ) -> None:
     if len(data) >= short:
@@ -73,7 +75,7 @@ def test_never_more_than_the_limit(
 @each_encoder
 @given(data=DATA, places=PLACES, damage=st.binary(min_size=1, max_size=3), where=st.floats(0, 1), keep=st.booleans())
 @settings(max_examples=40)
-def test_only_documented_exceptions(
+def test_corrupt_data_raises_only_documented_exceptions(
     coding: str,
     encode: Callable[[bytes], bytes],
     data: bytes,
@@ -101,7 +103,7 @@ def test_only_documented_exceptions(
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 @given(data=st.binary(min_size=1, max_size=60), places=PLACES)
 @settings(max_examples=40)
-def test_any_bytes(coding: str, data: bytes, places: list[float]) -> None:
+def test_any_bytes_raise_only_documented_exceptions(coding: str, data: bytes, places: list[float]) -> None:
     for pieces in ([data], cut(data, places)):
         try:
             plain = run(coding, pieces, 1000, 50)

@@ -1,4 +1,4 @@
-"""Documents: what an edit does not name stays byte for byte; doubtful JSON is refused."""
+"""Documents: edits keep everything else byte for byte, and ambiguous JSON is refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ ODD = """ {
         ({("last",): None}, "true", "null"),
     ],
 )
-def test_an_edit_changes_its_place_only(edits: dict[Path, str | None], old: str, new: str) -> None:
+def test_edit_changes_only_its_own_place(edits: dict[Path, str | None], old: str, new: str) -> None:
     assert ODD.count(old) == 1 or not edits
     assert Document(ODD).rewrite(edits) == ODD.replace(old, new)
 
 
-def test_several_edits_in_any_order() -> None:
+def test_several_edits_apply_in_any_order() -> None:
     edits: dict[Path, str | None] = {
         ("nested", 0, 0, 1, "k"): "4",
         ("messages", 1, "content"): "3",
@@ -60,30 +60,30 @@ def test_several_edits_in_any_order() -> None:
     assert Document(ODD).rewrite(dict(reversed(edits.items()))) == expected
 
 
-def test_an_edit_of_an_array_at_the_root() -> None:
+def test_array_at_the_root_can_be_edited() -> None:
     assert Document(' [1 , "a",{"b":"c"}]\n').rewrite({(1,): "x", (2, "b"): "y"}) == ' [1 , "x",{"b":"y"}]\n'
 
 
-def test_a_key_by_another_spelling() -> None:
+def test_escaped_key_is_found_by_its_value() -> None:
     assert Document('{"\\u0063ontent":"a","b\\"\\\\":1}').rewrite({("content",): "x", ('b"\\',): "y"}) == (
         '{"\\u0063ontent":"x","b\\"\\\\":"y"}'
     )
 
 
-def test_brackets_and_quotes_in_strings_do_not_count() -> None:
+def test_brackets_and_quotes_in_strings_are_ignored() -> None:
     text = '{"a":"]}\\\\","b":["{\\"",{"c":"}]"}],"d":"x"}'
     assert Document(text).rewrite({("d",): "y", ("b", 1, "c"): "z"}) == text.replace('"x"', '"y"').replace(
         '"}]"', '"z"'
     )
 
 
-def test_raw_json_goes_in_as_it_is_spelt() -> None:
+def test_raw_json_is_inserted_unchanged() -> None:
     document = Document('{"input" : {"a":"b"}, "n":1}')
     assert document.rewrite({("input",): Raw('{ "x":1.50 }')}) == '{"input" : { "x":1.50 }, "n":1}'
     assert document.rewrite({("input", "a"): Raw("[]"), ("n",): "[]"}) == '{"input" : {"a":[]}, "n":"[]"}'
 
 
-def test_the_document_itself_stays() -> None:
+def test_rewrite_does_not_change_the_document() -> None:
     document = Document('{"a":"b"}')
     document.rewrite({("a",): "c"})
     assert (document.text, document.root) == ('{"a":"b"}', {"a": "b"})
@@ -109,17 +109,17 @@ def test_the_document_itself_stays() -> None:
         ("null", ("a", "b")),
     ],
 )
-def test_a_path_that_is_not_there(text: str, path: Path) -> None:
+def test_missing_path_raises_a_key_error(text: str, path: Path) -> None:
     with pytest.raises(KeyError):
         Document(text).rewrite({path: "x"})
 
 
-def test_one_path_of_two_is_not_there() -> None:
+def test_one_missing_path_of_two_raises_a_key_error() -> None:
     with pytest.raises(KeyError):
         Document('{"a":"b"}').rewrite({("a",): "c", ("d",): "e"})
 
 
-def test_a_key_error_holds_no_content() -> None:
+def test_key_error_contains_no_content() -> None:
     with pytest.raises(KeyError) as caught:
         Document('{"secret":"secret"}').rewrite({("hidden",): "hidden"})
     assert "secret" not in str(caught.value)
@@ -144,7 +144,7 @@ def test_a_key_error_holds_no_content() -> None:
         ('"\u2028\x7f"', "\u2028\x7f"),
     ],
 )
-def test_json(text: str, root: Any) -> None:
+def test_json_is_parsed(text: str, root: Any) -> None:
     document = Document(text)
     assert (document.text, document.root) == (text, root)
     assert Document.from_bytes(text.encode()).root == root
@@ -185,7 +185,7 @@ def test_json(text: str, root: Any) -> None:
         "\x0c{}",
     ],
 )
-def test_not_json(text: str) -> None:
+def test_text_that_is_not_json_is_malformed(text: str) -> None:
     for read in (Document, lambda text: Document.from_bytes(text.encode())):
         with pytest.raises(MalformedBody):
             read(text)
@@ -205,12 +205,12 @@ def test_not_json(text: str) -> None:
         '"é"'.encode("latin-1"),
     ],
 )
-def test_not_utf8_json(data: bytes) -> None:
+def test_bytes_that_are_not_utf8_json_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedBody):
         Document.from_bytes(data)
 
 
-def test_errors_hold_no_content() -> None:
+def test_errors_contain_no_content() -> None:
     for data in (b'{"marker": marker}', b'"marker\xff"', b"marker"):
         with pytest.raises(MalformedBody) as caught:
             Document.from_bytes(data)
@@ -218,14 +218,14 @@ def test_errors_hold_no_content() -> None:
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
-def test_numbers_that_only_python_knows_survive(text: str) -> None:
-    """The standard library reads them; an upstream in Python would too, so its texts are to be seen."""
+def test_numbers_that_only_python_accepts_are_kept(text: str) -> None:
+    """The standard library accepts them, and so would an upstream in Python, so their document must be readable."""
     assert Document(text).rewrite({}) == text
     assert Document(f'{{"n":{text},"a":"b"}}').rewrite({("a",): "c"}) == f'{{"n":{text},"a":"c"}}'
 
 
-def test_huge_integers() -> None:
-    """Python converts up to 4300 digits; what is longer is refused, and quickly."""
+def test_huge_integers_are_kept_or_refused_quickly() -> None:
+    """Python converts up to 4300 digits. Longer integers must be refused quickly."""
     longest = "9" * 4300
     assert Document(f'{{"n":{longest},"a":"b"}}').rewrite({("a",): "c"}) == f'{{"n":{longest},"a":"c"}}'
     for digits in (4301, 1_000_000):
@@ -236,23 +236,23 @@ def test_huge_integers() -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000]
 )
-def test_too_deep(text: str) -> None:
+def test_deeply_nested_text_is_malformed(text: str) -> None:
     with pytest.raises(MalformedBody):
         Document(text)
 
 
-def test_one_level_more_is_too_deep() -> None:
+def test_one_level_over_the_depth_limit_is_malformed() -> None:
     Document("[" * MAX_DEPTH + "]" * MAX_DEPTH)
-    Document("[" + "[]," * MAX_DEPTH + "[]]")  # many, and not deep
+    Document("[" + "[]," * MAX_DEPTH + "[]]")  # many arrays, but no deep nesting
     with pytest.raises(MalformedBody):
         Document("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
 
 
-def test_the_whole_can_be_edited() -> None:
+def test_whole_document_can_be_replaced() -> None:
     assert Document(' "a" ').rewrite({(): "b"}) == '"b"'
 
 
-def test_deep_enough() -> None:
+def test_depth_at_the_limit_is_accepted() -> None:
     depth = MAX_DEPTH // 2
     text = '[{"a":' * depth + '"x"' + "}]" * depth
     path: Path = (0, "a") * depth
@@ -262,7 +262,7 @@ def test_deep_enough() -> None:
 # -- repeated keys -----------------------------------------------------------------------------------------------
 
 
-def test_repeated_keys_are_told_where_they_are_read() -> None:
+def test_repeated_key_is_malformed_only_where_it_is_read() -> None:
     document = Document('{"a":{"b":1,"b":2},"c":{"b":1}}')
     root = fields(document.root)
     assert fields(root["c"]) == {"b": 1}
@@ -271,18 +271,18 @@ def test_repeated_keys_are_told_where_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"a":1}', '{"a":1,"\\u0061":2}', '{"":1,"":1}', '{"b":1,"a":1,"b":{}}'])
-def test_repeated_keys(text: str) -> None:
+def test_repeated_keys_are_detected_in_any_spelling(text: str) -> None:
     with pytest.raises(MalformedBody):
         fields(Document(text).root)
     assert Document(text).rewrite({}) == text
 
 
-def test_keys_that_are_not_the_same() -> None:
+def test_different_keys_are_not_repeated() -> None:
     text = '{"a":1,"A":2,"\u00e9":3,"e\u0301":4," a":5}'
     assert len(fields(Document(text).root)) == 5
 
 
-def test_repeated_keys_aside_from_the_edit_stay() -> None:
+def test_repeated_keys_outside_the_edit_are_kept() -> None:
     text = '{"x":{"b":1,"b":2},"a":"b"}'
     assert Document(text).rewrite({("a",): "c"}) == text.replace('"a":"b"', '"a":"c"')
 
@@ -296,21 +296,21 @@ def test_an_edit_of_a_repeated_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("node", [None, True, 0, 1.5, "text", [], [{"a": 1}]])
-def test_no_object_has_no_fields(node: Any) -> None:
+def test_values_that_are_not_objects_have_no_fields(node: Any) -> None:
     assert fields(node) == {}
 
 
 @pytest.mark.parametrize("node", [None, True, 0, 1.5, "text", {}, {"a": [1]}])
-def test_no_array_has_no_items(node: Any) -> None:
+def test_values_that_are_not_arrays_have_no_items(node: Any) -> None:
     assert items(node) == []
 
 
-def test_fields_and_items_are_the_node() -> None:
+def test_fields_and_items_return_the_node_itself() -> None:
     node: list[Any] = [{"a": 1}]
     assert items(node) is node
     assert fields(node[0]) is node[0]
 
 
-def test_too_many_containers_are_refused_before_they_are_made() -> None:
+def test_too_many_containers_are_refused_before_parsing() -> None:
     with pytest.raises(MalformedBody):
         Document("[" + "[]," * MAX_CONTAINERS + "[]]")

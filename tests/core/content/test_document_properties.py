@@ -1,4 +1,4 @@
-"""Documents: any JSON in any spelling, any edits: the edited places hold the new texts, all else is as it was."""
+"""Documents: for any JSON, spelling and edits, the edited places hold the new texts and all else is unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = st.sampled_from(["a", "content", "", "]", '"', "\\"]) | TEXTS
 
 @dataclass
 class Member:
-    """A value in its container: the white space around it, and its key as it is spelled."""
+    """A value in its container, with the white space around it and the spelling of its key."""
 
     step: str | int
     head: str
@@ -33,7 +33,7 @@ class Member:
 
 @dataclass
 class Container:
-    """An array or an object; `blank` is what an empty one holds."""
+    """An array or an object; `blank` is the white space in an empty one."""
 
     ends: str
     members: list[Member]
@@ -45,7 +45,7 @@ Node = Container | str
 
 @st.composite
 def spelled(draw: st.DrawFn, text: str) -> str:
-    """Spell a string with escapes where they are due, and some where they are not."""
+    """Spell a string with the necessary escapes, and some unnecessary ones."""
     pieces = []
     for character in text:
         plain = json.dumps(character)[1:-1]
@@ -104,7 +104,7 @@ def assign(root: Any, path: Path, value: str | None) -> None:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[str, dict[Path, str | None], str]:
-    """Draw a text, edits of it none of which lies in another, and what it is to become."""
+    """Draw a text, edits that do not overlap, and the expected result."""
     tree = draw(nodes())
     edits: dict[Path, str | None] = {}
     for path in draw(st.permutations(list(paths(tree)))) if isinstance(tree, Container) else []:
@@ -116,7 +116,7 @@ def cases(draw: st.DrawFn) -> tuple[str, dict[Path, str | None], str]:
 
 @given(cases())
 @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
-def test_edited_places_only(case: tuple[str, dict[Path, str | None], str]) -> None:
+def test_any_edits_change_only_their_places(case: tuple[str, dict[Path, str | None], str]) -> None:
     text, edits, expected = case
     document = Document(text)
     before = copy.deepcopy(document.root)
@@ -126,13 +126,13 @@ def test_edited_places_only(case: tuple[str, dict[Path, str | None], str]) -> No
     for path, value in edits.items():
         assign(before, path, value)
     assert Document(rewritten).root == before
-    # What is rewritten can leave as UTF-8, and read again it is the same.
+    # The result can be encoded as UTF-8, and parses to the same value.
     assert Document.from_bytes(rewritten.encode()).root == before
 
 
 @given(cases(), st.lists(st.text(max_size=2) | st.integers(-1, 4), min_size=1, max_size=3).map(tuple))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_a_place_that_is_not_there(case: tuple[str, dict[Path, str | None], str], path: Path) -> None:
+def test_missing_place_raises_a_key_error(case: tuple[str, dict[Path, str | None], str], path: Path) -> None:
     text, _, _ = case
     document = Document(text)
     node = document.root
@@ -151,13 +151,13 @@ def test_a_place_that_is_not_there(case: tuple[str, dict[Path, str | None], str]
         document.rewrite({path: "x"})
     except KeyError:
         return
-    raise AssertionError("an edit of nothing passed")
+    raise AssertionError("an edit of a missing place passed")
 
 
 @given(st.binary(max_size=30) | st.lists(st.sampled_from(list('[]{}",:\\u0 1e-.nt\n')), max_size=20).map("".join))
 @settings(max_examples=150)
-def test_any_bytes(data: bytes | str) -> None:
-    """What the standard library does not take, or takes from other encodings only, is MalformedBody, nothing else."""
+def test_any_bytes_are_json_or_malformed(data: bytes | str) -> None:
+    """Text that the standard library refuses, or only accepts in other encodings, raises only MalformedBody."""
     raw = data.encode() if isinstance(data, str) else data
     try:
         document = Document.from_bytes(raw)

@@ -1,4 +1,4 @@
-"""`extproc.core.content.json_codec`: what orjson takes, and what it refuses, are read and written alike."""
+"""`extproc.core.content.json_codec`: values that orjson refuses are read and written like all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.core.content import json_codec as codec
 
-_texts = st.text(st.characters(), max_size=8)  # lone surrogates, too
+_texts = st.text(st.characters(), max_size=8)  # including lone surrogates
 _values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | _texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
@@ -29,11 +29,11 @@ def _expected(node: Any) -> Any:
 
 
 @given(_values)
-def test_what_is_written_is_json_with_null_for_what_is_no_number(value: Any) -> None:
+def test_encoded_values_are_json_with_null_for_infinity_and_nan(value: Any) -> None:
     assert json.loads(codec.encode(value)) == _expected(value)
 
 
-_short = st.recursive(  # what both libraries read to the same values
+_short = st.recursive(  # values that both libraries read alike
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63)
@@ -45,18 +45,18 @@ _short = st.recursive(  # what both libraries read to the same values
 
 
 @given(_short)
-def test_what_the_standard_library_writes_is_read(value: Any) -> None:
+def test_json_of_the_standard_library_is_decoded(value: Any) -> None:
     assert codec.decode(json.dumps(value)) == value
     assert codec.decode(json.dumps(value).encode()) == value
 
 
-def test_a_number_of_many_digits_is_read() -> None:
+def test_number_of_many_digits_is_decoded() -> None:
     assert codec.decode("1" * 30) == pytest.approx(int("1" * 30))
     assert codec.decode("1e999") == math.inf
 
 
 @given(st.binary(max_size=16) | st.text(max_size=16))
-def test_bytes_that_are_no_json_are_refused(data: bytes | str) -> None:
+def test_bytes_that_are_not_json_are_refused(data: bytes | str) -> None:
     try:
         expected = json.loads(data)
     except ValueError:
@@ -66,18 +66,18 @@ def test_bytes_that_are_no_json_are_refused(data: bytes | str) -> None:
         assert repr(codec.decode(data)) == repr(expected)
 
 
-def test_a_default_turns_what_is_no_json_into_some() -> None:
+def test_default_converts_objects_that_are_not_json() -> None:
     assert json.loads(codec.encode({"a": object}, default=lambda _: "b")) == {"a": "b"}
     assert json.loads(codec.encode({"a": object, "c": "\ud800"}, default=lambda _: "b")) == {"a": "b", "c": "\ud800"}
 
 
-def test_without_a_default_it_is_refused() -> None:
+def test_object_that_is_not_json_is_refused_without_a_default() -> None:
     with pytest.raises(TypeError):
         codec.encode({"a": object})
 
 
 @pytest.mark.parametrize("depth", [300, 2_000])
-def test_depth_is_read_or_refused(depth: int) -> None:
+def test_deep_nesting_is_decoded_or_refused(depth: int) -> None:
     text = "[" * depth + "]" * depth
     try:
         assert codec.decode(text)

@@ -1,4 +1,4 @@
-"""Event streams: the rules and examples of the WHATWG HTML standard, section 9.2.6, however the bytes are cut."""
+"""Event streams: the rules and examples of the WHATWG HTML standard, section 9.2.6, for any cut of the bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORPUS = Path(__file__).parents[3].parent / "shared/corpus"
 BOM = b"\xef\xbb\xbf"
 AMPLE = 1 << 20
 
-Told = tuple[str, str]  # type and data, as a client's listener sees them
+Told = tuple[str, str]  # type and data, as a client's listener gets them
 
 
 def decode(*pieces: bytes, limit: int = AMPLE) -> list[ServerSentEvent]:
@@ -26,7 +26,7 @@ def decode(*pieces: bytes, limit: int = AMPLE) -> list[ServerSentEvent]:
 
 
 def feed_all(decoder: EventDecoder, pieces: list[bytes], events: list[ServerSentEvent]) -> None:
-    """Take pieces off the list and add their events to the other; an error leaves both as they are then."""
+    """Move pieces from one list to events in the other. An error leaves both lists in their current state."""
     while pieces:
         events.extend(decoder.feed(pieces.pop(0)))
 
@@ -72,7 +72,7 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
         b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
         [("", "first event"), ("", "second event"), ("", " third event")],
     ),
-    # The standard fires two events here and discards the last block; we count it too, for clients that do.
+    # The standard fires two events here and discards the last block. The sidecar counts it, as some clients do.
     "data without a colon": (b"data\n\ndata\ndata\n\ndata:", [("", ""), ("", "\n"), ("", "")]),
     "the space behind the colon is optional": (b"data:test\n\ndata: test\n\n", [("", "test"), ("", "test")]),
     # -- the rules ---------------------------------------------------------------------------------------------
@@ -115,14 +115,14 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
     "no BOM behind a blank line": (b"\n" + BOM + b"data: a\n\ndata: b\n\n", [("", "b")]),
     "BOM in data": (b"data: " + BOM + b"a\n\n", [("", "\ufeffa")]),
     "half a BOM": (BOM[:2] + b"data: a\n\n", []),
-    "bytes beyond UTF-8 where no one reads": (b": \xff\nid: \xfe\n\xfdx: y\ndata: a\n\n", [("", "a")]),
+    "bytes that are not UTF-8 in ignored fields": (b": \xff\nid: \xfe\n\xfdx: y\ndata: a\n\n", [("", "a")]),
 }
 
 sample = pytest.mark.parametrize("name", SAMPLES)
 
 
 @sample
-def test_however_it_is_cut(name: str) -> None:
+def test_events_do_not_depend_on_the_cut(name: str) -> None:
     stream, expected = SAMPLES[name]
     for pieces in cuts(stream):
         events = decode(*pieces)
@@ -131,15 +131,15 @@ def test_however_it_is_cut(name: str) -> None:
 
 
 @sample
-def test_with_bytes_behind(name: str) -> None:
-    """A further event changes nothing of the events before it."""
+def test_further_event_does_not_change_the_events_before_it(name: str) -> None:
+    """The events before it are the same, however the bytes are cut."""
     stream, expected = SAMPLES[name]
     whole = stream if stream.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")) else stream + b"\n\n"
     assert told(decode(whole + b"data: more\n\n"))[-1] == ("", "more")
     assert told(decode(whole + b"data: more\n\n"))[: len(expected)] == expected
 
 
-def test_raw_is_the_event_with_its_blank_line() -> None:
+def test_raw_bytes_include_the_blank_line() -> None:
     stream = b": c\n\ndata: a\r\n\r\nid: 1\revent: e\rdata: b\r\rretry: 5\n\n\ndata: c"
     assert decode(stream) == [
         ServerSentEvent(b": c\n\n", is_first=True),
@@ -151,26 +151,26 @@ def test_raw_is_the_event_with_its_blank_line() -> None:
     ]
 
 
-def test_an_event_comes_as_soon_as_it_is_complete() -> None:
+def test_event_is_yielded_as_soon_as_it_is_complete() -> None:
     decoder = EventDecoder(AMPLE)
     assert [list(decoder.feed(piece)) for piece in bytewise(b"data: a\n\n")][-2:] == [
         [],
         [ServerSentEvent(b"data: a\n\n", "a", is_first=True)],
     ]
-    # The CR of a second line end completes the event too: its LF, if one comes, must not be waited for.
+    # The CR of a second line end completes the event too. The decoder must not wait for a LF.
     assert list(decoder.feed(b"data: b\r\n\r")) == [ServerSentEvent(b"data: b\r\n\r", "b")]
     assert decoder.pending == 0
     assert list(decoder.feed(b"\ndata: c\n\n")) == [ServerSentEvent(b"\ndata: c\n\n", "c")]
 
 
-def test_a_lf_behind_a_cr_that_ended_the_stream_is_kept() -> None:
+def test_lf_after_the_final_cr_is_kept() -> None:
     assert decode(b"data: a\r\r", b"\n") == [
         ServerSentEvent(b"data: a\r\r", "a", is_first=True),
         ServerSentEvent(b"\n"),
     ]
 
 
-def test_pending_counts_what_is_held() -> None:
+def test_pending_counts_the_held_bytes() -> None:
     decoder = EventDecoder(AMPLE)
     for piece, pending in ((b"dat", 3), (b"a: x\r", 8), (b"\n", 9), (b"\r", 0), (b"\n", 1), (b": c", 4)):
         list(decoder.feed(piece))
@@ -192,7 +192,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("broken", MALFORMED.values(), ids=MALFORMED)
-def test_not_utf8(broken: bytes) -> None:
+def test_data_that_is_not_utf8_is_malformed(broken: bytes) -> None:
     before, behind = b"data: before\n\n", b"data: behind\n\n: rest"
     for pieces in cuts(before + broken + behind):
         decoder = EventDecoder(AMPLE)
@@ -205,7 +205,7 @@ def test_not_utf8(broken: bytes) -> None:
         assert lost == before + broken + behind
 
 
-def test_not_utf8_at_the_end() -> None:
+def test_last_event_that_is_not_utf8_is_malformed() -> None:
     decoder = EventDecoder(AMPLE)
     assert list(decoder.feed(b"data: \xff")) == []
     with pytest.raises(MalformedBody):
@@ -217,14 +217,14 @@ EDGE = 16
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
-def test_a_complete_event_at_the_limit(line_end: bytes) -> None:
+def test_complete_event_at_the_limit_is_accepted(line_end: bytes) -> None:
     event = b"data: ".ljust(EDGE - 2 * len(line_end), b"x") + 2 * line_end
     assert len(event) == EDGE
     for pieces in ([event + event], bytewise(event + event)):
         assert len(told(decode(*pieces, limit=EDGE))) == 2
 
 
-def test_a_complete_event_beyond_the_limit() -> None:
+def test_complete_event_over_the_limit_is_refused() -> None:
     event = b"data: ".ljust(EDGE - 1, b"x") + b"\n\n"
     assert len(event) == EDGE + 1
     for pieces in ([event], [b": c\n\n" + event], bytewise(event)):
@@ -232,13 +232,13 @@ def test_a_complete_event_beyond_the_limit() -> None:
             decode(*pieces, limit=EDGE)
 
 
-def test_an_incomplete_event_at_the_limit() -> None:
+def test_incomplete_event_at_the_limit_is_accepted() -> None:
     event = b"data: ".ljust(EDGE, b"x")
     for pieces in ([event], bytewise(event)):
         assert [item.raw for item in decode(*pieces, limit=EDGE)] == [event]
 
 
-def test_an_incomplete_event_beyond_the_limit() -> None:
+def test_incomplete_event_over_the_limit_is_refused() -> None:
     event = b"data: ".ljust(EDGE + 1, b"x")
     for pieces in ([event], [b": c\n\n" + event], bytewise(event)):
         decoder = EventDecoder(EDGE)
@@ -247,7 +247,7 @@ def test_an_incomplete_event_beyond_the_limit() -> None:
         assert decoder.take_rest() == event
 
 
-def test_the_limit_is_for_one_event() -> None:
+def test_limit_applies_to_each_event() -> None:
     assert len(told(decode(b"data: a\n\n" * 100, limit=EDGE))) == 100
 
 
@@ -268,9 +268,9 @@ def test_the_limit_is_for_one_event() -> None:
     ],
 )
 @pytest.mark.parametrize("before", [b"", b"data: x\n\n", b"data: x\r\r", b"data: x\r\n\r\n", b"data"])
-def test_a_piece_that_is_one_event_is_read_like_any_other(stream: bytes, limit: int, before: bytes) -> None:
+def test_fast_path_for_one_event_gives_the_same_result(stream: bytes, limit: int, before: bytes) -> None:
     if b"\r" in before:
-        limit = AMPLE  # how long an event is may depend on the cut, too
+        limit = AMPLE  # the length of an event may depend on the cut, too
     outcomes = []
     for pieces in ([before, stream], [before + stream], bytewise(before + stream)):
         decoder = EventDecoder(limit)
@@ -281,14 +281,14 @@ def test_a_piece_that_is_one_event_is_read_like_any_other(stream: bytes, limit: 
             events += decoder.finish()
         except (BodyTooLarge, MalformedBody) as error:
             problem = type(error)
-        # To which of two events a LF belongs whose CR came before it depends on the cut.
+        # After a CR, the cut decides to which of two events a LF belongs.
         read = [(event.type, event.data, event.is_first, event.is_foreign) for event in events if event.raw.strip()]
         raw = b"".join(event.raw for event in events) + decoder.take_rest() + b"".join(pieces)
         outcomes.append((read, problem, raw))
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_what_was_not_yielded_is_the_rest() -> None:
+def test_rest_contains_what_was_not_yielded() -> None:
     before, big, behind = b"data: a\n\n", b"data: ".ljust(EDGE + 9, b"x") + b"\n\n", b"data: b\n\ndata: c"
     decoder = EventDecoder(EDGE)
     events: list[ServerSentEvent] = []
@@ -329,7 +329,7 @@ def test_what_was_not_yielded_is_the_rest() -> None:
         (b": c\n\n", "b", b": c\n\n"),
     ],
 )
-def test_with_data(raw: bytes, data: str, expected: bytes) -> None:
+def test_with_data_replaces_the_data_lines(raw: bytes, data: str, expected: bytes) -> None:
     (event,) = decode(raw)
     assert event.with_data(data) == expected
     (again,) = decode(expected)
@@ -348,7 +348,7 @@ def test_with_data_keeps_the_end_of_the_event(raw: bytes) -> None:
     assert told(decode(event.with_data("x") + b"data: next\n\n")) == [("", "x"), ("", "next")]
 
 
-def test_with_data_knows_which_line_is_data() -> None:
+def test_with_data_replaces_only_data_lines() -> None:
     raw = BOM + b"data: not data\ndata: a\n\n"
     event = decode(b": first\n\n" + raw)[1]
     assert event.data == "a"
@@ -365,7 +365,7 @@ def test_with_data_keeps_leading_spaces(data: str) -> None:
 
 
 def recordings() -> list[Path]:
-    """Return the recorded event streams, none where there are none."""
+    """Return the recorded event streams, if any."""
     return [
         meta.parent
         for meta in sorted(CORPUS.glob("*/meta.json"))
@@ -376,7 +376,7 @@ def recordings() -> list[Path]:
 @pytest.mark.corpus
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded traffic in ../shared/corpus")
 @pytest.mark.parametrize("case", recordings(), ids=lambda case: case.name)
-def test_recorded_streams(case: Path) -> None:
+def test_recorded_streams_are_read_without_losing_a_byte(case: Path) -> None:
     stream = (case / "response.body").read_bytes()
     events = decode(stream)
     datas = [event.data for event in events if event.data is not None]

@@ -1,4 +1,4 @@
-"""Event streams: whatever the bytes and however they are cut, none is lost and the events are the same."""
+"""Event streams: for any bytes and any cut, no byte is lost and the events are the same."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_events_do_not_depend_on_the_cut(case: tuple[bytes, list[bytes]]) -> Non
 
 @given(cut_streams(), st.integers(1, 40))
 @settings(max_examples=120)
-def test_the_limit_depends_on_the_cut_by_one_lf_at_most(case: tuple[bytes, list[bytes]], limit: int) -> None:
-    """A LF whose CR ended an event in an earlier piece counts to the next event; nothing else moves the limit."""
+def test_cut_moves_the_limit_by_at_most_one_lf(case: tuple[bytes, list[bytes]], limit: int) -> None:
+    """If a CR ends an event and a piece, a following LF counts for the next event. Nothing else moves the limit."""
     stream, pieces = case
     _, whole_error, _ = run([stream], limit)
     _, error, _ = run(pieces, limit + 1)
@@ -81,8 +81,8 @@ def test_the_limit_depends_on_the_cut_by_one_lf_at_most(case: tuple[bytes, list[
 
 @given(cut_streams())
 @settings(max_examples=120)
-def test_the_same_by_the_rules_of_the_standard(case: tuple[bytes, list[bytes]]) -> None:
-    """Against a naive reading of the whole text, line by line."""
+def test_events_follow_the_rules_of_the_standard(case: tuple[bytes, list[bytes]]) -> None:
+    """The result is compared with a simple parser that reads the whole text line by line."""
     stream, pieces = case
     text = stream.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     expected: list[tuple[str, str]] = []
@@ -121,7 +121,7 @@ LINES = st.one_of(
     st.lists(TEXT, min_size=1, max_size=3).map("\n".join),
 )
 @settings(max_examples=120)
-def test_other_data_leaves_the_rest_of_the_event(lines: list[str], line_end: str, data: str) -> None:
+def test_new_data_does_not_change_the_rest_of_the_event(lines: list[str], line_end: str, data: str) -> None:
     raw = "".join(line + line_end for line in ["data: old", *lines, ""]).encode()
     ((event,), _, _) = run([raw], AMPLE)
     changed = event.with_data(data)

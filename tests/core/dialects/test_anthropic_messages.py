@@ -56,7 +56,7 @@ OPAQUE: list[dict[str, Any]] = [
         ([], []),
     ],
 )
-def test_requests(body: Any, places: list[str]) -> None:
+def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
     assert [" ".join(found) for found in asked(MESSAGES, body)] == places
 
 
@@ -151,12 +151,12 @@ def test_requests(body: Any, places: list[str]) -> None:
         *((block, []) for block in OPAQUE),
     ],
 )
-def test_blocks_of_requests(block: Any, places: list[str]) -> None:
+def test_texts_of_request_blocks_are_found(block: Any, places: list[str]) -> None:
     found = asked(MESSAGES, {"messages": [{"role": "user", "content": [block]}]})
     assert [f"{role} {place.removeprefix('messages[0].content')}" for role, place in found] == places
 
 
-def test_a_content_that_is_one_block() -> None:
+def test_content_may_be_one_block() -> None:
     content = {"type": "text", "text": "a"}
     assert asked(MESSAGES, {"messages": [{"content": content}]}) == [("user", "messages[0].content.text")]
 
@@ -176,7 +176,7 @@ def test_a_content_that_is_one_block() -> None:
         '{"messages":[{"content":[{"type":"tool_result","content":[{"text":"a","text":"b"}]}]}]}',
     ],
 )
-def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
+def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
     with pytest.raises(MalformedBody):
         asked(MESSAGES, body)
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
         ({"type": "text", "text": "a"}, False),
     ],
 )
-def test_what_is_signed_is_inspected_and_fixed(block: dict[str, Any], is_fixed: bool) -> None:
+def test_signed_text_is_inspected_and_fixed(block: dict[str, Any], is_fixed: bool) -> None:
     read = document({"messages": [{"role": "assistant", "content": [block]}]})
     (prompt,) = MESSAGES.prompts(read, tools=False)
     assert prompt.leaf is not None
@@ -201,7 +201,7 @@ def test_what_is_signed_is_inspected_and_fixed(block: dict[str, Any], is_fixed: 
     assert prompt.leaf.fixed is is_fixed
 
 
-def test_a_call_and_its_result_as_sent() -> None:
+def test_call_and_its_result_are_sent_to_aim() -> None:
     call = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "b"}}
     result = {"type": "tool_result", "tool_use_id": "c", "content": "d"}
     body = {"messages": [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]}
@@ -211,7 +211,7 @@ def test_a_call_and_its_result_as_sent() -> None:
     assert second.message == {"role": "tool", "tool_call_id": "c", "content": "d"}
 
 
-def test_definitions_only_with_tools() -> None:
+def test_definitions_are_inspected_only_with_tools() -> None:
     body = {
         "messages": [],
         "tools": [{"name": "a", "input_schema": {"properties": {"x": {"description": "b"}}}}],
@@ -266,7 +266,7 @@ def test_definitions_only_with_tools() -> None:
         ({"type": "container_upload", "file_id": "f"}, []),
     ],
 )
-def test_blocks_of_answers(block: Any, places: list[str]) -> None:
+def test_texts_of_answer_blocks_are_found(block: Any, places: list[str]) -> None:
     found = said(MESSAGES, {"id": "msg_1", "type": "message", "content": [{"type": "x"}, block], "model": "m"})
     assert [place.removeprefix("content[1]") for place in found] == places
 
@@ -282,11 +282,11 @@ def test_blocks_of_answers(block: Any, places: list[str]) -> None:
         ({}, []),
     ],
 )
-def test_other_answers(body: Any, places: list[str]) -> None:
+def test_answers_of_other_shapes_are_searched(body: Any, places: list[str]) -> None:
     assert said(MESSAGES, body) == places
 
 
-def test_a_rewritten_thinking_block_loses_its_signature() -> None:
+def test_rewritten_thinking_block_loses_its_signature() -> None:
     body = {
         "content": [
             {"type": "thinking", "thinking": "secret", "signature": "EqQB"},
@@ -309,7 +309,7 @@ def test_a_rewritten_thinking_block_loses_its_signature() -> None:
         '{"content":[{"type":"tool_use","input":{"a":"b","a":"c"}}]}',
     ],
 )
-def test_answers_with_repeated_keys(body: str) -> None:
+def test_answers_with_repeated_keys_are_unreadable(body: str) -> None:
     with pytest.raises(MalformedBody):
         said(MESSAGES, body)
 
@@ -398,12 +398,12 @@ def delta(kind: str, **more: Any) -> dict[str, Any]:
         ([{"text": "a"}], ["[0].text"], [(0, "text")]),
     ],
 )
-def test_events(event: Any, found: list[str], places: list[Any]) -> None:
+def test_texts_of_events_are_found(event: Any, found: list[str], places: list[Any]) -> None:
     assert heard(MESSAGES, event) == found
     assert [leaf.place for leaf in MESSAGES.deltas(document(event))] == places
 
 
-def test_arguments_are_json_and_blocks_start_where_deltas_go_on() -> None:
+def test_arguments_are_json_and_deltas_continue_the_text_of_their_block() -> None:
     (leaf,) = MESSAGES.deltas(document(delta("input_json_delta", partial_json="{")))
     assert leaf.is_json
     (leaf,) = MESSAGES.deltas(document(delta("text_delta", text="{")))
@@ -415,7 +415,7 @@ def test_arguments_are_json_and_blocks_start_where_deltas_go_on() -> None:
     assert fixed([leaf]) == []
 
 
-def test_the_end() -> None:
+def test_message_stop_ends_a_stream() -> None:
     assert MESSAGES.is_final("{}", document({"type": "message_stop"}))
     assert not MESSAGES.is_final("{}", document({"type": "message_delta"}))
     assert not MESSAGES.is_final("[DONE]", None)
@@ -434,7 +434,7 @@ def test_the_end() -> None:
         (OVERLOADED, "api_error"),
     ],
 )
-def test_refusals(refusal: Any, kind: str) -> None:
+def test_refusals_have_the_shape_of_the_api(refusal: Any, kind: str) -> None:
     error = {"type": "error", "error": {"type": kind, "message": refusal.message}}
     assert json.loads(MESSAGES.refuse(refusal)) == error
     assert MESSAGES.refuse_stream(refusal, 3) == b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"

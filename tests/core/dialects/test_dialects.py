@@ -1,4 +1,4 @@
-"""Which dialect a request has, however its path is spelled, and what all dialects are made of."""
+"""The choice of a dialect for any spelling of a path, and the parts of all dialects."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("path", SPELLINGS)
-def test_spellings_of_one_path(path: str) -> None:
+def test_spellings_of_one_path_have_the_same_dialect(path: str) -> None:
     assert normalise(path) == "/v1/chat/completions"
     found = pick("POST", path, {})
     assert found is not None
@@ -112,11 +112,11 @@ def test_spellings_of_one_path(path: str) -> None:
         ("/v1beta/models/Gemini:streamGenerateContent", "/v1beta/models/gemini:streamgeneratecontent"),
     ],
 )
-def test_normalise(path: str, expected: str) -> None:
+def test_path_is_normalised(path: str, expected: str) -> None:
     assert normalise(path) == expected
 
 
-def test_normalise_again_changes_no_path_without_escapes() -> None:
+def test_normalised_path_without_escapes_stays_the_same() -> None:
     for path in SPELLINGS:
         assert normalise(normalise(path)) == normalise(path)
 
@@ -133,7 +133,7 @@ def test_normalise_again_changes_no_path_without_escapes() -> None:
         "/compatible-mode/v1/chat/completions",
     ],
 )
-def test_any_prefix(path: str) -> None:
+def test_path_may_have_any_prefix(path: str) -> None:
     found = pick("POST", path, {})
     assert found is NAMES["openai-chat"]
 
@@ -155,26 +155,26 @@ def test_any_prefix(path: str) -> None:
         "/v1/models#/chat/completions",
     ],
 )
-def test_other_paths(path: str) -> None:
+def test_other_paths_have_no_dialect(path: str) -> None:
     assert pick("POST", path, {}) is None
 
 
-def test_a_longer_name_is_not_chat() -> None:
+def test_longer_name_is_not_chat() -> None:
     assert pick("POST", "/v1/notchat/completions", {}) is not NAMES["openai-chat"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "", "POSTS", "CONNECT"])
-def test_other_methods(method: str) -> None:
+def test_other_methods_have_no_dialect(method: str) -> None:
     assert pick(method, "/v1/chat/completions", {}) is None
     assert pick(method, "/llm/x", {"/llm/*": "openai-chat"}) is None
 
 
 @pytest.mark.parametrize("method", ["POST", "post", "Post"])
-def test_post(method: str) -> None:
+def test_method_post_is_known_in_any_letter_case(method: str) -> None:
     assert pick(method, "/v1/chat/completions", {}) is NAMES["openai-chat"]
 
 
-def test_paths_of_the_settings() -> None:
+def test_paths_of_the_settings_have_their_dialect() -> None:
     chat = NAMES["openai-chat"]
     for path in ("/llm/x", "/LLM//x/y", "/a/../llm/%78", "/llm/x?y", "/llm/x/"):
         assert pick("POST", path, {"/llm/*": "openai-chat"}) is chat
@@ -184,7 +184,7 @@ def test_paths_of_the_settings() -> None:
     assert pick("POST", "/v1/chat/completions", {"/llm/*": "openai-chat"}) is chat
 
 
-def test_paths_of_the_settings_go_first_and_in_order() -> None:
+def test_paths_of_the_settings_take_precedence_in_their_order() -> None:
     other = next(name for name in NAMES if name != "openai-chat")
     path = "/v1/chat/completions"
     assert pick("POST", path, {"*": other}) is NAMES[other]
@@ -193,14 +193,14 @@ def test_paths_of_the_settings_go_first_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files", "/v1/chat/completions" + "/." * 400])
-def test_a_path_is_remembered_without_its_query(path: str) -> None:
+def test_path_is_cached_without_its_query(path: str) -> None:
     _recall.cache_clear()
     for query in ("", "?key=SECRET", "#SECRET", "?other=SECRET"):
         assert pick("POST", path + query, {}) is pick("POST", path, {})
     assert _recall.cache_info().currsize == (len(path) < 512)
 
 
-def test_names() -> None:
+def test_dialects_are_found_by_their_names() -> None:
     assert DEFAULT is NAMES["openai-chat"]
     assert all(dialect.name == name for name, dialect in NAMES.items())
 
@@ -215,7 +215,7 @@ class Plain(Dialect):
         return []
 
 
-def test_a_dialect_that_says_nothing() -> None:
+def test_default_dialect_reads_no_answers() -> None:
     document = Document('{"choices":[{"delta":{"content":"a"},"message":{"content":"a"}}]}')
     assert (Plain().answers(document), Plain().deltas(document)) == ([], [])
     assert not Plain().is_submitted_whole(document)
@@ -231,30 +231,30 @@ def test_a_dialect_that_says_nothing() -> None:
         *((text, False) for text in ("{}", "[true]", '"stream"', "null")),
     ],
 )
-def test_streams(text: str, streams: bool) -> None:
+def test_field_stream_asks_for_a_stream(text: str, streams: bool) -> None:
     assert Plain().streams(Document(text), "/v1/chat/completions") is streams
 
 
-def test_a_repeated_stream_is_refused() -> None:
+def test_repeated_field_stream_is_refused() -> None:
     with pytest.raises(MalformedBody):
         Plain().streams(Document('{"stream":true,"stream":false}'), "/")
 
 
 @pytest.mark.parametrize("data", ["[DONE]", " [DONE]", "[DONE]\n"])
-def test_final(data: str) -> None:
+def test_done_mark_ends_a_stream(data: str) -> None:
     assert Plain().is_final(data, None)
 
 
 @pytest.mark.parametrize("data", ["", "{}", "[done]", '"[DONE]"', "[DONE][DONE]"])
-def test_not_final(data: str) -> None:
+def test_other_data_does_not_end_a_stream(data: str) -> None:
     assert not Plain().is_final(data, None)
 
 
-def test_an_event_that_was_parsed_is_not_final() -> None:
+def test_parsed_event_does_not_end_a_stream() -> None:
     assert not Plain().is_final("[1]", Document("[1]"))
 
 
-def test_a_refusals_exact_bytes() -> None:
+def test_refusal_has_these_exact_bytes() -> None:
     body = (
         b'{"error": {"message": "said \\"no\\" \\u00e9", "type": "invalid_request_error", "param": null, '
         b'"code": "content_policy_violation"}}'
@@ -264,13 +264,13 @@ def test_a_refusals_exact_bytes() -> None:
     assert Plain().refuse_stream(refusal, 7) == b"data: " + body + b"\n\ndata: [DONE]\n\n"
 
 
-def test_a_refusals_message_cannot_break_out_of_its_event() -> None:
+def test_message_of_a_refusal_cannot_break_out_of_its_event() -> None:
     events = Plain().refuse_stream(blocked("a\r\n\r\ndata: b\n\n"), 0)
     assert len(events.split(b"\n\n")) == 3
     assert b"\r" not in events
 
 
-def test_a_failures_exact_bytes() -> None:
+def test_failure_has_these_exact_bytes() -> None:
     assert Plain().refuse(OVERLOADED) == (
         b'{"error": {"message": "The AI security guardrail is overloaded.", "type": "api_error", "param": null, '
         b'"code": "guardrail_overloaded"}}'
@@ -285,7 +285,7 @@ def found(node: Any) -> dict[tuple[str | int, ...], str]:
 
 
 @pytest.mark.parametrize("key", sorted(TEXT_KEYS))
-def test_unknown_texts_by_key(key: str) -> None:
+def test_unknown_texts_are_found_by_their_keys(key: str) -> None:
     assert found({key: "a"}) == {(key,): "a"}
     assert found({"x": [{"y": {key: "a"}}]}) == {("x", 0, "y", key): "a"}
     assert found({key: ["a", {"text": "b"}, ["c", 5, None]]}) == {
@@ -298,16 +298,16 @@ def test_unknown_texts_by_key(key: str) -> None:
 
 
 @pytest.mark.parametrize("node", [None, 5, True, [], {}, {"id": "a", "model": "b", "role": "c"}])
-def test_unknown_texts_nowhere(node: Any) -> None:
+def test_documents_without_texts_yield_none(node: Any) -> None:
     assert found(node) == {}
 
 
-def test_a_document_that_is_nothing_but_a_text() -> None:
+def test_document_may_be_one_text() -> None:
     assert found("text") == {(): "text"}
     assert found(["text", {"id": "a"}]) == {(0,): "text"}
 
 
-def test_unknown_texts_under_other_keys() -> None:
+def test_unknown_texts_are_found_under_given_keys() -> None:
     node = {"query": "a", "text": "b", "x": [{"query": ["c"]}]}
     leaves = list(unknown_texts(node, ("root",), frozenset({"query"})))
     assert [(leaf.path, leaf.text) for leaf in leaves] == [
@@ -318,18 +318,18 @@ def test_unknown_texts_under_other_keys() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"a":1}', '{"x":[{"a":1,"a":1}]}', '{"content":[[{"a":1,"a":1}]]}'])
-def test_unknown_texts_of_repeated_keys(text: str) -> None:
+def test_repeated_keys_of_unknown_texts_are_unreadable(text: str) -> None:
     with pytest.raises(MalformedBody):
         list(unknown_texts(Document(text).root))
 
 
-def test_unknown_texts_of_the_deepest_document_that_can_be_parsed() -> None:
+def test_unknown_texts_of_the_deepest_document_are_found() -> None:
     depth = MAX_DEPTH - 1
     document = Document('{"a":' * depth + '{"text":"x"}' + "}" * depth)
     assert [leaf.text for leaf in unknown_texts(document.root)] == ["x"]
 
 
-def test_all_strings() -> None:
+def test_every_string_is_found() -> None:
     node = {"a": "x", "b": ["y", {"c": "", "d": 5, "e": [None, "z", True]}]}
     assert [(leaf.path, leaf.text) for leaf in all_strings(node, ("tools",))] == [
         (("tools", "a"), "x"),
@@ -342,7 +342,7 @@ def test_all_strings() -> None:
         list(all_strings(Document('[{"a":1,"a":1}]').root, ()))
 
 
-def test_an_embedded_object() -> None:
+def test_embedded_object_is_one_text() -> None:
     node = {"city": "Zürich", "n": [1.5, None]}
     (leaf,) = embedded(node, ("input",))
     assert (leaf.path, json.loads(leaf.text)) == (("input",), node)
@@ -351,18 +351,18 @@ def test_an_embedded_object() -> None:
     assert [leaf.fixed for leaf in embedded(node, (), fixed=True)] == [True]
 
 
-def test_numbers_and_keys_of_an_embedded_object_count() -> None:
+def test_embedded_object_includes_its_numbers_and_keys() -> None:
     assert [leaf.text for leaf in embedded({"card": 4111111111111111}, ())] == ['{"card": 4111111111111111}']
     with pytest.raises(MalformedBody):
         list(embedded(Document('{"a":"x","b":{"c":"secret","c":"y"}}').root, ()))
 
 
 @pytest.mark.parametrize("node", [None, {}, [], 5, ""])
-def test_no_object_is_embedded(node: Any) -> None:
+def test_other_values_are_not_embedded(node: Any) -> None:
     assert list(embedded(node, ())) == []
 
 
-def test_prompts() -> None:
+def test_prompt_has_its_role_and_text() -> None:
     leaf = Leaf(("x",), "text")
     assert prompt("user", leaf, name="n") == Prompt({"role": "user", "content": "text", "name": "n"}, leaf)
     assert tool_result("id-1", leaf) == Prompt({"role": "tool", "content": "text", "tool_call_id": "id-1"}, leaf)
@@ -370,14 +370,14 @@ def test_prompts() -> None:
         assert tool_result(odd, leaf) == Prompt({"role": "user", "content": "text"}, leaf)
 
 
-def test_an_earlier_tool_call() -> None:
+def test_earlier_tool_call_is_a_message() -> None:
     call = {"id": "id-1", "type": "function", "function": {"name": "get", "arguments": "{}"}}
     assert tool_call("id-1", "get", "{}") == Prompt({"role": "assistant", "content": None, "tool_calls": [call]}, None)
     (odd,) = tool_call(None, ["get"], "{}").message["tool_calls"]
     assert odd == {"id": "call", "type": "function", "function": {"name": "tool", "arguments": "{}"}}
 
 
-def test_definitions() -> None:
+def test_every_string_of_a_definition_is_a_prompt() -> None:
     root = {"tools": [{"name": "a", "x": ["b"]}], "format": {"c": "d"}, "other": "e"}
     prompts = definitions(root, "format", "tools", "missing")
     assert [(item.message, item.leaf and item.leaf.path) for item in prompts] == [

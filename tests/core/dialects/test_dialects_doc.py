@@ -1,4 +1,4 @@
-"""docs/dialects.md says what the code does: each row is tried with a marker at its place."""
+"""docs/dialects.md matches the code: each row is tested with a marker at its place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rows() -> list[Row]:
 
 
 def put(root: Any, place: str, value: Any) -> Any:
-    """Return `root` with `value` at a place, and all objects and arrays on the way."""
+    """Return `root` with `value` at a place; create the objects and arrays on the way."""
     if not place:
         return value
     match = _STEP.match(place)
@@ -72,7 +72,7 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 def texts(dialect: Dialect, row: Row, document: Document, *, tools: bool) -> list[tuple[str, Leaf | None]]:
-    """Return what Aim is shown, each with its leaf."""
+    """Return the texts that Aim gets, each with its leaf."""
     if row.leg == "request":
         prompts = dialect.prompts(document, tools=tools)
         return [(json.dumps(prompt.message), prompt.leaf) for prompt in prompts]
@@ -87,7 +87,7 @@ def redacted(document: Document, leaf: Leaf | None) -> str:
 
 
 @pytest.mark.parametrize("row", rows(), ids=str)
-def test_a_row(row: Row) -> None:
+def test_code_does_what_the_row_says(row: Row) -> None:
     dialect = NAMES[row.dialect]
     document = Document(json.dumps(put(None, row.place, MARKER)))
     assert [text for _, text in strings(document.root)].count(MARKER) == 1
@@ -116,17 +116,17 @@ def test_a_row(row: Row) -> None:
             assert after == put(put(None, row.place, "[X]"), place, None if how == "null" else "")
 
 
-def test_every_dialect_has_its_section_and_nothing_else_has() -> None:
+def test_each_dialect_and_nothing_else_has_a_section() -> None:
     sections = re.findall(r"^## (.+)$", PAGE.read_text(), re.MULTILINE)
     assert sections == ["All of them", *NAMES]
     assert {row.dialect for row in rows()} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dialect_that_reads_answers_documents_them(name: str) -> None:
+def test_dialect_that_reads_answers_documents_them(name: str) -> None:
     inspected = {row.leg for row in rows() if row.dialect == name and row.inspected == "yes"}
     assert inspected == ({"request", "answer", "event"} if NAMES[name].reads_answers else {"request"})
 
 
-def test_no_row_is_there_twice() -> None:
+def test_each_row_is_there_once() -> None:
     assert len({str(row) for row in rows()}) == len(rows())

@@ -57,7 +57,7 @@ OPAQUE = [
         ({"cachedContent": "a", "labels": {"b": "c"}, "safetySettings": [{"category": "d"}]}, []),
     ],
 )
-def test_requests(body: Any, places: list[str]) -> None:
+def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
     assert [" ".join(found) for found in asked(GEMINI, body)] == places
 
 
@@ -88,7 +88,7 @@ def test_requests(body: Any, places: list[str]) -> None:
         *((part, []) for part in OPAQUE),
     ],
 )
-def test_parts_of_requests(part: Any, places: list[str]) -> None:
+def test_texts_of_request_parts_are_found(part: Any, places: list[str]) -> None:
     found = asked(GEMINI, {"contents": [{"parts": [part]}]})
     assert [f"{role} {place.removeprefix('contents[0].parts[0]')}" for role, place in found] == places
 
@@ -103,26 +103,26 @@ def test_parts_of_requests(part: Any, places: list[str]) -> None:
         '{"contents":"a","contents":"b"}',
         '{"contents":[{"parts":[{"text":"a","text":"b"}]}]}',
         '{"contents":[{"parts":[{"functionCall":{"args":{"a":"b","c":{"d":"e","d":"f"}}}}]}]}',
-        # A field under both of its names is a repeated key in protobuf's JSON.
+        # In protobuf's JSON, a field with both of its names is a repeated key.
         {"contents": [{"parts": [{"functionCall": {"args": {"a": "b"}}, "function_call": {"args": {"a": "c"}}}]}]},
         {"contents": [{"parts": [{"functionResponse": {"response": {}}, "function_response": {}}]}]},
         {"contents": [{"parts": [{"text": "a", "thoughtSignature": "", "thought_signature": "s"}]}]},
     ],
 )
-def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
+def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
     with pytest.raises(MalformedBody):
         asked(GEMINI, body)
 
 
 @pytest.mark.parametrize("name", ["thoughtSignature", "thought_signature"])
-def test_what_is_signed_is_inspected_and_fixed(name: str) -> None:
+def test_signed_text_is_inspected_and_fixed(name: str) -> None:
     for part, is_fixed in (({"text": "a", name: "s"}, True), ({"text": "a", name: ""}, False), ({"text": "a"}, False)):
         (prompt,) = GEMINI.prompts(document({"contents": [{"role": "model", "parts": [part]}]}), tools=False)
         assert prompt.leaf is not None
         assert prompt.leaf.fixed is is_fixed
 
 
-def test_a_call_and_its_result_as_sent() -> None:
+def test_call_and_its_result_are_sent_to_aim() -> None:
     parts = [
         {"functionCall": {"id": "c", "name": "f", "args": {"a": "ä"}}},
         {"functionResponse": {"id": "c", "name": "f", "response": {"b": "ö"}}},
@@ -135,7 +135,7 @@ def test_a_call_and_its_result_as_sent() -> None:
     assert second.leaf.is_embedded
 
 
-def test_definitions_only_with_tools() -> None:
+def test_definitions_are_inspected_only_with_tools() -> None:
     body = {
         "contents": "a",
         "tools": [{"functionDeclarations": [{"description": "b"}]}],
@@ -199,7 +199,7 @@ def test_definitions_only_with_tools() -> None:
         (7, []),
     ],
 )
-def test_candidates(candidate: Any, places: list[str]) -> None:
+def test_texts_of_candidates_are_found(candidate: Any, places: list[str]) -> None:
     body = {"candidates": [{"index": 0}, candidate], "modelVersion": "m", "responseId": "r"}
     for found in (said(GEMINI, body), heard(GEMINI, body)):
         assert [place.removeprefix("candidates[1].content.") for place in found] == places
@@ -223,13 +223,13 @@ def test_candidates(candidate: Any, places: list[str]) -> None:
         ("7", []),
     ],
 )
-def test_other_answers(body: Any, places: list[str]) -> None:
+def test_answers_of_other_shapes_are_searched(body: Any, places: list[str]) -> None:
     assert said(GEMINI, body) == places
     assert heard(GEMINI, body) == places
 
 
-def test_grounding_says_the_answer_again() -> None:
-    """Each of its texts is inspected as a whole: a value in the answer does not come back in a segment."""
+def test_grounding_is_inspected_although_it_repeats_the_answer() -> None:
+    """Each of its texts is inspected as a whole, so that a redacted value does not appear in a segment."""
     grounding = {
         "webSearchQueries": ["a"],
         "retrievalQueries": ["b"],
@@ -251,7 +251,7 @@ def test_grounding_says_the_answer_again() -> None:
     assert {leaf.place for leaf in GEMINI.deltas(document(body))[1:]} == {None}
 
 
-def test_the_texts_of_one_candidate_run_under_its_index() -> None:
+def test_running_texts_of_a_candidate_have_its_index() -> None:
     def places(candidate: Any) -> list[Any]:
         return [leaf.place for leaf in GEMINI.deltas(document({"candidates": [candidate]}))]
 
@@ -264,7 +264,7 @@ def test_the_texts_of_one_candidate_run_under_its_index() -> None:
 
 
 @pytest.mark.parametrize("name", ["logprobsResult", "logprobs_result"])
-def test_a_rewritten_candidate_loses_its_logprobs_and_signatures(name: str) -> None:
+def test_rewritten_candidate_loses_its_logprobs_and_signatures(name: str) -> None:
     parts = [
         {"text": "secret", "thoughtSignature": "s"},
         {"functionCall": {"name": "f", "args": {"a": "secret"}}, "thought_signature": "s"},
@@ -296,7 +296,7 @@ def element(*texts: str, index: int | None = None, token: str = "", **part: Any)
     return {"candidates": [candidate]}
 
 
-def test_an_array_is_judged_as_one() -> None:
+def test_texts_of_an_array_are_joined() -> None:
     array = [
         element("my key is sk-", index=0),
         element("12", "34", thoughtSignature="s"),
@@ -313,7 +313,7 @@ def test_an_array_is_judged_as_one() -> None:
     assert after[3] == {"usageMetadata": {}}
 
 
-def test_an_arrays_logprobs_go_with_all_their_texts() -> None:
+def test_rewrite_of_an_array_empties_all_its_logprobs() -> None:
     array = [element("se", token="se"), element("cret", token="cret"), element("why", thought=True, token="why")]
     array[0]["candidates"][0]["content"]["parts"].append({"text": "because", "thought": True})
     read = document(array)
@@ -327,7 +327,7 @@ def test_an_arrays_logprobs_go_with_all_their_texts() -> None:
     ] * 3
 
 
-def test_the_candidates_of_an_array_are_kept_apart() -> None:
+def test_candidates_of_an_array_are_kept_apart() -> None:
     array = [
         {"candidates": [*element("a", index=0)["candidates"], *element("x", index=1)["candidates"]]},
         {"candidates": [*element("b", index=0)["candidates"], *element("y", index=1)["candidates"]]},
@@ -355,7 +355,7 @@ def test_the_candidates_of_an_array_are_kept_apart() -> None:
         '[{"candidates":[{"content":{"parts":[{"text":"a","text":"b"}]}}]}]',
     ],
 )
-def test_answers_with_repeated_keys(body: str) -> None:
+def test_answers_with_repeated_keys_are_unreadable(body: str) -> None:
     with pytest.raises(MalformedBody):
         said(GEMINI, body)
 
@@ -371,7 +371,7 @@ def test_answers_with_repeated_keys(body: str) -> None:
         ("/v1beta/models/m:generateContent?alt=sse", False),
     ],
 )
-def test_the_path_asks_for_a_stream(path: str, is_stream: bool) -> None:
+def test_path_says_whether_a_stream_is_asked_for(path: str, is_stream: bool) -> None:
     assert GEMINI.streams(document({"stream": True}), path) is is_stream
 
 
@@ -391,7 +391,7 @@ def test_no_event_ends_a_stream() -> None:
         (OVERLOADED, "UNAVAILABLE"),
     ],
 )
-def test_refusals(refusal: Any, status: str) -> None:
+def test_refusals_have_the_shape_of_the_api(refusal: Any, status: str) -> None:
     error = {"error": {"code": refusal.status, "message": refusal.message, "status": status}}
     assert json.loads(GEMINI.refuse(refusal)) == error
     assert GEMINI.refuse_stream(refusal, 3) == b"data: " + json.dumps(error).encode() + b"\n\n"

@@ -26,7 +26,7 @@ def document(value: Any) -> Document:
 
 
 def prompts(body: Any, *, tools: bool = False) -> list[tuple[Mapping[str, Any], Path | None]]:
-    """Return the messages and the paths of their texts, each of which is where its path says."""
+    """Return the messages and the paths of their texts, and check that each text is at its path."""
     read = document(body)
     found = CHAT.prompts(read, tools=tools)
     for prompt in found:
@@ -36,7 +36,7 @@ def prompts(body: Any, *, tools: bool = False) -> list[tuple[Mapping[str, Any], 
 
 
 def sent(*messages: Any) -> list[tuple[Mapping[str, Any], Path | None]]:
-    """Return what is sent for messages, their texts' paths without the head `messages`."""
+    """Return the prompts for messages; the paths do not include `messages`."""
     found = prompts({"model": "m", "messages": messages})
     assert all(path is None or path[0] == "messages" for _, path in found)
     return [(message, path and path[1:]) for message, path in found]
@@ -49,7 +49,7 @@ def at(node: Any, path: Path) -> Any:
 
 
 def leaves_of(body: Any, *, streamed: bool) -> list[Leaf]:
-    """Return the leaves of an answer, each of which is where its path says and can be rewritten there."""
+    """Return the leaves of an answer, and check that each is at its path and can be rewritten there."""
     read = document(body)
     leaves = CHAT.deltas(read) if streamed else CHAT.answers(read)
     for leaf in leaves:
@@ -73,18 +73,18 @@ def streamed(*choices: Any) -> list[Leaf]:
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_a_message_goes_as_it_is(role: str) -> None:
+def test_message_is_sent_unchanged(role: str) -> None:
     message = {"role": role, "content": "hello", "name": "n", "unknown": {"a": [1]}}
     assert sent(message) == [(message, (0, "content"))]
 
 
 @pytest.mark.parametrize("more", [{}, {"name": "n"}, {"refusal": None, "tool_calls": []}])
-def test_a_message_without_a_text_says_nothing(more: dict[str, Any]) -> None:
+def test_message_without_a_text_is_not_sent(more: dict[str, Any]) -> None:
     assert sent({"role": "user", "content": "", **more}) == []
 
 
 @pytest.mark.parametrize("more", [{"refusal": None}, {"tool_calls": [], "audio": {}, "annotations": []}, {"name": ""}])
-def test_what_a_message_names_and_lacks_changes_nothing(more: dict[str, Any]) -> None:
+def test_empty_fields_of_a_message_do_not_matter(more: dict[str, Any]) -> None:
     message = {"role": "user", "content": "hello", **more}
     assert sent(message) == [(message, (0, "content"))]
 
@@ -111,13 +111,13 @@ def test_other_roles_are_sent_as_user(role: Any) -> None:
         {"role": "function", "name": "weather", "content": "sunny"},
     ],
 )
-def test_results_with_what_the_schema_demands_keep_their_role(message: dict[str, Any]) -> None:
+def test_results_that_aims_schema_accepts_keep_their_role(message: dict[str, Any]) -> None:
     assert sent(message) == [(message, (0, "content"))]
 
 
 @pytest.mark.parametrize("odd", [[], {}, ["user"], {"a": "b"}])
 @pytest.mark.parametrize("where", ["role", "type"])
-def test_odd_values_where_a_name_is_due(odd: Any, where: str) -> None:
+def test_values_of_other_types_in_place_of_names_are_accepted(odd: Any, where: str) -> None:
     if where == "role":
         assert sent({"role": odd, "content": "hello"}) == [({"role": "user", "content": "hello"}, (0, "content"))]
     else:
@@ -162,17 +162,17 @@ def test_calls_are_sent_even_without_text(more: dict[str, Any]) -> None:
         {},
     ],
 )
-def test_messages_without_text(message: Any) -> None:
+def test_messages_without_text_are_not_sent(message: Any) -> None:
     assert sent(message) == []
 
 
 @pytest.mark.parametrize("message", [None, 5, [], [{"role": "user", "content": "a"}]])
-def test_what_is_no_message(message: Any) -> None:
+def test_values_that_are_not_messages_are_unreadable(message: Any) -> None:
     with pytest.raises(MalformedBody):
         sent(message)
 
 
-def test_a_part_is_a_message() -> None:
+def test_each_part_is_a_message() -> None:
     message = {
         "role": "user",
         "name": "n",
@@ -206,20 +206,20 @@ def test_a_part_is_a_message() -> None:
     ]
 
 
-def test_one_part_without_its_list() -> None:
+def test_content_may_be_one_part() -> None:
     assert sent({"role": "user", "content": {"type": "text", "text": "a"}}) == [
         ({"role": "user", "content": "a"}, (0, "content", "text"))
     ]
     assert sent({"role": "user", "content": {"type": "image_url", "text": "a"}}) == []
 
 
-def test_a_tool_result_in_parts_keeps_its_call() -> None:
+def test_tool_result_in_parts_keeps_its_call_id() -> None:
     assert sent({"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "a"}]}) == [
         ({"role": "tool", "tool_call_id": "1", "content": "a"}, (0, "content", 0, "text"))
     ]
 
 
-def test_what_an_assistant_thought_and_refused() -> None:
+def test_reasoning_and_refusal_of_an_assistant_are_sent() -> None:
     message = {
         "role": "assistant",
         "content": "a",
@@ -243,7 +243,7 @@ def test_what_an_assistant_thought_and_refused() -> None:
     assert sent(message) == [(message, (0, "content"))] + [
         ({"role": "assistant", "content": text}, (0, *path)) for text, path in thought
     ]
-    # A signed thought can be judged and not changed: its provider would refuse it.
+    # Signed reasoning can be judged but not changed: its provider would refuse it.
     fixed = [
         prompt.leaf.text
         for prompt in CHAT.prompts(document({"messages": [message]}), tools=False)
@@ -252,21 +252,21 @@ def test_what_an_assistant_thought_and_refused() -> None:
     assert fixed == ["e"]
 
 
-def test_odd_thoughts() -> None:
+def test_reasoning_of_other_types_is_accepted() -> None:
     message = {"role": "assistant", "refusal": "", "reasoning": {"text": "a", "x": 1}, "reasoning_content": 5}
     assert sent({**message, "reasoning_details": {"text": "no list"}}) == [
         ({"role": "assistant", "content": "a"}, (0, "reasoning", "text"))
     ]
 
 
-def test_thoughts_in_an_array() -> None:
+def test_reasoning_may_be_an_array() -> None:
     assert [path for _, path in sent({"role": "assistant", "reasoning": ["a"], "refusal": ["b"]})] == [
         (0, "refusal", 0),
         (0, "reasoning", 0),
     ]
 
 
-def test_messages_that_are_strings() -> None:
+def test_messages_may_be_strings() -> None:
     assert prompts({"messages": "a"}) == [({"role": "user", "content": "a"}, ("messages",))]
     assert sent("a", {"role": "user", "content": "b"}) == [
         ({"role": "user", "content": "a"}, (0,)),
@@ -275,13 +275,13 @@ def test_messages_that_are_strings() -> None:
 
 
 @pytest.mark.parametrize("messages", [{}, {"role": "user", "content": "a"}, 5, True])
-def test_messages_that_are_no_list(messages: Any) -> None:
+def test_messages_that_are_not_a_list_are_unreadable(messages: Any) -> None:
     with pytest.raises(MalformedBody):
         prompts({"messages": messages})
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": None}, {"messages": []}, [], '"text"', 5, None])
-def test_no_messages(body: Any) -> None:
+def test_request_may_have_no_messages(body: Any) -> None:
     assert prompts(body) == []
 
 
@@ -297,7 +297,7 @@ def test_no_messages(body: Any) -> None:
         (None, []),
     ],
 )
-def test_a_prediction(content: Any, found: list[tuple[str, Path]]) -> None:
+def test_predicted_output_is_sent(content: Any, found: list[tuple[str, Path]]) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "prediction": {"type": "content", "content": content}}
     assert prompts(body)[1:] == [
         ({"role": "user", "content": text}, ("prediction", "content", *path)) for text, path in found
@@ -305,11 +305,11 @@ def test_a_prediction(content: Any, found: list[tuple[str, Path]]) -> None:
 
 
 @pytest.mark.parametrize("prediction", [None, "a", ["a"], 5, {}])
-def test_an_odd_prediction(prediction: Any) -> None:
+def test_prediction_of_another_type_is_accepted(prediction: Any) -> None:
     assert prompts({"prediction": prediction}) == []
 
 
-def test_tools_only_when_asked_for() -> None:
+def test_definitions_are_inspected_only_with_tools() -> None:
     body = {
         "messages": [{"role": "user", "content": "x"}],
         "tools": [
@@ -343,7 +343,7 @@ def test_tools_only_when_asked_for() -> None:
     assert prompts({"tools": None, "functions": "", "response_format": 5}, tools=True) == []
 
 
-def test_what_is_not_sent() -> None:
+def test_metadata_and_options_are_not_sent() -> None:
     body = {"model": "m", "user": "u", "metadata": {"content": "c"}, "stop": ["s"], "tool_choice": {"text": "t"}}
     assert prompts(body) == prompts(body, tools=True) == []
 
@@ -364,12 +364,12 @@ def test_what_is_not_sent() -> None:
         '{"prediction":{"content":[{"text":"a","text":"b"}]}}',
     ],
 )
-def test_repeated_keys_of_a_request(text: str) -> None:
+def test_request_with_repeated_keys_is_unreadable(text: str) -> None:
     with pytest.raises(MalformedBody):
         prompts(text)
 
 
-def test_repeated_keys_of_tools_matter_when_they_are_read() -> None:
+def test_repeated_keys_of_tools_matter_only_if_tools_are_read() -> None:
     text = '{"tools":[{"a":"b","a":"c"}],"metadata":{"a":1,"a":2}}'
     assert prompts(text) == []
     with pytest.raises(MalformedBody):
@@ -379,7 +379,7 @@ def test_repeated_keys_of_tools_matter_when_they_are_read() -> None:
 # -- whole answers -----------------------------------------------------------------------------------------------
 
 
-def test_every_text_of_every_choice() -> None:
+def test_every_text_of_every_choice_is_found() -> None:
     message = {
         "role": "assistant",
         "content": "a",
@@ -417,7 +417,7 @@ def test_every_text_of_every_choice() -> None:
     }
 
 
-def test_what_a_program_parses() -> None:
+def test_arguments_are_marked_as_json() -> None:
     calls = [{"function": {"arguments": "{}"}}, {"custom": {"input": "{}"}}]
     leaves = leaves_of(
         {"choices": [{"message": {"content": "{}", "tool_calls": calls, "function_call": {"arguments": "{}"}}}]},
@@ -429,13 +429,13 @@ def test_what_a_program_parses() -> None:
     ]
 
 
-def test_a_transcript_cannot_be_rewritten() -> None:
-    """The spoken answer would still say it."""
+def test_transcript_cannot_be_rewritten() -> None:
+    """The audio would still say it."""
     leaves = leaves_of({"choices": [{"message": {"content": "a", "audio": {"transcript": "b"}}}]}, streamed=False)
     assert [(leaf.text, leaf.fixed) for leaf in leaves] == [("a", False), ("b", True)]
 
 
-def test_signed_thoughts_lose_their_signature() -> None:
+def test_rewritten_reasoning_loses_its_signature() -> None:
     details = [{"text": "a", "summary": "b", "signature": "s"}, {"text": "c", "signature": None}, {"text": "d"}]
     for key in ("message", "delta"):
         body = {"choices": [{key: {"reasoning_details": details}}]}
@@ -450,7 +450,7 @@ def test_signed_thoughts_lose_their_signature() -> None:
 
 
 @pytest.mark.parametrize("key", ["message", "delta"])
-def test_logprobs_go_with_a_rewrite(key: str) -> None:
+def test_rewrite_removes_the_logprobs(key: str) -> None:
     message = {"content": "a", "refusal": "b", "reasoning_details": [{"text": "c"}]}
     parts = {"content": [{"text": "e"}]}
     choices = [
@@ -468,7 +468,7 @@ def test_logprobs_go_with_a_rewrite(key: str) -> None:
 
 
 @pytest.mark.parametrize("call", [{"tool_calls": CALLS}, {"function_call": {"arguments": "{}"}}])
-def test_logprobs_go_with_rewritten_arguments(call: dict[str, Any]) -> None:
+def test_rewrite_of_arguments_removes_the_logprobs(call: dict[str, Any]) -> None:
     for key in ("message", "delta"):
         body = {"choices": [{key: call, "logprobs": {"content": [{"token": "secret"}]}}]}
         (leaf,) = leaves_of(body, streamed=key == "delta")
@@ -494,7 +494,7 @@ def test_logprobs_go_with_rewritten_arguments(call: dict[str, Any]) -> None:
         {"finish_reason": "stop", "logprobs": {"content": [{"token": "a"}]}},
     ],
 )
-def test_choices_without_text(choice: Any) -> None:
+def test_choices_without_text_yield_none(choice: Any) -> None:
     assert answered(choice) == {}
     assert streamed({"delta": choice.get("message"), **choice} if isinstance(choice, dict) else choice) == []
 
@@ -510,7 +510,7 @@ def test_choices_without_text(choice: Any) -> None:
         {"delta": "a"},
     ],
 )
-def test_answers_of_another_shape(body: Any) -> None:
+def test_answers_of_another_shape_are_searched(body: Any) -> None:
     for is_streamed in (False, True):
         (leaf,) = leaves_of(body, streamed=is_streamed)
         assert (leaf.text, leaf.index, leaf.place) == ("a", None, leaf.path)
@@ -518,7 +518,7 @@ def test_answers_of_another_shape(body: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, [], None, 5, {"choices": []}, {"error": {"message": "x"}}])
-def test_answers_without_text(body: Any) -> None:
+def test_answers_without_text_yield_none(body: Any) -> None:
     assert leaves_of(body, streamed=False) == leaves_of(body, streamed=True) == []
 
 
@@ -538,7 +538,7 @@ def test_answers_without_text(body: Any) -> None:
         '{"KEY":{"audio":{"transcript":"a","transcript":"b"}}}',
     ],
 )
-def test_repeated_keys_of_an_answer(choice: str) -> None:
+def test_answer_with_repeated_keys_is_unreadable(choice: str) -> None:
     for key, is_streamed in (("message", False), ("delta", True)):
         with pytest.raises(MalformedBody):
             leaves_of('{"choices":[' + choice.replace("KEY", key) + "]}", streamed=is_streamed)
@@ -548,7 +548,7 @@ def test_repeated_keys_of_an_answer(choice: str) -> None:
         leaves_of('{"error":{"text":"a","text":"b"}}', streamed=False)
 
 
-def test_an_earlier_custom_call_is_shown_as_a_text() -> None:
+def test_earlier_custom_call_is_sent_as_a_text() -> None:
     call = {"id": "1", "type": "custom", "custom": {"name": "f", "input": "secret"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     prompts = CHAT.prompts(document({"messages": [message]}), tools=False)
@@ -565,7 +565,7 @@ def test_an_earlier_custom_call_is_shown_as_a_text() -> None:
         {"plugins": [{"search_prompt": "a"}]},
     ],
 )
-def test_what_other_servers_take_beside_messages(body: Any) -> None:
+def test_texts_of_other_servers_are_found(body: Any) -> None:
     (found,) = CHAT.prompts(document({"model": "m", **body}), tools=False)
     assert found.message == {"role": "user", "content": "a"}
 
@@ -577,12 +577,12 @@ def test_repeated_keys_in_earlier_calls_are_refused() -> None:
         CHAT.prompts(Document(text), tools=False)
 
 
-def test_other_fields_of_a_message_are_read_by_their_keys() -> None:
+def test_other_fields_of_a_message_are_searched() -> None:
     (leaf,) = leaves_of({"choices": [{"delta": {"thinking_blocks": [{"thinking": "hm"}]}}]}, streamed=True)
     assert (leaf.text, leaf.place) == ("hm", (0, "thinking_blocks", 0, "thinking"))
 
 
-def test_repeated_keys_where_nothing_is_read_do_not_matter() -> None:
+def test_repeated_keys_in_unread_fields_do_not_matter() -> None:
     text = '{"usage":{"a":1,"a":2},"choices":[{"message":{"content":"a","audio":{"id":"x"}},"logprobs":{"b":1,"b":2}}]}'
     assert [leaf.text for leaf in leaves_of(text, streamed=False)] == ["a"]
 
@@ -590,7 +590,7 @@ def test_repeated_keys_where_nothing_is_read_do_not_matter() -> None:
 @pytest.mark.parametrize(
     "choice", ["a", {"message": "a"}, {"message": {"tool_calls": [{"function": {"arguments": {"x": "a"}}}]}}]
 )
-def test_texts_in_odd_places_of_a_choice(choice: Any) -> None:
+def test_texts_in_other_places_of_a_choice_are_found(choice: Any) -> None:
     (leaf,) = CHAT.answers(document({"choices": [choice]}))
     assert "a" in leaf.text
 
@@ -599,32 +599,32 @@ def test_texts_in_odd_places_of_a_choice(choice: Any) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, MAX_CHOICE])
-def test_aim_knows_the_content_by_the_choices_index(index: int) -> None:
+def test_content_has_the_index_of_its_choice(index: int) -> None:
     assert streamed({"index": index, "delta": {"content": "a"}}) == [
         Leaf(("choices", 0, "delta", "content"), "a", place=(index, "content"), index=index)
     ]
 
 
-def test_a_missing_index_is_0() -> None:
+def test_missing_index_is_0() -> None:
     for choice in ({"delta": {"content": "a"}}, {"index": None, "delta": {"content": "a"}}):
         (leaf,) = streamed(choice)
         assert (leaf.place, leaf.index) == ((0, "content"), 0)
 
 
 @pytest.mark.parametrize("index", [-1, MAX_CHOICE + 1, 10**30, "0", True, False])
-def test_an_odd_index_is_not_aims(index: Any) -> None:
+def test_invalid_index_is_not_used_for_aim(index: Any) -> None:
     (leaf,) = streamed({"index": index, "delta": {"content": "a"}})
     assert (leaf.index, leaf.place) == (None, (index, "content"))
 
 
 @pytest.mark.parametrize("index", [0.5, [], {}, [0], {"a": 1}])
-def test_an_index_that_is_none_is_0(index: Any) -> None:
+def test_index_of_another_type_is_0(index: Any) -> None:
     (leaf,) = streamed({"index": index, "delta": {"content": "a"}})
     assert leaf.place == (0, "content")
 
 
-def test_running_texts_are_told_apart() -> None:
-    """What continues a text has its place; no two texts share one."""
+def test_running_texts_have_different_places() -> None:
+    """A text that continues another has its place. Different texts never share a place."""
     delta: dict[str, Any] = {
         "content": "a",
         "refusal": "b",
@@ -642,7 +642,7 @@ def test_running_texts_are_told_apart() -> None:
     first = streamed({"index": 0, "delta": delta, "text": "n"}, {"index": 1, "delta": delta, "text": "n"})
     assert len({leaf.place for leaf in first}) == len(first) == 28
     assert [leaf.text for leaf in first if leaf.index is not None] == ["a", "a"]
-    # The same places in another order of choices and calls.
+    # The places do not depend on the order of choices and calls.
     swapped = {
         **delta,
         "tool_calls": delta["tool_calls"][::-1],
@@ -653,7 +653,7 @@ def test_running_texts_are_told_apart() -> None:
     assert places == {(leaf.place, leaf.text) for leaf in first if leaf.path[1] == 1 and leaf.text != "h"}
 
 
-def test_a_call_without_an_index_is_told_by_its_position() -> None:
+def test_call_without_an_index_is_identified_by_its_position() -> None:
     calls = [{"function": {"arguments": "a"}}, {"function": {"arguments": "b"}}]
     numbered = [{"index": position, **call} for position, call in enumerate(calls)]
     assert [leaf.place for leaf in streamed({"delta": {"tool_calls": calls}})] == [
@@ -661,13 +661,13 @@ def test_a_call_without_an_index_is_told_by_its_position() -> None:
     ]
 
 
-def test_calls_with_odd_indices() -> None:
+def test_calls_with_indices_of_other_types_are_kept_apart() -> None:
     odd: list[Any] = [None, [], {"a": 1}, "1", 1.5]
     calls = [{"index": each, "function": {"arguments": "a"}} for each in odd]
     assert len({leaf.place for leaf in streamed({"delta": {"tool_calls": calls}})}) == len(calls)
 
 
-def test_contents_that_are_lists() -> None:
+def test_content_may_be_a_list() -> None:
     choice = {
         "index": 2,
         "delta": {"content": [{"type": "text", "text": "a"}, "b", {"type": "thinking", "thinking": [{"text": "c"}]}]},
@@ -679,7 +679,7 @@ def test_contents_that_are_lists() -> None:
     ]
 
 
-def test_thoughts_that_are_objects() -> None:
+def test_reasoning_may_be_an_object() -> None:
     choice = {"index": 2, "delta": {"reasoning": {"text": "a"}}, "logprobs": {}}
     assert streamed(choice) == [
         Leaf(
@@ -691,7 +691,7 @@ def test_thoughts_that_are_objects() -> None:
     ]
 
 
-def test_a_message_beside_the_delta() -> None:
+def test_message_beside_a_delta_is_a_separate_text() -> None:
     leaves = streamed({"index": 0, "delta": {"content": "c"}, "message": {"role": "assistant", "content": "a b c"}})
     assert [leaf.text for leaf in leaves] == ["c", "a b c"]
 
@@ -712,11 +712,11 @@ def test_a_message_beside_the_delta() -> None:
         ([], False),
     ],
 )
-def test_what_aim_understands(body: Any, is_whole: bool) -> None:
+def test_chunk_in_aims_shape_is_submitted_whole(body: Any, is_whole: bool) -> None:
     assert CHAT.is_submitted_whole(document(body)) is is_whole
 
 
-def test_repeated_keys_are_not_submitted() -> None:
+def test_event_with_repeated_keys_is_unreadable() -> None:
     with pytest.raises(MalformedBody):
         CHAT.is_submitted_whole(Document('{"choices":[{"delta":{"content":"a","content":"b"}}]}'))
 
@@ -724,7 +724,7 @@ def test_repeated_keys_are_not_submitted() -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------
 
 
-def test_refusals_as_openai_writes_them() -> None:
+def test_refusals_have_the_shape_of_the_api() -> None:
     body = (
         b'{"error": {"message": "No.", "type": "invalid_request_error", "param": null, '
         b'"code": "content_policy_violation"}}'
@@ -741,7 +741,7 @@ def test_refusals_as_openai_writes_them() -> None:
     }
 
 
-def test_a_stream_and_its_end() -> None:
+def test_done_mark_ends_a_stream() -> None:
     assert CHAT.streams(Document('{"stream":true}'), "/v1/chat/completions")
     assert not CHAT.streams(Document("{}"), "/v1/chat/completions")
     assert CHAT.is_final("[DONE]", None)
@@ -750,7 +750,7 @@ def test_a_stream_and_its_end() -> None:
 # -- any document ------------------------------------------------------------------------------------------------
 
 
-def test_the_deepest_document_that_can_be_parsed_can_be_read() -> None:
+def test_deepest_document_is_read() -> None:
     deep = Document('{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH)
     for read in (CHAT.answers, CHAT.deltas):
         assert read(deep) == []
@@ -782,7 +782,7 @@ def recorded(*names: str) -> Any:
         "agentgateway-requests-completions-basic",
     ),
 )
-def test_recorded_requests(case: FilePath) -> None:
+def test_recorded_requests_have_texts(case: FilePath) -> None:
     read = Document.from_bytes((case / "request.json").read_bytes())
     found = CHAT.prompts(read, tools=False)
     assert [prompt.message["content"] for prompt in found] == [message["content"] for message in read.root["messages"]]
@@ -793,7 +793,7 @@ def test_recorded_requests(case: FilePath) -> None:
 
 
 @pytest.mark.parametrize("case", recorded("openai-chat-no-messages", "openai-chat-bad-request"))
-def test_recorded_requests_without_text(case: FilePath) -> None:
+def test_recorded_requests_without_text_have_none(case: FilePath) -> None:
     assert CHAT.prompts(Document.from_bytes((case / "request.json").read_bytes()), tools=True) == []
 
 
@@ -807,7 +807,7 @@ def test_recorded_requests_without_text(case: FilePath) -> None:
         "agentgateway-response-completions-basic",
     ),
 )
-def test_recorded_answers(case: FilePath) -> None:
+def test_recorded_answers_have_texts(case: FilePath) -> None:
     read = Document.from_bytes((case / "response.body").read_bytes())
     (leaf,) = CHAT.answers(read)
     assert leaf.text == read.root["choices"][0]["message"]["content"]
@@ -818,14 +818,14 @@ def test_recorded_answers(case: FilePath) -> None:
 
 
 @pytest.mark.parametrize("case", recorded("openai-chat-tools"))
-def test_recorded_tool_calls(case: FilePath) -> None:
+def test_recorded_tool_calls_have_arguments(case: FilePath) -> None:
     (leaf,) = CHAT.answers(Document.from_bytes((case / "response.body").read_bytes()))
     assert json.loads(leaf.text) == {"location": "Boston, MA", "unit": "fahrenheit"}
     assert leaf.is_json
 
 
 @pytest.mark.parametrize("case", recorded("apisix-openai-null-content-json"))
-def test_a_recorded_answer_without_text(case: FilePath) -> None:
+def test_recorded_answer_without_text_has_none(case: FilePath) -> None:
     assert CHAT.answers(Document.from_bytes((case / "response.body").read_bytes())) == []
 
 
@@ -840,7 +840,7 @@ def test_a_recorded_answer_without_text(case: FilePath) -> None:
         )
     ],
 )
-def test_recorded_streams(case: FilePath, expected: str) -> None:
+def test_recorded_streams_have_their_texts(case: FilePath, expected: str) -> None:
     decoder = EventDecoder(1 << 20)
     events = [*decoder.feed((case / "response.body").read_bytes()), *decoder.finish()]
     datas = [event.data for event in events if event.data]

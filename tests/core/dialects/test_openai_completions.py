@@ -31,7 +31,7 @@ COMPLETIONS = OpenAICompletions()
         ([], []),
     ],
 )
-def test_requests(body: Any, places: list[str]) -> None:
+def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
     assert asked(COMPLETIONS, body) == [("user", place) for place in places]
 
 
@@ -48,7 +48,7 @@ def test_requests(body: Any, places: list[str]) -> None:
         '{"prompt":{"text":"a","text":"b"}}',
     ],
 )
-def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
+def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
     with pytest.raises(MalformedBody):
         asked(COMPLETIONS, body)
 
@@ -68,30 +68,30 @@ def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
         (None, []),
     ],
 )
-def test_answers_and_events(choices: Any, places: list[str]) -> None:
+def test_texts_of_answers_and_events_are_found(choices: Any, places: list[str]) -> None:
     body = {"id": "cmpl-1", "object": "text_completion", "choices": choices, "usage": {"total_tokens": 1}}
     assert said(COMPLETIONS, body) == places
     assert heard(COMPLETIONS, body) == places
 
 
-def test_unknown_answers_are_read_by_their_keys() -> None:
+def test_answers_of_unknown_shape_are_searched() -> None:
     assert said(COMPLETIONS, {"content": "a", "model": "b", "inner": [{"text": "c"}]}) == ["content", "inner[0].text"]
     assert said(COMPLETIONS, [{"text": "b"}, {"n": "c"}]) == ["[0].text"]
 
 
-def test_the_texts_of_one_choice_run_under_its_index() -> None:
-    """Choices come in turn, each alone in its event: what is read of two of them is never joined."""
+def test_running_texts_of_a_choice_have_its_index() -> None:
+    """Choices take turns, each alone in its event. Texts of different choices are never joined."""
     first = document({"choices": [{"index": 0, "text": "a", "reasoning": "b"}]})
     second = document({"choices": [{"index": 1, "text": "a", "reasoning": "b"}]})
     assert [leaf.place for leaf in COMPLETIONS.deltas(first)] == [(0, "text"), (0, "reasoning")]
     assert [leaf.place for leaf in COMPLETIONS.deltas(second)] == [(1, "text"), (1, "reasoning")]
     assert [leaf.place for leaf in COMPLETIONS.deltas(document({"choices": [{"text": "a"}]}))] == [(0, "text")]
-    # Of a whole answer the position counts: two choices that claim one index are two texts.
+    # In a whole answer the position counts: two choices with the same index are two texts.
     twice = {"choices": [{"index": 0, "text": "a"}, {"index": 0, "text": "b"}]}
     assert [leaf.place for leaf in COMPLETIONS.answers(document(twice))] == [(0, "text"), (1, "text")]
 
 
-def test_a_rewritten_choice_loses_its_logprobs() -> None:
+def test_rewritten_choice_loses_its_logprobs() -> None:
     logprobs = {"tokens": ["secret"], "top_logprobs": [{"secret": -0.1}], "token_logprobs": [-0.1], "text_offset": [0]}
     body = {"choices": [{"index": 0, "text": "secret", "logprobs": logprobs, "finish_reason": "stop"}], "n": 1.50}
     after = rewritten(COMPLETIONS, body)
@@ -100,7 +100,7 @@ def test_a_rewritten_choice_loses_its_logprobs() -> None:
     assert leaf.nulled == ("choices", 0, "logprobs")
 
 
-def test_a_repeated_key_on_the_way_to_a_text() -> None:
+def test_repeated_key_on_the_way_to_a_text_is_unreadable() -> None:
     for body in (
         '{"choices":[{"text":"a","text":"b"}]}',
         '{"choices":[],"choices":[{"text":"b"}]}',
@@ -112,18 +112,18 @@ def test_a_repeated_key_on_the_way_to_a_text() -> None:
             heard(COMPLETIONS, body)
 
 
-def test_the_stream() -> None:
+def test_done_mark_ends_a_stream() -> None:
     assert COMPLETIONS.streams(document({"stream": True}), "/v1/completions")
     assert not COMPLETIONS.streams(document({"stream": False}), "/v1/completions")
     assert not COMPLETIONS.streams(document({}), "/v1/completions")
     assert COMPLETIONS.is_final("[DONE]", None)
     assert not COMPLETIONS.is_final("{}", None)
     assert not COMPLETIONS.is_final("{}", document({}))
-    # Aim reads `delta.content`: texts are submitted one by one.
+    # Aim reads only `delta.content`, so texts are submitted one by one.
     assert not COMPLETIONS.is_submitted_whole(document({"choices": [{"text": "a"}]}))
 
 
-def test_refusals() -> None:
+def test_refusals_have_the_shape_of_the_api() -> None:
     error = {"message": "no", "type": "invalid_request_error", "param": None, "code": "content_policy_violation"}
     assert json.loads(COMPLETIONS.refuse(blocked("no"))) == {"error": error}
     assert COMPLETIONS.refuse_stream(UNAVAILABLE, 5) == (

@@ -1,4 +1,4 @@
-"""APIs of which the request alone holds text."""
+"""APIs whose requests hold text and whose answers do not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ IMAGES, SPEECH, RERANK, EMBEDDINGS = (
         (EMBEDDINGS, "7", []),
     ],
 )
-def test_requests(dialect: Any, body: Any, places: list[str]) -> None:
+def test_texts_of_requests_are_found(dialect: Any, body: Any, places: list[str]) -> None:
     assert asked(dialect, body) == [("user", place) for place in places]
 
 
@@ -72,12 +72,12 @@ def test_requests(dialect: Any, body: Any, places: list[str]) -> None:
         (EMBEDDINGS, {"messages": 1}),
     ],
 )
-def test_what_cannot_be_judged_is_unreadable(dialect: Any, body: Any) -> None:
+def test_request_that_cannot_be_judged_is_unreadable(dialect: Any, body: Any) -> None:
     with pytest.raises(MalformedBody):
         asked(dialect, body)
 
 
-def test_embeddings_are_inspected_where_the_settings_say_so() -> None:
+def test_embeddings_are_inspected_only_on_request() -> None:
     assert Embeddings().opt_in is Inspect.EMBEDDINGS
     assert all(dialect.opt_in is None for dialect in (IMAGES, SPEECH, RERANK))
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: input items, output items, and a stream that says each text several times."""
+"""OpenAI's Responses API: input items, output items, and a stream that sends each text several times."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPAQUE: list[dict[str, Any]] = [
         ({"previous_response_id": "resp_1", "conversation": "conv_1", "user": "u", "safety_identifier": "s"}, []),
     ],
 )
-def test_requests(body: Any, places: list[str]) -> None:
+def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
     assert [" ".join(found) for found in asked(RESPONSES, body)] == places
 
 
@@ -146,7 +146,7 @@ def test_requests(body: Any, places: list[str]) -> None:
         (7, []),
     ],
 )
-def test_input_items(item: Any, places: list[str]) -> None:
+def test_texts_of_input_items_are_found(item: Any, places: list[str]) -> None:
     found = [f"{role} {place.removeprefix('input[0]')}" for role, place in asked(RESPONSES, {"input": [item]})]
     assert found == places
 
@@ -165,12 +165,12 @@ def test_input_items(item: Any, places: list[str]) -> None:
         '{"prompt":{"variables":{"a":"b","a":"c"}}}',
     ],
 )
-def test_what_cannot_be_judged_is_unreadable(body: Any) -> None:
+def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
     with pytest.raises(MalformedBody):
         asked(RESPONSES, body)
 
 
-def test_a_call_names_what_is_called() -> None:
+def test_call_has_the_name_of_its_tool() -> None:
     item = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}"}
     (prompt,) = RESPONSES.prompts(document({"input": [item]}), tools=False)
     assert prompt.message["tool_calls"] == [
@@ -182,7 +182,7 @@ def test_a_call_names_what_is_called() -> None:
 
 
 @pytest.mark.parametrize("kind", ["reasoning", "compaction"])
-def test_reasoning_under_encryption_is_inspected_and_fixed(kind: str) -> None:
+def test_reasoning_with_encrypted_content_is_inspected_and_fixed(kind: str) -> None:
     def leaves(item: dict[str, Any]) -> list[str]:
         prompts = RESPONSES.prompts(document({"input": [{"type": kind, **item}]}), tools=False)
         return fixed([prompt.leaf for prompt in prompts if prompt.leaf is not None])
@@ -193,7 +193,7 @@ def test_reasoning_under_encryption_is_inspected_and_fixed(kind: str) -> None:
     assert leaves({"summary": summary}) == []
 
 
-def test_definitions_only_with_tools() -> None:
+def test_definitions_are_inspected_only_with_tools() -> None:
     body = {
         "input": [{"type": "mcp_list_tools", "tools": [{"name": "e"}]}, "a"],
         "tools": [{"type": "function", "description": "b"}],
@@ -270,7 +270,7 @@ ITEMS: list[tuple[Any, list[str]]] = [
 
 
 @pytest.mark.parametrize(("item", "places"), ITEMS)
-def test_output_items(item: Any, places: list[str]) -> None:
+def test_texts_of_output_items_are_found(item: Any, places: list[str]) -> None:
     found = said(RESPONSES, {"id": "resp_1", "instructions": "i", "output": [{"type": "reasoning"}, item]})
     assert [place.removeprefix("output[1]").removeprefix(".") for place in found] == places
 
@@ -287,11 +287,11 @@ def test_output_items(item: Any, places: list[str]) -> None:
         ({"error": {"message": "a"}}, []),
     ],
 )
-def test_other_answers(body: Any, places: list[str]) -> None:
+def test_answers_of_other_shapes_are_searched(body: Any, places: list[str]) -> None:
     assert said(RESPONSES, body) == places
 
 
-def test_a_rewritten_part_loses_its_logprobs() -> None:
+def test_rewritten_part_loses_its_logprobs() -> None:
     logprobs = [{"token": "secret", "bytes": [1], "top_logprobs": [{"token": "secret"}]}]
     text = {"type": "output_text", "text": "secret", "logprobs": logprobs}
     after = rewritten(RESPONSES, {"output": [{"type": "message", "content": [text]}]})
@@ -300,7 +300,7 @@ def test_a_rewritten_part_loses_its_logprobs() -> None:
     assert rewritten(RESPONSES, kept)["output"][0]["content"] == [{"text": "[X]", "logprobs": []}]
 
 
-def test_what_cannot_be_rewritten_and_what_stays_json() -> None:
+def test_transcripts_are_fixed_and_arguments_are_json() -> None:
     spoken = document({"output": [{"type": "message", "content": [{"type": "output_audio", "transcript": "a"}]}]})
     assert fixed(RESPONSES.answers(spoken)) == ["output[0].content[0].transcript"]
     calls = [{"type": "function_call", "arguments": "{}"}, {"type": "mcp_call", "arguments": "{}", "output": "a"}]
@@ -322,7 +322,7 @@ def test_what_cannot_be_rewritten_and_what_stays_json() -> None:
         '{"output":[{"type":"web_search_call","action":{"query":"a","query":"b"}}]}',
     ],
 )
-def test_answers_with_repeated_keys(body: str) -> None:
+def test_answers_with_repeated_keys_are_unreadable(body: str) -> None:
     with pytest.raises(MalformedBody):
         said(RESPONSES, body)
 
@@ -359,7 +359,7 @@ RUNNING = [
 
 
 @pytest.mark.parametrize(("name", "key", "place"), RUNNING)
-def test_what_runs_and_its_repeat(name: str, key: str, place: tuple[Any, ...]) -> None:
+def test_running_text_and_its_repeat_have_the_same_place(name: str, key: str, place: tuple[Any, ...]) -> None:
     delta, done = event(f"{name}.delta", delta="a"), event(f"{name}.done", **{key: "ab"})
     assert heard(RESPONSES, delta) == ["delta"]
     assert heard(RESPONSES, done) == [f"={key}"]
@@ -369,7 +369,7 @@ def test_what_runs_and_its_repeat(name: str, key: str, place: tuple[Any, ...]) -
     (leaf,) = RESPONSES.deltas(document(delta))
     assert leaf.is_json == ("arguments" in name)
     assert leaf.fixed == ("audio" in name)
-    # The finished item names the same place, so that a repeat there is known.
+    # The finished item has the same place, so that a repeat in it is recognised.
     item: Any = "ab"
     for step in reversed(place):
         item = [{"text": ""}] * step + [item] if isinstance(step, int) else {step: item}
@@ -418,13 +418,13 @@ def test_what_runs_and_its_repeat(name: str, key: str, place: tuple[Any, ...]) -
         (event("response.output_item.added", item={"type": "function_call", "arguments": ""}), [], None),
     ],
 )
-def test_parts_and_items(given: Any, found: list[str], place: Any) -> None:
+def test_texts_of_parts_and_items_are_repeats(given: Any, found: list[str], place: Any) -> None:
     assert heard(RESPONSES, given) == found
     assert places(given) == ({("output", 2, *place)} if place else set())
 
 
 @pytest.mark.parametrize("name", ["created", "queued", "in_progress", "completed", "incomplete", "failed"])
-def test_events_with_the_whole_response(name: str) -> None:
+def test_texts_of_the_whole_response_are_repeats(name: str) -> None:
     response: dict[str, Any] = {"id": "resp_1", "output": [], "instructions": "i", "tools": [{"description": "d"}]}
     assert heard(RESPONSES, {"type": f"response.{name}", "response": response}) == []
     response["output"] = [{"type": "message", "content": [{"text": "a"}]}]
@@ -450,7 +450,7 @@ def test_events_with_the_whole_response(name: str) -> None:
         "compaction.compacting",
     ],
 )
-def test_events_without_text(name: str) -> None:
+def test_events_without_text_yield_none(name: str) -> None:
     assert heard(RESPONSES, event(f"response.{name}")) == []
 
 
@@ -482,21 +482,21 @@ def test_events_without_text(name: str) -> None:
         ({}, []),
     ],
 )
-def test_other_events(given: Any, found: list[str]) -> None:
+def test_events_of_other_shapes_are_searched(given: Any, found: list[str]) -> None:
     assert heard(RESPONSES, given) == found
 
 
-def test_unknown_texts_of_two_items_do_not_run_together() -> None:
+def test_unknown_texts_of_two_items_are_kept_apart() -> None:
     first = event("response.from_next_year.delta", delta="a")
     second = first | {"output_index": 5}
     assert len(places(first, second)) == 2
-    # Indices that are missing or no numbers are taken as 0: a repeat that does not fit is a text of its own.
+    # A missing or non-numeric index counts as 0. A repeat that does not match is a separate text.
     assert places({"type": "response.output_text.delta", "delta": "a", "output_index": "x"}) == {
         ("output", 0, "content", 0, "text")
     }
 
 
-def test_logprobs_go_with_their_text() -> None:
+def test_rewrite_removes_the_logprobs() -> None:
     logprobs = [{"token": "secret"}]
     for given in (
         event("response.output_text.delta", delta="secret", logprobs=logprobs),
@@ -511,7 +511,7 @@ def test_logprobs_go_with_their_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["completed", "incomplete", "failed"])
-def test_the_end(name: str) -> None:
+def test_event_with_the_finished_response_ends_a_stream(name: str) -> None:
     assert RESPONSES.is_final("{}", document({"type": f"response.{name}"}))
     assert not RESPONSES.is_final("{}", document({"type": "response.created"}))
     assert not RESPONSES.is_final("{}", document([]))
@@ -519,7 +519,7 @@ def test_the_end(name: str) -> None:
     assert not RESPONSES.is_final("{}", None)
 
 
-def test_refusals() -> None:
+def test_refusals_have_the_shape_of_the_api() -> None:
     assert json.loads(RESPONSES.refuse(blocked("no"))) == {
         "error": {
             "message": "no",
