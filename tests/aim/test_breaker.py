@@ -39,14 +39,14 @@ def is_closed(it: Breaker) -> bool:
     return True
 
 
-def test_failures_in_a_row_open_it(clock: Clock) -> None:
+def test_failures_in_a_row_open_the_breaker(clock: Clock) -> None:
     assert is_closed(breaker(clock, DOWN))
     it = breaker(clock, DOWN, DOWN)
     assert it.is_open
     assert not is_closed(it)
 
 
-def test_what_shows_that_aim_works_does_not_count(clock: Clock) -> None:
+def test_call_that_shows_that_aim_works_resets_the_count(clock: Clock) -> None:
     assert is_closed(breaker(clock, DOWN, REFUSED, DOWN))
     it = breaker(clock, DOWN)
     it.enter()
@@ -56,7 +56,7 @@ def test_what_shows_that_aim_works_does_not_count(clock: Clock) -> None:
     assert is_closed(it)
 
 
-def test_one_question_probes(clock: Clock) -> None:
+def test_one_call_is_the_probe(clock: Clock) -> None:
     it = breaker(clock, DOWN, DOWN)
     clock.now = 5.0
     assert is_closed(it)
@@ -70,11 +70,11 @@ def test_one_question_probes(clock: Clock) -> None:
     assert not it.is_open
 
 
-def test_an_abandoned_probe_leaves_room_for_another(clock: Clock) -> None:
+def test_abandoned_probe_allows_another(clock: Clock) -> None:
     it = breaker(clock, DOWN, DOWN)
     clock.now = 5.0
     assert is_closed(it)
-    it.abandoned(is_probe=False)  # a straggler's end says nothing of the probe
+    it.abandoned(is_probe=False)  # the end of an older call says nothing about the probe
     assert not is_closed(it)
     it.abandoned(is_probe=True)
     assert is_closed(it)

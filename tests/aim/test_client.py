@@ -1,4 +1,4 @@
-"""Talking to Aim: every fault becomes a reason, every call is bounded, nothing is left behind."""
+"""The client of Aim: every fault becomes a reason, every call is bounded, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class TestAnalysis:
             ("cato", "x-cato-", "gateway-key-alias", "/fw/v1/analyze"),
         ],
     )
-    async def test_the_question(self, aim: ScriptedAim, form: str, prefix: str, alias: str, path: str) -> None:
+    async def test_call_has_the_right_path_headers_and_body(
+        self, aim: ScriptedAim, form: str, prefix: str, alias: str, path: str
+    ) -> None:
         async with client_of(aim.base, api=form) as client:
             assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         (question,) = aim.questions
@@ -85,7 +87,7 @@ class TestAnalysis:
             ((200, b" " * 3_000_000), Reason.UNREADABLE_ANSWER),
         ],
     )
-    async def test_every_answer_that_is_none_has_a_reason(self, aim: ScriptedAim, answer: Any, reason: Reason) -> None:
+    async def test_every_unusable_answer_has_a_reason(self, aim: ScriptedAim, answer: Any, reason: Reason) -> None:
         async def judge(_: object) -> Any:
             return answer
 
@@ -101,11 +103,11 @@ class TestAnalysis:
         async with client_of(aim.base, timeout_seconds=0.2) as client:
             assert await reason_of(client) is Reason.TIMEOUT
 
-    async def test_nobody_there_is_unreachable(self, unused_tcp_port: int) -> None:
+    async def test_refused_connection_is_unreachable(self, unused_tcp_port: int) -> None:
         async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
             assert await reason_of(client) is Reason.UNREACHABLE
 
-    async def test_a_dropped_connection_is_tried_again(self) -> None:
+    async def test_call_is_retried_after_a_dropped_connection(self) -> None:
         asked: list[int] = []
 
         async def drop(request: web.Request) -> web.StreamResponse:
@@ -120,7 +122,7 @@ class TestAnalysis:
             assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
         assert len(asked) == 2
 
-    async def test_a_refused_key_is_not_asked_again(self, aim: ScriptedAim) -> None:
+    async def test_refused_key_is_not_retried(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return (401, {})
 
@@ -129,21 +131,19 @@ class TestAnalysis:
             await reason_of(client)
         assert len(aim.questions) == 1
 
-    async def test_no_key_is_a_refused_key(self, aim: ScriptedAim) -> None:
+    async def test_missing_key_is_a_refused_key(self, aim: ScriptedAim) -> None:
         async with client_of(aim.base, api_key="") as client:
             assert await reason_of(client) is Reason.KEY_REFUSED
         assert aim.questions == []
 
     @pytest.mark.parametrize("content", ["abc\ndef\n", "a b", ""])
-    async def test_a_file_that_holds_no_key_is_a_refused_key(
-        self, aim: ScriptedAim, tmp_path: Path, content: str
-    ) -> None:
+    async def test_file_without_a_key_is_a_refused_key(self, aim: ScriptedAim, tmp_path: Path, content: str) -> None:
         (tmp_path / "key").write_text(content)
         async with client_of(aim.base, api_key="", api_key_file=tmp_path / "key") as client:
             assert await reason_of(client) is Reason.KEY_REFUSED
         assert aim.questions == []
 
-    async def test_the_breaker_opens_and_probes(self, aim: ScriptedAim) -> None:
+    async def test_breaker_opens_after_failures(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return (500, {})
 
@@ -153,7 +153,7 @@ class TestAnalysis:
         assert reasons == [Reason.SERVER_ERROR, Reason.SERVER_ERROR, Reason.BREAKER_OPEN]
         assert len(aim.questions) == 2 * (1 + MAX_RETRIES)
 
-    async def test_a_passing_fault_is_asked_again(self, aim: ScriptedAim) -> None:
+    async def test_transient_fault_is_retried(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return (503, {}) if len(aim.questions) == 1 else {"detected": False}
 
@@ -161,7 +161,7 @@ class TestAnalysis:
         async with client_of(aim.base) as client:
             assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
 
-    async def test_a_wait_beyond_the_deadline_is_not_begun(self, aim: ScriptedAim) -> None:
+    async def test_retry_after_the_deadline_is_not_awaited(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
             return web.json_response({}, status=429, headers={"retry-after": "3600"})
 
@@ -179,7 +179,7 @@ class TestAnalysis:
             await asyncio.gather(*(reason_of(client) for _ in range(60)))
         assert len(aim.questions) < 60 + 10 + 60 * 0.2 + 1
 
-    async def test_texts_are_judged_side_by_side_and_a_block_ends_the_rest(self, aim: ScriptedAim) -> None:
+    async def test_texts_are_judged_concurrently_and_a_block_cancels_the_rest(self, aim: ScriptedAim) -> None:
         arrived = asyncio.Semaphore(0)
 
         async def judge(question: Any) -> Any:
@@ -222,7 +222,7 @@ class TestAnswersOverTheWire:
         ],
         ids=["to the end", "chunked", "content-length"],
     )
-    async def test_answer_beyond_the_limit_is_not_read_on(self, script: HttpScript) -> None:
+    async def test_answer_over_the_limit_is_not_read_further(self, script: HttpScript) -> None:
         async with Peer(script) as peer, client_of(peer.url, timeout_seconds=60) as client:
             assert await reason_of(client) is Reason.UNREADABLE_ANSWER
             await peer.ended()
@@ -244,7 +244,7 @@ class TestAnswersOverTheWire:
             assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
             assert (peer.connections, len(peer.heads)) == (2, 3)
 
-    async def test_idle_connection_that_the_peer_closed_costs_no_question(self) -> None:
+    async def test_idle_connection_that_the_peer_closed_fails_no_call(self) -> None:
         async with Peer(says(ALLOWED, leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
             assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
             await peer.ended()
@@ -256,7 +256,7 @@ class TestAnswersOverTheWire:
             for _ in range(2):
                 assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
 
-    async def test_header_fields(self) -> None:
+    async def test_request_has_these_header_fields(self) -> None:
         async with Peer(says(ALLOWED)) as peer, client_of(peer.url) as client:
             await client.detect(Hook.PRE_CALL, ASKED, Caller("default", "call-1", Identity("Zoë")))
         lines = peer.heads[0].decode().split("\r\n")
@@ -319,7 +319,7 @@ class TestTls:
         async with served(handlers, context, {"/detect/output/ws": session}) as base:
             yield base, authority
 
-    async def test_the_ca_file_reaches_rest_and_websocket(self, tmp_path: Path) -> None:
+    async def test_ca_file_applies_to_rest_and_websocket(self, tmp_path: Path) -> None:
         async with self._aim() as (base, authority):
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             async with client_of(base, ca_file=tmp_path / "ca.pem") as client:
@@ -328,7 +328,7 @@ class TestTls:
                 client.open_session(1, CALLER, events)
                 assert isinstance(await events.next(), SessionDone)
 
-    async def test_a_secured_proxy_is_trusted_by_the_same_file_and_needs_no_password(self, tmp_path: Path) -> None:
+    async def test_tls_proxy_is_trusted_by_the_same_file_and_needs_no_password(self, tmp_path: Path) -> None:
         async with self._aim() as (base, authority), Peer(tunnel(), tls=server_tls(authority=authority)) as proxy:
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             by = proxy.url.replace("://", "://token@")
@@ -342,7 +342,7 @@ class TestTls:
                 assert b"\r\nproxy-authorization: basic dg9rzw46\r\n" in head.lower()
 
     @pytest.mark.parametrize(("verify", "reached"), [(True, False), (False, True)])
-    async def test_verification_reaches_both(self, verify: bool, reached: bool) -> None:
+    async def test_verify_applies_to_rest_and_websocket(self, verify: bool, reached: bool) -> None:
         async with self._aim() as (base, _), client_of(base, verify=verify) as client:
             events = Events()
             client.open_session(1, CALLER, events)
@@ -355,7 +355,7 @@ class TestTls:
 
 
 class Events:
-    """What a session delivered."""
+    """The events that a session delivered."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Event] = asyncio.Queue()
@@ -367,7 +367,7 @@ class Events:
         return await asyncio.wait_for(self.queue.get(), 10)
 
 
-async def test_what_goes_wrong_in_one_task_ends_no_other(aim: ScriptedAim) -> None:
+async def test_error_in_one_task_ends_no_other(aim: ScriptedAim) -> None:
     async def odd(number: int) -> None:
         raise ValueError(number)
 
@@ -379,7 +379,7 @@ async def test_what_goes_wrong_in_one_task_ends_no_other(aim: ScriptedAim) -> No
 
 
 class TestSession:
-    async def test_a_whole_session(self, aim: ScriptedAim) -> None:
+    async def test_session_verifies_a_whole_stream(self, aim: ScriptedAim) -> None:
         events = Events()
         async with client_of(aim.base) as client:
             session = client.open_session(3, CALLER, events)
@@ -407,7 +407,9 @@ class TestSession:
             (None, SessionFailed),
         ],
     )
-    async def test_what_ends_it(self, aim: ScriptedAim, frame: str | None, expected: type) -> None:
+    async def test_frame_ends_the_session_with_its_event(
+        self, aim: ScriptedAim, frame: str | None, expected: type
+    ) -> None:
         async def script(session: AimSession) -> None:
             if frame is None:
                 await session.socket.close()
@@ -425,7 +427,7 @@ class TestSession:
             session.close()
         assert events.queue.empty()
 
-    async def test_an_aim_that_says_ever_more_is_left(self, aim: ScriptedAim) -> None:
+    async def test_session_ends_if_aim_sends_too_many_frames(self, aim: ScriptedAim) -> None:
         async def script(session: AimSession) -> None:
             while not session.socket.closed:
                 await session.verify(chunk_of("x"))
@@ -445,7 +447,7 @@ class TestSession:
             await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
     @pytest.mark.parametrize(("status", "reason"), [(401, Reason.KEY_REFUSED), (503, Reason.SERVER_ERROR)])
-    async def test_a_refused_handshake(self, aim: ScriptedAim, status: int, reason: Reason) -> None:
+    async def test_refused_handshake_has_a_reason(self, aim: ScriptedAim, status: int, reason: Reason) -> None:
         async def handshake() -> int:
             return status
 
@@ -455,7 +457,7 @@ class TestSession:
             client.open_session(1, CALLER, events)
             assert await events.next() == SessionFailed(1, reason, opened=False)
 
-    async def test_an_opening_is_bounded(self, aim: ScriptedAim) -> None:
+    async def test_opening_time_is_bounded(self, aim: ScriptedAim) -> None:
         async def handshake() -> None:
             await asyncio.Event().wait()
 
@@ -465,7 +467,7 @@ class TestSession:
             client.open_session(1, CALLER, events)
             assert await events.next() == SessionFailed(1, Reason.TIMEOUT, opened=False)
 
-    async def test_a_redirect_is_not_followed(self, aim: ScriptedAim) -> None:
+    async def test_redirect_is_not_followed(self, aim: ScriptedAim) -> None:
         async def elsewhere(_: web.Request) -> web.StreamResponse:
             return web.Response(status=302, headers={"location": f"{aim.base}/detect/output/ws"})
 
@@ -477,13 +479,13 @@ class TestSession:
             assert not event.opened
         assert aim.sessions == []
 
-    async def test_nobody_there(self, unused_tcp_port: int) -> None:
+    async def test_refused_connection_is_unreachable(self, unused_tcp_port: int) -> None:
         events = Events()
         async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
             client.open_session(1, CALLER, events)
             assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
 
-    async def test_closing_while_it_opens_leaves_nothing(self, aim: ScriptedAim) -> None:
+    async def test_closing_an_opening_session_leaves_nothing(self, aim: ScriptedAim) -> None:
         arrived, left = asyncio.Event(), asyncio.Event()
 
         async def handshake() -> None:
@@ -502,7 +504,7 @@ class TestSession:
             await asyncio.wait_for(left.wait(), 10)
         assert events.queue.empty()
 
-    async def test_leaving_the_client_closes_its_sessions(self, aim: ScriptedAim) -> None:
+    async def test_end_of_the_client_closes_its_sessions(self, aim: ScriptedAim) -> None:
         events = Events()
         async with client_of(aim.base) as client:
             session = client.open_session(1, CALLER, events)
@@ -511,7 +513,7 @@ class TestSession:
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
     @pytest.mark.parametrize("is_open", [False, True])
-    async def test_what_waits_for_an_aim_that_does_not_read_is_bounded(self, aim: ScriptedAim, is_open: bool) -> None:
+    async def test_chunks_that_wait_for_a_slow_aim_are_bounded(self, aim: ScriptedAim, is_open: bool) -> None:
         go = asyncio.Event()
         aim.script = reading_one(go)
         events = Events()
@@ -525,24 +527,24 @@ class TestSession:
             session.close()
             go.set()
 
-    async def test_an_aim_that_does_not_read_holds_nobody_up(self, aim: ScriptedAim) -> None:
+    async def test_close_does_not_wait_for_an_aim_that_does_not_read(self, aim: ScriptedAim) -> None:
         go = asyncio.Event()
         aim.script = reading_one(go)
         events = Events()
         async with asyncio.timeout(15), client_of(aim.base) as client:
             session = client.open_session(1, CALLER, events)
             await verified_one(session, events)
-            for _ in range(10):  # more than the connection takes, less than what ends the session
+            for _ in range(10):  # more than the connection buffers, but less than the session's limit
                 session.submit(json.dumps(chunk_of("x" * 1_000_000)))
             session.close()
-        # The client has left: its closing handshake is bounded, although Aim answers none. (Without a bound, the
-        # keep-alive pings would end it after 20 s.)
+        # The client has ended: its closing handshake is bounded, although Aim does not answer it. Without that bound,
+        # the keepalive pings would end it after 20 s.
         go.set()
         assert events.queue.empty()
 
 
 def reading_one(go: asyncio.Event) -> Script:
-    """Return an Aim that verifies a chunk, and reads nothing more until `go`."""
+    """Return a script that verifies one chunk, and reads nothing more until `go` is set."""
 
     async def script(session: AimSession) -> None:
         chunk = await session.receive()
@@ -554,6 +556,6 @@ def reading_one(go: asyncio.Event) -> Script:
 
 
 async def verified_one(session: Session, events: Events) -> None:
-    """Have a chunk verified: the session is open at our end, too, then."""
+    """Submit a chunk and wait until it is verified: the session is then open on the client's side too."""
     session.submit(json.dumps(chunk_of("Hello")))
     assert isinstance(await events.next(), ChunkVerified)

@@ -1,4 +1,4 @@
-"""Aim's wire: questions in its three forms, and every answer and frame, known or not."""
+"""Aim's wire format: calls in its three forms, and every answer and frame, known or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
 from extproc.core.vocabulary import Hook, Input
 
 MARKER = "zq-marker"
-"""In every answer of Aim's here; no error may hold it."""
+"""Every answer of Aim in this module contains it. No error may contain it."""
 
 MESSAGES = ({"role": "system", "content": "be kind"}, {"role": "user", "content": "I am Tom"})
 REQUEST = Input(MESSAGES)
@@ -31,7 +31,7 @@ def judged(form: Form, content: Any, asked: Input = REQUEST) -> Verdict:
 
 
 def refused(form: Form, status: int, body: bytes, asked: Input = REQUEST) -> DetectionError:
-    """Return the error of an answer that holds no verdict, having seen that it tells nothing of the answer."""
+    """Return the error of an answer without a verdict, and check that it contains nothing of the answer."""
     with pytest.raises(DetectionError) as caught:
         answer(form, asked, status, body)
     assert_content_free(caught.value)
@@ -41,7 +41,7 @@ def refused(form: Form, status: int, body: bytes, asked: Input = REQUEST) -> Det
 def assert_content_free(error: BaseException) -> None:
     assert MARKER not in str(error)
     assert MARKER not in repr(error)
-    # What a traceback would print of the causes.
+    # A traceback would print the causes too.
     if error.__cause__ is not None:
         assert MARKER not in str(error.__cause__)
 
@@ -81,11 +81,11 @@ def assert_content_free(error: BaseException) -> None:
         ),
     ],
 )
-def test_endpoints(form: Form, base: str, expected: Endpoints) -> None:
+def test_endpoints_follow_from_form_and_base_url(form: Form, base: str, expected: Endpoints) -> None:
     assert endpoints(form, base) == expected
 
 
-def test_endpoints_of_ipv6() -> None:
+def test_endpoints_may_have_ipv6_hosts() -> None:
     assert endpoints("detect", "http://[::1]:80").session == "ws://[::1]:80/detect/output/ws"
 
 
@@ -97,7 +97,7 @@ def test_endpoints_of_ipv6() -> None:
         ("cato", "x-cato-", "x-cato-gateway-key-alias"),
     ],
 )
-def test_headers(form: Form, prefix: str, alias: str) -> None:
+def test_headers_follow_from_the_form(form: Form, prefix: str, alias: str) -> None:
     identity = Identity(user_email="a@x.com", key_alias="team", session_id="s1")
     found = headers(form, "key", Hook.OUTPUT, "call-1", identity)
     assert len(found) == 7
@@ -114,34 +114,34 @@ def test_headers(form: Form, prefix: str, alias: str) -> None:
 
 @each_form
 @pytest.mark.parametrize("hook", Hook)
-def test_headers_of_an_unknown_caller(form: Form, hook: Hook) -> None:
+def test_unknown_caller_has_few_headers(form: Form, hook: Hook) -> None:
     names = dict(headers(form, "key", hook, "call-1", Identity()))
     assert {name.split("-", 2)[-1] for name in names} == {"authorization", "litellm-hook", "litellm-version", "call-id"}
     assert hook.value in names.values()
 
 
-def test_hooks_in_aims_words() -> None:
+def test_hooks_have_aims_names() -> None:
     assert [hook.value for hook in Hook] == ["pre_call", "moderation", "output"]
 
 
 @each_form
-def test_a_question_about_a_request(form: Form) -> None:
+def test_call_for_a_request_has_its_messages(form: Form) -> None:
     assert json.loads(question(form, REQUEST)) == {"messages": list(MESSAGES)}
 
 
-def test_a_question_about_an_answer() -> None:
+def test_call_for_an_answer_has_its_text() -> None:
     assert json.loads(question("detect", ANSWER)) == {"output": "hello Tom", "messages": list(MESSAGES)}
 
 
 @each_firewall
-def test_a_question_about_an_answer_is_one_message_more(form: Form) -> None:
+def test_call_for_an_answer_has_one_more_message(form: Form) -> None:
     assert json.loads(question(form, ANSWER)) == {
         "messages": [*MESSAGES, {"role": "assistant", "content": "hello Tom"}]
     }
 
 
 @each_form
-def test_an_empty_answer_without_a_request(form: Form) -> None:
+def test_empty_answer_without_a_request_is_valid(form: Form) -> None:
     body = json.loads(question(form, Input((), "")))
     assert body == (
         {"output": "", "messages": []} if form == "detect" else {"messages": [{"role": "assistant", "content": ""}]}
@@ -149,7 +149,7 @@ def test_an_empty_answer_without_a_request(form: Form) -> None:
 
 
 @each_form
-def test_all_fields_of_a_message_are_sent_in_utf8(form: Form) -> None:
+def test_fields_of_a_message_are_sent_in_utf8(form: Form) -> None:
     message = {"role": "tool", "tool_call_id": "1", "content": "é \U0001f600 \ud800", "x": [{"y": None}, 1.5, 10**30]}
     asked = Input((message,))
     assert json.loads(question(form, asked).decode()) == {"messages": [message]}
@@ -157,7 +157,7 @@ def test_all_fields_of_a_message_are_sent_in_utf8(form: Form) -> None:
 
 
 @each_form
-def test_a_question_is_json_whatever_the_numbers(form: Form) -> None:
+def test_call_is_json_for_any_numbers(form: Form) -> None:
     message = {"role": "user", "content": "x", "n": json.loads("1e999")}
 
     def fail(constant: str) -> None:
@@ -196,8 +196,8 @@ ALLOWING = {"detected": False, "required_action": None, "detail": MARKER}
 
 @each_form
 @each_status
-def test_statuses(form: Form, status: int, kind: type[DetectionError], reason: Reason) -> None:
-    """Never an allow, not even with a body that would be one."""
+def test_error_status_is_never_an_allow(form: Form, status: int, kind: type[DetectionError], reason: Reason) -> None:
+    """An error status is never an allow, not even with the body of an allow."""
     for body in (json.dumps(ALLOWING).encode(), json.dumps({"detail": MARKER}).encode(), b"", MARKER.encode()):
         error = refused(form, status, body)
         assert type(error) is kind
@@ -206,7 +206,7 @@ def test_statuses(form: Form, status: int, kind: type[DetectionError], reason: R
 
 
 @each_status
-def test_a_session_that_is_refused(status: int, kind: type[DetectionError], reason: Reason) -> None:
+def test_refused_session_has_a_reason(status: int, kind: type[DetectionError], reason: Reason) -> None:
     error = protocol.session_refused(status)
     assert (type(error), error.reason) == (kind, reason)
 
@@ -236,7 +236,7 @@ NOT_AN_ANSWER = {
 
 @each_form
 @pytest.mark.parametrize("body", NOT_AN_ANSWER.values(), ids=NOT_AN_ANSWER)
-def test_what_cannot_be_read(form: Form, body: bytes) -> None:
+def test_answer_that_cannot_be_read_has_a_reason(form: Form, body: bytes) -> None:
     error = refused(form, 200, body)
     assert (type(error), error.reason) == (DetectionRejected, Reason.UNREADABLE_ANSWER)
 
@@ -268,29 +268,29 @@ def test_detect_blocks_whatever_the_message(message: Any, expected: str | None) 
     assert judged("detect", content) == Block(expected, ("pii",))
 
 
-def test_detect_blocks_without_message_and_details() -> None:
+def test_detect_may_block_without_message_and_details() -> None:
     assert judged("detect", {"detected": True}) == Block(None)
 
 
 @pytest.mark.parametrize("details", [None, [], ["pii"], MARKER, 1])
-def test_detect_with_odd_details(details: Any) -> None:
+def test_detect_accepts_details_of_other_types(details: Any) -> None:
     assert judged("detect", {"detected": False, "details": details}) == Allow()
     assert judged("detect", {"detected": True, "details": details}) == Block(None)
 
 
 @pytest.mark.parametrize("detected", [None, 0, 1, "true", "false", MARKER, [], {}, 0.0])
-def test_detect_with_an_odd_verdict(detected: Any) -> None:
+def test_detect_refuses_a_verdict_of_another_type(detected: Any) -> None:
     body = json.dumps({"detected": detected, "detection_message": MARKER}).encode()
     assert refused("detect", 200, body).reason is Reason.UNREADABLE_ANSWER
 
 
-def test_detect_does_not_know_the_firewalls_answer() -> None:
+def test_detect_refuses_the_answer_of_the_firewall_form() -> None:
     for action in (None, {"action_type": "block_action", "detection_message": MARKER}):
         body = json.dumps({"required_action": action}).encode()
         assert refused("detect", 200, body).reason is Reason.UNREADABLE_ANSWER
 
 
-def test_policies_can_be_shown() -> None:
+def test_policies_are_printable() -> None:
     verdict = answer("detect", Input(()), 200, b'{"detected": false, "details": {"\\ud800x\\n": 1, "P I": 1}}')
     assert verdict.policies == ("?x?", "P I")
 
@@ -335,7 +335,7 @@ def chat(*texts: Any) -> dict[str, Any]:
 def test_firewall_allows(form: Form, action: Any) -> None:
     assert judged(form, fw(action)) == Allow(NAMED)
     assert judged(form, {"required_action": action}) == Allow()
-    # The redacted chat is there on an allow too; it is not to be applied.
+    # An allow has a redacted chat too, which must not be applied.
     assert judged(form, fw(action, redacted_chat=chat("a", "b"))) == Allow(NAMED)
 
 
@@ -355,14 +355,14 @@ def test_firewall_blocks_whatever_the_message(form: Form, message: Any, expected
 
 
 @each_firewall
-def test_firewall_blocks_without_a_message(form: Form) -> None:
+def test_firewall_may_block_without_a_message(form: Form) -> None:
     assert judged(form, {"required_action": {"action_type": "block_action"}}) == Block(None)
 
 
 @each_firewall
 @pytest.mark.parametrize("place", ["redacted_chat", "chat_redaction_result"])
 def test_firewall_anonymizes(form: Form, place: str) -> None:
-    """The redacted chat as it is today, and where older answers have it."""
+    """The redacted chat may be in its current place or in that of older answers."""
 
     def asked(texts: dict[str, Any], about: Input) -> Verdict:
         action: dict[str, Any] = {"action_type": "anonymize_action", "policy_name": "PII", "detection_message": None}
@@ -380,7 +380,7 @@ def test_firewall_anonymizes(form: Form, place: str) -> None:
 
 
 @each_firewall
-def test_the_newer_place_of_the_redacted_chat_goes_first(form: Form) -> None:
+def test_newer_place_of_the_redacted_chat_takes_precedence(form: Form) -> None:
     action = {"action_type": "anonymize_action", "chat_redaction_result": chat("old", "old")}
     assert judged(form, fw(action, redacted_chat=chat("new", "new"))) == Anonymize(("new", "new"), NAMED)
 
@@ -394,13 +394,13 @@ def test_the_newer_place_of_the_redacted_chat_goes_first(form: Form) -> None:
         {"redacted_new_message": {"content": MARKER}},
     ],
 )
-def test_redactions_that_cannot_be_told_apart(form: Form, redacted: Any) -> None:
-    """Not an error of detection: the exchange must be refused whatever its failure policy."""
+def test_unusable_redaction_has_no_texts(form: Form, redacted: Any) -> None:
+    """This is not a DetectionError: the exchange must be refused regardless of its failure policy."""
     assert judged(form, fw({"action_type": "anonymize_action"}, redacted_chat=redacted)) == Anonymize((), NAMED)
 
 
 @each_firewall
-def test_an_answers_own_message_counts(form: Form) -> None:
+def test_redacted_chat_must_include_the_answer(form: Form) -> None:
     action = {"action_type": "anonymize_action"}
     assert judged(form, fw(action, redacted_chat=chat("a", "b")), ANSWER) == Anonymize((), NAMED)
     assert judged(form, fw(action, redacted_chat=chat("a")), Input((), "x")) == Anonymize(("a",), NAMED)
@@ -409,7 +409,7 @@ def test_an_answers_own_message_counts(form: Form) -> None:
 
 @each_firewall
 @pytest.mark.parametrize("odd", [None, 5, ["a"], {"text": "a"}, True])
-def test_redacted_texts_that_are_none(form: Form, odd: Any) -> None:
+def test_redacted_text_of_another_type_is_missing(form: Form, odd: Any) -> None:
     action = {"action_type": "anonymize_action"}
     assert judged(form, fw(action, redacted_chat=chat("a", odd))) == Anonymize(("a", None), NAMED)
     messages = {"all_redacted_messages": [odd, {"role": "user"}]}
@@ -442,13 +442,13 @@ def test_an_unknown_action_is_never_an_allow(form: Form, kind: Any) -> None:
 
 @each_firewall
 @pytest.mark.parametrize("action", [MARKER, "block_action", [], [{"action_type": None}], 0, False, True])
-def test_an_odd_required_action(form: Form, action: Any) -> None:
+def test_required_action_of_another_type_is_an_error(form: Form, action: Any) -> None:
     error = refused(form, 200, json.dumps(fw(action)).encode())
     assert error.reason is Reason.UNREADABLE_ANSWER
 
 
 @each_firewall
-def test_a_missing_required_action_is_never_an_allow(form: Form) -> None:
+def test_missing_required_action_is_never_an_allow(form: Form) -> None:
     content = fw(None)
     del content["required_action"]
     for body in (content, {"detected": False, "x": MARKER}):
@@ -457,14 +457,14 @@ def test_a_missing_required_action_is_never_an_allow(form: Form) -> None:
 
 @each_firewall
 @pytest.mark.parametrize("result", [None, [], MARKER, {}, {"policy_drill_down": None}, {"policy_drill_down": [MARKER]}])
-def test_an_odd_analysis_result(form: Form, result: Any) -> None:
+def test_analysis_result_of_another_type_is_ignored(form: Form, result: Any) -> None:
     assert judged(form, {"required_action": None, "analysis_result": result}) == Allow()
 
 
 # -- session frames ----------------------------------------------------------------------------------------------
 
 
-def test_our_done() -> None:
+def test_done_of_the_sidecar_has_this_form() -> None:
     assert json.loads(protocol.DONE) == {"done": True}
 
 
@@ -490,7 +490,7 @@ def test_our_done() -> None:
         ([], ()),
     ],
 )
-def test_a_verified_chunk(choices: Any, texts: tuple[tuple[int, str | None], ...]) -> None:
+def test_verified_chunk_has_its_texts(choices: Any, texts: tuple[tuple[int, str | None], ...]) -> None:
     chunk = {"id": "1", "choices": choices, "usage": None}
     expected = Verified(texts, chunk)
     assert frame(json.dumps({"verified_chunk": chunk})) == expected
@@ -502,7 +502,7 @@ def test_a_verified_chunk(choices: Any, texts: tuple[tuple[int, str | None], ...
     ("message", "expected"),
     [("no secrets", "no secrets"), ("", ""), (0, ""), (False, ""), ([MARKER], ""), ({}, "")],
 )
-def test_a_blocking_frame(message: Any, expected: str) -> None:
+def test_blocking_frame_has_its_message(message: Any, expected: str) -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
     for more in (
         {},
@@ -515,7 +515,7 @@ def test_a_blocking_frame(message: Any, expected: str) -> None:
         assert frame(json.dumps({**more, "blocking_message": message})) == Blocked(expected)
 
 
-def test_aims_done() -> None:
+def test_done_of_aim_is_read() -> None:
     assert frame('{"done": true}') == Done()
     assert frame(b' {"done": true, "blocking_message": null, "analysis": {}} ') == Done()
 
@@ -553,7 +553,7 @@ BROKEN_FRAMES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("content", BROKEN_FRAMES.values(), ids=BROKEN_FRAMES)
-def test_frames_that_break_the_protocol(content: Any) -> None:
+def test_frame_that_breaks_the_protocol_is_a_session_failure(content: Any) -> None:
     with pytest.raises(DetectionRejected) as caught:
         frame(json.dumps(content))
     assert caught.value.reason is Reason.SESSION
@@ -578,7 +578,7 @@ def test_frames_that_break_the_protocol(content: Any) -> None:
         b"\x00\x01" + MARKER.encode(),
     ],
 )
-def test_frames_that_are_not_json(data: str | bytes) -> None:
+def test_frame_that_is_not_json_is_a_session_failure(data: str | bytes) -> None:
     with pytest.raises(DetectionRejected) as caught:
         frame(data)
     assert caught.value.reason is Reason.SESSION

@@ -1,4 +1,4 @@
-"""When a question is asked again."""
+"""When a call is retried."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from extproc.aim.retry import RetryBudget, delay, parse_retry_after
 
 
-def test_the_budget_is_savings_and_a_fifth() -> None:
+def test_budget_is_the_savings_and_a_fifth_of_the_calls() -> None:
     budget = RetryBudget()
     assert [budget.spend() for _ in range(11)] == [True] * 10 + [False]
     for _ in range(6):
@@ -22,7 +22,7 @@ def test_savings_are_bounded() -> None:
     assert sum(budget.spend() for _ in range(100)) == 10
 
 
-def test_delays_grow_and_what_aim_asks_for_counts() -> None:
+def test_delays_grow_and_respect_retry_after() -> None:
     assert all(0.025 <= delay(0, None) <= 0.075 for _ in range(50))
     assert all(0.1 <= delay(1, None) <= 0.3 for _ in range(50))
     assert delay(0, 2.0) == 2.0
@@ -40,5 +40,5 @@ def test_delays_grow_and_what_aim_asks_for_counts() -> None:
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
     ],
 )
-def test_retry_after(value: str | None, expected: float | None) -> None:
+def test_retry_after_is_parsed(value: str | None, expected: float | None) -> None:
     assert parse_retry_after(value, now=10.0) == expected

@@ -1,4 +1,4 @@
-"""The transport over real sockets: what it sends, how it reads answers, and which httpx exception a fault becomes."""
+"""The transport over real sockets: the bytes it sends, how it reads answers, and its httpx exception for each fault."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BOTH = pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 
 
 class Client:
-    """A transport, and the URL that it asks."""
+    """A transport, and the URL that it calls."""
 
     def __init__(self, base: str, proxy: str | None, options: dict[str, Any]) -> None:
         self.url = httpx.URL(f"{base}/ask")
@@ -148,7 +148,7 @@ class TestRequest:
 
         async with talking(early, echo) as (it, peer):
             assert await it.body(bytes(30_000_000)) == b"early"
-            assert await it.body() == b"?"  # not behind the rest of the first body
+            assert await it.body() == b"?"  # the second request does not follow the rest of the first body
             told.set()
             assert peer.connections == 2
 
@@ -202,7 +202,7 @@ class TestResponse:
             await it.fails()
             await peer.ended()
 
-    async def test_body_that_nobody_reads_on_ends_the_connection_and_waits_in_the_socket(self) -> None:
+    async def test_unread_body_ends_the_connection_and_waits_in_the_socket(self) -> None:
         async with talking(repeats(answer("200 OK"), b"x")) as (it, peer):
             response = await it.transport.handle_async_request(httpx.Request("POST", it.url))
             assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -238,7 +238,7 @@ class TestConnections:
             assert (peer.connections, len(peer.heads)) == (2, 9)
 
     @BOTH
-    async def test_connection_lost_after_the_request_is_the_callers_to_retry(self, tls: bool) -> None:
+    async def test_connection_lost_after_the_request_is_not_retried(self, tls: bool) -> None:
         async with talking(says(reply(b"1"), b"", leaves=True), number, tls=tls) as (it, peer):
             assert await it.body() == b"1"
             await it.fails(ServerDisconnected)
@@ -246,7 +246,7 @@ class TestConnections:
             assert (peer.connections, len(peer.heads)) == (2, 3)
 
     @BOTH
-    async def test_answer_before_the_request_is_nobodys(self, tls: bool) -> None:
+    async def test_unrequested_answer_is_discarded(self, tls: bool) -> None:
         go = asyncio.Event()
 
         async def unasked(link: Link) -> None:
@@ -259,7 +259,7 @@ class TestConnections:
         async with talking(unasked, number, tls=tls) as (it, peer), client(peer.url) as other:
             assert await it.body() == b"1"
             go.set()
-            assert await other.body() == b"2"  # the event loop has read the unasked answer meanwhile
+            assert await other.body() == b"2"  # the event loop has read the unrequested answer meanwhile
             await it.fails(httpx.RemoteProtocolError)
             assert await it.body() == b"3"
 
@@ -325,23 +325,23 @@ class TestCancellation:
 
 class TestConnect:
     @pytest.mark.parametrize("host", ["name.invalid", "a..b", "x" * 64 + ".invalid"])
-    async def test_name_without_address(self, host: str) -> None:
+    async def test_name_without_address_is_an_error(self, host: str) -> None:
         async with client(f"http://{host}") as it:
             await it.fails()
 
-    async def test_nobody_listens(self, unused_tcp_port: int) -> None:
+    async def test_refused_connection_is_an_error(self, unused_tcp_port: int) -> None:
         for proxy in (None, f"http://127.0.0.1:{unused_tcp_port}"):
             async with client(f"https://127.0.0.1:{unused_tcp_port}", proxy) as it:
                 await it.fails(httpx.ConnectError if proxy is None else httpx.ProxyError)
 
     @pytest.mark.parametrize("is_ours", [False, True])
-    async def test_certificate_that_is_not_trusted(self, is_ours: bool) -> None:
+    async def test_untrusted_certificate_is_an_error(self, is_ours: bool) -> None:
         tls = server_tls("another") if is_ours else server_tls(authority=trustme.CA())
         async with Peer(echo, tls=tls) as peer, client(peer.url) as it:
             await it.fails(httpx.ConnectError)
             assert peer.heads == []
 
-    async def test_server_without_tls(self) -> None:
+    async def test_server_without_tls_is_an_error(self) -> None:
         async def speak(link: Link) -> None:
             await link.send(answer("400 Bad Request"))
             await link.end()
@@ -350,7 +350,7 @@ class TestConnect:
             await it.fails(httpx.ConnectError)
             await peer.ended()
 
-    async def test_ipv6_address(self) -> None:
+    async def test_ipv6_address_is_reached(self) -> None:
         try:
             async with Peer(echo, host="::1") as peer, client(peer.url) as it:
                 assert await it.body() == b"?"
@@ -394,7 +394,7 @@ class TestProxy:
             assert LOGIN in head.lower()
             assert all(head.startswith(b"POST /ask HTTP/1.1\r\n") and LOGIN not in head.lower() for head in peer.heads)
 
-    async def test_name_with_the_dot_of_the_root(self) -> None:
+    async def test_trailing_dot_of_a_name_is_sent_to_the_proxy(self) -> None:
         async with (
             Peer(echo, tls=server_tls("aim.invalid")) as peer,
             Peer(tunnel(port=peer.port)) as proxy,
@@ -403,7 +403,7 @@ class TestProxy:
             assert await it.body() == b"?"
 
     @each("case", REFUSES)
-    async def test_proxy_that_opens_no_tunnel(self, case: tuple[bytes, type[httpx.TransportError]]) -> None:
+    async def test_refused_tunnel_is_an_error(self, case: tuple[bytes, type[httpx.TransportError]]) -> None:
         raw, kind = case
         async with Peer(says(raw, leaves=True)) as proxy, client("https://aim.invalid", proxy.url) as it:
             error = await it.fails(kind)
@@ -412,7 +412,7 @@ class TestProxy:
             if isinstance(error, ProxyRefused):
                 assert raw.startswith(b"HTTP/1.1 %d " % error.status)
 
-    async def test_bytes_before_the_tunnel_are_no_answer(self) -> None:
+    async def test_bytes_before_the_tunnel_are_not_an_answer(self) -> None:
         async with (
             Peer(echo, tls=server_tls()) as peer,
             Peer(tunnel(CREATED + reply(b"injected"))) as proxy,
@@ -424,7 +424,7 @@ class TestProxy:
 class TestAsyncClient:
     """`httpx.AsyncClient` over the transport, as the demo and `extproc check --envoy` use it."""
 
-    async def test_request_and_decoded_answer(self) -> None:
+    async def test_answer_is_decoded(self) -> None:
         sent = gzip.compress(b'{"a": 1}')
         raw = answer("200 OK", "content-encoding: gzip", f"content-length: {len(sent)}", body=sent)
         async with Peer(says(raw)) as peer, httpx.AsyncClient(transport=AiohttpTransport(client_tls())) as http:
