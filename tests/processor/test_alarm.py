@@ -1,4 +1,4 @@
-"""The alarm on a real loop: it rings once for a deadline that has passed, wherever the deadline moved before."""
+"""The alarm on a real event loop: it rings once for each deadline that has passed, even if the deadline has moved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SOON, LATER, NEVER = 0.01, 0.05, 3600.0
 
 
 class Clock:
-    """A deadline and the alarm that follows it. Ringing takes the deadline away, as an exchange does."""
+    """A deadline and its alarm. Ringing removes the deadline, as an exchange does."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ async def test_alarm_rings_at_the_deadline() -> None:
     due = clock.set(SOON)
     assert await clock.next() == due
     assert due is not None
-    assert clock.loop.time() >= due - 0.01  # a loop rounds to milliseconds
+    assert clock.loop.time() >= due - 0.01  # the event loop rounds to milliseconds
 
 
 async def test_earlier_deadline_rings_first() -> None:

@@ -1,4 +1,4 @@
-"""A dry run: everything passes at once and unchanged, detection runs beside and is only reported."""
+"""Dry runs: everything passes at once and unchanged; detections run in parallel and are only reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def outcome(guard: Sidecar, name: str) -> float:
 
 
 async def answered(stream: EnvoyStream, body: bytes, content_type: str) -> list[bytes]:
-    """Answer a request; return the pieces that go on, the end of Envoy's stream seen."""
+    """Answer a request; return the released pieces after the end of Envoy's stream."""
     await stream.response_headers(("content-type", content_type))
     await stream.body("response", body)
     assert (await stream.read()).HasField("response_headers")
@@ -38,7 +38,7 @@ async def answered(stream: EnvoyStream, body: bytes, content_type: str) -> list[
     return passed
 
 
-async def test_nothing_waits_for_aim_and_a_block_is_only_counted(aim: ScriptedAim) -> None:
+async def test_dry_run_never_waits_and_only_counts_a_block(aim: ScriptedAim) -> None:
     go = asyncio.Event()
 
     async def judge(question: Any) -> Any:
@@ -54,7 +54,7 @@ async def test_nothing_waits_for_aim_and_a_block_is_only_counted(aim: ScriptedAi
             await stream.body("request", REQUEST)
             assert (await stream.read()).HasField("request_body")
             assert await answered(stream, chat_answer("Hi"), "application/json") == [chat_answer("Hi")]
-        go.set()  # only now Aim answers: the exchange is over
+        go.set()  # Aim answers only now, after the end of the exchange
         assert await outcome(guard, "dry_run") == 1
         labels = {"profile": "default", "leg": "response", "hook": "output", "action": "block"}
         assert guard.metric("extproc_verdicts_total", **labels) == 1
@@ -62,7 +62,7 @@ async def test_nothing_waits_for_aim_and_a_block_is_only_counted(aim: ScriptedAi
 
 
 @pytest.mark.parametrize("status", [401, 500])
-async def test_a_failing_aim_fails_nothing(aim: ScriptedAim, status: int) -> None:
+async def test_dry_run_passes_everything_if_aim_fails(aim: ScriptedAim, status: int) -> None:
     async def judge(_: object) -> Any:
         return (status, {})
 
@@ -76,7 +76,7 @@ async def test_a_failing_aim_fails_nothing(aim: ScriptedAim, status: int) -> Non
         assert await outcome(guard, "dry_run") == 1
 
 
-async def test_a_stream_passes_while_its_session_blocks(aim: ScriptedAim) -> None:
+async def test_stream_passes_although_its_session_blocks(aim: ScriptedAim) -> None:
     async def script(session: AimSession) -> None:
         await session.receive()
         await session.block("No.")
@@ -93,7 +93,7 @@ async def test_a_stream_passes_while_its_session_blocks(aim: ScriptedAim) -> Non
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
 
-async def test_a_slow_moderation_is_waited_for(aim: ScriptedAim) -> None:
+async def test_shadow_waits_for_a_slow_moderation(aim: ScriptedAim) -> None:
     go = asyncio.Event()
 
     async def judge(_: object) -> Any:
@@ -114,14 +114,14 @@ async def test_a_slow_moderation_is_waited_for(aim: ScriptedAim) -> None:
         assert guard.metric("extproc_verdicts_total", **labels) == 1
 
 
-async def test_a_path_that_would_be_refused_passes(aim: ScriptedAim) -> None:
+async def test_path_that_would_be_refused_passes(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, profiles=DRY)) as guard, envoy_stream(address(guard)) as stream:
         await stream.request_headers(path="/other")
         assert (await stream.read()).request_headers.response.status == 1  # CONTINUE_AND_REPLACE
         assert await answered(stream, b"x", "text/plain") == [b"x"]
 
 
-async def test_a_client_that_leaves_ends_the_shadow(aim: ScriptedAim) -> None:
+async def test_shadow_ends_when_the_client_leaves(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, profiles=DRY)) as guard:
         async with envoy_stream(address(guard)) as stream:
             await stream.request_headers()
@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_ends_the_shadow(aim: ScriptedAim) -> None:
         assert await outcome(guard, "dry_run") == 1
 
 
-async def test_a_shadow_gives_up_rather_than_hold_too_much(aim: ScriptedAim) -> None:
+async def test_shadow_ends_if_it_holds_too_much(aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         await asyncio.Event().wait()
 
@@ -153,7 +153,7 @@ async def test_a_shadow_gives_up_rather_than_hold_too_much(aim: ScriptedAim) -> 
         assert guard.service.load.held_bytes == 0
 
 
-async def test_it_gives_up_where_it_would_take_the_room_of_others(aim: ScriptedAim) -> None:
+async def test_shadow_ends_if_the_process_is_overloaded(aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Every limit at its edge: what just fits goes on, one more is refused with a clear error, and nothing stays held."""
+"""Every limit at its exact value: the limit passes, one more is refused with a clear error, and nothing stays held."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def one_exchange(guard: Sidecar) -> AsyncIterator[EnvoyStream]:
 
 
 def refusal(message: Any) -> str:
-    """Return status and code of an immediate response, nothing for any other message."""
+    """Return the status and code of an immediate response; "" for any other message."""
     if not message.HasField("immediate_response"):
         return ""
     reply = message.immediate_response
@@ -43,7 +43,7 @@ def refusal(message: Any) -> str:
 
 
 async def asked(stream: EnvoyStream, body: bytes, *headers: tuple[str, str]) -> str:
-    """Send a request; return what it was refused with."""
+    """Send a request; return its refusal."""
     await stream.request_headers(*headers)
     first = await stream.read()
     if refusal(first):
@@ -55,7 +55,7 @@ async def asked(stream: EnvoyStream, body: bytes, *headers: tuple[str, str]) -> 
 async def answered(
     stream: EnvoyStream, body: bytes, *headers: tuple[str, str], request: bytes = REQUEST, end: bool = True
 ) -> str:
-    """Send a request that passes and a response; return what that was refused with."""
+    """Send a request that passes and a response; return the refusal of the response."""
     assert await asked(stream, request) == ""
     await stream.response_headers(*headers)
     await stream.body("response", body, end=end)
@@ -66,38 +66,38 @@ async def answered(
 
 
 def sized(size: int) -> bytes:
-    """Return a chat request of so many bytes."""
+    """Return a chat request of `size` bytes."""
     return json.dumps(chat_request("x" * (size - len(json.dumps(chat_request("")))))).encode()
 
 
 def nested(depth: int) -> bytes:
-    """Return a document with so many arrays and objects inside each other."""
+    """Return a document with `depth` nested arrays and objects."""
     return b'{"messages": [{"role": "user", "content": "Hi"}], "x": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
 def many(containers: int) -> bytes:
-    """Return a document of so many arrays and objects."""
+    """Return a document of `containers` arrays and objects."""
     return b'{"messages": [], "x": [' + b",".join([b"[]"] * (containers - 3)) + b"]}"
 
 
 def headers(count: int, own: int) -> list[tuple[str, str]]:
-    """Return header fields that make `count` together with our `own`."""
+    """Return header fields; with the test's `own` fields there are `count`."""
     return [(f"x-{number}", "1") for number in range(count - own)]
 
 
 def event(size: int) -> bytes:
-    """Return an event of so many bytes."""
+    """Return an event of `size` bytes."""
     return chat_event("x" * (size - len(chat_event(""))))
 
 
 def inflating(size: int) -> bytes:
-    """Return a compressed chat request of so many bytes."""
+    """Return a compressed chat request of `size` bytes."""
     return gzip.compress(sized(size))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A limit: how it is set, how so much of it is tried, and what one more is refused with."""
+    """A limit: how to set it, how to send an amount, and the refusal for one more."""
 
     name: str
     limit: int
@@ -106,7 +106,7 @@ class Row:
     limits: dict[str, int] = field(default_factory=dict)
 
 
-# Where a compressed body reaches its ratio: the size at which the ratio is met by 100,000 bytes of one letter.
+# The size at which a compressed body of one letter reaches the ratio.
 RATIO_BYTES = next(size for size in range(65_537, 200_000) if size > 100 * len(inflating(size)))
 
 ROWS = [
@@ -193,7 +193,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-async def test_what_has_a_size(aim: ScriptedAim, row: Row) -> None:
+async def test_size_limit_is_enforced_at_its_exact_value(aim: ScriptedAim, row: Row) -> None:
     async with sidecar(settings_for(aim.base, limits=row.limits)) as guard:
         for size, expected in ((row.limit, ""), (row.limit + 1, row.refused)):
             async with one_exchange(guard) as stream:
@@ -205,13 +205,13 @@ async def test_what_has_a_size(aim: ScriptedAim, row: Row) -> None:
 # -- what is counted ---------------------------------------------------------------------------------------------------
 
 
-async def test_streams(aim: ScriptedAim) -> None:
+async def test_number_of_streams_is_limited(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, limits={"streams": 2})) as guard, AsyncExitStack() as stack:
         found = [await asked(await stack.enter_async_context(one_exchange(guard)), REQUEST) for _ in range(3)]
     assert found == ["", "", "503 guardrail_overloaded"]
 
 
-async def test_sessions(aim: ScriptedAim) -> None:
+async def test_number_of_sessions_is_limited(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, limits={"sessions": 2})) as guard:
         async with AsyncExitStack() as stack:
             found = []
@@ -219,7 +219,7 @@ async def test_sessions(aim: ScriptedAim) -> None:
                 stream = await stack.enter_async_context(one_exchange(guard))
                 found.append(await answered(stream, chat_event("Hi"), SSE, request=STREAMED, end=False))
             assert found == ["", "", "503 guardrail_overloaded"]
-            # A whole answer needs no session, whatever was asked for.
+            # A whole answer needs no session, even if a stream was requested.
             stream = await stack.enter_async_context(one_exchange(guard))
             assert await answered(stream, chat_answer("Hi"), JSON, request=STREAMED) == ""
             assert len(aim.sessions) == 2
@@ -231,7 +231,7 @@ async def test_sessions(aim: ScriptedAim) -> None:
         assert errors == 1
 
 
-async def test_a_stream_without_a_session_may_go_on(aim: ScriptedAim) -> None:
+async def test_stream_without_a_session_may_fail_open(aim: ScriptedAim) -> None:
     opens = {"default": {"failure_mode_allow": {"response": ["held_bytes"]}}}
     async with sidecar(settings_for(aim.base, limits={"sessions": 1}, profiles=opens)) as guard:
         async with one_exchange(guard) as first, one_exchange(guard) as second:
@@ -245,18 +245,18 @@ async def test_a_stream_without_a_session_may_go_on(aim: ScriptedAim) -> None:
 ROLE = chat_event(role="assistant", text="")
 
 
-async def test_bytes_held_by_a_stream(aim: ScriptedAim) -> None:
-    """A hold that is just full waits for Aim's next word; of one that is fuller Aim must free something in time."""
+async def test_held_bytes_of_a_stream_are_limited(aim: ScriptedAim) -> None:
+    """At the limit a stream waits for Aim's next frame. Over the limit Aim must free something in time."""
 
     async def script(session: AimSession) -> None:
         role = await session.receive()
         await session.receive()
         assert role is not None
-        await session.verify(role)  # a word, which frees nothing
+        await session.verify(role)  # this frame frees nothing
         await session.closed.wait()
 
     aim.script = script
-    beside = 2 * 256 + len(ROLE)  # what two events cost beside their bytes, and the first of them
+    beside = 2 * 256 + len(ROLE)  # the memory of two events in addition to their bytes, and the first event
     settings = settings_for(
         aim.base,
         limits={"held_bytes": 8192},
@@ -276,8 +276,8 @@ async def test_bytes_held_by_a_stream(aim: ScriptedAim) -> None:
         assert guard.service.load.held_bytes == 0
 
 
-async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
-    """The sum of what is held decides about the next exchange."""
+async def test_held_bytes_of_the_process_are_limited(aim: ScriptedAim) -> None:
+    """The sum of all held bytes decides whether the next exchange is accepted."""
     arrived: asyncio.Queue[None] = asyncio.Queue()
     judged = asyncio.Event()
 
@@ -287,7 +287,7 @@ async def test_bytes_held_in_all(aim: ScriptedAim) -> None:
         return {"detected": False, "details": {}, "detection_message": None}
 
     aim.judge = judge
-    # A body that is judged is held as it came and as text.
+    # A body is held both as bytes and as text during its detection.
     async with (
         sidecar(settings_for(aim.base, limits={"total_held_bytes": 4 * 2048})) as guard,
         AsyncExitStack() as stack,

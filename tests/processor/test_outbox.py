@@ -1,4 +1,4 @@
-"""What goes to Envoy: in order, joined where it can be, and nothing behind what was lost."""
+"""The messages to Envoy: they are in order, joined if possible, and none follows a lost one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from extproc.telemetry.record import ExchangeRecord
 
 
 def sent() -> None:
-    """What nobody needs to know."""
+    """Ignore the notification."""
 
 
 HEADERS = ReleaseHeaders(Leg.RESPONSE)
@@ -28,7 +28,7 @@ REPLY = ImmediateResponse(400, (), b"no", "blocked")
 
 
 class SlowEnvoy:
-    """An Envoy that takes a message when it is told to, or raises what it is told to."""
+    """An Envoy that takes each message, or raises an exception, when the test tells it to."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
@@ -62,7 +62,7 @@ def body(data: bytes, *, end: bool = False) -> ReleaseBody:
     return ReleaseBody(Leg.RESPONSE, data, end)
 
 
-async def test_what_comes_while_somebody_writes_he_writes_too() -> None:
+async def test_active_writer_also_sends_messages_queued_meanwhile() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
@@ -70,7 +70,7 @@ async def test_what_comes_while_somebody_writes_he_writes_too() -> None:
         await envoy.offered.wait()
         box.put(body(b"a"))
         assert not box.is_due
-        await box.flush(sent)  # returns at once
+        await box.flush(sent)  # it returns at once
         assert not envoy.taken
         settled = group.create_task(box.settled())
         envoy.take(None, None)
@@ -78,10 +78,10 @@ async def test_what_comes_while_somebody_writes_he_writes_too() -> None:
         assert envoy.bodies == [b"", b"a"]
         assert box.unsent == 0
         assert not box.is_due
-        await box.settled()  # nobody writes
+        await box.settled()  # no task writes
 
 
-async def test_pieces_of_one_body_go_together() -> None:
+async def test_pieces_of_one_body_are_joined() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, body(b"a"), body(b"b"), ReleaseBody(Leg.REQUEST, b"c"), body(b"d", end=True))
     assert box.unsent == 4
@@ -94,7 +94,7 @@ async def test_pieces_of_one_body_go_together() -> None:
 
 
 @pytest.mark.parametrize("error", [grpc.aio.InternalError("gone"), ValueError("odd")])
-async def test_nothing_is_written_behind_what_failed(error: Exception) -> None:
+async def test_nothing_is_written_after_a_failed_write(error: Exception) -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS, body(b"a"))
     envoy.take(error, None)
@@ -104,7 +104,7 @@ async def test_nothing_is_written_behind_what_failed(error: Exception) -> None:
     assert not envoy.taken
 
 
-async def test_nothing_is_written_behind_what_was_cancelled() -> None:
+async def test_nothing_is_written_after_a_cancelled_write() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS, body(b"a"))
     with pytest.raises(TimeoutError):
@@ -116,7 +116,7 @@ async def test_nothing_is_written_behind_what_was_cancelled() -> None:
     assert not envoy.taken
 
 
-async def test_what_fails_once_the_stream_is_over_is_nobodys_fault() -> None:
+async def test_failed_write_after_the_end_of_the_stream_is_ignored() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS, body(b"a"))
     with capture_logs() as logs:
@@ -130,7 +130,7 @@ async def test_what_fails_once_the_stream_is_over_is_nobodys_fault() -> None:
     assert not logs
 
 
-async def test_a_reset_ends_it() -> None:
+async def test_reset_ends_the_outbox() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, REPLY, Reset("out of order"), HEADERS)
     envoy.take(None, None)
@@ -139,7 +139,7 @@ async def test_a_reset_ends_it() -> None:
     assert [reply.WhichOneof("response") for reply in envoy.taken] == ["immediate_response"]
 
 
-async def test_who_waits_for_the_writer_may_be_cancelled() -> None:
+async def test_task_that_waits_for_the_writer_may_be_cancelled() -> None:
     envoy = SlowEnvoy()
     box = outbox(envoy, HEADERS)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:

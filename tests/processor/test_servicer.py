@@ -1,4 +1,4 @@
-"""One gRPC stream is one exchange: profiles, limits, wiring, ends."""
+"""One gRPC stream is one exchange: its profile, its limits, the filter's configuration, and its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def status_of(stream: EnvoyStream) -> tuple[grpc.StatusCode, str]:
     return await stream.call.code(), await stream.call.details()
 
 
-async def test_an_exchange(aim: ScriptedAim) -> None:
+async def test_exchange_is_guarded_and_recorded(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         answer = await request(stream, REQUEST, ("x-aim-user-email", "a@b.c"), ("x-aim-call-id", "theirs"))
         assert answer.HasField("request_body")
@@ -85,7 +85,7 @@ async def test_an_exchange(aim: ScriptedAim) -> None:
         ((Mode.NONE, Mode.FULL_DUPLEX_STREAMED), "request_body_mode"),
     ],
 )
-async def test_a_mis_wired_filter_is_refused(aim: ScriptedAim, modes: tuple[int, int], setting: str) -> None:
+async def test_misconfigured_filter_is_refused(aim: ScriptedAim, modes: tuple[int, int], setting: str) -> None:
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         await stream.request_headers(modes=modes)
         code, details = await status_of(stream)
@@ -103,7 +103,7 @@ async def test_garbage_is_refused(aim: ScriptedAim) -> None:
         assert guard.metric("extproc_exchanges_total", profile="", dialect="", outcome="aborted") == 1
 
 
-async def test_a_profile_that_nobody_configured_is_counted(aim: ScriptedAim) -> None:
+async def test_unknown_profile_is_refused_and_counted(aim: ScriptedAim) -> None:
     metadata = (("x-extproc-profile", "nobody"),)
     async with sidecar(settings_for(aim.base)) as guard:
         async with envoy_stream(address(guard), metadata) as stream:
@@ -115,7 +115,7 @@ async def test_a_profile_that_nobody_configured_is_counted(aim: ScriptedAim) -> 
         assert guard.metric("extproc_exchanges_total", profile="", dialect="", outcome="refused") == 1
 
 
-async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:
+async def test_message_out_of_order_is_an_error_and_no_clean_end(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         await stream.request_headers()
         await stream.request_headers()
@@ -126,8 +126,8 @@ async def test_a_broken_order_is_an_error_not_an_end(aim: ScriptedAim) -> None:
 
 
 @pytest.mark.parametrize("is_garbage", [False, True])
-async def test_an_end_while_a_verdict_is_owed_is_no_clean_end(aim: ScriptedAim, is_garbage: bool) -> None:
-    """Envoy would take a clean end as leave to pass the request."""
+async def test_end_before_the_verdict_is_no_clean_end(aim: ScriptedAim, is_garbage: bool) -> None:
+    """After a clean end Envoy would let the request pass."""
     asked = asyncio.Event()
 
     async def judge(_: object) -> Any:
@@ -193,12 +193,14 @@ class TestProfiles:
             ((("x-extproc-profile", "nobody"),), "", "guardrail_misconfigured"),
         ],
     )
-    async def test_who_chooses(self, aim: ScriptedAim, metadata: Any, route: str, expected: str) -> None:
+    async def test_profile_is_chosen_by_metadata_then_route(
+        self, aim: ScriptedAim, metadata: Any, route: str, expected: str
+    ) -> None:
         assert await self._message(aim, metadata, route) == expected
 
 
 class TestLimits:
-    async def test_streams(self, aim: ScriptedAim) -> None:
+    async def test_number_of_streams_is_limited(self, aim: ScriptedAim) -> None:
         settings = settings_for(aim.base, limits={"streams": 1})
         async with sidecar(settings) as guard, envoy_stream(address(guard)) as first:
             await first.request_headers()
@@ -209,7 +211,7 @@ class TestLimits:
                 assert reply.status.code == 503
                 assert json.loads(reply.body)["error"]["code"] == "guardrail_overloaded"
 
-    async def test_bytes_held_in_all(self, aim: ScriptedAim) -> None:
+    async def test_held_bytes_of_the_process_are_limited(self, aim: ScriptedAim) -> None:
         asked = asyncio.Event()
 
         async def judge(_: object) -> Any:
@@ -227,7 +229,7 @@ class TestLimits:
                 await second.request_headers()
                 assert (await second.read()).immediate_response.status.code == 503
 
-    async def test_a_body_that_finds_no_room(self, aim: ScriptedAim) -> None:
+    async def test_body_is_refused_in_an_overloaded_process(self, aim: ScriptedAim) -> None:
         asked = asyncio.Event()
 
         async def judge(_: object) -> Any:
@@ -250,7 +252,7 @@ class TestLimits:
             assert (await second.read()).immediate_response.status.code == 503
 
 
-async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
+async def test_full_hold_pauses_reading(aim: ScriptedAim) -> None:
     async def script(session: AimSession) -> None:
         await session.closed.wait()
 
@@ -268,12 +270,12 @@ async def test_a_full_hold_stops_the_reading(aim: ScriptedAim) -> None:
                 sent += len(event) * 10
         except TimeoutError:
             pass
-        # What is held, a window of gRPC and a message that waits in it: not what was offered.
+        # The held bytes, a window of gRPC and a message that waits in it; much less than was sent.
         assert guard.service.load.held_bytes < 1_000_000
         assert sent < 2_000_000
 
 
-async def test_an_envoy_that_does_not_read_stops_the_reading(aim: ScriptedAim) -> None:
+async def test_slow_envoy_pauses_reading(aim: ScriptedAim) -> None:
     async with (
         sidecar(settings_for(aim.base)) as guard,
         envoy_stream(address(guard)) as stream,
@@ -302,7 +304,7 @@ async def test_an_envoy_that_does_not_read_stops_the_reading(aim: ScriptedAim) -
         assert guard.service.load.held_bytes == 0
 
 
-async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
+async def test_everything_is_freed_when_the_client_leaves(aim: ScriptedAim) -> None:
     asked, left = asyncio.Event(), asyncio.Event()
 
     async def judge(_: object) -> Any:
@@ -325,7 +327,7 @@ async def test_a_client_that_leaves_frees_everything(aim: ScriptedAim) -> None:
         assert guard.metric("extproc_exchanges_total", **labels) == 1
 
 
-async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None:
+async def test_session_is_closed_when_the_client_leaves(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base)) as guard:
         async with envoy_stream(address(guard)) as stream:
             await request(stream, STREAMED)
@@ -338,8 +340,8 @@ async def test_a_client_that_leaves_closes_the_session(aim: ScriptedAim) -> None
         assert guard.metric("extproc_sessions") == 0
 
 
-async def test_a_client_that_leaves_while_a_verified_text_is_written(aim: ScriptedAim) -> None:
-    """The session's own task writes it, and nobody takes it."""
+async def test_everything_is_freed_when_the_client_leaves_during_a_write(aim: ScriptedAim) -> None:
+    """The session's task writes the verified text, and Envoy does not read it."""
     async with sidecar(settings_for(aim.base)) as guard:
         async with envoy_stream(address(guard)) as stream:
             await request(stream, STREAMED)
@@ -392,7 +394,7 @@ async def _out_of_order(stream: EnvoyStream) -> None:
 
 
 async def _blocked(stream: EnvoyStream) -> None:
-    """Of an answer of several texts Aim blocks one, and judges the others for ever."""
+    """Aim blocks one of the answer's texts and never answers for the others."""
     await request(stream)
     await stream.response_headers(("content-type", "application/json"))
     await stream.body("response", SEVERAL)
@@ -434,10 +436,10 @@ SEVERAL = json.dumps(
         *((it, False) for it in (_whole, _streamed, _left_behind)),
     ],
 )
-async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
+async def test_exchange_leaves_nothing_for_the_garbage_collector(
     aim: ScriptedAim, script: Callable[[EnvoyStream], Awaitable[None]], enforce: bool
 ) -> None:
-    """What refers to itself would stay until the collector looks at old objects, which it does seldom."""
+    """Objects in reference cycles would stay until the collector examines old objects, which is rare."""
 
     async def judge(question: Question) -> Answer:
         match question.body.get("output"):
@@ -465,7 +467,7 @@ async def test_an_exchange_leaves_nothing_for_the_garbage_collector(
                 for session in aim.sessions:
                     await asyncio.wait_for(session.closed.wait(), 10)
             for _ in range(200):
-                await asyncio.sleep(0)  # the last tasks let go of what they worked with
+                await asyncio.sleep(0)  # the last tasks drop their references
                 left = [it for it in gc.get_objects() if type(it) in ours and id(it) not in of_others]
                 if not left:
                     break
@@ -493,8 +495,8 @@ async def test_stream_that_stays_open_after_a_refusal_is_ended(aim: ScriptedAim)
             assert await status_of(stream) == (grpc.StatusCode.OK, "")
 
 
-async def test_a_reader_that_stalls_gets_the_whole_answer(aim: ScriptedAim) -> None:
-    """More than may wait for it: reading pauses, and goes on when it takes what waits."""
+async def test_slow_reader_gets_the_whole_answer(aim: ScriptedAim) -> None:
+    """The answer is larger than the bytes that may wait: reading pauses, and resumes when the reader reads."""
     events = [chat_event("x" * 100_000)] * 200 + [DONE]
     async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
         await request(stream, STREAMED)
@@ -506,7 +508,7 @@ async def test_a_reader_that_stalls_gets_the_whole_answer(aim: ScriptedAim) -> N
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             group.create_task(send())
-            while guard.service.load.held_bytes < 262_144:  # noqa: ASYNC110 - it tells nobody
+            while guard.service.load.held_bytes < 262_144:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
             assert (await stream.read()).HasField("response_headers")
             taken, is_over = b"", False
@@ -516,8 +518,8 @@ async def test_a_reader_that_stalls_gets_the_whole_answer(aim: ScriptedAim) -> N
         assert taken == b"".join(events)
 
 
-async def test_a_reader_that_stalls_makes_aim_not_silent(aim: ScriptedAim) -> None:
-    """What Aim says is heard while nobody takes what it verified: a block is not a timeout, which might open."""
+async def test_slow_reader_does_not_count_as_silence_of_aim(aim: ScriptedAim) -> None:
+    """Aim's frames are read although Envoy does not read: a block must not become a timeout, which may fail open."""
 
     async def script(session: AimSession) -> None:
         while (chunk := await session.receive()) is not None:
@@ -547,8 +549,8 @@ async def test_a_reader_that_stalls_makes_aim_not_silent(aim: ScriptedAim) -> No
         assert guard.metric("extproc_exchanges_total", profile="default", dialect="openai-chat", outcome="blocked") == 1
 
 
-async def test_a_verdict_that_cannot_be_counted_counts(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong beside it, the exchange waits for it and nothing else."""
+async def test_verdict_applies_even_if_counting_it_fails(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in telemetry does not affect the exchange."""
 
     def full(*_: object) -> None:
         raise OSError("no space left on device")
@@ -559,8 +561,8 @@ async def test_a_verdict_that_cannot_be_counted_counts(aim: ScriptedAim, monkeyp
             assert (await request(stream)).HasField("request_body")
 
 
-async def test_a_head_that_waits_for_nothing(aim: ScriptedAim) -> None:
-    """Its clock is due at once, and others are set behind it."""
+async def test_head_without_a_wait_is_released_at_once(aim: ScriptedAim) -> None:
+    """The clock of the head is due at once, and the later clocks still work."""
     settings = settings_for(aim.base, profiles={"default": {"stream_head_seconds": 0}})
     async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
         await request(stream, STREAMED)
@@ -589,13 +591,11 @@ async def main():
 
 asyncio.run(main())
 """
-"""An Envoy that takes nothing of an answer."""
+"""An Envoy that does not read the answer."""
 
 
 @pytest.mark.parametrize("enforce", [True, False])
-async def test_an_envoy_that_vanishes_with_something_unsent_is_no_fault_of_ours(
-    aim: ScriptedAim, enforce: bool
-) -> None:
+async def test_vanished_envoy_with_unsent_messages_is_no_internal_error(aim: ScriptedAim, enforce: bool) -> None:
     settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
     async with sidecar(settings) as guard:
         with capture_logs() as logs:

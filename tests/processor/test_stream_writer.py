@@ -1,4 +1,4 @@
-"""Whoever writes to Envoy: one at a time and in order, whatever comes when, and nothing behind what was lost."""
+"""Writes to Envoy: one task at a time writes, in order, for any timing, and nothing follows a lost message."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def body(leg: str, data: bytes, *, end: bool = True) -> Any:
 
 
 class ScriptedEnvoy:
-    """The other end of one stream, which takes its time; it is slow, fails to write or leaves as `chance` likes."""
+    """The other end of one stream. `chance` decides when it is slow, when a write fails and when it leaves."""
 
     def __init__(self, chance: random.Random, script: list[tuple[str, Any]], patience: float | None) -> None:
-        """Send each message of `script` once a reply of the named kind has come, "" for at once.
+        """Send each message of `script` after a reply of the named kind, or at once for "".
 
-        For the end of the exchange it waits so many seconds at most, then it has had enough.
+        It waits at most `patience` seconds for the end of the exchange, then it leaves.
         """
         self._chance = chance
         self._patience = patience
@@ -108,7 +108,7 @@ class ScriptedEnvoy:
 
 
 def script(chance: random.Random, mode: int, *, streamed: bool) -> tuple[list[tuple[str, Any]], bytes]:
-    """Return what Envoy sends, and the answer's body."""
+    """Return Envoy's messages and the answer's body."""
     first = headers("request_headers", method="POST", path="/v1/chat/completions")
     first.protocol_config.request_body_mode, first.protocol_config.response_body_mode = mode, 4
     if streamed:
@@ -129,7 +129,7 @@ def script(chance: random.Random, mode: int, *, streamed: bool) -> tuple[list[tu
 
 
 @pytest.mark.parametrize("seed", range(240))
-async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int) -> None:
+async def test_one_task_at_a_time_writes_in_order(aim: ScriptedAim, seed: int) -> None:
     chance = random.Random(seed)
 
     async def judge(question: Question) -> Answer:
@@ -151,7 +151,8 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int) ->
     if mode == 4:
         sent = [("request_body" if awaited == "request_body" else "", message) for awaited, message in sent]
     profile = {"hooks": chance.choice(HOOKS), "failure_mode_allow": chance.random() < 0.5}
-    # An Envoy that has enough when the clock of Aim's silence runs out comes in the same turn of the loop.
+    # With this patience, Envoy leaves in the same turn of the event loop in which the deadline for Aim's silence
+    # passes.
     patience = chance.choice((None, None, 0.1))
     is_silent = patience is not None and chance.random() < 0.5
     settings = settings_for(
@@ -190,7 +191,7 @@ async def test_one_writer_at_a_time_and_in_order(aim: ScriptedAim, seed: int) ->
 
 
 class SlowEnvoy:
-    """The other end of one stream, which sends and takes what it is told to, when it is told to."""
+    """The other end of one stream. It sends and takes messages when the test tells it to."""
 
     def __init__(self, *messages: Any) -> None:
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
@@ -222,7 +223,7 @@ class SlowEnvoy:
 async def serving(
     aim: ScriptedAim, envoy: SlowEnvoy, patience: Patience = PATIENT, /, **changes: Any
 ) -> AsyncIterator[asyncio.Task[Any]]:
-    """Serve a stream of `envoy`; the task of the stream is a task of gRPC's."""
+    """Serve a stream of `envoy`, in a task that stands for gRPC's."""
     settings = settings_for(aim.base, **changes)
     async with (
         AimClient(settings) as client,
@@ -252,8 +253,8 @@ SSE = headers("response_headers", status="200", content_type="text/event-stream"
 JSON = headers("response_headers", status="200", content_type="application/json")
 
 
-async def test_an_end_waits_for_who_writes(aim: ScriptedAim) -> None:
-    """Envoy's end comes while the task of a question writes the last of an answer."""
+async def test_end_waits_for_the_writer(aim: ScriptedAim) -> None:
+    """Envoy ends the stream while the task of a detection writes the last part of an answer."""
     envoy = SlowEnvoy(*request(streamed=False))
     async with serving(aim, envoy) as running:
         envoy.take(None, None, None)
@@ -261,7 +262,7 @@ async def test_an_end_waits_for_who_writes(aim: ScriptedAim) -> None:
         envoy.send(JSON, body("response_body", chat_answer("Hello")))
         assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[2:4])
         envoy.send(grpc.aio.EOF)
-        while not envoy.sent.empty():  # noqa: ASYNC110 - it tells nobody
+        while not envoy.sent.empty():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -270,7 +271,7 @@ async def test_an_end_waits_for_who_writes(aim: ScriptedAim) -> None:
         assert await running is None
 
 
-async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim) -> None:
+async def test_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim) -> None:
     async def verify_one(session: AimSession) -> None:
         chunk = await session.receive()
         assert chunk is not None
@@ -279,14 +280,14 @@ async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim
 
     aim.script = verify_one
     envoy = SlowEnvoy(*request(streamed=True))
-    # Aim's silence is no way out: it may last.
+    # The deadline for Aim's silence must not end the stream here.
     async with serving(aim, envoy, limits={"held_bytes": 65536}, aim={"verdict_timeout_seconds": 3600}) as running:
         envoy.take(None, None)
         assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
         envoy.send(SSE, piece("a"))
         assert await envoy.offered.get() == "response_headers"
         envoy.send(*(piece("x" * 40_000) for _ in range(5)))
-        while envoy.sent.qsize() > 3:  # noqa: ASYNC110 - it tells nobody
+        while envoy.sent.qsize() > 3:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -295,8 +296,8 @@ async def test_a_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim
     assert not envoy.sent.empty()
 
 
-async def test_cancellation_counts_while_the_stream_is_left(aim: ScriptedAim) -> None:
-    """gRPC's cancellation counts, whatever else ends the stream in the same turn of the loop."""
+async def test_cancellation_counts_while_the_stream_ends(aim: ScriptedAim) -> None:
+    """gRPC's cancellation counts even if something else ends the stream in the same turn of the event loop."""
     async with serving(aim, SlowEnvoy(), Patience(first_seconds=0)) as running:
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_later(0, running.cancel)
@@ -305,7 +306,7 @@ async def test_cancellation_counts_while_the_stream_is_left(aim: ScriptedAim) ->
         assert running.cancelled()
 
 
-async def test_refusal_that_envoy_does_not_take_ends_in_a_reset(aim: ScriptedAim) -> None:
+async def test_refusal_that_envoy_does_not_read_ends_in_a_reset(aim: ScriptedAim) -> None:
     async def judge(_: Question) -> Answer:
         return block("no")
 
@@ -318,8 +319,8 @@ async def test_refusal_that_envoy_does_not_take_ends_in_a_reset(aim: ScriptedAim
         envoy.take(None)
 
 
-async def test_an_end_waits_for_a_writer_that_has_not_begun(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clean end before the refusal is written would be taken as leave to pass everything."""
+async def test_end_waits_for_a_writer_that_has_not_begun(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a clean end before the refusal, Envoy would let everything pass."""
     may_begin = asyncio.Event()
     start = AimClient.start
 
@@ -341,7 +342,7 @@ async def test_an_end_waits_for_a_writer_that_has_not_begun(aim: ScriptedAim, mo
         envoy.take(None, None, None)
         assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
         envoy.send(SSE, piece("a"))
-        while not aim.sessions:  # noqa: ASYNC110 - it tells nobody
+        while not aim.sessions:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         await aim.sessions[0].closed.wait()
         envoy.send(grpc.aio.EOF)

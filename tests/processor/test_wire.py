@@ -1,4 +1,4 @@
-"""Messages of Envoy to events, commands to messages for Envoy."""
+"""The codec: Envoy's messages become events, and commands become messages for Envoy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def request() -> Any:
 
 
 def sent(command: Any) -> list[ProcessingResponse]:
-    """Return what envoy-data-plane reads from what we write."""
+    """Return what envoy-data-plane reads from the encoded command."""
     return [ProcessingResponse.parse(message) for message in wire.encode(command)]
 
 
 class TestDecode:
-    def test_headers(self) -> None:
+    def test_headers_are_decoded(self) -> None:
         message = request()
         for name, raw, value in (("X-A", b"\xe9", ""), (":path", b"", "/old"), ("x-a", b"2", "")):
             message.request_headers.headers.headers.add(key=name, raw_value=raw, value=value)
@@ -56,7 +56,7 @@ class TestDecode:
         assert event.attributes == {"envoy.filters.http.ext_proc": {"xds.route_name": "r"}}  # type: ignore[union-attr]
 
     @pytest.mark.parametrize("leg", list(Leg))
-    def test_bodies_and_trailers(self, leg: Leg) -> None:
+    def test_bodies_and_trailers_are_decoded(self, leg: Leg) -> None:
         message = request()
         body = getattr(message, f"{leg}_body")
         body.body, body.end_of_stream = b"x", True
@@ -65,7 +65,7 @@ class TestDecode:
         getattr(message, f"{leg}_trailers").SetInParent()
         assert wire.decode(message) == TrailersReceived(leg)
 
-    def test_what_a_newer_envoy_sends_is_survived(self) -> None:
+    def test_unknown_fields_of_a_newer_envoy_are_ignored(self) -> None:
         assert wire.decode(request()) is None
         unknown = b"\xaa\x06\x03abc"  # field 101
         message = request()
@@ -83,7 +83,7 @@ class TestModes:
         ("request_mode", "expected"),
         [(Mode.BUFFERED, BodyMode.BUFFERED), (Mode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)],
     )
-    def test_what_guards(self, request_mode: Mode, expected: BodyMode) -> None:
+    def test_guarding_modes_are_accepted(self, request_mode: Mode, expected: BodyMode) -> None:
         message = request()
         message.protocol_config.request_body_mode = request_mode
         message.protocol_config.response_body_mode = Mode.FULL_DUPLEX_STREAMED
@@ -99,14 +99,16 @@ class TestModes:
             (Mode.BUFFERED, 77, "response_body_mode is 77"),
         ],
     )
-    def test_what_does_not_names_the_setting(self, request_mode: int, response_mode: int, setting: str) -> None:
+    def test_error_for_another_mode_names_the_setting(
+        self, request_mode: int, response_mode: int, setting: str
+    ) -> None:
         message = request()
         message.protocol_config.request_body_mode = request_mode
         message.protocol_config.response_body_mode = response_mode
         with pytest.raises(ProtocolError, match=setting):
             wire.body_modes(message, assume_full_duplex=True)
 
-    def test_a_data_plane_that_does_not_say(self) -> None:
+    def test_data_plane_without_protocol_config_is_refused_by_default(self) -> None:
         assert wire.body_modes(request(), assume_full_duplex=True) is BodyMode.FULL_DUPLEX_STREAMED
         with pytest.raises(ProtocolError, match="assume_full_duplex"):
             wire.body_modes(request(), assume_full_duplex=False)
@@ -114,7 +116,7 @@ class TestModes:
 
 class TestEncode:
     @pytest.mark.parametrize("leg", list(Leg))
-    def test_headers(self, leg: Leg) -> None:
+    def test_headers_are_encoded(self, leg: Leg) -> None:
         (response,) = sent(ReleaseHeaders(leg, set=(("a", "\xe9"),), remove=("b",), replace_body=True))
         common = getattr(response, f"{leg}_headers").response
         assert common.status is CommonResponseResponseStatus.CONTINUE_AND_REPLACE
@@ -124,7 +126,7 @@ class TestEncode:
         assert getattr(response, f"{leg}_headers").response is not None
 
     @pytest.mark.parametrize("leg", list(Leg))
-    def test_a_body_goes_in_pieces_of_64_kib(self, leg: Leg) -> None:
+    def test_body_is_sent_in_pieces_of_64_kib(self, leg: Leg) -> None:
         data = bytes(range(256)) * 600
         pieces = [
             getattr(response, f"{leg}_body").response.body_mutation.streamed_response
@@ -134,8 +136,8 @@ class TestEncode:
         assert [piece.end_of_stream for piece in pieces] == [False, False, True]
         assert b"".join(piece.body for piece in pieces) == data
 
-    def test_a_piece_is_made_when_it_is_asked_for(self) -> None:
-        """Not before: a body's pieces are as large as the body, and the first may wait for Envoy."""
+    def test_pieces_are_made_lazily(self) -> None:
+        """All pieces together are as large as the body, and they may have to wait for Envoy."""
         data = bytes(20 * 1024 * 1024)
         tracemalloc.start()
         try:
@@ -144,13 +146,13 @@ class TestEncode:
         finally:
             tracemalloc.stop()
 
-    def test_an_empty_end(self) -> None:
+    def test_empty_end_is_encoded(self) -> None:
         (response,) = sent(ReleaseBody(Leg.RESPONSE, b"", end_of_stream=True))
         streamed = response.response_body.response.body_mutation.streamed_response
         assert (streamed.body, streamed.end_of_stream) == (b"", True)
 
     @pytest.mark.parametrize("leg", list(Leg))
-    def test_buffered_bodies(self, leg: Leg) -> None:
+    def test_buffered_bodies_are_encoded(self, leg: Leg) -> None:
         (response,) = sent(ReleaseBuffered(leg))
         assert getattr(response, f"{leg}_body").response.body_mutation is None
         (response,) = sent(ReleaseBuffered(leg, b"new", set=(("content-length", "3"),), remove=("etag",)))
@@ -159,11 +161,11 @@ class TestEncode:
         assert common.header_mutation.remove_headers == ["etag"]
 
     @pytest.mark.parametrize("leg", list(Leg))
-    def test_trailers(self, leg: Leg) -> None:
+    def test_trailers_are_encoded(self, leg: Leg) -> None:
         (response,) = sent(ReleaseTrailers(leg))
         assert getattr(response, f"{leg}_trailers") is not None
 
-    def test_a_reply(self) -> None:
+    def test_immediate_response_is_encoded(self) -> None:
         (response,) = sent(ImmediateResponse(400, (("content-type", "application/json"),), b"{}", "aim_x"))
         reply = response.immediate_response
         assert reply is not None
@@ -172,7 +174,7 @@ class TestEncode:
     def test_other_commands_are_not_for_envoy(self) -> None:
         assert list(wire.encode(Reset("gone"))) == []
 
-    def test_metadata(self) -> None:
+    def test_metadata_is_encoded(self) -> None:
         (message,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
         record = ExchangeRecord("a-call", "default", "openai-chat")
         policies = ("p", "q" * 200)
@@ -184,13 +186,13 @@ class TestEncode:
                 assert read.dynamic_metadata is not None
                 assert read.dynamic_metadata.to_dict() == {"aim": record.as_fields()}
 
-    def test_metadata_of_a_leg_without_policies(self) -> None:
+    def test_metadata_may_have_no_policies(self) -> None:
         read = ProcessingResponse.parse(wire.metadata({"call_id": "c", "request": LegRecord("allow")}))
         assert read.dynamic_metadata is not None
         leg = {"action": "allow", "policies": [], "ms": 0}
         assert read.dynamic_metadata.to_dict() == {"aim": {"call_id": "c", "request": leg}}
 
-    def test_names_to_remove_that_are_long(self) -> None:
+    def test_long_names_to_remove_are_encoded(self) -> None:
         names = tuple(f"x-aim-{'n' * 100}-{number}" for number in range(5))
         (response,) = sent(ReleaseHeaders(Leg.REQUEST, remove=names))
         assert response.request_headers.response.header_mutation.remove_headers == list(names)

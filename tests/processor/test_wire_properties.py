@@ -1,4 +1,4 @@
-"""Both codecs, envoy-data-plane's and ours, read and write the same bytes, for every message that is used."""
+"""The sidecar's codec and that of envoy-data-plane read and write the same bytes, for every message in use."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 }
 _ENUMS = {"status": 1, "append_action": 2, "code": 200}
 _UNUSED = {"override_message_timeout", "append"}
-"""Become a timedelta and a bool in envoy-data-plane, which cannot tell an empty one from none."""
+"""Fields that become a timedelta and a bool in envoy-data-plane, where an empty value equals a missing one."""
 
 
 @st.composite
 def messages(draw: st.DrawFn, kind: type[Any], depth: int = 4) -> Any:
-    """Draw a message; maps have one entry at most, because their order on the wire is nobody's promise."""
+    """Draw a message. Maps have at most one entry, because their order on the wire is undefined."""
     message = kind()
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof and message.WhichOneof(field.containing_oneof.name):
@@ -68,7 +68,7 @@ def messages(draw: st.DrawFn, kind: type[Any], depth: int = 4) -> Any:
 
 
 def _is_comparable(name: str) -> bool:
-    # A duration and the wrappers become Python values in envoy-data-plane, which cannot tell what was not there.
+    # Durations and wrappers become Python values in envoy-data-plane, where an empty value equals a missing one.
     return name not in {"Duration", "BoolValue"}
 
 
@@ -78,7 +78,7 @@ PAIRS = [(source, ours) for source, ours in CLASSES if _is_comparable(source.__n
 
 @pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(("source", "ours"), PAIRS, ids=lambda kind: kind.__name__)
-def test_same_bytes(source: type[Any], ours: type[Any]) -> None:
+def test_both_codecs_read_and_write_the_same_bytes(source: type[Any], ours: type[Any]) -> None:
     @given(messages(ours))
     @settings(max_examples=25, deadline=None)
     def check(message: Any) -> None:
@@ -92,11 +92,11 @@ def test_same_bytes(source: type[Any], ours: type[Any]) -> None:
     check()
 
 
-def test_the_schema_is_what_envoy_data_plane_gives() -> None:
+def test_schema_matches_envoy_data_plane() -> None:
     assert TARGET.read_text() == schema().text(), "run `make schema`"
 
 
-def test_enums_are_envoy_data_planes() -> None:
+def test_enums_match_envoy_data_plane() -> None:
     assert {each.name: each.value for each in wire.BodySendMode} == {
         each.name: each.value for each in ProcessingModeBodySendMode
     }
@@ -110,8 +110,8 @@ def test_enums_are_envoy_data_planes() -> None:
     assert option.append_action is HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-def test_fields_numbers_and_types_are_envoy_data_planes() -> None:
-    """No field is left out: the descriptors name what the dataclasses name."""
+def test_fields_numbers_and_types_match_envoy_data_plane() -> None:
+    """No field is missing: the descriptors have the same fields as the dataclasses."""
     import dataclasses
 
     for source, ours in CLASSES:
