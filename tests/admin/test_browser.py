@@ -1,4 +1,4 @@
-"""The status page of a serving sidecar, as a browser shows it after real traffic.
+"""The status page of a serving sidecar in a browser, after real traffic.
 
 With SCREENSHOTS=1 (`make screenshots`) the pictures go to docs/images, else to the test's own folder.
 """
@@ -67,7 +67,7 @@ _LOW_CONTRAST = """() => {
 
 
 async def judge(question: Question) -> Any:
-    """Block, fail or allow, as the prompt says."""
+    """Block, fail or allow, depending on the prompt."""
     (text,) = question.texts
     if "block" in text:
         return block("No.", **{HOSTILE: {}, "Prompt injection": {}})
@@ -77,7 +77,7 @@ async def judge(question: Question) -> Any:
 
 
 async def ask(port: int, text: str) -> None:
-    """Let a chat request pass the sidecar, or be refused."""
+    """Send a chat request through the sidecar, which may refuse it."""
     async with envoy_stream(f"127.0.0.1:{port}") as stream:
         await stream.request_headers()
         await stream.read()
@@ -115,7 +115,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def opened(
     chromium: Browser, url: str, size: str = "desktop", scheme: str = "light", query: str = "?paused"
 ) -> AsyncIterator[Page]:
-    """Open the page, and object to whatever it logs, asks for elsewhere or fails to load."""
+    """Open the page, and check that it logs nothing, calls no other host and loads without errors."""
     width, height = SIZES[size]
     complaints: list[str] = []
     async with await chromium.new_context(
@@ -173,7 +173,7 @@ async def test_page_of_a_busy_sidecar_in_a_browser(tmp_path: Path, aim: Scripted
 
 
 async def _looks_right(page: Page) -> None:
-    """Nothing lies beyond the edge, open or not."""
+    """Check that nothing exceeds the page's width, whether the details are open or not."""
     for _ in range(2):
         wide, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= inner
@@ -185,7 +185,7 @@ async def _looks_right(page: Page) -> None:
 
 
 async def _reads_well(page: Page) -> None:
-    """A screen reader finds landmarks, headings in order, and a name for everything."""
+    """Check that a screen reader finds landmarks, headings in order, and a name for everything."""
     for role in ("banner", "main", "contentinfo"):
         assert await page.get_by_role(role).count() == 1
     levels = await page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(n => Number(n.tagName[1]))")
@@ -209,7 +209,7 @@ async def _reads_well(page: Page) -> None:
 
 
 async def _counts_what_happened(page: Page, metrics: dict[str, float]) -> None:
-    """What the charts count is what the metrics count."""
+    """Check that charts and metrics show the same counts."""
     shown = await legend(page, "Verdicts")
     counted = {
         name: f"{metrics.get(f'extproc_verdicts_total {action}', 0):.0f}"
@@ -245,7 +245,7 @@ async def _tells_no_secret_and_runs_nothing(page: Page) -> None:
 
 
 class Clock:
-    """The time of day, as the test lets it go on."""
+    """A time of day that the test controls."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -255,7 +255,7 @@ class Clock:
 
 
 async def firewall(question: Question) -> Any:
-    """Answer in Aim's second form, after a while."""
+    """Answer in the firewall form, with a delay."""
     (text,) = question.texts
     await asyncio.sleep(random.uniform(0.004, 0.03))
     if "card" in text:
@@ -280,7 +280,7 @@ _PROMPTS = ("Hello",) * 14 + ("my card", "your salary", "the password", "ignore 
 
 
 async def test_pictures_of_the_page(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
-    """Real exchanges of a sidecar whose clock goes a minute for each burst of them."""
+    """The exchanges are real; the sidecar's clock advances a minute after each burst of them."""
     random.seed(11)
     aim.judge = firewall
     clock = Clock(1_790_000_000.0)

@@ -1,4 +1,4 @@
-"""The status page: what it says, what it masks, and that it is inert."""
+"""The status page: its texts, the secrets that it masks, and the absence of scripts."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class TestSecrets:
         assert not listed["profiles.a.b.block_message"].is_default
         assert listed["aim.api_key"].value == "not set"
         assert listed["profiles.default.user_email"].value == "header:x-aim-user-email"
-        # A kind of value that nobody thought of would be masked.
+        # A value of an unknown type would be masked.
         assert "***" not in {each.value for each in listed.values()}
 
     def test_reasons_with_key_refused_are_listed(self) -> None:

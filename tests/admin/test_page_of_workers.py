@@ -1,4 +1,4 @@
-"""The status page of several workers is that of their sum."""
+"""The status page of several workers shows their sum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.serve.test_workers import exchange, until, until_metric, workers
 
 
 async def shown(admin: int) -> str:
-    """Return the words of the page."""
+    """Return the text of the page."""
     answer = await get(admin, "/")
     assert answer.status_code == 200
     return re.sub(r"(<style>.*?</style>|<[^>]+>)+", " ", answer.text)
@@ -30,7 +30,7 @@ async def test_page_adds_up_the_workers(tmp_path: Path, aim: ScriptedAim) -> Non
         assert "· 2 workers" in page
         assert "Exchanges 4 in 15 min" in page
         assert "4 verdicts in 15 minutes: 4 allowed" in (await get(admin, "/")).text
-        # One that hangs is missed, and holds nothing up.
+        # A worker that hangs is missing, but does not delay the page.
         os.kill(pids[1], signal.SIGSTOP)
         page = await shown(admin)
         assert "1 worker of 2 did not answer." in page

@@ -1,4 +1,4 @@
-"""The keys for Aim: files that change, and what is said of those that turn bad."""
+"""The API keys for Aim: files that change, and the log records about invalid files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from extproc.telemetry.audit import AuditLog
 
 
 def key(keys: Keys, profile: str = "default") -> str | None:
-    """Return the key of a profile; None where there is none."""
+    """Return the key of a profile; None if there is none."""
     try:
         return keys.of(profile)
     except DetectionRejected:
@@ -54,7 +54,9 @@ def keys(file: Path) -> Keys:
         (b"secret\xff", "it contains characters that an HTTP header cannot carry"),
     ],
 )
-def test_a_bad_file_is_told_once_and_so_is_its_end(keys: Keys, file: Path, content: bytes | None, problem: str) -> None:
+def test_problem_with_a_file_is_logged_once_and_so_is_its_end(
+    keys: Keys, file: Path, content: bytes | None, problem: str
+) -> None:
     if content is not None:
         file.write_bytes(content)
     with capture_logs() as logs:
@@ -69,7 +71,7 @@ def test_a_bad_file_is_told_once_and_so_is_its_end(keys: Keys, file: Path, conte
     assert logs == [{"event": "key_readable", "log_level": "info", "setting": "aim.api_key_file", "file": str(file)}]
 
 
-def test_a_good_file_is_not_worth_a_word(keys: Keys, file: Path) -> None:
+def test_valid_file_is_not_logged(keys: Keys, file: Path) -> None:
     with capture_logs() as logs:
         for content in ("one", "another"):
             file.write_text(content)
@@ -77,7 +79,7 @@ def test_a_good_file_is_not_worth_a_word(keys: Keys, file: Path) -> None:
     assert logs == []
 
 
-def test_the_last_key_stays_while_the_file_is_away(keys: Keys, file: Path) -> None:
+def test_last_key_stays_while_the_file_is_missing(keys: Keys, file: Path) -> None:
     file.write_text("good-key")
     assert key(keys) == "good-key"
     away = file.rename(file.with_name("away"))
@@ -89,7 +91,7 @@ def test_the_last_key_stays_while_the_file_is_away(keys: Keys, file: Path) -> No
     assert [record["event"] for record in logs] == ["key_unreadable", "key_readable"]
 
 
-def test_each_file_is_told_by_its_setting(tmp_path: Path) -> None:
+def test_each_file_is_logged_with_its_setting(tmp_path: Path) -> None:
     profiles = {name: {"api_key_file": str(tmp_path / name)} for name in ("a", "b")}
     settings = Settings.model_validate({"aim": {"api_key": "k"}, "profiles": profiles})
     keys = Keys(settings)
@@ -99,8 +101,8 @@ def test_each_file_is_told_by_its_setting(tmp_path: Path) -> None:
     assert [record["setting"] for record in logs] == ["profiles.a.api_key_file", "profiles.b.api_key_file"]
 
 
-def test_the_audit_log_tells_of_its_own_key_alone(tmp_path: Path) -> None:
-    """What is wrong with a key for Aim is the client's to tell, once for both."""
+def test_audit_log_logs_only_problems_of_its_own_key(tmp_path: Path) -> None:
+    """Problems with a key for Aim are logged once, by the client of Aim."""
     aim = {"api_key_file": str(tmp_path / "aim")}
     own = {"key_file": str(tmp_path / "own")}
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""The settings: file, environment, defaults, and problems that are all told at once."""
+"""The settings: file, environment and defaults. All problems are reported at once."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def problems(path: Path | None = None, *, serving: bool = False) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_the_reference_shows_the_defaults() -> None:
-    """docs/settings.md holds every field with its default, and no other."""
+def test_reference_shows_the_defaults() -> None:
+    """docs/settings.md has every field with its default, and no other field."""
     text = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/settings.md").read_text(), re.DOTALL)[0]
     documented = yaml.safe_load(text)
     assert Settings(**documented) == Settings()
     assert _names(documented) == _names(Settings().model_dump())
 
 
-def test_the_reference_is_what_the_code_says() -> None:
+def test_reference_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("settings_reference", ROOT / "tools" / "settings_reference.py")
     assert spec is not None
     assert spec.loader is not None
@@ -66,7 +66,9 @@ def _names(node: Any) -> Any:
     return {name: _names(value) for name, value in node.items() if name not in ("paths",)}
 
 
-def test_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_file_and_file_overrides_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path, "workers: 2\naim: {api: cato, api_key: file-key}\nlimits: {streams: 7}\n")
     monkeypatch.setenv("EXTPROC_WORKERS", "3")
     monkeypatch.setenv("EXTPROC_AIM__TIMEOUT_SECONDS", "1.5")
@@ -81,14 +83,16 @@ def test_environment_over_file_over_defaults(tmp_path: Path, monkeypatch: pytest
     assert load() == settings
 
 
-def test_a_key_file_in_the_environment_beats_a_key_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_file_in_the_environment_overrides_a_key_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIM_API_KEY_FILE", str(tmp_path / "key"))
     settings = load(written(tmp_path, "aim: {api_key: file-key}\n"))
     assert settings.aim.api_key.get_secret_value() == ""
     assert settings.aim.api_key_file == tmp_path / "key"
 
 
-def test_every_problem_at_once(tmp_path: Path) -> None:
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     text = """
 listen: nowhere
 workers: 0
@@ -124,7 +128,7 @@ profiles:
         ("- a\n", "must hold a mapping of settings"),
     ],
 )
-def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
+def test_file_that_is_not_a_mapping_is_a_problem(tmp_path: Path, text: str, problem: str) -> None:
     (found,) = problems(written(tmp_path, text))
     assert problem in found
 
@@ -140,7 +144,7 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, problem: str) -> None:
         "a: " + "[" * 3000,
     ],
 )
-def test_odd_values_are_problems_not_tracebacks(tmp_path: Path, text: str) -> None:
+def test_values_of_other_types_are_problems(tmp_path: Path, text: str) -> None:
     assert problems(written(tmp_path, text))
 
 
@@ -158,14 +162,14 @@ def test_odd_values_are_problems_not_tracebacks(tmp_path: Path, text: str) -> No
         ("profiles: {{a: {{stream_ping_seconds: {}}}}}", "profiles.a.stream_ping_seconds", "number"),
     ],
 )
-def test_a_boolean_is_no_number(tmp_path: Path, text: str, setting: str, kind: str, value: str) -> None:
+def test_boolean_is_not_a_number(tmp_path: Path, text: str, setting: str, kind: str, value: str) -> None:
     expected = f"{setting}: Input should be a valid {kind}"
     assert problems(written(tmp_path, text.format(value))) == [expected]
     assert problems(written(tmp_path, text.format("[1]"))) == [expected], "as for any other wrong kind"
 
 
 def test_every_number_refuses_booleans() -> None:
-    """A setting of a kind that is looked through in vain would take them."""
+    """A number in a model without the common base class would accept them."""
 
     def numbers(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]:
         for name, field in model.model_fields.items():
@@ -183,7 +187,7 @@ def test_every_number_refuses_booleans() -> None:
             model.model_validate({name: True})
 
 
-def test_variables_are_numbers_and_booleans_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_may_be_numbers_and_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "LIMITS__STREAMS": "7",
         "DRAIN_SECONDS": "0.5",
@@ -202,7 +206,7 @@ def test_variables_are_numbers_and_booleans_still(monkeypatch: pytest.MonkeyPatc
     assert problems() == ["limits.headers: Input should be a valid integer"]
 
 
-def test_odd_files_are_problems(tmp_path: Path) -> None:
+def test_unusable_files_are_problems(tmp_path: Path) -> None:
     path = tmp_path / "pem"
     path.write_text("no certificate")
     text = json.dumps({"aim": {"api_key": "k"}, "tls": {"cert_file": str(path), "key_file": str(path)}})
@@ -212,21 +216,21 @@ def test_odd_files_are_problems(tmp_path: Path) -> None:
     assert found.startswith("aim.api_key_file:")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_a_problem(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.yaml")[0].startswith("config: cannot read")
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+def test_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load(written(tmp_path, "")) == Settings()
 
 
-def test_a_variable_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_that_is_not_json_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTPROC_PROFILES", "{")
     assert problems() == ["profiles: EXTPROC_PROFILES... is not valid JSON"]
 
 
 @pytest.mark.parametrize("key", ["sec\nret", "sec ret", "s\xe9cret"])
-def test_a_bad_key_is_told_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_problem_with_a_key_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("AIM_API_KEY", key)
     (found,) = problems()
     assert found.startswith("aim.api_key:")
@@ -239,18 +243,18 @@ def test_a_key_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "very-secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def test_a_misspelt_variable_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_variable_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTPROC_LISTN", "x")
     assert problems() == ["environment: EXTPROC_LISTN is not a setting"]
 
 
-def test_what_kubernetes_adds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_kubernetes_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_50051_TCP_ADDR", "ADMIN_SERVICE_HOST"):
         monkeypatch.setenv(f"EXTPROC_{name}", "x")
     assert load() == Settings()
 
 
-def test_a_base_url_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_in_a_base_url_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIM_API_BASE", "http://user:secret@host")
     (found,) = problems()
     assert found.startswith("aim.base_url:")
@@ -300,7 +304,7 @@ class TestServing:
         ("unix:/run/x.sock", "unix:/run/x.sock", "unix:/run/x.sock-1"),
     ],
 )
-def test_addresses(text: str, shown: str, second: str) -> None:
+def test_addresses_are_parsed(text: str, shown: str, second: str) -> None:
     address = Address.parse(text)
     assert str(address) == shown
     assert address.for_worker(0) == address
@@ -311,7 +315,7 @@ def test_addresses(text: str, shown: str, second: str) -> None:
     "text",
     ["", "x", "x:", ":1", "x:70000", "unix:relative", "unix:/", "unix:/x" + 100 * "y", "::1:5", "http://x:1", "a b:1"],
 )
-def test_what_is_no_address(text: str) -> None:
+def test_text_that_is_not_an_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"address|unix"):
         Address.parse(text)
 
@@ -325,14 +329,14 @@ def test_what_is_no_address(text: str) -> None:
         ({"response": True}, set(), {Reason.TIMEOUT}),
     ],
 )
-def test_failure_modes(value: Any, request_opens: set[Reason], response_opens: set[Reason]) -> None:
+def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], response_opens: set[Reason]) -> None:
     mode = Profile(failure_mode_allow=value).policy(verdict_timeout_seconds=1).failure_mode_allow
     for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
         tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
         assert {reason for reason in tried if mode.opens(leg, reason)} == opens
 
 
-def test_pings_are_off_or_a_second_apart_at_the_least(tmp_path: Path) -> None:
+def test_pings_are_off_or_at_least_a_second_apart(tmp_path: Path) -> None:
     assert [Profile(stream_ping_seconds=seconds).stream_ping_seconds for seconds in (0, 1, 300)] == [0, 1, 300]
     (problem,) = problems(written(tmp_path, "profiles: {default: {stream_ping_seconds: 0.000001}}\n"))
     assert problem == "profiles.default.stream_ping_seconds: must be 0, or at least 1"

@@ -1,4 +1,4 @@
-"""The ports of a serving process and those who do not speak their language: it goes on serving, and keeps nothing."""
+"""Clients that break the protocol of a port: the process keeps serving, and nothing of them is left behind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GARBAGE = (
 
 
 class Port:
-    """A serving process, and what it holds."""
+    """A serving process and its resources."""
 
     def __init__(self, process: Running, port: int, admin: int) -> None:
         self.process = process
@@ -75,7 +75,7 @@ class Port:
         return [float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]) for name in names]
 
     async def serves(self, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """Have a whole exchange."""
+        """Check that a whole exchange works."""
         async with asyncio.timeout(30), envoy_stream(f"127.0.0.1:{self.port}", (), credentials) as stream:
             await stream.request_headers()
             assert (await stream.read()).HasField("request_headers")
@@ -90,7 +90,7 @@ class Port:
             assert await stream.call.code() is grpc.StatusCode.OK
 
     async def settles(self, descriptors: int, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """It serves, and what others left behind is gone."""
+        """Wait until nothing of other clients is left behind, and check that the process serves."""
         await self.serves(credentials)
         async with asyncio.timeout(60):
             while await self.gauges() != [0, 0, 0] or self.descriptors > descriptors + 8:  # noqa: ASYNC110 - a process
@@ -105,7 +105,7 @@ async def running(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> AsyncIter
 
 
 async def say(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
-    """Connect, say `data`, and return the first of what comes back within a second."""
+    """Connect, send `data`, and return the first bytes that are received within a second."""
     with suppress(OSError, ssl.SSLError, TimeoutError):
         async with asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
@@ -119,7 +119,7 @@ async def say(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> byte
 
 
 class Peer:
-    """A client that speaks HTTP/2, and does with it what no good client does."""
+    """A client that speaks HTTP/2 and misuses it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -134,7 +134,7 @@ class Peer:
         await self._writer.drain()
 
     async def read(self) -> list[h2.events.Event]:
-        """Return what comes next; nothing at the end of the connection."""
+        """Return the next events; an empty list at the end of the connection."""
         data = await self._reader.read(65536)
         events = self.wire.receive_data(data) if data else []
         for event in events:
@@ -143,7 +143,7 @@ class Peer:
         return events if data else []
 
     async def ready(self) -> None:
-        """Shake hands."""
+        """Perform the HTTP/2 handshake."""
         await self.flush()
         while not any(isinstance(event, h2.events.RemoteSettingsChanged) for event in await self.read()):
             pass
@@ -167,7 +167,7 @@ async def peer(port: int) -> AsyncIterator[Peer]:
 
 
 def message(path: str = "/v1/chat/completions") -> bytes:
-    """Return the first message of an exchange, in gRPC's frame."""
+    """Return the first message of an exchange, in gRPC's framing."""
     first = wire.Request()
     first.protocol_config.request_body_mode, first.protocol_config.response_body_mode = 2, 4
     for name, value in ((":method", "POST"), (":path", path)):
@@ -219,12 +219,12 @@ async def test_garbage_instead_of_tls_leaves_nothing_behind(tmp_path: Path, aim:
         await it.settles(before, good)
         it.process.signal()
         assert await it.process.ended() == 0
-        # gRPC's core would write of each handshake that failed, and wait for who does not read it.
+        # gRPC's core would log each failed handshake, and block if stderr is not read.
         assert "unreadable" not in {record["event"] for record in it.process.lines}
 
 
 async def test_half_open_connection_is_closed_in_time(tmp_path: Path, aim: ScriptedAim) -> None:
-    """Half-open connections are left in time, whether they say nothing or a little now and then."""
+    """Half-open connections are closed in time, whether they are silent or send a little now and then."""
     beginnings = (b"", b"PRI * HTTP/2.0\r\n", b"GET /metrics HTTP/1.1\r\nx: ", b"\x16\x03\x01")
 
     async def drip(port: int, beginning: bytes) -> None:
@@ -262,7 +262,7 @@ async def test_stream_without_a_message_is_closed_in_time(tmp_path: Path, aim: S
 
 
 async def test_ten_thousand_dropped_streams_leave_nothing_behind(tmp_path: Path, aim: ScriptedAim) -> None:
-    """In the middle of a message, behind one, and before any."""
+    """The streams are dropped in the middle of a message, after one, and before any."""
     ways = (message(), message()[:20], b"", message() + message()[:7])
     async with running(tmp_path, aim) as it:
         await it.serves()
@@ -281,7 +281,7 @@ async def test_ten_thousand_dropped_streams_leave_nothing_behind(tmp_path: Path,
                         await other.flush()
                         await asyncio.sleep(0)
                 reading.cancel()
-        await it.settles(before)  # served behind all that are still to be looked at
+        await it.settles(before)  # this exchange is served after all streams that still wait
         assert it.resident < resident + 200 * 1024
         it.process.signal()
         assert await it.process.ended() == 0
@@ -346,7 +346,7 @@ async def test_connection_of_a_peer_that_answers_no_ping_ends(aim: ScriptedAim) 
         async with peer(port) as other:
             await other.ready()
             pings = 0
-            while events := await other.read():  # what it has to say in turn is never sent
+            while events := await other.read():  # the client never sends its own answers
                 pings += sum(isinstance(event, h2.events.PingReceived) for event in events)
             assert pings
     finally:

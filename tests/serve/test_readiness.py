@@ -16,7 +16,7 @@ from tests.fakes.sidecar import settings_for, sidecar
 
 
 class Address:
-    """A server at Aim's address: it answers every request with one status."""
+    """A server at Aim's address. It answers every request with the same status."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -81,7 +81,7 @@ async def test_process_is_ready_while_aim_answers_whatever_it_says() -> None:
         async with there.listening():
             assert await change(changes) is True
             assert phase_of(readiness) == "serving"
-            there.status = 502  # a proxy's answer for an upstream that is away
+            there.status = 502  # a proxy's answer if its upstream cannot be reached
             assert await change(changes) is False
             there.status = 401
             assert await change(changes) is True

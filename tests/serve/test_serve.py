@@ -1,4 +1,4 @@
-"""`extproc serve` and its sisters as processes: starting, draining, ending, complaining."""
+"""`extproc serve` and related commands as processes: start, drain, end, and error messages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestServe:
             assert (await get(admin, "/readyz")).status_code == 200
             seen = (await get(admin, "/metrics")).text
             assert "extproc_streams 0.0" in seen
-            # An alert on an increase misses the first one of a series that was not there before.
+            # An alert on an increase misses the first increase of a new series.
             assert 'extproc_fail_open_total{leg="response",reason="timeout"} 0.0' in seen
             assert "aim-extproc" in (await get(admin, "/")).text
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -152,7 +152,7 @@ class TestServe:
 
 class TestReload:
     async def _message(self, port: int) -> str:
-        """Have a request blocked; return the message that the client gets."""
+        """Send a request that is blocked; return the message that the client gets."""
         async with envoy_stream(f"127.0.0.1:{port}") as stream:
             await stream.request_headers()
             await stream.read()
@@ -183,7 +183,7 @@ class TestReload:
             await process.until("settings_reloaded")
             changed["limits"]["streams"] = Limits().streams
             config.write_text(yaml.safe_dump(changed))
-            # The workers are still those that it started with.
+            # The number of workers has not changed.
             assert (await process.until("restart_needed"))["settings"] == ["workers"]
             await process.until("settings_reloaded")
             go.set()

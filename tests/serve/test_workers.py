@@ -1,4 +1,4 @@
-"""Workers under their supervisor: one admin port for all, crashes that lose no count, no worker left behind."""
+"""Workers under their supervisor: one admin port for all, no count lost in a crash, no worker left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REQUEST = json.dumps(chat_request("Hello")).encode()
 
 
 async def until(is_so: Callable[[], Awaitable[object]]) -> None:
-    """Wait for something that no log line tells."""
+    """Wait for a condition that is not logged."""
     async with asyncio.timeout(60):
         while True:
             if await is_so():
@@ -65,7 +65,7 @@ async def until_metric(admin: int, name: str, value: float) -> None:
 async def workers(
     tmp_path: Path, aim: ScriptedAim, count: int, **changes: Any
 ) -> AsyncIterator[tuple[Running, int, int, list[int]]]:
-    """Run so many workers; yield the supervisor, the first port, the admin port and the workers' process ids."""
+    """Run several workers; yield the supervisor, the first port, the admin port and the workers' process ids."""
     config, port, admin = written(tmp_path, aim, workers=count, **changes)
     async with serving(config) as process:
         for _ in range(count - 1):
@@ -77,7 +77,7 @@ async def workers(
 
 @asynccontextmanager
 async def live_exchange(port: int) -> AsyncIterator[EnvoyStream]:
-    """Have an exchange judged, and leave it open."""
+    """Send an exchange whose request is judged, and leave it open."""
     async with envoy_stream(f"127.0.0.1:{port}") as stream:
         await stream.request_headers()
         assert (await stream.read()).HasField("request_headers")
@@ -108,7 +108,7 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
             assert (await metrics(admin))["extproc_streams"] == 2
         await until_metric(admin, "extproc_streams", 0)
         folder = shared_folder(pids[0])
-        # A Ctrl-C reaches the supervisor alone: to a worker a second signal means to hurry.
+        # Ctrl-C reaches only the supervisor: a second signal would end a worker's drain at once.
         assert os.getpgid(pids[0]) != os.getpgid(process.pid)
         process.signal()
         assert await process.ended() == 0
@@ -135,7 +135,7 @@ async def test_crash_loses_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
             assert (await metrics(admin))["extproc_streams"] == 1
             os.kill(pids[1], signal.SIGKILL)
             assert (await process.until("worker_ended"))["worker"] == 1
-        # The dead worker's live exchange is gone; its counts stay.
+        # The live exchange of the dead worker is gone, but its counts stay.
         await until_metric(admin, "extproc_streams", 0)
         await process.until("serving")
         await until_ready(admin)
@@ -250,7 +250,7 @@ async def test_no_worker_outlives_its_supervisor(tmp_path: Path, aim: ScriptedAi
 
 
 def shared_folder(pid: int) -> Path:
-    """Return where a worker keeps its metrics' values."""
+    """Return the folder in which a worker keeps the values of its metrics."""
     environ = dict(
         entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry
     )
@@ -266,4 +266,4 @@ def is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state not in ("Z", "X")  # nobody may be there to reap an orphan
+    return state not in ("Z", "X")  # there may be no parent that reaps an orphan

@@ -1,4 +1,4 @@
-"""What the status page remembers: minutes, blocks and totals, bounded, and summed over workers."""
+"""The recent activity for the status page: minutes, blocks and totals, bounded, and summed over workers."""
 
 from __future__ import annotations
 

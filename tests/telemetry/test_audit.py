@@ -1,4 +1,4 @@
-"""The audit log as a file: whole lines, rotation, lines that are lost, and how callers are named."""
+"""The audit log as a file: whole lines, rotation, lost lines, and the identification of callers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALICE = Identity(user_email="alice@example.com", session_id="s1")
 
 
 class Audited:
-    """A log, and how many of its lines were lost."""
+    """An audit log and the number of its lost lines."""
 
     def __init__(self, file: object, **more: Any) -> None:
         profiles = more.pop("profiles", {})
@@ -45,7 +45,7 @@ class Audited:
 
 @contextmanager
 def stdout_is(file: int) -> Iterator[None]:
-    """Have `file` as standard output, as a parent hands it down: not opened anew."""
+    """Use `file` as standard output, inherited and not opened again, as a child process does."""
     before = os.dup(1)
     os.dup2(file, 1)
     try:
@@ -57,7 +57,7 @@ def stdout_is(file: int) -> Iterator[None]:
 
 @contextmanager
 def piped(kind: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Return the two ends of a pipe of some kind, to read from without waiting and to write to."""
+    """Yield the ends of a pipe of this kind: the one to read from, which does not block, and the one to write to."""
     if kind == "socket":
         ours, theirs = (end.detach() for end in socket.socketpair())
     elif kind == "named pipe":
@@ -75,7 +75,7 @@ def piped(kind: str, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def read(file: int) -> list[int]:
-    """Return the numbers of the lines that wait in `file`."""
+    """Return the numbers of the lines that can be read from `file`."""
     data = b""
     with suppress(BlockingIOError):
         while piece := os.read(file, 65536):
@@ -158,7 +158,7 @@ def test_line_that_did_not_fit_leaves_the_next_one_whole(tmp_path: Path) -> None
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
     try:
-        with structlog.testing.capture_logs():  # what is captured goes to a file, too
+        with structlog.testing.capture_logs():  # captured records would go to the file, too
             it.log.write({"n": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -192,7 +192,7 @@ def test_stopped_reader_of_stdout_delays_nothing(kind: str, tmp_path: Path) -> N
             it.log.write({"n": written, "filling": "x" * 1000})
             written += 1
             assert written < 10 * CAPACITY
-        assert os.get_blocking(theirs)  # for the processes that share our standard output
+        assert os.get_blocking(theirs)  # other processes may share this standard output
         os.set_blocking(ours, True)
         it.log.write({"n": "last"})
         lost = it.lost
@@ -270,13 +270,13 @@ def test_own_key_file_outlives_a_change_of_the_key_for_aim(tmp_path: Path) -> No
     log = Audited(tmp_path / "a", key_file=str(key)).log
     expected = hmac.digest(b"own", b"s1", hashlib.sha256).hex()[:32]
     assert log.callers("default", Identity(session_id="s1")) == {"session_id": expected}
-    key.unlink()  # as while it is replaced
+    key.unlink()  # the file is missing while it is replaced
     assert log.callers("default", Identity(session_id="s1")) == {"session_id": expected}
 
 
 @pytest.mark.parametrize("left", [b"", b" \n"])
 def test_empty_key_hashes_nothing(tmp_path: Path, left: bytes) -> None:
-    """The hashes under an empty key are anybody's to try."""
+    """With an empty key, anybody could find the values of hashes by trying."""
     key = tmp_path / "key"
     key.write_bytes(left)
     log = Audited(tmp_path / "a", key_file=str(key)).log

@@ -1,4 +1,4 @@
-"""What an exchange leaves in the audit log, and that nothing of its content does."""
+"""The audit lines of exchanges, which have nothing of their content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAIL = "alice@example.com"
 
 
 async def refused(guard: Sidecar, path: str = "/v1/chat/completions", *, stream: bool = False) -> None:
-    """Send a request, and let the answer to it be the last that is read; return once it is recorded."""
+    """Send a request and read its answer to the end; return once it is recorded."""
     async with envoy_stream(f"127.0.0.1:{guard.port}") as envoy:
         await envoy.request_headers(("x-aim-user-email", MAIL), path=path)
         await envoy.read()
@@ -134,7 +134,7 @@ async def test_lines_wait_for_a_reader_of_stdout_that_stopped(aim: ScriptedAim, 
         while os.write(theirs, b"\n" * 4096):
             pass
     os.set_blocking(theirs, True)
-    # As `extproc serve | reader`, where the reader has stopped reading.
+    # The situation is `extproc serve | reader` with a reader that has stopped reading.
     config, port, admin = written(tmp_path, aim, audit={"file": "-"})
     try:
         async with serving(config, stdout=theirs) as process:

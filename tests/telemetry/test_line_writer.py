@@ -1,4 +1,4 @@
-"""Lines for a descriptor whose reader may be slow, stopped or gone: what is lost, and that nothing waits."""
+"""The line writer with a reader that is slow, stopped or gone: some lines are lost, but the caller never waits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def line(text: object) -> bytes:
 
 
 class Log:
-    """A writer with room for CAPACITY lines; it tells of lost lines as the sidecar's log does."""
+    """A writer with room for CAPACITY lines. It reports lost lines as the sidecar's log does."""
 
     def __init__(self, descriptor: int) -> None:
         self.losses: SimpleQueue[tuple[str, bool]] = SimpleQueue()
@@ -98,7 +98,7 @@ def test_oldest_lines_are_lost_and_counted_where_they_are_missing(ends: tuple[in
         log = Log(theirs)
         log.write(*range(3 * CAPACITY))
         lines = read_until(ours, str(3 * CAPACITY - 1))
-    # The thread may hold the first line already, and blocks in writing it.
+    # The thread may have taken the first line already and block while writing it.
     notice = next(text for text in lines if text.startswith("lost"))
     before = lines[: lines.index(notice)]
     after = lines[lines.index(notice) + 1 :]

@@ -1,4 +1,4 @@
-"""The log of a process whose reader is slow, stopped or gone: lines may be lost, and nothing else."""
+"""The log of a process whose reader is slow, stopped or gone: only lines may be lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.processor.test_servicer import request
 
 @asynccontextmanager
 async def process_of(config: Path, stderr: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start to serve; end it with the context."""
+    """Run a serving process within the context."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "extproc", "serve", "--config", str(config)), stderr=stderr, env=environment()
     )
@@ -42,7 +42,7 @@ async def process_of(config: Path, stderr: int) -> AsyncIterator[asyncio.subproc
 
 @asynccontextmanager
 async def unheard(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Serve, and have nobody at the other end of standard error from then on."""
+    """Run a serving process whose standard error has no reader once it serves."""
     heard, said = os.pipe()
     async with process_of(config, said) as process:
         os.close(said)
@@ -57,9 +57,9 @@ async def unheard(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
 
 @contextmanager
 def full(kind: str) -> Iterator[tuple[int, int]]:
-    """Return the two ends of a pipe or a socket that takes no more until it is read."""
+    """Yield the two ends of a pipe or a socket that is full."""
     ours, theirs = (end.detach() for end in socket.socketpair()) if kind == "socket" else os.pipe()
-    os.set_blocking(theirs, False)  # theirs alone as long as it was not handed down
+    os.set_blocking(theirs, False)  # no other process shares it yet
     for size in (65536, 4096, 1):
         with suppress(BlockingIOError):
             while True:
@@ -73,7 +73,7 @@ def full(kind: str) -> Iterator[tuple[int, int]]:
 
 
 async def exchange(port: int) -> None:
-    """Pass an exchange, to its end."""
+    """Send a whole exchange."""
     async with asyncio.timeout(30), envoy_stream(f"127.0.0.1:{port}") as stream:
         await request(stream)
         await stream.response_headers(("content-type", "application/json"))
@@ -94,7 +94,7 @@ async def ready(admin: int) -> None:
 
 
 def emptied(ours: int, last: str, count: int) -> list[dict[str, Any]]:
-    """Return the records that can be read up to the last of `count` records of `last`."""
+    """Read up to the last of `count` records of `last`; return all records."""
     data = b""
     while data.rpartition(b"\n")[0].count(f'"{last}"'.encode()) < count:
         data += os.read(ours, 65536)
@@ -124,9 +124,9 @@ async def test_lines_wait_for_a_reader_that_stopped(tmp_path: Path, aim: Scripte
             await ready(admin)
             await exchange(port)
             await exchange(port)
-            assert os.get_blocking(theirs)  # for the processes that share it
+            assert os.get_blocking(theirs)  # other processes share it
             process.send_signal(signal.SIGTERM)
-            # Lines wait for the reader, also when the process ends.
+            # Lines wait for the reader, even when the process ends.
             records = await asyncio.wait_for(asyncio.to_thread(emptied, ours, "stopped", workers), 30)
             assert await asyncio.wait_for(process.wait(), 60) == 0
     events = [record["event"] for record in records]

@@ -1,4 +1,4 @@
-"""OpenTelemetry without an Envoy: what switches it on, metrics over OTLP, and collectors that are away or slow."""
+"""OpenTelemetry without Envoy: the switches, metrics over OTLP, and unreachable or slow collectors."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_wrong_variables_of_traces_are_problems(name: str, value: str, mon
         async with otel.tracing():
             pass
     (problem,) = caught.value.problems
-    # What the library refuses itself does not tell which it was.
+    # If the library itself refuses a value, its error does not name the variable.
     assert problem.startswith((f"environment: {name} is no", "environment: OTEL_BSP_... or OTEL_SPAN_... cannot"))
 
 
@@ -245,7 +245,7 @@ async def _serve_without(target: Collector, endpoint: str, protocol: str, config
         for _ in range(3):
             await exchange(port)
         process.signal()
-        # With the collector's deadline at an hour, only our own bound can end it.
+        # The collector's deadline is an hour, so only the sidecar's own bound can end it.
         assert await process.ended() == 0
         assert not target.spans
         return [line["event"] for line in process.lines]

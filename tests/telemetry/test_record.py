@@ -1,4 +1,4 @@
-"""Records: the gravest outcome and the strictest verdict of each leg."""
+"""Records: the most severe outcome, and the strictest verdict of each leg."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def record() -> ExchangeRecord:
     return ExchangeRecord("call", "default")
 
 
-def test_a_new_record() -> None:
+def test_new_record_is_unmatched() -> None:
     new = record()
     assert (new.outcome, new.code, new.version) == ("unmatched", "", 0)
     assert new.as_fields() == {"call_id": "call", "profile": "default", "dialect": ""}
 
 
-def test_the_gravest_outcome_counts() -> None:
+def test_most_severe_outcome_counts() -> None:
     for light, grave in itertools.combinations(FROM_LIGHT_TO_GRAVE, 2):
         for order in ((light, grave), (grave, light)):
             new = record()
@@ -29,7 +29,7 @@ def test_the_gravest_outcome_counts() -> None:
             assert (new.outcome, new.code) == (grave, f"code of {grave}")
 
 
-def test_the_later_code_of_an_equal_outcome_counts_where_there_is_one() -> None:
+def test_later_code_of_an_equal_outcome_counts() -> None:
     new = record()
     new.reach("failed_open", "timeout")
     new.reach("failed_open", "session")
@@ -48,7 +48,7 @@ def test_each_change_raises_the_version() -> None:
     assert new.version == 2
 
 
-def test_metadata() -> None:
+def test_metadata_has_the_facts() -> None:
     new = record()
     new.dialect = "openai-chat"
     new.judge("request", [Allow()], 3)
@@ -70,7 +70,7 @@ def test_policies_are_bounded() -> None:
     assert new.legs["response"].policies == tuple(str(number) for number in range(MAX_POLICIES))
 
 
-def test_the_strictest_verdict_of_a_leg_counts() -> None:
+def test_strictest_verdict_of_a_leg_counts() -> None:
     new = record()
     new.judge("request", [Anonymize((), ("pii",))], 3)
     new.judge("request", [Allow(("pii", "code"))], 4)
