@@ -1,4 +1,4 @@
-"""JSON that stays JSON: values of a document, or of the events of a stream, take each other's places."""
+"""Mutations that keep JSON valid: values of a document, or of the events of a stream, are exchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVENT_DATA = re.compile(rb"(?<=data: )\{.*\}")
 
 
 def mutate(data: bytes, most: int, seed: int) -> bytes | None:
-    """Return an input with other values in its JSON, None where it has none; its choices may change too."""
+    """Return an input with other values in its JSON, or None if it has no JSON. Its choices may change too."""
     chance = random.Random(seed)
     payload, knobs = data[:-KNOBS], bytearray(data[-KNOBS:])
     if len(data) <= KNOBS:

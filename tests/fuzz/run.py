@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every surface, with atheris (libFuzzer): `make fuzz`.
 
-Each surface has a process of its own, for its share of the time. What it learns stays in `.fuzz`, so that the next
-run begins where this one ended. An input that breaks a promise, takes too long or too much memory is kept in
+Each surface is fuzzed in a process of its own, for its share of the time. The corpus is kept in `.fuzz`, so that the
+next run begins where this one ended. An input that breaks a promise, or takes too much time or memory, is kept in
 `tests/fuzz/crashes/<surface>`, where `tests/fuzz/test_crashes.py` finds it.
 """
 
@@ -24,7 +24,7 @@ _MEMORY_MIB = 1024
 
 
 def main() -> int:
-    """Fuzz the surfaces one after the other; return how many broke a promise."""
+    """Fuzz the surfaces one after the other; return the number of surfaces that broke a promise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("surfaces", nargs="*", help="some of the surfaces; all by default")
     parser.add_argument("--seconds", type=int, default=300, help="for all together (%(default)s)")
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _run(surface: str, seconds: int) -> bool:
-    """Fuzz one surface in a process of its own; print its figures, and tell whether it broke a promise."""
+    """Fuzz one surface in a process of its own; print its figures; return whether it broke a promise."""
     folders = [CORPUS / surface / "found", CORPUS / surface / "seeds", CRASHES / surface]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _run(surface: str, seconds: int) -> bool:
 
 
 def fuzz(surface: str) -> None:
-    """Fuzz one surface as libFuzzer's own arguments say; the process ends with it."""
+    """Fuzz one surface with libFuzzer's command-line arguments. The process ends afterwards."""
     import atheris
 
     with atheris.instrument_imports(include=["extproc"]):
@@ -94,7 +94,7 @@ def fuzz(surface: str) -> None:
     from tests.fuzz.mutation import mutate
 
     def mutated(data: bytes, most: int, seed: int) -> bytes:
-        """Change bytes or, as often, values of JSON, which bytes alone would seldom leave as JSON."""
+        """Change bytes or, equally often, values of JSON: changed bytes would seldom leave valid JSON."""
         changed = mutate(data, most, seed) if seed % 2 else None
         return atheris.Mutate(data, most) if changed is None else changed
 

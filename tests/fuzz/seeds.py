@@ -1,4 +1,4 @@
-"""Inputs to begin with: recorded traffic, and what stand-ins for Envoy and Aim say."""
+"""The initial inputs: recorded traffic, and the messages of stand-ins for Envoy and Aim."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_KNOBS = bytes(8)
 
 
 def seeds(surface: str) -> Iterator[bytes]:
-    """Yield inputs for a surface, each with every first choice, and some with others."""
+    """Yield inputs for a surface, each with the first option of every choice, and some with other options."""
     plain: list[bytes] = []
     match surface:
         case "events" | "stream":
@@ -87,7 +87,7 @@ def _exchanges() -> Iterator[tuple[bytes, list[bytes]]]:
 
 
 def _framed(body: bytes, answer: list[bytes]) -> bytes:
-    """Return the messages of an exchange as Envoy sends them, each behind its length."""
+    """Return the messages of an exchange as Envoy sends them, each preceded by its length."""
     found = []
     head = _Request()
     head.protocol_config.request_body_mode, head.protocol_config.response_body_mode = 2, 4
@@ -115,7 +115,7 @@ def _framed(body: bytes, answer: list[bytes]) -> bytes:
 
 
 def write(folder: Path, surface: str) -> None:
-    """Put the seeds of a surface into `folder`."""
+    """Write the seeds of a surface to `folder`."""
     assert surface in SURFACES
     folder.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds(surface)):

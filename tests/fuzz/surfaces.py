@@ -1,8 +1,8 @@
-"""What reads bytes of others, as functions that take any bytes.
+"""The code that reads untrusted bytes, as functions that take any bytes.
 
-Each raises only where a promise is broken: a documented exception is an answer, everything else is a finding. The
-last bytes of an input make the choices that the peer does not make (limits, cuts, settings), so that recorded traffic
-is an input as it stands.
+A function raises only if a promise is broken: a documented exception is a valid result, everything else is a finding.
+The last bytes of an input make the choices that the peer does not make (limits, cuts, settings), so that recorded
+traffic is a valid input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.fakes.world import World, policy
 _T = TypeVar("_T")
 
 KNOBS = 8
-"""Bytes at the end of an input that choose."""
+"""The number of bytes at the end of an input that make choices."""
 
 _FORMS: tuple[protocol.Form, ...] = ("detect", "firewall", "cato")
 _PATHS = {
@@ -68,7 +68,7 @@ class _Knobs:
         self._left = list(data[-KNOBS:]) if len(data) >= KNOBS else []
 
     def number(self, below: int) -> int:
-        """Return a number; 0 when the choices are used up."""
+        """Return a number below `below`; 0 if the choices are used up."""
         return self._left.pop() % below if self._left else 0
 
     def flag(self) -> bool:
@@ -78,7 +78,7 @@ class _Knobs:
         return options[self.number(len(options))]
 
     def cut(self, data: bytes) -> list[bytes]:
-        """Cut into pieces none of which is empty: one, single bytes, or some of any size."""
+        """Cut into non-empty pieces: one piece, single bytes, or pieces of any size."""
         seed = self.number(256)
         if seed < 2 or len(data) < 2:
             size = 1 if seed and len(data) <= 4096 else max(len(data), 1)
@@ -92,7 +92,7 @@ class _Knobs:
 
 
 def events(data: bytes) -> None:
-    """Decode an event stream: no byte is lost, and the cut does not matter."""
+    """Decode an event stream and check that no byte is lost and that the cut does not matter."""
     knobs = _Knobs(data)
     limit = knobs.pick((1 << 20, 64, 1024))
     stream = knobs.payload
@@ -123,7 +123,7 @@ def events(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """Undo a content-encoding: within its limits, and the cut does not matter."""
+    """Decode a content-encoding and check that the limits hold and that the cut does not matter."""
     knobs = _Knobs(data)
     coding = knobs.pick(("gzip", "deflate", "br", "zstd", "x-gzip", "gzip, br", "", "x", "identity"))
     most, ratio = knobs.pick(((10_000, 50), (1_000_000, 100), (100, 2)))
@@ -141,8 +141,8 @@ def body(data: bytes) -> None:
         assert len(plain) <= most
         results.append(plain)
     pieced, whole = results
-    # One may be refused where the other is not: the ratio is of what has come so far, and libzstd sees that a frame
-    # is shorter than it says only when it gets the frame whole.
+    # One may be refused although the other is not: the ratio counts the bytes so far, and libzstd only notices that a
+    # frame is shorter than declared if it gets the whole frame at once.
     assert pieced is None or whole is None or pieced == whole
 
 
@@ -166,7 +166,7 @@ def document(data: bytes) -> None:
 
 
 def _texts(node: Any, path: Path) -> Iterator[Path]:
-    """Yield the places of strings, but for objects that repeat a key."""
+    """Yield the places of strings, except those in objects that repeat a key."""
     if isinstance(node, str):
         yield path
     elif type(node) is dict:
@@ -193,7 +193,7 @@ def _new_text(leaf: Leaf) -> str:
 
 
 def request(data: bytes) -> None:
-    """Read a request in any dialect, ask Aim about it, and redact all of it."""
+    """Read a request in any dialect, encode its detection, and redact all of it."""
     knobs = _Knobs(data)
     dialect = NAMES[knobs.pick(list(NAMES))]
     tools = knobs.flag()
@@ -220,7 +220,7 @@ def request(data: bytes) -> None:
 
 
 def answer(data: bytes) -> None:
-    """Take a whole answer in any dialect through an exchange, and redact each of its texts."""
+    """Send a whole answer in any dialect through an exchange, and redact each of its texts."""
     knobs = _Knobs(data)
     name = knobs.pick(_STREAMING)
     world = _asked(name, knobs)
@@ -252,13 +252,13 @@ def answer(data: bytes) -> None:
 
 
 def _asked(name: str, knobs: _Knobs, *, stream: bool = False) -> World:
-    """Return an exchange in a dialect whose request has gone on."""
+    """Return an exchange in a dialect whose request was released."""
     world = World(policy(hooks=["output"], failure_mode_allow=knobs.flag()), _LIMITS)
     return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
 
 
 def stream(data: bytes) -> None:
-    """Take an event stream in any dialect through an exchange, with an Aim that echoes, rewrites, empties or blocks."""
+    """Send an event stream in any dialect through an exchange, with an Aim that echoes, rewrites, empties or blocks."""
     knobs = _Knobs(data)
     name = knobs.pick(_STREAMING)
     world = _asked(name, knobs, stream=True)
@@ -299,7 +299,7 @@ def _answer(world: World, manner: str, said: set[str]) -> None:
 
 
 def _frame(world: World, data: str | bytes) -> None:
-    """Let a session say a frame."""
+    """Deliver a frame of a session."""
     session = world.opened[-1]
     event: Event
     try:
@@ -356,7 +356,7 @@ _WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA")
 
 
 def frames(data: bytes) -> None:
-    """Let a session say any frames, a line each, while a stream waits: only texts that it verified leave."""
+    """Deliver any frames of a session, one per line, while a stream waits; check that only verified texts leave."""
     knobs = _Knobs(data)
     world = World(policy(hooks=["output"]), _LIMITS)
     world.request(b'{"stream": true}', path=_PATHS["openai-chat"]).head()
@@ -376,7 +376,7 @@ def frames(data: bytes) -> None:
         _frame(world, line)
     shown = world.response.body + (world.reply.body if world.reply is not None else b"")
     for word in (*_WORDS, "ECHO"):
-        assert word.encode() not in shown or word in said, f"{word} left and was never verified"
+        assert word.encode() not in shown or word in said, f"{word} was released but never verified"
     if world.session is not None:
         world.lose()
     world.body(b"", end=True)
@@ -398,7 +398,7 @@ _OUTCOMES: tuple[Outcome, ...] = (
 
 
 def messages(data: bytes) -> None:
-    """Take any `ProcessingRequest`s, each behind its length in two bytes, through a whole exchange."""
+    """Send any `ProcessingRequest`s, each preceded by its length in two bytes, through a whole exchange."""
     knobs = _Knobs(data)
     world = _world(knobs)
     rest = knobs.payload
@@ -419,7 +419,7 @@ def messages(data: bytes) -> None:
 
 
 def exchange(data: bytes) -> None:
-    """Let Envoy, Aim and the clocks do what the bytes say, one thing a byte, in any order."""
+    """Perform steps of Envoy, Aim and the clocks in any order; each byte chooses one step."""
     knobs = _Knobs(data)
     world = _world(knobs)
     steps = list(_STEPS)
@@ -454,7 +454,7 @@ def _world(knobs: _Knobs) -> World:
 
 
 def _deliver(world: World, event: Event) -> None:
-    """Let an exchange take an event: it answers with few commands, none of them behind its end."""
+    """Deliver an event; check that the exchange answers with few commands, and with none after its end."""
     was_closed = world.is_closed
     commands = world.send(event)
     assert not (was_closed and commands)
@@ -462,7 +462,7 @@ def _deliver(world: World, event: Event) -> None:
 
 
 def _play(world: World, knobs: _Knobs) -> None:
-    """Let Aim answer what it was asked, one way or another."""
+    """Answer Aim's open detections and chunks in a way that the choices select."""
     if world.detections:
         _judge(world, knobs.number(8))
     if world.session is not None and world.chunks:
@@ -583,11 +583,11 @@ _STEPS: tuple[Callable[[World, int], None], ...] = (
     _clock,
     _trailers,
 )
-"""What can happen; a byte names one, and what is left of it chooses among its kinds."""
+"""The possible steps. A byte selects one, and the rest of the byte selects its variant."""
 
 
 def _settle(world: World) -> None:
-    """Let all that is under way fail; an exchange then owes nobody anything."""
+    """Let everything in progress fail, so that the exchange has to end."""
     for _ in range(1000):
         if world.detections:
             detection = next(iter(world.detections.values()))
@@ -599,13 +599,13 @@ def _settle(world: World) -> None:
         else:
             break
     else:
-        raise AssertionError("the exchange asks for ever")
+        raise AssertionError("the exchange starts detections without end")
     if world.is_complete:
         _check_end(world)
 
 
 def _check_end(world: World) -> None:
-    """An exchange that is complete holds nothing and waits for nothing."""
+    """Check that a complete exchange holds nothing and waits for nothing."""
     if world.is_closed:
         assert world.held == 0
         assert world.session is None
@@ -622,4 +622,4 @@ def _check_end(world: World) -> None:
 SURFACES: dict[str, Callable[[bytes], None]] = {
     one.__name__: one for one in (events, body, document, request, answer, stream, verdict, frames, messages, exchange)
 }
-"""Every surface, by its name."""
+"""Every surface by its name."""

@@ -1,4 +1,4 @@
-"""Inputs that once broke a promise, and those that fuzzing begins with: none breaks one now."""
+"""Inputs that once broke a promise, and the seeds of fuzzing: none of them breaks one now."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ each_surface = pytest.mark.parametrize("surface", SURFACES)
 
 
 @pytest.mark.parametrize("file", CRASHES, ids=lambda file: f"{file.parent.name}-{file.name}")
-def test_what_was_found(file: Path) -> None:
+def test_found_inputs_break_no_promise(file: Path) -> None:
     SURFACES[file.parent.name](file.read_bytes())
 
 
 @each_surface
-def test_what_fuzzing_begins_with(surface: str) -> None:
+def test_seeds_break_no_promise(surface: str) -> None:
     inputs = list(seeds(surface))
     assert inputs
     for data in inputs:
@@ -31,7 +31,7 @@ def test_what_fuzzing_begins_with(surface: str) -> None:
 
 
 @each_surface
-def test_any_bytes(surface: str) -> None:
+def test_any_bytes_break_no_promise(surface: str) -> None:
     @given(st.binary(max_size=80))
     @example(b"")
     @settings(max_examples=150, deadline=None)
@@ -42,7 +42,7 @@ def test_any_bytes(surface: str) -> None:
 
 
 @each_surface
-def test_seeds_with_other_bytes_and_values(surface: str) -> None:
+def test_mutated_seeds_break_no_promise(surface: str) -> None:
     inputs = list(seeds(surface))
 
     @given(st.data())
