@@ -1,4 +1,4 @@
-"""A scripted Aim: it records what it was asked and answers what the test told it to."""
+"""A scripted Aim: it records its calls and sends the answers of the test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 @dataclass
 class Question:
-    """One REST call; `status` is what it was answered with."""
+    """One REST call; `status` is that of its answer."""
 
     path: str
     headers: dict[str, str]
@@ -32,7 +32,7 @@ class Question:
 
 @dataclass
 class AimSession:
-    """One websocket: what came, and how to answer."""
+    """One websocket: it receives chunks and sends frames."""
 
     path: str
     headers: dict[str, str]
@@ -84,7 +84,7 @@ def chunk_of(text: str, index: int = 0) -> dict[str, Any]:
 
 
 async def echo(session: AimSession) -> None:
-    """Verify everything as it is."""
+    """Verify everything unchanged."""
     while (chunk := await session.receive()) is not None:
         await session.verify(chunk)
     if session.is_done:
@@ -97,19 +97,19 @@ Script = Callable[[AimSession], Awaitable[None]]
 
 
 async def allow(question: Question) -> Answer:
-    """Find nothing."""
+    """Allow: Aim finds nothing."""
     if question.path.startswith("/detect"):
         return {"detected": False, "details": {}, "detection_message": None}
     return {"analysis_result": {"policy_drill_down": {}}, "required_action": None}
 
 
 def block(message: str | None, **details: Any) -> Answer:
-    """Return the detect form's block."""
+    """Return a block in the detect form."""
     return {"detected": True, "details": details, "detection_message": message}
 
 
 def anonymize(question: Question, redact: Callable[[str], str]) -> Answer:
-    """Return the firewall form's redaction of every message."""
+    """Return a redaction of every message in the firewall form."""
     redacted = [
         {**message, "content": redact(message["content"]) if isinstance(message["content"], str) else None}
         for message in question.body["messages"]

@@ -1,4 +1,4 @@
-"""A headless Chromium, where this machine has one."""
+"""A headless Chromium, if it is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from playwright.async_api import Browser, async_playwright
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 needs_browser = pytest.mark.skipif(BINARY is None, reason="no Chromium here: apt-get install chromium")
-"""Mark of a test that looks at a page as a person does."""
+"""The mark of tests that look at a page in a browser."""
 
-# Nothing but what the test asks for: no sandbox inside a container, no request of the browser's own.
+# No sandbox inside a container, and no requests of the browser's own.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -29,7 +29,7 @@ _FLAGS = (
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
-    """Run the browser while the context lasts."""
+    """Run the browser within the context."""
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=BINARY, args=list(_FLAGS))
         try:

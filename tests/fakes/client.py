@@ -1,4 +1,4 @@
-"""A client that shows what is on the wire: HTTP/1.1, a connection for each request, nothing decoded or normalised."""
+"""A client that shows the bytes on the wire: HTTP/1.1, one connection for each request, nothing is normalised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Fields = Iterable[tuple[str, str]]
 
 @dataclass
 class Got:
-    """A response as it came: header names in lower case, the body with its content-encoding, without its framing."""
+    """A response as received: header names in lower case; the body without its framing, with its content-encoding."""
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -36,21 +36,21 @@ async def exchange(
     trailers: Fields = (),
     on_data: Callable[[], None] = lambda: None,
 ) -> Got:
-    """Send a request and return the response; a body that is a sequence goes chunked, a piece a chunk.
+    """Send a request and return the response. A body that is a sequence is sent chunked, one piece per chunk.
 
-    `on_data` is called whenever something of the response's body is there.
+    `on_data` is called whenever a piece of the response's body has arrived.
     """
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     wire = h11.Connection(h11.CLIENT)
-    # As on the wire: a character for each byte.
+    # Latin-1, so that each character is one byte on the wire.
     fields = [(name.encode(), value.encode("latin-1")) for name, value in (("host", where.netloc), *headers)]
     if isinstance(body, bytes):
         fields.append((b"content-length", b"%d" % len(body)))
     elif body is not None:
         fields.append((b"transfer-encoding", b"chunked"))
     try:
-        with suppress(ConnectionError):  # an early answer may end our sending; it is there to be read
+        with suppress(ConnectionError):  # after an early answer the peer may not read further; the answer is readable
             writer.write(wire.send(h11.Request(method=method, target=target, headers=fields)) or b"")
             for piece in [body] if isinstance(body, bytes) else body or ():
                 writer.write(wire.send(h11.Data(data=piece)) or b"")
@@ -74,7 +74,7 @@ async def _read(reader: asyncio.StreamReader, wire: h11.Connection, on_data: Cal
             case h11.NEED_DATA:
                 try:
                     wire.receive_data(await reader.read(65536))
-                except ConnectionError:  # a reset is an end like any other
+                except ConnectionError:  # a reset counts as the end
                     wire.receive_data(b"")
             case h11.Response() as head:
                 got.status = head.status_code

@@ -1,4 +1,4 @@
-"""An OTLP collector: it takes spans and metrics by gRPC and by HTTP, and lets a test wait for them."""
+"""An OTLP collector: it receives spans and metrics by gRPC and HTTP, and lets tests wait for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it came."""
+    """A span as received."""
 
     name: str
     service: str
@@ -33,7 +33,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """What came, and where to send it."""
+    """The received spans and metrics, and the addresses of the collector."""
 
     grpc: str = ""
     http: str = ""
@@ -44,12 +44,12 @@ class Collector:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, is_so: Callable[[], Any]) -> Any:
-        """Wait until `is_so` returns something true, which is returned."""
+        """Wait until `is_so` returns a true value; return that value."""
         async with asyncio.timeout(60), self._changed:
             return await self._changed.wait_for(is_so)
 
     def named(self, name: str) -> list[Span]:
-        """Return the spans of that name."""
+        """Return the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     async def take_spans(self, request: Any) -> None:
@@ -103,7 +103,7 @@ def _value(value: Any) -> Any:
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[Collector]:
-    """Run a collector while the context lasts."""
+    """Run a collector within the context."""
     here = Collector()
     traces, metrics = trace_service_pb2, metrics_service_pb2
 

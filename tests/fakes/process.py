@@ -20,7 +20,7 @@ from tests.fakes.ports import free_port as free_port
 
 
 class Running:
-    """A process that is serving."""
+    """A running `extproc serve`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -40,7 +40,7 @@ class Running:
         raise AssertionError(f"no {event} before the end: {self.lines}")
 
     async def read(self) -> None:
-        """Take the log as it comes, so that nobody waits for room to write it."""
+        """Read the log continuously, so that the process never blocks on writing it."""
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             try:
@@ -56,12 +56,12 @@ class Running:
         async with asyncio.timeout(60):
             while (record := await self._unread.get()) is not None:
                 self.lines.append(record)
-            self._unread.put_nowait(None)  # who asks again is told again
+            self._unread.put_nowait(None)  # a later call must see the end, too
             return await self._process.wait()
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without settings of ours."""
+    """Return this process's environment without the sidecar's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIM_", "EXTPROC_"))}
     return {**kept, "PYTHONWARNINGS": "ignore", **more}
 
@@ -81,7 +81,7 @@ async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
 
 @asynccontextmanager
 async def serving(config: Path | None = None, stdout: int | None = None, **more: str) -> AsyncIterator[Running]:
-    """Run `extproc serve` until it serves; end it with the context."""
+    """Run `extproc serve` within the context; yield once it serves."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())),
         stdout=stdout,
@@ -97,7 +97,7 @@ async def serving(config: Path | None = None, stdout: int | None = None, **more:
         finally:
             if process.returncode is None:
                 process.kill()
-            await running.ended()  # workers, too: they share its stderr
+            await running.ended()  # this waits for workers too, which share its stderr
 
 
 def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int, int]:
@@ -115,6 +115,6 @@ def written(tmp_path: Path, aim: ScriptedAim, **changes: Any) -> tuple[Path, int
 
 
 async def get(port: int, path: str) -> httpx.Response:
-    """Return what an admin port answers."""
+    """Return the answer of an admin port."""
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return await client.get(f"http://127.0.0.1:{port}{path}")

@@ -1,4 +1,4 @@
-"""A real Prometheus, and promtool, from the PATH (Debian's package `prometheus`)."""
+"""Runs a real Prometheus and promtool, from the PATH (Debian's package `prometheus`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SCRAPE_SECONDS = 30.0
 
 
 class PromtoolFailed(Exception):
-    """promtool objects; the message is what it said."""
+    """promtool failed; the message is promtool's."""
 
 
 def promtool(*arguments: str) -> str:
@@ -40,7 +40,7 @@ def promtool(*arguments: str) -> str:
 
 
 class Prometheus:
-    """A running server that scrapes every 250 ms."""
+    """A running Prometheus that scrapes every 250 ms."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self.url = url
@@ -55,7 +55,7 @@ class Prometheus:
         return result
 
     async def until(self, expression: str) -> list[dict[str, Any]]:
-        """Ask until there is a series; raises TimeoutError after a while."""
+        """Query until there is a series; return the result. Raises TimeoutError after a while."""
         async with asyncio.timeout(_SCRAPE_SECONDS):
             while True:
                 if found := await self.query(expression):
@@ -65,7 +65,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus]:
-    """Run a Prometheus that scrapes `targets` (HOST:PORT) as `job` while the context lasts."""
+    """Run a Prometheus that scrapes `targets` (HOST:PORT) as `job` within the context."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -97,7 +97,7 @@ async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus
 
 
 async def _is_ready(process: asyncio.subprocess.Process, url: str, client: httpx.AsyncClient) -> bool:
-    """Wait for the server; False when it has ended."""
+    """Wait until the server is ready; return False if it has ended."""
     async with asyncio.timeout(_START_SECONDS):
         while process.returncode is None:
             with suppress(httpx.TransportError):

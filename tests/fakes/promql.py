@@ -20,7 +20,7 @@ _VARIABLES = {
     "$instance": ".*",
     "$profile": ".*",
 }
-"""What Grafana puts in; one that is not listed stays, and the expression is then no PromQL."""
+"""The variables that Grafana replaces. An expression with any other variable is not valid PromQL."""
 
 
 def alerts() -> dict[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ def queries() -> dict[str, str]:
 
 
 def metrics(expression: str) -> set[str]:
-    """Return the names of the metrics in `expression`; raises ValueError where it is no PromQL."""
+    """Return the names of the metrics in `expression`; raises ValueError if it is not PromQL."""
     found: set[str] = set()
 
     def visit(node: Any) -> None:
@@ -59,7 +59,7 @@ def metrics(expression: str) -> set[str]:
 
 
 def without_threshold(expression: str) -> str:
-    """Return what `expression` compares with a number; of several with `or`, the first."""
+    """Return the side of `expression` that is compared with a number; if several are joined by `or`, the first."""
     parsed = promql_parser.parse(expression)
     while isinstance(parsed, promql_parser.BinaryExpr) and str(parsed.op) in ("or", ">"):
         parsed = parsed.lhs

@@ -1,4 +1,4 @@
-"""What a dialect reads of a document, in a form that tests can list: `messages[0].content[1].text`."""
+"""The places that a dialect reads in a document, in a readable form: `messages[0].content[1].text`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from extproc.core.redaction import rewrite
 
 
 def document(value: Any) -> Document:
-    """Return a document of a value, or of JSON text."""
+    """Return the document of a value or of a JSON text."""
     return Document(value if isinstance(value, str) else json.dumps(value))
 
 
 def dotted(path: Path) -> str:
-    """Return a path as a reader would write it."""
+    """Return a path in dotted form."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def at(node: Any, path: Path) -> Any:
-    """Return what is at a path."""
+    """Return the value at a path."""
     for step in path:
         node = node[step]
     return node
@@ -51,7 +51,7 @@ def said(dialect: Dialect, body: Any) -> list[str]:
 
 
 def heard(dialect: Dialect, event: Any) -> list[str]:
-    """Return the places of an event's texts; `=` before those that may say something again, `~` before a seal."""
+    """Return the places of an event's texts, with `=` before possible repeats and `~` before seals."""
     read = document(event)
     mark = {Kind.TEXT: "", Kind.REPEAT: "=", Kind.SEAL: "~"}
     return [mark[leaf.kind] + _checked(read, leaf) for leaf in dialect.deltas(read)]
@@ -63,7 +63,7 @@ def fixed(leaves: list[Leaf]) -> list[str]:
 
 
 def rewritten(dialect: Dialect, body: Any, text: str = "[X]") -> Any:
-    """Return an answer all of whose texts were redacted."""
+    """Return an answer with all its texts redacted."""
     read = document(body)
     edits: dict[Path, Edit] = {}
     for leaf in dialect.answers(read):
@@ -82,7 +82,7 @@ def _checked(read: Document, leaf: Leaf) -> str:
 
 
 def all_of(node: Any) -> Any:
-    """Return a JSON value without its strings and logprobs: what a redaction leaves alone."""
+    """Return a JSON value without its strings and logprobs: the parts that a redaction does not change."""
     if isinstance(node, dict):
         return {key: all_of(value) for key, value in node.items() if key not in ("logprobs", "logprobsResult")}
     if isinstance(node, list):

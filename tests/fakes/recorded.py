@@ -1,4 +1,4 @@
-"""Traffic of real providers that other projects recorded. It lies beside the checkout, in `../shared`."""
+"""Traffic of real providers, recorded by other projects. It is next to the checkout, in `../shared`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDERS = (CORPUS, SHARED / "recordings")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One exchange. A part that its source did not keep is None."""
+    """One exchange. A part that its source did not record is None."""
 
     name: str
     method: str
@@ -25,7 +25,7 @@ class Recorded:
 
 
 def recorded(*folders: Path) -> list[Recorded]:
-    """Return the exchanges in `folders`, in the order of their names; none where a folder is missing."""
+    """Return the exchanges in `folders`, sorted by name. A missing folder has none."""
     return [_read(meta) for folder in folders for meta in sorted(folder.glob("*/meta.json"))]
 
 

@@ -1,4 +1,4 @@
-"""The whole chain in one place: scripted upstream, scripted Aim, the sidecar, a real Envoy, a client."""
+"""The whole chain: a scripted upstream, a scripted Aim, the sidecar, a real Envoy and a client."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def chat_stream(*texts: str) -> list[bytes]:
-    """Return the events of a usual chat stream."""
+    """Return the events of a typical chat stream."""
     return [
         chat_event(role="assistant", text=""),
         *(chat_event(text) for text in texts),
@@ -87,7 +87,7 @@ def chat_stream(*texts: str) -> list[bytes]:
 async def rig(
     render: dict[str, Any] | None = None, edit: Callable[[Any], None] | None = None, **changes: Any
 ) -> AsyncIterator[Rig]:
-    """Run a chain whose sidecar has the settings `changes`; `edit` may change Envoy's bootstrap, as parsed YAML."""
+    """Run a chain with the settings `changes`. `edit` may change Envoy's bootstrap, as parsed YAML."""
     async with AsyncExitStack() as stack:
         aim = await stack.enter_async_context(ScriptedAim().running())
         upstream = await stack.enter_async_context(ScriptedUpstream().running())
@@ -104,16 +104,16 @@ async def rig(
 
 
 class Rigs:
-    """Chains that are shared by tests: each starts when it is first needed and runs until the stack ends."""
+    """Chains that tests share. Each starts when it is first needed and runs until the stack ends."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._running: dict[str, Rig] = {}
 
     async def get(self, name: str, **changes: Any) -> Rig:
-        """Return the chain `name` as if it were new; `changes` are the arguments of `rig` for its start.
+        """Return the chain `name`, reset to its initial state; `changes` are the arguments of `rig` for its start.
 
-        Its breaker never opens: tests fail on purpose, one after the other.
+        Its breaker never opens, because many tests cause failures on purpose.
         """
         if name not in self._running:
             changes["aim"] = {"breaker": {"failures": 10_000}} | changes.get("aim", {})
@@ -135,12 +135,12 @@ def processor_of(tree: Any) -> Any:
 
 
 def cluster_of(tree: Any) -> Any:
-    """Return the upstream's cluster of a parsed bootstrap; the sidecar's comes before it."""
+    """Return the upstream's cluster in a parsed bootstrap, which follows the sidecar's."""
     return tree["static_resources"]["clusters"][1]
 
 
 def bootstrap(settings: Settings, sidecar_port: int, upstream_port: int, **more: Any) -> str:
-    """Return the rendered bootstrap for a sidecar on another port than its settings say."""
+    """Return the rendered bootstrap for a sidecar on a port that differs from its settings."""
     here = settings.model_copy(update={"listen": Address(host="127.0.0.1", port=sidecar_port)})
     return render_envoy(
         here,

@@ -15,14 +15,14 @@ from extproc.telemetry.metrics import Telemetry
 
 
 class Sidecar:
-    """A running service and where it listens."""
+    """A running service and its port."""
 
     def __init__(self, service: ExternalProcessor, port: int) -> None:
         self.service = service
         self.port = port
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return a sample's value, 0 where there is none."""
+        """Return a sample's value; 0 if there is none."""
         return self.service.telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -34,7 +34,7 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def sidecar(settings: Settings, patience: Patience = PATIENT) -> AsyncIterator[Sidecar]:
-    """Serve on a free port while the context lasts."""
+    """Serve on a free port within the context."""
     telemetry = Telemetry()
     telemetry.keep_audit_log(settings)
     async with AimClient(settings) as client, ExternalProcessor(settings, client, telemetry, patience) as service:

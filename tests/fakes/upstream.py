@@ -1,4 +1,4 @@
-"""A scripted upstream: HTTP/1.1 on a bare socket, so that a test decides about every byte and every pause."""
+"""A scripted upstream: HTTP/1.1 on a bare socket, so that tests control every byte and every pause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Received:
-    """One request as it reached the upstream; `heard` is set by a test whose client has something of the answer."""
+    """One request as it reached the upstream. A test sets `heard` when its client has received part of the answer."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ def pieces(
     trailers: Iterable[tuple[str, str]] = (),
     **headers: str,
 ) -> Answer:
-    """Answer with a chunked body, a chunk for each piece."""
+    """Answer with a chunked body, one chunk for each piece."""
 
     async def answer(request: Received) -> None:
         fields = [("content-type", content_type), ("transfer-encoding", "chunked")]
@@ -119,7 +119,7 @@ class ScriptedUpstream:
 
     @staticmethod
     async def _watch(reader: asyncio.StreamReader, request: Received) -> None:
-        # Nothing is pipelined here: the only thing that can come while we answer is the end.
+        # No client pipelines here: during the answer only the end of the connection can arrive.
         while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         request.gone.set()

@@ -1,4 +1,4 @@
-"""The surroundings of an exchange, without I/O: performs commands as the shell does, and objects where Envoy would."""
+"""The environment of an exchange, without I/O. It performs commands as the shell does, and fails where Envoy would."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def policy(
     inspect: Iterable[str] = (),
     **more: Any,
 ) -> Policy:
-    """Return a policy, written as in the settings."""
+    """Return a policy, with values as in the settings."""
     allow = failure_mode_allow
     legs = allow if isinstance(allow, dict) else {"request": allow, "response": allow}
     return Policy(
@@ -84,7 +84,7 @@ def _reasons(value: _Reasons) -> frozenset[Reason]:
 
 @dataclass
 class LegOut:
-    """What went on of one leg."""
+    """The released parts of one leg."""
 
     headers: ReleaseHeaders | None = None
     buffered: ReleaseBuffered | None = None
@@ -94,7 +94,7 @@ class LegOut:
 
 @dataclass
 class World:
-    """An exchange and its surroundings."""
+    """An exchange and its environment."""
 
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
@@ -177,7 +177,7 @@ class World:
                 self._note(command)
 
     def _note(self, command: Command) -> None:
-        """Keep the record and the reports, as the shell's telemetry does."""
+        """Update the record and the reports, as the shell's telemetry does."""
         match command:
             case ReportDialect(dialect):
                 self.record.name_dialect(dialect)
@@ -249,25 +249,25 @@ class World:
     # -- Aim's side ----------------------------------------------------------------------------------------------
 
     def judge(self, *outcomes: Outcome) -> World:
-        """Answer the oldest detection, by default with an allow for each input."""
+        """Answer the oldest open detection, by default with an allow for each input."""
         number = next(iter(self.detections))
         detection = self.detections.pop(number)
         self.send(VerdictReached(number, outcomes or (Allow(),) * len(detection.inputs), 7))
         return self
 
     def verify(self, text: str | None, index: int = 0) -> World:
-        """Release a chunk with one text."""
+        """Verify a chunk with one text."""
         chunk = {"choices": [{"index": index, "delta": {} if text is None else {"content": text}}]}
         return self.verify_chunk(chunk)
 
     def verify_chunk(self, chunk: dict[str, Any]) -> World:
-        """Release a chunk as it is."""
+        """Verify this chunk."""
         texts = tuple((choice["index"], choice["delta"].get("content")) for choice in chunk["choices"])
         self.send(ChunkVerified(self.opened[-1], texts, chunk))
         return self
 
     def verify_all(self) -> World:
-        """Release every chunk that was submitted, as it was."""
+        """Verify every submitted chunk, unchanged."""
         for chunk in tuple(self.chunks):
             self.verify_chunk(chunk)
         self.chunks.clear()
@@ -294,7 +294,7 @@ class World:
         return None if deadline is None else deadline - self.now
 
     def wait(self, seconds: float) -> World:
-        """Let time pass, and wake the exchange whenever it wants that meanwhile."""
+        """Let time pass, and wake the exchange at each of its deadlines."""
         end = self.now + seconds
         while (deadline := self.exchange.deadline) is not None and deadline <= end:
             self.wake()
@@ -302,7 +302,7 @@ class World:
         return self
 
     def wake(self) -> World:
-        """Let time pass until the exchange wants to be woken."""
+        """Let time pass until the exchange's deadline, and wake it."""
         deadline = self.exchange.deadline
         assert deadline is not None
         self.now = max(self.now, deadline)
@@ -319,12 +319,12 @@ class World:
 
     @property
     def status(self) -> int:
-        """The status of the refusal that was replied."""
+        """The status of the refusal."""
         assert self.reply is not None, "no reply"
         return self.reply.status
 
     @property
     def code(self) -> str:
-        """The code of the refusal that was replied."""
+        """The code of the refusal."""
         assert self.reply is not None, "no reply"
         return str(json.loads(self.reply.body)["error"]["code"])
