@@ -1,6 +1,6 @@
-"""The soak's Aim: blocks FORBIDDEN, redacts PRIVATE, verifies the rest, journals what it verifies, fails as told.
+"""The soak's Aim: it blocks FORBIDDEN, redacts PRIVATE, verifies and journals the rest, and fails as ordered.
 
-What it is to do wrong is in a file that the soak writes (`Orders`), so that it holds for a process started anew.
+The soak writes the current fault to a file (`Orders`), so that it also applies to a restarted process.
 
     python -m tests.soak.aim PORT ORDERS JOURNAL
 """
@@ -25,28 +25,28 @@ from tests.soak.journal import REFUSED_KEY, VERIFIED, Journal
 from tests.soak.script import FORBIDDEN, GONE, MARK, PRIVATE
 
 SILENT_SECONDS: Final = 60.0
-"""Longer than anybody waits."""
+"""Longer than any part of the chain waits."""
 
 _SHARE = 0.5
-"""How many sessions are cut or left without an answer while Aim does that; the others go on beside them."""
+"""The share of sessions that a fault cuts or leaves without an answer. The others continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What Aim does wrong, one of the names below or nothing, and which keys it takes."""
+    """Aim's current fault, one of the names below or "", and the keys that it accepts."""
 
     fault: str = ""
     keys: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
-        """Give these orders."""
+        """Write the orders to the file at `path`."""
         new = path.with_suffix(".new")
         new.write_text(json.dumps(asdict(self)))
         new.rename(path)
 
     @classmethod
     def read(cls, path: Path) -> Orders:
-        """Return the orders."""
+        """Read the orders from the file at `path`."""
         given = json.loads(path.read_text())
         return cls(given["fault"], tuple(given["keys"]))
 
@@ -79,10 +79,10 @@ class SoakAim:
         return self._orders
 
     async def judge(self, question: Question) -> Answer:
-        """Answer one question."""
+        """Answer one REST call."""
         self._aim.questions.clear()
         if (status := self._refusal(question.headers)) is not None:
-            # In a second, says a 429: the client's retries are to be as many as it allows itself.
+            # The retry-after of a 429 is a second, so that the client retries as often as it may.
             return web.json_response({"detail": "no"}, status=status, headers={"retry-after": "1"})
         match self.orders.fault:
             case "silent":
@@ -101,7 +101,7 @@ class SoakAim:
         return {"analysis_result": {"policy_drill_down": {}}, "required_action": None}
 
     async def handshake(self) -> int | None:
-        """Refuse a session, or let it be opened."""
+        """Refuse a session, or let it open."""
         self._aim.sessions[:] = [session for session in self._aim.sessions if not session.closed.is_set()]
         if self.orders.fault == SILENT:
             await asyncio.sleep(SILENT_SECONDS)
@@ -124,7 +124,7 @@ class SoakAim:
                 await session.socket.send_str('{"shrug": true}')
                 return
             if any(FORBIDDEN in text for text in texts_of(chunk)):
-                # It quotes what it found, as Aim does.
+                # Like Aim's, the message quotes what was found.
                 await session.block(f"Found '{next(texts_of(chunk))}'.")
                 return
             held.append(chunk)
@@ -163,7 +163,7 @@ def texts_of(chunk: dict[str, Any]) -> Iterator[str]:
 
 
 def redacted(chunk: dict[str, Any]) -> dict[str, Any]:
-    """Return a chunk with GONE for PRIVATE."""
+    """Return the chunk with PRIVATE replaced by GONE."""
     if not any(PRIVATE in text for text in texts_of(chunk)):
         return chunk
     changed = deepcopy(chunk)
@@ -173,7 +173,7 @@ def redacted(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def released(held: list[dict[str, Any]], manner: int) -> Iterator[dict[str, Any]]:
-    """Take from `held` what goes out now: all (0), all but the last (1), or two texts of one choice as one (2)."""
+    """Remove from `held` and yield what to release now: all (0), all but the last (1), or pairs of texts joined (2)."""
     if manner == 2 and len(held) == 2 and _is_joinable(held):
         first, second = held
         held.clear()
@@ -191,7 +191,7 @@ def _is_joinable(chunks: list[dict[str, Any]]) -> bool:
 
 
 def _is_plain(chunk: dict[str, Any]) -> bool:
-    """Tell whether a chunk is one text that stays as it is."""
+    """Return whether a chunk is one text that stays unchanged."""
     texts = list(texts_of(chunk))
     return len(chunk["choices"]) == len(texts) == 1 and PRIVATE not in texts[0]
 

@@ -1,4 +1,4 @@
-"""Judges what clients got: how an exchange ended, and what must never be. Knows no clock and no process."""
+"""Judges what clients got: how each exchange ended, and whether an invariant was broken. It has no clock and no I/O."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _MESSAGE = "what is said to the client"
 
 
 class Ending(StrEnum):
-    """How an exchange ended, as its client sees it."""
+    """The end of an exchange, as its client sees it."""
 
     COMPLETE = "complete"
-    """As the model and Aim said, every byte."""
+    """The client got every byte as the model and Aim sent it."""
     BLOCKED = "blocked"
-    """By Aim: a 400, or the last event."""
+    """Aim blocked it: a 400, or the last event."""
     REFUSED = "refused"
-    """Without a verdict, or before there was anything to judge: an error status, or the last event."""
+    """It was refused without a verdict, or before there was text to judge: an error status, or the last event."""
     CUT = "cut"
-    """The connection ended before the answer did, or never came to be."""
+    """The connection ended before the answer, or was never opened."""
     LEFT = "left"
-    """The client did not wait."""
+    """The client left early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How an exchange ended, `wrongs` in words, and which marks its client saw."""
+    """The end of an exchange, its problems (`wrongs`) as sentences, and the marks that its client saw."""
 
     ending: Ending
     wrongs: tuple[str, ...]
@@ -50,7 +50,7 @@ class Judgement:
 
 
 def judge(script: Script, got: Transcript) -> Judgement:
-    """Judge what the client of `script` got."""
+    """Judge the transcript of the client of `script`."""
     wrongs: list[str] = []
     try:
         text = got.text
@@ -61,7 +61,7 @@ def judge(script: Script, got: Transcript) -> Judgement:
         wrongs.append("it did not end in time")
     wrongs += [f"the client saw {word}" for word in (FORBIDDEN, PRIVATE) if word.encode() in text]
     if not got.status or not got.is_whole:
-        # A refusal and an answer begin alike, an error status and an answer do not.
+        # Only a status 200 can be the beginning of the answer.
         if got.status == 200 and not b"".join(script.expected).startswith(text) and not _is_cut_ending(script, text):
             wrongs.append("what came before the cut is not how the answer begins")
         ending = Ending.LEFT if got.has_left else Ending.CUT
@@ -74,7 +74,7 @@ def judge(script: Script, got: Transcript) -> Judgement:
 
 
 def _whole(script: Script, text: bytes, wrongs: list[str]) -> Ending:
-    """Judge an answer that HTTP calls whole."""
+    """Judge an answer that is whole for HTTP."""
     expected = script.expected
     if text == b"".join(expected) and not script.is_refused:
         return Ending.COMPLETE
@@ -94,7 +94,7 @@ def _whole(script: Script, text: bytes, wrongs: list[str]) -> Ending:
 
 
 def _common(expected: list[bytes], text: bytes) -> tuple[int, int]:
-    """Return how far a text is as expected: in bytes, and in events."""
+    """Return how much of a text is as expected, in bytes and in events."""
     position = 0
     for count, event in enumerate(expected):
         if not text.startswith(event, position):
@@ -104,7 +104,7 @@ def _common(expected: list[bytes], text: bytes) -> tuple[int, int]:
 
 
 def _ending(api: Api, rest: bytes, sequence: int) -> Ending | None:
-    """Return how a stream ended whose last bytes are `rest`; None if they are no refusal."""
+    """Return the end of a stream whose last bytes are `rest`; None if they are not a refusal."""
     line = next((line for line in rest.splitlines() if line.startswith(b"data: {")), None)
     if line is None:
         return None
@@ -116,14 +116,14 @@ def _ending(api: Api, rest: bytes, sequence: int) -> Ending | None:
     message, code = str(error.get("message")), error.get("code")
     for status in (400, 502, 503):
         if rest == api.ending(status, str(code), message, sequence):
-            # Some APIs' errors have no room for our code.
+            # The errors of some APIs have no field for the sidecar's code.
             is_block = code == _POLICY if isinstance(code, str) else status == 400
             return Ending.BLOCKED if is_block else Ending.REFUSED
     return None
 
 
 def _is_cut_ending(script: Script, text: bytes) -> bool:
-    """Tell whether the text was cut within the refusal at the end of a stream."""
+    """Return whether the text was cut within the refusal at the end of a stream."""
     if script.api is None or not script.is_stream:
         return False
     position, count = _common(script.expected, text)
@@ -154,7 +154,7 @@ def _refusal(script: Script, got: Transcript, text: bytes, wrongs: list[str]) ->
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time in which a fault did what it does, or still did; one that is `harmless` is no reason to fail."""
+    """The time in which a fault had an effect. A `harmless` fault does not explain failures."""
 
     name: str
     began: float
@@ -164,18 +164,18 @@ class Span:
 
 @dataclass(slots=True)
 class Tally:
-    """All exchanges of a soak: what became of them, and what is wrong."""
+    """The results of all exchanges of a soak."""
 
     endings: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
     wrongs: list[str] = field(default_factory=list)
     marks: set[str] = field(default_factory=set)
     failures: list[tuple[str, float, float]] = field(default_factory=list)
-    """Exchanges that nothing of their own kept from ending well, and did not: what and when."""
+    """Exchanges that failed although their script does not explain it: a description, and their times."""
     longest: float = 0.0
-    """Seconds that an exchange took beyond what its script says."""
+    """The most seconds that an exchange took longer than its script."""
 
     def add(self, script: Script, got: Transcript) -> Ending:
-        """Take in an exchange; return how it ended."""
+        """Add an exchange; return its end."""
         judgement = judge(script, got)
         kind = f"{script.number} ({script.api.name if script.api else 'unmatched'}{' stream' * script.is_stream})"
         self.endings[judgement.ending] += 1
@@ -187,7 +187,7 @@ class Tally:
         return judgement.ending
 
     def unexplained(self, spans: Iterable[Span]) -> list[str]:
-        """Return the failures that no fault can have caused: none was there while the exchange lived."""
+        """Return the failures that no fault can have caused: no fault overlaps with the exchange."""
         known = [span for span in spans if not span.is_harmless]
         return [
             f"{what} without a fault"
@@ -196,7 +196,7 @@ class Tally:
         ]
 
     def unverified(self, noted: Mapping[str, set[str]]) -> list[str]:
-        """Return what went on although Aim never verified it: to clients, and to the model."""
+        """Return the texts that clients or the model got although Aim never verified them."""
         verified = noted[journal.VERIFIED]
         found = [f"the client saw <{mark}>, which Aim never verified" for mark in sorted(self.marks - verified)]
         asked = noted[journal.RECEIVED] - verified

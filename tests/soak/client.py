@@ -1,4 +1,4 @@
-"""One client of a soak: asks once, on a connection of its own, and keeps what it got."""
+"""One client of a soak: it sends one request, on a connection of its own, and records what it got."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SLOW_BYTES = 4096
 
 @dataclass(slots=True)
 class Transcript:
-    """What a client got: `body` without its framing. Times are the loop's."""
+    """What a client got; `body` has no framing. Times are those of the event loop."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     is_whole: bool = False
-    """HTTP says that nothing is missing."""
+    """Whether the response is complete for HTTP."""
     has_left: bool = False
-    """The client did not wait for the end."""
+    """Whether the client left before the end."""
     is_stuck: bool = False
-    """It did not end in time."""
+    """Whether the exchange did not end in time."""
     began: float = 0.0
     ended: float = 0.0
 
@@ -40,12 +40,12 @@ class Transcript:
 
 
 async def perform(port: int, script: Script, bound: float) -> Transcript:
-    """Do what `script` says the client does; give up `bound` seconds after it should have ended."""
+    """Perform the client's part of `script`; give up `bound` seconds after it should have ended."""
     clock = asyncio.get_running_loop().time
     got = Transcript(began=clock())
     try:
         async with asyncio.timeout(script.seconds + bound):
-            with suppress(OSError):  # whatever breaks: what came until then is what counts
+            with suppress(OSError):  # whatever breaks, the bytes received until then count
                 await _talk(port, script, got)
     except TimeoutError:
         got.is_stuck = True
@@ -63,7 +63,7 @@ async def _talk(port: int, script: Script, got: Transcript) -> None:
     reader, writer = await _connect(port, is_slow=script.pause > 0)
     try:
         writer.write(data)
-        with suppress(ConnectionError):  # an early answer may end our sending
+        with suppress(ConnectionError):  # after an early answer the peer may not read further
             await writer.drain()
         if script.leaves_after == 0:
             await asyncio.sleep(script.interval / 2)

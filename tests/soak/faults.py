@@ -1,4 +1,4 @@
-"""What goes wrong during a soak, and when: one fault after the other, with calm between them."""
+"""The faults of a soak: they happen one after the other, with calm periods between them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.soak.checker import Span
 from tests.soak.rig import AIM_TIMEOUT, BREAKER_OPEN, Rig
 
 RECOVERY_SECONDS = AIM_TIMEOUT + BREAKER_OPEN + 3.0
-"""How long after a fault exchanges may still fail of it: a question asked in its last moment has to time out first,
-and what failed together keeps the breaker open."""
+"""How long after a fault exchanges may still fail because of it: a call made at its end must time out first, and then
+the breaker stays open for some time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `seconds` is how long it lasts; one that is `harmless` explains no failure."""
+    """One fault. `seconds` is its duration; a `harmless` fault does not explain failures."""
 
     name: str
     seconds: float
@@ -54,7 +54,7 @@ async def _kill_envoy(rig: Rig, seconds: float) -> None:
 
 
 async def _rotate_key(rig: Rig, seconds: float) -> None:
-    """Aim takes both keys while the new one is handed out, as a rotation is done."""
+    """Rotate the key: Aim accepts both keys until the sidecar has the new one."""
     (old,) = rig.orders.keys
     new = f"key-{int(old.removeprefix('key-')) + 1}"
     rig.order(keys=(old, new))
@@ -86,7 +86,7 @@ KILLS = (
     Fault("kill -9 of Aim", 2, _kill_aim),
     Fault("kill -9 of Envoy", 1, _kill_envoy),
 )
-"""Once in a soak, first: what is measured afterwards is measured of processes that live long."""
+"""Faults that happen once, at the beginning, so that later measurements are those of long-lived processes."""
 
 FAULTS = (
     Fault("key rotation", 3, _rotate_key, is_harmless=True),
@@ -103,18 +103,18 @@ FAULTS = (
     _aim(aim.SESSIONS_UNKNOWN, 2),
     _aim(aim.KEY_REFUSED, 2),
 )
-"""Again and again, to the end."""
+"""Faults that are repeated until the end."""
 
 BRIEF = tuple(
     replace(fault, seconds=0.5)
     for fault in (*KILLS[:2], *FAULTS)
     if not fault.name.startswith("Aim: ") or fault.name.endswith(aim.SESSIONS_CUT)
 )
-"""What a soak of seconds has time for."""
+"""The faults of a soak that lasts only seconds."""
 
 
 async def inject(rig: Rig, faults: Sequence[Fault], calm: float, note: Callable[[Span], None]) -> None:
-    """Let one fault after the other happen, `calm` seconds between them; `note` is told of each when it is over."""
+    """Inject one fault after the other, with `calm` seconds between them; pass the span of each to `note`."""
     clock = asyncio.get_running_loop().time
     for fault in faults:
         await asyncio.sleep(calm)

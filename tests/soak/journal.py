@@ -1,4 +1,4 @@
-"""What a process has seen, in a file that outlives it: each line is in the kernel's hands before anybody acts on it."""
+"""A journal in a file that outlives its process: each line is written to the kernel before the process acts on it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 VERIFIED = "verified"
-"""By Aim, about to be told so."""
+"""Verified by Aim, which is about to send it."""
 RECEIVED = "received"
-"""By the model, in a request."""
+"""Received by the model in a request."""
 LEAKED = "leaked"
-"""To the model: a request with a word that Aim blocks or redacts."""
+"""Leaked to the model: a request with a word that Aim blocks or redacts."""
 REFUSED_KEY = "refused_key"
-"""By Aim: a key that it did not expect to see."""
+"""Refused by Aim: a key that is not accepted any more."""
 
 
 class Journal:
-    """An open journal; a process that begins anew goes on where the last one ended."""
+    """An open journal. A restarted process appends to the journal of its predecessor."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`."""
@@ -30,7 +30,7 @@ class Journal:
 
 
 def read(path: Path) -> dict[str, set[str]]:
-    """Return the names by what was noted of them."""
+    """Return the names, grouped by their kind of entry."""
     found: dict[str, set[str]] = {what: set() for what in (VERIFIED, RECEIVED, LEAKED, REFUSED_KEY)}
     for line in path.read_text().splitlines() if path.exists() else ():
         what, _, name = line.partition(" ")

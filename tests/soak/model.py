@@ -1,4 +1,4 @@
-"""The soak's model: answers exchange N as its script says, and journals what it was asked.
+"""The soak's model: it answers exchange N as its script says, and journals the requests.
 
 python -m tests.soak.model PORT SEED PIECES INTERVAL JOURNAL
 """

@@ -1,4 +1,4 @@
-"""What a soak found, as JSON and as a table."""
+"""The results of a soak, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a soak found."""
+    """The results of a soak."""
 
     tally: Tally
     spans: Sequence[Span]
@@ -24,12 +24,12 @@ class Found:
     memory: Memory | None
     slow: dict[str, int]
     verified: int
-    """Marks that Aim verified."""
+    """The number of marks that Aim verified."""
     wrongs: Sequence[str] = field(default_factory=list)
 
 
 def results(plan: dict[str, Any], envoy_version: str, found: Found) -> dict[str, Any]:
-    """Return it as JSON."""
+    """Return the results as JSON."""
     tally = found.tally
     faults: dict[str, int] = {}
     for span in found.spans:
@@ -58,7 +58,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the results for a reader, in Markdown."""
+    """Return the results as a table in Markdown."""
     return "\n".join(_lines(results)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The chain of a soak, each part a process of its own that can be killed and started anew on the same port."""
+"""The chain of a soak. Each part is a process that can be killed and restarted on the same port."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tests.soak.aim import Orders
 from tests.soak.script import REQUEST_BYTES, Pace
 
 AIM_TIMEOUT, VERDICT_TIMEOUT, BREAKER_OPEN = 5.0, 10.0, 2.0
-"""Seconds: an analysis, Aim's silence in a session, the pause after many failures."""
+"""The limits of a detection, of Aim's silence in a session, and of the pause after many failures, in seconds."""
 
 GAUGES = ("extproc_streams", "extproc_sessions", "extproc_held_bytes")
 
 
 class Part:
-    """One of our processes."""
+    """One process of the chain."""
 
     def __init__(self, name: str, folder: Path, arguments: list[str], port: int, **environment: str) -> None:
-        """Describe `python -m ARGUMENTS`, which listens on `port`; it is not running yet."""
+        """Prepare `python -m ARGUMENTS`, which listens on `port`, without starting it."""
         self.name = name
         self.port = port
         self._folder = folder
@@ -63,12 +63,12 @@ class Part:
         self._process.wait(loopback(self.port))
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as in a crash."""
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
     def stop(self) -> None:
-        """End it in good order, if it runs."""
+        """Stop it regularly if it runs."""
         self._process = None
         self._running.close()
 
@@ -77,7 +77,7 @@ class Part:
         os.kill(self.pid, number)
 
     def logs(self) -> Iterator[str]:
-        """Yield all lines that it has logged, in all its lives."""
+        """Yield all lines that it has logged, including those before a restart."""
         for path in sorted(self._folder.glob(f"{self.name}.*.log")):
             yield from path.read_text(errors="replace").splitlines()
 
@@ -86,7 +86,7 @@ class Rig:
     """The running chain."""
 
     def __init__(self, folder: Path, seed: int, pace: Pace) -> None:
-        """Describe it; what it writes goes to `folder`."""
+        """Prepare the chain; its files go to `folder`."""
         self.folder = folder
         self.journals = {name: folder / f"{name}.journal" for name in ("aim", "model")}
         self._orders, self._key, self._config = folder / "orders.json", folder / "key", folder / "settings.yaml"
@@ -127,7 +127,7 @@ class Rig:
 
     @property
     def envoy_pid(self) -> int:
-        """Envoy's process id, 0 while it does not run."""
+        """Envoy's process id; 0 while it does not run."""
         return self.envoy.pid if self.envoy else 0
 
     async def start(self) -> None:
@@ -159,26 +159,26 @@ class Rig:
         self.envoy_version = answer.json()["version"].split("/")[1]
 
     async def kill_envoy(self) -> None:
-        """End Envoy as a crash would."""
+        """Kill Envoy, as in a crash."""
         os.kill(self.envoy_pid, signal.SIGKILL)
         self.envoy = None
         await self._envoys.aclose()
 
     def order(self, fault: str = "", keys: tuple[str, ...] | None = None) -> None:
-        """Tell Aim what to do wrong, and which keys to take if they change."""
+        """Tell Aim its fault and, if they change, the keys that it accepts."""
         self.orders = replace(self.orders, fault=fault, keys=self.orders.keys if keys is None else keys)
         self.orders.write(self._orders)
 
     def give_key(self, key: str) -> None:
-        """Replace the sidecar's key file, as Kubernetes does: in one step."""
+        """Replace the sidecar's key file atomically, as Kubernetes does."""
         _replace(self._key, key)
 
     def configure(self, **profile: object) -> None:
-        """Replace the sidecar's settings file; `profile` is what the default profile has besides."""
+        """Replace the sidecar's settings file; `profile` has further settings of the default profile."""
         _replace(self._config, yaml.safe_dump(self._settings | {"profiles": {"default": profile}}))
 
     async def gauges(self) -> dict[str, float]:
-        """Return what the sidecar says is under way: `GAUGES`, and how many legs it opened on a failure."""
+        """Return the sidecar's `GAUGES`, and the number of legs that failed open."""
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             answer = await client.get(f"http://{LOOPBACK}:{self._admin}/metrics")
         found = dict.fromkeys((*GAUGES, "extproc_fail_open_total"), 0.0)
@@ -195,14 +195,14 @@ class Rig:
             return int((await client.get(f"{self.envoy.admin}/memory")).json()["allocated"])
 
     def keep(self, target: Path) -> None:
-        """Copy what all parts wrote, Envoy's access log too, to `target`, in place of what is there."""
+        """Replace `target` with a copy of the files of all parts, including Envoy's access log."""
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder, target)
         if self.envoy:
             shutil.copy(self.envoy.folder / "access.log", target)
 
     def internal_errors(self) -> list[str]:
-        """Return the lines of the sidecar's log that must not be there."""
+        """Return the lines of the sidecar's log that must never occur."""
         found = []
         for line in self.sidecar.logs():
             try:
@@ -222,7 +222,7 @@ def _replace(path: Path, text: str) -> None:
 
 @asynccontextmanager
 async def running(seed: int, pace: Pace) -> AsyncIterator[Rig]:
-    """Run a chain until the block ends; after an error the sidecar's last words go to stderr."""
+    """Run a chain until the block ends. After an error, print the end of the sidecar's log to stderr."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         rig = Rig(Path(name), seed, pace)
         try:
@@ -244,6 +244,6 @@ def sockets(pid: int) -> int:
     """Return how many sockets a process has open."""
     count = 0
     for entry in os.scandir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # just closed
+        with suppress(FileNotFoundError):  # the file was just closed
             count += os.readlink(entry.path).startswith("socket:")
     return count

@@ -3,8 +3,8 @@
     make soak                          five minutes, 500 exchanges at a time
     make soak MINUTES=60 STREAMS=800
 
-docs/soak.md says what is done and what is checked. Prints a table and writes JSON to tests/soak/results/, or to --json;
-exits 1 where anything was wrong.
+docs/soak.md describes the soak and its checks. The command prints a table and writes JSON to tests/soak/results/, or to
+--json. It exits with 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    # Run as a file, the folder of this file comes first, where the modules' names are too common to be found alone.
+    # When this file is run, Python searches its folder first. The modules' names are too common for that.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import httpx
@@ -44,16 +44,16 @@ from tests.soak.script import SLOW, Pace, Scripts
 RESULTS = Path(__file__).parent / "results"
 
 BOUND_SECONDS = 45.0
-"""No exchange takes longer than this beyond its script, whatever fails."""
+"""No exchange takes this much longer than its script, whatever fails."""
 
 _SETTLE_SECONDS = 60.0
 _MORE_FILES = 8
-"""So many files more than at rest may be open at the end: the connections of Envoy and of whoever looks."""
+"""The additional files that may be open at the end: the connections of Envoy and of the soak's own requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how much at once, how it fails."""
+    """The duration, the number of exchanges at once, and the faults of a soak."""
 
     seconds: float
     streams: int
@@ -61,16 +61,16 @@ class Plan:
     injected: tuple[faults.Fault, ...]
     calm: float
     rest: float
-    """How long there is load after the last fault, at least: on a slow machine that ends later than planned."""
+    """The least time of load after the last fault, which ends later than planned on a slow machine."""
     ramp: float
     slow_clients: int
     slow_seconds: float
-    """How long those do not read whose cost is measured."""
+    """How long the slow clients do not read."""
     seed: int
 
     @property
     def longest(self) -> float:
-        """When to give up, whatever is missing, in seconds."""
+        """The time after which the soak is given up, in seconds."""
         return 2 * self.seconds + 4 * BOUND_SECONDS + 120
 
 
@@ -85,13 +85,13 @@ def usual(minutes: float, streams: int, seed: int) -> Plan:
 
 
 def tiny(streams: int, seed: int) -> Plan:
-    """Return a plan of seconds: only to see that everything works."""
+    """Return a plan that takes seconds, only to check that everything works."""
     return Plan(14, streams, Pace(10, 0.2), faults.BRIEF, 1.0, 4.0, 0.5, slow_clients=1, slow_seconds=2, seed=seed)
 
 
 @dataclass(slots=True)
 class Soak:
-    """One soak, and what it has found so far."""
+    """One soak and its results so far."""
 
     plan: Plan
     rig: Rig
@@ -106,7 +106,7 @@ class Soak:
     began: float = 0.0
 
     async def run(self) -> dict[str, Any]:
-        """Do all of it; return the results as JSON."""
+        """Run the whole soak; return the results as JSON."""
         plan, rig = self.plan, self.rig
         self.rest = resident_bytes(rig.sidecar.pid)
         files, listening = file_descriptors(rig.sidecar.pid), sockets(rig.aim.pid)
@@ -130,12 +130,12 @@ class Soak:
         return asyncio.get_running_loop().time() - self.began
 
     async def _slot(self, scripts: Scripts, numbers: Iterator[int], delay: float) -> None:
-        """Perform one exchange after the other until the time is up and every fault has been."""
+        """Perform one exchange after the other until the time is up and every fault has happened."""
         await asyncio.sleep(delay)
         while self._now < max(self.plan.seconds, self.faults_until + self.plan.rest):
             script = scripts[next(numbers)]
             ending = self.tally.add(script, await perform(self.rig.port, script, BOUND_SECONDS))
-            # Who was turned away comes again, but not at once.
+            # After a failed exchange the client waits longer.
             rest = self.plan.pace.interval if ending is Ending.COMPLETE else max(1.0, self.plan.pace.interval)
             await asyncio.sleep(rest * random.random())
 
@@ -153,7 +153,7 @@ class Soak:
     async def _watch(self) -> None:
         """Take a sample each second."""
         while True:
-            with suppress(AssertionError, OSError, IndexError, httpx.HTTPError):  # something is just being replaced
+            with suppress(AssertionError, OSError, IndexError, httpx.HTTPError):  # a part is just being restarted
                 sidecar = self.rig.sidecar.pid
                 self.samples.append(
                     Sample(
@@ -168,9 +168,9 @@ class Soak:
             await asyncio.sleep(1)
 
     async def _settle(self, files: int, listening: int) -> None:
-        """See that nothing is left of the exchanges, within a bound; what is left is wrong."""
+        """Wait, for a bounded time, until nothing is left of the exchanges. Anything left is a problem."""
         rig = self.rig
-        # New settings, a new client for Aim: the old one, which nobody uses any more, has to close all it has open.
+        # New settings create a new client for Aim. The old one, which is no longer used, must close its connections.
         rig.configure(stream_head_seconds=2.5 + random.random())
         left: list[str] = []
         deadline = time.monotonic() + _SETTLE_SECONDS
@@ -189,7 +189,7 @@ class Soak:
         self.wrongs += left
 
     async def _slow_clients(self, scripts: Scripts) -> None:
-        """Measure what Envoy keeps for clients that do not read."""
+        """Measure Envoy's memory for clients that do not read."""
         if not self.plan.slow_clients:
             return
         rig = self.rig
@@ -231,7 +231,7 @@ class Soak:
 
 
 async def soak(plan: Plan) -> dict[str, Any]:
-    """Soak by `plan`; return the results as JSON. Raises BenchError, EnvoyFailed, and TimeoutError."""
+    """Run a soak by `plan`; return the results as JSON. Raises BenchError, EnvoyFailed and TimeoutError."""
     async with asyncio.timeout(plan.longest), running(plan.seed, plan.pace) as rig:
         results = await Soak(plan, rig).run()
         if results["wrongs"]:
@@ -240,7 +240,7 @@ async def soak(plan: Plan) -> dict[str, Any]:
 
 
 async def _until_told(plan: Plan) -> dict[str, Any]:
-    """Run, ended in good order by SIGTERM too: nothing that was started may stay."""
+    """Run the soak, and stop everything on SIGTERM too, so that no process is left behind."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -261,7 +261,7 @@ def main(arguments: list[str]) -> int:
         parser.error("from 0.25 to 1440 minutes, from 1 to 5000 streams")
     plan = tiny(streams, options.seed) if options.tiny else usual(options.minutes, streams, options.seed)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an exchange is several sockets in each process
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an exchange needs several sockets in each process
     try:
         results = asyncio.run(_until_told(plan))
     except (BenchError, EnvoyFailed, TimeoutError, ExceptionGroup) as error:

@@ -1,4 +1,4 @@
-"""The sidecar's and Envoy's memory and files while a soak runs, and what follows from them."""
+"""Samples of the memory and the open files of the sidecar and Envoy during a soak, and their evaluation."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ MEBIBYTE = 1024 * 1024
 
 _GROWTH_MIB = 24.0
 _GROWTH_SHARE = 0.25
-"""Memory that is called flat grows by less than either after its warm-up, whichever is more."""
+"""Flat memory grows after its warm-up by less than the larger of these two."""
 
 _WARM_UP_SHARE = 0.25
 _WINDOW_SHARE = 0.2
 _FEWEST = 20
-"""With fewer samples nothing is said about growth."""
+"""The fewest samples from which growth is determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look: seconds since the beginning, bytes, numbers of open files and of streams, the machine's load."""
+    """One sample: seconds since the beginning, bytes, open files, streams, and the machine's load."""
 
     at: float
     sidecar: int
@@ -32,28 +32,28 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How the memory of the sidecar went, in MiB: at rest, when warm, at the end, and from there to there."""
+    """The memory of the sidecar in MiB: at rest, when warm, at the end, and its slope."""
 
     rest: float
     warm: float
     end: float
     peak: float
     slope: float
-    """A minute."""
+    """MiB per minute."""
     minutes: float
 
     @property
     def is_flat(self) -> bool:
-        """Tell whether it stayed within its bound."""
+        """Return whether the memory stayed within its bound."""
         return self.end - self.warm <= max(_GROWTH_MIB, _GROWTH_SHARE * self.warm)
 
     def described(self) -> dict[str, float]:
-        """Return it as JSON, rounded."""
+        """Return the values as JSON, rounded."""
         return {name: round(value, 2) for name, value in asdict(self).items()}
 
 
 def memory(samples: Sequence[Sample], since: float, rest: int) -> Memory | None:
-    """Return how memory went in the process that lives `since`; None if there are too few samples to tell."""
+    """Return the memory of the process that has run since `since`; None if there are too few samples."""
     lived = [sample for sample in samples if sample.at >= since]
     warm = lived[round(_WARM_UP_SHARE * len(lived)) :]
     if len(warm) < _FEWEST:

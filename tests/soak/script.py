@@ -1,7 +1,7 @@
-"""What exchange number N of a soak is: its request, the model's answer, and what a client may see of it.
+"""The script of exchange number N of a soak: its request, the model's answer, and what the client may see of it.
 
-A function of the seed and the number, so that client, model and checker know it without telling each other. Every text
-carries a mark that occurs nowhere else, `<NUMBER.PIECE>`: where a mark has been seen, that text was seen.
+It is a function of the seed and the number, so that client, model and checker can compute it independently. Every text
+has a unique mark, `<NUMBER.PIECE>`, which shows where the text was seen.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Final
 from tests.envoy.apis import CHAT, WITH_ANSWERS, Api
 
 MARK: Final = re.compile(rb"<(\d+\.(?:p|\d+))>")
-"""A text's mark: of a piece of an answer, or of a prompt (`p`)."""
+"""The mark of a text: of a piece of an answer, or of a prompt (`p`)."""
 
 FORBIDDEN: Final = "forbidden"
-"""Aim blocks what holds it."""
+"""Aim blocks texts with this word."""
 PRIVATE: Final = "private"
-"""Aim puts GONE for it."""
+"""Aim replaces this word by GONE."""
 GONE: Final = "[GONE]"
 
 REQUEST_BYTES: Final = 65_536
-"""The sidecar's limit for a request; what is too large is a little larger."""
+"""The sidecar's limit for a request. Requests that are too large are a little larger."""
 
 _WORDS = ("mesh", "guard", "filter", "stream", "prompt", "model", "answer", "cluster", "listener", "route")
 _SLOW_BYTES = 8192
 
 SLOW: Final = 1_000_000_000
-"""From this number on the exchanges are those by which slow clients are measured."""
+"""The first number of the exchanges with which slow clients are measured."""
 SLOW_PIECES: Final = 256
 SLOW_PIECE_BYTES: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long streams are: `pieces` of text at most, `interval` seconds apart."""
+    """The length of streams: at most `pieces` of text, `interval` seconds apart."""
 
     pieces: int
     interval: float
@@ -45,13 +45,13 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One exchange. `api` is None on a path that no dialect knows. A word is FORBIDDEN, PRIVATE or nothing."""
+    """One exchange. `api` is None on a path that no dialect knows. A word is FORBIDDEN, PRIVATE or ""."""
 
     number: int
     api: Api | None
     is_stream: bool = False
     texts: tuple[str, ...] = ()
-    """What the model says: the pieces of a stream, the choices of a whole answer."""
+    """The model's texts: the pieces of a stream, or the choices of a whole answer."""
     prompt_word: str = ""
     answer_word: str = ""
     encoding: str = ""
@@ -60,11 +60,11 @@ class Script:
     """Seconds until the model begins to answer."""
     interval: float = 0.0
     cut_after: int | None = None
-    """The model drops the connection after so many events, or after the head of a whole answer."""
+    """The number of events after which the model drops the connection; in a whole answer, after the head."""
     leaves_after: int | None = None
-    """The client leaves when it has seen so many marks; 0: as soon as it has asked."""
+    """The number of marks after which the client leaves; 0 means right after its request."""
     pause: float = 0.0
-    """The client, whose socket takes next to nothing, does not read for so long."""
+    """How long the client does not read, in seconds. Its socket has a tiny buffer."""
     is_too_large: bool = False
 
     @property
@@ -83,12 +83,12 @@ class Script:
 
     @property
     def events(self) -> list[bytes]:
-        """What the model says: the events of a stream, or one whole body."""
+        """The model's answer: the events of a stream, or one whole body."""
         return self._said(self.texts)
 
     @property
     def expected(self) -> list[bytes]:
-        """What a client gets at most: `events` as Aim has them, up to what it blocks."""
+        """The most that a client gets: `events` with Aim's redactions, up to its block."""
         said = self._said(tuple(text.replace(PRIVATE, GONE) for text in self.texts))
         allowed = (at for at, event in enumerate(said) if FORBIDDEN.encode() in event)
         return said[: next(allowed, len(said))]
@@ -100,12 +100,12 @@ class Script:
 
     @property
     def is_refused(self) -> bool:
-        """Tell whether there is no way in which this exchange ends well."""
+        """Return whether this exchange cannot end well."""
         return self.is_too_large or FORBIDDEN in (self.prompt_word, self.answer_word) or self.cut_after is not None
 
     @property
     def seconds(self) -> float:
-        """How long it takes if nothing is in the way."""
+        """The duration of the exchange without faults."""
         return self.delay + self.interval * len(self.texts) + self.pause
 
 
@@ -113,7 +113,7 @@ class Scripts:
     """The scripts of one soak."""
 
     def __init__(self, seed: int, pace: Pace) -> None:
-        """Make the scripts of `seed`."""
+        """Draw the scripts from `seed`."""
         self._seed = seed
         self._pace = pace
 
@@ -130,7 +130,7 @@ class Scripts:
         api = draw.choice(WITH_ANSWERS)
         prompt_word, answer_word = _words(draw)
         if draw.random() < 0.03:
-            # All at once, to a client that takes it in slowly.
+            # The model sends everything at once, and the client reads slowly.
             texts = _texts(draw, number, 48, answer_word, size=_SLOW_BYTES)
             pause = 2 * self._pace.interval
             return Script(number, api, True, texts, prompt_word, answer_word, pause=pause)
@@ -167,7 +167,7 @@ class Scripts:
 
 
 def _words(draw: random.Random) -> tuple[str, str]:
-    """Return the words of the prompt and of the answer: mostly none, never both."""
+    """Return the words of the prompt and of the answer: mostly "", never both."""
     return draw.choices([("", ""), (FORBIDDEN, ""), (PRIVATE, ""), ("", FORBIDDEN), ("", PRIVATE)], [70, 5, 7, 8, 10])[
         0
     ]
@@ -184,7 +184,7 @@ def _texts(draw: random.Random, number: int, count: int, word: str, size: int = 
 
 
 def encoded(pieces: list[bytes], encoding: str) -> list[bytes]:
-    """Return a body's pieces in a content-encoding, each to be decoded as soon as it comes."""
+    """Return a body's pieces in a content-encoding, flushed so that each can be decoded at once."""
     if not encoding:
         return pieces
     packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
@@ -193,7 +193,7 @@ def encoded(pieces: list[bytes], encoding: str) -> list[bytes]:
 
 
 def decoded(body: bytes, encoding: str) -> bytes:
-    """Return a body without its content-encoding; one that was cut, as far as it goes."""
+    """Return a body without its content-encoding. A cut body is decoded as far as possible."""
     if not encoding:
         return body
     unpacker = zlib.decompressobj(wbits=31 if encoding == "gzip" else 15)

@@ -1,4 +1,4 @@
-"""The soak's checker sees what it is there for: each wrong transcript is called wrong, and each good one is not."""
+"""The soak's checker: it reports each wrong transcript and no correct one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def got(body: bytes | Sequence[bytes], status: int = 200, *, is_whole: bool = Tr
 
 @pytest.mark.parametrize("api", WITH_ANSWERS, ids=lambda api: api.name)
 class TestAnyStream:
-    def test_as_the_model_said_it(self, api: Api) -> None:
+    def test_stream_as_the_model_sent_it_is_complete(self, api: Api) -> None:
         judgement = judge(stream(api), got(api.events(*TEXTS)))
         assert (judgement.ending, judgement.wrongs) == (Ending.COMPLETE, ())
         assert judgement.marks == {"7.0", "7.1", "7.2", "7.3"}
@@ -46,7 +46,7 @@ class TestAnyStream:
             pytest.param(lambda events: [*events, b"data: {}\n\n"], "came something else", id="more than was said"),
         ],
     )
-    def test_one_that_is_not_whole_and_called_whole(
+    def test_incomplete_stream_presented_as_complete_is_wrong(
         self, api: Api, ruin: Callable[[list[bytes]], list[bytes]], said: str
     ) -> None:
         events = api.events(*TEXTS)
@@ -54,58 +54,58 @@ class TestAnyStream:
         assert [wrong for wrong in judgement.wrongs if said in wrong], judgement.wrongs
 
     @pytest.mark.parametrize("status", [400, 503])
-    def test_one_that_ends_with_a_refusal(self, api: Api, status: int) -> None:
+    def test_stream_that_ends_with_a_refusal_is_recognised(self, api: Api, status: int) -> None:
         code = POLICY if status == 400 else "guardrail_unavailable"
         events = api.events(*TEXTS)[:2]
         judgement = judge(stream(api), got([*events, api.ending(status, code, "Not that.", 2)]))
         assert judgement.wrongs == ()
         assert judgement.ending is (Ending.BLOCKED if status == 400 else Ending.REFUSED)
 
-    def test_one_that_was_cut(self, api: Api) -> None:
+    def test_cut_stream_is_recognised(self, api: Api) -> None:
         body = b"".join(api.events(*TEXTS))
         for end in range(len(body)):
             assert judge(stream(api), got(body[:end], is_whole=False)).wrongs == ()
         assert judge(stream(api), got(body[:30] + body[40:60], is_whole=False)).wrongs
 
-    def test_one_that_was_cut_within_its_refusal(self, api: Api) -> None:
+    def test_stream_cut_within_its_refusal_is_recognised(self, api: Api) -> None:
         events, ending = b"".join(api.events(*TEXTS)[:2]), api.ending(400, POLICY, "Not that.", 2)
         for end in range(len(ending)):
             assert judge(stream(api), got(events + ending[:end], is_whole=False)).wrongs == ()
         leaking = api.ending(400, POLICY, "Not <7.2>.", 2)
         assert judge(stream(api), got(events + leaking[:-5], is_whole=False)).wrongs
 
-    def test_one_that_shows_what_was_blocked(self, api: Api) -> None:
+    def test_stream_with_blocked_text_is_wrong(self, api: Api) -> None:
         script = stream(api, texts=("<7.0> One ", f"<7.1> {FORBIDDEN} ", "<7.2> three "), answer_word=FORBIDDEN)
         judgement = judge(script, got(script.events))
         assert "the client saw forbidden" in judgement.wrongs
         before = judge(script, got([*script.expected, api.ending(400, POLICY, "No.", len(script.expected))]))
         assert (before.ending, before.wrongs) == (Ending.BLOCKED, ())
-        # Even if it ends just before the word: that is not the end.
+        # A stream that ends just before the word is not complete either.
         assert judge(script, got(script.expected)).wrongs
 
-    def test_one_that_is_redacted(self, api: Api) -> None:
+    def test_redacted_stream_is_recognised(self, api: Api) -> None:
         script = stream(api, texts=("<7.0> One ", f"<7.1> {PRIVATE} ", "<7.2> three "))
         redacted = api.events("<7.0> One ", f"<7.1> {GONE} ", "<7.2> three ")
         assert judge(script, got(redacted)).wrongs == ()
         assert "the client saw private" in judge(script, got(script.events)).wrongs
 
 
-def test_a_refusal_with_another_number_is_no_end() -> None:
+def test_refusal_with_another_number_is_wrong() -> None:
     events = RESPONSES.events(*TEXTS)[:2]
     assert judge(stream(RESPONSES), got([*events, RESPONSES.ending(400, POLICY, "No.", 3)])).wrongs
 
 
-def test_a_refusal_that_holds_a_part_of_the_answer() -> None:
+def test_refusal_with_a_part_of_the_answer_is_wrong() -> None:
     body = b'{"error": {"message": "<7.1>", "code": "guardrail_unavailable"}}'
     assert judge(stream(), got(body, 503)).wrongs
 
 
 @pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"error": 1}', b'{"error": {"message": "Not that."}}'])
-def test_a_400_that_is_no_refusal(body: bytes) -> None:
+def test_status_400_without_a_refusal_is_wrong(body: bytes) -> None:
     assert judge(stream(), got(body, 400)).wrongs
 
 
-def test_an_exchange_that_did_not_end() -> None:
+def test_exchange_that_did_not_end_is_wrong() -> None:
     assert judge(stream(), got(b"", 0, is_whole=False, is_stuck=True)).wrongs == ("it did not end in time",)
 
 
@@ -118,7 +118,7 @@ def test_a_compressed_answer_is_read() -> None:
     assert judge(script, got(b"junk", headers={"content-encoding": "gzip"})).wrongs
 
 
-def test_what_aim_never_verified_is_found() -> None:
+def test_unverified_text_is_found() -> None:
     tally = Tally()
     tally.add(stream(), got(CHAT.events(*TEXTS)))
     noted: dict[str, set[str]] = {
@@ -134,7 +134,7 @@ def test_what_aim_never_verified_is_found() -> None:
     ]
 
 
-def test_a_failure_needs_a_fault() -> None:
+def test_failure_without_a_fault_is_wrong() -> None:
     tally = Tally()
     refused = b"upstream connect error"
     tally.add(stream(), got(refused, 503, began=1.0, ended=2.0))
@@ -146,14 +146,14 @@ def test_a_failure_needs_a_fault() -> None:
     assert tally.unexplained([Span("Aim: silent", 0.0, 1.5)]) == []
 
 
-def test_scripts_are_drawn_alike_everywhere_and_hold_everything() -> None:
+def test_scripts_are_reproducible_and_cover_everything() -> None:
     pace = Pace(8, 0.1)
     drawn = [Scripts(5, pace)[number] for number in range(2000)]
     assert drawn == [Scripts(5, pace)[number] for number in range(2000)]
     assert {script.api for script in drawn} == {None, *WITH_ANSWERS}
     for kind in ("pause", "leaves_after", "cut_after", "encoding", "is_too_large", "prompt_word", "answer_word"):
         assert {bool(getattr(script, kind)) for script in drawn if script.api} >= {True, False}, kind
-    # Where nothing is wrong the checker finds nothing wrong.
+    # The checker reports nothing for correct transcripts.
     for script in drawn:
         if not script.is_refused and not script.prompt_word:
             assert judge(script, got(script.expected)).wrongs == ()
@@ -165,7 +165,7 @@ def test_an_encoded_stream_can_be_read_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize(("growth", "is_flat"), [(0.0, True), (0.05, True), (1.0, False)])
-def test_memory_that_grows_is_seen(growth: float, is_flat: bool) -> None:
+def test_growing_memory_is_detected(growth: float, is_flat: bool) -> None:
     samples = [Sample(at, round((100 + growth * at) * MEBIBYTE), 0, 10, 10, 1.0) for at in range(300)]
     found = memory(samples, since=0, rest=0)
     assert found is not None

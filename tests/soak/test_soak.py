@@ -1,4 +1,4 @@
-"""The soak works, and in its smallest sizes the sidecar holds: how long and how much is for `make soak`."""
+"""The soak in its smallest sizes: it works, and finds no problem. `make soak` runs larger ones."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def soak(target: Path, *arguments: str, seconds: float) -> dict[str, Any]:
 
 
 def check(results: dict[str, Any]) -> None:
-    """See that the soak did what it is for."""
+    """Check that the soak has covered everything and found no problem."""
     assert results["wrongs"] == []
     assert sum(results["endings"].values()) == results["exchanges"]
-    assert all(results["endings"].values()), "a way to end that never came up"
+    assert all(results["endings"].values()), "an ending never occurred"
     assert 0 < results["marks"]["seen"] <= results["marks"]["verified"]
     assert results["streams_at_once"]["max"] > 0
     assert results["slow_clients"]["envoy_bytes_per_client"] > 0
@@ -42,14 +42,14 @@ def check(results: dict[str, Any]) -> None:
 
 @pytest.mark.more
 @pytest.mark.timeout(180)
-def test_the_smallest_soak(tmp_path: Path) -> None:
+def test_smallest_soak_finds_no_problem(tmp_path: Path) -> None:
     results = soak(tmp_path / "soak.json", "--tiny", "--seed", "1", seconds=170)
     check(results)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(800)
-def test_a_short_soak_with_every_fault(tmp_path: Path) -> None:
+def test_short_soak_with_every_fault_finds_no_problem(tmp_path: Path) -> None:
     results = soak(tmp_path / "soak.json", "--minutes", "5", "--streams", "50", seconds=790)
     check(results)
     assert len(results["faults"]) == 16
