@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # See run.py.
+    # See the comment in run.py.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench import rounds

@@ -1,11 +1,11 @@
-"""Aim's stand-in: allows every question, and verifies every chunk of a session but those that say WITHHELD.
+"""Aim's stand-in: it allows every call, and verifies every chunk of a session except those that contain WITHHELD.
 
-It reads as little as it can, so that it is not what is measured. `GET /counters` tells what it was asked: a chain in
-which nobody asks Aim is fast, and no measurement.
+It reads as little as possible, so that it does not distort the measurement. `GET /counters` returns what it received:
+a chain that does not call Aim would be fast, but its measurement would be worthless.
 
     python -m tests.bench.aim PORT [HANDSHAKE]
 
-A session is opened HANDSHAKE seconds after it is asked for.
+A session opens HANDSHAKE seconds after its request.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from typing import Final
 from tests.bench.peer import HEAD_END, Peer, header, serve
 
 WITHHELD: Final = "withheld"
-"""A chunk with this word in it never gets an answer."""
+"""A chunk that contains this word never gets an answer."""
 
 ALLOW: Final = json.dumps({"detected": False, "details": {}, "detection_message": None}).encode()
-"""In the `detect` form, the sidecar's default; the next in the `firewall` form, LiteLLM's only one."""
+"""The allow of the `detect` form, which is the sidecar's default. The next is that of the `firewall` form, which is
+the only one of LiteLLM."""
 
 ALLOW_FIREWALL: Final = json.dumps({"analysis_result": {"policy_drill_down": {}}, "required_action": None}).encode()
 DONE: Final = b'{"done": true}'
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
-_STAMPED = b"sent "  # what the model writes into each chunk: on a busy machine Envoy may pass on several as one
+_STAMPED = b"sent "  # the model writes it into each chunk: on a busy machine Envoy may join several chunks
 _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
 COUNTERS = {"questions": 0, "chunks": 0, "withheld": 0, "open_sessions": 0}
-"""Questions and chunks that came, chunks among them that stay unanswered, sessions that are open."""
+"""The numbers of received calls and chunks, of chunks without an answer, and of open sessions."""
 
 
 class Aim(Peer):
     """One connection to Aim."""
 
     def __init__(self, handshake: float = 0.0) -> None:
-        """Open a session after `handshake` seconds."""
+        """Open sessions after `handshake` seconds."""
         super().__init__()
         self._handshake = handshake
         self._frames = bytearray()

@@ -1,4 +1,4 @@
-"""What an exchange and a chunk cost in CPU, latency and memory, beside Envoy alone, null, floor and LiteLLM."""
+"""The cost of an exchange and of a chunk in CPU, latency and memory, compared with Envoy alone, null, floor and LiteLLM."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STREAMED: Final = "streamed"
 RATIOS: Final = ((SIDECAR, NULL), (SIDECAR, FLOOR), (LITELLM, SIDECAR))
 
 Found = dict[str, dict[str, list[Round]]]
-"""The rounds by what was measured and by chain, those of one number side by side."""
+"""The rounds by measurement and chain. Rounds with the same index were run at the same time."""
 
 
 def buffered(at_once: int) -> str:
-    """Return the name of a measurement: buffered exchanges, so many at once."""
+    """Return the name of the measurement of buffered exchanges, `at_once` at a time."""
     return f"buffered {at_once}"
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Measure everything, LiteLLM too where it is installed; memory first, before the processes have grown."""
+    """Measure everything, and LiteLLM if it is installed. Memory comes first, before the processes have grown."""
     names = [ALONE, NULL, FLOOR, SIDECAR, *([LITELLM] if plan.costs.peer_exchanges and litellm.is_installed() else [])]
     memory = await _memory(names[1:], plan.held_streams)
     runs = [await run(plan.costs, names) for _ in range(plan.costs.runs)]
@@ -38,14 +38,14 @@ async def _memory(names: Sequence[str], held_streams: int) -> dict[str, dict[str
     async with running() as rig:
         for chain in await rig.chains(*names):
             memory[chain.name] = {"rest_mib": sum(map(resident_bytes, chain.guards)) / 2**20}
-            if chain.name != LITELLM:  # which takes too long to open so many
+            if chain.name != LITELLM:  # it would take too long to open so many streams
                 await rounds.warm_up(chain)
                 memory[chain.name]["held_kib"] = await rounds.held(chain, held_streams)
     return memory
 
 
 async def run(plan: Costs, names: Sequence[str]) -> Found:
-    """Measure these chains by `plan` in processes of their own."""
+    """Measure these chains by `plan` in new processes."""
     found: Found = {}
     whole = plan.processes * plan.rounds
     for first in range(0, whole, plan.rounds):
@@ -76,7 +76,7 @@ async def _round(plan: Costs, chains: Sequence[Chain], found: Found) -> None:
 
 
 def ratios(found: dict[str, list[Round]], pairs: Sequence[tuple[str, str]] = RATIOS) -> dict[str, float]:
-    """Return medians of the ratios within a round, so that a slow minute counts for both, of `pairs` that are there."""
+    """Return the median ratio of each pair in `found`. Ratios are within a round, as a slow minute affects both."""
     return {
         f"{one} / {other}": statistics.median(
             ours / theirs for ours, theirs in zip(guards_us(found[one]), guards_us(found[other]), strict=True)
@@ -87,12 +87,12 @@ def ratios(found: dict[str, list[Round]], pairs: Sequence[tuple[str, str]] = RAT
 
 
 def guards_us(found: Sequence[Round]) -> list[float]:
-    """Return the CPU of what guards, by round."""
+    """Return the CPU of the external processor in each round."""
     return [each.guard_us for each in found if each.guard_us is not None]
 
 
 def _summary(runs: Sequence[dict[str, list[Round]]]) -> dict[str, Any]:
-    """Return medians over the rounds of all runs, and the ratios of all and of each."""
+    """Return medians over the rounds of all runs, and the ratios of all runs and of each."""
     whole = {name: [each for run in runs for each in run[name]] for name in runs[0]}
     return {
         "chains": {name: medians(each) for name, each in whole.items()},
@@ -102,7 +102,7 @@ def _summary(runs: Sequence[dict[str, list[Round]]]) -> dict[str, Any]:
 
 
 def medians(found: Sequence[Round]) -> dict[str, Any]:
-    """Return what the rounds of one chain found, as JSON."""
+    """Return the results of one chain's rounds, as JSON."""
     first = found[0]
     return {
         **({"guard_us": statistics.median(guards_us(found))} if first.guard_us is not None else {}),

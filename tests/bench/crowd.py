@@ -1,4 +1,4 @@
-"""Thousands of slow streams at once: do all end in time, how late are their chunks, what do they need?"""
+"""Thousands of slow streams at once: whether all end in time, how late their chunks are, and what they cost."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.bench.rig import ALONE, SIDECAR, Chain, running
 from tests.bench.script import Script
 
 LATE: Final = 0.05
-"""A stream that takes so much longer than the model needs is late; a chunk, by so much of the interval."""
+"""The share of the model's time by which a late stream takes longer, and of the interval by which a chunk is late."""
 
 _SHARES = (*(percent / 100 for percent in range(2, 100, 2)), 0.99, 0.999, 1.0)
 _PATIENCE_SECONDS = 60.0
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Measure a crowd before Envoy alone, and before the sidecar."""
+    """Measure a crowd of streams with Envoy alone, and with the sidecar."""
     return {
         "streams": plan.crowd.streams,
         "chains": {name: await _chain(name, plan.crowd) for name in (ALONE, SIDECAR)},
@@ -37,7 +37,7 @@ async def _chain(name: str, crowd: Crowd) -> dict[str, Any]:
 
 async def _crowd(chain: Chain, crowd: Crowd) -> dict[str, Any]:
     data = load.request(Script(crowd.chunks, crowd.interval))
-    meant = crowd.chunks * crowd.interval  # the first chunk, too, comes an interval after the head
+    meant = crowd.chunks * crowd.interval  # the first chunk also comes an interval after the head
     resting = sum(map(resident_bytes, chain.guards))
     asked = await chain.asked()
     connections = await load.connect(chain.port, crowd.streams)
@@ -48,7 +48,7 @@ async def _crowd(chain: Chain, crowd: Crowd) -> dict[str, Any]:
             for number, connection in enumerate(connections):
                 tasks.append(group.create_task(_lateness(connection, data, meant)))
                 await asyncio.sleep(max(0.0, began + (number + 1) * crowd.ramp / crowd.streams - time.monotonic()))
-            # All are there now, and the first of them for `ramp` seconds.
+            # All streams are open now, and the first one has been for `ramp` seconds.
             spent = rounds.Spent(chain)
             await asyncio.sleep((meant - crowd.ramp) / 2)
             steady = spent.round(1)
@@ -73,7 +73,7 @@ async def _crowd(chain: Chain, crowd: Crowd) -> dict[str, Any]:
 
 
 async def _lateness(connection: load.Connection, data: bytes, meant: float) -> float | None:
-    """Return by how much of `meant` seconds a stream took longer; None where it failed."""
+    """Return by which share of `meant` seconds a stream took longer; None if it failed."""
     try:
         return (await connection.exchange(data, meant + _PATIENCE_SECONDS)).total / meant - 1
     except (BenchError, TimeoutError):
@@ -81,6 +81,6 @@ async def _lateness(connection: load.Connection, data: bytes, meant: float) -> f
 
 
 def _distribution(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Return (share, value) pairs: so large a share of the values is at most so large."""
+    """Return (share, value) pairs: this share of the values is at most this value."""
     ordered = sorted(values)
     return [(share, ordered[round(share * (len(ordered) - 1))]) for share in _SHARES]

@@ -1,7 +1,7 @@
-"""The gate of `make bench-quick`: does an exchange or a chunk cost more than the stored figures allow?
+"""The gate of `make bench-quick`: it fails if an exchange or a chunk costs more than the stored figures allow.
 
-Compared are ratios of CPU to the null and to the floor, measured side by side: they hold on another machine and in a
-bad hour, where microseconds do not. What seems to have got worse is measured again, and the better of the two counts.
+It compares the ratios of CPU to the null and to the floor, measured at the same time: unlike microseconds, ratios hold
+on other and on busy machines. An apparent regression is measured again, and the better result counts.
 
     make bench-quick                        under two minutes
     make bench-quick ARGS='--measured FILE' # judge what `make bench` wrote
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 if __name__ == "__main__":
-    # See run.py.
+    # See the comment in run.py.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench import costs
@@ -27,20 +27,20 @@ from tests.bench.rig import FLOOR, NULL, SIDECAR
 from tests.fakes.envoy import EnvoyFailed
 
 BASELINE: Final = Path(__file__).parent / "baseline.json"
-"""What `make bench ARGS=--publish` wrote last: docs/performance.md shows it."""
+"""The last results of `make bench ARGS=--publish`, which docs/performance.md shows."""
 
 MOST: Final = 1.25
-"""How many times the stored ratio a new one may be."""
+"""The largest allowed quotient of a new ratio and the stored one."""
 
 _CHAINS: Final = (NULL, FLOOR, SIDECAR)
 _SECONDS = 240
 
 Ratios = dict[str, dict[str, float]]
-"""By what was measured, and by whom the sidecar is compared with."""
+"""Ratios by measurement and by pair of chains."""
 
 
 def stored(results: dict[str, Any]) -> Ratios:
-    """Return the ratios of the sidecar in what `make bench` wrote."""
+    """Return the sidecar's ratios in the results of `make bench`."""
     return {
         what: {pair: ratio for pair, ratio in one["ratios"].items() if pair.startswith(SIDECAR)}
         for what, one in results["costs"]["measured"].items()
@@ -48,7 +48,7 @@ def stored(results: dict[str, Any]) -> Ratios:
 
 
 def regressions(baseline: Ratios, measured: Ratios) -> list[str]:
-    """Return what has got worse by more than `MOST`, a line each; raises ValueError where nothing can be compared."""
+    """Return one line for each ratio that is worse by more than `MOST`; raises ValueError if none can be compared."""
     both = [(what, pair) for what in measured for pair in measured[what] if pair in baseline.get(what, {})]
     if not both:
         raise ValueError("no figure is in both")
@@ -70,7 +70,7 @@ def _measure(baseline: Ratios) -> Ratios:
     first = until_told(_measured())
     if not regressions(baseline, first):
         return first
-    print("it seems to have got worse; once more", file=sys.stderr)
+    print("apparent regression: measuring again", file=sys.stderr)
     second = until_told(_measured())
     return {what: {pair: min(ratio, second[what][pair]) for pair, ratio in first[what].items()} for what in first}
 

@@ -1,4 +1,4 @@
-"""What the project wants of itself, beside what was measured."""
+"""The project's goals, next to the measured figures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.bench.rig import FLOOR, LITELLM, NULL, SIDECAR
 _AT_8: Final = costs.buffered(8)
 _PAIRS: Final = (f"{LITELLM} / {SIDECAR}", f"{SIDECAR} / {FLOOR}")
 _FIRST_TOKEN_MS: Final = 10
-"""What of a handshake may still be seen where the model is slower than it: a part that noise hides."""
+"""The most that a handshake may add to the first token if the model is slower. It is within the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure, what is wanted of it, and what it is."""
+    """One figure with its goal and its measured value."""
 
     figure: str
     wanted: str
@@ -26,7 +26,7 @@ class Goal:
 
 
 def goals(results: dict[str, Any]) -> Iterator[Goal]:
-    """Yield the goals that `results` have figures for."""
+    """Yield the goals for which `results` has figures."""
     if "costs" in results:
         yield from _costs(results["costs"])
     if "handshake" in results:
@@ -63,7 +63,7 @@ def _costs(found: dict[str, Any]) -> Iterator[Goal]:
 
 
 def _apart(one: dict[str, Any], pair: str) -> float:
-    """Return how far the most different ratios of two runs are from each other."""
+    """Return the largest difference between the ratios of two runs."""
     by_run = [run[pair] for run in one["ratios_by_run"]]
     return float(max(by_run) / min(by_run) - 1)
 

@@ -1,7 +1,7 @@
-"""How CPU and memory grow with an exchange: chunks of a stream, bytes of a prompt and of an answer, choices.
+"""The growth of CPU and memory with the size of an exchange: chunks of a stream, bytes of texts, number of choices.
 
-What every exchange costs and what each unit adds are fitted as a line through all sizes; how far the worst point is
-from it says whether anything grows faster than its input.
+A line is fitted through all sizes, from the fixed cost of an exchange and the cost of each unit. The distance of the
+worst point from the line shows whether anything grows faster than its input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.bench.script import Script
 
 BLOCK: Final = 10
 INTERVAL_SECONDS: Final = 0.003
-"""A block of chunks in one write, one after the other: as many for a short stream as for a long one."""
+"""The time between two writes, each with a block of chunks. It does not depend on the length of the stream."""
 
 CHOICE_CHUNKS: Final = 640
 _EXCHANGE_SECONDS = 300.0
@@ -27,7 +27,7 @@ _WORD = "mesh and "
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Sizes, how often each is measured, and the request for one size."""
+    """Sizes, the number of measurements of each, and the request for one size."""
 
     sizes: dict[int, int]
     request: Callable[[int], bytes]
@@ -50,7 +50,7 @@ def _stream(chunks: int, choices: int = 1) -> bytes:
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Measure each size of each series, smaller ones first, one exchange at a time, in a sidecar of its own."""
+    """Measure each size of each series, smaller ones first, one exchange at a time. Each series has a new sidecar."""
     return {name: await _measured(series) for name, series in _series(plan)}
 
 
@@ -86,7 +86,7 @@ async def _cpu_us(chain: Chain, data: bytes, count: int) -> float:
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the line a + b * x that fits best by relative error, and how far off the worst point is, relatively."""
+    """Return the line a + b * x with the smallest relative error, and the relative error of the worst point."""
     weights = [(x, y, 1 / y**2) for x, y in points]
     s0, sx, sxx = (sum(weight * x**power for x, _, weight in weights) for power in range(3))
     sy, sxy = (sum(weight * y * x**power for x, y, weight in weights) for power in range(2))

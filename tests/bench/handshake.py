@@ -1,4 +1,4 @@
-"""Time to the first token of a stream, where Aim opens its session at once or late, and the model begins likewise."""
+"""The time to the first token of a stream, with an Aim that opens its session at once or late, and such a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Instructions of an exchange and of a chunk, counted by valgrind's callgrind: exact where time is not.
+"""Instructions of an exchange and of a chunk, counted by valgrind's callgrind, which is more exact than time.
 
-Counted is what the process runs itself, in all its threads, and not what the kernel does for it. Two runs differ by a
-percent or two: answers come together in one wake-up or in two.
+The count includes all threads of the process, but not the kernel. Two runs differ by a percent or two, because answers
+may arrive in one wake-up or in two.
 
     make bench-instructions
 """
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run as a file, the folder of this file comes first, where the modules' names are too common to be found alone.
+    # When this file is run, Python searches its folder first. The modules' names are too common for that.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench import rounds
@@ -26,7 +26,7 @@ from tests.bench.rig import FLOOR, NULL, SIDECAR, Chain, running
 
 _EXCHANGES, _AT_ONCE = 150, 4
 _STREAMS, _SECONDS, _INTERVAL_SECONDS = 2, 10.0, 0.1
-"""Slower than in the bench: under callgrind everything takes forty times as long."""
+"""These are slower than in the bench, because under callgrind everything takes forty times as long."""
 
 
 async def _count(name: str, measure: Callable[[Chain], Awaitable[object]]) -> int:

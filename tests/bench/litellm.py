@@ -1,7 +1,7 @@
-"""LiteLLM's proxy with its Aim guardrail, for input and output: what a user would run who has no mesh.
+"""LiteLLM's proxy with its Aim guardrail for input and output, as a user without a mesh would run it.
 
-`make bench-peers` installs it into an environment of its own. Like the sidecar it has its defaults: one worker, its own
-log. It has no database, the key that it does not start without, and fetches nothing from the network.
+`make bench-peers` installs it into an environment of its own. Like the sidecar, it runs with its defaults: one worker
+and its own log. It has no database, a key (without which it does not start), and fetches nothing from the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENVIRONMENT: Final = ROOT / ".venv-peers"
 
 VARIABLES: Final = {
     "LITELLM_MASTER_KEY": load.KEY,
-    # Each of these lists is fetched at start otherwise.
+    # Otherwise each of these lists is fetched at the start.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
@@ -28,18 +28,18 @@ VARIABLES: Final = {
 
 
 def is_installed() -> bool:
-    """Return whether there is one to measure."""
+    """Return whether LiteLLM is installed."""
     return (ENVIRONMENT / ".installed").exists()
 
 
 def version() -> str:
-    """Return the version that is installed, "" where none is."""
+    """Return the installed version; "" if there is none."""
     paths = [str(path) for path in ENVIRONMENT.glob("lib/python*/site-packages")]
     return next((each.version for each in distributions(name="litellm", path=paths)), "")
 
 
 def command(folder: Path, port: int, aim: int, model: int) -> list[str]:
-    """Return what runs it on `port`, its configuration written into `folder`; Aim and model are ports too."""
+    """Write its configuration to `folder`; return the command that runs it on `port`. `aim` and `model` are ports."""
     config = {
         "model_list": [
             {

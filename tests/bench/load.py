@@ -1,4 +1,4 @@
-"""The client: buffered exchanges one after the other on a connection, and streams whose chunks tell when they left."""
+"""The client: buffered exchanges, one after the other on each connection, and streams whose chunks have a timestamp."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPT: Final = "Please tell me in a few sentences what a service mesh is, and w
 WHOLE: Final = Script()
 KEY: Final = "sk-not-a-key-not-a-key-not-a-key-not-a-key"
 EXCHANGE_SECONDS: Final = 30.0
-"""An exchange that takes longer is a fault of the rig, unless it is meant to."""
+"""The time limit of an exchange. A longer one is a fault of the rig, unless it is intended."""
 
 _STAMP = re.compile(rb"sent (\d+);")
 _STAMP_BYTES = 32
@@ -26,7 +26,7 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 def request(script: Script = WHOLE, prompt: str = PROMPT) -> bytes:
-    """Return a chat request whose answer is to be as `script` says."""
+    """Return a chat request for an answer by `script`."""
     messages = [{"role": "system", "content": f"You are helpful. {script}"}, {"role": "user", "content": prompt}]
     stream = {"stream": True} if script.chunks else {}
     body = json.dumps({"model": "bench", "messages": messages} | stream).encode()
@@ -45,7 +45,7 @@ def request(script: Script = WHOLE, prompt: str = PROMPT) -> bytes:
 
 @dataclass(slots=True)
 class Timing:
-    """When an exchange's first and last byte came, in seconds after its request was written."""
+    """The times of an exchange's first and last byte, in seconds after its request was written."""
 
     first_byte: float
     total: float
@@ -53,9 +53,9 @@ class Timing:
 
 @dataclass(slots=True)
 class Arrivals:
-    """The chunks of one stream: when each came (`time.monotonic_ns()`), and how long after it was sent.
+    """The chunks of one stream: the arrival time of each (`time.monotonic_ns()`), and its delay after it was sent.
 
-    `began` is when the stream was asked for.
+    `began` is the time of the stream's request.
     """
 
     began: int = 0
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
             self.arrivals.at.append(now)
             self.arrivals.delays.append(now - int(stamp[1]))
             end = stamp.end()
-        self._tail = data[max(end, len(data) - _STAMP_BYTES) :]  # one may be cut in two
+        self._tail = data[max(end, len(data) - _STAMP_BYTES) :]  # a timestamp may be cut in two
 
     def _is_whole(self) -> bool:
         head_end = self._received.find(HEAD_END)
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
     async def exchange(self, data: bytes, seconds: float = EXCHANGE_SECONDS) -> Timing:
         """Send a request and wait for the whole response.
 
-        Raises BenchError for every status but 200, and TimeoutError after `seconds`.
+        Raises BenchError for any status except 200, and TimeoutError after `seconds`.
         """
         self.begin(data)
         assert self._whole is not None
@@ -153,7 +153,7 @@ def close(connections: Sequence[Connection]) -> None:
 
 
 async def buffered(connections: Sequence[Connection], count: int) -> list[Timing]:
-    """Make `count` exchanges in all, one at a time on each connection."""
+    """Perform `count` exchanges in all, one at a time on each connection."""
     data = request()
     timings: list[Timing] = []
     left = count

@@ -1,6 +1,7 @@
-"""The model's stand-in: a chat completion at once, or an event stream at a pace, as the request's script says.
+"""The model's stand-in: it sends a chat completion at once, or an event stream at the pace of the request's script.
 
-Chunk k of a stream carries in its text when it was written, by the clock that all processes of a machine share.
+The text of each chunk of a stream has the time at which it was written, by the clock that all processes of a machine
+share.
 
     python -m tests.bench.model PORT
 """
@@ -18,7 +19,7 @@ from tests.bench.peer import Peer, serve
 from tests.bench.script import Script
 
 STAMP: Final = b"sent %d;"
-"""What opens the text of a chunk: `time.monotonic_ns()` when it was written."""
+"""The beginning of a chunk's text: the value of `time.monotonic_ns()` when it was written."""
 
 _SENTENCE: Final = "The quick brown fox jumps over the lazy dog, and the model goes on about it for a while. "
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -63,7 +64,7 @@ class Model(Peer):
 
     def on_request(self, head: bytes, body: bytes) -> None:
         if not head.startswith(b"POST"):
-            self.answer(b"{}")  # a proxy asks what models there are
+            self.answer(b"{}")  # a proxy asks for the list of models
             return
         script = Script.of(body)
         if script.chunks:
@@ -81,7 +82,7 @@ class Model(Peer):
         self._pace(script, 0, asyncio.get_running_loop().time() + script.interval)
 
     def _pace(self, script: Script, number: int, due: float) -> None:
-        """Send the block that begins with chunk `number` at `due`, by the loop's clock, and so on to the end."""
+        """Send the block that begins with chunk `number` at `due`, by the event loop's clock, then the later blocks."""
         loop = asyncio.get_running_loop()
         if number >= script.chunks:
             self._next = loop.call_later(script.linger, self._end, script.choices)

@@ -1,10 +1,9 @@
-"""External processors that guard nothing: what the sidecar's stack costs before the sidecar does anything.
+"""External processors that guard nothing. They show the cost of the sidecar's stack without the sidecar's own work.
 
-`NullProcessor` answers each message of Envoy at once, without looking: grpc.aio on uvloop, the sidecar's own codec.
-`AskingProcessor` asks Aim too, over the sidecar's own HTTP connections and with its library for websockets in the
-shortest way, and looks at nothing either: a question for each leg of a buffered exchange, each piece of a stream
-through a websocket. Less work than that cannot be a guard in this stack, so it is the floor that the sidecar is
-measured against.
+`NullProcessor` answers each message of Envoy at once without reading it, with grpc.aio on uvloop and the sidecar's own
+codec. `AskingProcessor` also calls Aim, over the sidecar's own HTTP connections and with its websocket library, in the
+shortest way: one call for each leg of a buffered exchange, and each piece of a stream through a websocket. It does not
+read the messages either. A guard in this stack cannot do less work, so this is the floor for the sidecar.
 
     python -m tests.bench.null PORT [AIM_PORT]
 """
@@ -64,16 +63,16 @@ class NullProcessor:
 
 
 async def release(context: grpc.aio.ServicerContext[bytes, bytes], data: bytes, end_of_stream: bool) -> None:
-    """Let a piece of the answer go on."""
+    """Release a piece of the answer."""
     for message in wire.encode(ReleaseBody(Leg.RESPONSE, data, end_of_stream)):
         await context.write(message)
 
 
 class AskingProcessor:
-    """The service that asks Aim and passes everything."""
+    """The service that calls Aim and passes everything."""
 
     def __init__(self, aim_port: int) -> None:
-        """Ask the Aim on this port of the machine."""
+        """Call the Aim on this port of the machine."""
         self._sessions = f"ws://127.0.0.1:{aim_port}/detect/output/ws"
         base = f"http://127.0.0.1:{aim_port}/detect"
         self._request_url, self._answer_url = httpx.URL(f"{base}/openai"), httpx.URL(f"{base}/output")

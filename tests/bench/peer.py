@@ -1,7 +1,7 @@
-"""A server of HTTP/1.1 on a bare asyncio protocol: what Aim's and the model's stand-ins have in common.
+"""An HTTP/1.1 server on a bare asyncio protocol: the common base of Aim's and the model's stand-ins.
 
-It knows just what Envoy, aiohttp and the websockets library send: whole heads, bodies with a content-length, no
-pipelining. Each peer is a process of its own, so that its CPU is nobody else's.
+It supports only what Envoy, httpx and the websockets library send: whole heads, bodies with a content-length, no
+pipelining. Each peer is a process of its own, so that its CPU is counted separately.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Peer(ABC, asyncio.Protocol):
-    """One connection; a subclass answers in `on_request` and may take the connection over as something else."""
+    """One connection. A subclass answers in `on_request` and may switch the connection to another protocol."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -47,10 +47,10 @@ class Peer(ABC, asyncio.Protocol):
 
     @abstractmethod
     def on_request(self, head: bytes, body: bytes) -> None:
-        """Answer one request, given as its head without the blank line and its body."""
+        """Answer one request; `head` has no blank line at its end."""
 
     def on_raw(self, data: bytes) -> None:
-        """Take bytes of a connection that is no longer HTTP; where there can be none, the connection is broken."""
+        """Handle bytes of a connection that is no longer HTTP. By default such bytes are an error."""
         self.transport.abort()
 
     def answer(self, body: bytes) -> None:
@@ -61,7 +61,7 @@ class Peer(ABC, asyncio.Protocol):
 
 
 def header(head: bytes, name: bytes) -> bytes | None:
-    """Return the value of a header field, None where there is none; `name` in lower case."""
+    """Return the value of a header field, or None if there is none; `name` is in lower case."""
     start = head.lower().find(b"\r\n" + name + b":")
     if start < 0:
         return None

@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The plans of the bench: how much is measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Interleaved rounds, `rounds` of them in each of `processes` sets of new processes, all that `runs` times.
+    """Interleaved rounds: `rounds` of them in each of `processes` sets of new processes, all of it `runs` times.
 
-    What a process costs depends a little on how its memory came to lie, so that one set is not enough for a run.
-    `exchanges` in a round, by how many are under way at once; `peer_exchanges` are LiteLLM's, which is slow.
+    The cost of a process depends slightly on its memory layout, so that one set is not enough for a run. `exchanges`
+    has the exchanges of a round by their number at once; `peer_exchanges` are those for LiteLLM, which is slow.
     """
 
     runs: int
@@ -25,7 +25,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Streams at once, opened over `ramp` seconds, each of `chunks`, one every `interval` seconds."""
+    """Streams at once, opened over `ramp` seconds. Each has `chunks` chunks, one every `interval` seconds."""
 
     streams: int
     ramp: float
@@ -35,7 +35,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Sizes and how often each is measured: chunks of a stream, bytes of a body, choices of an answer."""
+    """Sizes and the number of measurements of each: chunks of a stream, bytes of a body, choices of an answer."""
 
     chunks: dict[int, int]
     body_bytes: dict[int, int]
@@ -44,7 +44,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured of each part; `seconds`: when to give up, whatever is missing."""
+    """How much of each part is measured. The bench is given up after `seconds`."""
 
     costs: Costs
     held_streams: int
@@ -88,7 +88,7 @@ PLANS: Final = {
         seconds=500,
     ),
 }
-"""`default` for docs/performance.md, `tiny` only to see that everything runs."""
+"""`default` is for docs/performance.md, `tiny` only checks that everything runs."""
 
 GATE: Final = Costs(1, 2, 2, {1: 100, 8: 240}, {}, streams=8, stream_seconds=1.5)
-"""What is measured before a change is called a regression."""
+"""The plan of the gate."""

@@ -1,4 +1,4 @@
-"""Plots of what was measured, as SVG."""
+"""Plots of the results, as SVG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 _WIDTH = 7.2
 _STEPS = 60
-"""Enough for a straight line to look smooth where both axes are logarithmic."""
+"""Enough for a straight line to look smooth on two logarithmic axes."""
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:

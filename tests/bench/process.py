@@ -1,4 +1,4 @@
-"""A process of the rig: started, asked what it used, ended."""
+"""The processes of the rig: starting them, measuring their use of CPU and memory, and ending them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _FOREIGN = ("EXTPROC_", "AIM_", "LITELLM_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-"""Beginnings of variables that would change what is measured."""
+"""Prefixes of environment variables that would affect the measurement."""
 
 
 Result = TypeVar("Result")
 
 
 class BenchError(Exception):
-    """The rig does not work, or not as it is meant to: there is nothing to measure."""
+    """The rig does not work as intended, so nothing can be measured."""
 
 
 def reason(error: BaseException) -> str:
-    """Return why nothing was measured."""
+    """Return the reason why nothing was measured."""
     return reason(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error) or "out of time"
 
 
 def until_told(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run `work`, ended in good order by SIGTERM too: nothing that was started may stay."""
+    """Run `work`, and stop everything on SIGTERM too, so that no process is left behind."""
 
     async def run() -> Result:
         task = asyncio.current_task()
@@ -49,13 +49,13 @@ def until_told(work: Coroutine[Any, Any, Result]) -> Result:
         return await work
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream is several sockets in each process
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream needs several sockets in each process
     return asyncio.run(run())
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A process that was started; it serves once `wait` has returned."""
+    """A started process. It serves once `wait` has returned."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -66,7 +66,7 @@ class Started:
         return self.process.pid
 
     def wait(self, *addresses: Address, seconds: float = _START_SECONDS) -> None:
-        """Wait until it listens on all `addresses`; raises BenchError where it ends, or does not within `seconds`."""
+        """Wait until it listens on all `addresses`; raises BenchError if it ends, or after `seconds`."""
         deadline = time.monotonic() + seconds
         for address in addresses:
             while not _listens(address):
@@ -76,7 +76,7 @@ class Started:
                 time.sleep(_POLL_SECONDS)
 
     def children(self) -> list[int]:
-        """Return the ids of the processes that it started and that still run."""
+        """Return the ids of its running child processes."""
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
@@ -94,7 +94,7 @@ def _listens(address: Address) -> bool:
 
 @contextmanager
 def started(log: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Started]:
-    """Run `command` until the block ends; what it says goes to `log`."""
+    """Run `command` until the block ends; its output goes to `log`."""
     own = {name: value for name, value in os.environ.items() if not name.upper().startswith(_FOREIGN)}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -117,7 +117,7 @@ def started(log: Path, *command: str, environment: Mapping[str, str] | None = No
 
 
 def cpu(pids: Iterable[int]) -> dict[str, int]:
-    """Return the nanoseconds that each thread of some processes has been on a CPU."""
+    """Return the CPU time of each thread of some processes, in nanoseconds."""
     spent: dict[str, int] = {}
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -127,12 +127,12 @@ def cpu(pids: Iterable[int]) -> dict[str, int]:
 
 
 def cpu_between(before: Mapping[str, int], after: Mapping[str, int]) -> int:
-    """Return the nanoseconds between two of `cpu`; what threads spent that have ended since is lost."""
+    """Return the nanoseconds between two results of `cpu`. The time of threads that ended in between is lost."""
     return sum(spent - before.get(task, 0) for task, spent in after.items())
 
 
 def machine_busy() -> tuple[float, float]:
-    """Return the seconds that all CPUs of the machine have been at work, and have been there at all."""
+    """Return the busy seconds and the total seconds of all CPUs of the machine."""
     user, nice, system, idle, iowait, irq, softirq, steal, *_ = map(
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
     )
@@ -142,16 +142,16 @@ def machine_busy() -> tuple[float, float]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return how much of a process is in memory (RSS)."""
+    """Return the resident memory of a process (RSS), in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def forget_peak(pid: int) -> None:
-    """Let `peak_bytes` begin again."""
+    """Reset the peak that `peak_bytes` returns."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most of a process that has been in memory at once since `forget_peak`."""
+    """Return the peak of a process's resident memory since `forget_peak`, in bytes."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

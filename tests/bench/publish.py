@@ -1,4 +1,4 @@
-"""Puts what was measured where it is read: docs/performance.md, its plots, and the baseline of `make bench-quick`.
+"""Writes the results to docs/performance.md, its plots, and the baseline of `make bench-quick`.
 
 python tests/bench/publish.py       # again from the baseline, when the tables or plots look otherwise now
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 if __name__ == "__main__":
-    # See run.py.
+    # See the comment in run.py.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench import plots, report
@@ -26,7 +26,7 @@ _MARKED = re.compile(r"(?<=<!-- bench: )(\S+)( -->\n).*?(?=<!-- end -->)", re.DO
 
 
 def publish(results: dict[str, Any]) -> None:
-    """Write `results`, which have all parts."""
+    """Write `results`, which must have all parts."""
     BASELINE.write_text(json.dumps(results, indent=2) + "\n")
     DOCUMENT.write_text(filled(DOCUMENT.read_text(), report.sections(results)))
     plots.draw(results, IMAGES)

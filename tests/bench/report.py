@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown: one section for each mark in docs/performance.md."""
+"""The results as tables in Markdown: one section for each mark in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows = list[tuple[str, list[str]]]
 
 
 def machine() -> dict[str, Any]:
-    """Return where and with what this is measured."""
+    """Return a description of the machine and the software."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 
 def sections(results: dict[str, Any]) -> dict[str, str]:
-    """Return the sections that `results`, as read from JSON, have figures for, by name."""
+    """Return, by name, the sections for which `results`, read from JSON, has figures."""
     made = {
         "machine": _machine(results),
         "goals": "".join(_table("figure", _goals(results), ("goal", "measured", "met"))),

@@ -1,7 +1,7 @@
-"""The chains that are measured: each one way from the client to the same model, past the same Aim or none.
+"""The measured chains: each is a way from the client to the same model, with the same Aim or without it.
 
-Every chain has an Envoy of its own, rendered by the project, so that rounds can change from one to the other at once;
-an Envoy that waits costs nothing. LiteLLM is a proxy itself.
+Every chain has its own Envoy, with the project's rendered configuration, so that rounds can switch between chains at
+once. An idle Envoy costs nothing. LiteLLM is a proxy itself.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ ALONE, NULL, FLOOR, SIDECAR, LITELLM = "envoy alone", "null", "floor", "sidecar"
 _EXT_PROC = "envoy.filters.http.ext_proc"
 _KEY = "a-key-for-the-bench"
 _VERDICT_TIMEOUT = 120
-"""Longer than the longest hold of the bench; a longer timer costs no more."""
+"""Longer than the longest hold of the bench. A longer timeout does not cost more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One way to the model: where its client connects, its Envoy, and what guards it.
+    """One way to the model: the port for its client, its Envoy, and its guards.
 
-    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of the Aim that
-    is asked.
+    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of its Aim.
     """
 
     name: str
@@ -51,14 +50,14 @@ class Chain:
     aim: int | None = None
 
     async def asked(self) -> dict[str, int]:
-        """Return the counters of its Aim (`tests.bench.aim.COUNTERS`), {} where it asks none."""
+        """Return the counters of its Aim (`tests.bench.aim.COUNTERS`), or {} if it has none."""
         if self.aim is None:
             return {}
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             return dict((await client.get(f"http://{LOOPBACK}:{self.aim}/counters")).json())
 
     async def exchanges(self) -> list[int]:
-        """Return how many exchanges its Envoy has given to each worker of the sidecar."""
+        """Return the number of exchanges that its Envoy has sent to each worker of the sidecar."""
         assert self.envoy is not None
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             clusters = (await client.get(f"{self.envoy.admin}/clusters", params={"format": "json"})).json()
@@ -72,7 +71,7 @@ class Chain:
 
 
 class Rig:
-    """A model, an Aim that answers at once, and chains as they are asked for; everything runs until the rig ends."""
+    """A model, an Aim that answers at once, and chains, started on request. Everything runs until the rig ends."""
 
     def __init__(self, stack: AsyncExitStack, folder: Path, beneath: tuple[str, ...] = ()) -> None:
         """Run in `stack`; keep logs and sockets in `folder`; run external processors by the command `beneath`."""
@@ -83,11 +82,11 @@ class Rig:
         self.aim = self._stand_in("aim")
 
     def slow_aim(self, handshake: float) -> int:
-        """Run another Aim, which opens a session `handshake` seconds late; return its port."""
+        """Run another Aim, which opens sessions after `handshake` seconds; return its port."""
         return self._stand_in("aim", str(handshake))
 
     async def chains(self, *names: str) -> list[Chain]:
-        """Run the chains of these names; raises BenchError and EnvoyFailed for what does not start."""
+        """Run the chains with these names; raises BenchError or EnvoyFailed if one does not start."""
         return [await self.chain(name) for name in names]
 
     async def chain(self, name: str) -> Chain:
@@ -107,7 +106,7 @@ class Rig:
         return Chain(name, _port(envoy), envoy, (process.pid,), aim)
 
     def null(self, port: int, aim: int | None = None) -> AbstractContextManager[Started]:
-        """Run the external processor that guards nothing on `port`; with `aim` it asks, and is the floor."""
+        """Run the external processor that guards nothing on `port`. With `aim` it calls Aim, and is the floor."""
         ports = [port] if aim is None else [port, aim]
         return self._processor(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
 
@@ -120,7 +119,7 @@ class Rig:
         aim: int | None = None,
         checkout: Path | None = None,
     ) -> Chain:
-        """Run a chain with the sidecar of this checkout or of `checkout`, with its defaults but for what is given."""
+        """Run a chain with the sidecar of this checkout or of `checkout`, with defaults except for the arguments."""
         aim = aim or self.aim
         settings = Settings(
             listen=listen or loopback(free_port(workers)), admin=loopback(free_port(workers)), workers=workers
@@ -134,11 +133,11 @@ class Rig:
     def serve(
         self, settings: Settings, aim: int, name: str = SIDECAR, checkout: Path | None = None
     ) -> AbstractContextManager[Started]:
-        """Run the sidecar, that of `checkout` if given, on the addresses and with the workers of `settings`."""
+        """Run the sidecar of this checkout or of `checkout`, with the addresses and workers of `settings`."""
         python = sys.executable if checkout is None else str(checkout / ".venv/bin/python")
         return self._run(
             name,
-            # -P: the modules of this folder are those of this checkout.
+            # Without -P Python would import the modules of the current folder, which are those of this checkout.
             *(*self._beneath, python, "-P", "-m", "extproc", "serve"),
             AIM_API_KEY=_KEY,
             AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
@@ -149,7 +148,7 @@ class Rig:
         )
 
     def said(self) -> str:
-        """Return the end of what each process said."""
+        """Return the end of each process's output."""
         return "\n".join(
             f"-- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in sorted(self.folder.glob("*.log"))
         )
@@ -179,13 +178,13 @@ class Rig:
         return started(log, *command, environment=environment)
 
     async def _envoy(self, settings: Settings | None) -> RunningEnvoy:
-        # Warnings only: an Envoy that logs more than it must is not what is measured.
+        # Envoy logs only warnings, because logging would affect the measurement.
         return await self._stack.enter_async_context(run_envoy(bootstrap(settings, self.model), log_level="warning"))
 
 
 @asynccontextmanager
 async def running(*beneath: str) -> AsyncIterator[Rig]:
-    """Run a rig until the block ends, external processors by the command `beneath`, if any.
+    """Run a rig until the block ends. External processors are run by the command `beneath`, if any.
 
     Raises BenchError for a stand-in that does not start.
     """
@@ -195,13 +194,13 @@ async def running(*beneath: str) -> AsyncIterator[Rig]:
         try:
             yield rig
         except Exception:
-            # Why, the processes may have said; the folder of what they said is about to go.
+            # The output of the processes may explain the error, and its folder will be deleted.
             print(rig.said(), file=sys.stderr)
             raise
 
 
 def bootstrap(settings: Settings | None, model: int) -> str:
-    """Return the project's bootstrap for the external processor of `settings`; None: without the filter."""
+    """Return the project's bootstrap for the external processor of `settings`; without the filter if it is None."""
     text = render_envoy(
         settings or Settings(),
         listen=loopback(0),

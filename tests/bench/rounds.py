@@ -1,4 +1,4 @@
-"""The measurements, each a short round of one chain: repeated and interleaved, because a machine's mood changes."""
+"""The measurements. Each is a short round of one chain, repeated and interleaved because a machine's speed varies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.rig import Chain
 from tests.bench.script import Script
 
 INTERVAL_SECONDS = 0.02
-"""50 chunks of a stream in a second."""
+"""The interval of 50 chunks per second."""
 
 _SETTLE_SECONDS = 0.3
 _HELD_CHUNKS = 10
@@ -25,9 +25,9 @@ _GONE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class Round:
-    """What one round of one chain found: CPU in microseconds for each exchange or chunk, latencies in milliseconds.
+    """The results of one round of one chain: CPU in microseconds per exchange or chunk, and latencies in milliseconds.
 
-    None for the CPU of what the chain has not; `seconds` is how long the round took.
+    The CPU of a part that the chain does not have is None; `seconds` is the duration of the round.
     """
 
     guard_us: float | None
@@ -37,7 +37,7 @@ class Round:
 
 
 async def warm_up(chain: Chain) -> None:
-    """Have everything that happens once happen."""
+    """Let a chain do everything that it does only once."""
     connections = await load.connect(chain.port, 4)
     await load.buffered(connections, 40)
     await asyncio.gather(*(each.exchange(load.request(Script(5, 0.01))) for each in connections))
@@ -45,7 +45,7 @@ async def warm_up(chain: Chain) -> None:
 
 
 async def buffered(chain: Chain, at_once: int, count: int) -> Round:
-    """Make `count` exchanges, `at_once` at a time; raises BenchError where Aim was not asked twice for each."""
+    """Perform `count` exchanges, `at_once` at a time; raises BenchError unless Aim got two calls for each."""
     connections = await load.connect(chain.port, at_once)
     try:
         await load.buffered(connections, at_once)
@@ -57,7 +57,7 @@ async def buffered(chain: Chain, at_once: int, count: int) -> Round:
     finally:
         load.close(connections)
     if questions != (0 if chain.aim is None else 2 * count):
-        raise BenchError(f"{chain.name}: {questions} questions for {count} exchanges")
+        raise BenchError(f"{chain.name}: {questions} calls for {count} exchanges")
     result.latencies = {
         "first_byte_ms": quantiles([timing.first_byte * 1e3 for timing in timings]),
         "total_ms": quantiles([timing.total * 1e3 for timing in timings]),
@@ -66,7 +66,7 @@ async def buffered(chain: Chain, at_once: int, count: int) -> Round:
 
 
 async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
-    """Hold paced streams and look at `seconds` in their midst; raises BenchError where Aim did not see each chunk."""
+    """Hold paced streams and measure `seconds` in their middle; raises BenchError unless Aim got each chunk."""
     chunks = chunks_of(seconds)
     data = load.request(Script(chunks, INTERVAL_SECONDS))
     connections = await load.connect(chain.port, streams)
@@ -75,7 +75,7 @@ async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(connection.exchange(data))
-                # One after the other, not all in the same millisecond.
+                # The streams begin one after the other, not all in the same millisecond.
                 await asyncio.sleep(INTERVAL_SECONDS / streams)
             await asyncio.sleep(_SETTLE_SECONDS)
             spent = Spent(chain)
@@ -100,14 +100,14 @@ async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
 
 
 def chunks_of(seconds: float) -> int:
-    """Return how many chunks each stream has of which `seconds` are looked at."""
+    """Return the number of chunks of a stream that is measured for `seconds`."""
     return round((seconds + 3 * _SETTLE_SECONDS) / INTERVAL_SECONDS)
 
 
 async def held(chain: Chain, streams: int) -> float:
-    """Hold streams whose text Aim withholds; return what each adds to the processor's memory, in KiB.
+    """Hold streams whose text Aim does not answer; return the processor's additional memory for each, in KiB.
 
-    Raises BenchError where Aim did not get the text, or keeps a session of a client that has left.
+    Raises BenchError if Aim did not get the text, or if a session outlives its client.
     """
     data = load.request(Script(_HELD_CHUNKS, INTERVAL_SECONDS, linger=_HELD_SECONDS, word=WITHHELD))
     before = await chain.asked()
@@ -138,21 +138,21 @@ async def _sessions_gone(chain: Chain) -> None:
 
 
 def more(before: dict[str, int], after: dict[str, int], counter: str) -> int:
-    """Return how much one of Aim's counters has grown, 0 for a chain that asks none."""
+    """Return the increase of one of Aim's counters; 0 for a chain without Aim."""
     return after.get(counter, 0) - before.get(counter, 0)
 
 
 class Spent:
-    """CPU and time spent since it was made, by what guards a chain and by its Envoy."""
+    """The CPU of a chain's guards and of its Envoy, and the time, since it was created."""
 
     def __init__(self, chain: Chain) -> None:
-        """Begin now."""
+        """Begin to measure `chain`."""
         self._pids = (chain.guards, (chain.envoy.pid,) if chain.envoy else ())
         self._before = [cpu(pids) for pids in self._pids]
         self._began = time.monotonic()
 
     def round(self, count: int) -> Round:
-        """Return it for each of `count` units."""
+        """Return the costs for each of `count` units."""
         seconds = time.monotonic() - self._began
         guard_us, envoy_us = (
             cpu_between(before, cpu(pids)) / max(count, 1) / 1e3 if pids else None

@@ -1,10 +1,11 @@
-"""The benchmark: what the sidecar costs, beside peers that do nothing, the least possible, or the same in another way.
+"""The benchmark: the cost of the sidecar, compared with peers that do nothing, the least possible, or the same work.
 
     make bench                              all parts, under a quarter of an hour
     make bench ARGS='--only costs crowd'    some of them
     make bench ARGS=--publish               all, and write what docs/performance.md shows
 
-docs/performance.md says what each figure means. Prints tables and writes JSON to tests/bench/results/, or to --json.
+docs/performance.md explains each figure. The command prints tables and writes JSON to tests/bench/results/, or to
+--json.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 if __name__ == "__main__":
-    # Run as a file, the folder of this file comes first, where the modules' names are too common to be found alone.
+    # When this file is run, Python searches its folder first. The modules' names are too common for that.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.bench import costs, crowd, growth, handshake, litellm, report, starting, transport, workers
@@ -42,7 +43,7 @@ PARTS: Final[dict[str, Callable[[Plan], Awaitable[dict[str, Any]]]]] = {
 
 
 async def bench(plan: Plan, parts: list[str], keep: Callable[[dict[str, Any]], None]) -> list[str]:
-    """Measure `parts`; `keep` what was found after each, as JSON; return those that failed, after saying why."""
+    """Measure `parts`; call `keep` with the results so far after each; print why parts failed, and return them."""
     deadline = time.monotonic() + plan.seconds
     results: dict[str, Any] = {"machine": report.machine(), "plan": asdict(plan), "seconds": {}}
     failed = []

@@ -1,4 +1,4 @@
-"""What the model is to answer: part of the request, so that it reaches the model through any proxy."""
+"""The script of the model's answer. It is part of the request, so that it reaches the model through any proxy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _IN_A_BODY = re.compile(rb"\[bench ([^\]]*)\]")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A whole answer of `choices` texts of `text_bytes`; with `chunks`, an event stream of so many instead.
+    """A whole answer of `choices` texts of `text_bytes`; with `chunks`, an event stream of that many chunks instead.
 
-    A stream's head comes after `delay` seconds. Each `interval` seconds `block` chunks are sent in one write, of the
-    choices in turn; `linger` seconds after the last the stream ends. `word` is in each chunk's text.
+    The head of a stream is sent after `delay` seconds. Every `interval` seconds `block` chunks, with alternating
+    choices, are sent in one write. The stream ends `linger` seconds after the last chunk. Each chunk's text contains
+    `word`.
     """
 
     chunks: int = 0
@@ -30,7 +31,7 @@ class Script:
 
     @classmethod
     def of(cls, body: bytes) -> Script:
-        """Return the script in a request's body; raises ValueError where there is none."""
+        """Return the script in a request's body; raises ValueError if there is none."""
         match = _IN_A_BODY.search(body)
         if match is None:
             raise ValueError("a request without a script")

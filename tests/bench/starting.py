@@ -1,4 +1,4 @@
-"""From the start of the command to the first `/readyz` that says yes."""
+"""The time from the start of the command to the first `/readyz` with status 200."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SECONDS = 60.0
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Return the median of several starts, in seconds, of the sidecar and, to its first connection, of the null."""
+    """Return the median of several starts of the sidecar, and of the null up to its first connection, in seconds."""
     found: dict[str, list[float]] = {NULL: [], SIDECAR: []}
     async with running() as rig:
         for number in range(plan.starts + 1):
             for name, start in ((NULL, _null), (SIDECAR, _sidecar)):
                 seconds = start(rig)
-                if number:  # the first one finds cold files
+                if number:  # the first start is slower, because files are not cached yet
                     found[name].append(seconds)
     return {name: statistics.median(times) for name, times in found.items()}
 

@@ -1,4 +1,4 @@
-"""The benchmark works: in its smallest size it finds every figure; how large they are only its gate asks."""
+"""The benchmark in its smallest size: it finds every figure. Only the gate checks how large they are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ needs_schedstat = pytest.mark.skipif(
 )
 
 MAY_BE_NOTHING = ("late", "peak_bytes", "each_us", "kib", "off_line")
-"""Figures that are 0 or less where nothing is wrong, or where noise is larger than they are."""
+"""Figures that may be 0 or less, because nothing is wrong or because noise is larger."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def command(script: str, *arguments: str, seconds: float = SECONDS) -> subproces
 
 
 def bench(target: Path, *arguments: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """Run the smallest bench; return its results, in which every figure is one."""
+    """Run the smallest bench; check that every figure is valid; return the results."""
     done = command("run", "--tiny", *arguments, "--json", str(target), seconds=seconds)
     assert done.returncode == 0, done.stderr
     results = dict(json.loads(target.read_text()))
@@ -85,14 +85,14 @@ class TestMeasuring:
         assert results["costs"]["memory"].keys() == {"null", "floor", "sidecar"}
 
     @pytest.mark.more
-    def test_a_crowd_ends_whole(self, tmp_path: Path) -> None:
+    def test_crowd_of_streams_ends_whole(self, tmp_path: Path) -> None:
         results = bench(tmp_path / "bench.json", "--only", "crowd")
         crowd = results["crowd"]
         assert {chain["finished"] for chain in crowd["chains"].values()} == {crowd["streams"]}
 
     @pytest.mark.long
     @pytest.mark.timeout(LONG_SECONDS)
-    def test_everything_else_is_found(self, tmp_path: Path) -> None:
+    def test_other_figures_are_found(self, tmp_path: Path) -> None:
         others = [part for part in PARTS if part not in ("costs", "crowd")]
         results = bench(tmp_path / "bench.json", "--only", *others, seconds=LONG_SECONDS)
         assert results["seconds"].keys() == set(others)
@@ -103,8 +103,8 @@ class TestMeasuring:
     @pytest.mark.long
     @pytest.mark.timeout(LONG_SECONDS)
     @pytest.mark.skipif(not litellm.is_installed(), reason="no LiteLLM here: make bench-peers")
-    def test_litellm_is_inspected_as_the_sidecar_is(self, tmp_path: Path) -> None:
-        # The bench itself counts what Aim was asked, and gives up where that is too little.
+    def test_litellm_inspects_as_much_as_the_sidecar(self, tmp_path: Path) -> None:
+        # The bench itself counts Aim's calls, and fails if there are too few.
         results = bench(tmp_path / "bench.json", "--only", "costs", seconds=LONG_SECONDS)
         measured = results["costs"]["measured"]
         assert {what for what, one in measured.items() if "litellm / sidecar" in one["ratios"]} == {
@@ -132,19 +132,19 @@ def test_a_script_reaches_the_model_in_the_request() -> None:
 
 
 class TestGrowth:
-    def test_a_line_is_found(self) -> None:
+    def test_linear_growth_is_on_the_line(self) -> None:
         fixed, each, worst = line([(size, 5 + 0.25 * size) for size in (1, 10, 1000, 100_000)])
         assert (fixed, each) == pytest.approx((5, 0.25))
         assert worst == pytest.approx(0, abs=1e-9)
 
-    def test_what_grows_faster_is_off_the_line(self) -> None:
+    def test_faster_growth_is_off_the_line(self) -> None:
         *_, worst = line([(size, 5 + 0.25 * size + 0.001 * size**2) for size in (1, 10, 1000, 100_000)])
         assert worst > 0.1
 
 
 class TestGate:
     def worse(self, baseline: dict[str, Any], times: float) -> dict[str, Any]:
-        """Return the baseline with a sidecar whose streamed chunks cost so many times as much."""
+        """Return the baseline, changed so that the sidecar's streamed chunks cost `times` as much."""
         results = copy.deepcopy(baseline)
         results["costs"]["measured"]["streamed"]["ratios"]["sidecar / floor"] *= times
         return results
@@ -153,7 +153,7 @@ class TestGate:
         assert regressions(stored(baseline), stored(baseline)) == []
         assert command("gate", "--measured", str(BASELINE)).returncode == 0
 
-    def test_a_little_more_passes(self, baseline: dict[str, Any]) -> None:
+    def test_small_increase_passes(self, baseline: dict[str, Any]) -> None:
         assert regressions(stored(baseline), stored(self.worse(baseline, MOST - 0.01))) == []
 
     def test_a_regression_fails(self, baseline: dict[str, Any], tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ class TestGate:
         assert done.returncode == 1
         assert line_ in done.stderr
 
-    def test_nothing_to_compare_is_no_pass(self, baseline: dict[str, Any]) -> None:
+    def test_gate_fails_without_a_comparison(self, baseline: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="no figure"):
             regressions(stored(baseline), {"streamed": {"sidecar / another": 1.0}})
 
@@ -181,15 +181,15 @@ class TestPublishing:
         document = DOCUMENT.read_text()
         assert filled(document, report.sections(baseline)) == document, "run tests/bench/publish.py"
 
-    def test_a_section_without_a_place_is_refused(self) -> None:
+    def test_section_without_a_place_is_refused(self) -> None:
         with pytest.raises(ValueError, match="marked"):
             filled("<!-- bench: cpu -->\nold\n<!-- end -->\n", {"cpu": "new\n", "memory": "new\n"})
 
-    def test_a_place_is_filled_again(self) -> None:
+    def test_place_is_filled_again(self) -> None:
         document = "a\n<!-- bench: cpu -->\nold\n<!-- end -->\nb\n"
         assert filled(document, {"cpu": "new\n"}) == document.replace("old", "new")
 
-    def test_each_plot_is_drawn_the_same_again(self, baseline: dict[str, Any], tmp_path: Path) -> None:
+    def test_plots_are_reproducible(self, baseline: dict[str, Any], tmp_path: Path) -> None:
         for folder in ("once", "again"):
             plots.draw(baseline, tmp_path / folder)
         once = {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()}
@@ -198,7 +198,7 @@ class TestPublishing:
         for svg in once.values():
             assert ElementTree.fromstring(svg).tag.endswith("svg")
 
-    def test_a_goal_can_be_missed(self, baseline: dict[str, Any]) -> None:
+    def test_goal_can_be_missed(self, baseline: dict[str, Any]) -> None:
         slow = copy.deepcopy(baseline)
         slow["start"]["sidecar"] = 1.6
         (goal,) = (goal for goal in goals(slow) if goal.figure.startswith("from the command"))

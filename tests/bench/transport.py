@@ -1,4 +1,4 @@
-"""What a unix socket between Envoy and the sidecar saves, beside TCP over the loopback."""
+"""The saving of a unix socket between Envoy and the sidecar, compared with TCP over the loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AT_ONCE: Final = 1
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Measure exchanges, one at once, and streamed chunks; return medians of interleaved rounds."""
+    """Measure exchanges, one at a time, and streamed chunks; return medians of interleaved rounds."""
     found: costs.Found = {}
     sizes = plan.costs
     async with running() as rig:

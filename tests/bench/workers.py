@@ -1,7 +1,7 @@
-"""How one and two workers share the work: each one's part of it, and what an exchange costs with both.
+"""How two workers share the work: the share of each, and the cost of an exchange compared with one worker.
 
-The client, Envoy, Aim and the model need CPUs too, so that two workers cannot be twice as fast on two. That N workers
-carry N times as much is seen in the cost of an exchange, which stays, and in equal shares.
+The client, Envoy, Aim and the model need CPUs too, so that two workers are not twice as fast on two CPUs. If the cost
+of an exchange stays the same and the shares are equal, N workers can carry N times the load.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AT_ONCE: Final = 32
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """Measure exchanges, 32 at once, and return medians of interleaved rounds for each number of workers."""
+    """Measure exchanges, 32 at once; return medians of interleaved rounds for each number of workers."""
     found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     async with running() as rig:
         chains = {count: await rig.sidecar(f"sidecar-{count}", workers=count) for count in found}
