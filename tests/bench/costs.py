@@ -1,4 +1,4 @@
-"""The cost of an exchange and of a chunk in CPU, latency and memory, compared with Envoy alone, null, floor and LiteLLM."""
+"""CPU, latency and memory of an exchange and of a chunk, compared with Envoy alone, null, floor and LiteLLM."""
 
 from __future__ import annotations
 

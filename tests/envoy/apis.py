@@ -1,4 +1,4 @@
-"""What each provider API looks like on the wire: requests, answers, streams and refusals, written out by hand.
+"""The wire format of each provider API: requests, answers, streams and refusals, written by hand.
 
 Nothing here is taken from extproc: the shapes of refusals are those of the contract and of the providers.
 """
@@ -12,7 +12,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def js(value: Any) -> bytes:
-    """Return JSON as Python spells it, which is also how a rewritten string is spelt."""
+    """Return JSON as Python spells it. The sidecar spells rewritten strings in the same way."""
     return json.dumps(value).encode()
 
 
@@ -27,9 +27,9 @@ class Api:
     name: str
     path: str
     head = 0
-    """Events of a stream before its first text."""
+    """The number of a stream's events before its first text."""
     tail = 0
-    """Events of a stream after its last text."""
+    """The number of a stream's events after its last text."""
 
     def path_of(self, *, stream: bool) -> str:
         return self.path
@@ -51,7 +51,7 @@ class Api:
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
-        """Return what ends a running stream whose last event was number `sequence` - 1."""
+        """Return the end of a running stream whose last event was number `sequence` - 1."""
         return data(self.refusal(status, code, message)) + DONE
 
 
@@ -222,7 +222,7 @@ class Gemini(Api):
 
 
 class RequestOnly(Api):
-    """An API whose answer holds no text."""
+    """An API whose answers hold no text."""
 
     def __init__(self, name: str, path: str, key: str, **more: Any) -> None:
         self.name = name

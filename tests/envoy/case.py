@@ -1,7 +1,7 @@
-"""One harness for exchanges through a real Envoy: a `Case` says what is sent, answered and expected; `run` compares.
+"""A harness for exchanges through a real Envoy: a `Case` says what is sent, answered and expected; `run` compares.
 
-What a case does not say is as usual: Aim allows all, the upstream gets the request's bytes, the client gets 200 and
-the upstream's bytes. `run` checks besides, in every case, what holds for all exchanges (see `_check_always`).
+By default Aim allows everything, the upstream gets the request's bytes, and the client gets 200 and the upstream's
+bytes. `run` also checks what holds for all exchanges.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _http_options(cluster: Any) -> Any:
 
 
 def _bare(tree: Any) -> None:
-    """Leave paths as clients spell them, and let upgrades come as far as the sidecar."""
+    """Keep paths as clients spell them, and let upgrades reach the sidecar."""
     _trailers(tree)
     manager = manager_of(tree)
     for option in ("normalize_path", "merge_slashes", "path_with_escaped_slashes_action"):
@@ -56,7 +56,7 @@ def _full_duplex(tree: Any) -> None:
 
 
 def _http2_upstream(tree: Any) -> None:
-    """Speak HTTP/2 to the upstream: to a second listener of the same Envoy, which turns it into HTTP/1.1 again."""
+    """Use HTTP/2 to the upstream, which is a second listener of the same Envoy that converts it back to HTTP/1.1."""
     _trailers(tree)
     cluster = cluster_of(tree)
     behind = json.loads(json.dumps(cluster)) | {"name": "behind"}
@@ -119,12 +119,12 @@ Behaviour = Callable[[ScriptedAim], None]
 
 
 def allows(aim: ScriptedAim) -> None:
-    """Find nothing."""
+    """Allow everything."""
     aim.judge, aim.script = allow, echo
 
 
 def blocks(word: str, message: str | None = "Not that.") -> Behaviour:
-    """Block what holds `word`: a prompt, an answer, a stream at the chunk that holds it."""
+    """Block a prompt or an answer that contains `word`, and a stream at the chunk that contains it."""
 
     async def judge(question: Question) -> Any:
         if word not in _judged(question):
@@ -145,7 +145,7 @@ def blocks(word: str, message: str | None = "Not that.") -> Behaviour:
 
 
 def redacts(word: str, by: str, *, merges: bool = False) -> Behaviour:
-    """Put `by` for `word`; one that `merges` takes all of a stream's text together and releases it as one chunk."""
+    """Replace `word` by `by`. With `merges`, join all texts of a stream and verify them as one chunk."""
 
     async def judge(question: Question) -> Any:
         if word not in _judged(question):
@@ -169,7 +169,7 @@ def redacts(word: str, by: str, *, merges: bool = False) -> Behaviour:
 
 
 def fails(status: int = 503, body: Any = b"upstream connect error", *, leg: str = "both") -> Behaviour:
-    """Answer questions and open sessions with `status`; `leg` may be request or response."""
+    """Answer calls and handshakes with `status`; `leg` may be request or response."""
 
     async def judge(question: Question) -> Any:
         failing = leg == "both" or (leg == "response") == (question.hook == "output")
@@ -186,7 +186,7 @@ def fails(status: int = 503, body: Any = b"upstream connect error", *, leg: str 
 
 
 def says(body: Any) -> Behaviour:
-    """Answer every question with `body`."""
+    """Answer every call with `body`."""
 
     async def judge(_: Question) -> Any:
         return body
@@ -195,7 +195,7 @@ def says(body: Any) -> Behaviour:
 
 
 def drops_at(word: str, *, say: str | None = None) -> Behaviour:
-    """Verify a stream up to the chunk that holds `word`; there send the frame `say`, if any, and close the socket."""
+    """Verify a stream up to the chunk that contains `word`; then send the frame `say`, if any, and close the socket."""
 
     async def script(session: AimSession) -> None:
         while (chunk := await session.receive()) is not None:
@@ -215,7 +215,7 @@ def _set(aim: ScriptedAim, judge: Any, script: Any) -> None:
 
 
 def _seen(question: Question) -> list[str]:
-    """Return the texts of a question, in order: the request's, then the answer's."""
+    """Return the texts of a call, in order: those of the request, then that of the answer."""
     texts = []
     for message in question.body["messages"]:
         text = message["content"]
@@ -224,12 +224,12 @@ def _seen(question: Question) -> list[str]:
 
 
 def _judged(question: Question) -> str:
-    """Return what a question is about: the whole request, or only the answer."""
+    """Return what a call judges: the whole request, or only the answer."""
     return "\n".join(_seen(question)) if question.hook != "output" else _seen(question)[-1]
 
 
 def texts_of(chunk: Any) -> list[str]:
-    """Return a chunk's texts, whatever their choice."""
+    """Return the texts of all choices of a chunk."""
     return [text for choice in chunk["choices"] if (text := choice["delta"].get("content"))]
 
 
@@ -246,7 +246,7 @@ def _replaced(chunk: Any, word: str, by: str) -> Any:
 
 @dataclass(frozen=True)
 class Said:
-    """An upstream's answer: with its length, or chunked if `body` is a sequence; `None` is no body at all."""
+    """An upstream's answer: with its length, or chunked if `body` is a sequence. None means no body."""
 
     body: bytes | Sequence[bytes] | None
     type: str | None = "application/json"
@@ -283,7 +283,7 @@ def streams(*pieces: bytes, **more: Any) -> Said:
 
 @dataclass(frozen=True)
 class Refused:
-    """The client gets a refusal; its shape is the API's. Without a message it is one of ours: any sentence."""
+    """The client gets a refusal in the API's shape. Without `message`, the sidecar may choose any sentence."""
 
     code: str
     message: str | None = None
@@ -291,7 +291,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Ended:
-    """The client gets `before`, then the event of a refusal, then the end."""
+    """The client gets `before`, then the refusal's event, then the end."""
 
     before: bytes
     code: str
@@ -309,7 +309,7 @@ ANY = object()
 
 @dataclass(frozen=True)
 class Case:
-    """A row: see the module's text for what is left out."""
+    """A row of the table. The module's docstring describes the defaults."""
 
     name: str
     api: Api = CHAT
@@ -352,11 +352,11 @@ FORGED: Headers = (
     ("x-cato-user-email", "forged"),
     ("accept-encoding", "gzip, br"),
 )
-"""Sent with every request: none of it may reach the upstream."""
+"""Headers of every request. None of them may reach the upstream."""
 
 
 async def run(rigs: Rigs, case: Case) -> None:
-    """Run a case and compare all that happened with what it says."""
+    """Run a case and compare everything that happened with the case."""
     chain = await shared(rigs, case.rig)
     case.aim(chain.aim)
     chain.upstream.answer = case.answer
@@ -384,7 +384,7 @@ async def run(rigs: Rigs, case: Case) -> None:
 
 
 async def _all_freed(chain: Rig, before: int) -> None:
-    """See that no byte of the exchange is held any more; a dry run's shadow may live a little longer than it."""
+    """Check that no byte of the exchange is held any more. A dry run's shadow may live a little longer."""
     for _ in range(200):
         if chain.sidecar.service.load.held_bytes <= before:
             return
@@ -430,7 +430,7 @@ def _check_client(case: Case, got: Got) -> None:
     for name, value in case.client_headers.items():
         assert got.header(name) == value, f"{name} of the response"
     assert case.client_trailers is ANY or got.trailers == list(case.client_trailers)
-    # It holds for all:
+    # These hold for all exchanges.
     assert (got.header("x-aim-call-id") is not None) == case.is_inspected
     assert [value for name, value in got.headers if name == "x-aim-call-id"].count("forged") == 0
     if case.method != "HEAD" and case.status not in (204, 304):
@@ -438,7 +438,7 @@ def _check_client(case: Case, got: Got) -> None:
 
 
 def _message(said: Any) -> str:
-    """Return the message of a refusal whose words are ours: a sentence."""
+    """Return the message of a refusal, and check that it is a sentence."""
     message = (said["error"] if isinstance(said.get("error"), dict) else said)["message"]
     assert isinstance(message, str)
     assert message.endswith(".")
@@ -472,7 +472,7 @@ def _check_aim(case: Case, chain: Rig, tag: str, got: Got) -> None:
     sessions = [session for session in chain.aim.sessions if is_ours(session.headers)]
     failed = {(q.hook, *_seen(q)) for q in questions if q.status == 429 or q.status >= 500}
     asked = [asked for q in questions if (asked := (q.hook, *_seen(q))) not in failed]
-    asked += failed  # these may be asked again: they count once
+    asked += failed  # failed calls may be retried: they count once
     asked += [
         ("stream", *(text for chunk in session.chunks for text in texts_of(chunk)))
         for session in sessions

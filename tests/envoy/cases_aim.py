@@ -1,4 +1,4 @@
-"""Rows about Aim: its three forms, what it may answer, the hooks, and what its failures mean."""
+"""Rows about Aim: its three forms, its answers, the hooks, and its failures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _redacted(*texts: Any) -> dict[str, Any]:
 
 
 def _request_answered(name: str, body: Any, rig: str = "firewall", **expected: Any) -> Case:
-    """A request about which Aim answers `body`; its answer has no text."""
+    """Return a case in which Aim answers `body` for the request. The upstream's answer has no text."""
     passes = "status" not in expected
     return Case(
         name,
@@ -146,7 +146,7 @@ ANSWERS = [
         for status in (404, 422, 429, 500, 503)
     ),
     *(
-        _request_answered(f"HTTP {status} is our key's fault and never opens", (status, {}), "open", **_UNAVAILABLE)
+        _request_answered(f"HTTP {status} means a refused key and never opens", (status, {}), "open", **_UNAVAILABLE)
         for status in (401, 403)
     ),
     _request_answered("Aim's answer is unreadable: open", (200, b"OK"), "open"),
@@ -512,7 +512,7 @@ async def _both_in_one(session: AimSession) -> None:
 
 
 async def _unending(request: Received) -> None:
-    """Begin a stream and leave it open for as long as somebody listens."""
+    """Begin a stream and leave it open as long as the client reads."""
     await request.head(headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")])
     for event in _EVENTS[:2]:
         await request.chunk(event)

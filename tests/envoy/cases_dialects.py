@@ -1,4 +1,4 @@
-"""The rows that every dialect has, and those of one dialect alone."""
+"""The rows of every dialect, and those of single dialects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TAGGED = redacts("Jane", "[NAME_1]")
 
 
 def usual(api: Api) -> list[Case]:
-    """Return the rows that an API has whose requests and answers hold text."""
+    """Return the rows for an API whose requests and answers hold text."""
     ask, ask_stream = api.request("Hello"), api.request("Hello", stream=True)
     events = api.events("One", " two", " secret", " four")
     upto_secret = b"".join(events[: api.head + 2])
@@ -106,7 +106,7 @@ def usual(api: Api) -> list[Case]:
             asked=[pre_call, ("stream", "One", " two", " secret")],
         ),
         Case(
-            "a request is redacted, and its answer judged in that light",
+            "a request is redacted, and its answer judged with the redacted request",
             api,
             api.request("I am Jane", "Hello"),
             whole,
@@ -189,10 +189,10 @@ def usual(api: Api) -> list[Case]:
 
 
 def requests_alone(api: Api) -> list[Case]:
-    """Return the rows that an API has whose answers hold no text."""
+    """Return the rows for an API whose answers hold no text."""
     ask = api.request("Hello")
     answer = Said(bytes(range(256)), "audio/mpeg") if api is SPEECH else Said(api.answer())
-    rig = "custom" if api is EMBEDDINGS else "default"  # where embeddings are inspected, and messages replaced
+    rig = "custom" if api is EMBEDDINGS else "default"  # "custom" inspects embeddings and replaces messages
     blocked = Refused("content_policy_violation", "Ask the help desk.") if api is EMBEDDINGS else BLOCKED
     rows = [
         Case("an answer passes unread", api, ask, answer, rig=rig, asked=[("pre_call", "Hello")]),
@@ -289,7 +289,7 @@ CHAT_ROWS = [
         asked=[PRE_CALL, *(("output", "Hello", text) for text in ("One", "Two", "Three"))],
     ),
     Case(
-        "only the choice that is hit is redacted",
+        "only the affected choice is redacted",
         CHAT,
         ASK,
         Said(CHAT.answer("One", "Jane", "Three")),
@@ -323,7 +323,7 @@ CHAT_ROWS = [
         asked=[PRE_CALL, ("output", "Hello", '{"to":"Jane"}')],
     ),
     Case(
-        "a redaction that breaks tool arguments refuses",
+        "a redaction that breaks tool arguments is refused",
         CHAT,
         ASK,
         Said(_said(content=None, tool_calls=[_call('{"to":"Jane"}')])),
@@ -334,7 +334,7 @@ CHAT_ROWS = [
         asked=[PRE_CALL, ("output", "Hello", '{"to":"Jane"}')],
     ),
     Case(
-        "an answer without text is not asked about",
+        "an answer without text is not sent to Aim",
         CHAT,
         ASK,
         Said(_said(content="")),
@@ -446,14 +446,14 @@ CHAT_ROWS = [
     ),
     Case("an empty stream", CHAT, ASK_STREAM, streams(), asked=[PRE_CALL]),
     Case(
-        "a stream that nobody asked for is verified all the same",
+        "a stream that was not requested is verified all the same",
         CHAT,
         ASK,
         streams(*CHAT.events("Hi")),
         asked=[PRE_CALL, ("stream", "Hi")],
     ),
     Case(
-        "an answer in JSON to who asked for a stream",
+        "an answer in JSON to a request for a stream",
         CHAT,
         ASK_STREAM,
         Said(CHAT.answer("Hi")),

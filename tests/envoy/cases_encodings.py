@@ -1,4 +1,4 @@
-"""Rows about content-encodings: untouched bodies leave as they came, rewritten ones plain, streams decoded."""
+"""Rows about content-encodings: unchanged bodies keep their encoding, rewritten bodies and streams are decoded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _thirds(data: bytes) -> list[bytes]:
-    """Cut a compressed stream, so that events run through several pieces."""
+    """Cut a compressed stream so that events span several pieces."""
     third = len(data) // 3
     return [data[:third], data[third : 2 * third], data[2 * third :]]
 
@@ -54,7 +54,7 @@ def coded(coding: str) -> list[Case]:
     redacted = CHAT.request("I am [NAME_1]")
     return [
         Case(
-            f"{coding}: a request goes on as it came",
+            f"{coding}: a request is released unchanged",
             CHAT,
             asked,
             Said(CHAT.answer("")),
@@ -63,7 +63,7 @@ def coded(coding: str) -> list[Case]:
             asked=[("pre_call", "I am Jane")],
         ),
         Case(
-            f"{coding}: a redacted request goes on plain",
+            f"{coding}: a redacted request is released decoded",
             CHAT,
             asked,
             Said(CHAT.answer("")),
@@ -75,7 +75,7 @@ def coded(coding: str) -> list[Case]:
             asked=[("pre_call", "I am Jane")],
         ),
         Case(
-            f"{coding}: an answer passes as it came",
+            f"{coding}: an answer is released unchanged",
             CHAT,
             ASK,
             Said(said, headers=(*named, ("etag", '"v1"'))),
@@ -83,7 +83,7 @@ def coded(coding: str) -> list[Case]:
             asked=[PRE_CALL, OUTPUT],
         ),
         Case(
-            f"{coding}: a redacted answer leaves plain",
+            f"{coding}: a redacted answer is released decoded",
             CHAT,
             ASK,
             Said(said, headers=(*named, ("etag", '"v1"'), ("content-digest", "sha-256=:x:"))),
@@ -94,7 +94,7 @@ def coded(coding: str) -> list[Case]:
             asked=[PRE_CALL, OUTPUT],
         ),
         Case(
-            f"{coding}: a stream leaves decoded",
+            f"{coding}: a stream is released decoded",
             CHAT,
             ASK_STREAM,
             streams(*_thirds(stream), headers=named),
@@ -255,7 +255,7 @@ ROWS = [
         asked=[PRE_CALL, ("stream", "One", " secret")],
     ),
     Case(
-        "the digests of a redacted request go",
+        "the digests of a redacted request are removed",
         CHAT,
         CHAT.request("I am Jane"),
         Said(CHAT.answer("")),

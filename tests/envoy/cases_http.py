@@ -126,14 +126,14 @@ TYPES = [
         for kind in ("text/plain", "multipart/form-data; boundary=x", "application/octet-stream", "image/png")
     ),
     Case(
-        "the upstream's own call id gives way to ours",
+        "the upstream's own call id is replaced",
         CHAT,
         ASK,
         Said(CHAT.answer("Hi"), headers=(("x-aim-call-id", "forged"),)),
         asked=JUDGED,
     ),
     Case(
-        "the upstream's own call id gives way to ours in a stream",
+        "the upstream's own call id is replaced in a stream",
         CHAT,
         ASK_STREAM,
         streams(*CHAT.events("Hi"), headers=(("x-aim-call-id", "forged"),)),
@@ -207,7 +207,7 @@ UNREADABLE_BODIES = [
 
 
 def _breaks_off(api: Api) -> Callable[[Received], Awaitable[None]]:
-    """Stream a text; when the client has it, something that is no event of the API."""
+    """Stream a text and, once the client has it, data that is not an event of the API."""
 
     async def answer(request: Received) -> None:
         await request.head(headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")])
@@ -363,7 +363,7 @@ SIZES = [
 ]
 
 _FIELDS = tuple((f"x-field-{number}", "y") for number in range(300))
-_MANY = _FIELDS[:150]  # more than the 100 that Envoy takes by default
+_MANY = _FIELDS[:150]  # more than the 100 that Envoy allows by default
 _TOO_MANY = _FIELDS[:257]  # more than limits.headers
 
 FIELDS = [
@@ -475,7 +475,7 @@ TRAILERS = [
         blocks("secret"),
         rig="bare",
         client=Ended(b"".join(CHAT.events("One")[:2]), "content_policy_violation", "Not that."),
-        client_trailers=ANY,  # there are none if the block came before them
+        client_trailers=ANY,  # there are none if the block arrived before them
         asked=[PRE_CALL, ("stream", "One", " secret")],
     ),
     Case(
@@ -507,7 +507,7 @@ TRAILERS = [
         rig="bare firewall",
         trailers=(("x-check", "1"),),
         upstream=CHAT.request("[NAME_1]"),
-        upstream_trailers=ANY,  # with a content-length, HTTP/1.1 has no place for them
+        upstream_trailers=ANY,  # HTTP/1.1 cannot send them with a content-length
         asked=[("pre_call", "Jane")],
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Every test of this folder runs a real Envoy, and is skipped where there is none. They share running chains."""
+"""The tests of this folder run a real Envoy, share running chains, and are skipped if there is no Envoy."""
 
 from __future__ import annotations
 

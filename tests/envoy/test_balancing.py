@@ -1,4 +1,4 @@
-"""Replicas behind Envoy's own load balancing, as docs/deployment.md has it: a dead one costs no exchange."""
+"""Replicas behind Envoy's own load balancing, as in docs/deployment.md: a dead replica costs no exchange."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_dead_replica_costs_no_exchange(is_rendered: bool) -> None:
         settings = settings_for(aim.base)
         guard = await stack.enter_async_context(sidecar(settings))
         dead = stack.enter_context(socket.socket())
-        dead.bind(("127.0.0.1", 0))  # and nobody listens
+        dead.bind(("127.0.0.1", 0))  # but it does not listen
         ports = [guard.port, dead.getsockname()[1]]
         text = replicas(settings, ports, upstream.port, is_rendered=is_rendered)
         envoy = await stack.enter_async_context(run_envoy(text))
@@ -66,7 +66,7 @@ async def test_a_dead_replica_costs_no_exchange(is_rendered: bool) -> None:
 
 
 async def failing(stack: AsyncExitStack) -> int:
-    """Run an external processor each of whose streams ends with INTERNAL; return its port."""
+    """Run an external processor that ends every stream with INTERNAL; return its port."""
 
     async def process(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode.INTERNAL, "")
@@ -80,7 +80,7 @@ async def failing(stack: AsyncExitStack) -> int:
     return port
 
 
-async def test_exchanges_that_end_in_an_error_take_nobody_out() -> None:
+async def test_failed_exchanges_eject_no_replica() -> None:
     async with AsyncExitStack() as stack:
         ports = [await failing(stack), await failing(stack)]
         text = replicas(Settings(), ports, 1, is_rendered=False)

@@ -1,4 +1,4 @@
-"""A table of exchanges through a real Envoy: what is sent, answered and judged, and what client, upstream and Aim see.
+"""A table of exchanges through a real Envoy: what is sent and answered, and what client, upstream and Aim get.
 
 The rows are in the modules `cases_*`, the harness is `tests.envoy.case`.
 """
@@ -18,7 +18,7 @@ ROWS: list[Case] = [*cases_dialects.ROWS, *cases_encodings.ROWS, *cases_http.ROW
 
 @pytest.mark.asyncio(loop_scope="package")
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
-async def test_case(rigs: Rigs, case: Case) -> None:
+async def test_exchange_matches_its_row(rigs: Rigs, case: Case) -> None:
     await run(rigs, case)
 
 

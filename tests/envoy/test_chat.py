@@ -1,4 +1,4 @@
-"""A chat exchange through a real Envoy: what client, upstream and Aim see."""
+"""Chat exchanges through a real Envoy: what client, upstream and Aim get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def chain(rigs: Rigs) -> Rig:
     return await shared(rigs, "default")
 
 
-async def test_an_allowed_answer_is_byte_identical(chain: Rig) -> None:
+async def test_allowed_answer_is_byte_identical(chain: Rig) -> None:
     body = b'{ "choices":[{"message":{"content":"Hi"}}], "n": 1.50 }\n'
     chain.upstream.answer = whole(body)
     answer = await chain.chat("Hello")
@@ -36,7 +36,7 @@ async def test_an_allowed_answer_is_byte_identical(chain: Rig) -> None:
     assert call_ids == {answer.headers["x-aim-call-id"]}
 
 
-async def test_a_blocked_request_never_reaches_the_upstream(chain: Rig) -> None:
+async def test_blocked_request_never_reaches_the_upstream(chain: Rig) -> None:
     async def judge(_: object) -> object:
         return block("No secrets, please.", PII={})
 
@@ -55,7 +55,7 @@ async def test_a_blocked_request_never_reaches_the_upstream(chain: Rig) -> None:
     assert chain.upstream.requests == []
 
 
-async def test_a_stream_is_byte_identical(chain: Rig) -> None:
+async def test_allowed_stream_is_byte_identical(chain: Rig) -> None:
     events = chat_stream("Hel", "lo", " world")
     chain.upstream.answer = pieces(events)
     answer = await chain.chat("Hello", stream=True)
@@ -66,7 +66,7 @@ async def test_a_stream_is_byte_identical(chain: Rig) -> None:
     assert session.headers["x-aim-call-id"] == answer.headers["x-aim-call-id"]
 
 
-async def test_a_block_before_the_first_release_is_a_400(chain: Rig) -> None:
+async def test_block_before_the_first_release_is_a_400(chain: Rig) -> None:
     async def script(session: AimSession) -> None:
         while text_of(await session.receive() or chunk_of("x")) == "":
             pass
@@ -79,7 +79,7 @@ async def test_a_block_before_the_first_release_is_a_400(chain: Rig) -> None:
     assert answer.json()["error"]["message"] == "Not that."
 
 
-async def test_a_block_in_a_running_stream_ends_it_and_the_model(chain: Rig) -> None:
+async def test_block_in_a_running_stream_ends_stream_and_model(chain: Rig) -> None:
     more = asyncio.Event()
 
     async def script(session: AimSession) -> None:
@@ -113,12 +113,12 @@ async def test_a_block_in_a_running_stream_ends_it_and_the_model(chain: Rig) -> 
     await asyncio.wait_for(more.wait(), 5)
 
 
-async def test_moderation_runs_beside_the_model(rigs: Rigs) -> None:
+async def test_moderation_runs_in_parallel_with_the_model(rigs: Rigs) -> None:
     chain = await shared(rigs, "moderation")
     arrived = asyncio.Event()
 
     async def judge(_: object) -> object:
-        await arrived.wait()  # Aim answers only after the model has the request: in series this would hang
+        await arrived.wait()  # Aim answers only after the model has the request: sequential calls would hang
         return {"detected": False}
 
     async def answer(request: Received) -> None:
@@ -132,7 +132,7 @@ async def test_moderation_runs_beside_the_model(rigs: Rigs) -> None:
     assert len(chain.aim.asked("moderation")) == 1
 
 
-async def test_a_request_is_redacted_and_its_answer_judged_in_its_light(rigs: Rigs) -> None:
+async def test_request_is_redacted_and_its_answer_judged_with_the_redacted_text(rigs: Rigs) -> None:
     chain = await shared(rigs, "firewall")
 
     async def judge(question: object) -> object:
@@ -152,12 +152,12 @@ async def test_a_request_is_redacted_and_its_answer_judged_in_its_light(rigs: Ri
     assert output.texts == ["I am [NAME_1]", "Hello Jane"]
 
 
-async def test_a_large_upload_that_no_dialect_knows_passes(chain: Rig) -> None:
+async def test_large_upload_that_no_dialect_knows_passes(chain: Rig) -> None:
     piece = bytes(1_000_000)
 
     async def upload() -> AsyncIterator[bytes]:
         yield piece
-        # Loopback can outrun the sidecar's first reply, which Envoy awaits with its buffer: no network does.
+        # Over the loopback an upload could fill Envoy's buffer before the sidecar's first reply. No real network does.
         await asyncio.wait_for(chain.upstream.begun.wait(), 10)
         for _ in range(29):
             yield piece

@@ -1,4 +1,4 @@
-"""`extproc check --envoy` before a real Envoy: what we render is fine, and whatever is bent is named."""
+"""`extproc check --envoy` with a real Envoy: the rendered configuration passes, each misconfiguration is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Edit = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Bent:
-    """A bootstrap that was bent, and what is to be said of it."""
+    """A misconfigured bootstrap and the expected finding."""
 
     id: str
     edit: Edit
@@ -72,7 +72,7 @@ def override(**overrides: Any) -> Edit:
 
 
 def after(name: str, type_: str, **config: Any) -> Edit:
-    """Put a filter between ours and the router."""
+    """Add a filter between the ext_proc filter and the router."""
     return lambda tree: manager_of(tree)["http_filters"].insert(1, http_filter(name, type_, config))
 
 
@@ -97,7 +97,7 @@ def route_of(tree: Any) -> Any:
 
 
 def buffer_of_an_edge(tree: Any) -> None:
-    """Limit the buffer on the listener alone, as a proxy at the edge does."""
+    """Limit only the listener's buffer, as a proxy at the edge does."""
     route(request_body_buffer_limit=None)(tree)
     change(tree["static_resources"]["listeners"][0], {"per_connection_buffer_limit_bytes": 32768})
 
@@ -112,7 +112,7 @@ def twice(tree: Any) -> None:
 
 
 def second_listener(tree: Any) -> None:
-    """A listener of the same models without the filter."""
+    """Add a listener for the same models without the filter."""
     listeners = tree["static_resources"]["listeners"]
     other = yaml.safe_load(yaml.safe_dump(listeners[0]))
     other["name"] = "back-door"
@@ -129,7 +129,7 @@ def tcp_listener(tree: Any) -> None:
 
 
 def disabled_for_health(tree: Any) -> None:
-    """Switch the guard off on a path of another upstream."""
+    """Switch the guard off for a path of another upstream."""
     clusters = tree["static_resources"]["clusters"]
     other = yaml.safe_load(yaml.safe_dump(clusters[1]))
     other["name"] = other["load_assignment"]["cluster_name"] = "health"
@@ -141,7 +141,7 @@ def disabled_for_health(tree: Any) -> None:
 
 
 def other_processor(tree: Any) -> None:
-    """Another ext_proc filter, which is none of our business."""
+    """Add another ext_proc filter, for another processor."""
     filters = manager_of(tree)["http_filters"]
     config = {**filters[0]["typed_config"], "failure_mode_allow": True}
     config["grpc_service"] = {"envoy_grpc": {"cluster_name": "endpoint-picker"}}
@@ -155,7 +155,7 @@ def other_processor(tree: Any) -> None:
 
 
 def renamed(tree: Any) -> None:
-    """Names that say nothing of Aim."""
+    """Use names that do not mention Aim."""
     text = yaml.safe_dump(tree).replace("aim-extproc", "guard")
     tree.clear()
     tree.update(yaml.safe_load(text))
@@ -384,7 +384,7 @@ async def aim() -> AsyncIterator[ScriptedAim]:
 
 
 def bent(edit: Edit) -> str:
-    """Return the rendered bootstrap, bent."""
+    """Return the rendered bootstrap, changed by `edit`."""
     tree = yaml.safe_load(render())
     edit(tree)
     return yaml.safe_dump(tree)
@@ -423,7 +423,7 @@ def enabled_by_route(tree: Any) -> None:
         ),
     ],
 )
-async def test_nothing_is_said_of_what_guards(edit: Edit, settings: dict[str, Any]) -> None:
+async def test_guarding_configuration_has_no_findings(edit: Edit, settings: dict[str, Any]) -> None:
     async with run_envoy(bent(edit)) as envoy:
         findings = await check_envoy(Settings(**settings), envoy.admin)
     assert [str(finding) for finding in findings] == [
@@ -436,17 +436,17 @@ def envoy_version(findings: list[Finding]) -> str:
 
 
 @pytest.mark.parametrize("case", BENT, ids=lambda case: case.id)
-async def test_what_is_bent_is_named(case: Bent) -> None:
+async def test_each_misconfiguration_is_reported(case: Bent) -> None:
     async with run_envoy(bent(case.edit)) as envoy:
         findings = await check_envoy(Settings(**case.settings), envoy.admin)
     said = named(findings, case.severity)
     assert any(case.said in line for line in said), said
-    # And nothing graver is made up beside it.
+    # There is no more severe finding than the expected one.
     assert case.severity is Severity.ERROR or named(findings, Severity.ERROR) == []
 
 
 def by_xds(tree: Any, folder: Path) -> None:
-    """Hand over listeners, clusters, routes and the ext_proc filter as a control plane does, from files."""
+    """Provide listeners, clusters, routes and the ext_proc filter from files, as a control plane does."""
     types = "type.googleapis.com/envoy.config."
 
     def source(name: str, *resources: Any) -> dict[str, Any]:
@@ -475,7 +475,7 @@ def by_xds(tree: Any, folder: Path) -> None:
     }
 
 
-async def test_what_a_control_plane_sent_is_read(tmp_path: Path) -> None:
+async def test_configuration_from_a_control_plane_is_read(tmp_path: Path) -> None:
     tree = yaml.safe_load(render())
     by_xds(tree, tmp_path)
     async with run_envoy(yaml.safe_dump(tree)) as envoy:
@@ -495,7 +495,7 @@ async def test_what_a_control_plane_sent_is_read(tmp_path: Path) -> None:
     assert len(findings) == 4
 
 
-async def test_the_command_says_it_and_fails(aim: ScriptedAim) -> None:
+async def test_command_prints_the_error_and_fails(aim: ScriptedAim) -> None:
     settings = {"AIM_API_KEY": "k", "AIM_API_BASE": aim.base}
     async with run_envoy(bent(processor(failure_mode_allow=True))) as envoy:
         status, out, _ = await run("check", "--envoy", envoy.admin, **settings)
@@ -504,7 +504,7 @@ async def test_the_command_says_it_and_fails(aim: ScriptedAim) -> None:
     assert "answered 'allow'" in out
 
 
-async def test_no_envoy_is_said_in_words(aim: ScriptedAim) -> None:
+async def test_unreachable_envoy_is_reported(aim: ScriptedAim) -> None:
     settings = {"AIM_API_KEY": "k", "AIM_API_BASE": aim.base}
     status, out, err = await run("check", "--envoy", f"http://127.0.0.1:{free_port()}", **settings)
     assert (status, err) == (1, "")
@@ -515,12 +515,12 @@ async def test_no_envoy_is_said_in_words(aim: ScriptedAim) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
-async def test_a_login_of_the_admin_port_is_not_printed(scheme: str) -> None:
+async def test_login_of_the_admin_port_is_not_printed(scheme: str) -> None:
     (finding,) = await check_envoy(Settings(), f"{scheme}user:hunter2@127.0.0.1:{free_port()}")
     assert "envoy, " + scheme + "***@127.0.0.1:" in str(finding)
     assert "hunter2" not in str(finding)
 
 
-def test_no_name_commands_the_terminal() -> None:
+def test_control_characters_in_names_are_escaped() -> None:
     finding = Finding(Severity.OK, "listener \x1b[2J\n\u202eb\ud800", "gr\xfc\xdfe")
     assert str(finding) == "ok: listener \\x1b[2J\\n\\u202eb\\ud800: gr\xfc\xdfe"

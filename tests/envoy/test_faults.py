@@ -24,7 +24,7 @@ from tests.fakes.sidecar import settings_for
 
 
 def _trials() -> list[object]:
-    # Those that share a chain stand together: only one runs at a time.
+    # Trials that share a chain are adjacent, because only one chain runs at a time.
     groups = [(group, row) for group, rows in GROUPS.items() for row in rows]
     return [
         pytest.param(row, leg, policy, id=f"{group}: {row.name}, {leg}, {policy}", marks=_marks(row, leg, policy))
@@ -41,7 +41,7 @@ def _marks(row: Fault, leg: Leg, policy: str) -> list[pytest.MarkDecorator]:
 
 
 class Chains:
-    """The chain that runs now."""
+    """Holds the chain that is running."""
 
     def __init__(self) -> None:
         self._name = ""
@@ -49,7 +49,7 @@ class Chains:
         self._chain: Chain | None = None
 
     async def get(self, name: str) -> Chain:
-        """Return the chain `name`, which ends the one before it."""
+        """Return the chain `name`; end the previous one."""
         if self._chain is None or self._name != name:
             await self.end()
             self._name, self._chain = name, await self._stack.enter_async_context(running(CHAINS[name]))
@@ -71,16 +71,16 @@ async def chains() -> AsyncIterator[Chains]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("fault", "leg", "policy"), _trials())
-async def test_fault(chains: Chains, fault: Fault, leg: Leg, policy: str) -> None:
+async def test_fault_has_the_outcome_of_its_row(chains: Chains, fault: Fault, leg: Leg, policy: str) -> None:
     chain = await chains.get(fault.chain)
     try:
         await run(chain, fault, leg, policy)
     except BaseException:
-        await chains.end()  # what failed may have left anything behind
+        await chains.end()  # after a failure the chain may be in any state
         raise
 
 
-def test_the_overload_manager_of_the_page_is_valid() -> None:
+def test_overload_manager_of_the_page_is_valid() -> None:
     (snippet,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     tree = yaml.safe_load(bootstrap(settings_for("http://127.0.0.1:1"), 1, 1))
     validate(yaml.safe_dump({**tree, **yaml.safe_load(snippet)}))

@@ -1,4 +1,4 @@
-"""Beside the fault matrix: what stays secret, wrong wiring, moderation, backpressure, exchanges side by side."""
+"""Faults that are not in the matrix: secrets, misconfigured filters, moderation, backpressure, concurrency."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("reason", _ANSWERS)
-async def test_what_aim_answers_stays_between_us(rigs: Rigs, reason: str) -> None:
+async def test_answer_of_aim_is_not_shown_to_the_client(rigs: Rigs, reason: str) -> None:
     chain = await shared(rigs, "firewall")
     counted = {"name": "extproc_detection_errors_total", "hook": "pre_call", "reason": reason}
     before = chain.sidecar.metric(**counted)
@@ -81,7 +81,7 @@ async def test_what_aim_answers_stays_between_us(rigs: Rigs, reason: str) -> Non
 # -- the sidecar is missing, or its filter is wired wrongly ---------------------------------------------------------
 
 
-async def test_without_the_sidecar_not_even_what_nobody_judges_passes() -> None:
+async def test_without_the_sidecar_nothing_passes_not_even_unmatched_paths() -> None:
     def close_port(tree: Any) -> None:
         (endpoints,) = tree["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
         endpoints["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 1
@@ -106,8 +106,8 @@ _WIRINGS: dict[str, dict[str, str]] = {
 _USUAL = {"request_header_mode": "SEND", "response_header_mode": "SEND", "request_body_mode": "BUFFERED"}
 
 
-async def test_a_filter_wired_in_another_way_is_refused_by_name() -> None:
-    """One Envoy, a route for each way; every one would let something pass that nobody has judged."""
+async def test_misconfigured_filter_is_refused_and_its_setting_named() -> None:
+    """One Envoy has a route for each misconfiguration. Each of them would let unjudged content pass."""
 
     def wire_wrongly(tree: Any) -> None:
         (host,) = manager_of(tree)["route_config"]["virtual_hosts"]
@@ -132,7 +132,7 @@ async def test_a_filter_wired_in_another_way_is_refused_by_name() -> None:
             assert "gRPC_error_9" in entry["details"]  # FAILED_PRECONDITION
 
 
-async def test_a_filter_that_keeps_the_headers_back_does_not_open_the_way() -> None:
+async def test_filter_without_request_headers_lets_nothing_pass() -> None:
     def without_headers(tree: Any) -> None:
         manager_of(tree)["http_filters"][0]["typed_config"]["processing_mode"]["request_header_mode"] = "SKIP"
 
@@ -146,7 +146,7 @@ async def test_a_filter_that_keeps_the_headers_back_does_not_open_the_way() -> N
 # -- moderation -----------------------------------------------------------------------------------------------------
 
 
-async def test_moderation_and_the_model_work_side_by_side(rigs: Rigs) -> None:
+async def test_moderation_and_the_model_run_in_parallel(rigs: Rigs) -> None:
     chain = await shared(rigs, "moderation")
     order: list[str] = []
     asked, answered = asyncio.Event(), asyncio.Event()
@@ -154,12 +154,12 @@ async def test_moderation_and_the_model_work_side_by_side(rigs: Rigs) -> None:
     async def judge(question: Question) -> Any:
         order.append("Aim asked")
         asked.set()
-        await answered.wait()  # if the model waited for Aim, this would never be
+        await answered.wait()  # this would hang if the model waited for Aim
         order.append("Aim answers")
         return await allow(question)
 
     async def answer(request: Received) -> None:
-        await asked.wait()  # and if Aim were asked after the model, this
+        await asked.wait()  # this would hang if Aim were called after the model
         await pieces(EVENTS)(request)
         order.append("model answers")
         answered.set()
@@ -172,7 +172,7 @@ async def test_moderation_and_the_model_work_side_by_side(rigs: Rigs) -> None:
     await ended(chain)
 
 
-async def test_a_block_of_moderation_ends_the_model(rigs: Rigs) -> None:
+async def test_block_of_moderation_ends_the_model(rigs: Rigs) -> None:
     chain = await shared(rigs, "moderation")
     blocks("secret")(chain.aim)
     refuse = chain.aim.judge
@@ -196,13 +196,13 @@ async def test_a_block_of_moderation_ends_the_model(rigs: Rigs) -> None:
 
 _EVENT = CHAT.event(content="x" * 60_000)
 _BOUND = 80_000_000
-"""Bytes that sockets, gRPC, Envoy and the sidecar may take between them (30 to 45 million were seen)."""
+"""The bytes that sockets, gRPC, Envoy and the sidecar may hold together (30 to 45 million were measured)."""
 _TOO_MANY = 2 * _BOUND // len(_EVENT)
 _MANY = 600
 
 
 async def stay_silent(session: AimSession) -> None:
-    """Never say a word."""
+    """Never send a frame."""
     while await session.receive() is not None:
         pass
 
@@ -211,7 +211,7 @@ async def stay_silent(session: AimSession) -> None:
 async def flooded(
     script: Callable[[AimSession], Any], events: int, **profile: Any
 ) -> AsyncIterator[tuple[Rig, list[int]]]:
-    """Run a chain whose model sends `events` events, more than can be held; the list counts them."""
+    """Run a chain whose model sends `events` events, more than can be held. The list has the number of sent events."""
     limits = {"held_bytes": 262_144}
     aim = {"verdict_timeout_seconds": 1}
     async with rig(aim=aim, limits=limits, profiles={"default": profile}) as chain:
@@ -228,7 +228,7 @@ async def flooded(
         yield chain, sent
 
 
-async def test_a_silent_aim_pauses_the_model_and_ends_by_policy() -> None:
+async def test_silent_aim_pauses_the_model_until_the_policy_applies() -> None:
     async with flooded(stay_silent, _TOO_MANY) as (chain, sent):
         got = await ask(chain)
         assert (got.status, code_of(got.body)) == (503, "guardrail_unavailable")
@@ -236,10 +236,10 @@ async def test_a_silent_aim_pauses_the_model_and_ends_by_policy() -> None:
         await ended(chain)
 
 
-async def test_an_aim_that_frees_nothing_ends_by_policy() -> None:
+async def test_aim_that_verifies_no_text_ends_in_the_policy() -> None:
     async def chatter(session: AimSession) -> None:
         await session.receive()
-        while True:  # a word now and then, but none that lets anything go
+        while True:  # a frame now and then that verifies nothing
             await session.verify({"choices": [{"index": 0, "delta": {}}]})
             await asyncio.sleep(0.05)
 
@@ -250,7 +250,7 @@ async def test_an_aim_that_frees_nothing_ends_by_policy() -> None:
         await ended(chain)
 
 
-async def test_a_model_that_was_paused_goes_on_where_the_policy_opens() -> None:
+async def test_paused_model_continues_if_the_stream_fails_open() -> None:
     async with flooded(stay_silent, _MANY, failure_mode_allow=True) as (chain, sent):
         got = await ask(chain)
         assert (got.status, got.is_whole) == (200, True)
@@ -259,7 +259,7 @@ async def test_a_model_that_was_paused_goes_on_where_the_policy_opens() -> None:
         await ended(chain)
 
 
-async def test_what_is_verified_flows() -> None:
+async def test_verified_stream_flows_without_a_pause() -> None:
     async with flooded(echo, _MANY) as (chain, _):
         got = await ask(chain)
         assert (got.status, got.is_whole) == (200, True)
@@ -267,8 +267,8 @@ async def test_what_is_verified_flows() -> None:
         await ended(chain)
 
 
-async def test_an_answer_in_one_piece_waits_for_aim_alone(rigs: Rigs) -> None:
-    """The order of one answer: nothing reaches the client before Aim has judged it."""
+async def test_whole_answer_waits_only_for_aim(rigs: Rigs) -> None:
+    """Nothing of the answer reaches the client before Aim has judged it."""
     chain = await shared(rigs, "default")
     order: list[str] = []
 
@@ -286,8 +286,8 @@ async def test_an_answer_in_one_piece_waits_for_aim_alone(rigs: Rigs) -> None:
     assert order == ["pre_call", "model", "output", "client"]
 
 
-async def test_exchanges_side_by_side_do_not_mix(rigs: Rigs) -> None:
-    """Forty at once, each with a name of its own that Aim replaces by one of its own, on both legs."""
+async def test_concurrent_exchanges_do_not_mix(rigs: Rigs) -> None:
+    """Forty exchanges run at once. Each has a unique name, which Aim replaces by a unique one on both legs."""
     chain = await shared(rigs, "firewall")
 
     def redact(text: str) -> str:

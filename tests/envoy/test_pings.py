@@ -1,4 +1,4 @@
-"""Comments that keep a waiting client's connection alive, through a real Envoy."""
+"""Pings through a real Envoy: comments that keep a waiting client's connection alive."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = needs_envoy
 PING = b": ping\n\n"
 
 
-async def test_a_client_hears_pings_while_aim_thinks_and_then_every_event() -> None:
+async def test_client_gets_pings_while_aim_is_slow_and_then_every_event() -> None:
     heard = asyncio.Event()
 
     async def think(session: AimSession) -> None:
         await heard.wait()
         await echo(session)
 
-    # Shorter than settings may have it, so that the test need not wait.
+    # Shorter than the settings allow, so that the test need not wait.
     profiles = {"default": Profile.model_construct(stream_head_seconds=0, stream_ping_seconds=0.01)}
     async with rig(profiles=profiles) as chain:
         chain.upstream.answer = pieces(CHAT.events("One", " two"))

@@ -1,6 +1,6 @@
-"""Recorded traffic of real providers passes byte for byte where Aim allows it, however it is cut.
+"""Recorded traffic of real providers passes byte for byte if Aim allows it, for any cut.
 
-What is expected of an exchange follows from its recording: from method, path, status, content type and bodies.
+The expected outcome of an exchange follows from its recording: from its method, path, status, content type and bodies.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _GUARDED = re.compile(
     r"|:(stream)?generatecontent$",
     re.IGNORECASE,
 )
-"""The endings of paths whose requests are inspected in any case."""
+"""The endings of paths whose requests are always inspected."""
 
 _TEXTS = ("content", "text", "input", "prompt", "arguments", "thinking", "reasoning_content", "refusal")
-"""Keys of what people and models say, in the APIs of those paths."""
+"""The keys of texts in the APIs of those paths."""
 
 
 def _is_guarded(recording: Recorded) -> bool:
@@ -74,12 +74,12 @@ def _is_guarded(recording: Recorded) -> bool:
 
 
 def _is_redirected(recording: Recorded) -> bool:
-    """Return whether Envoy itself redirects the path, to one with its slashes decoded."""
+    """Return whether Envoy itself redirects the path to one with decoded slashes."""
     return "%2f" in recording.path.lower()
 
 
 def _is_tokens(value: Any) -> bool:
-    """Return whether a prompt is given as token numbers, which the sidecar cannot read."""
+    """Return whether a prompt consists of token numbers, which the sidecar cannot read."""
     return isinstance(value, list) and any(isinstance(item, int) or _is_tokens(item) for item in value)
 
 
@@ -101,7 +101,7 @@ def _documents(body: bytes, content_type: str) -> Iterator[Any]:
 
 
 def _says(node: Any, key: str = "") -> bool:
-    """Return whether a document holds a text that Aim has to judge."""
+    """Return whether a document has a text that Aim must judge."""
     if isinstance(node, str):
         return key in _TEXTS and bool(node)
     if isinstance(node, list):
@@ -113,7 +113,7 @@ def _says(node: Any, key: str = "") -> bool:
 
 
 async def _replay(chain: Rig, recording: Recorded, cut: Cut) -> Got:
-    """Send the recorded request and answer as recorded; what is not known is as short as can be."""
+    """Send the recorded request and answer as recorded. Parts that were not recorded are as short as possible."""
     if recording.response is None:
         chain.upstream.answer = whole(b"{}")
     else:
@@ -136,7 +136,7 @@ def _request(recording: Recorded) -> bytes | None:
 @pytest.mark.asyncio(loop_scope="package")
 @pytest.mark.parametrize("cut", [_uncut, _finely, _anywhere], ids=["uncut", "cut finely", "cut anywhere"])
 @pytest.mark.parametrize("recording", RECORDED, ids=lambda recording: recording.name)
-async def test_a_recorded_exchange(chain: Rig, recording: Recorded, cut: Cut) -> None:
+async def test_recorded_exchange_passes_byte_for_byte(chain: Rig, recording: Recorded, cut: Cut) -> None:
     got = await _replay(chain, recording, cut)
     if _is_redirected(recording):
         assert got.status == 307
@@ -163,7 +163,7 @@ def _check_transparency(chain: Rig, recording: Recorded, got: Got) -> None:
 
 
 def _check_inspection(chain: Rig, recording: Recorded, got: Got) -> None:
-    """See that the exchange did not pass because the sidecar did not look."""
+    """Check that the sidecar inspected the exchange."""
     assert got.header("x-aim-call-id") or not _is_guarded(recording)
     if not _is_guarded(recording):
         return
@@ -174,8 +174,8 @@ def _check_inspection(chain: Rig, recording: Recorded, got: Got) -> None:
         assert chain.aim.asked("output") or any(session.is_done for session in chain.aim.sessions)
 
 
-def test_the_recordings_are_all_there() -> None:
-    """The two sets are read whole, and the exceptions stay exceptions."""
+def test_all_recordings_are_present() -> None:
+    """Both sets are complete, and exceptions stay rare."""
     assert len(RECORDED) >= 329
     assert len([recording for recording in RECORDED if recording.request is not None]) >= 190
     assert len([recording for recording in RECORDED if "event-stream" in recording.content_type]) >= 80

@@ -1,4 +1,4 @@
-"""What `extproc render envoy` prints is a configuration that a real Envoy takes, and that guards."""
+"""`extproc render envoy` prints a configuration that a real Envoy accepts and that guards."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         pytest.param({"listen": "localhost:50051", "workers": 2}, id="name-workers"),
     ],
 )
-def test_envoy_takes_every_listen(settings: dict[str, Any]) -> None:
+def test_envoy_accepts_every_listen_address(settings: dict[str, Any]) -> None:
     validate(render(**settings))
 
 
-def test_envoy_takes_tls(tls: dict[str, Path]) -> None:
+def test_envoy_accepts_tls(tls: dict[str, Path]) -> None:
     validate(render(tls=tls))
 
 
-def test_envoy_takes_mtls(tls: dict[str, Path]) -> None:
+def test_envoy_accepts_mtls(tls: dict[str, Path]) -> None:
     validate(render(tls={**tls, "client_ca_file": tls["cert_file"]}))
 
 
-def test_envoy_takes_every_kind_of_upstream(tls: dict[str, Path]) -> None:
+def test_envoy_accepts_every_kind_of_upstream(tls: dict[str, Path]) -> None:
     upstreams = ["http://models", "/a=https://api.example.com/v1", "/b/=https://10.0.0.1:8443", "/c=http://[::1]:8081"]
     validate(render(*upstreams, ca_file=tls["cert_file"], allow_upgrades=("/a/realtime", "/c")))
 
 
-def test_envoy_says_what_it_does_not_take() -> None:
+def test_envoy_reports_what_it_does_not_accept() -> None:
     with pytest.raises(EnvoyFailed, match="normalise_path"):
         validate(render().replace("normalize_path", "normalise_path"))
 
@@ -87,7 +87,7 @@ async def test_without_a_sidecar_nothing_reaches_the_model() -> None:
             upgrade = {"connection": "upgrade", "upgrade": "websocket"}
             refused = await client.get(f"{envoy.url}/v1/responses", headers=upgrade)
             entry, _ = await envoy.access_log(2)
-    # Envoy's own refusal of the upgrade (403) passes the sidecar too, so that it becomes 503 without one.
+    # Envoy's own refusal of the upgrade (403) goes through the sidecar too, so it becomes 503 without a sidecar.
     assert (answer.status_code, refused.status_code) == (503, 503)
     assert reached == []
     assert entry["path"] == "/v1/chat/completions"

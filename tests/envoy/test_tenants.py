@@ -1,4 +1,4 @@
-"""Two tenants behind one sidecar: each Envoy, and each route of one, has a profile, a key and verdicts of its own."""
+"""Two tenants behind one sidecar: each Envoy, and each route, has its own profile, key and verdicts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Chain:
 
 
 def tenant_of(headers: dict[str, str]) -> str:
-    """Return whose key a question came with, as Aim would know it."""
+    """Return the tenant whose key a call has, as Aim would determine it."""
     return headers["authorization"].removeprefix("Bearer key-of-")
 
 
@@ -66,7 +66,7 @@ async def judge(question: Question) -> Answer:
 
 
 async def verify(session: AimSession) -> None:
-    """Tell each tenant apart in a stream too."""
+    """Distinguish the tenants in a stream too."""
     tenant = tenant_of(session.headers)
     while (chunk := await session.receive()) is not None:
         if tenant == "globex" and text_of(chunk) == "Jane":
@@ -79,7 +79,7 @@ async def verify(session: AimSession) -> None:
 
 
 def with_profile(text: str, tenant: str) -> str:
-    """Return the bootstrap `text`, its filter naming the tenant's profile as `render istio --profile` has it."""
+    """Return the bootstrap `text` with the tenant's profile in its filter, as `render istio --profile` prints it."""
     tree = yaml.safe_load(text)
     processor_of(tree)["grpc_service"]["initial_metadata"] = [{"key": PROFILE, "value": tenant}]
     return yaml.safe_dump(tree)
@@ -132,7 +132,7 @@ async def test_each_tenant_has_its_own_verdicts(chain: Chain) -> None:
     assert chain.guard.metric("extproc_exchanges_total", profile="acme", dialect="openai-chat", outcome="blocked") == 1
 
 
-async def test_many_at_once_are_never_mixed_up(chain: Chain) -> None:
+async def test_concurrent_exchanges_of_tenants_are_never_mixed_up(chain: Chain) -> None:
     chain.upstream.answer = whole(chat_answer("Fine"))
     answers = await asyncio.gather(*(chain.chat(TENANTS[number % 2], "merger") for number in range(40)))
     assert [answer.status_code for answer in answers] == [400, 200] * 20
@@ -174,7 +174,7 @@ async def test_routes_of_one_envoy_have_the_profile_that_the_documentation_gives
     assert [answer.status_code for answer in answers] == [400, 200]
 
 
-async def test_a_client_cannot_choose_its_guard(chain: Chain) -> None:
+async def test_client_cannot_choose_its_guard(chain: Chain) -> None:
     chain.upstream.answer = whole(chat_answer("Fine"))
     answer = await chain.chat(
         "acme", "merger", x_extproc_profile="globex", x_aim_key="key-of-globex", authorization="Bearer key-of-globex"

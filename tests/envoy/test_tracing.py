@@ -1,4 +1,4 @@
-"""Traces through a real Envoy that traces too: one trace, the right parents, nothing of the content."""
+"""Traces through a real Envoy that also traces: there is one trace, with the right parents, and without content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAIL = "alice@example.com"
 
 
 def tracer(port: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what makes an Envoy trace to a collector: a connection manager's tracing, and a cluster."""
+    """Return the configuration of Envoy's tracing to a collector: that of the connection manager, and a cluster."""
     extension = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
@@ -134,7 +134,7 @@ async def test_a_streamed_exchange_is_one_trace(tmp_path: Path) -> None:
         assert MAIL not in ours
 
 
-async def test_a_client_that_traces_is_joined_where_envoy_does_not(tmp_path: Path) -> None:
+async def test_trace_of_the_client_is_continued_if_envoy_does_not_trace(tmp_path: Path) -> None:
     theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with chain(tmp_path, envoy_traces=False, protocol="http/protobuf") as it:
 
@@ -151,7 +151,7 @@ async def test_a_client_that_traces_is_joined_where_envoy_does_not(tmp_path: Pat
         assert exchange.status == 0
         it.aim.reset()
         await it.post(traceparent=theirs, tracestate="a=b")
-        # Upstream goes what the client sent: the sidecar is no hop of the request.
+        # The upstream gets the client's header unchanged: the sidecar is not a hop of the request.
         sent = dict(it.upstream.requests[-1].headers)
         assert (sent["traceparent"], sent["tracestate"]) == (theirs, "a=b")
 

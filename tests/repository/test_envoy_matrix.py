@@ -26,7 +26,9 @@ def test_report_is_parsed() -> None:
 
 
 def test_known_difference_counts_for_its_version_only() -> None:
-    report = REPORT.replace(b"test_2", b"test_case[chat, default: a large request and a large answer]")
+    report = REPORT.replace(
+        b"test_2", b"test_exchange_matches_its_row[chat, default: a large request and a large answer]"
+    )
     assert len(read("1.36.4", report).failed) == 2  # it failed in another way than the known one
     report = report.replace(
         b'message="no"/></testcase>', b"message=\"no\">b'Payload Too Large'</failure></testcase>", 1

@@ -20,7 +20,7 @@ _ALL = every(by_policy(UNAVAILABLE))
 
 
 def answers(status: int, body: Any = b"") -> Arrange:
-    """Answer the question, or the session's handshake, with `status`."""
+    """Answer the call, or the session's handshake, with `status`."""
 
     async def judge(_: Question) -> Answer:
         return status, body
@@ -38,12 +38,12 @@ def answers(status: int, body: Any = b"") -> Arrange:
 
 
 def does(act: Act) -> Arrange:
-    """Let the network do `act` to the leg's question."""
+    """Let the network do `act` to the leg's call."""
     return lambda trial: trial.chain.to_aim.strike(trial.question, act)
 
 
 def waits(seconds: float | None) -> Arrange:
-    """Send a Retry-After of `seconds` with a 429."""
+    """Answer 429 with a Retry-After of `seconds`."""
 
     async def judge(_: Question) -> Answer:
         return web.Response(status=429, headers={"retry-after": f"{seconds:g}"})
@@ -52,7 +52,7 @@ def waits(seconds: float | None) -> Arrange:
 
 
 def fails_once(status: int) -> Arrange:
-    """Answer the first try with `status`, the second as usual."""
+    """Answer the first attempt with `status`, the second as usual."""
 
     def arrange(trial: Trial) -> None:
         tries = iter((status,))
@@ -82,7 +82,7 @@ def silent(trial: Trial) -> None:
 
 
 def redacts(change: Any) -> Arrange:
-    """Demand a redaction whose messages `change` has spoilt."""
+    """Answer with a redaction whose messages are modified by `change`."""
 
     async def judge(question: Question) -> Answer:
         answer: Any = anonymize(question, lambda text: text.replace("7f3a", "[X]"))
@@ -97,7 +97,7 @@ def _chat(messages: Any) -> Any:
 
 
 async def broken_before(trial: Trial) -> None:
-    """Let one question, or one handshake, fail before; then Aim is well again."""
+    """Let an earlier call or handshake fail; Aim then works again."""
     trial.judge_one_leg()
     said = trial.chain.upstream.answer
     answers(500)(trial)

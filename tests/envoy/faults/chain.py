@@ -1,4 +1,4 @@
-"""The whole chain with a gate on every stretch of network, and what it takes to put it in order again."""
+"""The whole chain with a gate on every network connection, and the means to repair it after a fault."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream
 
 SECONDS: Final = 30.0
-"""Whatever happens, an exchange ends, and is freed, in that time: the settings below allow much less."""
+"""The time in which every exchange ends and is freed. The settings below allow much less."""
 
 LIMITS: Final = {
     "request_bytes": 65_536,
     "response_bytes": 65_536,
-    "headers": 48,  # Envoy itself takes no more than 100
+    "headers": 48,  # Envoy itself allows no more than 100
     "event_bytes": 8_192,
     "held_bytes": 16_384,
 }
@@ -52,7 +52,8 @@ PROFILES: Final[Mapping[str, Any]] = {
     for name, policy in _POLICIES.items()
     for suffix, hooks in {"": ("pre_call", "output"), "-request": ("pre_call",), "-answer": ("output",)}.items()
 }
-"""Each on a route of its own: `/closed/v1/...`; under `-request` and `-answer` only that leg is judged."""
+"""Each profile has a route of its own, such as `/closed/v1/...`. With `-request` or `-answer` only that leg is judged.
+"""
 
 _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 
@@ -67,7 +68,7 @@ Count = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Wiring:
-    """How a chain differs from the usual one."""
+    """The differences of a chain from the default."""
 
     aim: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
@@ -75,14 +76,14 @@ class Wiring:
     edit: Callable[[Any], None] = lambda tree: None
     is_process: bool = False
     has_door: bool = True
-    """Whether Envoy dials the sidecar through a gate; several workers it dials by their sockets."""
+    """Whether Envoy connects to the sidecar through a gate. It connects to several workers by their sockets."""
     tls: ssl.SSLContext | None = None
-    """What the gate before Aim speaks; `ca` is what the sidecar trusts then."""
+    """The TLS of the gate in front of Aim; the sidecar then trusts `ca`."""
     ca: bytes = b""
 
 
 class Chain:
-    """A running chain: `to_sidecar`, `to_aim` and `to_model` are what may fail between its parts."""
+    """A running chain. `to_sidecar`, `to_aim` and `to_model` are the gates between its parts."""
 
     def __init__(self, wiring: Wiring, aim: ScriptedAim, upstream: ScriptedUpstream, to_aim: Gate, to_model: Gate):
         self.wiring = wiring
@@ -130,7 +131,7 @@ class Chain:
             stack.push_async_exit(self._processes)
             stack.push_async_callback(self._end_process)
             port, admin = free_port(), free_port()
-            # Two ports in a row may not be free for long: several workers listen on sockets.
+            # Two successive ports may not stay free, so several workers listen on sockets.
             listen = f"127.0.0.1:{port}" if wiring.has_door else f"unix:{self._folder}/extproc.sock"
             changes |= {"listen": listen, "admin": f"127.0.0.1:{admin}"}
             self._admin = f"http://127.0.0.1:{admin}"
@@ -165,18 +166,18 @@ class Chain:
         await self._until_workers_serve()
 
     async def _until_workers_serve(self) -> None:
-        """Read on until each worker, but for the first that was read of already, has said that it serves."""
+        """Read the log until each worker serves. The record of the first one was read before."""
         assert self.process is not None
         while len(self._workers()) < self.wiring.settings.get("workers", 1):
             await self.process.until("serving")
 
     def _workers(self) -> dict[str, int]:
-        """Return the process of each worker by its address: the last one that said where it listens."""
+        """Return the process id of each worker by its address, from its last record about listening."""
         assert self.process is not None
         return {line["listen"]: line["pid"] for line in self.process.lines if line["event"] == "serving"}
 
     async def kill_worker(self) -> None:
-        """Kill the worker that has an exchange, as Envoy sees it."""
+        """Kill the worker that has an exchange, according to Envoy."""
         assert self._envoy is not None
         async with httpx.AsyncClient(trust_env=False) as client:
             clusters = (await client.get(f"{self._envoy.admin}/clusters")).text
@@ -187,7 +188,7 @@ class Chain:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     async def end_envoy(self, number: int = signal.SIGKILL) -> None:
-        """Signal Envoy, and wait for its end."""
+        """Send a signal to Envoy, and wait for its end."""
         assert self._envoy is not None
         os.kill(self._envoy.pid, number)
         async with asyncio.timeout(SECONDS):
@@ -196,7 +197,7 @@ class Chain:
         self._envoy = None
 
     async def end_sidecar(self, number: int = signal.SIGKILL) -> int:
-        """Signal the sidecar's process; return its status once it has ended."""
+        """Send a signal to the sidecar's process; return its exit status once it has ended."""
         assert self.process is not None
         self.process.signal(number)
         status = await self.process.ended()
@@ -204,12 +205,12 @@ class Chain:
         return status
 
     async def _end_process(self) -> None:
-        # A supervisor that is killed would leave its workers behind.
+        # A killed supervisor would leave its workers behind.
         if self.process is not None:
             await self.end_sidecar(signal.SIGTERM)
 
     async def mend(self) -> None:
-        """Put everything in order again."""
+        """Repair everything."""
         self.aim.reset()
         self.upstream.reset()
         for gate in (self.to_aim, self.to_model, *((self.to_sidecar,) if self.wiring.has_door else ())):
@@ -219,7 +220,7 @@ class Chain:
         if self._envoy is None:
             await self.start_envoy()
         while self.process is not None and self._killed in self._workers().values():
-            await self.process.until("serving")  # it is started again
+            await self.process.until("serving")  # it is restarted
 
     # -- what the sidecar says of itself -----------------------------------------------------------------------------
 
@@ -241,15 +242,15 @@ class Chain:
         return found
 
     async def counts(self) -> Counter[Count]:
-        """Return exchanges by outcome, detection errors and openings, each by its labels."""
+        """Return the counts of exchanges, detection errors and legs that failed open, by their labels."""
         return Counter({key: value for key, value in (await self._metrics()).items() if len(key) > 1 and value})
 
     async def held(self) -> dict[str, int]:
-        """Return what is under way: streams, sessions, bytes."""
+        """Return the current streams, sessions and held bytes, without zeros."""
         metrics = await self._metrics()
         held = {name.removeprefix("extproc_"): value for (name, *labels), value in metrics.items() if not labels}
         if self.sidecar is not None:
-            held["held_bytes"] = self.sidecar.service.load.held_bytes  # the gauge is the server's
+            held["held_bytes"] = self.sidecar.service.load.held_bytes  # only `extproc serve` updates the gauge
         return {name: value for name, value in held.items() if value}
 
 

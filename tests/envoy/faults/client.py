@@ -1,4 +1,4 @@
-"""The client leaves, dawdles, or sends what cannot be read."""
+"""The client leaves, is slow, or sends unreadable requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MEBIBYTE = 1024 * 1024
 async def connected(
     trial: Trial, sent: bytes, length: int
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Send a request that announces `length` bytes, and `sent` of them; leave with a reset."""
+    """Send a request with a content-length of `length` and the bytes `sent`; reset the connection at the end."""
     where = urlsplit(trial.chain.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     head = (
@@ -53,7 +53,7 @@ async def connected(
 
 
 def leaves(trial: Trial) -> None:
-    """Leave while Aim judges; of a stream the first text was there, and the upstream has not ended."""
+    """Leave while Aim judges. In a stream, the client has the first text, and the upstream has not ended."""
     trial.hold()
 
     async def answer(request: Received) -> None:
@@ -81,7 +81,7 @@ def leaves(trial: Trial) -> None:
 
 
 def leaves_politely(trial: Trial) -> None:
-    """Close the sending half while Aim judges, and wait."""
+    """Close the sending half of the connection while Aim judges, and wait."""
     trial.hold()
 
     async def client(trial: Trial) -> None:
@@ -98,7 +98,7 @@ def leaves_politely(trial: Trial) -> None:
 
 
 def leaves_the_upstream(trial: Trial) -> None:
-    """Leave while the upstream thinks."""
+    """Leave while the upstream prepares its answer."""
 
     async def answer(request: Received) -> None:
         await request.gone.wait()
@@ -107,7 +107,7 @@ def leaves_the_upstream(trial: Trial) -> None:
     async def client(trial: Trial) -> None:
         async with connected(trial, trial.request, len(trial.request)):
             await trial.chain.upstream.arrived.wait()
-        await trial.reached.wait()  # the upstream is told
+        await trial.reached.wait()  # the upstream has noticed
 
     trial.chain.upstream.answer, trial.client = answer, client
 
@@ -147,7 +147,7 @@ def writes_slowly(trial: Trial) -> None:
 
 
 async def _answer(reader: asyncio.StreamReader, pause: float = 0) -> Got:
-    """Read a chunked answer, with a pause behind each chunk."""
+    """Read a chunked answer, with a pause after each chunk."""
     head = await reader.readuntil(b"\r\n\r\n")
     body = b""
     while size := int((await reader.readline()).strip(), 16):

@@ -1,4 +1,4 @@
-"""Envoy dies, or loses the sidecar."""
+"""Envoy ends, or loses its connection to the sidecar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.client import Got
 
 
 def ends(number: int) -> Act:
-    """Signal Envoy."""
+    """Send a signal to Envoy."""
     return lambda trial: trial.chain.end_envoy(number)
 
 
@@ -22,12 +22,12 @@ async def cut(trial: Trial) -> None:
 
 
 async def freeze(trial: Trial) -> None:
-    """Let nothing pass between Envoy and the sidecar."""
+    """Stop all traffic between Envoy and the sidecar."""
     trial.chain.to_sidecar.freeze()
 
 
 def lost(trial: Trial) -> None:
-    """Let nothing pass to the sidecar any more while the upstream thinks, and Aim owes no word."""
+    """Stop all traffic to the sidecar while the upstream prepares its answer and no detection is in progress."""
     falls_silent(trial)
 
     async def client(trial: Trial) -> Got | None:
@@ -41,7 +41,7 @@ def lost(trial: Trial) -> None:
 
 
 async def nothing(_: Trial) -> None:
-    """Wait for Envoy's own patience to end."""
+    """Wait for Envoy's own timeout."""
 
 
 _DIES = on(request=always(Broken()), answer=always(Broken()), stream=always(Cut()))

@@ -1,7 +1,7 @@
-"""What a row of the fault matrix is: a fault, how it is brought about, and what has to come of it.
+"""The rows of the fault matrix: each has a fault, the way to cause it, and the expected outcomes.
 
-A row names its outcome for each leg that the fault can hit, under a policy that is closed and one that is open. The
-matrix is run by `tests.envoy.test_faults`, and printed into docs/reliability.md by `python -m tests.envoy.faults`.
+A row has an outcome for each leg that the fault can affect, under a closed and under an open policy.
+`tests.envoy.test_faults` runs the matrix, and `python -m tests.envoy.faults` writes it to docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Leg(StrEnum):
-    """What a fault hits."""
+    """The part of an exchange that a fault affects."""
 
     REQUEST = "request"
     ANSWER = "answer"
@@ -31,19 +31,19 @@ class Leg(StrEnum):
 
 
 class Outcome(ABC):
-    """What has to come of a fault; `label` is the exchange's outcome in the metrics."""
+    """The expected outcome of a fault; `label` is the exchange's outcome in the metrics."""
 
     label = "aborted"
     opens = False
 
     @abstractmethod
     def check(self, trial: Trial, got: Got | None) -> None:
-        """Raise AssertionError where something else came of `trial`."""
+        """Raise AssertionError if `trial` had another outcome."""
 
 
 @dataclass(frozen=True)
 class Refused(Outcome):
-    """The client gets our refusal, whole, and nothing else."""
+    """The client gets the sidecar's whole refusal, and nothing else."""
 
     status: int
     code: str
@@ -63,7 +63,7 @@ class Refused(Outcome):
 
 @dataclass(frozen=True)
 class Ended(Outcome):
-    """The client gets what was verified, then the refusal's event and the end."""
+    """The client gets the verified events, then the refusal's event and the end."""
 
     code: str
     events: int = 2
@@ -84,7 +84,7 @@ class Ended(Outcome):
 
 @dataclass(frozen=True)
 class Whole(Outcome):
-    """The client gets all that the upstream said, as it came."""
+    """The client gets the upstream's whole answer, unchanged."""
 
     status: int = 200
     words: str = "no effect"
@@ -106,7 +106,7 @@ class _Opened(Whole):
 
 @dataclass(frozen=True)
 class ByEnvoy(Outcome):
-    """The client gets an answer of Envoy's own, and nothing of the upstream's."""
+    """The client gets an answer of Envoy itself, and nothing of the upstream's answer."""
 
     status: int
     label: str = "aborted"
@@ -122,7 +122,7 @@ class ByEnvoy(Outcome):
 
 @dataclass(frozen=True)
 class Cut(Outcome):
-    """The client gets what was verified, and sees that it is not all."""
+    """The client gets the verified events, and can see that the stream is incomplete."""
 
     events: int = 2
     words: str = "cut after what was verified"
@@ -154,7 +154,7 @@ class Broken(Outcome):
 
 @dataclass(frozen=True)
 class Gone(Outcome):
-    """Nobody is left to see it: question, session and upstream are given up, and all is freed."""
+    """The client has left: call, session and upstream are given up, and everything is freed."""
 
     label: str = "aborted"
 
@@ -180,18 +180,18 @@ Outcomes = tuple[Outcome, Outcome]
 
 
 def by_policy(closed: Outcome) -> Outcomes:
-    """What is closed ends so, what is open passes."""
+    """Return the outcomes for a fault that is subject to the policy: `closed`, or the whole answer if it is open."""
     return closed, PASSES
 
 
 def always(outcome: Outcome) -> Outcomes:
-    """It ends so whatever the policy."""
+    """Return the outcomes for a fault that ends in `outcome` under every policy."""
     return outcome, outcome
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row; `reason` is what a failure is counted with, `recovers` whether the chain works again afterwards."""
+    """A row. `reason` is what the failure counts as; `recovers` means that the chain works again afterwards."""
 
     name: str
     arrange: Arrange
@@ -199,28 +199,28 @@ class Fault:
     reason: Reason | None = None
     chain: str = field(default="usual", kw_only=True)
     opened_by: str = field(default="open", kw_only=True)
-    """The profile that stands for open."""
+    """The profile with the open policy."""
     recovers: bool = field(default=True, kw_only=True)
     is_counted: bool = field(default=True, kw_only=True)
-    """Whether the process that counts outlives the fault."""
+    """Whether the process that counts survives the fault."""
     others: tuple[str, ...] = field(default=(), kw_only=True)
-    """The outcomes of other exchanges that the fault takes."""
+    """The outcomes of the other exchanges that the fault needs."""
     holds_till_mended: bool = field(default=False, kw_only=True)
     seconds: float = field(default=SECONDS, kw_only=True)
-    """In which it ends, and is freed; what needs longer than usual is left to the long run."""
+    """The time in which the exchange ends and is freed. Faults with more than the default are marked `long`."""
     is_dear: bool = field(default=False, kw_only=True)
-    """Whether it takes seconds: then all but one of its trials are left to the long run."""
+    """Whether it takes seconds: all its trials except one are then marked `long`."""
 
     def is_long(self, leg: Leg, policy: str) -> bool:
-        """Tell whether a trial is left to the long run."""
+        """Return whether a trial is marked `long`."""
         return self.seconds > SECONDS or (self.is_dear and (leg, policy) != (list(self.legs)[-1], "open"))
 
 
 def every(outcomes: Outcomes) -> Mapping[Leg, Outcomes]:
-    """The same on every leg."""
+    """Return the same outcomes for every leg."""
     return dict.fromkeys(Leg, outcomes)
 
 
 def on(**legs: Outcomes) -> Mapping[Leg, Outcomes]:
-    """Name the legs: request, answer, stream."""
+    """Return the outcomes by leg: request, answer, stream."""
     return {Leg(name): outcomes for name, outcomes in legs.items()}

@@ -1,4 +1,4 @@
-"""A stretch of network: it relays TCP between two peers until a test tells it to fail."""
+"""A network connection that a test can break: it relays TCP between two peers until then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIECE = 65_536
 
 @dataclass
 class Wire:
-    """The dialling peer's connection, once a fault has taken it over; `first` is what it said last."""
+    """The connecting peer's connection, once a fault has taken it over; `first` are the last bytes that it sent."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -26,7 +26,7 @@ class Wire:
         await self.writer.drain()
 
     async def wait(self) -> None:
-        """Hear the peer out, and answer nothing."""
+        """Read until the peer ends, and answer nothing."""
         while await self.reader.read(_PIECE):
             pass
 
@@ -39,10 +39,10 @@ Act = Callable[[Wire], Awaitable[None]]
 
 
 class Gate:
-    """Listens on `port` and relays to `target`; an async context manager by `running`."""
+    """Listens on `port` and relays to `target` within `running`."""
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
-        """Relay to 127.0.0.1:`target`; with `tls` the dialling peer speaks TLS to the gate."""
+        """Relay to 127.0.0.1:`target`. With `tls` the connecting peer uses TLS to the gate."""
         self.target = target
         self.port = 0
         self.tls = self._tls = tls
@@ -54,27 +54,27 @@ class Gate:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def strike(self, prefix: bytes, act: Act) -> None:
-        """Hand every connection to `act` on which the dialling peer says something that begins with `prefix`."""
+        """Hand a connection to `act` once its peer sends data that begins with `prefix`."""
         self._prefix, self._act = prefix, act
 
     def cut(self) -> None:
-        """Reset every connection; new ones are welcome."""
+        """Reset every connection; accept new ones."""
         for writer in tuple(self._writers):
             _reset(writer)
 
     def freeze(self) -> None:
-        """Relay nothing more, on old connections and on new ones."""
+        """Stop relaying, on existing and new connections."""
         self._flows.clear()
 
     async def refuse(self) -> None:
-        """Listen no more, and reset every connection."""
+        """Stop listening, and reset every connection."""
         assert self._server is not None
         self._server.close()
         self._server = None
         self.cut()
 
     async def mend(self) -> None:
-        """Work again; connections of the bad time are reset."""
+        """Work again; reset the connections from before."""
         if self.tls is not self._tls:
             await self.use(self._tls)
         if self._act is not None or not self._flows.is_set():
@@ -85,7 +85,7 @@ class Gate:
             await self._listen()
 
     async def use(self, tls: ssl.SSLContext | None) -> None:
-        """Speak TLS in another way from the next connection on."""
+        """Use `tls` from the next connection on."""
         await self.refuse()
         self.tls = tls
         await self._listen()
@@ -172,13 +172,13 @@ async def reset(wire: Wire) -> None:
 
 
 async def half_close(wire: Wire) -> None:
-    """Close our half without a word; go on reading."""
+    """Close the sending half without sending anything; continue to read."""
     wire.writer.write_eof()
     await wire.wait()
 
 
 def saying(data: bytes, then: Act | None = None) -> Act:
-    """Say `data`, and close or do what `then` does."""
+    """Send `data`, then close the connection or perform `then`."""
 
     async def act(wire: Wire) -> None:
         await wire.say(data)
@@ -189,7 +189,7 @@ def saying(data: bytes, then: Act | None = None) -> Act:
 
 
 async def drip(wire: Wire) -> None:
-    """Answer a byte now and then, for ever."""
+    """Answer one byte now and then, without end."""
     await wire.say(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n{")
     while True:
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The fault matrix: its groups of rows, and the chains that they run in."""
+"""The fault matrix: the groups of rows, and the chains for them."""
 
 from __future__ import annotations
 

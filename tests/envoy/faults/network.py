@@ -15,26 +15,26 @@ from tests.envoy.faults.gate import Act, blackhole, half_close, reset, saying
 from tests.envoy.faults.trial import Trial
 
 AUTHORITY: Final = trustme.CA()
-"""The sidecar trusts it."""
+"""The authority that the sidecar trusts."""
 
 _STRANGER: Final = trustme.CA()
 
 
 def server_context(authority: trustme.CA = AUTHORITY, name: str = "127.0.0.1") -> ssl.SSLContext:
-    """Return the server's side of TLS, with a certificate for `name`."""
+    """Return a server's TLS context with a certificate for `name`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
 
 
 def refused(trial: Trial) -> Awaitable[None]:
-    """Let nobody listen."""
+    """Stop listening."""
     trial.judge_one_leg()
     return trial.chain.to_aim.refuse()
 
 
 def speaks(context: ssl.SSLContext | None) -> Arrange:
-    """Let Aim's side of TLS be another, or none."""
+    """Give Aim another TLS context, or none."""
 
     def arrange(trial: Trial) -> Awaitable[None]:
         trial.judge_one_leg()
@@ -44,12 +44,12 @@ def speaks(context: ssl.SSLContext | None) -> Arrange:
 
 
 def nowhere(trial: Trial) -> None:
-    """The settings name a host that does not exist."""
+    """Do nothing: the settings name a host that does not exist."""
     trial.judge_one_leg()
 
 
 def proxied(act: Act) -> Arrange:
-    """Let the proxy do `act`."""
+    """Let the proxy perform `act`."""
 
     def arrange(trial: Trial) -> None:
         trial.judge_one_leg()

@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md, made from the rows of the matrix."""
+"""Generates the tables of docs/reliability.md from the rows of the matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tables() -> str:
 
 
 def current(page: str) -> str:
-    """Return `page` with the tables of now."""
+    """Return `page` with current tables."""
     text, mark, _ = page.partition(_BEGIN)
     assert mark
     return f"{text}{mark}\n{tables()}"

@@ -23,7 +23,7 @@ _LATE = on(stream=by_policy(LATE))
 
 
 def in_session(script: Script) -> Arrange:
-    """Let `script` be Aim's side of every session."""
+    """Use `script` as Aim's side of every session."""
 
     def arrange(trial: Trial) -> None:
         trial.chain.aim.script = script
@@ -32,7 +32,7 @@ def in_session(script: Script) -> Arrange:
 
 
 def at(number: int, then: Script) -> Arrange:
-    """Verify the texts before text `number`; when that one comes do `then`."""
+    """Verify the texts before text `number`; when that one arrives, perform `then`."""
 
     async def script(session: AimSession) -> None:
         while (chunk := await session.receive()) is not None:
@@ -53,13 +53,13 @@ async def abort(session: AimSession) -> None:
 
 
 async def hold(session: AimSession) -> None:
-    """Read on and say nothing."""
+    """Continue to read, but send nothing."""
     while await session.receive() is not None:
         pass
 
 
 async def ping(session: AimSession) -> None:
-    """Say nothing but pings."""
+    """Send nothing but pings."""
 
     async def keep_pinging() -> None:
         while True:
@@ -73,7 +73,7 @@ async def ping(session: AimSession) -> None:
 
 
 async def half_a_frame(session: AimSession) -> None:
-    """Announce a frame of 100 bytes, send 9 of them, drop the connection."""
+    """Send the header of a frame of 100 bytes and 9 of the bytes, then drop the connection."""
     assert isinstance(session.transport, asyncio.WriteTransport)
     session.transport.write(b'\x81\x64{"verifie')
     session.abort()
@@ -99,7 +99,7 @@ def say(frame: str | bytes) -> Script:
 
 
 def verifying(*chunks: Any) -> Script:
-    """Verify what the test thinks up, then hold."""
+    """Verify these chunks, then hold."""
 
     async def script(session: AimSession) -> None:
         for chunk in chunks:
@@ -110,7 +110,7 @@ def verifying(*chunks: Any) -> Script:
 
 
 def deafened(trial: Trial) -> None:
-    """Let Aim read nothing, while the upstream sends more than may be held."""
+    """Let Aim read nothing while the upstream sends more than may be held."""
 
     async def script(session: AimSession) -> None:
         assert isinstance(session.transport, asyncio.Transport)
@@ -124,7 +124,7 @@ def deafened(trial: Trial) -> None:
 
 
 def meanwhile(script: Script, count: int) -> Arrange:
-    """Let the upstream send `count` events, and the others once `script` has come to its end."""
+    """Let the upstream send `count` events, and the others once `script` has ended."""
 
     def arrange(trial: Trial) -> None:
         events, over = tuple(trial.events), asyncio.Event()
@@ -148,7 +148,7 @@ def meanwhile(script: Script, count: int) -> Arrange:
 
 
 def out_of_order(trial: Trial) -> None:
-    """Verify the second text, then the first: it counts as dropped by then, and none waits."""
+    """Verify the second text, then the first, which counts as dropped by then, so that no text waits."""
 
     async def script(session: AimSession) -> None:
         chunks: list[Any] = []
@@ -165,7 +165,7 @@ def out_of_order(trial: Trial) -> None:
 
 
 async def done_too_early(session: AimSession) -> None:
-    """Verify the first text, then say done while the model speaks."""
+    """Verify the first text, then send done while the model still sends."""
     while (chunk := await session.receive()) is not None and text_of(chunk) != TEXTS[1]:
         await session.verify(chunk)
     await session.done()
@@ -173,7 +173,7 @@ async def done_too_early(session: AimSession) -> None:
 
 
 async def twice(session: AimSession) -> None:
-    """Verify all, the last text twice, before it says done."""
+    """Verify all texts, and the last one twice, before done."""
     last = None
     while (chunk := await session.receive()) is not None:
         await session.verify(chunk)
@@ -185,20 +185,20 @@ async def twice(session: AimSession) -> None:
 
 
 async def close_at_the_end(session: AimSession) -> None:
-    """Verify all; answer our done by closing."""
+    """Verify all texts; answer the sidecar's done by closing."""
     while (chunk := await session.receive()) is not None:
         await session.verify(chunk)
     await session.socket.close()
 
 
 async def withhold_done(session: AimSession) -> None:
-    """Verify all; do not answer our done."""
+    """Verify all texts; do not answer the sidecar's done."""
     while (chunk := await session.receive()) is not None:
         await session.verify(chunk)
 
 
 def lost(times: int, *, code: bool) -> Arrange:
-    """Lose so many sessions before any text was submitted; the upstream waits for it."""
+    """Lose `times` sessions before any text was submitted; the upstream waits for that."""
 
     def arrange(trial: Trial) -> None:
         aim = trial.chain.aim

@@ -1,4 +1,4 @@
-"""The sidecar dies, drains, gets other settings, or has no room."""
+"""The sidecar ends, drains, gets other settings, or reaches a limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.upstream import pieces
 
 
 def missing(trial: Trial) -> Any:
-    """Let nobody listen where Envoy looks for the sidecar."""
+    """Stop listening on the sidecar's address."""
     return trial.chain.to_sidecar.refuse()
 
 
@@ -26,7 +26,7 @@ async def kill(trial: Trial) -> None:
 
 
 async def drain(trial: Trial) -> None:
-    """Let the sidecar end while Aim thinks; then Aim goes on, in time."""
+    """Stop the sidecar while Aim is silent; then let Aim answer in time."""
     process = trial.chain.process
     assert process is not None
     process.signal(signal.SIGTERM)
@@ -37,12 +37,12 @@ async def drain(trial: Trial) -> None:
 
 
 async def drain_in_vain(trial: Trial) -> None:
-    """Let the sidecar end while Aim thinks, for longer than it may drain."""
+    """Stop the sidecar while Aim is silent, for longer than the drain."""
     assert await trial.chain.end_sidecar(signal.SIGTERM) == 0
 
 
 async def stop_at_once(trial: Trial) -> None:
-    """Signal the sidecar twice."""
+    """Send two signals to the sidecar."""
     process = trial.chain.process
     assert process is not None
     process.signal(signal.SIGTERM)
@@ -56,7 +56,7 @@ async def kill_worker(trial: Trial) -> None:
 
 
 async def spoil_settings(trial: Trial) -> None:
-    """Put settings into the file that cannot be used, and good ones again."""
+    """Write invalid settings to the file, then valid ones."""
     chain = trial.chain
     assert chain.process is not None
     good = chain.config.read_text()
@@ -68,7 +68,7 @@ async def spoil_settings(trial: Trial) -> None:
 
 
 async def chatter(session: AimSession) -> None:
-    """Say a word now and then, but none that lets anything go."""
+    """Send a frame now and then that verifies nothing."""
     await session.receive()
     while not session.socket.closed:
         await session.verify({"choices": [{"index": 0, "delta": {}}]})
@@ -84,7 +84,7 @@ def fills(trial: Trial) -> None:
 
 
 def second(trial: Trial) -> None:
-    """Send the request while another one waits for Aim, which takes all the room there is."""
+    """Send the request while another exchange waits for Aim and uses up the limit."""
     asked = asyncio.Event()
     first = CHAT.request("x" * 4_000, stream=trial.leg is Leg.STREAM)
 

@@ -1,4 +1,4 @@
-"""One fault on one leg under one policy: it is brought about, watched, and what remains of it is looked for."""
+"""A trial of one fault on one leg under one policy: cause the fault, check the outcome, and look for leftovers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ Client = Callable[["Trial"], Awaitable[Got | None]]
 
 
 async def usual_client(trial: Trial) -> Got | None:
-    """Send the request, read the answer to its end."""
+    """Send the request and read the answer to its end."""
     return await exchange(trial.chain.url, "POST", trial.path, trial.headers, trial.request, on_data=trial.hear)
 
 
 def in_the_middle(act: Act) -> Callable[[Trial], None]:
-    """Do `act` while Aim is silent on the leg."""
+    """Perform `act` while Aim is silent on the leg."""
 
     def arrange(trial: Trial) -> None:
         trial.hold()
@@ -59,7 +59,7 @@ def in_the_middle(act: Act) -> Callable[[Trial], None]:
 
 
 class Trial:
-    """What a row may arrange before it is sent; everything else is as usual."""
+    """The parts of an exchange that a row may change before it is sent; the others have defaults."""
 
     def __init__(self, chain: Chain, leg: Leg, profile: str) -> None:
         self.chain = chain
@@ -82,24 +82,24 @@ class Trial:
         return f"/{self.profile}{CHAT.path}"
 
     def judge_one_leg(self) -> None:
-        """Use the profile of the same policy under which nothing but this leg is judged."""
+        """Use the profile with the same policy in which only this leg is judged."""
         self.profile += "-request" if self.leg is Leg.REQUEST else "-answer"
 
     @property
     def question(self) -> bytes:
-        """How the question begins that this leg puts to Aim."""
+        """The beginning of this leg's call to Aim."""
         return _QUESTIONS[self.leg]
 
     def hear(self) -> None:
-        """Note that the client has something of the body."""
+        """Record that the client has received part of the body."""
         self.heard.set()
         for request in self.chain.upstream.requests:
             request.heard.set()
 
     def hold(self) -> None:
-        """Let Aim fall silent on this leg, in mid-stream or asked, until `let_go`; `reached` says that it has.
+        """Let Aim be silent on this leg, in mid-stream or after the call, until `let_go`; `reached` is set then.
 
-        `given_up` says that the question's connection has ended, or that it is answered.
+        `given_up` is set when the call's connection has ended, or when the call is answered.
         """
 
         async def judge(question: Question) -> Answer:
@@ -123,7 +123,7 @@ class Trial:
         self.chain.aim.script = script
 
     def judge(self, answer: Callable[[Question], Awaitable[Answer]]) -> None:
-        """Answer the leg's question; the other leg's is allowed."""
+        """Answer the leg's call; allow the other leg."""
         hook = _HOOKS[self.leg]
 
         async def judge(question: Question) -> Answer:
@@ -132,13 +132,13 @@ class Trial:
         self.chain.aim.judge = judge
 
     def upstream(self, said: bytes) -> None:
-        """Let the upstream's answer be `said`."""
+        """Set the upstream's answer to `said`."""
         self.said = said
         self.chain.upstream.answer = pieces([said]) if self.leg is Leg.STREAM else whole(said)
 
 
 async def run(chain: Chain, fault: Fault, leg: Leg, policy: str) -> None:
-    """Bring about `fault` and compare all that happened with what its row says."""
+    """Cause `fault` and compare everything that happened with its row."""
     outcome = fault.legs[leg][policy == "open"]
     trial = Trial(chain, leg, fault.opened_by if policy == "open" else policy)
     if (arranged := fault.arrange(trial)) is not None:
@@ -164,7 +164,7 @@ async def run(chain: Chain, fault: Fault, leg: Leg, policy: str) -> None:
 
 
 def expected(fault: Fault, leg: Leg, outcome: Outcome) -> Counter[Count]:
-    """Return what has to be counted."""
+    """Return the expected counts."""
     counts: Counter[Count] = Counter({("extproc_exchanges_total", outcome.label): 1})
     counts += Counter({("extproc_exchanges_total", label): 1 for label in fault.others})
     if fault.reason is not None:
@@ -177,7 +177,7 @@ def expected(fault: Fault, leg: Leg, outcome: Outcome) -> Counter[Count]:
 
 
 def _nothing_unverified(trial: Trial, outcome: Outcome, got: Got | None) -> None:
-    """See that no text left that Aim had not verified, but where the policy opens."""
+    """Check that only verified texts were released, unless the policy opens."""
     if outcome.opens or isinstance(outcome, Whole):
         if trial.leg is Leg.REQUEST and isinstance(trial.request, bytes):
             assert trial.request in [request.body for request in trial.chain.upstream.requests]
@@ -201,7 +201,7 @@ async def freed(chain: Chain, seconds: float = SECONDS) -> None:
 
 
 async def healthy(chain: Chain) -> None:
-    """See that the next exchange is as if nothing had been."""
+    """Check that the next exchange works as usual."""
     trial = Trial(chain, Leg.STREAM, "closed")
     async with asyncio.timeout(SECONDS):
         got = await trial.client(trial)

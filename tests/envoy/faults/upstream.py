@@ -1,4 +1,4 @@
-"""The upstream fails, or answers what cannot be read."""
+"""The upstream fails, or sends unreadable answers."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _UNREADABLE_LATE = Ended("guardrail_unreadable_response")
 
 
 def refused(trial: Trial) -> Awaitable[None]:
-    """Let nobody listen."""
+    """Stop listening."""
     return trial.chain.to_model.refuse()
 
 
 def does(answer: object) -> Arrange:
-    """Let the upstream do `answer`, whatever was asked."""
+    """Let the upstream perform `answer` for every request."""
 
     def arrange(trial: Trial) -> None:
         trial.chain.upstream.answer = answer  # type: ignore[assignment]
@@ -67,7 +67,7 @@ async def garbage(request: Received) -> None:
 
 
 def breaks_off(*, cleanly: bool) -> Arrange:
-    """End the connection before the body's end; of a stream the first text is with the client then."""
+    """End the connection before the body's end. In a stream the client has the first text by then."""
 
     def arrange(trial: Trial) -> None:
         said = trial.said
@@ -93,7 +93,7 @@ def breaks_off(*, cleanly: bool) -> Arrange:
 
 
 def breaks_off_unverified(trial: Trial) -> None:
-    """Reset the connection while Aim has text of which it has verified none."""
+    """Reset the connection after Aim has received text, but has verified none."""
     received = asyncio.Event()
 
     async def script(session: AimSession) -> None:
@@ -112,7 +112,7 @@ def breaks_off_unverified(trial: Trial) -> None:
 
 
 def says(body: bytes | None, *, status: int = 200, kind: str = "", **headers: Any) -> Arrange:
-    """Answer with `body`, None for the usual one, and with its length; streams chunked."""
+    """Answer with `body` and its length; streams are chunked. None means the default body."""
 
     def arrange(trial: Trial) -> None:
         if body is not None:
@@ -127,7 +127,7 @@ def says(body: bytes | None, *, status: int = 200, kind: str = "", **headers: An
 
 
 def encoded(coding: str, *, spoil: bool = False) -> Arrange:
-    """Answer in a content-encoding; one that is spoilt is broken in its middle."""
+    """Answer in a content-encoding; with `spoil` the middle of the body is corrupt."""
     encode = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress}
 
     def arrange(trial: Trial) -> None:
@@ -140,7 +140,7 @@ def encoded(coding: str, *, spoil: bool = False) -> Arrange:
 
 
 def bomb(trial: Trial) -> None:
-    """Answer with what inflates to a thousand times its size."""
+    """Answer with a body that inflates to a thousand times its size."""
     text = "x" * 10_000_000
     body = CHAT.stream(text) if trial.leg is Leg.STREAM else CHAT.answer(text)
     says(gzip.compress(body), content_encoding="gzip")(trial)
@@ -166,7 +166,7 @@ def length(difference: int) -> Arrange:
 
 
 def events(*more: bytes, count: int = 2) -> Arrange:
-    """Stream the first events, `more` behind them, and the end; the first text is with the client by then."""
+    """Stream the first events, then `more`, then the end. The client has the first text by then."""
 
     def arrange(trial: Trial) -> None:
         before = tuple(trial.events[:count])
@@ -187,7 +187,7 @@ def events(*more: bytes, count: int = 2) -> Arrange:
 
 
 def goes_on(trial: Trial) -> None:
-    """Send text behind the mark of the end, when Aim was told already that no text follows."""
+    """Send text after the mark of the end, when Aim was told already that no text follows."""
     more = (b"data: [DONE]\n\n", CHAT.event(content=TEXTS[1]))
     told = asyncio.Event()
 
@@ -228,7 +228,7 @@ async def silent(request: Received) -> None:
 
 
 def falls_silent(trial: Trial) -> None:
-    """Send the first text of a stream, or half of an answer, and no more."""
+    """Send only the first text of a stream, or half of an answer."""
 
     async def answer(request: Received) -> None:
         if trial.leg is Leg.STREAM:
