@@ -584,7 +584,7 @@ SESSIONS = [
         asked=_HEARD_TWO,
     ),
     Case(
-        "done before ours",
+        "done before the done of the sidecar",
         CHAT,
         ASK_STREAM,
         _unending,
