@@ -40,7 +40,7 @@ def aim_facts(snapshot: Snapshot, settings: Settings) -> list[tuple[str, str]]:
     return [
         ("Address", without_login(settings.aim.base)),
         ("API", settings.aim.api),
-        ("Breaker, analyses", _breakers(snapshot.workers, lambda worker: worker.is_breaker_open)),
+        ("Breaker, detections", _breakers(snapshot.workers, lambda worker: worker.is_breaker_open)),
         ("Breaker, sessions", _breakers(snapshot.workers, lambda worker: worker.is_session_breaker_open)),
     ]
 

@@ -23,7 +23,7 @@ def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) 
             unread = ", or its file cannot be read or holds none" if has_key_file(settings, use.profile) else ""
             yield Sentence(f"Aim refuses the key of profile {use.profile}{unread}, last at ", use.at, ".")
     for what, number in (
-        ("analyses", sum(worker.is_breaker_open for worker in workers)),
+        ("detections", sum(worker.is_breaker_open for worker in workers)),
         ("sessions", sum(worker.is_session_breaker_open for worker in workers)),
     ):
         if number:

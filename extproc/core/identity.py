@@ -97,7 +97,7 @@ def own_headers(headers: Headers) -> tuple[str, ...]:
 
 
 def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | None:
-    """Return the first source's value that exists, made valid for an HTTP header, or None."""
+    """Return the value of the first source that has one, made valid for an HTTP header; None if there is none."""
     for source in sources:
         value = source.read(request)
         if value:
@@ -108,7 +108,7 @@ def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | No
 
 
 def _decoded(value: str) -> str:
-    """Return a header value, decoded as latin-1, as UTF-8 if it is valid UTF-8."""
+    """Decode a header value, given as latin-1, as UTF-8 if possible."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:

@@ -319,7 +319,7 @@ class ResponseStream:
     def _stop(self, clock: Clock) -> None:
         self._deadlines.pop(clock, None)
 
-    # -- what goes out ---------------------------------------------------------------------------------------------
+    # -- releases --------------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
         """Release what may be released, and start or stop the clocks."""

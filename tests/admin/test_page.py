@@ -99,7 +99,7 @@ class TestGlance:
                 {"aim": {"api_key_file": "/k"}},
                 "refuses the key of profile default, or its file cannot be read or holds none, last at",
             ),
-            (snapshot({"is_breaker_open": True}), {}, "breaker for analyses is open: Aim"),
+            (snapshot({"is_breaker_open": True}), {}, "breaker for detections is open: Aim"),
             (snapshot({}, {"is_session_breaker_open": True}), {}, "breaker for sessions is open in 1 of 2 workers"),
             (snapshot(minutes=(minute(failed_open=3),)), {}, "without a verdict 3 times in the last minutes"),
             (snapshot(minutes=(minute(3, verdicts={"error": 1}),)), {}, "Aim gave no verdict 1 time in"),
