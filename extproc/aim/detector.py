@@ -153,7 +153,8 @@ class Detector:
                     retry_after: float | None = None
                     try:
                         response, content = await self._post(url, fields, body)
-                        retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
+                        if response.status_code >= 400:
+                            retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
                         return protocol.answer(self._form, asked, response.status_code, content)
                     except DetectionUnavailable:
                         wait = delay(attempt, retry_after)
@@ -176,15 +177,16 @@ class Detector:
         pieces: list[bytes] = []
         try:
             response = await self._transport.handle_async_request(request)
+            stream = response.stream
+            assert isinstance(stream, httpx.AsyncByteStream)
             try:
-                assert isinstance(response.stream, httpx.AsyncByteStream)
-                async for piece in response.stream:
+                async for piece in stream:
                     pieces.append(piece)
                     limit -= len(piece)
                     if limit < 0:
                         raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
             finally:
-                await response.aclose()
+                await stream.aclose()
         except httpx.TransportError as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
         return response, b"".join(pieces)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from extproc.aim.client import AimClient, Caller
 from extproc.core.commands import (
-    CancelDetection,
     Close,
-    CloseSession,
     Command,
     Complete,
-    Detect,
     Hold,
-    ImmediateResponse,
-    OpenSession,
     PauseReading,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
+    Report,
     Reset,
     ResumeReading,
-    SubmitChunk,
-    SubmitDone,
+    ToAim,
+    ToEnvoy,
 )
 from extproc.core.dry_run import DryRun
 from extproc.core.events import BodyReceived, Event, LoadChanged, StreamEnded, Woken
@@ -102,9 +95,14 @@ class Driver:
     async def write(self) -> None:
         """Write what waits for Envoy."""
         try:
-            await self.outbox.flush(self._account)
+            await self.outbox.flush(self._on_sent)
         finally:
             self.on_change()
+
+    def _on_sent(self) -> None:
+        """Count again: Envoy has taken a message."""
+        self._account()
+        self.on_change()
 
     def end_stream(self) -> None:
         """Tell the exchange that Envoy has ended the stream, or that it broke."""
@@ -144,6 +142,8 @@ class Driver:
             self._close()
         finally:
             self._account()
+            if not self.is_closed:
+                self._alarm.follow()
             self.on_change()
         if self.is_closed and self._has_left_stream:
             self._settle()
@@ -163,29 +163,37 @@ class Driver:
 
     def _pass_on(self, event: Event) -> None:
         for command in self._exchange.handle(event, self._loop.time()):
-            self._perform(command)
+            _ACTIONS[type(command)](self, command)
 
-    def _perform(self, command: Command) -> None:
-        match command:
-            case SubmitChunk() | Detect() | CancelDetection() | OpenSession() | SubmitDone() | CloseSession():
-                if self._effects is not None:
-                    self._effects.perform(command)
-            case Hold():
-                self._exchange_bytes = command.size
-            case (
-                ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | ImmediateResponse() | Reset()
-            ):
-                self.outbox.put(command)
-            case PauseReading():
-                self.is_paused = True
-            case ResumeReading():
-                self.is_paused = False
-            case Complete():
-                self.is_complete = True
-            case Close():
-                self._close()
-            case _:
-                self._observation.report(command)
+    def _hold(self, command: Hold) -> None:
+        self._exchange_bytes = command.size
+
+    def _pause(self, _: PauseReading) -> None:
+        self.is_paused = True
+
+    def _resume(self, _: ResumeReading) -> None:
+        self.is_paused = False
+
+    def _complete(self, _: Complete) -> None:
+        self.is_complete = True
+
+    def _send(self, command: ToEnvoy) -> None:
+        self.outbox.put(command)
+
+    def _affect(self, command: ToAim) -> None:
+        if self._effects is not None:
+            self._effects.perform(command)
+
+    def _report(self, command: Report) -> None:
+        self._observation.report(command)
+
+    def _close(self, _: Close | None = None) -> None:
+        """Stop what is under way: the exchange handles no further event."""
+        self.is_closed = True
+        if self._effects is not None:
+            self._effects.end()
+            self._effects = None
+        self._alarm.cancel()
 
     # -- accounting and ends ---------------------------------------------------------------------------------------
 
@@ -197,16 +205,6 @@ class Driver:
         if held != self._held:
             self._load.hold(held - self._held)
             self._held = held
-        if not self.is_closed:
-            self._alarm.follow()
-
-    def _close(self) -> None:
-        """Stop what is under way: the exchange handles no further event."""
-        self.is_closed = True
-        if self._effects is not None:
-            self._effects.end()
-            self._effects = None
-        self._alarm.cancel()
 
     def _settle(self) -> None:
         """Give everything back and write the exchange's record."""
@@ -225,3 +223,16 @@ class Driver:
 
 def _do_nothing() -> None:
     """Stand in for a callback that nobody needs."""
+
+
+_ACTIONS: Mapping[type[Command], Callable[[Driver, Any], None]] = {
+    **dict.fromkeys(get_args(ToEnvoy), Driver._send),
+    **dict.fromkeys(get_args(ToAim), Driver._affect),
+    **dict.fromkeys(get_args(Report), Driver._report),
+    Hold: Driver._hold,
+    PauseReading: Driver._pause,
+    ResumeReading: Driver._resume,
+    Complete: Driver._complete,
+    Close: Driver._close,
+}
+"""What to do for each kind of command: a match statement would try many types for each chunk."""

@@ -31,7 +31,7 @@ class LegRecord:
 
 @dataclass(slots=True)
 class ExchangeRecord:
-    """The facts of one exchange. `version` grows with each change that Envoy's metadata shall show."""
+    """The facts of one exchange."""
 
     call_id: str
     profile: str
@@ -39,12 +39,13 @@ class ExchangeRecord:
     outcome: str = "unmatched"
     code: str = ""
     legs: dict[str, LegRecord] = field(default_factory=dict)
-    version: int = 0
+    untold: dict[str, str | LegRecord] = field(default_factory=dict)
+    """The facts that Envoy's dynamic metadata, namespace `aim`, does not show yet."""
 
     def name_dialect(self, dialect: str) -> None:
-        """Note the dialect of the request."""
+        """Note the dialect of the request. Exchanges without one show nothing to Envoy."""
         self.dialect = dialect
-        self.version += 1
+        self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": dialect}
 
     def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
         """Note the verdicts of one detection or session.
@@ -59,20 +60,21 @@ class ExchangeRecord:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
             policies = (*before.policies, *policies)
             milliseconds += before.milliseconds
-        self.legs[str(leg)] = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
-        self.version += 1
+        judged = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
+        self.legs[str(leg)] = self.untold[str(leg)] = judged
 
     def reach(self, outcome: str, code: str = "") -> None:
         """Note an outcome; the gravest counts."""
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
             self.code = code or self.code
-        self.version += 1
 
-    def facts(self) -> dict[str, str | LegRecord]:
-        """Return what Envoy's dynamic metadata says of the exchange, namespace `aim`."""
-        return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **self.legs}
+    def take_untold(self) -> dict[str, str | LegRecord]:
+        """Return the facts that are to be shown to Envoy now, which keeps those that it was shown before."""
+        untold, self.untold = self.untold, {}
+        return untold
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return {name: fact if isinstance(fact, str) else fact.as_fields() for name, fact in self.facts().items()}
+        """Return what Envoy was shown, as plain values."""
+        legs = {leg: record.as_fields() for leg, record in self.legs.items()}
+        return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **legs}
