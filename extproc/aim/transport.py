@@ -8,6 +8,7 @@ cookie and decodes no body. docs/adr/0012-httpx-over-aiohttp.md compares the alt
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -42,7 +43,7 @@ class ProxyRefused(httpx.ProxyError):
 
 
 class ServerDisconnected(httpx.RemoteProtocolError):
-    """The server closed the connection without an answer."""
+    """The server closed or reset the connection without an answer, as it does with one that was idle for too long."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -181,7 +182,12 @@ def _mapped(error: Exception) -> httpx.TransportError:
             return httpx.ReadTimeout("no answer in time")
         case aiohttp.ClientConnectorError():
             return httpx.ConnectError("no connection")
-        case aiohttp.ServerDisconnectedError():
+        case (
+            aiohttp.ServerDisconnectedError()
+            | ConnectionResetError()
+            | BrokenPipeError()
+            | aiohttp.ClientOSError(errno=errno.ECONNRESET | errno.EPIPE)
+        ):
             return ServerDisconnected("the server closed the connection without an answer")
         case aiohttp.ClientPayloadError():
             return httpx.RemoteProtocolError("the answer is incomplete or malformed")

@@ -76,6 +76,9 @@ def misconfigured() -> ImmediateResponse:
 class Exchange:
     """One request and its response."""
 
+    yields_room = False
+    """Whether the exchange gives up, rather than take the room of others."""
+
     __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response")
 
     def __init__(
@@ -264,6 +267,8 @@ class Exchange:
             self._held = held
             context.emit(Hold(held))
         if self._is_closed:
+            if self._is_paused:
+                context.emit(ResumeReading())  # so that the shell sees the end of the stream
             return
         if self._is_paused or held > context.limits.held_bytes:
             self._watch_hold(held)

@@ -14,6 +14,7 @@ from extproc.core.commands import (
     Hold,
     PauseReading,
     Report,
+    ReportOutcome,
     Reset,
     ResumeReading,
     ToAim,
@@ -70,25 +71,27 @@ class Driver:
         self._has_stream_ended = False
         self._has_left_stream = False
         self._is_overloaded = False
-        self._yields_room = isinstance(exchange, DryRun)
         self._exchange_bytes = 0
         self._held = 0
         self._alarm = Alarm(lambda: exchange.deadline, self._wake)
         client.enter()
         if load.is_overloaded:
-            self._set_overloaded(is_overloaded=True)
+            self._set_overloaded(self._loop.time(), is_overloaded=True)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:
         """Handle an event; a new task writes what follows for Envoy."""
-        self._handle(event)
+        self._take(event, self._loop.time())
+
+    def _take(self, event: Event, now: float) -> None:
+        self._handle(event, now)
         if self.outbox.is_due:
             self._client.start(self.write)
 
     async def take_and_write(self, event: Event) -> None:
         """Handle an event, and write what follows for Envoy."""
-        self._handle(event)
+        self._handle(event, self._loop.time())
         if self.outbox.is_due:
             await self.write()
 
@@ -108,7 +111,7 @@ class Driver:
         """Tell the exchange that Envoy has ended the stream, or that it broke."""
         if not self._has_stream_ended:
             self._has_stream_ended = True
-            self._handle(StreamEnded())
+            self._handle(StreamEnded(), self._loop.time())
 
     def leave_stream(self) -> None:
         """Write nothing any more, and settle the exchange. A dry run is settled once Aim has answered."""
@@ -123,7 +126,7 @@ class Driver:
         self._close()
         self._settle()
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, now: float) -> None:
         """Let the exchange handle an event and perform its commands, all but those for Envoy."""
         if self.is_closed:
             return
@@ -132,12 +135,13 @@ class Driver:
                 self._observation.arrived(event)
                 is_full = self._load.is_full(self._held)
                 if is_full is not self._is_overloaded:
-                    self._set_overloaded(is_overloaded=is_full)
-            self._pass_on(event)
-            if self._yields_room:
-                self._yield_room()
+                    self._set_overloaded(now, is_overloaded=is_full)
+            self._pass_on(event, now)
+            if self._exchange.yields_room:
+                self._yield_room(now)
         except Exception as error:
             log_internal_error(error)
+            self._report(ReportOutcome("aborted"))
             self.outbox.put(Reset("internal error"))
             self._close()
         finally:
@@ -148,21 +152,22 @@ class Driver:
         if self.is_closed and self._has_left_stream:
             self._settle()
 
-    def _wake(self) -> None:
-        self.take(Woken())
+    def _wake(self, now: float) -> None:
+        self._take(Woken(), now)
 
-    def _yield_room(self) -> None:
-        """Make a dry run give up if it would take the room of others."""
+    def _yield_room(self, now: float) -> None:
+        """Make a dry run give up if it would take the room of others, or if nothing can be done for it any more."""
         self._account()
-        if self._load.is_full(0) and not self._is_overloaded:
-            self._set_overloaded(is_overloaded=True)
+        is_overloaded = self._load.is_full(0) or self._effects is None
+        if is_overloaded and not self._is_overloaded and not self.is_closed:
+            self._set_overloaded(now, is_overloaded=True)
 
-    def _set_overloaded(self, *, is_overloaded: bool) -> None:
+    def _set_overloaded(self, now: float, *, is_overloaded: bool) -> None:
         self._is_overloaded = is_overloaded
-        self._pass_on(LoadChanged(is_overloaded))
+        self._pass_on(LoadChanged(is_overloaded), now)
 
-    def _pass_on(self, event: Event) -> None:
-        for command in self._exchange.handle(event, self._loop.time()):
+    def _pass_on(self, event: Event, now: float) -> None:
+        for command in self._exchange.handle(event, now):
             _ACTIONS[type(command)](self, command)
 
     def _hold(self, command: Hold) -> None:
@@ -181,19 +186,32 @@ class Driver:
         self.outbox.put(command)
 
     def _affect(self, command: ToAim) -> None:
-        if self._effects is not None:
+        if self._effects is None:
+            return
+        try:
             self._effects.perform(command)
+        except Exception as error:
+            if not self._exchange.yields_room:
+                raise
+            log_internal_error(error)  # a dry run ends, and its exchange goes on
+            self._end_effects()
 
     def _report(self, command: Report) -> None:
-        self._observation.report(command)
+        try:
+            self._observation.report(command)
+        except Exception as error:  # telemetry must not touch the exchange
+            log_internal_error(error)
 
     def _close(self, _: Close | None = None) -> None:
         """Stop what is under way: the exchange handles no further event."""
         self.is_closed = True
-        if self._effects is not None:
-            self._effects.end()
-            self._effects = None
+        self._end_effects()
         self._alarm.cancel()
+
+    def _end_effects(self) -> None:
+        effects, self._effects = self._effects, None
+        if effects is not None:
+            effects.end()
 
     # -- accounting and ends ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 
 CAPACITY = 8192
 """Lines that may wait for the reader: a few seconds of heavy traffic, a few megabytes."""
@@ -45,7 +45,8 @@ class LineWriter:
         self._on_loss = on_loss
         self._loss_notice = loss_notice
         self._capacity = capacity
-        self._changed = Condition(Lock())
+        # Reentrant: a library may log while the garbage collector runs, in a thread that holds the lock.
+        self._changed = Condition()
         self._waiting: deque[bytes] = deque()
         self._lost = 0
         self._is_losing = False

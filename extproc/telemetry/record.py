@@ -43,9 +43,8 @@ class ExchangeRecord:
     """The facts that Envoy's dynamic metadata, namespace `aim`, does not show yet."""
 
     def name_dialect(self, dialect: str) -> None:
-        """Note the dialect of the request. Exchanges without one show nothing to Envoy."""
+        """Note the dialect of the request."""
         self.dialect = dialect
-        self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": dialect}
 
     def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
         """Note the verdicts of one detection or session.
@@ -64,7 +63,9 @@ class ExchangeRecord:
         self.legs[str(leg)] = self.untold[str(leg)] = judged
 
     def reach(self, outcome: str, code: str = "") -> None:
-        """Note an outcome; the gravest counts."""
+        """Note an outcome; the gravest counts. Envoy is shown nothing of an exchange before its first outcome."""
+        if self.outcome == "unmatched" and self.dialect:
+            self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect}
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
             self.code = code or self.code

@@ -176,7 +176,7 @@ class TestEncode:
         (message,) = wire.encode(ReleaseTrailers(Leg.RESPONSE))
         record = ExchangeRecord("a-call", "default", "openai-chat")
         policies = ("p", "q" * 200)
-        record.name_dialect("openai-chat")
+        record.reach("allowed")
         shown: dict[str, Any] = {}
         for verdict in (Allow(policies), Monitor(policies), Block("no", policies)):
             for leg in Leg:
