@@ -15,7 +15,7 @@ from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
-from extproc.aim.transport import FIELDS
+from extproc.aim.transport import FIELDS, ServerDisconnected
 from extproc.config.aim import Aim
 from extproc.config.keys import Keys
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
@@ -39,6 +39,9 @@ _ANSWER_BYTES, _ECHO = 1_048_576, 12
 
 It lists what it found, and may repeat the messages twice, with each character of two bytes escaped to six.
 """
+
+_ENDED_SECONDS = 0.5
+"""A connection that ended while it was idle shows that within a round trip; Aim's own work takes longer."""
 
 _FIELDS = [("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"), ("accept-encoding", "identity")]
 """Some firewalls reject requests that lack these header fields."""
@@ -153,7 +156,8 @@ class Detector:
                     retry_after: float | None = None
                     try:
                         response, content = await self._post(url, fields, body)
-                        retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
+                        if response.status_code >= 400:
+                            retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
                         return protocol.answer(self._form, asked, response.status_code, content)
                     except DetectionUnavailable:
                         wait = delay(attempt, retry_after)
@@ -165,6 +169,18 @@ class Detector:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Return the response, asking again at once if the connection had ended before the request arrived."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        try:
+            return await self._transport.handle_async_request(request)
+        except ServerDisconnected:
+            # Servers close connections that are idle. A server that takes longer may have worked on the request.
+            if clock() - asked > _ENDED_SECONDS:
+                raise
+        return await self._transport.handle_async_request(request)
+
     async def _post(self, url: httpx.URL, fields: list[tuple[str, str]], body: bytes) -> tuple[httpx.Response, bytes]:
         """Return the response and its content, as sent: not decoded.
 
@@ -175,16 +191,17 @@ class Detector:
         limit = _ECHO * len(body) + _ANSWER_BYTES
         pieces: list[bytes] = []
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._send(request)
+            stream = response.stream
+            assert isinstance(stream, httpx.AsyncByteStream)
             try:
-                assert isinstance(response.stream, httpx.AsyncByteStream)
-                async for piece in response.stream:
+                async for piece in stream:
                     pieces.append(piece)
                     limit -= len(piece)
                     if limit < 0:
                         raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
             finally:
-                await response.aclose()
+                await stream.aclose()
         except httpx.TransportError as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
         return response, b"".join(pieces)

@@ -88,6 +88,7 @@ class Session:
     def close(self) -> None:
         """End the session; nothing more is delivered."""
         self._is_closing = True
+        self._deliver = _ignore  # it refers to the exchange, and a cancelled task keeps this session for a while
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -206,3 +207,7 @@ class Session:
 def _light(error: Exception) -> Exception:
     """Return `error` without its traceback: websockets keeps it, and with it the frames and all that they refer to."""
     return error.with_traceback(None)
+
+
+def _ignore(_: Event) -> None:
+    """Deliver nothing."""

@@ -8,6 +8,7 @@ cookie and decodes no body. docs/adr/0012-httpx-over-aiohttp.md compares the alt
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -19,7 +20,8 @@ import httpx
 FIELDS = "header_fields"
 """The request extension that gives the header fields as a list, in place of `httpx.Request.headers`.
 
-`httpx.Headers` encodes and copies each field, and decodes it again for aiohttp.
+`httpx.Headers` encodes and copies each field, and decodes it again for aiohttp. For the same reason a response to such
+a request has no header fields if its status is 2xx.
 """
 
 _PIECEWISE_BYTES = 1_048_576
@@ -41,7 +43,7 @@ class ProxyRefused(httpx.ProxyError):
 
 
 class ServerDisconnected(httpx.RemoteProtocolError):
-    """The server closed the connection without an answer."""
+    """The server closed or reset the connection without an answer, as it does with one that was idle for too long."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -78,7 +80,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         if self._session is None:
             self._session = self._new_session()
-        headers: list[tuple[str, str]] = request.extensions.get(FIELDS) or request.headers.multi_items()
+        fields: list[tuple[str, str]] | None = request.extensions.get(FIELDS)
+        headers = fields or request.headers.multi_items()
         if self._login is not None and request.url.scheme == "http":
             # aiohttp sends `proxy_headers` with CONNECT only.
             headers = [*headers, ("proxy-authorization", self._login)]
@@ -87,8 +90,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         # aiohttp writes a file piece by piece, and bytes at once, however many: it warns against that.
         data = BytesIO(body) if len(body) > _PIECEWISE_BYTES else body or None
         host = request.url.raw_host.decode()
-        sent = asyncio.get_running_loop().create_future()
-        sent.get_loop().call_soon(sent.set_result, None)
+        turns: list[None] = []
+        asyncio.get_running_loop().call_soon(turns.append, None)
         try:
             response = await self._session.request(
                 request.method,
@@ -103,11 +106,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except _ERRORS as error:
             raise _mapped(error) from error
-        if not sent.done():
+        if not turns:
             # The event loop has not run since: these bytes came while the connection was idle. aiohttp does not check.
             response.close()
             raise httpx.RemoteProtocolError("the server sent an answer before the request")
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+        shown = None if fields is not None and 200 <= response.status < 300 else response.raw_headers
+        return httpx.Response(response.status, headers=shown, stream=_Body(response), request=request)
 
     def _new_session(self) -> aiohttp.ClientSession:
         # Threads resolve names whether or not aiodns happens to be installed.
@@ -178,7 +182,12 @@ def _mapped(error: Exception) -> httpx.TransportError:
             return httpx.ReadTimeout("no answer in time")
         case aiohttp.ClientConnectorError():
             return httpx.ConnectError("no connection")
-        case aiohttp.ServerDisconnectedError():
+        case (
+            aiohttp.ServerDisconnectedError()
+            | ConnectionResetError()
+            | BrokenPipeError()
+            | aiohttp.ClientOSError(errno=errno.ECONNRESET | errno.EPIPE)
+        ):
             return ServerDisconnected("the server closed the connection without an answer")
         case aiohttp.ClientPayloadError():
             return httpx.RemoteProtocolError("the answer is incomplete or malformed")

@@ -24,9 +24,9 @@ class Breaker(Model):
     """The circuit breaker: when to stop calling an Aim that does not answer, and for how long."""
 
     failures: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """consecutive timeouts, connection errors or 5xx; REST and websocket are counted separately"""
+    """opens after so many consecutive timeouts, connection errors or 5xx; REST and websocket are counted separately"""
     open_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
-    """how long Aim is not called then, until one trial call"""
+    """how long Aim is then not called; after that one trial call tests whether it answers again"""
 
 
 def _clean_key(value: SecretStr) -> SecretStr:
@@ -55,19 +55,19 @@ class Aim(Model):
     api: Literal["detect", "firewall", "cato"] = "detect"
     """detect (the /detect API), firewall (/fw/v1), cato (/fw/v1 with x-cato-* headers)"""
     base_url: str | None = None
-    """default: https://api.aim.security; cato: https://api.aisec.catonetworks.com"""
+    """default: https://api.aim.security; with api: cato, https://api.aisec.catonetworks.com"""
     api_key: Annotated[SecretStr, AfterValidator(_clean_key)] = SecretStr("")
     """prefer AIM_API_KEY or api_key_file; never printed"""
     api_key_file: Path | None = None
     """re-read when it changes"""
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
-    """the limit for one detection, retries included, and for opening a session"""
+    """the limit for one question to Aim, retries included, and for opening a session"""
     verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
     """how long Aim may be silent in a session while text waits, or after the end of the stream"""
     breaker: Breaker = Breaker()
     """the circuit breaker"""
     proxy: str | None = None
-    """http or https, for REST and websocket; default: HTTPS_PROXY (HTTP_PROXY for an http base_url), unless NO_PROXY"""
+    """http or https URL, for REST and websocket; default: the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY"""
     ca_file: Path | None = None
     """PEM; CA certificates for https, wss and an https proxy; default: the system's"""
     verify: bool = True

@@ -95,11 +95,11 @@ class Profile(Model):
     enforce: bool = True
     """false: dry run; detect and report, never delay, change or block"""
     hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
-    """any of pre_call, moderation, output; with the first two, moderation follows pre_call"""
+    """any of pre_call, moderation, output; moderation runs after pre_call if both are set"""
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
-    """one value for each leg, or one for both: true, false or a list of reasons"""
+    """what passes if Aim gives no verdict: true, false or a list of reasons; for each leg, or one value for both"""
     stream_head_seconds: Annotated[float, Field(ge=0, le=300)] = 2
-    """how long the start of a stream may wait for the first verdict"""
+    """how long the start of a stream may wait for the first verdict, so that an early block is a 400"""
     stream_ping_seconds: Annotated[float, AfterValidator(_none_or_a_second), Field(ge=0, le=300)] = 0
     """send an SSE comment after this many seconds without output, at least 1; 0 disables it"""
     block_message: Annotated[str, Field(max_length=4096)] = ""
@@ -107,15 +107,15 @@ class Profile(Model):
     unmatched: Literal["pass", "block"] = "pass"
     """what happens on a path that no dialect knows: pass or block"""
     paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)
-    """{"/llm/*": openai-chat}: dialects by the client's path, before the built-in table"""
+    """such as {"/llm/*": openai-chat}: the dialect of a path; these patterns come before the built-in ones"""
     routes: tuple[str, ...] = ()
-    """globs on Envoy's attribute xds.route_name; they select this profile"""
+    """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
     """the caller; the first source with a value wins"""
     session_id: Sources = (Source("header", "x-aim-session-id"),)
     """the conversation; the first source with a value wins"""
     key_alias: Sources = ()
-    """selects Aim's guards; use a header only if Envoy removes the client's own"""
+    """selects one of Aim's guards; use a header only if Envoy removes the one that a client sends"""
     inspect: Inspect = Inspect()
     """what is inspected in addition to prompts and answers"""
     api_key_file: Path | None = None

@@ -60,7 +60,7 @@ class Limits(Model):
     headers: Annotated[int, Field(ge=16, le=100_000)] = 256
     """header fields of an inspected request or of its response"""
     event_bytes: Bytes = 1_048_576
-    """one server-sent event; an incomplete event counts only against this limit"""
+    """one server-sent event (SSE); an incomplete event counts only against this limit"""
     held_bytes: Bytes = 4_194_304
     """unverified events of one event stream; beyond it reading pauses"""
     total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912
@@ -68,9 +68,9 @@ class Limits(Model):
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """concurrent exchanges; beyond it new ones get 503"""
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """concurrent sessions with Aim; beyond it an event stream fails, with reason held_bytes"""
+    """concurrent sessions with Aim; beyond it an event stream fails with the reason held_bytes"""
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
-    """how many times larger than its compressed form a body may be"""
+    """how many times its compressed size a decompressed body may have"""
 
 
 class Audit(Model):
@@ -81,7 +81,7 @@ class Audit(Model):
     identity: Literal["hashed", "plain", "none"] = "hashed"
     """how user_email, key_alias and session_id are written: hashed, plain or none"""
     key_file: Path | None = None
-    """the key of the hashes; default: the profile's API key"""
+    """the key for the hashes; default: the profile's API key"""
 
     @property
     def is_stdout(self) -> bool:
@@ -102,7 +102,7 @@ class Readiness(Model):
     """What a process needs to be ready, in addition to its own listener."""
 
     aim: bool = False
-    """true: the process is not ready while Aim's address does not answer"""
+    """true: the process is ready only while Aim's address answers"""
 
 
 def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
@@ -136,7 +136,7 @@ class Settings(StrictNumbers, BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """debug, info, warning, error"""
     assume_full_duplex: bool = False
-    """accept a data plane that sends no protocol_config"""
+    """true: if the data plane does not send its body modes (protocol_config), assume full duplex on both legs"""
     tls: Tls = Tls()
     """TLS of the ext_proc listener"""
     aim: Aim = Aim()

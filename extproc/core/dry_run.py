@@ -6,6 +6,7 @@ real. It may outlive Envoy's stream: the dry run closes once the shadow is compl
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from enum import StrEnum
 from typing import assert_never
@@ -63,12 +64,16 @@ class DryRunState(StrEnum):
 class DryRun:
     """An exchange that only observes. It has the interface of `Exchange`."""
 
+    yields_room = True
+
     __slots__ = ("_has_begun", "_held", "_later", "_limits", "_mode", "_queued", "_shadow", "_shadow_held", "_state")
 
     def __init__(
         self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
     ) -> None:
         """Begin a dry run of `policy`."""
+        # A ping would only be for a client, and the shadow has none.
+        policy = dataclasses.replace(policy, stream_ping_seconds=0)
         self._shadow = Exchange(call_id, policy, limits, request_mode=request_mode)
         self._limits = limits
         self._mode = request_mode
@@ -81,21 +86,21 @@ class DryRun:
 
     @property
     def deadline(self) -> float | None:
-        """The time at which the shadow wants to be woken, in the time of `handle`; None if it does not."""
-        return self._shadow.deadline
+        """The time at which the shadow wants to be woken; None if it does not, or has ended."""
+        return self._shadow.deadline if self._state in _DETECTING else None
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Handle `event`; return the commands that follow from it, in order."""
         if self._state is DryRunState.CLOSED:
             return []
         commands: list[Command] = []
-        if not self._has_begun:
-            self._has_begun = True
-            commands.append(Complete())  # everything passes, so an early end of the stream is not an error
         try:
             self._show(event, now, commands)
         except Exception as error:  # an error of the shadow must not affect the exchange
             self._give_up(now, commands, error)
+        if not self._has_begun and not isinstance(event, LoadChanged):
+            self._has_begun = True
+            commands.insert(0, Complete())  # everything passes, so an early end of the stream is not an error
         if isinstance(event, _FROM_ENVOY):
             commands.append(self._passing(event))
         self._account(commands)
@@ -105,7 +110,9 @@ class DryRun:
         """Pass `event` on to the shadow."""
         match event:
             case LoadChanged():
-                if event.is_overloaded and self._state is DryRunState.WATCHING:
+                if not self._has_begun:
+                    self._feed(event, now, commands)  # the shadow is refused, as a guarded exchange would be
+                elif event.is_overloaded and self._state in _DETECTING:
                     self._give_up(now, commands)
             case StreamEnded():
                 self._end(now, commands)
@@ -147,7 +154,8 @@ class DryRun:
 
     @property
     def _is_over(self) -> bool:
-        return self._shadow.is_complete or not (self._shadow.is_waiting or self._later)
+        # A response that waits for its request goes on only with a verdict.
+        return self._shadow.is_complete or not self._shadow.is_waiting
 
     def _end(self, now: float, commands: list[Command]) -> None:
         if self._state is DryRunState.WATCHING:
@@ -215,6 +223,7 @@ def _cost(event: FromEnvoy) -> int:
 
 
 _LAST_WORDS = (CancelDetection, CloseSession, ReportChunks)
+_DETECTING = (DryRunState.WATCHING, DryRunState.OUTLIVING)
 _FROM_ENVOY = (HeadersReceived, BodyReceived, TrailersReceived)
 _OF_THE_SHADOW = (
     ReleaseHeaders,

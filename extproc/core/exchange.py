@@ -31,7 +31,8 @@ response leg wait at a gate.
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never, get_args
 
 from extproc.core.commands import (
     Close,
@@ -50,14 +51,10 @@ from extproc.core.dialects.paths import DEFAULT
 from extproc.core.errors import IllegalEvent, ProtocolError
 from extproc.core.events import (
     BodyReceived,
-    ChunkVerified,
     Event,
-    FromEnvoy,
+    FromSession,
     HeadersReceived,
     LoadChanged,
-    SessionDone,
-    SessionFailed,
-    StreamBlocked,
     StreamEnded,
     TrailersReceived,
     VerdictReached,
@@ -79,6 +76,9 @@ def misconfigured() -> ImmediateResponse:
 
 class Exchange:
     """One request and its response."""
+
+    yields_room = False
+    """Whether the exchange gives up, rather than take the room of others."""
 
     __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response")
 
@@ -133,7 +133,7 @@ class Exchange:
         context = self._context
         context.now = now
         try:
-            self._dispatch(event)
+            _ROUTES[type(event)](self, event)
         except ProtocolError as error:
             self._reset(error)
         if context.refusal is not None and not self._is_closed:
@@ -141,34 +141,28 @@ class Exchange:
         self._account()
         return context.take_commands()
 
-    def _dispatch(self, event: Event) -> None:
-        match event:
-            case BodyReceived(leg=Leg.RESPONSE):
-                self._response.handle(event)
-            case ChunkVerified() | SessionDone() | SessionFailed() | StreamBlocked() | Woken():
-                self._response.handle(event)
-            case HeadersReceived(leg=Leg.RESPONSE):
-                self._on_response_headers(event)
-            case TrailersReceived(leg=Leg.RESPONSE):
-                self._response.handle(event)
-            case BodyReceived() | HeadersReceived() | TrailersReceived():
-                self._on_request(event)
-            case VerdictReached():
-                self._on_verdict(event)
-            case LoadChanged():
-                self._context.is_overloaded = event.is_overloaded
-            case StreamEnded():
-                self._on_stream_ended()
-            case _:
-                assert_never(event)
-
     # -- the two legs ----------------------------------------------------------------------------------------------
 
-    def _on_request(self, event: FromEnvoy) -> None:
-        if isinstance(event, HeadersReceived) and self._response.has_begun:
+    def _on_headers(self, event: HeadersReceived) -> None:
+        if event.leg is Leg.RESPONSE:
+            self._on_response_headers(event)
+        elif self._response.has_begun:
             raise IllegalEvent("a request after its response")
-        self._request.handle(event)
-        self._prepare_stream()
+        else:
+            self._request.handle(event)
+
+    def _on_body(self, event: BodyReceived | TrailersReceived) -> None:
+        if event.leg is Leg.RESPONSE:
+            self._response.handle(event)
+        else:
+            self._request.handle(event)
+            self._prepare_stream()
+
+    def _on_session(self, event: FromSession | Woken) -> None:
+        self._response.handle(event)
+
+    def _on_load_changed(self, event: LoadChanged) -> None:
+        self._context.is_overloaded = event.is_overloaded
 
     def _prepare_stream(self) -> None:
         """Open a session as soon as the request is released, so that its handshake does not delay the client."""
@@ -248,7 +242,11 @@ class Exchange:
         self._context.emit(Reset(str(error)))
         self._close()
 
-    def _on_stream_ended(self) -> None:
+    def _on_stream_ended(self, _: StreamEnded) -> None:
+        if self._is_complete and not self._held and not self._context.is_detecting:
+            self._is_closed = True  # nothing is left to free
+            self._context.emit(Close())
+            return
         if not self._is_complete:
             self._context.emit(ReportOutcome("aborted"))
         self._close()
@@ -273,13 +271,32 @@ class Exchange:
             self._held = held
             context.emit(Hold(held))
         if self._is_closed:
+            if self._is_paused:
+                context.emit(ResumeReading())  # so that the shell sees the end of the stream
             return
+        if self._is_paused or held > context.limits.held_bytes:
+            self._watch_hold(held)
+        if not self._is_complete and self._response.is_done and context.gate.is_empty and not context.is_detecting:
+            self._is_complete = True
+            context.emit(Complete())
+
+    def _watch_hold(self, held: int) -> None:
+        """Pause reading while the response holds as much as it may, and limit how long that lasts."""
         is_full = self._response.is_full(held)
         if is_full or self._is_paused:
             self._response.watch_hold(is_full=is_full)
         if is_full != self._is_paused:
             self._is_paused = is_full
-            context.emit(PauseReading() if is_full else ResumeReading())
-        if not self._is_complete and self._response.is_done and context.gate.is_empty and not context.is_detecting:
-            self._is_complete = True
-            context.emit(Complete())
+            self._context.emit(PauseReading() if is_full else ResumeReading())
+
+
+_ROUTES: Mapping[type[Event], Callable[[Exchange, Any], None]] = {
+    HeadersReceived: Exchange._on_headers,
+    BodyReceived: Exchange._on_body,
+    TrailersReceived: Exchange._on_body,
+    VerdictReached: Exchange._on_verdict,
+    **dict.fromkeys((*get_args(FromSession), Woken), Exchange._on_session),
+    LoadChanged: Exchange._on_load_changed,
+    StreamEnded: Exchange._on_stream_ended,
+}
+"""Which method handles which event; the tables of the legs take it from there."""

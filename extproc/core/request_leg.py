@@ -299,5 +299,6 @@ REQUEST_TABLE: Table = {
     (_S.JUDGING, VerdictReached): RequestLeg._on_verdict,
     (_S.DONE, BodyReceived): ignore,
     (_S.DONE, TrailersReceived): RequestLeg._pass_trailers,
-    **{(_S.DROPPED, each): ignore for each in (HeadersReceived, BodyReceived, TrailersReceived, VerdictReached)},
+    (_S.DROPPED, BodyReceived): ignore,
+    (_S.DROPPED, TrailersReceived): ignore,
 }

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 
 class Alarm:
-    """Calls `ring` once the deadline has passed.
+    """Calls `ring(now)` once the deadline has passed; `now` is not before it.
 
     A deadline moves with every chunk of a stream. So an alarm that is set too early stays, and looks at the deadline
     again when its time comes.
     """
 
-    def __init__(self, deadline: Callable[[], float | None], ring: Callable[[], None]) -> None:
+    def __init__(self, deadline: Callable[[], float | None], ring: Callable[[float], None]) -> None:
         """Follow `deadline`, which returns a time of the running loop, or None."""
         self._deadline = deadline
         self._ring = ring
@@ -38,17 +38,22 @@ class Alarm:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._deadline = self._ring = _never
+        self._deadline, self._ring = _never, _nothing
 
     def _on_due(self) -> None:
         self._handle = None
         due = self._deadline()
         # A loop may be a little early by its own clock.
-        if due is not None and due <= max(self._due, self._loop.time()):
-            self._ring()
+        now = max(self._due, self._loop.time())
+        if due is not None and due <= now:
+            self._ring(now)
         else:
             self.follow()
 
 
 def _never() -> None:
-    return None
+    """Return no deadline."""
+
+
+def _nothing(_: float) -> None:
+    """Do nothing."""

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from extproc.aim.client import AimClient, Caller
 from extproc.core.commands import (
-    CancelDetection,
     Close,
-    CloseSession,
     Command,
     Complete,
-    Detect,
     Hold,
-    ImmediateResponse,
-    OpenSession,
     PauseReading,
-    ReleaseBody,
-    ReleaseBuffered,
-    ReleaseHeaders,
-    ReleaseTrailers,
+    Report,
+    ReportOutcome,
     Reset,
     ResumeReading,
-    SubmitChunk,
-    SubmitDone,
+    ToAim,
+    ToEnvoy,
 )
 from extproc.core.dry_run import DryRun
 from extproc.core.events import BodyReceived, Event, LoadChanged, StreamEnded, Woken
@@ -77,40 +71,47 @@ class Driver:
         self._has_stream_ended = False
         self._has_left_stream = False
         self._is_overloaded = False
-        self._yields_room = isinstance(exchange, DryRun)
         self._exchange_bytes = 0
         self._held = 0
         self._alarm = Alarm(lambda: exchange.deadline, self._wake)
         client.enter()
         if load.is_overloaded:
-            self._set_overloaded(is_overloaded=True)
+            self._set_overloaded(self._loop.time(), is_overloaded=True)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:
         """Handle an event; a new task writes what follows for Envoy."""
-        self._handle(event)
+        self._take(event, self._loop.time())
+
+    def _take(self, event: Event, now: float) -> None:
+        self._handle(event, now)
         if self.outbox.is_due:
             self._client.start(self.write)
 
     async def take_and_write(self, event: Event) -> None:
         """Handle an event, and write what follows for Envoy."""
-        self._handle(event)
+        self._handle(event, self._loop.time())
         if self.outbox.is_due:
             await self.write()
 
     async def write(self) -> None:
         """Write what waits for Envoy."""
         try:
-            await self.outbox.flush(self._account)
+            await self.outbox.flush(self._on_sent)
         finally:
             self.on_change()
+
+    def _on_sent(self) -> None:
+        """Count again: Envoy has taken a message."""
+        self._account()
+        self.on_change()
 
     def end_stream(self) -> None:
         """Tell the exchange that Envoy has ended the stream, or that it broke."""
         if not self._has_stream_ended:
             self._has_stream_ended = True
-            self._handle(StreamEnded())
+            self._handle(StreamEnded(), self._loop.time())
 
     def leave_stream(self) -> None:
         """Write nothing any more, and settle the exchange. A dry run is settled once Aim has answered."""
@@ -125,7 +126,7 @@ class Driver:
         self._close()
         self._settle()
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, now: float) -> None:
         """Let the exchange handle an event and perform its commands, all but those for Envoy."""
         if self.is_closed:
             return
@@ -134,58 +135,83 @@ class Driver:
                 self._observation.arrived(event)
                 is_full = self._load.is_full(self._held)
                 if is_full is not self._is_overloaded:
-                    self._set_overloaded(is_overloaded=is_full)
-            self._pass_on(event)
-            if self._yields_room:
-                self._yield_room()
+                    self._set_overloaded(now, is_overloaded=is_full)
+            self._pass_on(event, now)
+            if self._exchange.yields_room:
+                self._yield_room(now)
         except Exception as error:
             log_internal_error(error)
+            self._report(ReportOutcome("aborted"))
             self.outbox.put(Reset("internal error"))
             self._close()
         finally:
             self._account()
+            if not self.is_closed:
+                self._alarm.follow()
             self.on_change()
         if self.is_closed and self._has_left_stream:
             self._settle()
 
-    def _wake(self) -> None:
-        self.take(Woken())
+    def _wake(self, now: float) -> None:
+        self._take(Woken(), now)
 
-    def _yield_room(self) -> None:
-        """Make a dry run give up if it would take the room of others."""
+    def _yield_room(self, now: float) -> None:
+        """Make a dry run give up if it would take the room of others, or if nothing can be done for it any more."""
         self._account()
-        if self._load.is_full(0) and not self._is_overloaded:
-            self._set_overloaded(is_overloaded=True)
+        is_overloaded = self._load.is_full(0) or self._effects is None
+        if is_overloaded and not self._is_overloaded and not self.is_closed:
+            self._set_overloaded(now, is_overloaded=True)
 
-    def _set_overloaded(self, *, is_overloaded: bool) -> None:
+    def _set_overloaded(self, now: float, *, is_overloaded: bool) -> None:
         self._is_overloaded = is_overloaded
-        self._pass_on(LoadChanged(is_overloaded))
+        self._pass_on(LoadChanged(is_overloaded), now)
 
-    def _pass_on(self, event: Event) -> None:
-        for command in self._exchange.handle(event, self._loop.time()):
-            self._perform(command)
+    def _pass_on(self, event: Event, now: float) -> None:
+        for command in self._exchange.handle(event, now):
+            _ACTIONS[type(command)](self, command)
 
-    def _perform(self, command: Command) -> None:
-        match command:
-            case SubmitChunk() | Detect() | CancelDetection() | OpenSession() | SubmitDone() | CloseSession():
-                if self._effects is not None:
-                    self._effects.perform(command)
-            case Hold():
-                self._exchange_bytes = command.size
-            case (
-                ReleaseBody() | ReleaseHeaders() | ReleaseBuffered() | ReleaseTrailers() | ImmediateResponse() | Reset()
-            ):
-                self.outbox.put(command)
-            case PauseReading():
-                self.is_paused = True
-            case ResumeReading():
-                self.is_paused = False
-            case Complete():
-                self.is_complete = True
-            case Close():
-                self._close()
-            case _:
-                self._observation.report(command)
+    def _hold(self, command: Hold) -> None:
+        self._exchange_bytes = command.size
+
+    def _pause(self, _: PauseReading) -> None:
+        self.is_paused = True
+
+    def _resume(self, _: ResumeReading) -> None:
+        self.is_paused = False
+
+    def _complete(self, _: Complete) -> None:
+        self.is_complete = True
+
+    def _send(self, command: ToEnvoy) -> None:
+        self.outbox.put(command)
+
+    def _affect(self, command: ToAim) -> None:
+        if self._effects is None:
+            return
+        try:
+            self._effects.perform(command)
+        except Exception as error:
+            if not self._exchange.yields_room:
+                raise
+            log_internal_error(error)  # a dry run ends, and its exchange goes on
+            self._end_effects()
+
+    def _report(self, command: Report) -> None:
+        try:
+            self._observation.report(command)
+        except Exception as error:  # telemetry must not touch the exchange
+            log_internal_error(error)
+
+    def _close(self, _: Close | None = None) -> None:
+        """Stop what is under way: the exchange handles no further event."""
+        self.is_closed = True
+        self._end_effects()
+        self._alarm.cancel()
+
+    def _end_effects(self) -> None:
+        effects, self._effects = self._effects, None
+        if effects is not None:
+            effects.end()
 
     # -- accounting and ends ---------------------------------------------------------------------------------------
 
@@ -197,16 +223,6 @@ class Driver:
         if held != self._held:
             self._load.hold(held - self._held)
             self._held = held
-        if not self.is_closed:
-            self._alarm.follow()
-
-    def _close(self) -> None:
-        """Stop what is under way: the exchange handles no further event."""
-        self.is_closed = True
-        if self._effects is not None:
-            self._effects.end()
-            self._effects = None
-        self._alarm.cancel()
 
     def _settle(self) -> None:
         """Give everything back and write the exchange's record."""
@@ -225,3 +241,16 @@ class Driver:
 
 def _do_nothing() -> None:
     """Stand in for a callback that nobody needs."""
+
+
+_ACTIONS: Mapping[type[Command], Callable[[Driver, Any], None]] = {
+    **dict.fromkeys(get_args(ToEnvoy), Driver._send),
+    **dict.fromkeys(get_args(ToAim), Driver._affect),
+    **dict.fromkeys(get_args(Report), Driver._report),
+    Hold: Driver._hold,
+    PauseReading: Driver._pause,
+    ResumeReading: Driver._resume,
+    Complete: Driver._complete,
+    Close: Driver._close,
+}
+"""What to do for each kind of command: a match statement would try many types for each chunk."""

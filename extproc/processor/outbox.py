@@ -40,7 +40,6 @@ class Outbox:
         self._waiting: deque[ToEnvoy] = deque()
         self._is_writing = False
         self._settled: asyncio.Future[None] | None = None  # what `settled` waits for
-        self._told_version = 0
         self.unsent = 0
         """Bytes of bodies that wait."""
         self.reset: Reset | None = None
@@ -115,9 +114,8 @@ class Outbox:
         """Write `command` now, with what is new in the record as dynamic metadata."""
         record = self._observation.record
         for message in wire.encode(command):
-            if record.version != self._told_version and record.dialect:
-                self._told_version = record.version
-                message += wire.metadata(record.facts())
+            if record.untold and record.dialect:
+                message += wire.metadata(record.take_untold())
             await self._context.write(message)
 
     def _joined(self, first: ReleaseBody) -> ReleaseBody:

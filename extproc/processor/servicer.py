@@ -15,6 +15,7 @@ from extproc.processor import wire
 from extproc.processor.driver import Driver
 from extproc.processor.load import Load
 from extproc.processor.stream import PATIENT, Patience, Stream
+from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.metrics import Telemetry
 
 
@@ -46,7 +47,10 @@ class ExternalProcessor:
     ) -> None:
         """Give up the dry runs that outlive their streams."""
         for driver in tuple(self._outliving):
-            driver.abandon()
+            try:
+                driver.abandon()
+            except Exception as error:  # the others are to be given up all the same
+                log_internal_error(error)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service for grpc.aio, which passes messages as bytes."""

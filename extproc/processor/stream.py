@@ -73,6 +73,7 @@ class Stream:
         self._context = context
         self._settings = settings
         self._client = client
+        self._client.enter()  # a reload must not close it before the first message
         self._telemetry = telemetry
         self._load = load
         self._patience = patience
@@ -108,10 +109,13 @@ class Stream:
         """Settle what the stream leaves behind. Nothing reads or writes any more."""
         self._is_left = True
         self._stay()
-        if self.driver is not None:
-            self.driver.leave_stream()
-        elif self._observation is not None:
-            self._observation.finished()
+        try:
+            if self.driver is not None:
+                self.driver.leave_stream()
+            elif self._observation is not None:
+                self._observation.finished()
+        finally:
+            self._client.leave()
 
     # -- the exchange ----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from extproc.processor.servicer import ExternalProcessor
 from extproc.serve.instance import Instance
 from extproc.serve.link import Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
 from extproc.serve.shared_metrics import FOLDER_VARIABLE
+from extproc.telemetry.logs import log_internal_error
 
 _GAUGE_SECONDS = 1.0
 
@@ -35,7 +36,10 @@ async def obey_supervisor(link: Link, instance: Instance, stop: asyncio.Event) -
             break
         match message:
             case TakeSnapshot():
-                link.send(SnapshotTaken(await instance.snapshot()))
+                try:
+                    link.send(SnapshotTaken(await instance.snapshot()))
+                except Exception as error:  # the status page goes without it, and the exchanges go on
+                    log_internal_error(error)
             case Reload():
                 instance.reloader.ask()
             case ReadinessChanged() | SnapshotTaken():

@@ -88,7 +88,9 @@ class Activity:
 
     def reloaded(self, problems: Sequence[str] = (), restart_needed: Sequence[str] = ()) -> None:
         """Record a reload: refused with `problems`, or in force except for the settings in `restart_needed`."""
-        self.reload = Reload(self._clock(), tuple(problems), tuple(restart_needed))
+        # A problem may quote a path that is not UTF-8, and the snapshot is JSON.
+        encodable = tuple(problem.encode(errors="backslashreplace").decode() for problem in problems)
+        self.reload = Reload(self._clock(), encodable, tuple(restart_needed))
 
     def snapshot(self, worker: Worker) -> Snapshot:
         """Return a snapshot for `worker`. The latest block comes first."""

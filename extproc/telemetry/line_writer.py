@@ -10,10 +10,13 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 
 CAPACITY = 8192
 """The most lines that may wait for the reader: a few seconds of heavy traffic, or a few megabytes."""
+
+_GATHER_SECONDS = 0.01
+"""How long the thread waits for more lines before it writes: waking it for each line would cost the traffic CPU."""
 
 _FLUSH_SECONDS = 2.0
 """How long the process may wait for the reader when it ends."""
@@ -42,7 +45,8 @@ class LineWriter:
         self._on_loss = on_loss
         self._loss_notice = loss_notice
         self._capacity = capacity
-        self._changed = Condition(Lock())
+        # Reentrant: a library may log while the garbage collector runs, in a thread that holds the lock.
+        self._changed = Condition()
         self._waiting: deque[bytes] = deque()
         self._lost = 0
         self._is_losing = False
@@ -76,29 +80,34 @@ class LineWriter:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while True:
+        is_last = False
+        while not is_last:
             with self._changed:
                 while not self._waiting and not self._is_closed:
                     self._changed.wait()
-                is_last = not self._waiting
-                line = self._waiting.popleft() if self._waiting else b""
+                if not self._is_closed:
+                    self._changed.wait(_GATHER_SECONDS)
+                lines = list(self._waiting)
+                self._waiting.clear()
                 lost, self._lost = self._lost, 0
-            try:
-                if lost and self._loss_notice is not None:
-                    self._put(self._loss_notice(lost))
-                    lost = 0
-                self._put(line)
-            except OSError as error:
+                is_last = self._is_closed
+            self._write_all(lines, lost)
+        atexit.unregister(self.flush)
+
+    def _write_all(self, lines: list[bytes], lost: int) -> None:
+        """Write a notice of `lost` lines, if any, and the lines; count the lines that are not written whole as lost."""
+        notices = [self._loss_notice(lost)] if lost and self._loss_notice is not None else []
+        try:
+            self._put(notices + lines)
+        except _PartlyWritten as error:
+            if error.whole_lines < len(notices):
                 with self._changed:
                     self._lost += lost
-                if not is_last:
-                    self._lose(error.strerror or type(error).__name__)
-            else:
-                with self._changed:
-                    self._is_losing = self._is_losing and bool(self._waiting)
-            if is_last:
-                atexit.unregister(self.flush)
-                return
+            for _ in lines[max(0, error.whole_lines - len(notices)) :]:
+                self._lose(error.problem)
+        else:
+            with self._changed:
+                self._is_losing = self._is_losing and bool(self._waiting)
 
     def _lose(self, problem: str) -> None:
         with self._changed:
@@ -107,19 +116,40 @@ class LineWriter:
             self._is_losing = True
         self._on_loss(problem, is_first)
 
-    def _put(self, data: bytes) -> None:
-        """Write all of `data`; raises OSError."""
+    def _put(self, lines: list[bytes]) -> None:
+        """Write all lines; raises _PartlyWritten."""
         # The next line must not continue a line that was cut off.
-        rest = whole = b"\n" + data if self._is_torn and data else data
+        start = b"\n" if self._is_torn else b""
+        rest = start + b"".join(lines)
+        written = -len(start)
         try:
             while rest:
                 try:
-                    rest = rest[os.write(self._descriptor, rest) :]
+                    count = os.write(self._descriptor, rest)
                 except BlockingIOError:  # another process that shares the descriptor made it non-blocking
                     _wait_for_room(self._descriptor)
-        finally:
-            if len(rest) < len(whole):
-                self._is_torn = bool(rest)
+                else:
+                    written += count
+                    rest = rest[count:]
+        except OSError as error:
+            whole = 0
+            for line in lines:
+                if written < len(line):
+                    break
+                written -= len(line)
+                whole += 1
+            self._is_torn = written > 0 or (self._is_torn and written < 0)
+            raise _PartlyWritten(whole, error.strerror or type(error).__name__) from error
+        self._is_torn = False
+
+
+class _PartlyWritten(Exception):
+    """Only some of the lines could be written whole."""
+
+    def __init__(self, whole_lines: int, problem: str) -> None:
+        super().__init__(problem)
+        self.whole_lines = whole_lines
+        self.problem = problem
 
 
 def _wait_for_room(descriptor: int) -> None:

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 _log = structlog.get_logger()
+
+
+_write_access: Callable[[dict[str, Any]], None] | None = None
+
+
+def log_exchange(fields: dict[str, Any]) -> None:
+    """Log that an exchange has ended.
+
+    There is one such record for each exchange, so it takes a shorter way to the log than through structlog.
+    """
+    if _write_access is None:
+        _log.info("exchange", **fields)
+    else:
+        _write_access(fields)
 
 
 def log_internal_error(error: Exception) -> None:
@@ -61,6 +76,14 @@ def configure_logging(level: str, worker: int | None = None) -> None:
         logger_factory=lambda *_: _Lines(write),
         cache_logger_on_first_use=True,
     )
+    base = {} if worker is None else {"worker": worker}
+
+    def write_access(fields: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        write(codec.encode({**base, **fields, "event": "exchange", "level": "info", "timestamp": now}) + b"\n")
+
+    global _write_access
+    _write_access = write_access if number <= logging.INFO else _discard
     # Libraries log only when something is wrong, and below this level their records may hold content.
     logging.basicConfig(level=logging.ERROR, handlers=[LibraryHandler(write)])
 
@@ -73,6 +96,10 @@ def _stderr_writer(loss_notice: Callable[[int], bytes]) -> Callable[[bytes], Non
     # Callbacks run in reverse order: the writer, which registers its own, is flushed first.
     atexit.register(_discard_stderr, descriptor)
     return LineWriter(descriptor, loss_notice=loss_notice).write
+
+
+def _discard(_: dict[str, Any]) -> None:
+    """Log nothing: the log level is above info."""
 
 
 def _discard_stderr(descriptor: int) -> None:

@@ -17,6 +17,7 @@ from extproc.core.verdict import Failed
 from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.audit import AuditLog
+from extproc.telemetry.logs import log_exchange
 from extproc.telemetry.record import ExchangeRecord
 
 if TYPE_CHECKING:
@@ -120,13 +121,8 @@ class Telemetry:
         """Count an exchange and write its access record."""
         self._child(self._exchanges, record.profile, record.dialect, record.outcome).inc()
         self.activity.finished(record)
-        _log.info(
-            "exchange",
-            outcome=record.outcome,
-            code=record.code,
-            ms=round(seconds * 1000),
-            **record.as_fields(),
-        )
+        ended = {"outcome": record.outcome, "code": record.code, "ms": round(seconds * 1000)}
+        log_exchange({**ended, **record.as_fields()})
 
 
 def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:

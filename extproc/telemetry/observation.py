@@ -93,18 +93,18 @@ class Observation:
         """Note what the core reports."""
         record = self.record
         match command:
-            case ReportDialect():
-                record.name_dialect(command.dialect)
-            case ReportOutcome():
-                record.reach(command.outcome, command.code)
-            case ReportGivenUp():
-                if command.error is not None:
-                    log_internal_error(command.error)
-                _log.warning("dry_run_given_up", call_id=record.call_id)
             case ReportVerdict():
                 record.judge(command.leg, command.outcomes, command.milliseconds)
                 self._telemetry.report(record, command)
                 self._note_verdict(command)
+            case ReportOutcome():
+                record.reach(command.outcome, command.code)
+            case ReportDialect():
+                record.name_dialect(command.dialect)
+            case ReportGivenUp():
+                if command.error is not None:
+                    log_internal_error(command.error)
+                _log.warning("dry_run_given_up", call_id=record.call_id)
             case ReportFailOpen() | ReportChunks():
                 self._telemetry.report(record, command)
             case _:

@@ -31,7 +31,7 @@ class LegRecord:
 
 @dataclass(slots=True)
 class ExchangeRecord:
-    """The facts of one exchange. `version` increases with each change that Envoy's metadata must show."""
+    """The facts of one exchange."""
 
     call_id: str
     profile: str
@@ -39,12 +39,12 @@ class ExchangeRecord:
     outcome: str = "unmatched"
     code: str = ""
     legs: dict[str, LegRecord] = field(default_factory=dict)
-    version: int = 0
+    untold: dict[str, str | LegRecord] = field(default_factory=dict)
+    """The facts that Envoy's dynamic metadata, namespace `aim`, does not show yet."""
 
     def name_dialect(self, dialect: str) -> None:
         """Record the dialect of the request."""
         self.dialect = dialect
-        self.version += 1
 
     def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
         """Record the outcomes of one detection or session.
@@ -59,20 +59,23 @@ class ExchangeRecord:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
             policies = (*before.policies, *policies)
             milliseconds += before.milliseconds
-        self.legs[str(leg)] = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
-        self.version += 1
+        judged = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
+        self.legs[str(leg)] = self.untold[str(leg)] = judged
 
     def reach(self, outcome: str, code: str = "") -> None:
-        """Record an outcome. The most severe one counts."""
+        """Record an outcome. The most severe one counts. Before the first outcome Envoy gets no facts."""
+        if self.outcome == "unmatched" and self.dialect:
+            self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect}
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
             self.code = code or self.code
-        self.version += 1
 
-    def facts(self) -> dict[str, str | LegRecord]:
-        """Return the facts for Envoy's dynamic metadata, namespace `aim`."""
-        return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **self.legs}
+    def take_untold(self) -> dict[str, str | LegRecord]:
+        """Remove and return the facts that Envoy does not have yet. Envoy keeps the facts that it got before."""
+        untold, self.untold = self.untold, {}
+        return untold
 
     def as_fields(self) -> dict[str, Any]:
-        """Return the same facts as plain values."""
-        return {name: fact if isinstance(fact, str) else fact.as_fields() for name, fact in self.facts().items()}
+        """Return all facts for Envoy as plain values."""
+        legs = {leg: record.as_fields() for leg, record in self.legs.items()}
+        return {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect, **legs}

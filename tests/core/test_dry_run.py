@@ -213,3 +213,51 @@ def test_stream_that_ends_early_is_not_counted_as_aborted() -> None:
     run.send(HeadersReceived(Leg.REQUEST, HEAD))
     assert Close() in run.send(StreamEnded())
     assert [command.outcome for command in run.all_of(ReportOutcome)] == ["allowed"]
+
+
+def test_response_that_waits_for_an_unfinished_request_does_not_keep_the_dry_run() -> None:
+    run = Run()
+    run.send(HeadersReceived(Leg.REQUEST, HEAD))
+    run.send(HeadersReceived(Leg.RESPONSE, ((":status", "408"), ("content-type", "text/plain"))))
+    run.send(BodyReceived(Leg.RESPONSE, b"too slow", end_of_stream=True))
+    assert Close() in run.send(StreamEnded())
+    assert run.held == 0
+
+
+def test_broken_shadow_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = asked(STREAMED)
+    run.send(VerdictReached(1, (Allow(),)), HeadersReceived(Leg.RESPONSE, SSE))
+    run.send(BodyReceived(Leg.RESPONSE, chat_event("Hi")))
+    assert run.dry_run.deadline is not None
+
+    def fail(*_: object) -> list[Command]:
+        raise RuntimeError
+
+    monkeypatch.setattr(Exchange, "handle", fail)
+    run.send(BodyReceived(Leg.RESPONSE, chat_event("you")))
+    assert run.dry_run.deadline is None
+
+
+def test_dry_run_of_an_overloaded_process_is_refused_in_the_shadow_alone() -> None:
+    run = Run()
+    run.send(LoadChanged(is_overloaded=True), HeadersReceived(Leg.REQUEST, HEAD))
+    assert run.all_of(ReportOutcome)[-1] == ReportOutcome("refused", "guardrail_overloaded")
+    (headers,) = run.all_of(ReleaseHeaders)
+    assert headers.leg is Leg.REQUEST
+    response = run.send(HeadersReceived(Leg.RESPONSE, JSON))
+    assert response == [ReleaseHeaders(Leg.RESPONSE, set=(("x-aim-call-id", "call-1"),))]
+    assert Close() in run.send(StreamEnded())
+
+
+def test_overload_ends_a_dry_run_that_outlives_its_stream() -> None:
+    run = asked()
+    assert Close() not in run.send(StreamEnded())
+    commands = run.send(LoadChanged(is_overloaded=True))
+    assert {ReportGivenUp(), CancelDetection(1), Close()} <= set(commands)
+
+
+def test_shadow_sends_no_pings() -> None:
+    run = asked(STREAMED, stream_ping_seconds=1)
+    run.send(VerdictReached(1, (Allow(),)), HeadersReceived(Leg.RESPONSE, SSE))
+    run.send(BodyReceived(Leg.RESPONSE, chat_event("Hi")))
+    assert run.dry_run.deadline == run.now + 2  # the head of the stream

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from extproc.core.commands import Command
 from extproc.core.context import Context
 from extproc.core.errors import IllegalEvent, ProtocolError
 from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
+    Event,
     HeadersReceived,
     SessionDone,
     SessionFailed,
@@ -22,6 +24,7 @@ from extproc.core.events import (
     VerdictReached,
     Woken,
 )
+from extproc.core.exchange import _ROUTES
 from extproc.core.policy import Limits
 from extproc.core.request_leg import REQUEST_TABLE, RequestLeg, RequestState
 from extproc.core.response_leg import RESPONSE_TABLE, ResponseLeg, ResponseState
@@ -29,6 +32,7 @@ from extproc.core.response_stream import STREAM_TABLE, ResponseStream, StreamEnd
 from extproc.core.transitions import INBOUND, Inbound, advance, find
 from extproc.core.verdict import Allow
 from extproc.core.vocabulary import BodyMode, Leg
+from extproc.processor.driver import _ACTIONS
 from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.world import policy
 
@@ -171,6 +175,11 @@ def test_table_names_no_pair_beside_the_states_and_events(table: Any, make: Any,
     del make
     kinds = {type(event) for event in events}
     assert all(isinstance(state, kind) and event in kinds for state, event in table)
+
+
+def test_exchange_routes_every_event_and_the_driver_performs_every_command() -> None:
+    assert set(_ROUTES) == set(get_args(Event))
+    assert set(_ACTIONS) == set(get_args(Command))
 
 
 def test_illegal_pair_is_a_protocol_error_that_names_it() -> None:

@@ -129,6 +129,7 @@ class World:
         commands = self.exchange.handle(event, self.now)
         for command in commands:
             self._perform(command)
+        assert not (self.is_closed and self.is_paused), "a closed exchange keeps the shell from reading"
         return commands
 
     def _perform(self, command: Command) -> None:

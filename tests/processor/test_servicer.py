@@ -58,12 +58,13 @@ async def test_exchange_is_guarded_and_recorded(aim: ScriptedAim) -> None:
         answer = await request(stream, REQUEST, ("x-aim-user-email", "a@b.c"), ("x-aim-call-id", "theirs"))
         assert answer.HasField("request_body")
         metadata = answer.dynamic_metadata.fields["aim"].struct_value.fields
-        call_id = metadata["call_id"].string_value
         assert metadata["request"].struct_value.fields["action"].string_value == "allow"
         await stream.response_headers(("content-type", "application/json"))
         await stream.body("response", b"{}")
         headers = (await stream.read()).response_headers.response.header_mutation.set_headers
-        assert [(h.header.key, h.header.raw_value) for h in headers] == [("x-aim-call-id", call_id.encode())]
+        ((name, value),) = [(each.header.key, each.header.raw_value) for each in headers]
+        call_id = value.decode()
+        assert name == "x-aim-call-id"
         assert (await stream.read()).response_body.response.body_mutation.streamed_response.body == b"{}"
         await stream.done()
         assert await status_of(stream) == (grpc.StatusCode.OK, "")
@@ -614,3 +615,75 @@ async def test_vanished_envoy_with_unsent_messages_is_no_internal_error(aim: Scr
         assert guard.service.load.held_bytes == 0
         if enforce:
             assert guard.metric("extproc_exchanges_total", profile="default", dialect="", outcome="aborted") == 1
+
+
+async def test_reload_keeps_the_client_of_a_stream_that_has_sent_nothing_yet(aim: ScriptedAim) -> None:
+    async with sidecar(settings_for(aim.base)) as guard, asyncio.TaskGroup() as group:
+        client = guard.service.client
+        async with envoy_stream(address(guard)) as stream:
+            async with asyncio.timeout(10):
+                while not guard.service.load.streams:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0)
+            client.retire()
+            unused = group.create_task(client.unused())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not unused.done()
+            assert (await request(stream)).HasField("request_body")
+        await asyncio.wait_for(unused, 10)
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+async def test_failing_telemetry_does_not_touch_the_exchange(
+    aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch, enforce: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        monkeypatch.setattr(guard.service.telemetry, "report", full)
+        assert (await request(stream)).HasField("request_body")
+        await stream.response_headers(("content-type", "application/json"))
+        await stream.body("response", chat_answer("Hi"))
+        assert (await stream.read()).HasField("response_headers")
+        assert (await stream.read()).response_body.response.body_mutation.streamed_response.body == chat_answer("Hi")
+        await stream.done()
+        assert await status_of(stream) == (grpc.StatusCode.OK, "")
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+
+
+async def test_internal_error_is_counted_as_aborted(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with sidecar(settings_for(aim.base)) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        monkeypatch.setattr(Exchange, "handle", fail)
+        await stream.body("request", REQUEST)
+        assert await status_of(stream) == (grpc.StatusCode.INTERNAL, "internal error")
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
+        assert guard.metric("extproc_exchanges_total", **labels) == 1
+        assert guard.service.load.held_bytes == 0
+
+
+async def test_failing_effects_end_a_dry_run_and_not_its_exchange(
+    aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    settings = settings_for(aim.base, profiles={"default": {"enforce": False}})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        monkeypatch.setattr(Effects, "perform", fail)
+        assert (await request(stream)).HasField("request_body")
+        await stream.response_headers(("content-type", "application/json"))
+        assert (await stream.read()).HasField("response_headers")
+        await stream.body("response", chat_answer("Hi"))
+        assert (await stream.read()).response_body.response.body_mutation.streamed_response.body == chat_answer("Hi")
+        await stream.done()
+        assert await status_of(stream) == (grpc.StatusCode.OK, "")
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0

@@ -31,7 +31,9 @@ def snapshot() -> Snapshot:
         activity.report(record, command)
     activity.waited(0.02)
     activity.finished(record)
-    activity.reloaded(problems=["colour: unknown setting"], restart_needed=["workers"])
+    activity.reloaded(
+        problems=["colour: unknown setting", "aim.ca_file: cannot read /x\udcff"], restart_needed=["workers"]
+    )
     return activity.snapshot(Worker(1, Phase.UNREADY, activity.started, 2, 1, 10, True, False, activity.reload))
 
 

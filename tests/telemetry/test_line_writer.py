@@ -187,3 +187,13 @@ def test_flush_gives_up_on_a_reader_that_stopped(ends: tuple[int, int]) -> None:
         log.writer.flush(0.01)
         assert read_until(ours, "two") == ["one", "two"]
         log.writer.flush()
+
+
+def test_line_that_is_written_while_the_thread_holds_the_lock_does_not_block(tmp_path: Path) -> None:
+    """The garbage collector may run at any point, and a library may then log."""
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        writer = LineWriter(file.fileno())
+        with writer._changed:
+            writer.write(b"one\n")
+        writer.flush()
+    assert (tmp_path / "log").read_text() == "one\n"

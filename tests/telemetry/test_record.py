@@ -7,7 +7,7 @@ import itertools
 from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block
 from extproc.telemetry.record import ExchangeRecord, LegRecord
 
-FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked")
+FROM_LIGHT_TO_GRAVE = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked", "aborted")
 
 
 def record() -> ExchangeRecord:
@@ -16,7 +16,7 @@ def record() -> ExchangeRecord:
 
 def test_new_record_is_unmatched() -> None:
     new = record()
-    assert (new.outcome, new.code, new.version) == ("unmatched", "", 0)
+    assert (new.outcome, new.code, new.untold) == ("unmatched", "", {})
     assert new.as_fields() == {"call_id": "call", "profile": "default", "dialect": ""}
 
 
@@ -40,12 +40,14 @@ def test_later_code_of_an_equal_outcome_counts() -> None:
     assert (new.outcome, new.code) == ("failed_open", "session")
 
 
-def test_each_change_raises_the_version() -> None:
+def test_each_fact_is_told_once() -> None:
     new = record()
+    new.name_dialect("openai-chat")
     new.reach("allowed")
-    assert new.version == 1
+    assert new.take_untold() == {"call_id": "call", "profile": "default", "dialect": "openai-chat"}
     new.judge("request", [Allow()], 3)
-    assert new.version == 2
+    assert new.take_untold() == {"request": LegRecord("allow", (), 3)}
+    assert new.take_untold() == {}
 
 
 def test_metadata_has_the_facts() -> None:

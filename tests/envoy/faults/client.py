@@ -205,7 +205,11 @@ def _unread(
 ROWS = [
     Fault("it leaves while Aim judges", leaves, every(always(Gone()))),
     Fault("it closes its sending half while Aim judges", leaves_politely, every(always(Gone()))),
-    Fault("it leaves while the upstream thinks", leaves_the_upstream, on(answer=always(Gone()), stream=always(Gone()))),
+    Fault(
+        "it leaves while the upstream prepares its answer",
+        leaves_the_upstream,
+        on(answer=always(Gone()), stream=always(Gone())),
+    ),
     Fault("it sends half a request and leaves", sends_half(None), on(request=always(Gone()))),
     Fault(
         "it sends half a request and then nothing",

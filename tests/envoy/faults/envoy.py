@@ -49,7 +49,7 @@ _LOSES = on(request=always(ByEnvoy(503)), answer=always(ByEnvoy(503)), stream=al
 
 ROWS = [
     Fault("it is killed", in_the_middle(ends(signal.SIGKILL)), _DIES),
-    Fault("it is stopped", in_the_middle(ends(signal.SIGTERM)), _DIES),
+    Fault("it receives SIGTERM", in_the_middle(ends(signal.SIGTERM)), _DIES),
     Fault("its connection to the sidecar is reset", in_the_middle(cut), _LOSES),
     Fault(
         "its connection to the sidecar falls silent",

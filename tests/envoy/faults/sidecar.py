@@ -117,7 +117,7 @@ ROWS = [
     Fault("it is not running", missing, on(request=always(ByEnvoy(503))), is_counted=False),
     Fault("it is killed", in_the_middle(kill), _GONE, chain="process", is_counted=False, is_dear=True),
     Fault(
-        "it is stopped, and Aim answers while it drains",
+        "it receives SIGTERM, and Aim answers while it drains",
         in_the_middle(drain),
         every(always(FINE)),
         chain="process",
@@ -125,14 +125,16 @@ ROWS = [
         is_dear=True,
     ),
     Fault(
-        "it is stopped, and Aim does not answer while it drains",
+        "it receives SIGTERM, and Aim does not answer while it drains",
         in_the_middle(drain_in_vain),
         _GONE,
         chain="process",
         is_counted=False,
         is_dear=True,
     ),
-    Fault("it is stopped twice", in_the_middle(stop_at_once), _GONE, chain="process", is_counted=False, is_dear=True),
+    Fault(
+        "it receives SIGTERM twice", in_the_middle(stop_at_once), _GONE, chain="process", is_counted=False, is_dear=True
+    ),
     Fault(
         "one of its workers is killed",
         in_the_middle(kill_worker),

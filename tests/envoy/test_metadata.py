@@ -1,0 +1,47 @@
+"""Dynamic metadata for Envoy's access log, through a real Envoy: facts that are told one after the other add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fakes.aim import Answer, Question, allow, block
+from tests.fakes.rig import Rigs, chat_answer, manager_of
+from tests.fakes.upstream import whole
+
+
+def logging_metadata(tree: Any) -> None:
+    """Let the access log show everything that the sidecar tells."""
+    log = manager_of(tree)["access_log"][0]["typed_config"]["log_format"]["json_format"]
+    log["aim"] = "%DYNAMIC_METADATA(aim)%"
+
+
+HOOKS = {"default": {"hooks": ["pre_call", "moderation", "output"]}}
+
+
+@pytest.mark.parametrize("blocked", [None, "pre_call", "output"])
+@pytest.mark.asyncio(loop_scope="package")
+async def test_access_log_shows_every_fact_of_an_exchange(rigs: Rigs, blocked: str | None) -> None:
+    chain = await rigs.get("metadata", edit=logging_metadata, profiles=HOOKS)
+
+    async def judge(question: Question) -> Answer:
+        return block("no") if question.headers["x-aim-litellm-hook"] == blocked else await allow(question)
+
+    chain.aim.judge, chain.upstream.answer = judge, whole(chat_answer("Hi"))
+    before = len(await chain.envoy.access_log(0))
+    response = await chain.chat("Hello")
+    assert response.status_code == (200 if blocked is None else 400)
+    aim = (await chain.envoy.access_log(before + 1))[-1]["aim"]
+    assert aim["call_id"] == response.headers["x-aim-call-id"]
+    assert (aim["profile"], aim["dialect"]) == ("default", "openai-chat")
+    legs = {leg: aim[leg]["action"] for leg in ("request", "response") if leg in aim}
+    assert (
+        legs
+        == {
+            None: {"request": "allow", "response": "allow"},
+            "pre_call": {"request": "block"},
+            "output": {"request": "allow", "response": "block"},
+        }[blocked]
+    )
+    assert all(set(aim[leg]) == {"action", "policies", "ms"} for leg in legs)
