@@ -61,7 +61,7 @@ class Aim(Model):
     api_key_file: Path | None = None
     """re-read when it changes"""
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
-    """the limit for one question to Aim, retries included, and for opening a session"""
+    """the limit for one detection, retries included, and for opening a session"""
     verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
     """how long Aim may be silent in a session while text waits, or after the end of the stream"""
     breaker: Breaker = Breaker()

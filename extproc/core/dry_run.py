@@ -154,7 +154,7 @@ class DryRun:
 
     @property
     def _is_over(self) -> bool:
-        # A response that waits for its request goes on only with a verdict.
+        # A response that waits for its request can only continue after a verdict.
         return self._shadow.is_complete or not self._shadow.is_waiting
 
     def _end(self, now: float, commands: list[Command]) -> None:

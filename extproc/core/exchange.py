@@ -78,7 +78,7 @@ class Exchange:
     """One request and its response."""
 
     yields_room = False
-    """Whether the exchange gives up, rather than take the room of others."""
+    """Whether the exchange gives up when the process is overloaded, to leave memory to others."""
 
     __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response")
 
@@ -272,7 +272,7 @@ class Exchange:
             context.emit(Hold(held))
         if self._is_closed:
             if self._is_paused:
-                context.emit(ResumeReading())  # so that the shell sees the end of the stream
+                context.emit(ResumeReading())  # the shell must read on to see the end of the stream
             return
         if self._is_paused or held > context.limits.held_bytes:
             self._watch_hold(held)
@@ -299,4 +299,4 @@ _ROUTES: Mapping[type[Event], Callable[[Exchange, Any], None]] = {
     LoadChanged: Exchange._on_load_changed,
     StreamEnded: Exchange._on_stream_ended,
 }
-"""Which method handles which event; the tables of the legs take it from there."""
+"""The method for each type of event. The tables of the legs decide what follows."""

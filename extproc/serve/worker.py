@@ -38,7 +38,7 @@ async def obey_supervisor(link: Link, instance: Instance, stop: asyncio.Event) -
             case TakeSnapshot():
                 try:
                     link.send(SnapshotTaken(await instance.snapshot()))
-                except Exception as error:  # the status page goes without it, and the exchanges go on
+                except Exception as error:  # the status page then lacks this worker, but exchanges continue
                     log_internal_error(error)
             case Reload():
                 instance.reloader.ask()

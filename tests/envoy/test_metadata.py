@@ -1,4 +1,4 @@
-"""Dynamic metadata for Envoy's access log, through a real Envoy: facts that are told one after the other add up."""
+"""Dynamic metadata for Envoy's access log, through a real Envoy: facts that are sent one after the other add up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.upstream import whole
 
 
 def logging_metadata(tree: Any) -> None:
-    """Let the access log show everything that the sidecar tells."""
+    """Let the access log show all metadata of the sidecar."""
     log = manager_of(tree)["access_log"][0]["typed_config"]["log_format"]["json_format"]
     log["aim"] = "%DYNAMIC_METADATA(aim)%"
 

@@ -622,7 +622,7 @@ async def test_reload_keeps_the_client_of_a_stream_that_has_sent_nothing_yet(aim
         client = guard.service.client
         async with envoy_stream(address(guard)) as stream:
             async with asyncio.timeout(10):
-                while not guard.service.load.streams:  # noqa: ASYNC110 - it tells nobody
+                while not guard.service.load.streams:  # noqa: ASYNC110 - there is no event for it
                     await asyncio.sleep(0)
             client.retire()
             unused = group.create_task(client.unused())
@@ -634,7 +634,7 @@ async def test_reload_keeps_the_client_of_a_stream_that_has_sent_nothing_yet(aim
 
 
 @pytest.mark.parametrize("enforce", [True, False])
-async def test_failing_telemetry_does_not_touch_the_exchange(
+async def test_failing_telemetry_does_not_affect_the_exchange(
     aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch, enforce: bool
 ) -> None:
     def full(*_: object) -> None:

@@ -40,7 +40,7 @@ def test_later_code_of_an_equal_outcome_counts() -> None:
     assert (new.outcome, new.code) == ("failed_open", "session")
 
 
-def test_each_fact_is_told_once() -> None:
+def test_each_fact_is_sent_to_envoy_once() -> None:
     new = record()
     new.name_dialect("openai-chat")
     new.reach("allowed")
