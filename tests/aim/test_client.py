@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from extproc import __version__
@@ -30,6 +28,7 @@ from tests.fakes.http_peer import Script as HttpScript
 from tests.fakes.sidecar import settings_for
 
 CALLER = Caller("default", "call-1", Identity("a@b.c", "alias", "s1"))
+ALLOWED = reply(b'{"detected": false}')
 ASKED = Input(({"role": "user", "content": "Hello"},))
 
 
@@ -106,19 +105,9 @@ class TestAnalysis:
             assert await reason_of(client) is Reason.UNREACHABLE
 
     async def test_a_dropped_connection_is_tried_again(self) -> None:
-        asked: list[int] = []
-
-        async def drop(request: web.Request) -> web.StreamResponse:
-            asked.append(1)
-            if len(asked) == 1:
-                assert request.transport is not None
-                request.transport.abort()
-                await asyncio.Event().wait()
-            return web.json_response({"detected": False})
-
-        async with served({"/detect/openai": drop}) as base, client_of(base) as client:
-            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
-        assert len(asked) == 2
+        async with Peer(says(b"", leaves=True), says(ALLOWED)) as peer, client_of(peer.url) as client:
+            assert await client.detect(Hook.PRE_CALL, ASKED, CALLER) == Allow()
+            assert len(peer.heads) == 2
 
     async def test_a_refused_key_is_not_asked_again(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
@@ -163,7 +152,7 @@ class TestAnalysis:
 
     async def test_a_wait_beyond_the_deadline_is_not_begun(self, aim: ScriptedAim) -> None:
         async def judge(_: object) -> Any:
-            return web.json_response({}, status=429, headers={"retry-after": "3600"})
+            return 429, {}, {"retry-after": "3600"}
 
         aim.judge = judge
         async with client_of(aim.base) as client:
@@ -207,9 +196,6 @@ class TestAnalysis:
         async with client_of(aim.base, api="firewall") as client:
             outcomes = await client.analyze(Hook.OUTPUT, inputs, CALLER)
         assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
-
-
-ALLOWED = reply(b'{"detected": false}')
 
 
 class TestAnswersOverTheWire:
@@ -278,46 +264,18 @@ class TestAnswersOverTheWire:
         ]
 
 
-@asynccontextmanager
-async def served(
-    handlers: Mapping[str, Callable[[web.Request], Any]],
-    tls: ssl.SSLContext | None = None,
-    sockets: Mapping[str, Callable[[web.Request], Any]] | None = None,
-) -> AsyncIterator[str]:
-    app = web.Application()
-    for path, handler in handlers.items():
-        app.router.add_post(path, handler)
-    for path, handler in (sockets or {}).items():
-        app.router.add_get(path, handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    try:
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 class TestTls:
     @asynccontextmanager
     async def _aim(self) -> AsyncIterator[tuple[str, trustme.CA]]:
+        async def script(session: AimSession) -> None:
+            await session.done()
+            await session.socket.close()
+
         authority = trustme.CA()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-
-        async def allow(_: web.Request) -> web.StreamResponse:
-            return web.json_response({"detected": False})
-
-        async def session(request: web.Request) -> web.StreamResponse:
-            socket = web.WebSocketResponse()
-            await socket.prepare(request)
-            await socket.send_str('{"done": true}')
-            await socket.close()
-            return socket
-
-        handlers = {"/detect/openai": allow}
-        async with served(handlers, context, {"/detect/output/ws": session}) as base:
-            yield base, authority
+        aim = ScriptedAim()
+        aim.script = script
+        async with aim.running(tls=server_tls(authority=authority)):
+            yield aim.base, authority
 
     async def test_the_ca_file_reaches_rest_and_websocket(self, tmp_path: Path) -> None:
         async with self._aim() as (base, authority):
@@ -466,10 +424,8 @@ class TestSession:
             assert await events.next() == SessionFailed(1, Reason.TIMEOUT, opened=False)
 
     async def test_a_redirect_is_not_followed(self, aim: ScriptedAim) -> None:
-        async def elsewhere(_: web.Request) -> web.StreamResponse:
-            return web.Response(status=302, headers={"location": f"{aim.base}/detect/output/ws"})
-
-        async with served({}, None, {"/detect/output/ws": elsewhere}) as base, client_of(base) as client:
+        elsewhere = answer("302 Found", f"location: {aim.base}/detect/output/ws", "content-length: 0")
+        async with Peer(says(elsewhere)) as peer, client_of(peer.url) as client:
             events = Events()
             client.open_session(1, CALLER, events)
             event = await events.next()
