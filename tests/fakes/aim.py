@@ -197,6 +197,8 @@ class ScriptedAim:
     async def _run(self, session: AimSession) -> None:
         with suppress(ConnectionError):
             await self.script(session)
+        while await session.socket.receive() is not None:  # until the other side closes
+            pass
 
     @asynccontextmanager
     async def running(self, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedAim]:
