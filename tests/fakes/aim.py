@@ -153,7 +153,8 @@ class ScriptedAim:
 
     async def _serve(self, link: Link) -> None:
         try:
-            while (call := await _call(link)) is not None:
+            while True:
+                call = await _call(link)
                 match call.method, call.path:
                     case "POST", "/detect/openai" | "/detect/output" | "/fw/v1/analyze":
                         await link.send(await self._answer(link, call))
@@ -165,8 +166,8 @@ class ScriptedAim:
                         await link.send(_response(status))
                     case _:
                         await link.send(_response(404))
-        except ConnectionError:
-            pass
+        except (ConnectionError, EOFError):
+            pass  # the client left
         except Exception:
             _log.exception("the test's judge or script failed")
             link.writer.write(_response(500))
@@ -217,12 +218,12 @@ class _Call:
     body: bytes
 
 
-async def _call(link: Link) -> _Call | None:
-    """Return the next request of a connection; None if the client closed it."""
-    try:
-        head = await link.reader.readuntil(b"\r\n\r\n")
-    except EOFError:
-        return None
+async def _call(link: Link) -> _Call:
+    """Return the next request of a connection.
+
+    Raises EOFError if the client closed it.
+    """
+    head = await link.reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     method, target, _ = first.split(" ")
     fields = (line.partition(":") for line in lines if line)
