@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tests.fakes.http_peer import Link, Peer
 from tests.fakes.http_peer import answer as response
@@ -221,15 +222,19 @@ class _Call:
 async def _call(link: Link) -> _Call:
     """Return the next request of a connection.
 
-    Raises EOFError if the client closed it.
+    Raises EOFError if the client closed it, ConnectionError if the client does not speak HTTP.
     """
-    head = await link.reader.readuntil(b"\r\n\r\n")
+    start = await link.reader.readexactly(1)
+    if not start.isalpha():  # TLS, perhaps
+        link.writer.write(_response(400))
+        raise ConnectionAbortedError("not HTTP")
+    head = start + await link.reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     method, target, _ = first.split(" ")
     fields = (line.partition(":") for line in lines if line)
     headers = {name.lower(): value.strip() for name, _, value in fields}
     body = await link.reader.readexactly(int(headers.get("content-length", "0")))
-    return _Call(method, target.partition("?")[0], headers, head, body)
+    return _Call(method, urlsplit(target).path, headers, head, body)  # a proxy gets the whole URL
 
 
 def _response(status: int, body: Any = b"", fields: Mapping[str, str] = MappingProxyType({})) -> bytes:
