@@ -18,7 +18,17 @@ settings.load_profile("untimed")
 
 _HERE = Path(__file__).parent
 
-_ON_UVLOOP = tuple(_HERE / path for path in ("processor", "aim/test_client.py", "serve/test_link.py"))
+_ON_UVLOOP = tuple(
+    _HERE / path
+    for path in (
+        "processor",
+        "aim/test_client.py",
+        "aim/test_detector.py",
+        "aim/test_network.py",
+        "aim/test_session.py",
+        "serve/test_link.py",
+    )
+)
 """Tests that run the sidecar in their own process. Tests that start `extproc serve` get uvloop in that process."""
 
 _ON_BOTH = (_HERE / "aim/test_transport.py",)

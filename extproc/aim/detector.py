@@ -15,7 +15,7 @@ from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
-from extproc.aim.transport import FIELDS, ServerDisconnected
+from extproc.aim.transport import PREPARED, Fields, Prepared, ServerDisconnected
 from extproc.config.aim import Aim
 from extproc.config.keys import Keys
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
@@ -68,6 +68,7 @@ class Detector:
         self._base_url = httpx.URL(aim.base)
         self._request_url = httpx.URL(endpoints.request)
         self._answer_url = httpx.URL(endpoints.answer)
+        self._spelt = (str(self._request_url), str(self._answer_url))
         self._timeout = aim.timeout_seconds
         self._keys = keys
         self._breaker = breaker
@@ -144,7 +145,7 @@ class Detector:
         self._breaker.succeeded()
         return verdict
 
-    async def _within_deadline(self, asked: Input, fields: list[tuple[str, str]]) -> Verdict:
+    async def _within_deadline(self, asked: Input, fields: Fields) -> Verdict:
         url = self._request_url if asked.output is None else self._answer_url
         body = protocol.question(self._form, asked)
         self._budget.earn()
@@ -181,13 +182,14 @@ class Detector:
                 raise
         return await self._transport.handle_async_request(request)
 
-    async def _post(self, url: httpx.URL, fields: list[tuple[str, str]], body: bytes) -> tuple[httpx.Response, bytes]:
+    async def _post(self, url: httpx.URL, fields: Fields, body: bytes) -> tuple[httpx.Response, bytes]:
         """Return the response and its content, as sent: not decoded.
 
         Raises DetectionUnavailable where none arrives whole, DetectionRejected for one that is too large.
         """
         # With `headers` and `content`, httpx.Request takes ten times as long.
-        request = httpx.Request("POST", url, stream=httpx.ByteStream(body), extensions={FIELDS: fields})
+        prepared = Prepared(self._spelt[url is self._answer_url], fields)
+        request = httpx.Request("POST", url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
         limit = _ECHO * len(body) + _ANSWER_BYTES
         pieces: list[bytes] = []
         try:

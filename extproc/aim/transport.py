@@ -12,17 +12,31 @@ import errno
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from io import BytesIO
 
 import aiohttp
 import httpx
 
-FIELDS = "header_fields"
-"""The request extension that gives the header fields as a list, in place of `httpx.Request.headers`.
+PREPARED = "prepared"
+"""The request extension with a `Prepared`."""
 
-`httpx.Headers` encodes and copies each field, and decodes it again for aiohttp. For the same reason a response to such
-a request has no header fields if its status is 2xx.
-"""
+
+Fields = list[tuple[str, str]]
+"""Header fields in order, as (name, value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """URL and header fields as aiohttp takes them, in place of the request's own.
+
+    `httpx.URL` and `httpx.Headers` encode what they are given, and aiohttp would have it decoded again. For the same
+    reason a response to such a request has no header fields if its status is 2xx.
+    """
+
+    url: str
+    fields: Fields
+
 
 _PIECEWISE_BYTES = 1_048_576
 """A larger body is written piece by piece."""
@@ -80,22 +94,26 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         if self._session is None:
             self._session = self._new_session()
-        fields: list[tuple[str, str]] | None = request.extensions.get(FIELDS)
-        headers = fields or request.headers.multi_items()
+        prepared: Prepared | None = request.extensions.get(PREPARED)
+        if prepared is None:
+            prepared, is_plain = Prepared(str(request.url), request.headers.multi_items()), True
+        else:
+            is_plain = False
+        headers = prepared.fields
         if self._login is not None and request.url.scheme == "http":
             # aiohttp sends `proxy_headers` with CONNECT only.
             headers = [*headers, ("proxy-authorization", self._login)]
         stream = request.stream
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         # aiohttp writes a file piece by piece, and bytes at once, however many: it warns against that.
-        data = BytesIO(body) if len(body) > _PIECEWISE_BYTES else body or None
+        data = BytesIO(body) if len(body) > _PIECEWISE_BYTES else aiohttp.BytesPayload(body) if body else None
         host = request.url.raw_host.decode()
         turns: list[None] = []
         asyncio.get_running_loop().call_soon(turns.append, None)
         try:
             response = await self._session.request(
                 request.method,
-                str(request.url),
+                prepared.url,
                 headers=headers,
                 data=data,
                 allow_redirects=False,
@@ -110,7 +128,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             # The event loop has not run since: these bytes came while the connection was idle. aiohttp does not check.
             response.close()
             raise httpx.RemoteProtocolError("the server sent an answer before the request")
-        shown = None if fields is not None and 200 <= response.status < 300 else response.raw_headers
+        shown = response.raw_headers if is_plain or not 200 <= response.status < 300 else None
         return httpx.Response(response.status, headers=shown, stream=_Body(response), request=request)
 
     def _new_session(self) -> aiohttp.ClientSession:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from extproc.aim.network import Network
 from extproc.config.aim import Aim
-from extproc.core.errors import SettingsError
+from extproc.core.errors import Reason, SettingsError
+from extproc.core.events import SessionDone, SessionFailed
+from extproc.core.verdict import Allow
+from extproc.core.vocabulary import Hook
+from tests.fakes.aim import AimSession, ScriptedAim
+from tests.fakes.aim_client import ASKED, CALLER, Events, client_of, reason_of
+from tests.fakes.http_peer import Peer, server_tls, tunnel
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +100,55 @@ def test_tls_verifies_unless_switched_off() -> None:
 )
 def test_tls_is_for_the_schemes_that_need_it(url: str | None, has_tls: bool) -> None:
     assert (Network.of(Aim()).tls_for(url) is not None) == has_tls
+
+
+@asynccontextmanager
+async def secured_aim() -> AsyncIterator[tuple[str, trustme.CA]]:
+    """Run an Aim with TLS; yield its URL and the authority of its certificate."""
+
+    async def script(session: AimSession) -> None:
+        await session.done()
+        await session.socket.close()
+
+    authority = trustme.CA()
+    aim = ScriptedAim()
+    aim.script = script
+    async with aim.running(tls=server_tls(authority=authority)):
+        yield aim.base, authority
+
+
+async def test_ca_file_applies_to_rest_and_websocket(tmp_path: Path) -> None:
+    async with secured_aim() as (base, authority):
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        async with client_of(base, ca_file=tmp_path / "ca.pem") as client:
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            events = Events()
+            client.open_session(1, CALLER, events)
+            assert isinstance(await events.next(), SessionDone)
+
+
+async def test_ca_file_applies_to_an_https_proxy_whose_user_has_no_password(tmp_path: Path) -> None:
+    async with secured_aim() as (base, authority), Peer(tunnel(), tls=server_tls(authority=authority)) as proxy:
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        with_user = proxy.url.replace("://", "://token@")
+        async with client_of(base, ca_file=tmp_path / "ca.pem", proxy=with_user) as client:
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            events = Events()
+            client.open_session(1, CALLER, events)
+            assert isinstance(await events.next(), SessionDone)
+        assert len(proxy.heads) == 2
+        for head in proxy.heads:
+            assert b"\r\nproxy-authorization: basic dg9rzw46\r\n" in head.lower()
+
+
+@pytest.mark.parametrize(("verify", "reached"), [(True, False), (False, True)])
+async def test_verify_applies_to_rest_and_websocket(verify: bool, reached: bool) -> None:
+    async with secured_aim() as (base, _), client_of(base, verify=verify) as client:
+        events = Events()
+        client.open_session(1, CALLER, events)
+        if reached:
+            assert isinstance(await client.detect(Hook.PRE_CALL, ASKED, CALLER), Allow)
+            assert isinstance(await events.next(), SessionDone)
+        else:
+            assert await reason_of(client) is Reason.UNREACHABLE
+            assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)

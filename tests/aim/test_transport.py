@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trustme
 
-from extproc.aim.transport import FIELDS, AiohttpTransport, ProxyRefused, ServerDisconnected
+from extproc.aim.transport import PREPARED, AiohttpTransport, Prepared, ProxyRefused, ServerDisconnected
 from tests.fakes.http_peer import (
     CHUNKED,
     CREATED,
@@ -47,7 +47,8 @@ class Client:
 
     async def ask(self, body: bytes = b"?", method: str = "POST", fields: Any = ()) -> httpx.Response:
         """Return the response with its body read."""
-        request = httpx.Request(method, self.url, stream=httpx.ByteStream(body), extensions={FIELDS: list(fields)})
+        prepared = Prepared(str(self.url), list(fields))
+        request = httpx.Request(method, self.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
         async with asyncio.timeout(20):
             response = await self.transport.handle_async_request(request)
             await response.aread()

@@ -14,7 +14,7 @@ from tests.bench import costs, handshake, litellm, transport
 from tests.bench.goals import goals
 from tests.bench.rig import ALONE, FLOOR, LITELLM, NULL, SIDECAR
 
-_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "uvloop", "httptools", "orjson", "websockets")
+_PACKAGES = ("aim-extproc", "grpcio", "protobuf", "uvloop", "aiohttp", "orjson", "websockets")
 _KINDS = {"first_byte_ms": "first byte", "total_ms": "total", "delay_ms": "delay"}
 _MISSING: Final = "-"
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from aiohttp import WSMsgType, web
+from tests.fakes.http_peer import Link, Peer
+from tests.fakes.http_peer import answer as response
+from tests.fakes.websocket import ServerSocket
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -36,29 +47,27 @@ class AimSession:
 
     path: str
     headers: dict[str, str]
-    socket: web.WebSocketResponse
+    socket: ServerSocket
+    transport: asyncio.WriteTransport
     chunks: list[dict[str, Any]] = field(default_factory=list)
     is_done: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-    transport: asyncio.BaseTransport | None = None
 
     def abort(self) -> None:
         """Drop the connection without a closing handshake."""
-        assert isinstance(self.transport, asyncio.WriteTransport)
         self.transport.abort()
 
     async def receive(self) -> dict[str, Any] | None:
         """Return the next chunk; None at the end."""
-        async for message in self.socket:
-            if message.type is not WSMsgType.TEXT:
-                break
-            frame: dict[str, Any] = json.loads(message.data)
-            if frame == {"done": True}:
-                self.is_done = True
-                return None
-            self.chunks.append(frame)
-            return frame
-        return None
+        message = await self.socket.receive()
+        if not isinstance(message, str):
+            return None
+        frame: dict[str, Any] = json.loads(message)
+        if frame == {"done": True}:
+            self.is_done = True
+            return None
+        self.chunks.append(frame)
+        return frame
 
     async def verify(self, chunk: dict[str, Any]) -> None:
         await self.socket.send_str(json.dumps({"verified_chunk": chunk}))
@@ -91,7 +100,9 @@ async def echo(session: AimSession) -> None:
         await session.done()
 
 
-Answer = tuple[int, Any] | Any
+Answer = tuple[int, Any, dict[str, str]] | tuple[int, Any] | Any
+"""A status (200 if left out), a body (bytes, or a value that is sent as JSON) and header fields."""
+
 Judge = Callable[[Question], Awaitable[Answer]]
 Script = Callable[[AimSession], Awaitable[None]]
 
@@ -141,51 +152,119 @@ class ScriptedAim:
     def asked(self, hook: str) -> list[Question]:
         return [question for question in self.questions if question.hook == hook]
 
-    async def _ask(self, request: web.Request) -> web.StreamResponse:
-        question = Question(request.path, dict(request.headers), await request.json())
-        question.headers = {name.lower(): value for name, value in request.headers.items()}
-        self.questions.append(question)
-        answer = await self.judge(question)
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        status, body = answer if isinstance(answer, tuple) else (200, answer)
-        question.status = status
-        if isinstance(body, bytes):
-            return web.Response(status=status, body=body)
-        return web.json_response(body, status=status)
+    async def _serve(self, link: Link) -> None:
+        try:
+            while True:
+                call = await _call(link)
+                match call.method, call.path:
+                    case "POST", "/detect/openai" | "/detect/output" | "/fw/v1/analyze":
+                        await link.send(await self._answer(link, call))
+                    case "GET", "/detect/output/ws" | "/fw/v1/analyze/stream":
+                        status = None if self.handshake is None else await _while_connected(link, self.handshake())
+                        if status is None:
+                            await self._session(link, call)
+                            return
+                        await link.send(_response(status))
+                    case _:
+                        await link.send(_response(404))
+        except (ConnectionError, EOFError):
+            pass  # the client left
+        except Exception:
+            _log.exception("the test's judge or script failed")
+            link.writer.write(_response(500))
 
-    async def _session(self, request: web.Request) -> web.StreamResponse:
-        if self.handshake is not None and (status := await self.handshake()) is not None:
-            return web.Response(status=status)
-        socket = web.WebSocketResponse(max_msg_size=0)
-        await socket.prepare(request)
-        session = AimSession(request.path, {n.lower(): v for n, v in request.headers.items()}, socket)
-        session.transport = request.transport
+    async def _answer(self, link: Link, call: _Call) -> bytes:
+        question = Question(call.path, call.headers, json.loads(call.body))
+        self.questions.append(question)
+        answer = await _while_connected(link, self.judge(question))
+        question.status, body, fields = (*answer, {})[:3] if isinstance(answer, tuple) else (200, answer, {})
+        return _response(question.status, body, fields)
+
+    async def _session(self, link: Link, call: _Call) -> None:
+        socket = ServerSocket(link, call.head)
+        session = AimSession(call.path, call.headers, socket, link.writer.transport)
         self.sessions.append(session)
         try:
-            await self.script(session)
-            async for _ in socket:  # until the other side closes
-                pass
-        except ConnectionError:
-            pass
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(self._run(session))
+                await socket.carry()
+                if not socket.is_end_received:  # the script waits for something else
+                    running.cancel()
+        except Exception:
+            link.writer.transport.abort()
+            raise
         finally:
             session.closed.set()
-        return socket
+
+    async def _run(self, session: AimSession) -> None:
+        with suppress(ConnectionError):
+            await self.script(session)
+        while await session.socket.receive() is not None:  # until the other side closes
+            pass
 
     @asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[ScriptedAim]:
-        app = web.Application(client_max_size=2**30)
-        for path in ("/detect/openai", "/detect/output", "/fw/v1/analyze"):
-            app.router.add_post(path, self._ask)
-        for path in ("/detect/output/ws", "/fw/v1/analyze/stream"):
-            app.router.add_get(path, self._session)
-        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        self.base = f"http://{host}:{port}"
-        try:
+    async def running(self, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedAim]:
+        """Serve on `port` of loopback while the context lasts; 0 takes a free port."""
+        async with Peer(self._serve, tls=tls, port=port) as peer:
+            self.base = peer.url
             yield self
-        finally:
-            await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    path: str
+    headers: dict[str, str]
+    head: bytes
+    body: bytes
+
+
+async def _call(link: Link) -> _Call:
+    """Return the next request of a connection.
+
+    Raises EOFError if the client closed it, ConnectionError if the client does not speak HTTP.
+    """
+    start = await link.reader.readexactly(1)
+    if not start.isalpha():  # TLS, perhaps
+        link.writer.write(_response(400))
+        raise ConnectionAbortedError("not HTTP")
+    head = start + await link.reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    method, target, _ = first.split(" ")
+    fields = (line.partition(":") for line in lines if line)
+    headers = {name.lower(): value.strip() for name, _, value in fields}
+    body = await link.reader.readexactly(int(headers.get("content-length", "0")))
+    return _Call(method, urlsplit(target).path, headers, head, body)  # a proxy gets the whole URL
+
+
+def _response(status: int, body: Any = b"", fields: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    usual = {
+        "content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json; charset=utf-8",
+        "content-length": str(len(data)),
+    }
+    lines = [f"{name}: {value}" for name, value in {**usual, **fields}.items()]
+    return response(f"{status} {HTTPStatus(status).phrase}", *lines, body=data)
+
+
+async def _while_connected(link: Link, work: Awaitable[_T]) -> _T:
+    """Return the result of `work`; cancel it if the client leaves.
+
+    Raises ConnectionResetError in that case.
+    """
+
+    async def watch() -> None:
+        with suppress(ConnectionError):
+            await link.reader.read(1)  # the client sends nothing before the answer
+        working.cancel()
+
+    async def do() -> _T:
+        return await work
+
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(do())
+        watching = group.create_task(watch())
+        working.add_done_callback(lambda _: watching.cancel())
+    if working.cancelled():
+        raise ConnectionResetError("the client left")
+    return working.result()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from aiohttp import web
+import uvicorn
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,13 @@ async def collector() -> AsyncIterator[Collector]:
         await here.take_metrics(request)
         return metrics.ExportMetricsServiceResponse()
 
-    async def post_spans(request: web.Request) -> web.Response:
+    async def post_spans(request: Request) -> Response:
         await here.take_spans(traces.ExportTraceServiceRequest.FromString(await _body(request)))
-        return web.Response()
+        return Response()
 
-    async def post_metrics(request: web.Request) -> web.Response:
+    async def post_metrics(request: Request) -> Response:
         await here.take_metrics(metrics.ExportMetricsServiceRequest.FromString(await _body(request)))
-        return web.Response()
+        return Response()
 
     server = grpc.aio.server()
     for name, method, request in (
@@ -135,23 +140,36 @@ async def collector() -> AsyncIterator[Collector]:
         server.add_generic_rpc_handlers((service,))
     here.grpc = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    app = web.Application(client_max_size=2**24)
-    app.router.add_post("/v1/traces", post_spans)
-    app.router.add_post("/v1/metrics", post_metrics)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    here.http = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    routes = [
+        Route("/v1/traces", post_spans, methods=["POST"]),
+        Route("/v1/metrics", post_metrics, methods=["POST"]),
+    ]
     try:
-        yield here
+        async with _listening(Starlette(routes=routes)) as port:
+            here.http = f"http://127.0.0.1:{port}"
+            yield here
     finally:
         await server.stop(0)
-        await runner.cleanup()
 
 
-async def _body(request: web.Request) -> bytes:
-    return (
-        gzip.decompress(await request.read())
-        if request.headers.get("content-encoding") == "gzip"
-        else (await request.read())
+@asynccontextmanager
+async def _listening(app: Starlette) -> AsyncIterator[int]:
+    """Serve `app` on a port of loopback, which is yielded, while the context lasts."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, lifespan="off", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=0
     )
+    # The steps of `Server.serve`, without its signal handlers.
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        await server.shutdown(sockets=[listener])
+
+
+async def _body(request: Request) -> bytes:
+    body = await request.body()
+    return gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body

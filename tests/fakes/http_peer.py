@@ -49,17 +49,20 @@ Script = Callable[[Link], Awaitable[None]]
 class Peer:
     """A listener that runs a script on each connection. The last script also runs on all further connections."""
 
-    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, *scripts: Script, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """Listen on `port` of `host` once entered; 0 takes a free port."""
         self._scripts, self._tls, self._host = scripts, tls, host
         self._tasks: set[asyncio.Task[Any]] = set()
         self.connections = 0
         self.heads: list[bytes] = []
         self.asked = asyncio.Semaphore(0)
         self._ended = asyncio.Semaphore(0)
-        self.port = 0
+        self.port = port
 
     async def __aenter__(self) -> Peer:
-        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, ssl=self._tls, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from tests.fakes.aim import Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import serving, written
@@ -54,9 +52,9 @@ async def judge(question: Question) -> Any:
         case "blocked":
             return block("Not that.")
         case "key":
-            return web.Response(status=401)
+            return (401, b"")
         case "broken":
-            return web.Response(status=500)
+            return (500, b"")
     return await allow(question)
 
 

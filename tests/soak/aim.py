@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
-
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, anonymize
 from tests.soak.journal import REFUSED_KEY, VERIFIED, Journal
 from tests.soak.script import FORBIDDEN, GONE, MARK, PRIVATE
@@ -83,7 +81,7 @@ class SoakAim:
         self._aim.questions.clear()
         if (status := self._refusal(question.headers)) is not None:
             # The retry-after of a 429 is a second, so that the client retries as often as it may.
-            return web.json_response({"detail": "no"}, status=status, headers={"retry-after": "1"})
+            return status, {"detail": "no"}, {"retry-after": "1"}
         match self.orders.fault:
             case "silent":
                 await asyncio.sleep(SILENT_SECONDS)

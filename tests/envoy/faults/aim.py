@@ -6,8 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-from aiohttp import web
-
 from extproc.core.errors import Reason
 from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
 from tests.envoy.faults.gate import Act, drip, reset, saying
@@ -46,7 +44,7 @@ def waits(seconds: float | None) -> Arrange:
     """Answer 429 with a Retry-After of `seconds`."""
 
     async def judge(_: Question) -> Answer:
-        return web.Response(status=429, headers={"retry-after": f"{seconds:g}"})
+        return 429, b"", {"retry-after": f"{seconds:g}"}
 
     return lambda trial: trial.judge(judge)
 
@@ -59,7 +57,7 @@ def fails_once(status: int) -> Arrange:
 
         async def judge(question: Question) -> Answer:
             if (failed := next(tries, None)) is not None:
-                return web.Response(status=failed, headers={"retry-after": "0"})
+                return failed, b"", {"retry-after": "0"}
             return {"detected": False, "details": {}, "detection_message": None}
 
         trial.judge(judge)
