@@ -1,6 +1,6 @@
 """An HTTP/1.1 server on a bare asyncio protocol: the common base of Aim's and the model's stand-ins.
 
-It supports only what Envoy, httpx and the websockets library send: whole heads, bodies with a content-length, no
+It supports only what its clients send: whole heads, bodies with a content-length, no
 pipelining. Each peer is a process of its own, so that its CPU is counted separately.
 """
 
