@@ -21,6 +21,9 @@ _ZLIB_SLICE = 1024
 _ZSTD_SLICE = 256
 """Input bytes per zstd step. zstandard cannot bound a step's output, and 4 bytes can inflate to 128 KiB."""
 
+_ZSTD_HEAD = 18
+"""The largest header of a zstd frame, with its magic number, in bytes."""
+
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """RFC 8878 asks decoders to support 8 MiB windows and advises encoders not to need more."""
 
@@ -135,16 +138,32 @@ class _Zstd:
 
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._begin_frame()
+
+    def _begin_frame(self) -> None:
         self._object = self._decompressor.decompressobj()
+        self._head = b""
+        self._written = 0
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTD_SLICE):
             piece = data[start : start + _ZSTD_SLICE]
             while piece:
                 if self._object.eof:
-                    self._object = self._decompressor.decompressobj()
-                yield self._object.decompress(piece)
+                    self._begin_frame()
+                self._head = (self._head + piece)[:_ZSTD_HEAD] if len(self._head) < _ZSTD_HEAD else self._head
+                plain = self._object.decompress(piece)
+                self._written += len(plain)
+                if self._object.eof:
+                    self._check_size()
+                yield plain
                 piece = self._object.unused_data if self._object.eof else b""
+
+    def _check_size(self) -> None:
+        """Compare the frame's size with the declared one, which zstandard does only for frames that it gets whole."""
+        declared = zstandard.frame_content_size(self._head)
+        if declared not in (-1, self._written):
+            raise MalformedBody("a compressed body has another size than it declares")
 
     def complete(self) -> bool:
         return bool(self._object.eof)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from json.decoder import scanstring  # type: ignore[attr-defined]  # undocumented, but present since 2.6
 from typing import Any
 
 from extproc.core.errors import MalformedBody
@@ -208,7 +207,7 @@ def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> Generat
     while text[position] not in "}]":
         key: str | int = index
         if is_object:
-            key, position = scanstring(text, position + 1, True)
+            key, position = _skipper.raw_decode(text, position)
             position = _skip_space(text, _skip_space(text, position) + 1)  # the colon
         target = wanted.get(key)
         if isinstance(target, dict) and text[position] in "{[":

@@ -361,3 +361,13 @@ def test_time_for_many_small_members_is_linear() -> None:
     assert undo is not None
     assert undo.feed(body) == b""
     undo.finish()
+
+
+@pytest.mark.parametrize("cut", range(10))
+def test_zstd_frame_of_another_size_than_declared_is_malformed_however_it_is_cut(cut: int) -> None:
+    frame = bytes.fromhex("28b52ffd2001010000")  # declares one byte, and has an empty block
+    undo = inflater((("content-encoding", "zstd"),), None, 100)
+    assert undo is not None
+    with pytest.raises(MalformedBody):
+        undo.feed(frame[:cut])
+        undo.feed(frame[cut:])
