@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 
 import httpx
 
@@ -20,7 +21,6 @@ from extproc.config.aim import Aim
 from extproc.config.keys import Keys
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
-from extproc.core.values import value
 from extproc.core.verdict import Block, Failed, Outcome, Verdict
 from extproc.core.vocabulary import Hook, Input
 from extproc.telemetry.logs import log_internal_error
@@ -47,7 +47,7 @@ _FIELDS = [("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"), ("ac
 """Some firewalls reject requests that lack these header fields."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Caller:
     """On whose behalf Aim is asked: the profile gives the key, the call id ties both legs together."""
 

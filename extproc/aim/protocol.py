@@ -7,6 +7,7 @@ nothing that Aim sent, because Aim echoes prompts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,7 +15,6 @@ from extproc import __version__
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
-from extproc.core.values import value
 from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
 from extproc.core.vocabulary import Hook, Input
 
@@ -23,7 +23,7 @@ Form = Literal["detect", "firewall", "cato"]
 _MAX_POLICY_NAME = 128
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Endpoints:
     """The URLs of one form."""
 
@@ -190,7 +190,7 @@ DONE = '{"done": true}'
 """The frame that tells Aim that no chunk follows."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Verified:
     """A verified chunk: its texts as (choice index, text), and the chunk itself."""
 
@@ -198,14 +198,14 @@ class Verified:
     chunk: Mapping[str, Any]
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Blocked:
     """The stream is blocked."""
 
     message: str
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Done:
     """Aim has released all that it will."""
 

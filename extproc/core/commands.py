@@ -5,15 +5,16 @@ A command for a detection or a session carries its number.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from extproc.core.errors import Reason
-from extproc.core.values import value
 from extproc.core.verdict import Outcome
 from extproc.core.vocabulary import Headers, Hook, Input, Leg
 
 # -- for Envoy -----------------------------------------------------------------------------------------------------
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReleaseHeaders:
     """Release a leg's headers, with these fields set and removed.
 
@@ -26,7 +27,7 @@ class ReleaseHeaders:
     replace_body: bool = False
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReleaseBuffered:
     """Release the body of a BUFFERED leg: unchanged if `body` is None, else replaced by `body`."""
 
@@ -36,7 +37,7 @@ class ReleaseBuffered:
     remove: tuple[str, ...] = ()
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReleaseBody:
     """Release bytes of a full-duplex leg; `end_of_stream` ends the leg."""
 
@@ -45,14 +46,14 @@ class ReleaseBody:
     end_of_stream: bool = False
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReleaseTrailers:
     """Release a leg's trailers, which ends the leg."""
 
     leg: Leg
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ImmediateResponse:
     """Answer the client in place of the upstream. No command for Envoy can follow."""
 
@@ -62,7 +63,7 @@ class ImmediateResponse:
     details: str
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Abort the gRPC stream. No command for Envoy can follow.
 
@@ -76,7 +77,7 @@ class Reset:
 # -- for Aim -------------------------------------------------------------------------------------------------------
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Detect:
     """Start a detection of each input. A `VerdictReached` with the same number brings the outcomes."""
 
@@ -85,21 +86,21 @@ class Detect:
     inputs: tuple[Input, ...]
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class CancelDetection:
     """Stop a detection whose verdict no longer matters."""
 
     detection: int
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class OpenSession:
     """Open Aim's websocket for the streamed answer that is expected."""
 
     session: int
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class SubmitChunk:
     """Send one chunk, as JSON text, in the session; if it is still opening, once it is open."""
 
@@ -107,14 +108,14 @@ class SubmitChunk:
     chunk: str
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class SubmitDone:
     """Tell Aim that no further chunk follows."""
 
     session: int
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class CloseSession:
     """Close a session that is no longer needed."""
 
@@ -124,29 +125,29 @@ class CloseSession:
 # -- for the shell itself ------------------------------------------------------------------------------------------
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Count the exchange as holding this many bytes from now on."""
 
     size: int
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class PauseReading:
     """Stop reading from Envoy: the exchange has reached its limit of held bytes."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ResumeReading:
     """Read from Envoy again."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Complete:
     """Accept the end of the gRPC stream from now on: the client has its whole answer."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Close:
     """Forget the exchange: it handles no further event. What was released before is still sent."""
 
@@ -154,14 +155,14 @@ class Close:
 # -- for operators -------------------------------------------------------------------------------------------------
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportDialect:
     """Record the dialect of the request."""
 
     dialect: str
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportVerdict:
     """Count each outcome of a detection or a session that took `milliseconds`."""
 
@@ -171,7 +172,7 @@ class ReportVerdict:
     milliseconds: int = 0
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportOutcome:
     """Record how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal."""
 
@@ -179,7 +180,7 @@ class ReportOutcome:
     code: str = ""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportFailOpen:
     """Count a leg that is released without a verdict because its failure policy allows it."""
 
@@ -187,7 +188,7 @@ class ReportFailOpen:
     reason: Reason
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportChunks:
     """Count `count` submitted chunks with this result: verified, rewritten, dropped or no_text."""
 
@@ -195,7 +196,7 @@ class ReportChunks:
     count: int
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ReportGivenUp:
     """Log that a dry run stopped its detections, because it held too much or because of `error`."""
 

@@ -6,16 +6,15 @@ An event of a detection or a session carries its number. The core ignores one wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from extproc.core.errors import Reason
-from extproc.core.values import value
 from extproc.core.verdict import Outcome
 from extproc.core.vocabulary import Headers, Leg
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class HeadersReceived:
     """The headers of a leg. A request also has Envoy's `metadata` and `attributes`: plain values by namespace."""
 
@@ -26,7 +25,7 @@ class HeadersReceived:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class BodyReceived:
     """Bytes of a leg's body, cut at arbitrary boundaries (the whole body under BUFFERED)."""
 
@@ -35,31 +34,31 @@ class BodyReceived:
     end_of_stream: bool = False
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class TrailersReceived:
     """The trailers of a leg, which end its body."""
 
     leg: Leg
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class StreamEnded:
     """The gRPC stream has ended or broken: no message can be received or sent any more."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class LoadChanged:
     """The process became overloaded, or is no longer overloaded. An overloaded process holds no further body."""
 
     is_overloaded: bool
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Woken:
     """The exchange's deadline has passed."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class VerdictReached:
     """The outcomes of a detection, in the order of its inputs, and its duration.
 
@@ -71,7 +70,7 @@ class VerdictReached:
     milliseconds: int = 0
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ChunkVerified:
     """Aim verified a chunk. `texts` are pairs of choice index and text; the text is None if the choice has none."""
 
@@ -80,7 +79,7 @@ class ChunkVerified:
     chunk: Mapping[str, Any]
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class StreamBlocked:
     """Aim blocked the streamed answer, `milliseconds` after its first chunk."""
 
@@ -89,7 +88,7 @@ class StreamBlocked:
     milliseconds: int = 0
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class SessionDone:
     """Aim sent `done`: it has verified everything, `milliseconds` after the first chunk."""
 
@@ -97,7 +96,7 @@ class SessionDone:
     milliseconds: int = 0
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class SessionFailed:
     """The session is unusable. `opened` is False if it never opened."""
 

@@ -8,10 +8,10 @@ and static values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 from extproc.core.events import HeadersReceived
-from extproc.core.values import value
 from extproc.core.vocabulary import Headers
 
 MAX_VALUE = 512
@@ -20,7 +20,7 @@ MAX_VALUE = 512
 Kind = Literal["header", "metadata", "attribute", "static"]
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Source:
     """One place from which a value is read."""
 
@@ -71,7 +71,7 @@ class Source:
                 assert_never(self.kind)
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Identity:
     """The information about the caller that Aim gets."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from extproc.core.errors import ContentError, Reason
-from extproc.core.values import value
 from extproc.core.vocabulary import Leg
 
 BLOCKED_REQUEST = "The request was blocked by the organization's AI security policy."
 BLOCKED_RESPONSE = "The response was blocked by the organization's AI security policy."
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A status, a message, and OpenAI's `type` and `code`. Other dialects derive their codes from the status."""
 

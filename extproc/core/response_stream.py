@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
@@ -33,7 +34,6 @@ from extproc.core.redaction import RedactionError
 from extproc.core.refusal import failed, redaction_failed
 from extproc.core.release_queue import ReleaseQueue, SessionViolation
 from extproc.core.transitions import Table, find, ignore
-from extproc.core.values import value
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Headers, Hook, Leg
 
@@ -91,7 +91,7 @@ class Clock(StrEnum):
     """bounds how long the client may get nothing while events wait"""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class StreamEnd:
     """The upstream has sent its last byte."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from extproc.core.errors import Reason
-from extproc.core.values import value
 
 MAX_POLICIES = 32
 """The most policies that are named for a verdict and for a leg. Aim chooses how many it sends."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Allow:
     """Aim found nothing."""
 
@@ -19,7 +19,7 @@ class Allow:
     action = "allow"
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Monitor:
     """Aim found something that is only reported."""
 
@@ -27,7 +27,7 @@ class Monitor:
     action = "monitor"
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Anonymize:
     """Aim redacted: `texts[i]` replaces the text of the i-th message that was sent; None if Aim returned no text."""
 
@@ -36,7 +36,7 @@ class Anonymize:
     action = "anonymize"
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Block:
     """The content must not be released. `message` is Aim's message for the client, if there is one."""
 
@@ -45,7 +45,7 @@ class Block:
     action = "block"
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Failed:
     """There is no verdict: the failure policy decides."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
-
-from extproc.core.values import value
 
 
 class Leg(StrEnum):
@@ -38,7 +37,7 @@ CALL_ID_HEADER = "x-aim-call-id"
 """The response header that identifies the exchange."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Input:
     """One input of a detection: chat messages and, for an answer, its text."""
 

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from extproc.core.values import value
 from extproc.core.verdict import MAX_POLICIES, STRICTNESS, Outcome, strictest
 
 OUTCOMES = ("unmatched", "allowed", "redacted", "failed_open", "refused", "blocked", "aborted")
 """The outcomes of an exchange, the most severe last. A dry run ends as `dry_run`, with one of these as its code."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class LegRecord:
     """The verdict on one leg."""
 

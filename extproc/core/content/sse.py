@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from extproc.core.errors import BodyTooLarge, MalformedBody
-from extproc.core.values import value
 
 _LINE_END = re.compile(rb"[\r\n]")
 _ONE_LINE = re.compile(rb"[^\r\n]+\n\n").fullmatch
@@ -27,7 +27,7 @@ BOM = b"\xef\xbb\xbf"
 """The byte order mark. It may only precede the first line of a stream."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class ServerSentEvent:
     """One event, comment block or stray bytes. `raw` are its unchanged bytes, including the blank line.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields, items
@@ -23,7 +24,6 @@ from extproc.core.dialects.base import (
 )
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import Refusal
-from extproc.core.values import replace
 
 _BLOCK_KEYS = TEXT_KEYS | {
     "cited_text",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields, items
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
-from extproc.core.values import value
 
 TEXT_KEYS = frozenset(
     {"content", "text", "delta", "thinking", "arguments", "refusal", "reasoning", "reasoning_content", "partial_json"}
@@ -30,7 +30,7 @@ class Kind(Enum):
     SEAL = auto()  # a signature of a running text, which a rewrite makes invalid
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """One inspected text of a document.
 
@@ -53,7 +53,7 @@ class Leaf:
     emptied: tuple[Path, ...] = ()
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted."""
 

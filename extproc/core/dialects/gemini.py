@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,7 +30,6 @@ from extproc.core.dialects.base import (
 )
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import Refusal
-from extproc.core.values import replace
 
 _CALLS = (("functionCall", "function_call"), ("toolCall", "tool_call"))
 

@@ -7,6 +7,7 @@ Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `rea
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields, items
@@ -26,7 +27,6 @@ from extproc.core.dialects.base import (
     unknown_texts,
 )
 from extproc.core.errors import BodyTooLarge, MalformedBody
-from extproc.core.values import replace
 
 _OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 """Types of content parts that hold no text."""

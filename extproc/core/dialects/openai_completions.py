@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
 from extproc.core.dialects.openai_chat import choice_index
 from extproc.core.dialects.openai_requests import plain_texts
-from extproc.core.values import replace
 
 
 class OpenAICompletions(Dialect):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields, items
@@ -30,7 +31,6 @@ from extproc.core.dialects.base import (
 )
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import Refusal
-from extproc.core.values import replace
 
 _ITEM_KEYS = TEXT_KEYS | {
     "code",
