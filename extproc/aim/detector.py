@@ -16,7 +16,7 @@ from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
-from extproc.aim.transport import PREPARED, Fields, Prepared, ServerDisconnected
+from extproc.aim.transport import PREPARED, ContentTooLarge, Fields, Prepared, ServerDisconnected, Target
 from extproc.config.aim import Aim
 from extproc.config.keys import Keys
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
@@ -66,9 +66,9 @@ class Detector:
         endpoints = protocol.endpoints(aim.api, aim.base)
         self._form: protocol.Form = aim.api
         self._base_url = httpx.URL(aim.base)
-        self._request_url = httpx.URL(endpoints.request)
-        self._answer_url = httpx.URL(endpoints.answer)
-        self._spelt = (str(self._request_url), str(self._answer_url))
+        self._request_target = Target.of(httpx.URL(endpoints.request))
+        self._answer_target = Target.of(httpx.URL(endpoints.answer))
+        self._clock = asyncio.get_running_loop().time
         self._timeout = aim.timeout_seconds
         self._keys = keys
         self._breaker = breaker
@@ -146,17 +146,17 @@ class Detector:
         return verdict
 
     async def _within_deadline(self, asked: Input, fields: Fields) -> Verdict:
-        url = self._request_url if asked.output is None else self._answer_url
+        target = self._request_target if asked.output is None else self._answer_target
         body = protocol.question(self._form, asked)
         self._budget.earn()
-        clock = asyncio.get_running_loop().time
+        clock = self._clock
         deadline = clock() + self._timeout
         try:
             async with asyncio.timeout_at(deadline):
                 for attempt in range(MAX_RETRIES + 1):
                     retry_after: float | None = None
                     try:
-                        response, content = await self._post(url, fields, body)
+                        response, content = await self._post(target, fields, body)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
                         return protocol.answer(self._form, asked, response.status_code, content)
@@ -170,40 +170,26 @@ class Detector:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Return the response, asking again at once if the connection had ended before the request arrived."""
-        clock = asyncio.get_running_loop().time
-        asked = clock()
-        try:
-            return await self._transport.handle_async_request(request)
-        except ServerDisconnected:
-            # Servers close connections that are idle. A server that takes longer may have worked on the request.
-            if clock() - asked > _ENDED_SECONDS:
-                raise
-        return await self._transport.handle_async_request(request)
-
-    async def _post(self, url: httpx.URL, fields: Fields, body: bytes) -> tuple[httpx.Response, bytes]:
+    async def _post(self, target: Target, fields: Fields, body: bytes) -> tuple[httpx.Response, bytes]:
         """Return the response and its content, as sent: not decoded.
 
-        Raises DetectionUnavailable where none arrives whole, DetectionRejected for one that is too large.
+        Raises DetectionUnavailable if none arrives whole, DetectionRejected for one that is too large.
         """
+        prepared = Prepared(target, fields, _ECHO * len(body) + _ANSWER_BYTES)
         # With `headers` and `content`, httpx.Request takes ten times as long.
-        prepared = Prepared(self._spelt[url is self._answer_url], fields)
-        request = httpx.Request("POST", url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
-        limit = _ECHO * len(body) + _ANSWER_BYTES
-        pieces: list[bytes] = []
+        request = httpx.Request("POST", target.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
+        asked = self._clock()
         try:
-            response = await self._send(request)
-            stream = response.stream
-            assert isinstance(stream, httpx.AsyncByteStream)
             try:
-                async for piece in stream:
-                    pieces.append(piece)
-                    limit -= len(piece)
-                    if limit < 0:
-                        raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large")
-            finally:
-                await stream.aclose()
+                response = await self._transport.handle_async_request(request)
+            except ServerDisconnected:
+                # Servers close connections that are idle. A server that takes longer may have worked on the request.
+                if self._clock() - asked > _ENDED_SECONDS:
+                    raise
+                response = await self._transport.handle_async_request(request)
+        except ContentTooLarge as error:
+            raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large") from error
         except httpx.TransportError as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim cannot be reached") from error
-        return response, b"".join(pieces)
+        assert isinstance(response.stream, httpx.ByteStream)
+        return response, b"".join(response.stream)

@@ -18,24 +18,39 @@ from io import BytesIO
 import aiohttp
 import httpx
 
+Fields = list[tuple[str, str]]
+"""Header fields in order, as (name, value)."""
+
 PREPARED = "prepared"
 """The request extension with a `Prepared`."""
 
 
-Fields = list[tuple[str, str]]
-"""Header fields in order, as (name, value)."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL, its text, and the name in its server's certificate."""
+
+    url: httpx.URL
+    text: str
+    server_name: str
+
+    @classmethod
+    def of(cls, url: httpx.URL) -> Target:
+        """Return the target for `url`."""
+        return cls(url, str(url), url.raw_host.decode().rstrip("."))  # no certificate holds the dot of the DNS root
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """URL and header fields as aiohttp takes them, in place of the request's own.
+    """What a request needs, as aiohttp takes it, in place of the request's own URL and header fields.
 
     `httpx.URL` and `httpx.Headers` encode what they are given, and aiohttp would have it decoded again. For the same
-    reason a response to such a request has no header fields if its status is 2xx.
+    reason the response comes with its whole content, of at most `limit` bytes, and if its status is 2xx without its
+    header fields.
     """
 
-    url: str
+    target: Target
     fields: Fields
+    limit: int
 
 
 _PIECEWISE_BYTES = 1_048_576
@@ -54,6 +69,10 @@ class ProxyRefused(httpx.ProxyError):
         """Keep the HTTP status of the proxy's answer."""
         super().__init__(f"the proxy refuses to connect (HTTP {status})")
         self.status = status
+
+
+class ContentTooLarge(httpx.ReadError):
+    """The response has more bytes than `Prepared.limit`."""
 
 
 class ServerDisconnected(httpx.RemoteProtocolError):
@@ -88,39 +107,47 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the response as soon as its header fields have arrived.
+        """Return the response as soon as its header fields have arrived; for a `Prepared` request, once it is whole.
 
         Raises httpx.TransportError.
         """
-        if self._session is None:
-            self._session = self._new_session()
         prepared: Prepared | None = request.extensions.get(PREPARED)
         if prepared is None:
-            prepared, is_plain = Prepared(str(request.url), request.headers.multi_items()), True
-        else:
-            is_plain = False
-        headers = prepared.fields
-        if self._login is not None and request.url.scheme == "http":
+            response = await self._send(request, Target.of(request.url), request.headers.multi_items())
+            return httpx.Response(
+                response.status, headers=response.raw_headers, stream=_Body(response), request=request
+            )
+        response = await self._send(request, prepared.target, prepared.fields)
+        content = await _content(response, prepared.limit)
+        headers = None if 200 <= response.status < 300 else response.raw_headers
+        return httpx.Response(response.status, headers=headers, stream=httpx.ByteStream(content), request=request)
+
+    async def _send(self, request: httpx.Request, target: Target, fields: Fields) -> aiohttp.ClientResponse:
+        if self._session is None:
+            self._session = self._new_session()
+        proxy_headers = None
+        if self._login is not None:
             # aiohttp sends `proxy_headers` with CONNECT only.
-            headers = [*headers, ("proxy-authorization", self._login)]
+            proxy_headers = {"proxy-authorization": self._login}
+            if request.url.scheme == "http":
+                fields = [*fields, ("proxy-authorization", self._login)]
         stream = request.stream
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         # aiohttp writes a file piece by piece, and bytes at once, however many: it warns against that.
         data = BytesIO(body) if len(body) > _PIECEWISE_BYTES else aiohttp.BytesPayload(body) if body else None
-        host = request.url.raw_host.decode()
         turns: list[None] = []
         asyncio.get_running_loop().call_soon(turns.append, None)
         try:
             response = await self._session.request(
                 request.method,
-                prepared.url,
-                headers=headers,
+                target.text,
+                headers=fields,
                 data=data,
                 allow_redirects=False,
                 timeout=_timeout(request),
                 proxy=self._proxy,
-                proxy_headers=None if self._login is None else {"proxy-authorization": self._login},
-                server_hostname=host.rstrip("."),  # no certificate holds the dot of the DNS root
+                proxy_headers=proxy_headers,
+                server_hostname=target.server_name,
             )
         except _ERRORS as error:
             raise _mapped(error) from error
@@ -128,8 +155,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             # The event loop has not run since: these bytes came while the connection was idle. aiohttp does not check.
             response.close()
             raise httpx.RemoteProtocolError("the server sent an answer before the request")
-        shown = response.raw_headers if is_plain or not 200 <= response.status < 300 else None
-        return httpx.Response(response.status, headers=shown, stream=_Body(response), request=request)
+        return response
 
     def _new_session(self) -> aiohttp.ClientSession:
         # Threads resolve names whether or not aiodns happens to be installed.
@@ -170,6 +196,23 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Close the connection unless the body was read to its end; aiohttp keeps it in that case."""
         self._response.close()
+
+
+async def _content(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the whole body; raises ContentTooLarge and httpx.TransportError."""
+    content = response.content
+    pieces: list[bytes] = []
+    try:
+        while data := await content.readany():
+            pieces.append(data)
+            limit -= len(data)
+            if limit < 0:
+                raise ContentTooLarge("the response is too large")
+    except _ERRORS as error:
+        raise _mapped(error) from error
+    finally:
+        response.close()  # aiohttp keeps the connection of a body that was read to its end
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _login(proxy: httpx.Proxy | None) -> str | None:

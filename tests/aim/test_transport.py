@@ -16,7 +16,14 @@ import httpx
 import pytest
 import trustme
 
-from extproc.aim.transport import PREPARED, AiohttpTransport, Prepared, ProxyRefused, ServerDisconnected
+from extproc.aim.transport import (
+    PREPARED,
+    AiohttpTransport,
+    Prepared,
+    ProxyRefused,
+    ServerDisconnected,
+    Target,
+)
 from tests.fakes.http_peer import (
     CHUNKED,
     CREATED,
@@ -47,7 +54,7 @@ class Client:
 
     async def ask(self, body: bytes = b"?", method: str = "POST", fields: Any = ()) -> httpx.Response:
         """Return the response with its body read."""
-        prepared = Prepared(str(self.url), list(fields))
+        prepared = Prepared(Target.of(self.url), list(fields), 2**24)
         request = httpx.Request(method, self.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
         async with asyncio.timeout(20):
             response = await self.transport.handle_async_request(request)
