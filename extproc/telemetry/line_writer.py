@@ -15,7 +15,7 @@ from threading import Condition, Thread
 CAPACITY = 8192
 """The most lines that may wait for the reader: a few seconds of heavy traffic, or a few megabytes."""
 
-_GATHER_SECONDS = 0.01
+_GATHER_SECONDS = 0.05
 """How long the thread waits for more lines before it writes: waking it for each line would cost the traffic CPU."""
 
 _FLUSH_SECONDS = 2.0
