@@ -28,6 +28,7 @@ def sections() -> str:
             *_section("The request leg (`REQUEST_TABLE`)", _table(REQUEST_TABLE, RequestState)),
             *_section("The response leg (`RESPONSE_TABLE`)", _table(RESPONSE_TABLE, ResponseState)),
             *_section("A streamed answer (`STREAM_TABLE`)", _table(STREAM_TABLE, StreamState)),
+            "",
             END,
         ]
     )
@@ -36,7 +37,6 @@ def sections() -> str:
 def _section(title: str, rows: Iterable[str]) -> Iterator[str]:
     yield f"\n**{title}**\n"
     yield from rows
-    yield ""
 
 
 def _order() -> Iterator[str]:
@@ -60,9 +60,11 @@ def _table(table: Table, states: type[StrEnum]) -> Iterator[str]:
 
 
 def with_tables(page: str) -> str:
-    """Return the page with its tables written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """Return the page with its tables written anew; raise ValueError if it has no place for them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page lacks the lines {BEGIN} and {END}")
     return before + sections() + after
 
 
