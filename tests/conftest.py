@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import uvloop
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.fakes.aim import ScriptedAim
 
 # Speed is measured in benchmarks. These machines are shared and sometimes slow, so no test fails for being slow.
 settings.register_profile("untimed", deadline=None)
+settings.register_profile("unshrunk", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("untimed")
 
 _HERE = Path(__file__).parent
