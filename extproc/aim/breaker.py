@@ -1,4 +1,4 @@
-"""A circuit breaker: after so many failures in a row nothing is asked for a while, then one question probes."""
+"""A circuit breaker: after several failures in a row it rejects calls for a while, then admits one call as a probe."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from extproc.core.errors import DetectionError, DetectionUnavailable, Reason
 
 _FAILURES = frozenset({Reason.TIMEOUT, Reason.UNREACHABLE, Reason.SERVER_ERROR})
-"""What counts: Aim does not work. That it refuses a key or limits a rate shows that it does."""
+"""The reasons that count as failures. An Aim that refuses a key or limits a rate is working."""
 
 
 class Breaker:
-    """Closed, open, or half open with one probe under way."""
+    """A breaker that is closed, open, or half open with one probe under way."""
 
     def __init__(self, failures: int, open_seconds: float, clock: Callable[[], float]) -> None:
-        """Open after `failures` in a row, for `open_seconds` of `clock`."""
+        """Create a breaker that opens for `open_seconds` of `clock` after `failures` failures in a row."""
         self._limit = failures
         self._open_seconds = open_seconds
         self._clock = clock
@@ -24,13 +24,14 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether nothing but a probe may be asked."""
+        """Return whether every call but a probe is rejected."""
         return self._open_until is not None
 
     def enter(self) -> bool:
-        """Ask for leave to ask Aim; every leave is followed by `succeeded`, `failed` or `abandoned`.
+        """Admit a call and return whether it is the probe.
 
-        Returns whether the question is the probe. Raises DetectionUnavailable with reason `breaker_open`.
+        The caller reports the end of an admitted call with `succeeded`, `failed` or `abandoned`. Raises
+        DetectionUnavailable with reason `breaker_open` for a call that is not admitted.
         """
         if self._open_until is None:
             return False
@@ -40,13 +41,13 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """Note that Aim answered, whatever it said."""
+        """Record that Aim answered; any answer shows that it works."""
         self._failures = 0
         self._open_until = None
         self._is_probing = False
 
     def failed(self, error: DetectionError) -> None:
-        """Note an error; one that shows that Aim works counts as success."""
+        """Record an error. An error that shows that Aim works counts as a success."""
         if error.reason not in _FAILURES:
             self.succeeded()
             return
@@ -56,6 +57,6 @@ class Breaker:
         self._is_probing = False
 
     def abandoned(self, *, is_probe: bool) -> None:
-        """Note that a question came to nothing that says anything of Aim; the probe makes room for another."""
+        """Record a cancelled call. It says nothing about Aim's health; if it was the probe, allow another."""
         if is_probe:
             self._is_probing = False

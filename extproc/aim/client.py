@@ -23,7 +23,7 @@ from extproc.telemetry.logs import log_internal_error
 __all__ = ["AimClient", "Caller"]
 
 _FRAME_BYTES = 1_048_576
-"""A frame of a session may have this many bytes beyond four times `limits.event_bytes`."""
+"""A session frame may be this much longer than four times `limits.event_bytes`."""
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -32,7 +32,7 @@ class AimClient:
     """A client of one Aim; an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare for the Aim that `settings` name; nothing is connected yet.
+        """Create a client for the Aim in `settings`, without a connection yet.
 
         Raises SettingsError for a CA file or a proxy that cannot be used.
         """
@@ -43,7 +43,7 @@ class AimClient:
         self._keys = Keys(settings)
         self._network = Network.of(aim)
         self._frame_bytes = 4 * settings.limits.event_bytes + _FRAME_BYTES
-        # Text that waits for a verdict counts as held bytes; chunks without text wait here only.
+        # Text that waits for a verdict is limited as held bytes; chunks without text are limited only here.
         self._waiting_bytes = 4 * (settings.limits.held_bytes + settings.limits.event_bytes)
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
@@ -59,7 +59,7 @@ class AimClient:
         self._is_free.set()
 
     async def __aenter__(self) -> AimClient:
-        """Start; sessions may be opened from now on."""
+        """Start the task group, so that detections and sessions can begin."""
         await self._tasks.__aenter__()
         return self
 
@@ -77,58 +77,58 @@ class AimClient:
     # -- users -------------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Count an exchange that uses this client, until `leave`."""
+        """Count an exchange as a user of this client until `leave`."""
         self._users += 1
         self._is_free.clear()
 
     def leave(self) -> None:
-        """Count an exchange that has finished with it."""
+        """Stop counting an exchange as a user."""
         self._users -= 1
         if not self._users:
             self._is_free.set()
 
     def retire(self) -> None:
-        """Declare that no further exchange will use it."""
+        """Declare that no new exchange will use this client."""
         self._is_retired.set()
 
     async def unused(self) -> None:
-        """Wait until it is retired and the last exchange has left."""
+        """Wait until the client is retired and has no users."""
         await self._is_retired.wait()
         await self._is_free.wait()
 
     # -- REST --------------------------------------------------------------------------------------------------------
 
     async def is_reachable(self) -> bool:
-        """Return whether Aim's address answers within the deadline with a status below 500; no question is asked."""
-        self.enter()  # a client that is retired meanwhile keeps its connections
+        """Return whether Aim's address answers within the deadline with a status below 500, without a detection."""
+        self.enter()  # keeps the connections open if the client is retired meanwhile
         try:
             return await self._detector.is_reachable()
         finally:
             self.leave()
 
-    async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
-        """Return an outcome for each input, in order; with a block among them, only those that were reached by then."""
-        return await self._detector.analyze(hook, inputs, caller)
+    async def detect_all(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then."""
+        return await self._detector.detect_all(hook, inputs, caller)
 
-    async def detect(self, hook: Hook, asked: Input, caller: Caller) -> Verdict:
-        """Ask one question within the deadline.
+    async def detect(self, hook: Hook, input_: Input, caller: Caller) -> Verdict:
+        """Return the verdict of one detection, within the deadline.
 
         Raises DetectionError.
         """
-        return await self._detector.detect(hook, asked, caller)
+        return await self._detector.detect(hook, input_, caller)
 
     # -- tasks and sessions ------------------------------------------------------------------------------------------
 
     def start(self, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> asyncio.Task[None]:
-        """Run `work` in a task that ends with this client at the latest."""
+        """Run `work` in a task that ends before this client closes."""
         return self._tasks.create_task(_contained(work, *arguments))
 
     def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
-        """Begin to open a session; its events go to `deliver` and carry `number`."""
+        """Begin to open session `number` and return it; its events go to `deliver`."""
         session = Session(number, deliver, self._waiting_bytes)
         if len(self._sessions) >= self._most_sessions:
             error = DetectionUnavailable(Reason.HELD_BYTES, "the limit of open sessions is reached")
-            # From the loop: the exchange that opens the session must not be called back meanwhile.
+            # Called later by the loop: this method must not call back the exchange that is calling it.
             asyncio.get_running_loop().call_soon(session.fail, error)
             return session
         self._sessions.add(session)
@@ -141,7 +141,7 @@ class AimClient:
             await self._carry(session, caller)
         except Exception as error:
             log_internal_error(error)
-            session.fail(DetectionUnavailable(Reason.SESSION, "the session broke"), opened=True)
+            session.fail(DetectionUnavailable(Reason.SESSION, "the session failed unexpectedly"), opened=True)
 
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
@@ -162,7 +162,7 @@ class AimClient:
 
 
 async def _contained(work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> None:
-    """Do the work; log an unexpected error, which must not end the other tasks of the client's group."""
+    """Run `work` and log an unexpected error, so that it does not cancel the other tasks of the group."""
     try:
         await work(*arguments)
     except Exception as error:

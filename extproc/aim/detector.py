@@ -1,6 +1,6 @@
-"""Detections over REST: questions to Aim, each with a deadline, retries, the breaker and a limit on its answer.
+"""Detections over REST: calls to Aim with a deadline, retries, the breaker and a limit on the answer's size.
 
-Every fault becomes a DetectionError with its reason.
+Every failure raises a DetectionError with its reason.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from extproc.core.vocabulary import Hook, Input
 from extproc.telemetry.logs import log_internal_error
 
 Start = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]]
-"""Runs work in a task that its owner ends."""
+"""A function that runs work in a task; the owner of the function ends the task."""
 
-_AT_ONCE = 8
-"""Detections of one answer that run side by side, at most."""
+_CONCURRENT = 8
+"""The most detections of one `detect_all` that run concurrently."""
 
 _ANSWER_TIMEOUTS = 4
-"""All detections of one answer may take this many times the deadline of one."""
+"""All detections of one `detect_all` together may take this many times the deadline of one."""
 
 _ANSWER_BYTES, _ECHO = 1_048_576, 12
-"""An answer may have this many bytes, and this many more for each byte of its question.
+"""The size limit of an answer: a constant, plus a number of bytes for each byte of the call's body.
 
-It lists what it found, and may repeat the messages twice, with each character of two bytes escaped to six.
+An answer lists what Aim found and may repeat the messages twice. Escaping can turn a two-byte character into six bytes.
 """
 
 _ENDED_SECONDS = 0.5
-"""A connection that ended while it was idle shows that within a round trip; Aim's own work takes longer."""
+"""A call on a connection that the server has already closed fails within this time; Aim's own work takes longer."""
 
 _FIELDS = [("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"), ("accept-encoding", "identity")]
 """Some firewalls reject requests that lack these header fields."""
@@ -49,7 +49,7 @@ _FIELDS = [("user-agent", f"aim-extproc/{__version__}"), ("accept", "*/*"), ("ac
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf Aim is asked: the profile gives the key, the call id ties both legs together."""
+    """The client of an exchange, as Aim sees it. The profile selects the key; both legs share the call id."""
 
     profile: str
     call_id: str
@@ -57,12 +57,12 @@ class Caller:
 
 
 class Detector:
-    """Asks one Aim over REST."""
+    """Performs detections at one Aim over REST."""
 
     def __init__(
         self, aim: Aim, keys: Keys, breaker: Breaker, transport: httpx.AsyncBaseTransport, start: Start
     ) -> None:
-        """Ask the Aim that `aim` names through `transport`; `start` runs the detections of one answer side by side."""
+        """Create a detector for the Aim in `aim`, with calls over `transport`; `start` runs concurrent detections."""
         endpoints = protocol.endpoints(aim.api, aim.base)
         self._form: protocol.Form = aim.api
         self._base_url = httpx.URL(aim.base)
@@ -77,7 +77,7 @@ class Detector:
         self._budget = RetryBudget()
 
     async def is_reachable(self) -> bool:
-        """Return whether Aim's address answers within the deadline, with any status below 500; no question is asked."""
+        """Return whether Aim's address answers within the deadline with a status below 500, without a detection."""
         request = httpx.Request("HEAD", self._base_url, headers=_FIELDS)
         try:
             async with asyncio.timeout(self._timeout):
@@ -87,8 +87,8 @@ class Detector:
             return False
         return response.status_code < 500
 
-    async def analyze(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
-        """Return an outcome for each input, in order; with a block among them, only those that were reached by then."""
+    async def detect_all(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then."""
         if len(inputs) == 1:
             return (await self._outcome(hook, inputs[0], caller),)
         outcomes: list[Outcome | None] = [None] * len(inputs)
@@ -103,12 +103,12 @@ class Detector:
                     log_internal_error(error)
                     outcome = Failed(Reason.UNREADABLE_ANSWER)
                 outcomes[position] = outcome
-                if isinstance(outcome, Block):  # the other outcomes change nothing
+                if isinstance(outcome, Block):  # one block decides; the other outcomes do not matter
                     for task in tasks:
                         task.cancel()
                     return
 
-        tasks += [self._start(work) for _ in range(min(_AT_ONCE, len(inputs)))]
+        tasks += [self._start(work) for _ in range(min(_CONCURRENT, len(inputs)))]
         try:
             await asyncio.wait(tasks, timeout=_ANSWER_TIMEOUTS * self._timeout)
         finally:
@@ -120,14 +120,14 @@ class Detector:
             return reached
         return tuple(outcome if outcome is not None else Failed(Reason.TIMEOUT) for outcome in outcomes)
 
-    async def _outcome(self, hook: Hook, asked: Input, caller: Caller) -> Outcome:
+    async def _outcome(self, hook: Hook, input_: Input, caller: Caller) -> Outcome:
         try:
-            return await self.detect(hook, asked, caller)
+            return await self.detect(hook, input_, caller)
         except DetectionError as error:
             return Failed(error.reason)
 
-    async def detect(self, hook: Hook, asked: Input, caller: Caller) -> Verdict:
-        """Ask one question within the deadline, and again where a retry may help.
+    async def detect(self, hook: Hook, input_: Input, caller: Caller) -> Verdict:
+        """Return the verdict of one detection, within the deadline and with retries where they may help.
 
         Raises DetectionError.
         """
@@ -135,7 +135,7 @@ class Detector:
         fields += [*_FIELDS, ("content-type", "application/json")]
         is_probe = self._breaker.enter()
         try:
-            verdict = await self._within_deadline(asked, fields)
+            verdict = await self._within_deadline(input_, fields)
         except DetectionError as error:
             self._breaker.failed(error)
             raise
@@ -145,9 +145,9 @@ class Detector:
         self._breaker.succeeded()
         return verdict
 
-    async def _within_deadline(self, asked: Input, fields: Fields) -> Verdict:
-        target = self._request_target if asked.output is None else self._answer_target
-        body = protocol.question(self._form, asked)
+    async def _within_deadline(self, input_: Input, fields: Fields) -> Verdict:
+        target = self._request_target if input_.output is None else self._answer_target
+        body = protocol.call_body(self._form, input_)
         self._budget.earn()
         clock = self._clock
         deadline = clock() + self._timeout
@@ -159,10 +159,10 @@ class Detector:
                         response, content = await self._post(target, fields, body)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
-                        return protocol.answer(self._form, asked, response.status_code, content)
+                        return protocol.answer(self._form, input_, response.status_code, content)
                     except DetectionUnavailable:
                         wait = delay(attempt, retry_after)
-                        # A verdict that would come too late is not worth the load.
+                        # A retry after the deadline would only add load.
                         if attempt == MAX_RETRIES or clock() + wait >= deadline or not self._budget.spend():
                             raise
                     await asyncio.sleep(wait)
@@ -171,20 +171,20 @@ class Detector:
         raise AssertionError("the last attempt returns or raises")
 
     async def _post(self, target: Target, fields: Fields, body: bytes) -> tuple[httpx.Response, bytes]:
-        """Return the response and its content, as sent: not decoded.
+        """Return the response and its content, without decoding it.
 
-        Raises DetectionUnavailable if none arrives whole, DetectionRejected for one that is too large.
+        Raises DetectionUnavailable without a complete response, DetectionRejected for a response that is too large.
         """
         prepared = Prepared(target, fields, _ECHO * len(body) + _ANSWER_BYTES)
         # With `headers` and `content`, httpx.Request takes ten times as long.
         request = httpx.Request("POST", target.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
-        asked = self._clock()
+        began = self._clock()
         try:
             try:
                 response = await self._transport.handle_async_request(request)
             except ServerDisconnected:
-                # Servers close connections that are idle. A server that takes longer may have worked on the request.
-                if self._clock() - asked > _ENDED_SECONDS:
+                # Servers close idle connections. A later disconnect may come from a server that worked on the request.
+                if self._clock() - began > _ENDED_SECONDS:
                     raise
                 response = await self._transport.handle_async_request(request)
         except ContentTooLarge as error:

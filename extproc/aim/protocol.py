@@ -1,6 +1,6 @@
-"""Aim's wire in its three forms: questions and headers out, answers and session frames in. No I/O.
+"""Aim's wire format in its three forms: headers and bodies of calls, their answers, session frames. No I/O.
 
-Whatever is not understood raises `DetectionError`: an unknown answer is never an allow. The texts of errors hold
+An answer that is not understood raises `DetectionError`: an unknown answer is never an allow. Error texts contain
 nothing that Aim sent, because Aim echoes prompts.
 """
 
@@ -42,7 +42,7 @@ def endpoints(form: Form, base: str) -> Endpoints:
 
 
 def headers(form: Form, key: str, hook: Hook, call_id: str, identity: Identity) -> list[tuple[str, str]]:
-    """Return the header fields of a question or a session; the names with `litellm` are Aim's, whoever calls."""
+    """Return the header fields of a call or a session. Aim's API requires the names with `litellm` of all clients."""
     prefix = "x-cato-" if form == "cato" else "x-aim-"
     alias = "litellm-key-alias" if form == "detect" else "gateway-key-alias"
     named = {
@@ -58,22 +58,22 @@ def headers(form: Form, key: str, hook: Hook, call_id: str, identity: Identity) 
     ]
 
 
-def question(form: Form, asked: Input) -> bytes:
-    """Return the JSON body of a question."""
-    messages = list(asked.messages)
-    if asked.output is None:
+def call_body(form: Form, input_: Input) -> bytes:
+    """Return the JSON body of a call."""
+    messages = list(input_.messages)
+    if input_.output is None:
         body: dict[str, Any] = {"messages": messages}
     elif form == "detect":
-        body = {"output": asked.output, "messages": messages}
+        body = {"output": input_.output, "messages": messages}
     else:
-        body = {"messages": [*messages, {"role": "assistant", "content": asked.output}]}
+        body = {"messages": [*messages, {"role": "assistant", "content": input_.output}]}
     return codec.encode(body)
 
 
-def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:
-    """Return the verdict that an HTTP answer holds.
+def answer(form: Form, input_: Input, status: int, body: bytes) -> Verdict:
+    """Return the verdict in an HTTP answer.
 
-    Raises DetectionUnavailable and DetectionRejected for every answer that holds none.
+    Raises DetectionUnavailable or DetectionRejected for an answer without a verdict.
     """
     if not 200 <= status < 300:
         raise _refusal(status)
@@ -83,27 +83,27 @@ def answer(form: Form, asked: Input, status: int, body: bytes) -> Verdict:
         raise _unreadable("not JSON") from error
     if not isinstance(content, dict):
         raise _unreadable("not an object")
-    return _detect_verdict(content) if form == "detect" else _firewall_verdict(content, asked)
+    return _detect_verdict(content) if form == "detect" else _firewall_verdict(content, input_)
 
 
 def _refusal(status: int) -> DetectionUnavailable | DetectionRejected:
     if status in (401, 403):
         return DetectionRejected(Reason.KEY_REFUSED, f"Aim refused the key (HTTP {status})")
-    if status == 407:  # of a proxy: no server of Aim's asks for a proxy's login
-        return DetectionUnavailable(Reason.UNREACHABLE, "a proxy demands a login (HTTP 407)")
-    if status == 408:  # some servers answer so on a connection that was idle for long; a retry gets another one
-        return DetectionUnavailable(Reason.REJECTED, "Aim waited too long for the question (HTTP 408)")
+    if status == 407:  # from a proxy: Aim's servers do not send it
+        return DetectionUnavailable(Reason.UNREACHABLE, "the proxy requires a login (HTTP 407)")
+    if status == 408:  # some servers send it on a connection that was idle for long; a retry uses another one
+        return DetectionUnavailable(Reason.REJECTED, "Aim waited too long for the request (HTTP 408)")
     if status == 429:
         return DetectionUnavailable(Reason.RATE_LIMITED, "Aim limits the rate (HTTP 429)")
     if status >= 500:
         return DetectionUnavailable(Reason.SERVER_ERROR, f"Aim failed (HTTP {status})")
     if 300 <= status < 400 or status < 200:
         return DetectionRejected(Reason.UNREADABLE_ANSWER, f"Aim answered HTTP {status}")
-    return DetectionRejected(Reason.REJECTED, f"Aim rejected the question (HTTP {status})")
+    return DetectionRejected(Reason.REJECTED, f"Aim rejected the request (HTTP {status})")
 
 
 def session_refused(status: int) -> DetectionUnavailable | DetectionRejected:
-    """Return the error for a websocket handshake that was answered with `status`."""
+    """Return the error for a websocket handshake that Aim answered with `status`."""
     return _refusal(status)
 
 
@@ -112,7 +112,7 @@ def _unreadable(what: str) -> DetectionRejected:
 
 
 def _policies(names: Sequence[Any]) -> tuple[str, ...]:
-    """Return names as they can be shown: they are Aim's to choose."""
+    """Return policy names that are safe to show: limited in number and length, and printable."""
     return tuple(_printable(str(name)[:_MAX_POLICY_NAME]) for name in names[:MAX_POLICIES])
 
 
@@ -121,7 +121,7 @@ def _printable(name: str) -> str:
 
 
 def _message(value: Any) -> str | None:
-    # A block without a readable message is a block all the same.
+    # A block without a readable message is still a block.
     return value if isinstance(value, str) and value else None
 
 
@@ -134,10 +134,10 @@ def _detect_verdict(content: Mapping[str, Any]) -> Verdict:
         case False:
             return Allow(policies)
         case _:
-            raise _unreadable("`detected` is no boolean")
+            raise _unreadable("`detected` is not a boolean")
 
 
-def _firewall_verdict(content: Mapping[str, Any], asked: Input) -> Verdict:
+def _firewall_verdict(content: Mapping[str, Any], input_: Input) -> Verdict:
     if "required_action" not in content:
         raise _unreadable("no `required_action`")
     action = content["required_action"]
@@ -145,7 +145,7 @@ def _firewall_verdict(content: Mapping[str, Any], asked: Input) -> Verdict:
     if action is None:
         return Allow(policies)
     if not isinstance(action, dict):
-        raise _unreadable("`required_action` is no object")
+        raise _unreadable("`required_action` is not an object")
     match action.get("action_type"):
         case None:
             return Allow(policies)
@@ -156,10 +156,10 @@ def _firewall_verdict(content: Mapping[str, Any], asked: Input) -> Verdict:
         case "anonymize_action":
             chat = content.get("redacted_chat")
             if not isinstance(chat, dict):
-                chat = action.get("chat_redaction_result")  # where older answers have it
-            return Anonymize(_redacted_texts(chat, asked), policies)
+                chat = action.get("chat_redaction_result")  # its place in older answers
+            return Anonymize(_redacted_texts(chat, input_), policies)
         case _:
-            raise DetectionRejected(Reason.UNKNOWN_ACTION, "Aim demands an action that is not known")
+            raise DetectionRejected(Reason.UNKNOWN_ACTION, "Aim requires an unknown action")
 
 
 def _drill_down(result: Any) -> tuple[str, ...]:
@@ -174,10 +174,10 @@ def _drill_down(result: Any) -> tuple[str, ...]:
     )
 
 
-def _redacted_texts(chat: Any, asked: Input) -> tuple[str | None, ...]:
-    """Return the redacted text of each message that was asked about; nothing at all if they cannot be told apart."""
+def _redacted_texts(chat: Any, input_: Input) -> tuple[str | None, ...]:
+    """Return the redacted text of each message of the input; none at all if Aim returns another number."""
     messages = chat.get("all_redacted_messages") if isinstance(chat, dict) else None
-    expected = len(asked.messages) + (asked.output is not None)
+    expected = len(input_.messages) + (input_.output is not None)
     if not isinstance(messages, list) or len(messages) != expected:
         return ()
     texts = [message.get("content") if isinstance(message, dict) else None for message in messages]
@@ -187,12 +187,12 @@ def _redacted_texts(chat: Any, asked: Input) -> tuple[str | None, ...]:
 # -- session frames ----------------------------------------------------------------------------------------------
 
 DONE = '{"done": true}'
-"""The frame that tells Aim that no chunk follows."""
+"""The frame that tells Aim that no more chunks follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verified chunk: its texts as (choice index, text), and the chunk itself."""
+    """A verified chunk: its texts as (choice index, text), and the whole chunk."""
 
     texts: tuple[tuple[int, str | None], ...]
     chunk: Mapping[str, Any]
@@ -200,27 +200,27 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The stream is blocked."""
+    """Aim blocks the stream."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Aim has released all that it will."""
+    """Aim sends no more verified chunks."""
 
 
 def frame(data: str | bytes) -> Verified | Blocked | Done:
-    """Read one frame of a session.
+    """Decode one frame of a session.
 
-    Raises DetectionRejected with reason `session` for every frame that the protocol does not know.
+    Raises DetectionRejected with reason `session` for a frame that is not part of the protocol.
     """
     try:
         content = codec.decode(data)
     except (ValueError, RecursionError) as error:
         raise _violation("a frame is not JSON") from error
     if not isinstance(content, dict):
-        raise _violation("a frame is no object")
+        raise _violation("a frame is not an object")
     if content.get("blocking_message") is not None:
         message = content["blocking_message"]
         return Blocked(message if isinstance(message, str) else "")
@@ -238,15 +238,15 @@ def _verified(chunk: Any) -> Verified:
     texts: list[tuple[int, str | None]] = []
     for choice in choices:
         if not isinstance(choice, dict):
-            raise _violation("a choice is no object")
+            raise _violation("a choice is not an object")
         index = choice.get("index", 0)
         delta = choice.get("delta")
         text = delta.get("content") if isinstance(delta, dict) else None
         if type(index) is not int or not isinstance(text, str | None):
-            raise _violation("a choice of another shape")
+            raise _violation("a choice with fields of the wrong type")
         texts.append((index, text))
     return Verified(tuple(texts), chunk)
 
 
 def _violation(what: str) -> DetectionRejected:
-    return DetectionRejected(Reason.SESSION, f"Aim's session broke the protocol: {what}")
+    return DetectionRejected(Reason.SESSION, f"Aim violated the protocol of a session: {what}")

@@ -1,7 +1,8 @@
-"""One session with Aim: a websocket through which one streamed answer is verified.
+"""One session with Aim: a websocket over which Aim verifies one streamed answer.
 
-What Aim says becomes events, in order; the last is always `SessionDone`, `StreamBlocked` or `SessionFailed`, unless
-the session was closed from our side. Silence is not noticed here: the exchange knows whether a word is owed.
+Aim's frames become events, in order. The last event is `SessionDone`, `StreamBlocked` or `SessionFailed`, unless the
+sidecar closed the session. The session does not time out when Aim is silent: only the exchange knows whether a frame
+is due.
 """
 
 from __future__ import annotations
@@ -22,49 +23,52 @@ from extproc.core.errors import DetectionError, DetectionRejected, DetectionTime
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
 _CLOSE_SECONDS = 2.0
-"""How long the closing handshake may take; the exchange does not wait for it."""
+"""Time limit of the closing handshake. The exchange does not wait for it."""
 
 _PING_SECONDS = 20.0
-"""Interval of keep-alive pings: they notice a dead peer and keep middleboxes open, and count as no word of Aim's."""
+"""Interval of keep-alive pings. They detect a dead peer and keep middleboxes from closing the connection."""
 
 _QUEUED_FRAMES = 64
-"""Aim's frames that wait unread before its sending is slowed down."""
+"""Unread frames that the library buffers before it stops reading from the socket."""
 
-_UNASKED_FRAMES = 64
-"""Frames beyond one for each chunk that Aim may send: what it says waits in memory while Envoy does not read."""
+_EXTRA_FRAMES = 64
+"""Aim may send one frame per chunk and this many more. The limit bounds memory while Envoy does not read."""
 
 
 class _Connect(connect):
-    """A connection that follows no redirect: what Aim's key opens is named in the settings, and nowhere else."""
+    """A connection that follows no redirect, so that Aim's key goes only to the address in the settings."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
 
 
 class Session:
-    """The shell's end of a session; `submit`, `done` and `close` never wait."""
+    """The sidecar's end of a session. `submit`, `done` and `close` never wait."""
 
     def __init__(self, number: int, deliver: Callable[[Event], None], waiting_bytes: int) -> None:
-        """Name the session `number` in the events that go to `deliver`; it fails if more than that waits unsent."""
+        """Create session `number`, whose events go to `deliver`.
+
+        The session fails if more than `waiting_bytes` wait to be sent.
+        """
         self._number = number
         self._waiting_bytes = waiting_bytes
         self._unsent = 0
         self._deliver = deliver
         self._socket: ClientConnection | None = None
         self._outbox: list[str] = []
-        self._allowance = _UNASKED_FRAMES
+        self._allowance = _EXTRA_FRAMES
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._started: float | None = None
         self._loop = asyncio.get_running_loop()
 
     def submit(self, chunk: str) -> None:
-        """Send a chunk, as soon as the socket is open."""
+        """Send a chunk as soon as the socket is open."""
         if self._started is None:
             self._started = self._loop.time()
         self._allowance += 1
         if self._waiting > self._waiting_bytes:
-            # From the loop: an exchange that submits is not to be told of a failure meanwhile.
+            # Called later by the loop: `submit` must not call back the exchange that is calling it.
             self._loop.call_soon(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
         elif self._socket is None:
             self._outbox.append(chunk)
@@ -77,28 +81,28 @@ class Session:
         return self._unsent if self._socket is None else self._socket.transport.get_write_buffer_size()
 
     def _send(self, socket: ClientConnection, chunk: str) -> None:
-        # The library's only public write that never waits: the transport sends the frame or keeps it. On a lost
-        # connection it does nothing; the receiver reports the loss.
+        # The library's only public write that never waits: the transport sends the frame or buffers it. On a lost
+        # connection it does nothing; `_receive` reports the loss.
         broadcast((socket,), chunk)
 
     def done(self) -> None:
-        """Tell Aim that no chunk follows."""
+        """Tell Aim that no more chunks follow."""
         self.submit(protocol.DONE)
 
     def close(self) -> None:
-        """End the session; nothing more is delivered."""
+        """End the session and deliver no more events."""
         self._is_closing = True
-        self._deliver = _ignore  # it refers to the exchange, and a cancelled task keeps this session for a while
+        self._deliver = _ignore  # frees the exchange: a cancelled task keeps this session alive for a while
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
     def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run the session as a task of `group`, which `close` ends."""
+        """Run the session as a task of `group`; `close` cancels it."""
         self._task = group.create_task(running)
         return self._task
 
     def fail(self, error: DetectionError, *, opened: bool = False) -> None:
-        """Report that the session never came to be, or that it is no more."""
+        """Report that the session failed, and whether it was `opened` before that."""
         if not self._is_closing:
             self._deliver(SessionFailed(self._number, error.reason, opened))
 
@@ -108,12 +112,12 @@ class Session:
         headers: list[tuple[str, str]],
         *,
         network: Network,
-        timeout: float,  # noqa: ASYNC109 - the deadline of the opening alone
+        timeout: float,  # noqa: ASYNC109 - only for the opening
         frame_bytes: int,
         breaker: Breaker,
         is_probe: bool,
     ) -> None:
-        """Open the websocket within `timeout` seconds and carry frames until either side ends."""
+        """Open the websocket within `timeout` seconds and exchange frames until either side ends the session."""
         socket: ClientConnection | None = None
         try:
             socket = await self._open(url, headers, network, timeout, frame_bytes)
@@ -133,7 +137,7 @@ class Session:
                 raise
         finally:
             if socket is not None:
-                self._task = None  # to be cancelled now would leave the socket open
+                self._task = None  # a cancellation now would leave the socket open
                 try:
                     with suppress(WebSocketException, OSError, TimeoutError):
                         async with asyncio.timeout(_CLOSE_SECONDS):
@@ -150,10 +154,10 @@ class Session:
             async with asyncio.timeout(seconds):
                 return await _Connect(
                     url,
-                    # The library encodes as latin-1 what goes out as UTF-8 over REST.
+                    # The library encodes header values as latin-1. This makes them UTF-8, as over REST.
                     additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
                     user_agent_header=None,
-                    compression=None,  # costs CPU and a copy of the window for each stream, and saves little
+                    compression=None,  # costs CPU and memory for each stream, and saves little
                     ssl=network.tls_for(url),
                     proxy=network.proxy,
                     **more,
@@ -167,9 +171,9 @@ class Session:
         except TimeoutError as error:
             raise DetectionTimeout("Aim's session did not open in time") from error
         except InvalidStatus as error:
-            raise protocol.session_refused(error.response.status_code) from _light(error)
+            raise protocol.session_refused(error.response.status_code) from _bare(error)
         except (WebSocketException, OSError, EOFError) as error:
-            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from _light(error)
+            raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from _bare(error)
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:
@@ -179,13 +183,13 @@ class Session:
                     return
                 self._allowance -= 1
                 if self._allowance < 0:
-                    raise DetectionRejected(Reason.SESSION, "Aim says more than it was asked")
+                    raise DetectionRejected(Reason.SESSION, "Aim sent too many frames")
                 event = self._read(data)
                 self._deliver(event)
                 if self._is_closing or not isinstance(event, ChunkVerified):
                     return
         except ConnectionClosed:
-            reason = Reason.SESSION  # in good order too, for without `done`
+            reason = Reason.SESSION  # also for a clean close, because `done` is missing
         except DetectionError as error:
             reason = error.reason
         if not self._is_closing:
@@ -204,10 +208,10 @@ class Session:
         return 0 if self._started is None else round((self._loop.time() - self._started) * 1000)
 
 
-def _light(error: Exception) -> Exception:
-    """Return `error` without its traceback: websockets keeps it, and with it the frames and all that they refer to."""
+def _bare(error: Exception) -> Exception:
+    """Return `error` without its traceback: websockets keeps it, and with it the objects in its frames."""
     return error.with_traceback(None)
 
 
 def _ignore(_: Event) -> None:
-    """Deliver nothing."""
+    """Drop an event."""

@@ -1,6 +1,6 @@
 """Envoy's external processing messages on the wire: `ProcessingRequest` to events, commands to `ProcessingResponse`.
 
-The schema is envoy-data-plane's, taken down in wire.textproto; the codec is protobuf's C runtime
+The schema in wire.textproto is generated from envoy-data-plane; the codec is protobuf's C runtime
 (docs/adr/0001-wire-codec.md). Source: Envoy's `envoy/service/ext_proc/v3/external_processor.proto`.
 """
 
@@ -32,7 +32,7 @@ from extproc.telemetry.record import LegRecord
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 DATA_BYTES = 65_536
-"""Largest piece of a body that goes to Envoy in one message."""
+"""The most bytes of a body that one message to Envoy contains."""
 
 
 class BodySendMode(IntEnum):
@@ -47,18 +47,18 @@ class BodySendMode(IntEnum):
 
 
 CONTINUE_AND_REPLACE = 1
-"""Of Envoy's `CommonResponse.ResponseStatus`."""
+"""A value of Envoy's `CommonResponse.ResponseStatus`."""
 
 OVERWRITE_IF_EXISTS_OR_ADD = 2
-"""Of Envoy's `HeaderValueOption.HeaderAppendAction`."""
+"""A value of Envoy's `HeaderValueOption.HeaderAppendAction`."""
 
 
 def message_classes() -> dict[str, Any]:
-    """Return the classes of protobuf's C runtime for the messages that wire.textproto describes, by name."""
+    """Return the protobuf classes of the messages in wire.textproto, by name."""
     schema = text_format.Parse(
         (files("extproc.processor") / "wire.textproto").read_text(), descriptor_pb2.FileDescriptorProto()
     )
-    pool = descriptor_pool.DescriptorPool()  # of our own: other packages bring Envoy's messages too
+    pool = descriptor_pool.DescriptorPool()  # not the default pool: other packages register Envoy's messages there
     pool.Add(schema)
     return {
         message.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{schema.package}.{message.name}"))
@@ -73,7 +73,7 @@ Struct = CLASSES["google_protobuf_Struct"]
 
 
 def parse(data: bytes) -> Any:
-    """Return the `ProcessingRequest` in `data`; fields that we do not know are kept and ignored.
+    """Return the `ProcessingRequest` in `data`; unknown fields are ignored.
 
     Raises ProtocolError.
     """
@@ -87,9 +87,9 @@ def parse(data: bytes) -> Any:
 
 
 def body_modes(request: Any, *, assume_full_duplex: bool) -> BodyMode:
-    """Return the request leg's body mode, as the first message declares it.
+    """Return the body mode of the request leg from the first message.
 
-    Raises ProtocolError, with the setting to change, for a filter that is wired in any way that would not guard.
+    Raises ProtocolError, which names the setting to change, if the filter's modes do not let the sidecar guard traffic.
     """
     if not request.HasField("protocol_config"):
         if assume_full_duplex:
@@ -122,7 +122,7 @@ def _mode(number: int) -> str:
 
 
 def decode(request: Any) -> Event | None:
-    """Return the event in a `ProcessingRequest`, None for one that a newer Envoy may send and we do not know."""
+    """Return the event in a `ProcessingRequest`, None for an unknown kind, which a newer Envoy may send."""
     match request.WhichOneof("request"):
         case "response_body":
             return BodyReceived(Leg.RESPONSE, request.response_body.body, request.response_body.end_of_stream)
@@ -151,14 +151,14 @@ def decode(request: Any) -> Event | None:
 
 
 def _headers(message: Any) -> Headers:
-    # The value is in raw_value; `value` is what older data planes fill.
+    # The value is in `raw_value`; older data planes use `value`.
     return tuple(
         [(header.key.lower(), header.raw_value.decode("latin-1") or header.value) for header in message.headers.headers]
     )
 
 
 def _plain(struct: Any) -> dict[str, Any]:
-    fields = struct.fields  # its `items` is Python's, and slow
+    fields = struct.fields  # its `items` is implemented in Python, and slow
     return {name: _plain_value(fields[name]) for name in fields}
 
 
@@ -178,9 +178,9 @@ def _plain_value(value: Any) -> Any:
 
 
 def encode(command: ToEnvoy) -> Iterator[bytes]:
-    """Return the `ProcessingResponse`s that a release or a reply becomes; none for a reset.
+    """Return the `ProcessingResponse`s for a release or an immediate response; none for a reset.
 
-    Those of a body are made one by one, as they are taken.
+    The pieces of a large body are encoded one at a time, as the iterator advances.
     """
     if isinstance(command, ReleaseBody):
         if len(command.data) > DATA_BYTES:
@@ -188,13 +188,13 @@ def encode(command: ToEnvoy) -> Iterator[bytes]:
         return iter((_streamed(command.leg, command.data, command.end_of_stream),))
     if isinstance(command, Reset):
         return iter(())
-    return iter((_recalled(command) if _is_common(command) else _encoded(command),))
+    return iter((_encoded_cached(command) if _is_common(command) else _encoded(command),))
 
 
 def _is_common(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | ImmediateResponse) -> bool:
     match command:
         case ReleaseHeaders():
-            return not command.set and sum(map(len, command.remove)) <= _SHORT
+            return not command.set and sum(map(len, command.remove)) <= _CACHED_NAMES
         case ReleaseBuffered():
             return command.body is None
         case ReleaseTrailers():
@@ -208,7 +208,7 @@ def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Immed
     match command:
         case ReleaseHeaders():
             common = (response.request_headers if command.leg is Leg.REQUEST else response.response_headers).response
-            # An empty mutation is an answer too.
+            # Envoy needs a response even if nothing changes.
             common.SetInParent()
             if command.replace_body:
                 common.status = CONTINUE_AND_REPLACE
@@ -232,15 +232,15 @@ def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Immed
     return bytes(response.SerializeToString())
 
 
-_recalled = lru_cache(maxsize=256)(_encoded)
-"""What goes on as it came is released by the same few messages."""
+_encoded_cached = lru_cache(maxsize=256)(_encoded)
+"""Unmodified traffic needs only a few different messages, so they are cached."""
 
-_SHORT = 256
-"""Characters of the names that such a message removes, at most: clients choose some of them."""
+_CACHED_NAMES = 256
+"""The most characters of removed header names in a cached message. Clients choose some of these names."""
 
 
 def _pieces(command: ReleaseBody) -> Iterator[bytes]:
-    """Yield a body that is larger than a message may be."""
+    """Yield the messages for a body that is too large for one message."""
     data = command.data
     for start in range(0, len(data), DATA_BYTES):
         is_last = start + DATA_BYTES >= len(data)
@@ -267,18 +267,18 @@ def _mutate(mutation: Any, set_: Headers, remove: tuple[str, ...]) -> None:
 
 
 def metadata(values: Mapping[str, str | LegRecord]) -> bytes:
-    """Return what puts `values` under Envoy's dynamic metadata namespace `aim`, to stand behind a response.
+    """Return bytes that, appended to an encoded response, add `values` to Envoy's dynamic metadata namespace `aim`.
 
-    Protobuf merges messages, and the entries of a `Struct`, that stand behind each other.
+    Protobuf merges concatenated messages, and also the entries of a `Struct` in them.
     """
     response = Response()
     struct = response.dynamic_metadata.fields["aim"].struct_value
-    struct.MergeFromString(b"".join([_recalled_entry(name, value) for name, value in values.items()]))
+    struct.MergeFromString(b"".join([_entry_cached(name, value) for name, value in values.items()]))
     return bytes(response.SerializeToString())
 
 
 def _entry(name: str, value: str | LegRecord) -> bytes:
-    """Return a `Struct` of one field."""
+    """Return an encoded `Struct` with one field."""
     struct = Struct()
     target = struct.fields[name]
     if isinstance(value, str):
@@ -287,12 +287,12 @@ def _entry(name: str, value: str | LegRecord) -> bytes:
         leg = target.struct_value.fields
         leg["action"].string_value = value.action
         policies = leg["policies"].list_value
-        policies.SetInParent()  # an empty list is one, too
+        policies.SetInParent()  # makes an empty list appear as a list
         for policy in value.policies:
             policies.values.add().string_value = policy
         leg["ms"].number_value = value.milliseconds
     return bytes(struct.SerializeToString())
 
 
-_recalled_entry = lru_cache(maxsize=512)(_entry)
-"""Profiles, dialects and verdicts are few; an exchange says its id three times."""
+_entry_cached = lru_cache(maxsize=512)(_entry)
+"""There are few profiles, dialects and verdicts; each call id is encoded up to three times."""

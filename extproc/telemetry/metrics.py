@@ -1,6 +1,6 @@
 """The metrics of one process, and an access record for each exchange, without content.
 
-No label takes a value from a client: profiles and dialects are named in the settings and the code.
+No label has a value from a client: profiles come from the settings, dialects from the code.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Telemetry:
     """The metrics of one process, as docs/operations.md lists them."""
 
     def __init__(self) -> None:
-        """Register every metric in a registry of its own."""
+        """Register every metric in a new registry."""
         self.activity = Activity()
         self.registry = registry = CollectorRegistry()
         self._children: dict[tuple[object, ...], Counter | Histogram] = {}
         self._exchanges = Counter(
-            "extproc_exchanges", "Exchanges, by how they ended", ("profile", "dialect", "outcome"), registry=registry
+            "extproc_exchanges", "Exchanges, by outcome", ("profile", "dialect", "outcome"), registry=registry
         )
         self._verdicts = Counter(
             "extproc_verdicts", "Verdicts of Aim", ("profile", "leg", "hook", "action"), registry=registry
@@ -49,14 +49,17 @@ class Telemetry:
             "extproc_detection_seconds", "Time that Aim took", ("hook",), buckets=_SECONDS, registry=registry
         )
         self._detection_errors = Counter(
-            "extproc_detection_errors", "Analyses and sessions without a verdict", ("hook", "reason"), registry=registry
+            "extproc_detection_errors",
+            "Detections and sessions without a verdict",
+            ("hook", "reason"),
+            registry=registry,
         )
         self._fail_open = Counter(
-            "extproc_fail_open", "Legs that went on without a verdict", ("leg", "reason"), registry=registry
+            "extproc_fail_open", "Legs that were released without a verdict", ("leg", "reason"), registry=registry
         )
         self._added_latency = Histogram(
             "extproc_added_latency_seconds",
-            "Time that an exchange waited on the guard",
+            "Time that an exchange waited for the guard",
             ("leg",),
             buckets=_SECONDS,
             registry=registry,
@@ -65,12 +68,12 @@ class Telemetry:
         self.sessions = _gauge("extproc_sessions", "Sessions with Aim that are open or opening", registry)
         self.held_bytes = _gauge("extproc_held_bytes", "Bytes that wait for a verdict", registry)
         self._chunks = Counter(
-            "extproc_stream_chunks", "Texts of event streams, by what became of them", ("result",), registry=registry
+            "extproc_stream_chunks", "Texts of event streams, by result", ("result",), registry=registry
         )
         self._audit_errors = Counter(
             "extproc_audit_errors", "Lines of the audit log that could not be written", registry=registry
         )
-        # An alert on an increase does not see a series begin: these exist from the start.
+        # An alert on an increase misses the first value of a new series, so these series exist from the start.
         for reason in Reason:
             for leg in Leg:
                 self._child(self._fail_open, leg, reason)
@@ -80,13 +83,13 @@ class Telemetry:
         self.tracing: Tracing | None = None
 
     def keep_audit_log(self, settings: Settings) -> None:
-        """Write audit lines as `settings.audit` says; the file is opened again."""
+        """Apply `settings.audit`: close the current audit log, and open one if a file is set."""
         if self.audit is not None:
             self.audit.close()
         self.audit = AuditLog(settings, self._audit_errors.inc) if settings.audit.file else None
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
-        """Return a metric's child from a cache: the library's look-up is slow."""
+        """Return a metric's child from a cache, because the library's lookup is slow."""
         key = (metric, *labels)
         child = self._children.get(key)
         if child is None:
@@ -109,11 +112,11 @@ class Telemetry:
                 self._child(self._chunks, result).inc(count)
 
     def detected(self, hook: Hook, seconds: float) -> None:
-        """Record how long Aim took."""
+        """Record the time that Aim took."""
         self._child(self._detection_seconds, hook).observe(seconds)
 
     def waited(self, leg: Leg, seconds: float) -> None:
-        """Record how long a leg waited on the guard."""
+        """Record the time that a leg waited for the guard."""
         self._child(self._added_latency, leg).observe(seconds)
         self.activity.waited(seconds)
 
@@ -126,17 +129,17 @@ class Telemetry:
 
 
 def _gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
-    """Return a gauge; with several workers it is the sum over the live ones."""
+    """Return a gauge. With several workers, its value is the sum over the live ones."""
     return Gauge(name, documentation, registry=registry, multiprocess_mode="livesum")
 
 
 def add_process(registry: CollectorRegistry, is_ready: Callable[[], bool], settings: Callable[[], Settings]) -> None:
     """Add to `registry` the metrics of the process: readiness, limits, CPU, memory and files."""
     ProcessCollector(registry=registry)
-    workers = settings().workers  # the running ones: another number needs a restart
+    workers = settings().workers  # of the running process: a changed number needs a restart
     for name, documentation, value in (
         ("extproc_ready", "1 when ready, 0 while starting or draining", is_ready),
-        # They are compared with gauges that are sums over the workers.
+        # The limits are multiplied because the gauges beside them are sums over the workers.
         ("extproc_streams_limit", "limits.streams", lambda: settings().limits.streams * workers),
         (
             "extproc_held_bytes_limit",

@@ -1,4 +1,4 @@
-"""What is observed of one exchange: its counts and, where they are asked for, its audit lines and its spans."""
+"""Observes one exchange: counts it and, if enabled, writes its audit lines and its spans."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-_TOLD = -1.0
-"""In place of a time: the wait of this leg has been counted."""
+_COUNTED = -1.0
+"""Replaces the start time of a leg's wait once the wait has been counted."""
 
 
 class Observation:
-    """The witness of one exchange, from its first message to its record."""
+    """Observes one exchange, from its first message to its record."""
 
     __slots__ = (
         "_callers",
@@ -56,7 +56,7 @@ class Observation:
     def __init__(
         self, telemetry: Telemetry, record: ExchangeRecord, identity: Identity, *, began: float, is_dry_run: bool
     ) -> None:
-        """Observe the exchange of `record`, which began at `began` by the monotonic clock, for `telemetry`."""
+        """Observe the exchange of `record`, which began at `began` on the monotonic clock, for `telemetry`."""
         self._telemetry = telemetry
         self.record = record
         self.began = began
@@ -68,14 +68,14 @@ class Observation:
         self._waiting_since: dict[Leg, float] = {}
 
     def arrived(self, event: BodyReceived) -> None:
-        """Note that a leg waits: from the first piece of its body, and again from the last."""
+        """Record that a leg waits. The wait starts with the first piece of its body, and restarts with the last."""
         if self._is_dry_run:
             return
         if event.end_of_stream or event.leg not in self._waiting_since:
             self._waiting_since[event.leg] = time.monotonic()
 
     def released(self, command: ToEnvoy) -> None:
-        """Take that `command` is about to leave: the waiting of its leg is over, a reply's of both."""
+        """Record that `command` goes to Envoy. This ends the wait of its leg; an immediate response ends both waits."""
         match command:
             case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
                 self._note_waited(leg)
@@ -85,12 +85,12 @@ class Observation:
 
     def _note_waited(self, leg: Leg) -> None:
         since = self._waiting_since.get(leg)
-        if since is not None and since != _TOLD:
-            self._waiting_since[leg] = _TOLD
+        if since is not None and since != _COUNTED:
+            self._waiting_since[leg] = _COUNTED
             self._telemetry.waited(leg, time.monotonic() - since)
 
     def report(self, command: Report) -> None:
-        """Note what the core reports."""
+        """Record a report of the core."""
         record = self.record
         match command:
             case ReportVerdict():
@@ -125,7 +125,7 @@ class Observation:
             audit.write(line)
 
     def detected(self, hook: Hook, began: float, outcomes: Sequence[Outcome]) -> None:
-        """Note the outcomes of a detection that began at `began` and has ended now."""
+        """Record the outcomes of a detection that began at `began` and ends now."""
         now = time.monotonic()
         self._telemetry.detected(hook, now - began)
         if self.trace is not None:
@@ -141,16 +141,16 @@ class Observation:
             )
 
     def session_opened(self) -> None:
-        """Take that a session is being opened."""
+        """Record that a session is being opened."""
         self._telemetry.sessions.inc()
         self._opened, self._session_verdict = time.monotonic(), None
 
     def session_judged(self, milliseconds: int) -> None:
-        """Take that a session has come to its verdict, so long after its first chunk."""
+        """Record that a session reached its verdict `milliseconds` after its first chunk."""
         self._telemetry.detected(Hook.OUTPUT, milliseconds / 1000)
 
     def session_closed(self) -> None:
-        """Take that the session is over; one without a verdict was not needed."""
+        """Record the end of the session, which has no verdict if the exchange did not need one."""
         self._telemetry.sessions.dec()
         if self.trace is not None:
             outcome = strictest(self._session_verdict.outcomes) if self._session_verdict is not None else None
@@ -164,7 +164,7 @@ class Observation:
             )
 
     def finished(self) -> None:
-        """Take that the exchange is over; its record says how."""
+        """Record the end of the exchange, with the outcome in its record."""
         now = time.monotonic()
         record = self.record
         if self._is_dry_run and record.outcome != "unmatched":

@@ -1,6 +1,6 @@
 """The record of one exchange, for the sidecar's access log, the metrics and Envoy's access log.
 
-It is content-free by construction: no field takes a text, a header value or a path.
+It is content-free by construction: no field contains a text, a header value or a path.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ExchangeRecord:
     code: str = ""
     legs: dict[str, LegRecord] = field(default_factory=dict)
     untold: dict[str, str | LegRecord] = field(default_factory=dict)
-    """The facts that Envoy's dynamic metadata, namespace `aim`, does not show yet."""
+    """The facts that are not yet in Envoy's dynamic metadata, namespace `aim`."""
 
     def name_dialect(self, dialect: str) -> None:
         """Record the dialect of the request."""
@@ -58,11 +58,11 @@ class ExchangeRecord:
             action = max(before.action, action, key=STRICTNESS.__getitem__)
             policies = (*before.policies, *policies)
             milliseconds += before.milliseconds
-        judged = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
-        self.legs[str(leg)] = self.untold[str(leg)] = judged
+        leg_record = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
+        self.legs[str(leg)] = self.untold[str(leg)] = leg_record
 
     def reach(self, outcome: str, code: str = "") -> None:
-        """Record an outcome. The most severe one counts. Before the first outcome Envoy gets no facts."""
+        """Record an outcome; the record keeps the most severe one. Envoy gets no facts before the first outcome."""
         if self.outcome == "unmatched" and self.dialect:
             self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect}
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
@@ -70,7 +70,7 @@ class ExchangeRecord:
             self.code = code or self.code
 
     def take_untold(self) -> dict[str, str | LegRecord]:
-        """Remove and return the facts that Envoy does not have yet. Envoy keeps the facts that it got before."""
+        """Remove and return the facts that Envoy does not have yet. Envoy keeps earlier facts."""
         untold, self.untold = self.untold, {}
         return untold
 

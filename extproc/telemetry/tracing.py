@@ -1,6 +1,6 @@
 """The spans of exchanges, in the trace that Envoy or the client began.
 
-Spans are created when the exchange has ended, with their true times: until then a detection costs one tuple. No span
+Spans are created when the exchange has ended, with their true times. Until then, a detection costs one tuple. No span
 has content, a header's value or the caller's identity; docs/operations.md lists the attributes. Where possible, names
 follow OpenTelemetry's semantic conventions for generative AI.
 """
@@ -40,10 +40,10 @@ _CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
         ("gemini", "generate_content", "gcp.gemini"),
     )
 }
-"""The conventions' names for each dialect. The provider is that of the API, as the real upstream is not known here."""
+"""The conventions' names for each dialect. The provider is that of the API, because the upstream is not known here."""
 
 _ERRORS = ("refused", "aborted")
-"""Outcomes that are errors. A block is not an error: it is what the guard is for."""
+"""Outcomes that are errors. A block is not an error: it is the purpose of the guard."""
 
 
 class Tracing:
@@ -67,7 +67,7 @@ class Tracing:
         return Trace(self, self._sampled_as_root(_W3C.extract(_trace_context(headers))))
 
     def _sampled_as_root(self, parent: Context) -> Context:
-        """Return `parent` with the flag that the sidecar's sampler gives to a trace that begins here."""
+        """Return `parent` with the sampled flag that the sidecar's sampler gives to a new trace."""
         span = trace.get_current_span(parent).get_span_context()
         if not span.is_valid:
             return parent
@@ -81,7 +81,7 @@ class Tracing:
         self._provider.shutdown()
 
     def close(self) -> None:
-        """Drop what could not be exported."""
+        """Close the exporter and drop spans that it has not exported."""
         self._exporter.shutdown()
 
 
@@ -147,18 +147,18 @@ def _attributes(record: ExchangeRecord) -> dict[str, AttributeValue]:
         "aim.code": record.code,
         **_CONVENTIONS.get(record.dialect, {}),
     }
-    for leg, judged in record.legs.items():
-        attributes[f"aim.{leg}.action"] = judged.action
-        attributes[f"aim.{leg}.policies"] = judged.policies
+    for leg, leg_record in record.legs.items():
+        attributes[f"aim.{leg}.action"] = leg_record.action
+        attributes[f"aim.{leg}.policies"] = leg_record.policies
     if record.outcome in _ERRORS:
         attributes["error.type"] = record.code or record.outcome
     return attributes
 
 
 def _trace_context(fields: Iterable[tuple[str, str | bytes]]) -> dict[str, list[str]]:
-    """Return the parent span that `fields` name, if any.
+    """Return the `traceparent` fields of `fields`, if any.
 
-    `tracestate` is ignored: a client can put any text into it, and spans must not have any.
+    `tracestate` is ignored: a client can put any text into it, and spans must not contain such text.
     """
     parents = [value for name, value in fields if name == "traceparent" and isinstance(value, str)]
     return {"traceparent": parents} if parents else {}

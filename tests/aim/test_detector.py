@@ -171,7 +171,7 @@ async def test_texts_are_detected_concurrently_and_a_block_cancels_the_rest(aim:
     aim.judge = judge
     inputs = [Input((), text) for text in ("a", "bad", "c")]
     async with client_of(aim.base) as client:
-        outcomes = await client.analyze(Hook.OUTPUT, inputs, CALLER)
+        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER)
     assert outcomes == (Block("No."),)
 
 
@@ -184,7 +184,7 @@ async def test_each_text_has_its_own_outcome(aim: ScriptedAim) -> None:
     aim.judge = judge
     inputs = [Input((), text) for text in ("a", "bad")]
     async with client_of(aim.base, api="firewall") as client:
-        outcomes = await client.analyze(Hook.OUTPUT, inputs, CALLER)
+        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER)
     assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
 
 

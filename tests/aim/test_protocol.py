@@ -9,7 +9,7 @@ import pytest
 
 from extproc import __version__
 from extproc.aim import protocol
-from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, endpoints, frame, headers, question
+from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, call_body, endpoints, frame, headers
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
@@ -46,7 +46,7 @@ def assert_content_free(error: BaseException) -> None:
         assert MARKER not in str(error.__cause__)
 
 
-# -- questions ---------------------------------------------------------------------------------------------------
+# -- calls -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,23 @@ def test_hooks_have_aims_names() -> None:
 
 @each_form
 def test_call_for_a_request_has_its_messages(form: Form) -> None:
-    assert json.loads(question(form, REQUEST)) == {"messages": list(MESSAGES)}
+    assert json.loads(call_body(form, REQUEST)) == {"messages": list(MESSAGES)}
 
 
 def test_call_for_an_answer_has_its_text() -> None:
-    assert json.loads(question("detect", ANSWER)) == {"output": "hello Tom", "messages": list(MESSAGES)}
+    assert json.loads(call_body("detect", ANSWER)) == {"output": "hello Tom", "messages": list(MESSAGES)}
 
 
 @each_firewall
 def test_call_for_an_answer_has_one_more_message(form: Form) -> None:
-    assert json.loads(question(form, ANSWER)) == {
+    assert json.loads(call_body(form, ANSWER)) == {
         "messages": [*MESSAGES, {"role": "assistant", "content": "hello Tom"}]
     }
 
 
 @each_form
 def test_empty_answer_without_a_request_is_valid(form: Form) -> None:
-    body = json.loads(question(form, Input((), "")))
+    body = json.loads(call_body(form, Input((), "")))
     assert body == (
         {"output": "", "messages": []} if form == "detect" else {"messages": [{"role": "assistant", "content": ""}]}
     )
@@ -152,7 +152,7 @@ def test_empty_answer_without_a_request_is_valid(form: Form) -> None:
 def test_fields_of_a_message_are_sent_in_utf8(form: Form) -> None:
     message = {"role": "tool", "tool_call_id": "1", "content": "é \U0001f600 \ud800", "x": [{"y": None}, 1.5, 10**30]}
     asked = Input((message,))
-    assert json.loads(question(form, asked).decode()) == {"messages": [message]}
+    assert json.loads(call_body(form, asked).decode()) == {"messages": [message]}
     assert asked.messages == (message,)
 
 
@@ -163,7 +163,7 @@ def test_call_is_json_for_any_numbers(form: Form) -> None:
     def fail(constant: str) -> None:
         raise ValueError(constant)
 
-    json.loads(question(form, Input((message,))), parse_constant=fail)
+    json.loads(call_body(form, Input((message,))), parse_constant=fail)
 
 
 # -- answers that hold no verdict --------------------------------------------------------------------------------

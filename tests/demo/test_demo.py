@@ -1,7 +1,7 @@
 """`extproc demo` as its user runs it: five scenes through a real Envoy, every way it can end, nothing left behind.
 
-Each demo gets a folder of its own as TMPDIR. The processes that it starts inherit that, so that `processes_of` finds
-those, whoever is their parent.
+Each demo gets a folder of its own as TMPDIR. The processes that it starts inherit it, so that `processes_of` finds
+them, whatever their parent is.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Demo:
 
 
 def _heed_signals() -> None:
-    """Take signals as a shell's foreground command does, whatever whoever runs the tests ignores."""
+    """Restore the default signal handling, in case the test runner ignores these signals."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

@@ -206,7 +206,7 @@ def request(data: bytes) -> None:
     dialect.streams(parsed, _PATHS[dialect.name])
     asked = Input(tuple(dict(prompt.message) for prompt in prompts))
     for form in _FORMS:
-        assert json.loads(protocol.question(form, asked))["messages"] is not None
+        assert json.loads(protocol.call_body(form, asked))["messages"] is not None
     for prompt in prompts:
         assert prompt.leaf is None or prompt.message["content"] == prompt.leaf.text
     leaves = [prompt.leaf for prompt in prompts if prompt.leaf is not None]
