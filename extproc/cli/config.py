@@ -11,7 +11,9 @@ import typer
 
 from extproc.core.errors import SettingsError
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML). [env: EXTPROC_CONFIG]")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file (YAML). Default: the file that EXTPROC_CONFIG names.")
+]
 
 
 @contextmanager

@@ -103,10 +103,10 @@ def check(
     config: Config = None,
     envoy: Annotated[
         str | None,
-        typer.Option(metavar="ADMIN_URL", help="Also check the configuration of the Envoy with this admin URL."),
+        typer.Option(metavar="ADMIN_URL", help="Also check the Envoy whose admin port has this URL."),
     ] = None,
 ) -> None:
-    """Validate the settings, ask Aim one harmless question with each key, and report problems."""
+    """Check the settings, the network to Aim and every key. Each key is used for one harmless question."""
     from extproc import check as checking
     from extproc.config import load as settings_file
 
@@ -121,10 +121,12 @@ def check(
 
 @app.command("local-aim")
 def local_aim(
-    listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8090",
-    policies: Annotated[Path | None, typer.Option(help="Policies (YAML) instead of the built-in ones.")] = None,
+    listen: Annotated[str, typer.Option(help="The address on which it listens, HOST:PORT.")] = "127.0.0.1:8090",
+    policies: Annotated[
+        Path | None, typer.Option(help="Policies file (YAML). It replaces the built-in policies.")
+    ] = None,
 ) -> None:
-    """Run a local stand-in for Aim. It has simple patterns for trying the sidecar, not Aim's detection."""
+    """Run a local stand-in for Aim, to try the sidecar. It only matches simple patterns."""
     from extproc.config.address import Address, unaddressed
 
     with problems_reported(), needs_extra("local"):
@@ -158,12 +160,12 @@ def local_aim(
 
 @app.command()
 def demo(
-    once: Annotated[bool, typer.Option(help="Exit after the scenes; non-zero if anything went wrong.")] = False,
+    once: Annotated[bool, typer.Option(help="Exit after the scenes; the status is not 0 if one went wrong.")] = False,
     upstream: Annotated[
-        str | None, typer.Option(help="The URL of a real provider, to use instead of the demo model.")
+        str | None, typer.Option(help="The URL of a provider to use instead of the demo model.")
     ] = None,
 ) -> None:
-    """Show on this machine how prompts and streams are allowed, blocked and redacted through a real Envoy."""
+    """Run the sidecar behind a real Envoy, and show how it allows, blocks and redacts."""
     with problems_reported(), needs_extra("demo"):
         from extproc.demo.show import run
 

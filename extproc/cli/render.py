@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from extproc.config.settings import Settings
     from extproc.render.mesh import Place
 
-render = typer.Typer(no_args_is_help=True, help="Print configuration for a data plane.")
+render = typer.Typer(no_args_is_help=True, help="Print configuration for Envoy or a mesh.")
 
 
 class Topology(StrEnum):
@@ -34,17 +34,19 @@ class Context(StrEnum):
     INBOUND = "inbound"
 
 
-Where = Annotated[Topology, typer.Option(help="The sidecar is a Service, or in the gateway's pods on a unix socket.")]
+Where = Annotated[
+    Topology, typer.Option(help="The sidecar runs as a Service, or in the gateway's pods on a unix socket.")
+]
 Gateway = Annotated[str, typer.Option(help="The name of the Gateway to guard.")]
 Namespace = Annotated[str, typer.Option(help="The namespace of the Gateway and its policies.")]
 Service = Annotated[str, typer.Option(help="The sidecar's Service, NAME or NAME.NAMESPACE.")]
 Authority = Annotated[
     str,
-    typer.Option("--ca", help='Secret (istio) or ConfigMap with the CA of the Service\'s certificate; "" for no TLS.'),
+    typer.Option(
+        "--ca", help='The Secret (Istio) or ConfigMap that holds the CA of the Service\'s certificate; "" for no TLS.'
+    ),
 ]
-ProfileName = Annotated[
-    str, typer.Option("--profile", help="The profile of all routes without a profile of their own.")
-]
+ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that --route does not name.")]
 Routes = Annotated[
     list[str] | None,
     typer.Option("--route", metavar="ROUTE=PROFILE", help="The profile of one route; may be repeated."),
@@ -54,10 +56,18 @@ Routes = Annotated[
 @render.command("envoy")
 def render_envoy(
     listen: Annotated[str, typer.Option(help="The address on which Envoy listens, HOST:PORT.")],
-    upstream: Annotated[list[str], typer.Option(help="[PREFIX=]URL; may be repeated. The longest prefix wins.")],
-    admin: Annotated[str | None, typer.Option(help="The address of Envoy's admin port, HOST:PORT.")] = None,
+    upstream: Annotated[
+        list[str],
+        typer.Option(help="A provider: URL or PREFIX=URL. May be repeated; the longest matching prefix wins."),
+    ],
+    admin: Annotated[
+        str | None, typer.Option(help="The address of Envoy's admin port, HOST:PORT. Default: no admin port.")
+    ] = None,
     allow_upgrades: Annotated[
-        list[str] | None, typer.Option(metavar="PREFIX", help="Allow upgrades below this path. They pass UNGUARDED.")
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX", help="Allow upgrades on paths with this prefix; may be repeated. They pass UNGUARDED."
+        ),
     ] = None,
     config: Config = None,
 ) -> None:
@@ -93,10 +103,14 @@ def render_istio(
     namespace: Namespace = "default",
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
-    context: Annotated[Context, typer.Option(help="Which Envoys: a gateway's, or an app's own.")] = Context.GATEWAY,
+    context: Annotated[
+        Context, typer.Option(help="The Envoys that get the sidecar: of a gateway, or of apps.")
+    ] = Context.GATEWAY,
     selector: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL=VALUE", help="The pods, if they are not the Gateway's; may be repeated."),
+        typer.Option(
+            metavar="LABEL=VALUE", help="A label of the pods, if they are not the Gateway's own; may be repeated."
+        ),
     ] = None,
     profile: ProfileName = "",
     route: Routes = None,
@@ -127,7 +141,7 @@ def render_envoy_gateway(
     authority: Authority = "aim-extproc-ca",
     config: Config = None,
 ) -> None:
-    """Print Envoy Gateway's policies for a Gateway with the sidecar."""
+    """Print the policies that add the sidecar to a Gateway of Envoy Gateway."""
     from extproc.render.envoy_gateway import render_envoy_gateway as render_resources
 
     _print_mesh(config, render_resources, namespace, gateway, service, authority, topology is Topology.SIDECAR)
@@ -141,7 +155,7 @@ def render_kgateway(
     authority: Authority = "aim-extproc-ca",
     config: Config = None,
 ) -> None:
-    """Print kgateway's extension and policies for a Gateway with the sidecar as a Service."""
+    """Print the extension and policies that add the sidecar, as a Service, to kgateway."""
     from extproc.render.kgateway import render_kgateway as render_resources
 
     _print_mesh(config, render_resources, namespace, gateway, service, authority)
@@ -157,7 +171,7 @@ def render_agentgateway(
     route: Routes = None,
     config: Config = None,
 ) -> None:
-    """Print agentgateway's policies for a Gateway with the sidecar as a Service."""
+    """Print the policies that add the sidecar, as a Service, to agentgateway."""
     from extproc.render import agentgateway, mesh
 
     def text(settings: Settings, place: Place) -> str:

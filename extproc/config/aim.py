@@ -53,13 +53,13 @@ class Aim(Model):
     """How to reach Aim."""
 
     api: Literal["detect", "firewall", "cato"] = "detect"
-    """detect (the /detect API), firewall (/fw/v1), cato (/fw/v1 with x-cato-* headers)"""
+    """detect only allows or blocks prompts and JSON answers; firewall, and cato for Cato Networks, also redact them"""
     base_url: str | None = None
     """default: https://api.aim.security; with api: cato, https://api.aisec.catonetworks.com"""
     api_key: Annotated[SecretStr, AfterValidator(_clean_key)] = SecretStr("")
-    """prefer AIM_API_KEY or api_key_file; never printed"""
+    """prefer AIM_API_KEY or api_key_file; wins over api_key_file if both are set; never printed"""
     api_key_file: Path | None = None
-    """re-read when it changes"""
+    """re-read when it changes; AIM_API_KEY or AIM_API_KEY_FILE replaces this setting and api_key"""
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
     """the limit for one detection, retries included, and for opening a session"""
     verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15

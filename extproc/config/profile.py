@@ -119,7 +119,7 @@ class Profile(Model):
     inspect: Inspect = Inspect()
     """what is inspected in addition to prompts and answers"""
     api_key_file: Path | None = None
-    """the API key of a tenant's own guard; re-read when it changes"""
+    """the API key of a tenant's own guard; wins over all keys of aim; re-read when it changes"""
 
     def policy(self, *, verdict_timeout_seconds: float) -> core.Policy:
         """Return the profile as the core needs it."""

