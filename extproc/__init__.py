@@ -8,16 +8,17 @@ and deadlines come back as events.
 clock. Its two legs, and streamed answers, are state machines written as tables. `core.dialects` knows the providers'
 APIs; `core.content` reads and rewrites bodies so that unchanged bytes stay unchanged.
 
-The other packages, from the lowest to the highest (a package imports only from lower ones; import contracts check it):
+All packages, lowest first. A package imports only from lower ones; an import contract checks it.
 
-    config       the settings, where they come from, and the keys
-    telemetry    metrics, logs, the audit log and traces, none with content
-    aim          the client of Aim: detections over REST, sessions over websocket
-    render       configuration for Envoy and the meshes
-    admin        the admin port: health, metrics and the status page
-    serve        one serving process or several: start, reload and drain
-    check, demo, local_aim   finding problems of a deployment; trials without an account
-    cli          the commands
+    core                      decides
+    config                    the settings, where they come from, and the keys
+    telemetry                 metrics, logs, the audit log and traces, without prompts or answers
+    aim                       the client of Aim: detections over REST, sessions over websocket
+    processor                 the ext_proc service
+    render, admin             configuration for Envoy and the meshes; the admin port with its status page
+    check, serve, local_aim   finds problems of a deployment; the serving process; an Aim for trials
+    demo                      everything on one machine, with a real Envoy
+    cli                       the commands
 
 docs/architecture.md says more.
 """

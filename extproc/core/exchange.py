@@ -22,7 +22,7 @@ The legs share a `Context`, never the exchange. A leg that wants to end the exch
 exchange ends itself once the leg returns.
 
 An exchange ends in one of three ways: Envoy ends the stream (`StreamEnded`), the client is answered
-(`ImmediateResponse`, or a last body with end_of_stream), or the stream is reset (`Reset`). The shell must not end the
+(`ImmediateResponse`, or the end of the response), or the stream is reset (`Reset`). The shell must not end the
 stream in any other way: after a clean end before `Complete`, Envoy would let everything pass.
 
 The verdict of the `moderation` hook belongs to the exchange, not to a leg. Until it is known, all releases of the

@@ -306,6 +306,7 @@ class ResponseLeg:
         if event.session != self._session:
             return
         if isinstance(event, StreamBlocked):
+            self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
             self._context.refuse_blocked(Leg.RESPONSE, event.message)
         elif isinstance(event, SessionFailed) and event.opened:
             self._session = None  # lost while unused: the stream opens another

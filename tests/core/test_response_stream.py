@@ -15,7 +15,7 @@ from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, ChunkVerified, SessionDone
 from extproc.core.policy import Limits
 from extproc.core.release_queue import short_place
-from extproc.core.verdict import Allow, Failed
+from extproc.core.verdict import Allow, Block, Failed
 from extproc.core.vocabulary import Hook, Leg
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
 from tests.fakes.world import VERDICT_TIMEOUT, World, policy
@@ -367,6 +367,7 @@ class TestBlock:
     def test_block_before_the_stream_arrives_counts(self) -> None:
         it = World().request(REQUEST).judge().block()
         assert it.code == "content_policy_violation"
+        assert it.reports[-1] == ReportVerdict(Leg.RESPONSE, Hook.OUTPUT, (Block(),), 7)
 
 
 class TestSession:
