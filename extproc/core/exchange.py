@@ -205,20 +205,18 @@ class Exchange:
         match outcome:
             case Block():
                 context.refuse_blocked(Leg.REQUEST, outcome.message)
-                return
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.
                 context.refuse(redaction_failed(Leg.REQUEST))
-                return
             case Failed():
-                if not context.fails_open(Leg.REQUEST, outcome.reason):
-                    return
+                context.fails_open(Leg.REQUEST, outcome.reason)
             case Allow() | Monitor():
                 pass
             case _:
                 assert_never(outcome)
-        for command in context.gate.open():
-            context.release_response(command)
+        if not context.is_refused:
+            for command in context.gate.open():
+                context.release_response(command)
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
@@ -243,10 +241,6 @@ class Exchange:
         self._close()
 
     def _on_stream_ended(self, _: StreamEnded) -> None:
-        if self._is_complete and not self._held and not self._context.is_detecting:
-            self._is_closed = True  # nothing is left to free
-            self._context.emit(Close())
-            return
         if not self._is_complete:
             self._context.emit(ReportOutcome("aborted"))
         self._close()

@@ -177,6 +177,7 @@ STATUSES = [
     (422, DetectionRejected, Reason.REJECTED),
     (499, DetectionRejected, Reason.REJECTED),
     (407, DetectionUnavailable, Reason.UNREACHABLE),
+    (408, DetectionUnavailable, Reason.REJECTED),
     (429, DetectionUnavailable, Reason.RATE_LIMITED),
     (500, DetectionUnavailable, Reason.SERVER_ERROR),
     (502, DetectionUnavailable, Reason.SERVER_ERROR),
