@@ -63,7 +63,8 @@ class LineWriter:
             if is_full:
                 self._waiting.popleft()
             self._waiting.append(line)
-            if len(self._waiting) == 1:
+            # The thread gathers lines for a while, but must not lose lines of a burst by that.
+            if len(self._waiting) in (1, self._capacity // 2):
                 self._changed.notify()
         if is_full:
             self._lose("its reader is too slow")
