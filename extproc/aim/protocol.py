@@ -1,7 +1,8 @@
 """Aim's wire format in its three forms: headers and bodies of calls, their answers, session frames. No I/O.
 
-An answer that is not understood raises `DetectionError`: an unknown answer is never an allow. Error texts contain
-nothing that Aim sent, because Aim echoes prompts.
+An answer that is not understood raises `DetectionError`: an unknown answer is never an allow. An answer or a frame with
+a repeated key could be understood in two ways, so it is not understood. Error texts contain nothing that Aim sent,
+because Aim echoes prompts.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ def answer(form: Form, input_: Input, status: int, body: bytes) -> Verdict:
     if not 200 <= status < 300:
         raise _refusal(status)
     try:
-        content = codec.decode(body)
+        content = codec.decode_strictly(body)
     except (ValueError, RecursionError) as error:
-        raise _unreadable("not JSON") from error
+        raise _unreadable("not JSON with unique keys") from error
     if not isinstance(content, dict):
         raise _unreadable("not an object")
     return _detect_verdict(content) if form == "detect" else _firewall_verdict(content, input_)
@@ -216,9 +217,9 @@ def frame(data: str | bytes) -> Verified | Blocked | Done:
     Raises DetectionRejected with reason `session` for a frame that is not part of the protocol.
     """
     try:
-        content = codec.decode(data)
+        content = codec.decode_strictly(data)
     except (ValueError, RecursionError) as error:
-        raise _violation("a frame is not JSON") from error
+        raise _violation("a frame is not JSON with unique keys") from error
     if not isinstance(content, dict):
         raise _violation("a frame is not an object")
     if content.get("blocking_message") is not None:

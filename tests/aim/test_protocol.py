@@ -242,6 +242,31 @@ def test_answer_that_cannot_be_read_has_a_reason(form: Form, body: bytes) -> Non
     assert (type(error), error.reason) == (DetectionRejected, Reason.UNREADABLE_ANSWER)
 
 
+REPEATS = [
+    f'{{"detected": true, "required_action": {{"action_type": "block_action"}}, {rest}, "x": "{MARKER}"}}'
+    for rest in (
+        '"detected": false, "required_action": null',
+        '"detect\\u0065d": false, "required\\u005faction": null',
+        f'"{MARKER}": [{{"content": "a", "content": "b"}}]',
+        '"odd": NaN',
+        '"odd": [-Infinity]',
+    )
+]
+
+
+@each_form
+@pytest.mark.parametrize("body", REPEATS)
+def test_answer_of_two_meanings_has_no_verdict(form: Form, body: str) -> None:
+    for content in (body, body.replace("true", "false").replace("block", "monitor")):
+        error = refused(form, 200, content.encode())
+        assert (type(error), error.reason) == (DetectionRejected, Reason.UNREADABLE_ANSWER)
+
+
+def test_keys_may_occur_again_in_other_objects() -> None:
+    content = {"detected": False, "details": {"detected": {"detected": True}}}
+    assert judged("detect", content) == Allow(("detected",))
+
+
 # -- detect ------------------------------------------------------------------------------------------------------
 
 
@@ -577,6 +602,13 @@ def test_frame_that_breaks_the_protocol_is_a_session_failure(content: Any) -> No
         b"\xff\xfe\xfd",
         b'{"done": true, "' + MARKER.encode() + b'": "\xff"}',
         b"\x00\x01" + MARKER.encode(),
+        f'{{"done": true, "done": true, "x": "{MARKER}"}}',
+        f'{{"blocking_message": "{MARKER}", "blocking_message": null, "done": true}}',
+        f'{{"blocking_message": "{MARKER}", "blocking\\u005fmessage": null, "done": true}}',
+        '{"verified_chunk": {"choices": [{"delta": {"content": "a", "content": "b"}}]}}',
+        '{"verified_chunk": {"choices": [{"delta": {"content": "\\u0022\\u0022", "x": 1, "x": 2}}]}}',
+        '{"verified_chunk": {"choices": [], "id": NaN}}',
+        '{"done": true, "x": Infinity}',
     ],
 )
 def test_frame_that_is_not_json_is_a_session_failure(data: str | bytes) -> None:
