@@ -106,9 +106,14 @@ class AimClient:
         finally:
             self.leave()
 
-    async def detect_all(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
-        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then."""
-        return await self._detector.detect_all(hook, inputs, caller)
+    async def detect_all(
+        self, hook: Hook, inputs: Sequence[Input], caller: Caller, on_sent: Callable[[int], None]
+    ) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then.
+
+        `on_sent` is called with the number of bytes of each body that is sent, and of each one that is sent again.
+        """
+        return await self._detector.detect_all(hook, inputs, caller, on_sent)
 
     async def detect(self, hook: Hook, input_: Input, caller: Caller) -> Verdict:
         """Return the verdict of one detection, within the deadline.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,34 @@ class Caller:
     identity: Identity
 
 
+def _ignore(_: int) -> None:
+    """Drop a number of bytes."""
+
+
+class _Bodies:
+    """The bodies of the calls of one `detect_all`, each built when it is to be sent.
+
+    Inputs that share their tuple of messages share its encoding. Without this, 64 texts of one answer would cost 64
+    times the encoding of a long conversation. An encoding that only one input needs is not kept.
+    """
+
+    def __init__(self, form: protocol.Form, inputs: Sequence[Input], on_sent: Callable[[int], None]) -> None:
+        self._form = form
+        self._encoded: dict[int, bytes] = {}
+        uses = Counter(id(input_.messages) for input_ in inputs) if len(inputs) > 1 else {}
+        self._shared = {messages for messages, count in uses.items() if count > 1}
+        self.on_sent = on_sent
+        """Called with the size of each body that is sent."""
+
+    def of(self, input_: Input) -> bytes:
+        """Return the body for `input_`, one of the inputs of this `detect_all`."""
+        messages = id(input_.messages)
+        encoded = self._encoded.get(messages)
+        if encoded is None and messages in self._shared:
+            encoded = self._encoded[messages] = protocol.encoded_messages(input_.messages)
+        return protocol.call_body(self._form, input_, encoded)
+
+
 class Detector:
     """Performs detections at one Aim over REST."""
 
@@ -87,10 +116,16 @@ class Detector:
             return False
         return response.status_code < 500
 
-    async def detect_all(self, hook: Hook, inputs: Sequence[Input], caller: Caller) -> tuple[Outcome, ...]:
-        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then."""
+    async def detect_all(
+        self, hook: Hook, inputs: Sequence[Input], caller: Caller, on_sent: Callable[[int], None]
+    ) -> tuple[Outcome, ...]:
+        """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then.
+
+        `on_sent` is called with the number of bytes of each body that is sent, and of each one that is sent again.
+        """
+        bodies = _Bodies(self._form, inputs, on_sent)
         if len(inputs) == 1:
-            return (await self._outcome(hook, inputs[0], caller),)
+            return (await self._outcome(hook, inputs[0], caller, bodies),)
         outcomes: list[Outcome | None] = [None] * len(inputs)
         positions = iter(range(len(inputs)))
         tasks: list[asyncio.Task[None]] = []
@@ -98,7 +133,7 @@ class Detector:
         async def work() -> None:
             for position in positions:
                 try:
-                    outcome = await self._outcome(hook, inputs[position], caller)
+                    outcome = await self._outcome(hook, inputs[position], caller, bodies)
                 except Exception as error:
                     log_internal_error(error)
                     outcome = Failed(Reason.UNREADABLE_ANSWER)
@@ -120,9 +155,9 @@ class Detector:
             return reached
         return tuple(outcome if outcome is not None else Failed(Reason.TIMEOUT) for outcome in outcomes)
 
-    async def _outcome(self, hook: Hook, input_: Input, caller: Caller) -> Outcome:
+    async def _outcome(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Outcome:
         try:
-            return await self.detect(hook, input_, caller)
+            return await self._detect(hook, input_, caller, bodies)
         except DetectionError as error:
             return Failed(error.reason)
 
@@ -131,11 +166,14 @@ class Detector:
 
         Raises DetectionError.
         """
+        return await self._detect(hook, input_, caller, _Bodies(self._form, (input_,), _ignore))
+
+    async def _detect(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Verdict:
         fields = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
         fields += [*_FIELDS, ("content-type", "application/json")]
         is_probe = self._breaker.enter()
         try:
-            verdict = await self._within_deadline(input_, fields)
+            verdict = await self._within_deadline(input_, fields, bodies)
         except DetectionError as error:
             self._breaker.failed(error)
             raise
@@ -145,9 +183,9 @@ class Detector:
         self._breaker.succeeded()
         return verdict
 
-    async def _within_deadline(self, input_: Input, fields: Fields) -> Verdict:
+    async def _within_deadline(self, input_: Input, fields: Fields, bodies: _Bodies) -> Verdict:
         target = self._request_target if input_.output is None else self._answer_target
-        body = protocol.call_body(self._form, input_)
+        body = bodies.of(input_)
         self._budget.earn()
         clock = self._clock
         deadline = clock() + self._timeout
@@ -156,7 +194,7 @@ class Detector:
                 for attempt in range(MAX_RETRIES + 1):
                     retry_after: float | None = None
                     try:
-                        response, content = await self._post(target, fields, body)
+                        response, content = await self._post(target, fields, body, bodies.on_sent)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
                         return protocol.answer(self._form, input_, response.status_code, content)
@@ -170,7 +208,9 @@ class Detector:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
-    async def _post(self, target: Target, fields: Fields, body: bytes) -> tuple[httpx.Response, bytes]:
+    async def _post(
+        self, target: Target, fields: Fields, body: bytes, on_sent: Callable[[int], None]
+    ) -> tuple[httpx.Response, bytes]:
         """Return the response and its content, without decoding it.
 
         Raises DetectionUnavailable without a complete response, DetectionRejected for a response that is too large.
@@ -179,6 +219,7 @@ class Detector:
         # With `headers` and `content`, httpx.Request takes ten times as long.
         request = httpx.Request("POST", target.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
         began = self._clock()
+        on_sent(len(body))
         try:
             try:
                 response = await self._transport.handle_async_request(request)
@@ -186,6 +227,7 @@ class Detector:
                 # Servers close idle connections. A later disconnect may come from a server that worked on the request.
                 if self._clock() - began > _ENDED_SECONDS:
                     raise
+                on_sent(len(body))
                 response = await self._transport.handle_async_request(request)
         except ContentTooLarge as error:
             raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large") from error

@@ -59,16 +59,25 @@ def headers(form: Form, key: str, hook: Hook, call_id: str, identity: Identity) 
     ]
 
 
-def call_body(form: Form, input_: Input) -> bytes:
-    """Return the JSON body of a call."""
-    messages = list(input_.messages)
+def encoded_messages(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return `messages` as a JSON array, which calls that share them share, too."""
+    return codec.encode(messages)
+
+
+def call_body(form: Form, input_: Input, messages: bytes | None = None) -> bytes:
+    """Return the JSON body of a call: the bytes that encoding it as a whole would give.
+
+    `messages` are the messages of `input_`, if they have been encoded already.
+    """
+    if messages is None:
+        messages = encoded_messages(input_.messages)
     if input_.output is None:
-        body: dict[str, Any] = {"messages": messages}
-    elif form == "detect":
-        body = {"output": input_.output, "messages": messages}
-    else:
-        body = {"messages": [*messages, {"role": "assistant", "content": input_.output}]}
-    return codec.encode(body)
+        return b'{"messages":%b}' % messages
+    if form == "detect":
+        return b'{"output":%b,"messages":%b}' % (codec.encode(input_.output), messages)
+    last = codec.encode({"role": "assistant", "content": input_.output})
+    # The list of messages is continued in place of its closing bracket.
+    return b'{"messages":%b%b%b]}' % (messages[:-1], b"," if input_.messages else b"", last)
 
 
 def answer(form: Form, input_: Input, status: int, body: bytes) -> Verdict:

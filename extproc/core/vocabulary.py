@@ -39,7 +39,10 @@ CALL_ID_HEADER = "x-aim-call-id"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a detection: chat messages and, for an answer, its text."""
+    """One input of a detection: chat messages and, for an answer, its text.
+
+    Inputs of one detection that have the same messages share the tuple: it is then encoded once.
+    """
 
     messages: tuple[Mapping[str, Any], ...]
     output: str | None = None

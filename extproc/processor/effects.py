@@ -86,7 +86,9 @@ class Effects:
     async def _detect(self, command: Detect) -> None:
         began = time.monotonic()
         try:
-            outcomes: tuple[Outcome, ...] = await self._client.detect_all(command.hook, command.inputs, self._caller)
+            outcomes: tuple[Outcome, ...] = await self._client.detect_all(
+                command.hook, command.inputs, self._caller, lambda _: None
+            )
         except Exception as error:
             log_internal_error(error)
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)

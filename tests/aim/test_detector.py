@@ -19,6 +19,11 @@ from tests.fakes.aim import ScriptedAim, anonymize, block
 from tests.fakes.aim_client import ASKED, CALLER, client_of, reason_of
 from tests.fakes.http_peer import CHUNKED, Peer, Script, answer, repeats, reply, says
 
+
+def uncounted(_: int) -> None:
+    """Ignore the sizes of bodies."""
+
+
 ALLOWED = reply(b'{"detected": false}')
 
 
@@ -171,7 +176,7 @@ async def test_texts_are_detected_concurrently_and_a_block_cancels_the_rest(aim:
     aim.judge = judge
     inputs = [Input((), text) for text in ("a", "bad", "c")]
     async with client_of(aim.base) as client:
-        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER)
+        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER, uncounted)
     assert outcomes == (Block("No."),)
 
 
@@ -184,8 +189,43 @@ async def test_each_text_has_its_own_outcome(aim: ScriptedAim) -> None:
     aim.judge = judge
     inputs = [Input((), text) for text in ("a", "bad")]
     async with client_of(aim.base, api="firewall") as client:
-        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER)
+        sizes: list[int] = []
+        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER, sizes.append)
+    assert len(sizes) == len(aim.questions) == 2 + MAX_RETRIES
     assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
+
+
+@pytest.mark.parametrize("form", ["detect", "firewall"])
+async def test_inputs_that_share_messages_send_all_of_them(aim: ScriptedAim, form: str) -> None:
+    messages = ({"role": "user", "content": "Hello"}, {"role": "user", "content": "again"})
+    last = messages[1:]
+    inputs = [Input(messages, "a"), Input(last, "b"), Input(last, "c"), Input(messages, "d"), Input((), "e")]
+    async with client_of(aim.base, api=form) as client:
+        outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER, uncounted)
+    assert outcomes == (Allow(),) * 5
+    sent = [
+        question.texts if form == "firewall" else [*question.texts, question.body["output"]]
+        for question in aim.questions
+    ]
+    assert sorted(sent) == [["Hello", "again", "a"], ["Hello", "again", "d"], ["again", "b"], ["again", "c"], ["e"]]
+
+
+async def test_bytes_are_counted_each_time_that_a_body_is_sent() -> None:
+    sizes: list[int] = []
+    failed = answer("503 Service Unavailable", "content-length: 0")
+    async with Peer(says(ALLOWED, b"", leaves=True), says(failed, ALLOWED)) as peer, client_of(peer.url) as client:
+        for _ in range(2):  # the second call meets a connection that ends, then a failure, and then gets its answer
+            await client.detect_all(Hook.PRE_CALL, [ASKED], CALLER, sizes.append)
+        assert len(peer.heads) == 4
+    assert sizes == [48] * 4
+
+
+async def test_call_that_is_not_sent_has_no_bytes() -> None:
+    sizes: list[int] = []
+    async with client_of("http://aim.invalid", api_key="") as client:
+        outcomes = await client.detect_all(Hook.PRE_CALL, [ASKED], CALLER, sizes.append)
+    assert outcomes == (Failed(Reason.KEY_REFUSED),)
+    assert sizes == []
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,25 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extproc import __version__
 from extproc.aim import protocol
-from extproc.aim.protocol import Blocked, Done, Endpoints, Form, Verified, answer, call_body, endpoints, frame, headers
+from extproc.aim.protocol import (
+    Blocked,
+    Done,
+    Endpoints,
+    Form,
+    Verified,
+    answer,
+    call_body,
+    encoded_messages,
+    endpoints,
+    frame,
+    headers,
+)
+from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
 from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
@@ -164,6 +179,35 @@ def test_call_is_json_for_any_numbers(form: Form) -> None:
         raise ValueError(constant)
 
     json.loads(call_body(form, Input((message,))), parse_constant=fail)
+
+
+def whole_body(form: Form, asked: Input) -> bytes:
+    """Encode the body of a call at once."""
+    messages = list(asked.messages)
+    if asked.output is None:
+        return codec.encode({"messages": messages})
+    if form == "detect":
+        return codec.encode({"output": asked.output, "messages": messages})
+    return codec.encode({"messages": [*messages, {"role": "assistant", "content": asked.output}]})
+
+
+@each_form
+@given(
+    st.lists(st.dictionaries(st.text(), st.text() | st.none() | st.lists(st.integers(-9, 9)))).map(tuple),
+    st.none() | st.text(),
+)
+def test_body_of_encoded_messages_is_the_body_encoded_at_once(
+    form: Form, messages: tuple[dict[str, Any], ...], output: str | None
+) -> None:
+    asked = Input(messages, output)
+    assert call_body(form, asked) == call_body(form, asked, encoded_messages(messages)) == whole_body(form, asked)
+
+
+@each_form
+@pytest.mark.parametrize("texts", [("\ud800", "a"), ("a", "\ud800"), ("\ud800", "\udfff")])
+def test_body_with_lone_surrogates_means_what_was_asked(form: Form, texts: tuple[str, str]) -> None:
+    asked = Input(({"role": "user", "content": texts[0]},), texts[1])
+    assert json.loads(call_body(form, asked)) == json.loads(whole_body(form, asked))
 
 
 # -- answers that hold no verdict --------------------------------------------------------------------------------
