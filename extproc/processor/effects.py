@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import assert_never
 
 from extproc.aim.client import AimClient, Caller
@@ -21,6 +22,7 @@ from extproc.core.commands import (
 from extproc.core.errors import Reason
 from extproc.core.events import Event, SessionDone, StreamBlocked, VerdictReached
 from extproc.core.verdict import Failed, Outcome
+from extproc.core.vocabulary import Hook
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
@@ -56,7 +58,9 @@ class Effects:
             case SubmitChunk():
                 if self._session is not None and command.session == self._session_number:
                     self._session.submit(command.chunk)
+                    self._observation.submitted(command.chunk)
             case Detect():
+                self._observation.asked(len(command.inputs))
                 self._detections[command.detection] = self._client.start(self._detect, command)
             case CancelDetection():
                 task = self._detections.pop(command.detection, None)
@@ -87,7 +91,7 @@ class Effects:
         began = time.monotonic()
         try:
             outcomes: tuple[Outcome, ...] = await self._client.detect_all(
-                command.hook, command.inputs, self._caller, lambda _: None
+                command.hook, command.inputs, self._caller, partial(self._on_sent, command.hook)
             )
         except Exception as error:
             log_internal_error(error)
@@ -99,6 +103,12 @@ class Effects:
         except Exception as error:  # telemetry must not keep the verdict from the exchange
             log_internal_error(error)
         await self._deliver_verdict(VerdictReached(command.detection, outcomes, round(seconds * 1000)))
+
+    def _on_sent(self, hook: Hook, size: int) -> None:
+        try:
+            self._observation.sent(hook, size)
+        except Exception as error:  # telemetry must not keep the call from Aim
+            log_internal_error(error)
 
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):

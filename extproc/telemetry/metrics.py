@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+_DETECTIONS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
+
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 _log = structlog.get_logger()
@@ -54,6 +56,18 @@ class Telemetry:
             ("hook", "reason"),
             registry=registry,
         )
+        self._detection_bytes = Counter(
+            "extproc_detection_bytes",
+            "Bytes of bodies and chunks sent to Aim, retries included",
+            ("hook",),
+            registry=registry,
+        )
+        self._detections = Histogram(
+            "extproc_detections_per_exchange",
+            "Detections of an exchange that needed any",
+            buckets=_DETECTIONS,
+            registry=registry,
+        )
         self._fail_open = Counter(
             "extproc_fail_open", "Legs that were released without a verdict", ("leg", "reason"), registry=registry
         )
@@ -79,6 +93,8 @@ class Telemetry:
                 self._child(self._fail_open, leg, reason)
             for hook in Hook:
                 self._child(self._detection_errors, hook, reason)
+        for hook in Hook:
+            self._child(self._detection_bytes, hook)
         self.audit: AuditLog | None = None
         self.tracing: Tracing | None = None
 
@@ -115,13 +131,19 @@ class Telemetry:
         """Record the time that Aim took."""
         self._child(self._detection_seconds, hook).observe(seconds)
 
+    def sent(self, hook: Hook, size: int) -> None:
+        """Count bytes that are sent to Aim."""
+        self._child(self._detection_bytes, hook).inc(size)
+
     def waited(self, leg: Leg, seconds: float) -> None:
         """Record the time that a leg waited for the guard."""
         self._child(self._added_latency, leg).observe(seconds)
         self.activity.waited(seconds)
 
-    def finished(self, record: ExchangeRecord, seconds: float) -> None:
-        """Count an exchange and write its access record."""
+    def finished(self, record: ExchangeRecord, seconds: float, detections: int) -> None:
+        """Count an exchange, with its number of `detections`, and write its access record."""
+        if detections:
+            self._detections.observe(detections)
         self._child(self._exchanges, record.profile, record.dialect, record.outcome).inc()
         self.activity.finished(record)
         ended = {"outcome": record.outcome, "code": record.code, "ms": round(seconds * 1000)}

@@ -43,9 +43,11 @@ class Observation:
 
     __slots__ = (
         "_callers",
+        "_detections",
         "_is_dry_run",
         "_opened",
         "_session_verdict",
+        "_submitted",
         "_telemetry",
         "_waiting_since",
         "began",
@@ -63,7 +65,9 @@ class Observation:
         self.trace: Trace | None = None
         self._is_dry_run = is_dry_run
         self._callers = telemetry.audit.callers(record.profile, identity) if telemetry.audit is not None else {}
+        self._detections = 0
         self._opened = began
+        self._submitted = 0
         self._session_verdict: ReportVerdict | None = None
         self._waiting_since: dict[Leg, float] = {}
 
@@ -124,6 +128,18 @@ class Observation:
                 line["reason"] = outcome.reason
             audit.write(line)
 
+    def asked(self, inputs: int) -> None:
+        """Record that a detection of so many inputs begins."""
+        self._detections += inputs
+
+    def sent(self, hook: Hook, size: int) -> None:
+        """Record that a body of `size` bytes is sent to Aim over REST, perhaps again."""
+        self._telemetry.sent(hook, size)
+
+    def submitted(self, chunk: str) -> None:
+        """Record a chunk of a session. The metric counts all of them at the session's end, which is cheaper."""
+        self._submitted += len(chunk) if chunk.isascii() else len(chunk.encode(errors="surrogatepass"))
+
     def detected(self, hook: Hook, began: float, outcomes: Sequence[Outcome]) -> None:
         """Record the outcomes of a detection that began at `began` and ends now."""
         now = time.monotonic()
@@ -152,6 +168,10 @@ class Observation:
     def session_closed(self) -> None:
         """Record the end of the session, which has no verdict if the exchange did not need one."""
         self._telemetry.sessions.dec()
+        if self._submitted:
+            self._detections += 1
+            self._telemetry.sent(Hook.OUTPUT, self._submitted)
+            self._submitted = 0
         if self.trace is not None:
             outcome = strictest(self._session_verdict.outcomes) if self._session_verdict is not None else None
             self.trace.detection(
@@ -169,7 +189,7 @@ class Observation:
         record = self.record
         if self._is_dry_run and record.outcome != "unmatched":
             record.code, record.outcome = record.outcome, "dry_run"
-        self._telemetry.finished(record, now - self.began)
+        self._telemetry.finished(record, now - self.began, self._detections)
         audit = self._telemetry.audit
         if audit is not None and record.outcome != "unmatched":
             audit.write(self._line("exchange") | {"outcome": record.outcome, "code": record.code})

@@ -50,6 +50,7 @@ class AimSession:
     socket: ServerSocket
     transport: asyncio.WriteTransport
     chunks: list[dict[str, Any]] = field(default_factory=list)
+    chunk_bytes: int = 0
     is_done: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -67,6 +68,7 @@ class AimSession:
             self.is_done = True
             return None
         self.chunks.append(frame)
+        self.chunk_bytes += len(message.encode())
         return frame
 
     async def verify(self, chunk: dict[str, Any]) -> None:

@@ -103,6 +103,10 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
         seen = await metrics(admin)
         assert seen["extproc_verdicts_total"] == 40
         assert seen["extproc_detection_seconds_count"] == 40
+        assert seen["extproc_detections_per_exchange_count"] == seen["extproc_detections_per_exchange_sum"] == 40
+        assert seen["extproc_detection_bytes_total"] == sum(
+            int(question.headers["content-length"]) for question in aim.questions
+        )
         assert seen["extproc_worker_restarts_total"] == 0
         async with live_exchange(port), live_exchange(port + 3):
             assert (await metrics(admin))["extproc_streams"] == 2
