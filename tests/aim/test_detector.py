@@ -66,6 +66,7 @@ async def test_call_has_the_right_path_headers_and_body(
         ((302, {}), Reason.UNREADABLE_ANSWER),
         ((200, b"<html>"), Reason.UNREADABLE_ANSWER),
         ((200, {"detected": None}), Reason.UNREADABLE_ANSWER),
+        ((200, b'{"detected": true, "detected": false}'), Reason.UNREADABLE_ANSWER),
         ((200, b" " * 3_000_000), Reason.UNREADABLE_ANSWER),
     ],
 )

@@ -41,6 +41,7 @@ async def test_session_verifies_a_whole_stream(aim: ScriptedAim) -> None:
         ('{"done": true}', SessionDone),
         ("junk", SessionFailed),
         ('{"verified_chunk": null}', SessionFailed),
+        ('{"done": true, "done": true}', SessionFailed),
         (None, SessionFailed),
     ],
 )

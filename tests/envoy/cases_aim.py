@@ -117,6 +117,7 @@ ANSWERS = [
             "an unknown action": _action("quarantine_action"),
             "no required_action": {"analysis_result": {}},
             "an action of another type": {"required_action": "block_action"},
+            "a repeated key": (200, b'{"required_action": {"action_type": "monitor_action"}, "required_action": null}'),
             "the other form's answer": {"detected": False},
             "a list": [],
             "not JSON": (200, b"OK"),
