@@ -7,6 +7,7 @@ because Aim echoes prompts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,12 +17,15 @@ from extproc import __version__
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
-from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block, Monitor, Verdict
+from extproc.core.verdict import MAX_POLICIES, Allow, Anonymize, Block, Invocation, Monitor, Verdict
 from extproc.core.vocabulary import Hook, Input
 
 Form = Literal["detect", "firewall", "cato"]
 
 _MAX_POLICY_NAME = 128
+
+_INVOCATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""An id that is safe to show. Any other text is left out, because it might be content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,25 +155,36 @@ def _firewall_verdict(content: Mapping[str, Any], input_: Input) -> Verdict:
     if "required_action" not in content:
         raise _unreadable("no `required_action`")
     action = content["required_action"]
-    policies = _drill_down(content.get("analysis_result"))
+    policies, invocation = _drill_down(content.get("analysis_result")), _invocation(content)
     if action is None:
-        return Allow(policies)
+        return Allow(policies, invocation)
     if not isinstance(action, dict):
         raise _unreadable("`required_action` is not an object")
     match action.get("action_type"):
         case None:
-            return Allow(policies)
+            return Allow(policies, invocation)
         case "monitor_action":
-            return Monitor(policies)
+            return Monitor(policies, invocation)
         case "block_action":
-            return Block(_message(action.get("detection_message")), policies)
+            return Block(_message(action.get("detection_message")), policies, invocation)
         case "anonymize_action":
             chat = content.get("redacted_chat")
             if not isinstance(chat, dict):
                 chat = action.get("chat_redaction_result")  # its place in older answers
-            return Anonymize(_redacted_texts(chat, input_), policies)
+            return Anonymize(_redacted_texts(chat, input_), policies, invocation)
         case _:
             raise DetectionRejected(Reason.UNKNOWN_ACTION, "Aim requires an unknown action")
+
+
+def _invocation(content: Mapping[str, Any]) -> Invocation | None:
+    """Return what the answer says of Aim's own work; None if that is nothing readable."""
+    name, result = content.get("invocation_id"), content.get("analysis_result")
+    time = result.get("analysis_time_ms") if isinstance(result, dict) else None
+    invocation = Invocation(
+        name if isinstance(name, str) and _INVOCATION_ID.fullmatch(name) else None,
+        time if type(time) is int and time >= 0 else None,
+    )
+    return None if invocation == Invocation() else invocation
 
 
 def _drill_down(result: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc.core.errors import Reason
 
@@ -12,10 +12,22 @@ MAX_POLICIES = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Invocation:
+    """What Aim says of its own work on a verdict: the id that it gave it, and how many milliseconds it took.
+
+    It is for operators and decides nothing, so verdicts are compared without it.
+    """
+
+    id: str | None = None
+    milliseconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Allow:
     """Aim found nothing."""
 
     policies: tuple[str, ...] = ()
+    invocation: Invocation | None = field(default=None, compare=False)
     action = "allow"
 
 
@@ -24,6 +36,7 @@ class Monitor:
     """Aim found something that is only reported."""
 
     policies: tuple[str, ...] = ()
+    invocation: Invocation | None = field(default=None, compare=False)
     action = "monitor"
 
 
@@ -33,6 +46,7 @@ class Anonymize:
 
     texts: tuple[str | None, ...]
     policies: tuple[str, ...] = ()
+    invocation: Invocation | None = field(default=None, compare=False)
     action = "anonymize"
 
 
@@ -42,6 +56,7 @@ class Block:
 
     message: str | None = None
     policies: tuple[str, ...] = ()
+    invocation: Invocation | None = field(default=None, compare=False)
     action = "block"
 
 

@@ -118,15 +118,17 @@ class Observation:
         if command.hook is Hook.OUTPUT:
             self._session_verdict = command
         audit = self._telemetry.audit
-        if audit is None:
-            return
         for outcome in command.outcomes:
-            line = self._line("verdict")
-            line |= {"leg": command.leg, "hook": command.hook, "action": outcome.action}
-            line["policies"] = outcome.policies
+            verdict: dict[str, object] = {"leg": command.leg, "hook": command.hook, "action": outcome.action}
+            invocation = _invocation(outcome)
+            if invocation:
+                _log.debug("verdict", call_id=self.record.call_id, **verdict, **invocation)
+            if audit is None:
+                continue
+            line = self._line("verdict") | verdict | {"policies": outcome.policies}
             if isinstance(outcome, Failed):
                 line["reason"] = outcome.reason
-            audit.write(line)
+            audit.write(line | invocation)
 
     def asked(self, inputs: int) -> None:
         """Record that a detection of so many inputs begins."""
@@ -206,3 +208,12 @@ class Observation:
             "dry_run": self._is_dry_run,
             **self._callers,
         }
+
+
+def _invocation(outcome: Outcome) -> dict[str, str | int]:
+    """Return what Aim said of its own work on a verdict, under the names of Aim's API."""
+    invocation = None if isinstance(outcome, Failed) else outcome.invocation
+    if invocation is None:
+        return {}
+    named = {"invocation_id": invocation.id, "analysis_time_ms": invocation.milliseconds}
+    return {name: value for name, value in named.items() if value is not None}

@@ -27,7 +27,7 @@ from extproc.aim.protocol import (
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionUnavailable, Reason
 from extproc.core.identity import Identity
-from extproc.core.verdict import Allow, Anonymize, Block, Monitor, Verdict
+from extproc.core.verdict import Allow, Anonymize, Block, Invocation, Monitor, Verdict
 from extproc.core.vocabulary import Hook, Input
 
 MARKER = "zq-marker"
@@ -529,6 +529,50 @@ def test_missing_required_action_is_never_an_allow(form: Form) -> None:
 @pytest.mark.parametrize("result", [None, [], MARKER, {}, {"policy_drill_down": None}, {"policy_drill_down": [MARKER]}])
 def test_analysis_result_of_another_type_is_ignored(form: Form, result: Any) -> None:
     assert judged(form, {"required_action": None, "analysis_result": result}) == Allow()
+
+
+@each_firewall
+@pytest.mark.parametrize(
+    ("action", "redacted"),
+    [
+        (None, None),
+        ({"action_type": None}, None),
+        ({"action_type": "monitor_action"}, None),
+        ({"action_type": "block_action"}, None),
+        ({"action_type": "anonymize_action"}, chat("a", "b")),
+    ],
+)
+def test_verdict_has_the_invocation(form: Form, action: Any, redacted: Any) -> None:
+    verdict = judged(form, fw(action, redacted_chat=redacted))
+    assert verdict.invocation == Invocation(MARKER, 41)
+    assert verdict.policies == NAMED
+
+
+@pytest.mark.parametrize("name", ["inv_0a9f", "x", "a" * 128, "0d4c-11:22.3_Z"])
+def test_invocation_id_is_kept(name: str) -> None:
+    assert judged("firewall", {"required_action": None, "invocation_id": name}).invocation == Invocation(name, None)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 129, "my name is", "inv_1\n", "é", "a@b", "a/b", 5, None, ["inv_1"], True])
+def test_text_that_is_no_id_is_left_out(name: Any) -> None:
+    assert judged("firewall", {"required_action": None, "invocation_id": name}).invocation is None
+
+
+@pytest.mark.parametrize("time", [0, 41, 2**40])
+def test_time_of_the_analysis_is_kept(time: int) -> None:
+    content = {"required_action": None, "analysis_result": {"analysis_time_ms": time}}
+    assert judged("cato", content).invocation == Invocation(None, time)
+
+
+@pytest.mark.parametrize("time", [-1, 4.5, "41", None, True, [41]])
+def test_time_of_another_type_is_left_out(time: Any) -> None:
+    content = {"required_action": None, "analysis_result": {"analysis_time_ms": time}}
+    assert judged("cato", content).invocation is None
+
+
+def test_detect_form_has_no_invocation() -> None:
+    content = {"detected": False, "invocation_id": "inv_1", "analysis_result": {"analysis_time_ms": 41}}
+    assert judged("detect", content).invocation is None
 
 
 # -- session frames ----------------------------------------------------------------------------------------------

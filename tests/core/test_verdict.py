@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from extproc.core.errors import Reason
-from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Invocation, Monitor, Outcome, strictest
 
 FROM_LENIENT_TO_STRICT: tuple[Outcome, ...] = (
     Allow(("a",)),
@@ -44,6 +44,11 @@ def test_first_of_equal_outcomes_decides() -> None:
     assert strictest([Allow(), first, second]) is first
     timeout, session = Failed(Reason.TIMEOUT), Failed(Reason.SESSION)
     assert strictest([session, timeout]) is session
+
+
+def test_invocation_does_not_make_a_verdict_another_one() -> None:
+    assert Allow(("a",), Invocation("inv_1", 41)) == Allow(("a",))
+    assert Block("no", (), Invocation("inv_1", 41)) == Block("no", (), Invocation("inv_2", 1))
 
 
 def test_actions_are_the_metric_labels() -> None:

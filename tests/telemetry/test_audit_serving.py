@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
 from tests.fakes.aim import AimSession, ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, run, serving, written
@@ -18,6 +21,7 @@ from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
 SECRET = "the plan of the tower"
 MAIL = "alice@example.com"
+INVOCATION = {"invocation_id", "analysis_time_ms"}
 
 
 async def refused(guard: Sidecar, path: str = "/v1/chat/completions", *, stream: bool = False) -> None:
@@ -99,6 +103,33 @@ async def test_stream_and_failure_write_verdicts(tmp_path: Path, aim: ScriptedAi
     assert (failed["action"], failed["reason"]) == ("error", "key_refused")
     assert (exchange["outcome"], exchange["code"]) == ("refused", "guardrail_unavailable")
     assert exchange["user_email"] == MAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("inv_1", {"invocation_id": "inv_1", "analysis_time_ms": 41}), (SECRET, {"analysis_time_ms": 41})],
+)
+async def test_verdict_has_what_aim_says_of_its_work(
+    tmp_path: Path, aim: ScriptedAim, name: str, expected: dict[str, Any]
+) -> None:
+    async def judge(_: object) -> Any:
+        action = {"action_type": "block_action", "detection_message": SECRET}
+        return {"required_action": action, "analysis_result": {"analysis_time_ms": 41}, "invocation_id": name}
+
+    aim.judge = judge
+    file = tmp_path / "audit.jsonl"
+    with capture_logs() as logs:
+        for audit in ({"file": str(file)}, {}):  # the log has it without an audit log, too
+            async with sidecar(settings_for(aim.base, aim={"api": "firewall"}, audit=audit)) as guard:
+                await refused(guard)
+    verdict, exchange = lines(file)
+    (logged, other) = [record for record in logs if record["event"] == "verdict"]
+    assert {key: verdict[key] for key in INVOCATION if key in verdict} == expected
+    assert not exchange.keys() & INVOCATION
+    place = {"leg": "request", "hook": "pre_call", "action": "block"}
+    told = {"event": "verdict", "log_level": "debug", **place, **expected}
+    assert logged == {"call_id": verdict["call_id"], **told}
+    assert {**other, "call_id": verdict["call_id"]} == logged
 
 
 async def test_dry_run_is_marked_and_uninspected_exchange_is_absent(tmp_path: Path, aim: ScriptedAim) -> None:
