@@ -32,6 +32,7 @@ class Context:
         "_commands",
         "_detections",
         "_numbers",
+        "asked",
         "call_id",
         "dialect",
         "gate",
@@ -43,6 +44,7 @@ class Context:
         "now",
         "policy",
         "refusal",
+        "request_size",
     )
 
     def __init__(self, call_id: str, policy: Policy, limits: Limits) -> None:
@@ -58,6 +60,10 @@ class Context:
         """Whether a dialect knows the request and at least one hook applies."""
         self.messages: tuple[Mapping[str, Any], ...] = ()
         """The request's messages as they went upstream: Aim judges the answer in their context."""
+        self.request_size = 0
+        """The size of the request that was read, in bytes."""
+        self.asked = 0
+        """The number of inputs that were sent to Aim."""
         self.refusal: Refusal | None = None
         """The refusal with which the exchange ends, once the leg has handled the current event."""
         self.has_response_begun = False
@@ -73,7 +79,6 @@ class Context:
         return (
             self.is_inspected
             and self.dialect is not None
-            and self.dialect.reads_answers
             and Hook.OUTPUT in self.policy.hooks
         )
 
@@ -135,6 +140,7 @@ class Context:
         self._detections[number] = hook
         if hook is Hook.MODERATION:
             self.gate.close()
+        self.asked += len(inputs)
         self.emit(Detect(number, hook, tuple(inputs)))
 
     def finish_detection(self, number: int) -> Hook | None:

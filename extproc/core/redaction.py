@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from extproc.core.content.document import Document, Edit, Path, Raw
-from extproc.core.dialects.base import Leaf
-from extproc.core.errors import ExtprocError, MalformedBody
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair: JSON can contain it, UTF-8 cannot."""
+from extproc.core.content.arguments import Misfit, put_back, spell
+from extproc.core.content.document import Edit, Path
+from extproc.core.dialects.leaf import Leaf
+from extproc.core.errors import ExtprocError
 
 
 class RedactionError(ExtprocError):
@@ -20,8 +19,8 @@ class RedactionError(ExtprocError):
 def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit]:
     """Return the edits that replace each leaf's text by its redacted text. A pair without a leaf needs no edit.
 
-    Raises RedactionError if a text is missing, cannot be changed, or breaks arguments that were JSON. It also raises if
-    nothing would change: Aim then found something in a place that was not sent as text.
+    Raises RedactionError if a text is missing, cannot be changed, or changes the keys or the structure of arguments. It
+    also raises if nothing would change: Aim then found something in a place that was not sent as text.
     """
     changes: dict[Path, Edit] = {}
     for leaf, text in redacted:
@@ -30,8 +29,6 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
         if text is None:
             raise RedactionError("a redacted text is missing")
         if text != leaf.text:
-            if leaf.is_json and not leaf.is_embedded and is_json(leaf.text) and not is_json(text):
-                raise RedactionError("redacted arguments are no longer JSON")
             changes |= rewrite(leaf, text)
     if not changes:
         raise RedactionError("a redaction changes nothing")
@@ -41,25 +38,61 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
 def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     """Return the edits that give `leaf` another text, and that remove what still shows or signs the old one.
 
-    Raises RedactionError for a text that cannot be changed, and for an object whose new text is not an object.
+    Raises RedactionError for a text that cannot be changed, and for one that does not fit to where it came from.
     """
     if leaf.fixed:
         raise RedactionError("a redacted text cannot be changed")
-    changes: dict[Path, Edit] = dict.fromkeys(leaf.emptied, "")
-    if leaf.nulled is not None:
-        changes[leaf.nulled] = None
-    if leaf.is_embedded:
-        if not text.lstrip().startswith("{") or not is_json(text):
-            raise RedactionError("a redacted object is no longer an object")
-        text = Raw(_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-    changes[leaf.path] = text
+    changes: dict[Path, Edit] = {**dict.fromkeys(leaf.emptied, ""), **dict.fromkeys(leaf.nulled)}
+    if leaf.parts:
+        for part, said in zip(leaf.parts, _lines(leaf.parts, text), strict=True):
+            if said != part.text:
+                changes |= rewrite(part, said)
+    elif leaf.raw:
+        changes |= _rewrite_arguments(leaf, text)
+    else:
+        changes[leaf.path] = leaf.encoded.encode(text) if leaf.encoded is not None else text
     return changes
+
+
+def _lines(parts: tuple[Leaf, ...], text: str) -> Iterator[str]:
+    """Yield the text of each part of a joined text; raise RedactionError if the number of lines has changed."""
+    lines = text.split("\n")
+    counts = [part.text.count("\n") + 1 for part in parts]
+    if sum(counts) != len(lines):
+        raise RedactionError("a redaction changes the number of lines")
+    position = 0
+    for count in counts:
+        yield "\n".join(lines[position : position + count])
+        position += count
+
+
+def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:
+    try:
+        changes = put_back(leaf.raw, text)
+    except Misfit as error:
+        raise RedactionError("a redaction changes the keys or the structure of arguments") from error
+    if not leaf.is_embedded:
+        return {leaf.path: spell(leaf.raw, changes)}
+    strings = enumerate(_strings(json.loads(leaf.raw), leaf.path))
+    return {path: changes[number] for number, path in strings if number in changes}
+
+
+def _strings(node: Any, path: Path) -> Iterator[Path]:
+    """Yield the paths of the strings that are no keys, in order."""
+    if isinstance(node, str):
+        yield path
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _strings(value, (*path, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _strings(value, (*path, index))
 
 
 def is_json(text: str) -> bool:
     """Return whether `text` is one JSON value."""
     try:
-        Document(text)
-    except MalformedBody:
+        json.loads(text)
+    except (ValueError, RecursionError):
         return False
     return True

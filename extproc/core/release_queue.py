@@ -30,7 +30,8 @@ from typing import Any
 
 from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.core.content.sse import ServerSentEvent
-from extproc.core.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
+from extproc.core.dialects.base import MAX_CHOICE, Dialect
+from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.errors import ExtprocError, MalformedBody
 from extproc.core.redaction import RedactionError, rewrite
 from extproc.core.running_text import Budget, RunningText

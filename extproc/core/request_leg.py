@@ -7,10 +7,10 @@ from typing import assert_never
 
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
-from extproc.core.content.document import Document, refuse_disguise
+from extproc.core.content.document import Document
 from extproc.core.context import Context
-from extproc.core.dialects.base import Prompt
-from extproc.core.errors import ContentError, MalformedBody, Reason
+from extproc.core.dialects.leaf import Prompt
+from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect
@@ -199,12 +199,24 @@ class RequestLeg:
             self._prompts = []
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        context.messages = tuple(dict(prompt.message) for prompt in self._prompts)
+        self._keep_context(self._prompts)
         if self._prompts and Hook.PRE_CALL in context.policy.hooks:
             self._state = RequestState.JUDGING
-            context.detect(Hook.PRE_CALL, [Input(context.messages)])
+            context.detect(Hook.PRE_CALL, [self._input()])
         else:
             self._release(None)
+
+    def _input(self) -> Input:
+        return Input(tuple(prompt.message for prompt in self._prompts))
+
+    def _keep_context(self, prompts: list[Prompt]) -> None:
+        """Keep the conversation, in which the answer will be judged."""
+        self._context.messages = tuple(prompt.message for prompt in prompts if not prompt.is_definition)
+
+    def _prompts_of(self, document: Document, *, locates: bool) -> list[Prompt]:
+        dialect = self._context.dialect
+        assert dialect is not None
+        return dialect.prompts(document, tools=Inspect.TOOLS in self._context.policy.inspect, locates=locates)
 
     def _read_document(self) -> None:
         context = self._context
@@ -214,10 +226,8 @@ class RequestLeg:
         if not plain.strip():
             return
         self._document = Document.from_bytes(plain)
-        if not isinstance(self._document.root, dict):
-            raise MalformedBody("a request is not an object")
-        refuse_disguise(self._document.root)
-        self._prompts = dialect.prompts(self._document, tools=Inspect.TOOLS in context.policy.inspect)
+        context.request_size = len(plain)
+        self._prompts = self._prompts_of(self._document, locates=False)
         self._asks_for_stream = dialect.streams(self._document, self._path)
         self._document.forget()
 
@@ -240,19 +250,20 @@ class RequestLeg:
                 assert_never(outcome)
 
     def _redact(self, verdict: Anonymize) -> None:
+        """Put the redacted texts back. The document is read once more: only then the places of all texts are known."""
         texts = verdict.texts
         try:
             if len(texts) != len(self._prompts) or self._document is None:
                 raise RedactionError("the number of messages has changed")
-            changes = edits([(prompt.leaf, text) for prompt, text in zip(self._prompts, texts, strict=True)])
-        except RedactionError:
+            prompts = self._prompts_of(Document(self._document.text), locates=True)
+            changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
+            rewritten = self._document.rewrite(changes)
+            self._prompts = self._prompts_of(Document(rewritten), locates=False)
+        except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return
-        self._context.messages = tuple(
-            {**prompt.message, "content": text} if prompt.leaf is not None else dict(prompt.message)
-            for prompt, text in zip(self._prompts, texts, strict=True)
-        )
-        self._release(self._document.rewrite(changes).encode())
+        self._keep_context(self._prompts)
+        self._release(rewritten.encode())
 
     def _release(self, rewritten: bytes | None) -> None:
         """Release the request, unchanged or rewritten, and start the `moderation` detection."""
@@ -276,7 +287,7 @@ class RequestLeg:
         if self._has_trailers:
             context.emit(ReleaseTrailers(Leg.REQUEST))
         if self._prompts and Hook.MODERATION in context.policy.hooks:
-            context.detect(Hook.MODERATION, [Input(context.messages)])
+            context.detect(Hook.MODERATION, [self._input()])
         self.expects_stream = self._asks_for_stream and context.reads_answer
 
     def drop(self) -> None:

@@ -8,8 +8,8 @@ from extproc.core.commands import CloseSession, Command, OpenSession, ReleaseBod
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.context import Context
-from extproc.core.dialects.base import Leaf
-from extproc.core.errors import BodyTooLarge, ContentError, MalformedBody, Reason
+from extproc.core.dialects.leaf import Leaf
+from extproc.core.errors import BodyTooLarge, ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
@@ -23,17 +23,15 @@ from extproc.core.events import (
     VerdictReached,
     Woken,
 )
+from extproc.core.questions import Question, pack
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.refusal import OVERLOADED, TOO_MANY_RESPONSE_HEADERS, redaction_failed
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Anonymize, Block, Failed, strictest
-from extproc.core.vocabulary import Headers, Hook, Input, Leg
+from extproc.core.vocabulary import Headers, Hook, Leg
 
 _PASSING_TYPES = ("audio/", "image/")
-
-_TEXTS = 1024
-"""The most texts of one whole answer: each is an input of the detection."""
 
 
 class ResponseState(StrEnum):
@@ -65,6 +63,8 @@ class ResponseLeg:
         self._buffer = BodyBuffer(context.limits.response_bytes)
         self._document: Document | None = None
         self._leaves: list[Leaf] = []
+        self._questions: list[Question] = []
+        self._asked = 0
         self._has_trailers = False
         self._stream: ResponseStream | None = None
         self._session: int | None = None
@@ -228,7 +228,9 @@ class ResponseLeg:
             return
         if self._leaves:
             self._state = ResponseState.JUDGING
-            context.detect(Hook.OUTPUT, [Input(context.messages, leaf.text) for leaf in self._leaves])
+            self._asked = context.asked
+            self._questions = self._pack(self._leaves)
+            context.detect(Hook.OUTPUT, [question.input for question in self._questions])
         else:
             self._release(None)
 
@@ -241,8 +243,11 @@ class ResponseLeg:
         self._document = Document.from_bytes(plain)
         self._leaves = dialect.answers(self._document)
         self._document.forget()
-        if len(self._leaves) > _TEXTS:
-            raise MalformedBody("an answer has too many texts")
+
+    def _pack(self, leaves: list[Leaf]) -> list[Question]:
+        context = self._context
+        received = len(self._document.text) if self._document is not None else 0
+        return pack(leaves, context.messages, asked=self._asked, sent=context.request_size, received=received)
 
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `output` verdict."""
@@ -253,22 +258,29 @@ class ResponseLeg:
             return
         if isinstance(decisive, Failed) and not context.fails_open(Leg.RESPONSE, decisive.reason):
             return
-        redacted: list[tuple[Leaf | None, str | None]] = [
-            (leaf, _last(outcome.texts))
-            for leaf, outcome in zip(self._leaves, event.outcomes, strict=True)
+        redacted = {
+            number: _last(outcome.texts)
+            for number, outcome in enumerate(event.outcomes)
             if isinstance(outcome, Anonymize)
-        ]
+        }
         if not redacted or self._document is None:
             self._release(None)
-            return
+        else:
+            self._redact(self._document, redacted)
+
+    def _redact(self, document: Document, redacted: dict[int, str | None]) -> None:
+        """Put the redacted texts back. The document is read once more: only then the places of all texts are known."""
+        dialect = self._context.dialect
+        assert dialect is not None
         try:
+            questions = self._pack(dialect.answers(Document(document.text), locates=True))
             changes: dict[Path, Edit] = {}
-            for pair in redacted:  # one by one: each redaction must change its own text
-                changes |= edits([pair])
+            for number, text in redacted.items():  # one by one: each redaction must change its own text
+                changes |= edits([(questions[number].leaf, text)])
         except RedactionError:
-            context.refuse(redaction_failed(Leg.RESPONSE))
+            self._context.refuse(redaction_failed(Leg.RESPONSE))
             return
-        self._release(self._document.rewrite(changes).encode())
+        self._release(document.rewrite(changes).encode())
 
     def _release(self, rewritten: bytes | None) -> None:
         self._state = ResponseState.DONE

@@ -8,7 +8,7 @@ to find where their values begin and end.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from extproc.core.errors import MalformedBody
@@ -99,12 +99,7 @@ class Document:
         """
         if () in edits:
             return _spelling(edits[()])
-        wanted: dict[str | int, Any] = {}
-        for path, value in edits.items():
-            node = wanted
-            for step in path[:-1]:
-                node = node.setdefault(step, {})
-            node[path[-1]] = _spelling(value)
+        wanted = _tree({path: _spelling(value) for path, value in edits.items()})
         pieces: list[str] = []
         position = found = 0
         if self.text.lstrip(_SPACE)[:1] in ("{", "["):
@@ -116,6 +111,23 @@ class Document:
             raise KeyError("an edit names a place that the document lacks")
         pieces.append(self.text[position:])
         return "".join(pieces)
+
+
+    def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the text of the value at each path. All must exist, and none may be the root or below another."""
+        spans = _spans(self.text, _skip_space(self.text, 0), _tree({path: str(n) for n, path in enumerate(paths)}))
+        return {paths[int(number)]: self.text[start:end] for start, end, number in spans}
+
+
+def _tree(values: Mapping[Path, str]) -> dict[str | int, Any]:
+    """Return the values at their paths as nested objects."""
+    tree: dict[str | int, Any] = {}
+    for path, value in values.items():
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = value
+    return tree
 
 
 def _spelling(value: Edit) -> str:

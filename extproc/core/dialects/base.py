@@ -1,97 +1,119 @@
-"""The parts of every dialect: texts at their places in a document, and refusals in the dialect's shape."""
+"""What every dialect does: it reads documents by its tables, and refuses in the shape of its API."""
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from extproc.core.content.document import Document, Path, fields, items
+from extproc.core.content.document import Document, Path, fields
+from extproc.core.dialects.leaf import Kind, Leaf, Prompt
+from extproc.core.dialects.rules import Table
+from extproc.core.dialects.walk import Mode, Walk
+from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
-
-TEXT_KEYS = frozenset(
-    {"content", "text", "delta", "thinking", "arguments", "refusal", "reasoning", "reasoning_content", "partial_json"}
-)
-"""Keys whose strings are inspected if the shape of a document is unknown."""
 
 MAX_CHOICE = 1023
 """The largest choice index that is submitted to Aim unchanged. Other texts get indices above it."""
 
-
-class Kind(Enum):
-    """The kinds of a leaf in a stream."""
-
-    TEXT = auto()  # new text
-    REPEAT = auto()  # a running text repeated as a whole
-    SEAL = auto()  # a signature of a running text, which a rewrite makes invalid
+Running = tuple[Hashable, ...]
+"""The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One inspected text of a document.
+class Dialect:
+    """One provider API, as data: tables that say how to read its documents. It knows JSON, but not HTTP.
 
-    `place` identifies the running text that the leaf continues in a stream (None: none). `index` is the choice index
-    of that text for Aim (None: the session chooses one). `is_json` marks text that a program parses. With
-    `is_embedded` the value at `path` is that JSON itself, and `text` its spelling. A `fixed` text is inspected but
-    cannot be rewritten. A rewrite sets the value at `nulled` to null and the strings at `emptied` to "", because they
-    still show or sign the old text.
-    """
-
-    path: Path
-    text: str
-    place: Hashable = None
-    index: int | None = None
-    kind: Kind = Kind.TEXT
-    is_json: bool = False
-    is_embedded: bool = False
-    fixed: bool = False
-    nulled: Path | None = None
-    emptied: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted."""
-
-    message: Mapping[str, Any]
-    leaf: Leaf | None
-
-
-class Dialect(ABC):
-    """One provider API: how to read, rewrite and refuse. It knows JSON, but not HTTP.
-
-    The defaults are those of an API like OpenAI's whose answers are not inspected. Every method that reads a document
-    raises MalformedBody if it cannot determine the texts with certainty.
+    The defaults are those of an API like OpenAI's. Every method that reads a document raises MalformedBody if it cannot
+    determine the texts with certainty.
     """
 
     name: str
-    reads_answers = False
+    request: Table
+    answer: Table
+    event: Table
+    unit_depth = 2
+    """How many steps of a path or a running text identify its choice or part, whose tokens go with a rewrite."""
     is_repetitive = False
     """Whether a stream repeats its texts, or signs them."""
     clients_skip_comments = True
     """Whether the API's clients skip comments in a stream."""
+    answers_media = False
+    """Whether a whole answer may be audio or an image."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
-    @abstractmethod
-    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the request's messages, one for each text, in order; with `tools`, also tool definitions."""
+    def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
+        """Return the request's messages, one for each text, in order. With `tools`, tool definitions come first.
+
+        With `locates` the parts of joined texts are known, too, so that a redaction can be put back.
+        """
+        root = document.root
+        reading = Walk(self.request, Mode.REQUEST, wants_tools=tools, locates=locates).run(document)
+        if not reading.prompts and not isinstance(root, dict):
+            raise MalformedBody("a request of an unknown shape")
+        return [*reading.definitions, *reading.prompts]
 
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the request, sent to `path`, asks for an event stream."""
         return fields(document.root).get("stream") is True
 
-    def answers(self, document: Document) -> list[Leaf]:
-        """Return the texts of a whole answer."""
-        return []
+    def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
+        """Return the texts of a whole answer: the named ones, and last all others joined."""
+        return self._with_tokens(Walk(self.answer, Mode.ANSWER, locates=locates).run(document).leaves)
+
+    def _with_tokens(self, leaves: list[Leaf]) -> list[Leaf]:
+        """Return the texts, each with the tokens that go with a rewrite of it."""
+        tokens = [leaf for leaf in leaves if leaf.kind is Kind.TOKENS]
+        if not tokens:
+            return leaves
+        units: dict[Hashable, list[Path]] = {}
+        for leaf in tokens:
+            units.setdefault(self._unit(leaf, leaf.path), []).append(leaf.path)
+        everywhere = units.get(None, [])
+
+        def spelt(leaf: Leaf) -> Leaf:
+            nulled = everywhere + (units.get(self._unit(leaf, leaf.path), []) if leaf.path else [])
+            return replace(leaf, nulled=tuple(nulled), parts=tuple(map(spelt, leaf.parts)))
+
+        return [spelt(leaf) for leaf in leaves if leaf.kind is not Kind.TOKENS]
+
+    def _unit(self, leaf: Leaf, place: tuple[Hashable, ...]) -> Hashable:
+        """Return the identity of the choice or part at `place`; None for tokens that spell any text."""
+        return None if leaf.is_everywhere or len(place) <= self.unit_depth - 1 else place[: self.unit_depth]
 
     def deltas(self, document: Document) -> list[Leaf]:
-        """Return the texts of one event of a stream."""
-        return []
+        """Return the texts of one event of a stream, and its tokens and signatures."""
+        root = document.root
+        leaves = Walk(self.event_table(root), Mode.EVENT, locates=True).run(document).leaves
+        return [self._placed(leaf, root) for leaf in leaves]
+
+    def event_table(self, root: Any) -> Table:
+        """Return the table for an event."""
+        return self.event
+
+    def _placed(self, leaf: Leaf, root: Any) -> Leaf:
+        if leaf.parts:
+            return leaf
+        leaf.place = place = self.place(root, leaf)
+        leaf.unit = self._unit(leaf, place)
+        if leaf.kind is Kind.TEXT:
+            leaf.kind = self.kind(root, leaf)
+            leaf.index = self.chunk_index(root, leaf, place)
+        return leaf
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return the identity of the running text that a leaf continues, or of the text that it signs."""
+        return running(root, leaf.path)
+
+    def kind(self, root: Any, leaf: Leaf) -> Kind:
+        """Return whether a leaf is new text or a repeat."""
+        return Kind.TEXT
+
+    def chunk_index(self, root: Any, leaf: Leaf, place: Running) -> int | None:
+        """Return the choice index under which Aim reads the leaf in the unchanged event, if it does."""
+        return None
 
     def is_submitted_whole(self, document: Document) -> bool:
         """Return whether Aim understands the unchanged event; if not, its texts are submitted as chunks."""
@@ -111,89 +133,17 @@ class Dialect(ABC):
         return b"data: " + self.refuse(refusal) + b"\n\ndata: [DONE]\n\n"
 
 
-def unknown_texts(node: Any, path: Path = (), keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
-    """Yield the strings under `keys`, at any depth, of a document of unknown shape."""
-    if isinstance(node, dict):
-        for key, value in fields(node).items():
-            yield from _below(value, (*path, key), keys, is_text=key in keys)
-    else:
-        yield from _below(node, path, keys, is_text=not path)  # the whole document may be one text
+def running(root: Any, path: Path) -> Running:
+    """Return a path with the indices that entries of lists give themselves in place of their positions."""
+    node = root
+    steps: list[Hashable] = []
+    for step in path:
+        node = node[step]
+        own = node.get("index") if type(step) is int and type(node) is dict else None
+        steps.append(own if isinstance(own, int | str) else step)
+    return tuple(steps)
 
 
-def _below(node: Any, path: Path, keys: frozenset[str], *, is_text: bool) -> Iterator[Leaf]:
-    if isinstance(node, str):
-        if is_text and node:
-            yield Leaf(path, node, place=path)
-    elif isinstance(node, list):
-        for index, item in enumerate(node):
-            yield from _below(item, (*path, index), keys, is_text=is_text)
-    elif isinstance(node, dict):
-        yield from unknown_texts(node, path, keys)
-
-
-def texts_below(node: Any, path: Path, keys: frozenset[str] = TEXT_KEYS) -> Iterator[Leaf]:
-    """Yield `node` if it is a text, its items if it is a list, and what `unknown_texts` finds below it."""
-    yield from _below(node, path, keys, is_text=True)
-
-
-def named(value: Any, names: frozenset[str]) -> bool:
-    """Return whether `value` is one of `names`. It may be of any type."""
-    return isinstance(value, str) and value in names
-
-
-def all_strings(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield every string value below `node`."""
-    if isinstance(node, str):
-        if node:
-            yield Leaf(path, node, place=path)
-    elif isinstance(node, dict):
-        for key, value in fields(node).items():
-            yield from all_strings(value, (*path, key))
-    else:
-        for index, value in enumerate(items(node)):
-            yield from all_strings(value, (*path, index))
-
-
-def embedded(node: Any, path: Path, *, fixed: bool = False) -> Iterator[Leaf]:
-    """Yield an object, such as a tool's input, as one text. An empty object yields nothing.
-
-    The text includes its numbers and keys. Raises MalformedBody for a key that is repeated anywhere in it.
-    """
-    if isinstance(node, dict | list | str) and node:
-        yield Leaf(path, spelling(node), is_json=True, is_embedded=True, fixed=fixed)
-
-
-def spelling(node: Any) -> str:
-    """Return an earlier call's input as JSON.
-
-    Raises MalformedBody for an object that repeats a key.
-    """
-    list(all_strings(node, ()))
-    return json.dumps(node, ensure_ascii=False)
-
-
-def prompt(role: str, leaf: Leaf, **more: Any) -> Prompt:
-    """Return a message of `role` with the leaf's text as its content."""
-    return Prompt({"role": role, "content": leaf.text, **more}, leaf)
-
-
-def tool_result(call_id: Any, leaf: Leaf) -> Prompt:
+def answering(call_id: Any, base: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the message of a tool's result. Aim's schema accepts role tool only with the id of the call."""
-    if isinstance(call_id, str) and call_id:
-        return prompt("tool", leaf, tool_call_id=call_id)
-    return prompt("user", leaf)
-
-
-def tool_call(call_id: Any, name: Any, arguments: str) -> Prompt:
-    """Return the message of an earlier tool call. A redaction in it cannot be applied."""
-    call = {
-        "id": call_id if isinstance(call_id, str) else "call",
-        "type": "function",
-        "function": {"name": name if isinstance(name, str) else "tool", "arguments": arguments},
-    }
-    return Prompt({"role": "assistant", "content": None, "tool_calls": [call]}, None)
-
-
-def definitions(root: Mapping[str, Any], *keys: str) -> list[Prompt]:
-    """Return every string of tool definitions and response schemas."""
-    return [prompt("system", leaf) for key in keys for leaf in all_strings(root.get(key), (key,))]
+    return {"role": "tool", "tool_call_id": call_id} if isinstance(call_id, str) and call_id else base

@@ -6,86 +6,157 @@ Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from extproc.core.content.document import Document, Path, fields, items
-from extproc.core.dialects.base import (
-    MAX_CHOICE,
-    TEXT_KEYS,
-    Dialect,
-    Leaf,
-    Prompt,
-    all_strings,
-    definitions,
-    embedded,
-    named,
-    prompt,
-    spelling,
-    texts_below,
-    unknown_texts,
+from extproc.core.content.document import Document, fields
+from extproc.core.content.shapes import looks_inert
+from extproc.core.dialects.base import MAX_CHOICE, Dialect, Running, running
+from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.rules import (
+    COMMON,
+    Table,
+    arguments,
+    below,
+    inert,
+    media,
+    message,
+    opaque,
+    seal,
+    text,
+    tokens,
+    tools,
+    unreadable,
+    url,
 )
-from extproc.core.errors import BodyTooLarge, MalformedBody
 
-_OPAQUE_PARTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
-"""Types of content parts that hold no text."""
+SAID = (
+    text("content", "content[].text", "content[].refusal", "refusal", "reasoning", "reasoning_content"),
+    text("reasoning[].text", "reasoning_details[].text", "reasoning_details[].summary"),
+    seal("reasoning_details[].signature"),
+    opaque("reasoning_details[].data", "reasoning_details[].encrypted_content"),
+    arguments("tool_calls[].function.arguments", "function_call.arguments"),
+    text("tool_calls[].custom.input"),
+    text("audio.transcript", fixed=True),
+    media("audio.data", "images[].image_url.url"),
+    inert("role", "tool_calls[].function.name", "tool_calls[].custom.name", "function_call.name"),
+)
+"""What a message holds: of a request, of an answer, or its part in a chunk."""
 
-_READ = frozenset(
-    {
-        "audio",
-        "content",
+CHAT_MESSAGES = (
+    message("messages[]"),
+    *below("messages[]", SAID),
+    media(
+        "messages[].content[].input_audio.data",
+        "messages[].content[].file.file_data",
+        "messages[].content[].image_url",
+        "messages[].content[].image_url.url",
+        "messages[].content[].video_url",
+        "messages[].content[].video_url.url",
+        "messages[].content[].audio_url",
+        "messages[].content[].audio_url.url",
+    ),
+    inert("messages[].name", "messages[].content[].image_url.detail", "messages[].content[].cache_control.*"),
+    inert("messages[].cache_control.*", "messages[].content[].input_audio.format"),
+)
+
+OPTIONS = (
+    unreadable("prompt_embeds", "prompt_token_ids"),
+    tools("tools[]", "functions[]", "response_format.json_schema", "response_format.schema", "response_format.grammar"),
+    inert(
+        "audio.voice",
         "function_call",
-        "reasoning",
-        "reasoning_content",
-        "reasoning_details",
-        "refusal",
-        "role",
-        "tool_calls",
-    }
+        "function_call.name",
+        "metadata.*",
+        "modalities[]",
+        "models[]",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "provider.*",
+        "provider.order[]",
+        "reasoning.effort",
+        "reasoning.summary",
+        "reasoning_effort",
+        "reasoning_format",
+        "route",
+        "safety_identifier",
+        "service_tier",
+        "thinking.type",
+        "tool_choice",
+        "tool_choice.function.name",
+        "transforms[]",
+        "user",
+        "verbosity",
+        "web_search_options.search_context_size",
+    ),
 )
-"""Fields of a message that are read by name. In other fields the strings under known keys are inspected."""
+"""Settings of a request."""
 
-_PLAIN = frozenset({"content", "role"})
-"""The only fields of most deltas."""
-
-_MOST_FIELDS = 8 * 1024 * 1024
-"""The most characters of a message's other fields, counted once for each part, because each part repeats them."""
-
-_REQUEST_READ = frozenset(
-    {"messages", "prediction", "tools", "functions", "response_format", "metadata", "tool_choice"}
+FACTS = (
+    inert(
+        "provider",
+        "service_tier",
+        "system_fingerprint",
+        "choices[].native_finish_reason",
+        "choices[].stop_reason",
+        "**.severity",
+        "x_groq.*",
+    ),
+    opaque("obfuscation"),
+    tokens(
+        "prompt_logprobs",
+        "prompt_token_ids",
+        "choices[].logprobs",
+        "choices[].prompt_logprobs",
+        "choices[].prompt_token_ids",
+        "choices[].token_ids",
+        "choices[].message.token_ids",
+        "choices[].message.prompt_token_ids",
+        "choices[].delta.token_ids",
+    ),
 )
-"""Fields of a request that are read by name, or that hold no text for the model."""
+"""What is around the texts of an answer or a chunk."""
 
-_REQUEST_KEYS = TEXT_KEYS | {"chat_template", "input", "instructions", "prompt", "role_information", "search_prompt"}
-"""Keys in the other fields whose strings reach the model, such as those of OpenRouter, Azure and vLLM."""
+_SENT = Table(
+    *COMMON,
+    *CHAT_MESSAGES,
+    *OPTIONS,
+    text("prediction.content", "prediction.content[].text"),
+    url("citations[]"),
+)
 
-_SENT_ROLES = frozenset({"system", "user", "assistant"})
+_GIVEN = Table(
+    *COMMON,
+    *FACTS,
+    *below("choices[].message", SAID),
+    *below("choices[].delta", SAID),
+    text("choices[].text"),
+)
+"""Some servers put whole messages into a stream, and deltas into an answer."""
 
 
 class OpenAIChat(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`."""
 
     name = "openai-chat"
-    reads_answers = True
-
-    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the messages, a predicted output, and further texts that other servers accept."""
-        root = fields(document.root)
-        prompts = list(messages(root.get("messages")))
-        prediction = fields(root.get("prediction")).get("content")
-        prompts += [prompt("user", leaf) for leaf in content(prediction, ("prediction", "content"))]
-        others = {key: value for key, value in root.items() if key not in _REQUEST_READ}
-        prompts += [prompt("user", leaf) for leaf in unknown_texts(others, (), _REQUEST_KEYS)]
-        return prompts + (definitions(root, "tools", "functions", "response_format") if tools else [])
-
-    def answers(self, document: Document) -> list[Leaf]:
-        """Return the texts of every choice's message."""
-        return _choices(document, is_stream=False)
+    request = _SENT
+    answer = event = _GIVEN
 
     def deltas(self, document: Document) -> list[Leaf]:
-        """Return the texts of every choice's delta."""
-        return _choices(document, is_stream=True)
+        """Return the texts of one event, and its tokens and signatures."""
+        leaf = _flat(document.root)
+        return super().deltas(document) if leaf is None else [leaf]
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return a running text. A choice without an index is choice 0, as for Aim and every client."""
+        return choice_place(root, leaf)
+
+    def chunk_index(self, root: Any, leaf: Leaf, place: Running) -> int | None:
+        """Return the choice index of a delta's content."""
+        path = leaf.path
+        if len(path) == 4 and path[0] == "choices" and path[2:] == ("delta", "content"):
+            index = place[1]
+            return index if type(index) is int and 0 <= index <= MAX_CHOICE else None
+        return None
 
     def is_submitted_whole(self, document: Document) -> bool:
         """Return whether the event is a chunk in the shape that Aim reads."""
@@ -95,188 +166,41 @@ class OpenAIChat(Dialect):
         for choice in choices:
             if not isinstance(choice, dict):
                 return False
-            text = fields(fields(choice).get("delta")).get("content")
-            if text is not None and not isinstance(text, str):
+            said = fields(choice.get("delta")).get("content")
+            if said is not None and not isinstance(said, str):
                 return False
         return True
 
 
-def messages(node: Any, path: Path = ("messages",)) -> Iterator[Prompt]:
-    """Yield the prompts of a list of chat messages at `path`."""
-    if isinstance(node, str):
-        yield prompt("user", Leaf(path, node))
-    elif isinstance(node, list):
-        for position, message in enumerate(node):
-            if isinstance(message, str):
-                yield prompt("user", Leaf((*path, position), message))
-            elif isinstance(message, dict):
-                yield from _message(fields(message), (*path, position))
-            else:
-                raise MalformedBody("a message is not an object")
-    elif node is not None:
-        raise MalformedBody("messages is not a list")
+def _flat(root: Any) -> Leaf | None:
+    """Return the text of a chunk that has only the usual fields, as most have; None if a walk must look for it."""
+    if type(root) is not dict or type(choices := root.get("choices")) is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict or len(delta) != 1:
+        return None
+    text, index = delta.get("content"), choice.get("index")
+    if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
+        return None
+    for key, value in root.items():
+        if value is not None and key != "choices":
+            if key not in _FLAT or not (type(value) is int or (type(value) is str and looks_inert(value))):
+                return None
+    for key, value in choice.items():
+        if value is not None and key != "delta" and key != "index":
+            return None
+    place = ("choices", index, "delta", "content")
+    return Leaf(("choices", 0, "delta", "content"), text, place, index, unit=("choices", index))
 
 
-def _message(message: Mapping[str, Any], path: Path) -> Iterator[Prompt]:
-    sent = _as_sent(message)
-    text = message.get("content")
-    if isinstance(text, str) and _is_plain(message):
-        if text:
-            yield Prompt(sent, Leaf((*path, "content"), text))
-        return
-    for key in ("tool_calls", "function_call"):
-        # Aim must see the same calls as the model, so no key may be repeated.
-        list(all_strings(message.get(key), ()))
-    has_calls = bool(message.get("tool_calls") or message.get("function_call"))
-    if isinstance(text, str):
-        if text or has_calls:
-            yield Prompt(sent, Leaf((*path, "content"), text) if text else None)
-    else:
-        leaves = list(content(text, (*path, "content")))
-        if len(leaves) > 1 and len(leaves) * len(spelling({**sent, "content": None})) > _MOST_FIELDS:
-            raise BodyTooLarge("a message has many parts and large other fields")
-        for leaf in leaves:
-            yield Prompt({**sent, "content": leaf.text}, leaf)
-        if has_calls and not leaves:
-            # There is no text to redact, but Aim must see the calls.
-            yield Prompt({**sent, "content": None}, None)
-    for position, call in enumerate(items(message.get("tool_calls"))):
-        # Aim does not read calls of this shape, so they are sent as a text.
-        where = (*path, "tool_calls", position, "custom")
-        for leaf in _arguments(fields(fields(call).get("custom")), "input", where, ()):
-            yield prompt("assistant", replace(leaf, is_json=leaf.is_embedded))
-    for leaf in _thoughts(message, path, ()):
-        yield prompt("assistant", leaf)
+_FLAT = frozenset({"created", "id", "model", "object", "provider", "service_tier", "system_fingerprint"})
 
 
-def _is_plain(message: Mapping[str, Any]) -> bool:
-    """Return whether a message has no text except its content. Most messages have only empty other fields."""
-    for key, value in message.items():  # noqa: SIM110 - `all` would cost a generator for each chunk of a stream
-        if value and key not in _PLAIN:
-            return False
-    return True
-
-
-def _as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message with a role that Aim's schema accepts. Aim answers other roles with 422."""
-    role = message.get("role")
-    complete = (role == "tool" and isinstance(message.get("tool_call_id"), str)) or (
-        role == "function" and isinstance(message.get("name"), str)
-    )
-    return {**message, "role": role if named(role, _SENT_ROLES) or complete else "user"}
-
-
-def content(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the texts of a content, which is a string, a part, or a list of either."""
-    if isinstance(node, str):
-        if node:
-            yield Leaf(path, node, place=path)
-    elif isinstance(node, dict):
-        part = fields(node)
-        if not named(part.get("type"), _OPAQUE_PARTS):
-            yield from unknown_texts(part, path)
-    else:
-        for position, item in enumerate(items(node)):
-            yield from content(item, (*path, position))
-
-
-def choice_index(choice: Any) -> Any:
-    """Return a chunk's choice index. A missing index is 0, as for Aim and every client."""
-    index = fields(choice).get("index", 0)
-    return index if isinstance(index, int | str) else 0
-
-
-def _choices(document: Document, *, is_stream: bool) -> list[Leaf]:
-    choices = fields(document.root).get("choices")
-    if not isinstance(choices, list):
-        return list(unknown_texts(document.root))
-    leaves: list[Leaf] = []
-    for position, choice in enumerate(choices):
-        index = choice_index(choice) if is_stream else position
-        leaves += _choice(choice, ("choices", position), index, is_stream=is_stream)
-    return leaves
-
-
-def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[Leaf]:
-    """Yield the texts of one choice: of its message or delta, or of what it has instead."""
-    if not isinstance(node, dict):
-        yield from texts_below(node, path)
-        return
-    choice = fields(node)
-    logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-    for key in ("delta", "message"):
-        is_aims = is_stream and key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
-        # Some servers repeat the whole message with each delta: it counts as a separate text.
-        place = (index,) if key == "delta" or not is_stream else (index, key)
-        if choice.get(key) is not None:
-            for leaf in _said(choice[key], (*path, key), place, index if is_aims else None):
-                yield leaf if logprobs is None else replace(leaf, nulled=logprobs)
-    if choice.get("text"):
-        for leaf in texts_below(choice["text"], (*path, "text")):
-            yield replace(leaf, place=(index, "text"), nulled=logprobs)
-
-
-def _said(node: Any, path: Path, place: tuple[Any, ...], known_as: int | None) -> Iterator[Leaf]:
-    if not isinstance(node, dict):
-        yield from texts_below(node, path)
-        return
-    message = fields(node)
-    text = message.get("content")
-    if isinstance(text, str):
-        if text:
-            yield Leaf((*path, "content"), text, place=(*place, "content"), index=known_as)
-    else:
-        for leaf in content(text, (*path, "content")):
-            yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
-    if _is_plain(message):
-        return
-    yield from _thoughts(message, path, place)
-    yield from _calls(message, path, place)
-    others = {key: value for key, value in message.items() if key not in _READ}
-    for leaf in unknown_texts(others, path):
-        yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
-    transcript = fields(message.get("audio")).get("transcript")
-    if isinstance(transcript, str) and transcript:
-        # The audio says the same: changing the transcript does not redact it.
-        yield Leaf((*path, "audio", "transcript"), transcript, place=(*place, "audio"), fixed=True)
-
-
-def _thoughts(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
-    """Yield a message's refusal and reasoning."""
-    for key in ("refusal", "reasoning", "reasoning_content"):
-        for leaf in texts_below(message.get(key), (*path, key)):
-            yield replace(leaf, place=(*place, *leaf.path[len(path) :]))
-    for position, node in enumerate(items(message.get("reasoning_details"))):
-        detail = fields(node)
-        for key in ("text", "summary"):
-            text = detail.get(key)
-            if isinstance(text, str) and text:
-                where = (*path, "reasoning_details", position)
-                running = (*place, "reasoning_details", str(detail.get("index", position)), key)
-                signature = detail.get("signature")
-                seal = ((*where, "signature"),) if isinstance(signature, str) and signature else ()
-                # In a request the provider checks the signature, so the text cannot be changed. In an answer a rewrite
-                # empties the signature.
-                yield Leaf((*where, key), text, place=running, fixed=bool(seal) and not place, emptied=seal)
-
-
-def _calls(message: Mapping[str, Any], path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
-    """Yield the arguments of a message's tool calls and of its older function call."""
-    for position, node in enumerate(items(message.get("tool_calls"))):
-        call = fields(node)
-        running = (*place, "tool_calls", str(call.get("index", position)))
-        where = (*path, "tool_calls", position)
-        yield from _arguments(fields(call.get("function")), "arguments", (*where, "function"), running)
-        for leaf in _arguments(fields(call.get("custom")), "input", (*where, "custom"), running):
-            yield replace(leaf, is_json=leaf.is_embedded)
-    called = fields(message.get("function_call"))
-    yield from _arguments(called, "arguments", (*path, "function_call"), (*place, "function_call"))
-
-
-def _arguments(call: Mapping[str, Any], key: str, path: Path, place: tuple[Any, ...]) -> Iterator[Leaf]:
-    said = call.get(key)
-    if isinstance(said, str):
-        if said:
-            yield Leaf((*path, key), said, place=(*place, key), is_json=True)
-    else:
-        yield from embedded(said, (*path, key))
+def choice_place(root: Any, leaf: Leaf) -> Running:
+    """Return the running text of a leaf in a chunk."""
+    place = running(root, leaf.path)
+    if len(place) > 1 and place[0] == "choices":
+        choice = root["choices"][leaf.path[1]] if isinstance(root["choices"], list) else root["choices"]
+        index = fields(choice).get("index", 0)
+        return ("choices", index if isinstance(index, int | str) else 0, *place[2:])
+    return place

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
-from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Leaf, Prompt, prompt, unknown_texts
-from extproc.core.dialects.openai_chat import choice_index
-from extproc.core.dialects.openai_requests import plain_texts
+from extproc.core.dialects.base import Dialect, Running
+from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.openai_chat import CHAT_MESSAGES, FACTS, OPTIONS, SAID, choice_place
+from extproc.core.dialects.rules import COMMON, Table, below, text
+
+_GIVEN = Table(*COMMON, *FACTS, text("choices[].text"), *below("choices[]", SAID), *below("choices[].message", SAID))
 
 
 class OpenAICompletions(Dialect):
-    """The dialect; see `extproc.core.dialects.base.Dialect`."""
+    """The dialect; see `extproc.core.dialects.base.Dialect`. Some servers accept chat messages on its path, too."""
 
     name = "openai-completions"
-    reads_answers = True
+    request = Table(*COMMON, text("prompt", "suffix", "input"), *CHAT_MESSAGES, *OPTIONS)
+    answer = event = _GIVEN
 
-    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the prompts, and the suffix that follows an insertion."""
-        root = fields(document.root)
-        return [prompt("user", leaf) for key in ("prompt", "suffix") for leaf in plain_texts(root.get(key), (key,))]
-
-    def answers(self, document: Document) -> list[Leaf]:
-        """Return every choice's text."""
-        return self._texts(document, is_stream=False)
-
-    def deltas(self, document: Document) -> list[Leaf]:
-        """Return every choice's piece of text."""
-        return self._texts(document, is_stream=True)
-
-    @staticmethod
-    def _texts(document: Document, *, is_stream: bool) -> list[Leaf]:
-        choices = fields(document.root).get("choices")
-        if not isinstance(choices, list):
-            return list(unknown_texts(document.root))
-        leaves: list[Leaf] = []
-        for position, node in enumerate(choices):
-            choice = fields(node)
-            path = ("choices", position)
-            index = choice_index(node) if is_stream else position
-            logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
-            # Other servers have more texts than `text`, such as their reasoning.
-            said = unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path)
-            leaves += [replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs) for leaf in said]
-        return leaves
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return a running text. A choice without an index is choice 0."""
+        return choice_place(root, leaf)

@@ -1,71 +1,82 @@
-"""APIs whose requests hold text and whose answers do not: embeddings, images, speech, reranking.
+"""OpenAI's and Cohere's APIs whose answers are data rather than text: embeddings, images, speech, reranking.
 
 Sources: the API references of OpenAI ("Embeddings", "Images", "Audio") and Cohere ("Rerank").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Dialect, Leaf, Prompt, prompt
-from extproc.core.dialects.openai_chat import messages
-from extproc.core.errors import MalformedBody
+from extproc.core.content.document import Document
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.openai_chat import CHAT_MESSAGES
+from extproc.core.dialects.rules import COMMON, Table, inert, media, opaque, text
 from extproc.core.policy import Inspect
 
-_OPAQUE_KEYS = frozenset(
-    {"audio", "audio_url", "image", "image_url", "image_bytes", "input_audio", "type", "video", "video_url"}
-)
-"""Keys that hold no text, in a document to be ranked or in an input of several media."""
 
-
-class RequestTexts(Dialect):
-    """A dialect whose texts are under known keys: strings, or lists and objects of strings."""
-
-    def __init__(self, name: str, *keys: str) -> None:
-        """Create the dialect `name` with the keys of its texts, in order."""
-        self.name = name
-        self._keys = keys
-
-    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the texts under the dialect's keys."""
-        root = fields(document.root)
-        return [prompt("user", leaf) for key in self._keys for leaf in plain_texts(root.get(key), (key,))]
+class DataDialect(Dialect):
+    """A dialect whose answers are never streamed text."""
 
     def streams(self, document: Document, path: str) -> bool:
-        """Return False: the answer is not read, so it needs no session."""
+        """Return False: a session would be opened for nothing."""
         return False
 
 
-class Embeddings(RequestTexts):
+_ENTRIES = ("input", "input[].text", "input[].content", "input[].content[].text")
+
+_PICTURES = (
+    media("**.image", "**.image_url", "**.image_bytes", "**.audio", "**.video"),
+    media("input[].content[].image_url.url"),
+)
+
+
+class Embeddings(DataDialect):
     """Embeddings, which are inspected only if the settings say so."""
 
+    name = "openai-embeddings"
     opt_in = Inspect.EMBEDDINGS
+    request = Table(
+        *COMMON,
+        *_PICTURES,
+        *CHAT_MESSAGES,
+        text(*_ENTRIES),
+        inert("encoding_format", "input_type", "embedding_types[]", "truncate", "truncation", "user", "task"),
+    )
+    answer = event = Table(*COMMON, opaque("data[].embedding", "data[].embedding.*", "embeddings.*"))
 
-    def __init__(self) -> None:
-        """Read `input`."""
-        super().__init__("openai-embeddings", "input")
 
-    def prompts(self, document: Document, *, tools: bool) -> list[Prompt]:
-        """Return the inputs, or the messages that some servers accept instead."""
-        return super().prompts(document, tools=tools) + list(messages(fields(document.root).get("messages")))
+class Images(DataDialect):
+    """Images from a prompt."""
+
+    name = "openai-images"
+    answers_media = True
+    request = Table(
+        *COMMON,
+        *_PICTURES,
+        text("prompt", "negative_prompt"),
+        inert("background", "moderation", "output_format", "quality", "response_format", "size", "style", "user"),
+    )
+    answer = event = Table(
+        *COMMON,
+        text("data[].revised_prompt"),
+        inert("background", "output_format", "quality", "size"),
+    )
 
 
-def plain_texts(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the strings of an input.
+class Speech(DataDialect):
+    """Speech from a text."""
 
-    Raises MalformedBody for token numbers: Aim cannot judge them.
-    """
-    if isinstance(node, str):
-        if node:
-            yield Leaf(path, node)
-    elif isinstance(node, list):
-        for position, item in enumerate(node):
-            yield from plain_texts(item, (*path, position))
-    elif isinstance(node, dict):
-        for key, value in fields(node).items():
-            if isinstance(value, str | list | dict) and key not in _OPAQUE_KEYS:
-                yield from plain_texts(value, (*path, key))
-    elif node is not None:
-        raise MalformedBody("token numbers instead of a text")
+    name = "openai-speech"
+    answers_media = True
+    request = Table(
+        *COMMON,
+        text("input", "instructions"),
+        inert("voice", "response_format", "stream_format"),
+    )
+    answer = event = Table(*COMMON, media("audio", "delta", "data"))
+
+
+class Rerank(DataDialect):
+    """Documents ranked for a query."""
+
+    name = "rerank"
+    request = Table(*COMMON, *_PICTURES, text("query", "documents", "documents[].text", "texts"))
+    answer = event = Table(*COMMON)

@@ -13,7 +13,7 @@ from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
-from extproc.core.dialects.openai_requests import Embeddings, RequestTexts
+from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
 
 _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
@@ -40,9 +40,9 @@ _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
     ),
     (Gemini(), ("*:generatecontent", "*:streamgeneratecontent")),
     (Embeddings(), ("*/embeddings",)),
-    (RequestTexts("openai-images", "prompt", "negative_prompt"), ("*/images/generations",)),
-    (RequestTexts("openai-speech", "input", "instructions"), ("*/audio/speech",)),
-    (RequestTexts("rerank", "query", "documents"), ("*/rerank",)),
+    (Images(), ("*/images/generations",)),
+    (Speech(), ("*/audio/speech",)),
+    (Rerank(), ("*/rerank",)),
 )
 """Each dialect with the globs of its normalised paths. The first match wins."""
 

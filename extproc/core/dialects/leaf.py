@@ -1,0 +1,95 @@
+"""Texts at their places in a document."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from extproc.core.content.document import Path
+from extproc.core.content.shapes import EncodedText
+
+
+class Kind(Enum):
+    """The kinds of a leaf in a stream."""
+
+    TEXT = auto()  # new text
+    REPEAT = auto()  # a running text repeated as a whole
+    SEAL = auto()  # a signature of a running text, which a rewrite makes invalid
+    TOKENS = auto()  # tokens of a text, which a rewrite makes wrong
+
+
+@dataclass(slots=True)
+class Leaf:
+    """One text of a document, or tokens or a signature of texts. Treat it as frozen: a frozen one takes twice as long.
+
+    `text` is what Aim reads. `place` identifies the running text that the leaf continues in a stream (None: none).
+    `index` is the choice index of that text for Aim (None: the session chooses one). `unit` identifies the choice or
+    part that the text belongs to: its tokens have the same unit, or None if they spell texts of any unit. `is_json`
+    marks tool arguments: in a stream `text` is a raw piece of them; else `raw` is their JSON, and `text` the same with
+    decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
+    written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
+    strings at `emptied` to "", because they still show or sign the old text. `parts` are the texts that a joined text
+    consists of, in lines; they are known only if the walk located them.
+    """
+
+    path: Path
+    text: str
+    place: Hashable = None
+    index: int | None = None
+    kind: Kind = Kind.TEXT
+    unit: Hashable = None
+    is_json: bool = False
+    is_embedded: bool = False
+    raw: str = ""
+    encoded: EncodedText | None = None
+    fixed: bool = False
+    is_everywhere: bool = False
+    nulled: tuple[Path, ...] = ()
+    emptied: tuple[Path, ...] = ()
+    parts: tuple[Leaf, ...] = ()
+
+    def as_fixed(self) -> Leaf:
+        """Return this text as one that cannot be rewritten."""
+        return replace(self, fixed=True, emptied=())
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted.
+
+    A definition of a tool is judged with the request, but is no part of the conversation that an answer is judged in.
+    """
+
+    message: Mapping[str, Any]
+    leaf: Leaf | None
+    is_definition: bool = False
+
+
+class Joined:
+    """Collects texts that Aim judges as one, each beginning a line."""
+
+    __slots__ = ("_locates", "parts", "texts")
+
+    def __init__(self, *, locates: bool) -> None:
+        """Begin empty; keep the places of the texts if `locates`."""
+        self._locates = locates
+        self.texts: list[str] = []
+        self.parts: list[Leaf] = []
+
+    def add(self, leaf: Leaf) -> None:
+        """Append a text."""
+        self.texts.append(leaf.text)
+        if self._locates:
+            self.parts.append(leaf)
+
+    def __bool__(self) -> bool:
+        """Return whether there is a text."""
+        return bool(self.texts)
+
+    def leaf(self) -> Leaf:
+        """Return the joined text."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        return Leaf((), "\n".join(self.texts), parts=tuple(self.parts))
