@@ -63,7 +63,7 @@ def _join(leaves: Sequence[Leaf], most: int) -> list[Leaf]:
     bounds = [number * len(leaves) // most for number in range(most + 1)]
     groups = [leaves[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
     return [
-        group[0] if len(group) == 1 else Leaf((), "\n".join(leaf.text for leaf in group), parts=tuple(group))
+        group[0] if len(group) == 1 else Leaf((), "\n".join(leaf.text for leaf in group), is_joined=True, parts=tuple(group))
         for group in groups
     ]
 

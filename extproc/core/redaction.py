@@ -43,7 +43,9 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     if leaf.fixed:
         raise RedactionError("a redacted text cannot be changed")
     changes: dict[Path, Edit] = {**dict.fromkeys(leaf.emptied, ""), **dict.fromkeys(leaf.nulled)}
-    if leaf.parts:
+    if leaf.is_joined:
+        if not leaf.parts:
+            raise RedactionError("the places of a joined text are unknown")
         for part, said in zip(leaf.parts, _lines(leaf.parts, text), strict=True):
             if said != part.text:
                 changes |= rewrite(part, said)

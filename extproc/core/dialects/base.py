@@ -83,10 +83,10 @@ class Dialect:
         """Return the identity of the choice or part at `place`; None for tokens that spell any text."""
         return None if leaf.is_everywhere or len(place) <= self.unit_depth - 1 else place[: self.unit_depth]
 
-    def deltas(self, document: Document) -> list[Leaf]:
+    def deltas(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one event of a stream, and its tokens and signatures."""
         root = document.root
-        leaves = Walk(self.event_table(root), Mode.EVENT, locates=True).run(document).leaves
+        leaves = Walk(self.event_table(root), Mode.EVENT, locates=locates).run(document).leaves
         return [self._placed(leaf, root) for leaf in leaves]
 
     def event_table(self, root: Any) -> Table:
@@ -94,7 +94,7 @@ class Dialect:
         return self.event
 
     def _placed(self, leaf: Leaf, root: Any) -> Leaf:
-        if leaf.parts:
+        if leaf.is_joined:
             return leaf
         leaf.place = place = self.place(root, leaf)
         leaf.unit = self._unit(leaf, place)

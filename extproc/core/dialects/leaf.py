@@ -30,8 +30,8 @@ class Leaf:
     marks tool arguments: in a stream `text` is a raw piece of them; else `raw` is their JSON, and `text` the same with
     decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
     written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
-    strings at `emptied` to "", because they still show or sign the old text. `parts` are the texts that a joined text
-    consists of, in lines; they are known only if the walk located them.
+    strings at `emptied` to "", because they still show or sign the old text. `is_joined` marks texts of several places
+    that Aim judges as one, each beginning a line; `parts` are these texts, known only if the walk located them.
     """
 
     path: Path
@@ -46,6 +46,7 @@ class Leaf:
     encoded: EncodedText | None = None
     fixed: bool = False
     is_everywhere: bool = False
+    is_joined: bool = False
     nulled: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
     parts: tuple[Leaf, ...] = ()
@@ -92,4 +93,4 @@ class Joined:
         """Return the joined text."""
         if len(self.parts) == 1:
             return self.parts[0]
-        return Leaf((), "\n".join(self.texts), parts=tuple(self.parts))
+        return Leaf((), "\n".join(self.texts), is_joined=True, parts=tuple(self.parts))

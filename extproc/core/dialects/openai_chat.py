@@ -141,10 +141,10 @@ class OpenAIChat(Dialect):
     request = _SENT
     answer = event = _GIVEN
 
-    def deltas(self, document: Document) -> list[Leaf]:
+    def deltas(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one event, and its tokens and signatures."""
         leaf = _flat(document.root)
-        return super().deltas(document) if leaf is None else [leaf]
+        return super().deltas(document, locates=locates) if leaf is None else [leaf]
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text. A choice without an index is choice 0, as for Aim and every client."""

@@ -135,6 +135,7 @@ class Place:
         "fixed",
         "folded",
         "is_inert",
+        "is_plain",
         "kind",
         "needs_text",
         "role",
@@ -147,6 +148,8 @@ class Place:
         """Begin with a place that no rule names."""
         self.kind = Holds.UNNAMED
         self.is_inert = False
+        self.is_plain = True
+        """Whether all strings at the place and at the places below are texts, if no rule names their key."""
         self.needs_text = False
         """Whether a number at the place is unreadable."""
         self.role = ""
@@ -165,6 +168,8 @@ class Place:
         """Become a place of `rule`."""
         self.kind, self.role, self.speaker = rule.kind, rule.role, rule.speaker
         self.is_inert = rule.kind is Holds.INERT
+        is_text = rule.kind is Holds.TEXT or rule.kind is Holds.UNNAMED
+        self.is_plain = is_text and not (rule.speaker or rule.role or rule.fixed)
         self.needs_text = rule.kind in (Holds.TEXT, Holds.MESSAGE, Holds.UNREADABLE)
         self.fixed, self.everywhere = rule.fixed, rule.everywhere
 
@@ -175,10 +180,15 @@ class Place:
             place = waiting.pop()
             place.folded = frozenset(key.casefold() for key in place.children)
             place.seals = tuple(key for key, child in place.children.items() if child.kind is Holds.SEAL)
+            place.is_plain = place.is_plain and not (place.any_key or place.seals or place.twins)
             for child in (*place.children.values(), *((place.any_key,) if place.any_key else ())):
                 if id(child) not in seen:
                     seen.add(id(child))
                     waiting.append(child)
+
+
+UNNAMED = Place()
+"""The place that no rule names."""
 
 
 class Table:

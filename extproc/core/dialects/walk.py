@@ -18,7 +18,7 @@ from extproc.core.content.arguments import decode
 from extproc.core.content.document import Document, Path
 from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
 from extproc.core.dialects.leaf import Joined, Kind, Leaf, Prompt
-from extproc.core.dialects.rules import Holds, Place, Table
+from extproc.core.dialects.rules import UNNAMED, Holds, Place, Table
 from extproc.core.errors import MalformedBody
 
 _ALONE = 256
@@ -26,6 +26,9 @@ _ALONE = 256
 
 _MESSAGES = 4096
 """The same for a list of messages."""
+
+_MOST = 8192
+"""The most texts of one document that are judged one by one, whatever its shape."""
 
 _looks_like_token = re.compile(r"\s{0,128}\S{0,64}\s{0,128}").fullmatch
 """Match what a tokenizer may call a token: it never has white space between words."""
@@ -38,7 +41,8 @@ _SENT_ROLES = frozenset({"system", "user", "assistant"})
 _FULL_FIELDS = 16_384
 """The most characters of a message's other fields, counted for each of its texts, that Aim gets with every text."""
 
-_UNNAMED = Place()
+_KNOWN = 1024
+"""The most keys of a document whose places are remembered during a walk."""
 
 
 class Mode(Enum):
@@ -65,7 +69,7 @@ class Reading:
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_is_request", "_has_embedded", "_joined", "_locates", "_mode", "_rest", "_table", "_wants_tools", "reading")
+    __slots__ = ("_is_request", "_has_embedded", "_joined", "_known", "_locates", "_mode", "_rest", "_table", "_tool", "_wants_tools", "reading")
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool = False, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted."""
@@ -75,13 +79,17 @@ class Walk:
         self._wants_tools = wants_tools
         self._locates = locates
         self._has_embedded = False
+        self._known: dict[str, Place] = {}
         self._joined: Joined | None = None
         self._rest = Joined(locates=locates)
+        self._tool = Joined(locates=locates)
         self.reading = Reading()
 
     def run(self, document: Document) -> Reading:
         """Return the texts of the document; raise MalformedBody if they cannot be determined with certainty."""
         self._value(document.root, self._table.root, (), _USER if self._is_request else _NOBODY, ())
+        if self._joined is not None:
+            self._end_joined(_USER)
         if self._rest:
             self.reading.leaves.append(self._rest.leaf())
         if self._has_embedded:
@@ -126,7 +134,7 @@ class Walk:
             self._found(Leaf(path, text, emptied=seals), place, base)
         elif kind is Holds.INERT:
             if not looks_inert(text):
-                self._found(Leaf(path, text, emptied=seals), _UNNAMED, base)
+                self._found(Leaf(path, text, emptied=seals), UNNAMED, base)
         elif kind is Holds.ARGUMENTS:
             self._arguments(text, path, base, seals)
         elif kind is Holds.TOKENS:
@@ -149,9 +157,9 @@ class Walk:
             return
         elif media := read_media(text):
             if isinstance(media, EncodedText):
-                self._found(Leaf(path, media.text, encoded=media), _UNNAMED, base)
+                self._found(Leaf(path, media.text, encoded=media), UNNAMED, base)
             return
-        self._found(Leaf(path, text), _UNNAMED, base)
+        self._found(Leaf(path, text), UNNAMED, base)
 
     def _list(
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
@@ -168,16 +176,83 @@ class Walk:
             return
         most = _MESSAGES if place.kind is Holds.MESSAGE else _ALONE
         is_mine = self._joined is None and len(nodes) > most // 8
-        if is_mine and kinds == _STRINGS and place.kind is Holds.UNNAMED and self._mode is Mode.ANSWER and not self._locates:
-            self._rest.texts += filter(None, nodes)
-            return
-        begun = self._count
+        begun = self._count if is_mine else 0
         for index, node in enumerate(nodes):
             if is_mine and self._joined is None and self._count - begun >= most:
                 self._joined = Joined(locates=self._locates)
+            into = self._gathers(place)
+            if into is not None:
+                # Nothing is to be known of the rest but its texts.
+                self._gather(nodes[index:] if index else nodes, place, into, base)
+                break
             self._value(node, place, (*path, index), base, seals)
         if is_mine and self._joined is not None:
             self._end_joined(base)
+
+    def _gathers(self, place: Place) -> list[str] | None:
+        """Return the list that takes all texts below `place`, if they are joined and their places do not matter."""
+        if self._locates or not place.is_plain:
+            return None
+        if self._joined is not None:
+            return self._joined.texts
+        return self._rest.texts if self._mode is Mode.ANSWER and place.kind is Holds.UNNAMED else None
+
+    def _gather(self, node: Any, place: Place, into: list[str], base: Mapping[str, Any]) -> None:
+        """Append all texts of a value to `into`: the same as a walk would join, for a fraction of its time."""
+        kind = type(node)
+        if kind is str:
+            if node:
+                into.append(node)
+        elif kind is list:
+            kinds = set(map(type, node))
+            if kinds == _STRINGS:
+                into += filter(None, node)
+            elif not kinds <= _NUMBERS:
+                for value in node:
+                    self._gather(value, place, into, base)
+            elif place.needs_text and kinds - _NULL:
+                raise MalformedBody("token numbers instead of a text")
+        elif kind is dict:
+            children, known = place.children, self._known
+            if place.folded:
+                self._refuse_disguise(node, place)
+            for key, value in node.items():
+                child = children.get(key) or known.get(key) or self._find(key, into)
+                if value is None:
+                    continue
+                kind = type(value)
+                if child.is_plain:
+                    if kind is str:
+                        if value:
+                            into.append(value)
+                    elif kind is list or kind is dict:
+                        self._gather(value, child, into, base)
+                    elif child.needs_text:
+                        raise MalformedBody("a number instead of a text")
+                elif kind is str and child.is_inert:
+                    if not looks_inert(value) and value:
+                        into.append(value)
+                elif kind not in _NUMBERS or child.needs_text:
+                    self._value(value, child, (), base, ())
+        elif place.needs_text and node is not None:
+            raise MalformedBody("a number instead of a text")
+
+    def _find(self, key: str, into: list[str]) -> Place:
+        """Return the place of a key that no rule names by its path; read the key if it does not look like one."""
+        if key and not looks_inert(key):
+            into.append(key)
+            return self._table.name(key) or UNNAMED
+        found = self._table.name(key) or UNNAMED
+        if len(self._known) < _KNOWN:
+            self._known[key] = found
+        return found
+
+    def _refuse_disguise(self, node: Mapping[str, Any], place: Place) -> None:
+        """Raise MalformedBody for a key that spells a key of the API in another letter case."""
+        if self._is_request:
+            for key in node.keys() - place.children.keys():
+                if key.casefold() in place.folded:
+                    raise MalformedBody("a key in another letter case")
 
     def _whole(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read a list or an object that is one thing."""
@@ -233,12 +308,18 @@ class Walk:
             if child is None:
                 if any_key is not None:
                     child = any_key
+                    if key and not looks_inert(key):
+                        self._found(Leaf((*path, key), key, fixed=True), UNNAMED, base)
                 else:
                     if folded and self._is_request and key.casefold() in folded:
                         raise MalformedBody("a key in another letter case")
-                    child = self._table.name(key) or _UNNAMED
-                if key and not looks_inert(key):
-                    self._found(Leaf((*path, key), key, fixed=True), _UNNAMED, base)
+                    child = self._known.get(key)
+                    if child is None:
+                        child = self._table.name(key) or UNNAMED
+                        if len(self._known) < _KNOWN and looks_inert(key):
+                            self._known[key] = child
+                        elif key and not looks_inert(key):
+                            self._found(Leaf((*path, key), key, fixed=True), UNNAMED, base)
             if value is None or (child.is_inert and type(value) is str and looks_inert(value)):
                 continue
             if is_mine and self._joined is None and self._count - begun >= _ALONE:
@@ -260,10 +341,12 @@ class Walk:
         """Read a chat message. Aim gets it with all its fields, once for each text of its content."""
         role = node.get("role")
         content = node.get("content")
-        if type(content) is str and len(node) == 2 and role in _SENT_ROLES:
-            if content and self._joined is None:
+        if type(content) is str and (role in _SENT_ROLES if len(node) == 2 else len(node) == 1 and self._joined):
+            if content and self._joined is not None:
+                self._joined.add(Leaf((*path, "content"), content))
+            elif content:
                 self.reading.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
-                return
+            return
         sent = as_sent(node)
         brief = {key: sent[key] for key in ("role", "name", "tool_call_id") if key in sent}
         has_calls = bool(node.get("tool_calls") or node.get("function_call"))
@@ -305,18 +388,27 @@ class Walk:
         """Read definitions: in a request a message for each tool, elsewhere they are unnamed texts."""
         if self._is_request and not self._wants_tools:
             return
-        tools = enumerate(node) if isinstance(node, list) else [(-1, node)]
-        for index, tool in tools:
+        for index, tool in enumerate(node) if isinstance(node, list) else [(-1, node)]:
             where = path if index < 0 else (*path, index)
-            texts = Joined(locates=self._locates)
-            for leaf in _definition(tool, where, is_defined=type(tool) is str):
-                if self._is_request:
-                    texts.add(leaf)
-                else:
-                    self._found(leaf, _UNNAMED, _NOBODY)
-            if texts:
-                leaf = texts.leaf()
-                self.reading.definitions.append(Prompt({"role": "system", "content": leaf.text}, leaf, True))
+            if not self._is_request:
+                for leaf in _definition(tool, where, is_defined=type(tool) is str):
+                    self._found(leaf, UNNAMED, _NOBODY)
+                continue
+            if index % _ALONE == 0 or index < _ALONE:
+                self._end_tool()
+            if self._locates:
+                for leaf in _definition(tool, where, is_defined=type(tool) is str):
+                    self._tool.add(leaf)
+            else:
+                _gather_definition(tool, self._tool.texts, is_defined=type(tool) is str)
+        self._end_tool()
+
+    def _end_tool(self) -> None:
+        """End the message of a tool."""
+        if self._tool:
+            leaf = self._tool.leaf()
+            self.reading.definitions.append(Prompt({"role": "system", "content": leaf.text}, leaf, True))
+        self._tool = Joined(locates=self._locates)
 
     # -- what was found --------------------------------------------------------------------------------------------
 
@@ -329,10 +421,12 @@ class Walk:
         if node and not self._is_request:
             self.reading.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
         for leaf in _no_tokens(node, path):
-            self._found(leaf, _UNNAMED, _USER)
+            self._found(leaf, UNNAMED, _USER)
 
     def _found(self, leaf: Leaf, place: Place, base: Mapping[str, Any]) -> None:
         """Keep a text."""
+        if self._joined is None and self._count >= _MOST:
+            self._joined = Joined(locates=self._locates)
         if self._joined is not None:
             self._joined.add(leaf)
         elif not self._is_request:
@@ -423,3 +517,22 @@ def _definition(node: Any, path: Path, *, is_defined: bool) -> Iterator[Leaf]:
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from _definition(value, (*path, index), is_defined=is_defined)
+
+
+def _gather_definition(node: Any, into: list[str], *, is_defined: bool) -> None:
+    """Append the texts of a definition to `into`: the same as `_definition` yields."""
+    if isinstance(node, str):
+        if node and (is_defined or not looks_inert(node)):
+            into.append(node)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key and not looks_inert(key):
+                into.append(key)
+            if value is not None:
+                _gather_definition(value, into, is_defined=is_defined or (key in _DEFINED and type(value) is not dict))
+    elif isinstance(node, list):
+        if is_defined and set(map(type, node)) == _STRINGS:
+            into += filter(None, node)
+        else:
+            for value in node:
+                _gather_definition(value, into, is_defined=is_defined)
