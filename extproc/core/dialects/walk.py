@@ -195,7 +195,8 @@ class Walk:
             return None
         if self._joined is not None:
             return self._joined.texts
-        return self._rest.texts if self._mode is Mode.ANSWER and place.kind is Holds.UNNAMED else None
+        is_unnamed = place.kind is Holds.UNNAMED and not place.children
+        return self._rest.texts if is_unnamed and self._mode is Mode.ANSWER else None
 
     def _gather(self, node: Any, place: Place, into: list[str], base: Mapping[str, Any]) -> None:
         """Append all texts of a value to `into`: the same as a walk would join, for a fraction of its time."""
