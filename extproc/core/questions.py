@@ -41,17 +41,18 @@ def pack(leaves: Sequence[Leaf], messages: Messages, *, asked: int, sent: int, r
     at most eight times the exchange: later questions then have only the last message as their context, and if that is
     still too much, texts are joined.
     """
+    last_message = messages[-1:]  # once: what is one value is encoded once
     most = min(max(1, MOST_INPUTS - asked), len(leaves))
     full = most
     if sent + received > _SMALL and leaves:
         said = sum(_size(leaf.text) for leaf in leaves)
-        context, last = _spelt(messages), _spelt(messages[-1:])
+        context, last = _spelt(messages), _spelt(last_message)
         # Each hook of the request has sent its context, and definitions of tools.
         left = _FACTOR * (sent + received) - asked * max(context, sent) - said
         most = max(1, min(most, 1 + (left - context) // (last + _INPUT_BYTES)))
         full = min(most, max(1, (left - most * (last + _INPUT_BYTES)) // max(1, context - last)))
     return [
-        Question(leaf, Input(messages if number < full else messages[-1:], leaf.text))
+        Question(leaf, Input(messages if number < full else last_message, leaf.text))
         for number, leaf in enumerate(_join(leaves, most))
     ]
 

@@ -1,0 +1,105 @@
+"""The shapes of strings that hold no text."""
+
+from __future__ import annotations
+
+from base64 import b64encode, encodebytes, urlsafe_b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PCM = bytes(range(7, 200)) * 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["gpt-4o", "chatcmpl-123", "@cf/meta/llama", "2024-01-01T00:00:00Z", "50%", "a=b", "a" * 256, "text/plain+x", "1.5e+3"],
+)
+def test_identifiers_look_inert(value: str) -> None:
+    assert looks_inert(value)
+    assert looks_opaque(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "two words", "tom@example.com", "a" * 257, "line\n", "秘密の計画を漏らす", "käse", "a,b", "{x}", "'x'", "@", "<b>"],
+)
+def test_other_values_do_not_look_inert(value: str) -> None:
+    assert not looks_inert(value)
+
+
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode, encodebytes])
+def test_base64_of_any_length_looks_opaque(encode: object) -> None:
+    assert looks_opaque(encode(PNG * 20).decode())  # type: ignore[operator]
+
+
+def test_sentence_does_not_look_opaque() -> None:
+    assert not looks_opaque("send the plan to Tom " * 20)
+    assert not looks_opaque("send the plan\nto Tom")
+
+
+@pytest.mark.parametrize("value", ["https://a/b?c=d#e", "HTTP://a", "gs://bucket/x", "s3://bucket/x", "https://ä/x"])
+def test_addresses_look_like_urls(value: str) -> None:
+    assert looks_like_url(value)
+
+
+@pytest.mark.parametrize("value", ["https://a b", "https://", "ftp://a", "javascript:x", "a/b", "https://" + "a" * 8192, ""])
+def test_other_values_do_not_look_like_urls(value: str) -> None:
+    assert not looks_like_url(value)
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:application/pdf;name=x.pdf;base64,"])
+@pytest.mark.parametrize("data", [PNG, PCM, b"%PDF-1.4 text only", b"GIF89a"])
+def test_binary_content_is_media(data: bytes, prefix: str) -> None:
+    assert read_media(prefix + b64encode(data).decode()) is True
+
+
+def test_short_values_are_media_only_with_a_known_signature() -> None:
+    assert read_media(b64encode(b"\x00\x01\x02\xff").decode()) is False
+    assert read_media("hunter2secret") is False
+    assert read_media(b64encode(b"\xff\xd8\xff\xe0").decode()) is True
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "image/svg+xml", "application/ld+json", ""])
+def test_text_in_a_data_url_is_read(kind: str) -> None:
+    prefix = f"data:{kind};base64,"
+    assert read_media(prefix + b64encode("Grüße an Tom".encode()).decode()) == EncodedText("Grüße an Tom", prefix)
+
+
+@pytest.mark.parametrize("text", ["a plain text", '{"a": "b"}', "<svg><text>Tom</text></svg>", "é" * 100])
+def test_text_in_base64_is_read(text: str) -> None:
+    assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
+
+
+def test_text_in_lines_of_base64_is_read() -> None:
+    found = read_media(encodebytes(b"a long text " * 20).decode())
+    assert isinstance(found, EncodedText)
+    assert found.text == "a long text " * 20
+
+
+def test_text_that_claims_to_be_text_is_never_media() -> None:
+    assert read_media("data:text/plain;base64," + b64encode(b"\xff\xfe" * 100).decode()) is False
+    assert read_media("data:text/plain,some%20words") is False
+    assert read_media("data:image/png;base64,no base64") is False
+    assert read_media("a sentence") is False
+
+
+def test_text_with_a_binary_rest_is_media() -> None:
+    assert read_media(b64encode(b"words " * 20 + b"\xff\xfe").decode()) is True
+
+
+def test_character_cut_by_the_head_does_not_make_a_text_binary() -> None:
+    for shift in range(4):
+        text = "x" * shift + "é" * 100
+        assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
+
+
+@given(st.text(min_size=1), st.booleans())
+def test_encoded_text_is_encoded_like_the_text_before(text: str, is_urlsafe: bool) -> None:
+    encoded = EncodedText("", "data:text/plain;base64,", is_urlsafe).encode(text)
+    found = read_media(encoded)
+    assert isinstance(found, EncodedText)
+    assert found.text == text
