@@ -76,11 +76,7 @@ class Context:
     @property
     def reads_answer(self) -> bool:
         """Return whether the answer is inspected: it has texts, and the `output` hook applies."""
-        return (
-            self.is_inspected
-            and self.dialect is not None
-            and Hook.OUTPUT in self.policy.hooks
-        )
+        return self.is_inspected and self.dialect is not None and Hook.OUTPUT in self.policy.hooks
 
     def pick_dialect(self, method: str, path: str) -> Dialect | None:
         """Choose the dialect by method and path; return None if no dialect knows the path."""

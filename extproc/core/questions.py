@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from extproc.core.content import json_codec
@@ -62,11 +63,12 @@ def _join(leaves: Sequence[Leaf], most: int) -> list[Leaf]:
     if len(leaves) <= most:
         return list(leaves)
     bounds = [number * len(leaves) // most for number in range(most + 1)]
-    groups = [leaves[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
-    return [
-        group[0] if len(group) == 1 else Leaf((), "\n".join(leaf.text for leaf in group), is_joined=True, parts=tuple(group))
-        for group in groups
-    ]
+    groups = [leaves[start:end] for start, end in pairwise(bounds)]
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups]
+
+
+def _joined(leaves: Sequence[Leaf]) -> Leaf:
+    return Leaf((), "\n".join(leaf.text for leaf in leaves), is_joined=True, parts=tuple(leaves))
 
 
 def _spelt(messages: Messages) -> int:

@@ -112,7 +112,6 @@ class Document:
         pieces.append(self.text[position:])
         return "".join(pieces)
 
-
     def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the text of the value at each path. All must exist, and none may be the root or below another."""
         spans = _spans(self.text, _skip_space(self.text, 0), _tree({path: str(n) for n, path in enumerate(paths)}))

@@ -183,9 +183,10 @@ def _flat(root: Any) -> Leaf | None:
     if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
         return None
     for key, value in root.items():
-        if value is not None and key != "choices":
-            if key not in _FLAT or not (type(value) is int or (type(value) is str and looks_inert(value))):
-                return None
+        if value is None or key == "choices":
+            continue
+        if key not in _FLAT or not (type(value) is int or (type(value) is str and looks_inert(value))):
+            return None
     for key, value in choice.items():
         if value is not None and key != "delta" and key != "index":
             return None
@@ -200,7 +201,8 @@ def choice_place(root: Any, leaf: Leaf) -> Running:
     """Return the running text of a leaf in a chunk."""
     place = running(root, leaf.path)
     if len(place) > 1 and place[0] == "choices":
-        choice = root["choices"][leaf.path[1]] if isinstance(root["choices"], list) else root["choices"]
+        choices, position = root["choices"], leaf.path[1]
+        choice = choices[position] if isinstance(choices, list) and isinstance(position, int) else choices
         index = fields(choice).get("index", 0)
         return ("choices", index if isinstance(index, int | str) else 0, *place[2:])
     return place

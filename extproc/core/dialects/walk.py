@@ -8,8 +8,7 @@ of the answer, or to the text that joins everything that no rule names.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
@@ -17,8 +16,11 @@ from typing import Any
 from extproc.core.content.arguments import decode
 from extproc.core.content.document import Document, Path
 from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
+from extproc.core.dialects.definitions import definition, gather_definition
+from extproc.core.dialects.gather import Gatherer
 from extproc.core.dialects.leaf import Joined, Kind, Leaf, Prompt
 from extproc.core.dialects.rules import UNNAMED, Holds, Place, Table
+from extproc.core.dialects.tokens import no_tokens
 from extproc.core.errors import MalformedBody
 
 _ALONE = 256
@@ -29,12 +31,6 @@ _MESSAGES = 4096
 
 _MOST = 8192
 """The most texts of one document that are judged one by one, whatever its shape."""
-
-_looks_like_token = re.compile(r"\s{0,128}\S{0,64}\s{0,128}").fullmatch
-"""Match what a tokenizer may call a token: it never has white space between words."""
-
-_DEFINED = frozenset({"description", "title", "enum", "default", "examples", "const"})
-"""Keys of a tool definition or a schema whose strings the model reads as text, whatever they look like."""
 
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
@@ -69,7 +65,19 @@ class Reading:
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_is_request", "_has_embedded", "_joined", "_known", "_locates", "_mode", "_rest", "_table", "_tool", "_wants_tools", "reading")
+    __slots__ = (
+        "_has_embedded",
+        "_is_request",
+        "_joined",
+        "_known",
+        "_locates",
+        "_mode",
+        "_rest",
+        "_table",
+        "_tool",
+        "_wants_tools",
+        "reading",
+    )
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool = False, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted."""
@@ -183,7 +191,8 @@ class Walk:
             into = self._gathers(place)
             if into is not None:
                 # Nothing is to be known of the rest but its texts.
-                self._gather(nodes[index:] if index else nodes, place, into, base)
+                gatherer = Gatherer(self._table, into, lambda value, at: self._value(value, at, (), base, ()))
+                gatherer.gather(nodes[index:] if index else nodes, place, is_request=self._is_request)
                 break
             self._value(node, place, (*path, index), base, seals)
         if is_mine and self._joined is not None:
@@ -191,69 +200,11 @@ class Walk:
 
     def _gathers(self, place: Place) -> list[str] | None:
         """Return the list that takes all texts below `place`, if they are joined and their places do not matter."""
-        if self._locates or not place.is_plain:
+        if self._locates or not place.is_plain or (place.children and not self._is_request):
             return None
         if self._joined is not None:
             return self._joined.texts
-        is_unnamed = place.kind is Holds.UNNAMED and not place.children
-        return self._rest.texts if is_unnamed and self._mode is Mode.ANSWER else None
-
-    def _gather(self, node: Any, place: Place, into: list[str], base: Mapping[str, Any]) -> None:
-        """Append all texts of a value to `into`: the same as a walk would join, for a fraction of its time."""
-        kind = type(node)
-        if kind is str:
-            if node:
-                into.append(node)
-        elif kind is list:
-            kinds = set(map(type, node))
-            if kinds == _STRINGS:
-                into += filter(None, node)
-            elif not kinds <= _NUMBERS:
-                for value in node:
-                    self._gather(value, place, into, base)
-            elif place.needs_text and kinds - _NULL:
-                raise MalformedBody("token numbers instead of a text")
-        elif kind is dict:
-            children, known = place.children, self._known
-            if place.folded:
-                self._refuse_disguise(node, place)
-            for key, value in node.items():
-                child = children.get(key) or known.get(key) or self._find(key, into)
-                if value is None:
-                    continue
-                kind = type(value)
-                if child.is_plain:
-                    if kind is str:
-                        if value:
-                            into.append(value)
-                    elif kind is list or kind is dict:
-                        self._gather(value, child, into, base)
-                    elif child.needs_text:
-                        raise MalformedBody("a number instead of a text")
-                elif kind is str and child.is_inert:
-                    if not looks_inert(value) and value:
-                        into.append(value)
-                elif kind not in _NUMBERS or child.needs_text:
-                    self._value(value, child, (), base, ())
-        elif place.needs_text and node is not None:
-            raise MalformedBody("a number instead of a text")
-
-    def _find(self, key: str, into: list[str]) -> Place:
-        """Return the place of a key that no rule names by its path; read the key if it does not look like one."""
-        if key and not looks_inert(key):
-            into.append(key)
-            return self._table.name(key) or UNNAMED
-        found = self._table.name(key) or UNNAMED
-        if len(self._known) < _KNOWN:
-            self._known[key] = found
-        return found
-
-    def _refuse_disguise(self, node: Mapping[str, Any], place: Place) -> None:
-        """Raise MalformedBody for a key that spells a key of the API in another letter case."""
-        if self._is_request:
-            for key in node.keys() - place.children.keys():
-                if key.casefold() in place.folded:
-                    raise MalformedBody("a key in another letter case")
+        return self._rest.texts if place.kind is Holds.UNNAMED and self._mode is Mode.ANSWER else None
 
     def _whole(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read a list or an object that is one thing."""
@@ -342,14 +293,15 @@ class Walk:
         """Read a chat message. Aim gets it with all its fields, once for each text of its content."""
         role = node.get("role")
         content = node.get("content")
-        if type(content) is str and (role in _SENT_ROLES if len(node) == 2 else len(node) == 1 and self._joined):
+        has_role = type(role) is str and role in _SENT_ROLES
+        if type(content) is str and (has_role if len(node) == 2 else len(node) == 1 and self._joined):
             if content and self._joined is not None:
                 self._joined.add(Leaf((*path, "content"), content))
             elif content:
                 self.reading.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
             return
         sent = as_sent(node)
-        brief = {key: sent[key] for key in ("role", "name", "tool_call_id") if key in sent}
+        brief: dict[str, Any] = {key: sent[key] for key in ("role", "name", "tool_call_id") if key in sent}
         has_calls = bool(node.get("tool_calls") or node.get("function_call"))
         begun = len(self.reading.prompts)
         if "content" in node:
@@ -392,16 +344,16 @@ class Walk:
         for index, tool in enumerate(node) if isinstance(node, list) else [(-1, node)]:
             where = path if index < 0 else (*path, index)
             if not self._is_request:
-                for leaf in _definition(tool, where, is_defined=type(tool) is str):
+                for leaf in definition(tool, where, is_defined=type(tool) is str):
                     self._found(leaf, UNNAMED, _NOBODY)
                 continue
             if index % _ALONE == 0 or index < _ALONE:
                 self._end_tool()
             if self._locates:
-                for leaf in _definition(tool, where, is_defined=type(tool) is str):
+                for leaf in definition(tool, where, is_defined=type(tool) is str):
                     self._tool.add(leaf)
             else:
-                _gather_definition(tool, self._tool.texts, is_defined=type(tool) is str)
+                gather_definition(tool, self._tool.texts, is_defined=type(tool) is str)
         self._end_tool()
 
     def _end_tool(self) -> None:
@@ -421,7 +373,7 @@ class Walk:
         """Keep the place of tokens, and read what does not look like a token there."""
         if node and not self._is_request:
             self.reading.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
-        for leaf in _no_tokens(node, path):
+        for leaf in no_tokens(node, path):
             self._found(leaf, UNNAMED, _USER)
 
     def _found(self, leaf: Leaf, place: Place, base: Mapping[str, Any]) -> None:
@@ -487,53 +439,3 @@ def _size(node: Any) -> int:
     if isinstance(node, dict):
         return sum(len(key) + _size(value) for key, value in node.items())
     return sum(map(_size, node)) if isinstance(node, list) else 8
-
-
-def _no_tokens(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the strings at a place of tokens that are none. Some servers use tokens as keys, too."""
-    if isinstance(node, str):
-        if not _looks_like_token(node):
-            yield Leaf(path, node)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if not _looks_like_token(key):
-                yield Leaf((*path, key), key, fixed=True)
-            yield from _no_tokens(value, (*path, key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _no_tokens(value, (*path, index))
-
-
-def _definition(node: Any, path: Path, *, is_defined: bool) -> Iterator[Leaf]:
-    """Yield the texts of a definition: all that its author wrote for the model."""
-    if isinstance(node, str):
-        if node and (is_defined or not looks_inert(node)):
-            yield Leaf(path, node)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key and not looks_inert(key):
-                yield Leaf((*path, key), key, fixed=True)
-            is_text = is_defined or (key in _DEFINED and not isinstance(value, dict))
-            yield from _definition(value, (*path, key), is_defined=is_text)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _definition(value, (*path, index), is_defined=is_defined)
-
-
-def _gather_definition(node: Any, into: list[str], *, is_defined: bool) -> None:
-    """Append the texts of a definition to `into`: the same as `_definition` yields."""
-    if isinstance(node, str):
-        if node and (is_defined or not looks_inert(node)):
-            into.append(node)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key and not looks_inert(key):
-                into.append(key)
-            if value is not None:
-                _gather_definition(value, into, is_defined=is_defined or (key in _DEFINED and type(value) is not dict))
-    elif isinstance(node, list):
-        if is_defined and set(map(type, node)) == _STRINGS:
-            into += filter(None, node)
-        else:
-            for value in node:
-                _gather_definition(value, into, is_defined=is_defined)

@@ -16,7 +16,17 @@ PCM = bytes(range(7, 200)) * 2
 
 @pytest.mark.parametrize(
     "value",
-    ["gpt-4o", "chatcmpl-123", "@cf/meta/llama", "2024-01-01T00:00:00Z", "50%", "a=b", "a" * 256, "text/plain+x", "1.5e+3"],
+    [
+        "gpt-4o",
+        "chatcmpl-123",
+        "@cf/meta/llama",
+        "2024-01-01T00:00:00Z",
+        "50%",
+        "a=b",
+        "a" * 256,
+        "text/plain+x",
+        "1.5e+3",
+    ],
 )
 def test_identifiers_look_inert(value: str) -> None:
     assert looks_inert(value)
@@ -25,7 +35,20 @@ def test_identifiers_look_inert(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "two words", "tom@example.com", "a" * 257, "line\n", "秘密の計画を漏らす", "käse", "a,b", "{x}", "'x'", "@", "<b>"],
+    [
+        "",
+        "two words",
+        "tom@example.com",
+        "a" * 257,
+        "line\n",
+        "秘密の計画を漏らす",
+        "käse",
+        "a,b",
+        "{x}",
+        "'x'",
+        "@",
+        "<b>",
+    ],
 )
 def test_other_values_do_not_look_inert(value: str) -> None:
     assert not looks_inert(value)
@@ -46,7 +69,9 @@ def test_addresses_look_like_urls(value: str) -> None:
     assert looks_like_url(value)
 
 
-@pytest.mark.parametrize("value", ["https://a b", "https://", "ftp://a", "javascript:x", "a/b", "https://" + "a" * 8192, ""])
+@pytest.mark.parametrize(
+    "value", ["https://a b", "https://", "ftp://a", "javascript:x", "a/b", "https://" + "a" * 8192, ""]
+)
 def test_other_values_do_not_look_like_urls(value: str) -> None:
     assert not looks_like_url(value)
 
