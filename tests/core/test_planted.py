@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from extproc.core.vocabulary import Leg
-from tests.fakes.made_up import PLANT, SEED, Garden, masked, plants_in, unmasked_differences
-from tests.fakes.planted import events_of, own
+from tests.fakes.made_up import PLANT, SEED, Garden, differences, masked, plants_in, stream_differences
+from tests.fakes.planted import own
 from tests.fakes.recorded import FOLDERS, Recorded, recorded
 from tests.fakes.witness import Traffic, Witness
 
@@ -153,33 +153,11 @@ def redacted(case: Case, chosen: frozenset[int] | None) -> tuple[Witness, Garden
         before = traffic.request if case.leg is Leg.REQUEST else traffic.answer
         assert before is not None
         is_stream = case.leg is Leg.RESPONSE and traffic.is_stream
-        compare = _stream_differences if is_stream else _differences
-        complaints += [f"changed: {place}" for place in compare(before, released)]
+        places = (
+            stream_differences(before, released) if is_stream else differences(json.loads(before), json.loads(released))
+        )
+        complaints += [f"changed: {place}" for place in places]
     return it, garden, complaints
-
-
-def _differences(before: bytes, after: bytes) -> Iterator[str]:
-    yield from unmasked_differences(json.loads(before), json.loads(after))
-
-
-def _stream_differences(before: bytes, after: bytes) -> Iterator[str]:
-    expected, found = events_of(before), events_of(after)
-    if len(expected) != len(found):
-        yield f"{len(expected)} events became {len(found)}"
-        return
-    for number, (one, other) in enumerate(zip(expected, found, strict=True)):
-        if not plants_in(one.data or ""):
-            if one.raw != other.raw:
-                yield f"event {number}, which had no plant"
-        elif one.type != other.type:
-            yield f"the type of event {number}"
-        else:
-            assert one.data is not None
-            assert other.data is not None
-            yield from (
-                f"event {number} {one.type} {place}"
-                for place in unmasked_differences(json.loads(one.data), json.loads(other.data))
-            )
 
 
 def refused_alone(case: Case, check: Check, numbers: list[int]) -> Iterator[tuple[int, str, list[str]]]:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,25 +104,47 @@ def masked(text: str) -> str:
     return PLANT.sub(MASK, text)
 
 
-def unmasked_differences(before: Any, after: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:
-    """Yield the places at which `after` is not `before` with its plants masked.
+def differences(
+    before: Any, after: Any, redact: Callable[[str], str] = masked, path: tuple[str | int, ...] = ()
+) -> Iterator[str]:
+    """Yield the places at which `after` is not `before` with its texts redacted.
 
     Tokens of a rewritten text (a value with numbers) may be null, and a seal over it may be empty.
     """
     if isinstance(before, dict) and isinstance(after, dict) and list(before) == list(after):
         for key, value in before.items():
-            yield from unmasked_differences(value, after[key], (*path, key))
+            yield from differences(value, after[key], redact, (*path, key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, value in enumerate(before):
-            yield from unmasked_differences(value, after[index], (*path, index))
+            yield from differences(value, after[index], redact, (*path, index))
     elif isinstance(before, str) and isinstance(after, str) and before != after:
         inner, other = _json(before), _json(after)
         if isinstance(inner, dict | list) and isinstance(other, dict | list):
-            yield from unmasked_differences(inner, other, (*path, "(JSON)"))
-        elif masked(before) != after and not (after == "" and _is_sealing(before)):
+            yield from differences(inner, other, redact, (*path, "(JSON)"))
+        elif redact(before) != after and not (after == "" and _is_sealing(before)):
             yield dotted(path)
     elif before != after and not (after is None and isinstance(before, dict | list) and _has_numbers(before)):
         yield dotted(path) or "(root)"
+
+
+def stream_differences(before: bytes, after: bytes, redact: Callable[[str], str] = masked) -> Iterator[str]:
+    """Yield the places at which the stream `after` is not `before` with its texts redacted.
+
+    An event that has nothing to redact must be the same bytes.
+    """
+    expected, found = events_of(before), events_of(after)
+    if len(expected) != len(found):
+        yield f"{len(expected)} events became {len(found)}"
+        return
+    for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+        if one.data is None or other.data is None or redact(one.data) == one.data:
+            if one.raw != other.raw:
+                yield f"event {number}, which has nothing to redact"
+        elif one.type != other.type:
+            yield f"the type of event {number}"
+        else:
+            places = differences(json.loads(one.data), json.loads(other.data), redact)
+            yield from (f"event {number} {one.type} {place}" for place in places)
 
 
 def _is_sealing(text: str) -> bool:
