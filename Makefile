@@ -66,8 +66,9 @@ test-envoy: $(STAMP) ## run only the tests that need a real Envoy, including lon
 test-envoy-matrix: $(STAMP) ## run those tests with each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
 	nice $(BIN)/python -m tests.envoy.matrix $(VERSIONS) $(ARGS)
 
-test-hostile: $(STAMP) ## test the core with thousands of random hostile streams (EXAMPLES=5000)
-	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/core/test_stream_invariants.py --timeout=3600 $(ARGS)
+test-hostile: $(STAMP) ## test the core with thousands of random hostile streams and documents (EXAMPLES=5000)
+	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/core/test_stream_invariants.py \
+		tests/core/test_generated_shapes.py --timeout=3600 $(ARGS)
 
 fuzz: $(FUZZER) ## fuzz all code that reads untrusted bytes (SECONDS=300, ARGS="stream frames" for some surfaces)
 	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --seconds $${SECONDS:-300} $(ARGS)

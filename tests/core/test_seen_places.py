@@ -236,10 +236,10 @@ def _responses() -> Iterator[Row]:
         "response.image_generation_call.note.delta",
         "response.invented.delta",
     ):
-        unknown = {"type": kind, "item_id": "x_1", "output_index": 1, "delta": TEXT}
-        yield streamed(kind, RESPONSES, *_response_stream(unknown))
-    unknown = {"type": "response.invented", "note": {"lines": ["ab", TEXT]}}
-    yield streamed("response.invented", RESPONSES, *_response_stream(unknown))
+        delta = {"type": kind, "item_id": "x_1", "output_index": 1, "delta": TEXT}
+        yield streamed(kind, RESPONSES, *_response_stream(delta))
+    event = {"type": "response.invented", "note": {"lines": ["ab", TEXT]}}
+    yield streamed("response.invented", RESPONSES, *_response_stream(event))
 
 
 # -- Anthropic ------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Witness:
         self.world = World(policy(inspect=self.inspect))
         self._passed = dict.fromkeys(Leg, 0)
         self._verified: set[str] = set()
+        self._running: dict[Any, str] = {}
         self._run()
 
     # -- what happened ---------------------------------------------------------------------------------------------
@@ -91,8 +92,12 @@ class Witness:
         return out.body
 
     def has_seen(self, leg: Leg, text: str) -> bool:
-        """Return whether Aim was asked about `text` on this leg, as a part of a text or of a string in a JSON text."""
-        return any(text in seen for seen in chain(self.texts[leg], *map(_decoded, self.texts[leg])))
+        """Return whether Aim was asked about `text` on this leg.
+
+        It may be a part of a text, of a string in a JSON text, or of the chunks of one choice.
+        """
+        texts = [*self.texts[leg], *(self._running.values() if leg is Leg.RESPONSE else ())]
+        return any(text in seen for seen in chain(texts, *map(_decoded, texts)))
 
     # -- the exchange ----------------------------------------------------------------------------------------------
 
@@ -156,8 +161,9 @@ class Witness:
     def _verify(self, chunk: dict[str, Any]) -> None:
         """Verify a chunk as the real client does: Aim echoes it, and the protocol's reader reads the frame."""
         world = self.world
-        for delta in _deltas(chunk):
+        for index, delta in _deltas(chunk):
             self._see(Leg.RESPONSE, delta["content"])
+            self._running[index] = self._running.get(index, "") + delta["content"]
             delta["content"] = self.redact(delta["content"])
         try:
             frame = protocol.frame(json.dumps({"verified_chunk": chunk}))
@@ -188,13 +194,13 @@ def _judged(each: Input) -> list[str]:
     return texts
 
 
-def _deltas(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the parts of a chunk that have a text for Aim: it judges the content of each choice's delta."""
+def _deltas(chunk: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield index and delta of the choices that have a text for Aim: it judges the content of a delta."""
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         delta = choice.get("delta") if isinstance(choice, dict) else None
         if isinstance(delta, dict) and isinstance(delta.get("content"), str) and delta["content"]:
-            yield delta
+            yield json.dumps(choice.get("index")), delta
 
 
 def _listed(text: str | None) -> list[str]:
