@@ -475,6 +475,124 @@ def test_escapes_of_arguments_are_decoded_and_a_redaction_is_put_back(leg: Leg, 
     assert not any("Zo" in text for text in texts)
 
 
+# -- answers under another name -------------------------------------------------------------------------------------
+
+_WHOLE = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}}]}).encode()
+_STREAM = sse({"id": "c1", "choices": [{"index": 0, "delta": {"content": TEXT}}]}) + DONE
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "audio/mpeg", "text/plain", "application/octet-stream", ""])
+@pytest.mark.parametrize("body", [_WHOLE, _STREAM], ids=["JSON", "event stream"])
+def test_answer_with_a_wrong_content_type_is_read(content_type: str, body: bytes) -> None:
+    request = json.dumps(REQUESTS[CHAT] | {"stream": body is _STREAM}).encode()
+    it = Witness(Traffic(CHAT, request, body, content_type=content_type))
+    assert not it.is_refused, f"refused as {it.why}"
+    assert it.has_seen(Leg.RESPONSE, TEXT), "released unseen"
+    assert it.released(Leg.RESPONSE) == body
+
+
+def test_event_stream_that_is_called_json_lines_is_read() -> None:
+    request = json.dumps(REQUESTS[CHAT] | {"stream": True}).encode()
+    it = Witness(Traffic(CHAT, request, _STREAM, content_type="application/x-ndjson"))
+    assert it.has_seen(Leg.RESPONSE, TEXT), "released unseen"
+    assert it.released(Leg.RESPONSE) == _STREAM
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer"),
+    [
+        ("GET", "/v1/responses/resp_1", _response(**{"output_text": TEXT})),
+        ("POST", "/v1/responses/resp_1/cancel", _response(**{"output_text": TEXT})),
+        ("GET", "/v1/responses/resp_1/input_items", {"object": "list", "data": [{"role": "user", "content": TEXT}]}),
+        ("GET", "/v1/conversations/conv_1/items", {"object": "list", "data": [{"role": "user", "content": TEXT}]}),
+        ("GET", "/v1/chat/completions/chatcmpl-1", json.loads(_WHOLE)),
+        ("GET", "/v1beta/interactions/i_1", {"steps": [{"type": "model_output", "content": [{"text": TEXT}]}]}),
+        ("GET", "/some/tool", {"notes": [TEXT]}),
+    ],
+)
+def test_stored_answer_is_read(method: str, path: str, answer: dict[str, Any]) -> None:
+    traffic = Traffic(path, None, json.dumps(answer).encode(), method=method, headers=())
+    it = Witness(traffic)
+    assert not it.is_refused, f"refused as {it.why}"
+    assert it.has_seen(Leg.RESPONSE, TEXT), "released unseen"
+    it = Witness(traffic, redact=redact)
+    assert list(differences(answer, json.loads(it.released(Leg.RESPONSE)), redact)) == []
+
+
+# -- event-stream fields --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CHAT, ANTHROPIC, RESPONSES, "/some/tool"])
+@pytest.mark.parametrize(
+    "line",
+    [f": {TEXT}", f"event: {TEXT}", f"id: {TEXT}", f"retry: {TEXT}", f'error: {{"message": "{TEXT}"}}', TEXT],
+)
+def test_text_in_a_field_of_an_event_stream_is_seen_or_not_released(path: str, line: str) -> None:
+    events = {
+        ANTHROPIC: _anthropic_stream(),
+        RESPONSES: _response_stream(),
+        CHAT: [{"choices": [{"index": 0, "delta": {"content": "Well."}}]}],
+    }
+    first, *rest = [sse(event) for event in events.get(path, [{"said": "Well."}])]
+    request = json.dumps(REQUESTS.get(path, {"note": "Hi there"}) | {"stream": True}).encode()
+    for block in (f"{line}\n\n".encode(), f"{line}\ndata: {{}}\n\n".encode()):
+        body = first + block + b"".join(rest)
+        it = Witness(Traffic(path, request, body, content_type="text/event-stream"), is_eager=False)
+        released = it.released(Leg.RESPONSE)
+        assert it.has_seen(Leg.RESPONSE, TEXT) or TEXT.encode() not in released, "released unseen"
+
+
+# -- paths that no dialect knows ------------------------------------------------------------------------------------
+
+_LINES = b'{"id": 1}\n' + json.dumps({"note": TEXT}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", json.dumps({"note": TEXT}).encode()),
+        ("application/json; charset=utf-8", json.dumps(["ab", [TEXT]]).encode()),
+        ("application/vnd.api+json", json.dumps({"note": TEXT}).encode()),
+        ("application/json", json.dumps(TEXT).encode()),
+        ("application/json", f"{{note: {TEXT}".encode()),
+        ("application/x-ndjson", _LINES),
+        ("application/jsonl", _LINES),
+        ("text/plain", json.dumps({"note": TEXT}).encode()),
+        ("application/x-www-form-urlencoded", json.dumps({"note": TEXT}).encode()),
+        ("", json.dumps({"note": TEXT}).encode()),
+    ],
+)
+def test_request_for_an_unknown_path_is_read(content_type: str, body: bytes) -> None:
+    headers = (("content-type", content_type),) if content_type else ()
+    traffic = Traffic("/some/tool", body, headers=(*headers, ("content-length", str(len(body)))))
+    it = Witness(traffic)
+    assert not it.is_refused, f"refused as {it.why}"
+    assert it.has_seen(Leg.REQUEST, TEXT), "released unseen"
+    assert it.released(Leg.REQUEST) == body
+    it = Witness(traffic, redact=redact)
+    assert it.released(Leg.REQUEST) == body.replace(TEXT.encode(), MASK.encode())
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", json.dumps({"note": TEXT}).encode()),
+        ("application/json", f"{{note: {TEXT}".encode()),
+        ("application/x-ndjson", _LINES),
+        ("text/event-stream", sse({"note": TEXT})),
+        ("text/event-stream", f"data: {TEXT}\n\n".encode()),
+    ],
+)
+def test_answer_on_an_unknown_path_is_read(content_type: str, body: bytes) -> None:
+    traffic = Traffic("/some/tool", b'{"note": "Hi there"}', body, content_type=content_type)
+    it = Witness(traffic)
+    assert not it.is_refused, f"refused as {it.why}"
+    assert it.has_seen(Leg.RESPONSE, TEXT), "released unseen"
+    assert it.released(Leg.RESPONSE) == body
+    it = Witness(traffic, redact=redact)
+    assert it.released(Leg.RESPONSE) == body.replace(TEXT.encode(), MASK.encode())
+
+
 # -- the rest -------------------------------------------------------------------------------------------------------
 
 
