@@ -22,6 +22,9 @@ INSPECT = ("embeddings", "tools")
 
 _NOTHING = re.compile("(?!)")
 
+_PATIENCE = 3.0
+"""Seconds: more than the head of a stream waits for its first verdict, less than Aim may be silent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
@@ -116,7 +119,9 @@ class Witness:
             self._receive(b"", end=True)
         else:
             self._receive(traffic.answer, end=True)
-        if not self.is_eager:
+        if not (self.is_eager or world.is_closed):
+            world.wait(_PATIENCE)  # the head of the stream may leave now, but no text
+            self._watch(Leg.RESPONSE)
             self._answer_all()
         assert self.is_refused or world.response.is_ended, "the answer hangs"
         assert world.session is None, "the session was left open"
