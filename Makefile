@@ -118,9 +118,10 @@ schema: $(STAMP) ## generate the schema of ext_proc's messages from envoy-data-p
 reliability: $(STAMP) ## generate the fault tables of docs/reliability.md
 	$(BIN)/python -m tests.envoy.faults
 
-docs: $(STAMP) ## generate the reference of settings and the state tables from the code
+docs: $(STAMP) ## generate the reference of settings, the state tables and the tables of dialects from the code
 	$(BIN)/python tools/settings_reference.py
 	$(BIN)/python tools/state_tables.py
+	$(BIN)/python tools/dialects_reference.py
 
 lock: $(STAMP) ## lock the packages of pyproject.toml (ARGS=--upgrade: the newest versions)
 	$(COMPILE) -o requirements/runtime.txt pyproject.toml
