@@ -27,7 +27,7 @@ class Inspect(Model):
 
     embeddings: bool = False
     """inputs of embeddings"""
-    tools: bool = False
+    tools: bool = True
     """tool definitions and response schemas"""
 
 

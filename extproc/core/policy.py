@@ -58,4 +58,4 @@ class Policy:
     block_message: str = ""
     unmatched: Literal["pass", "block"] = "pass"
     paths: Mapping[str, str] = field(default_factory=dict)
-    inspect: frozenset[Inspect] = frozenset()
+    inspect: frozenset[Inspect] = frozenset({Inspect.TOOLS})

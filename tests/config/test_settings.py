@@ -19,6 +19,7 @@ from extproc.config.model import Model
 from extproc.config.profile import Profile
 from extproc.config.settings import Settings
 from extproc.core.errors import Reason, SettingsError
+from extproc.core.policy import Inspect
 from extproc.core.vocabulary import Hook, Leg
 
 ROOT = Path(__file__).parents[2]
@@ -334,6 +335,18 @@ def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], respon
     for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
         tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
         assert {reason for reason in tried if mode.opens(leg, reason)} == opens
+
+
+@pytest.mark.parametrize(
+    ("value", "inspected"),
+    [
+        ({}, {Inspect.TOOLS}),
+        ({"tools": False}, set()),
+        ({"embeddings": True}, {Inspect.EMBEDDINGS, Inspect.TOOLS}),
+    ],
+)
+def test_tool_definitions_are_inspected_unless_they_are_switched_off(value: Any, inspected: set[Inspect]) -> None:
+    assert Profile(inspect=value).policy(verdict_timeout_seconds=1).inspect == inspected
 
 
 def test_pings_are_off_or_at_least_a_second_apart(tmp_path: Path) -> None:
