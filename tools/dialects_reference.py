@@ -23,6 +23,9 @@ NAMES_SECTION = "the common names"
 
 DIALECTS: Mapping[str, Dialect] = {**paths.NAMES, Generic.name: Generic()}
 
+_PATHS: tuple[tuple[Any, ...], ...] = paths._TABLE
+"""Rows of the method (if it is not POST), the dialect or its name, and the patterns of its paths."""
+
 _BLOCK = re.compile(r"^<!-- made by `make docs`: (.+?) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 _LABELS = {
@@ -102,12 +105,9 @@ def _dialect(dialect: Dialect) -> Iterator[str]:
 
 def _paths(dialect: Dialect) -> Iterator[tuple[str, str]]:
     """Yield method and pattern of each path of a dialect."""
-    for *method, owner, patterns in _TABLE:
+    for *method, owner, patterns in _PATHS:
         if dialect.name in (owner, getattr(owner, "name", "")):
             yield from ((" ".join(method) or "POST", pattern) for pattern in patterns)
-
-
-_TABLE: tuple[tuple[Any, ...], ...] = paths._TABLE
 
 
 def _table(title: str, rules: Mapping[str, Rule]) -> Iterator[str]:
