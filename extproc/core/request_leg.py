@@ -69,7 +69,7 @@ class RequestLeg:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._buffer.size + (len(self._document.text) if self._document is not None else 0)
+        return self._buffer.size + (self._document.size if self._document is not None else 0)
 
     @property
     def is_unreleased(self) -> bool:
@@ -277,6 +277,7 @@ class RequestLeg:
             context.emit(ReleaseTrailers(Leg.REQUEST))
         if self._prompts and Hook.MODERATION in context.policy.hooks:
             context.detect(Hook.MODERATION, [Input(context.messages)])
+        self._prompts = []
         self.expects_stream = self._asks_for_stream and context.reads_answer
 
     def drop(self) -> None:
@@ -284,6 +285,7 @@ class RequestLeg:
         self._state = RequestState.DROPPED
         self._buffer.take()
         self._document = None
+        self._prompts = []
 
 
 _S = RequestState
