@@ -266,12 +266,13 @@ class Exchange:
 
     def _account(self) -> None:
         """Report the held bytes, whether reading must pause, and whether the client's answer is complete."""
-        context = self._context
-        is_over = self._response.is_done and context.gate.is_empty and not context.is_detecting
-        if is_over and context.messages:
+        context, response = self._context, self._response
+        is_over = not self._is_complete and response.is_done and context.gate.is_empty and not context.is_detecting
+        if is_over:
             context.messages = ()
-        held = self.held_bodies
-        total, yields = held + self._response.kept + context.held, self._response.yields
+        of_response, kept = response.held, response.kept
+        held = self._request.held + of_response + context.gate.held
+        total, yields = held + kept + context.held, of_response + kept if response.yields_room else 0
         if total != self._held or yields != self._yields:
             self._held, self._yields = total, yields
             context.emit(Hold(total, yields))
@@ -281,7 +282,7 @@ class Exchange:
             return
         if self._is_paused or held > context.limits.held_bytes:
             self._watch_hold(held)
-        if is_over and not self._is_complete:
+        if is_over:
             self._is_complete = True
             context.emit(Complete())
 

@@ -84,9 +84,9 @@ class ResponseLeg:
         return self._stream.kept if self._stream is not None else 0
 
     @property
-    def yields(self) -> int:
-        """Bytes that the response gives up when room is demanded: only an event stream does."""
-        return self._stream.yields if self._stream is not None else 0
+    def yields_room(self) -> bool:
+        """Return whether the response gives up all that it holds when room is demanded: only an event stream does."""
+        return self._stream is not None and self._stream.yields_room
 
     @property
     def sequence(self) -> int:

@@ -155,9 +155,9 @@ class ResponseStream:
         return self._queue.kept
 
     @property
-    def yields(self) -> int:
-        """Bytes that the stream gives up when room is demanded."""
-        return 0 if self._state in (StreamState.OPENED, StreamState.FINISHED) else self.held + self.kept
+    def yields_room(self) -> bool:
+        """Return whether the stream gives up all that it holds when room is demanded."""
+        return self._state is not StreamState.OPENED and self._state is not StreamState.FINISHED
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""

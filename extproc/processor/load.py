@@ -7,7 +7,8 @@ from collections.abc import Callable
 from extproc.config.settings import Limits
 
 _STEP = 64
-"""After a search for room that did not free enough, the next takes place once a 64th of the limit has been added."""
+"""After a search for room that did not free enough, the next takes place once the offers have grown by a 64th of the
+limit."""
 
 _RESERVE = 16
 """Event streams that together hold less than a 16th of the limit are left alone. If large bodies fill the process, they
@@ -59,7 +60,7 @@ class Load:
         """Begin with nothing. `limits` returns the limits in force, which a reload may change."""
         self._limits = limits
         self._is_searching = False
-        self._searched_at = 0
+        self._left: int | None = None  # the offers after the last search, if it did not free enough
         self.streams = 0
         """gRPC streams that are open."""
         self.held_bytes = 0
@@ -94,18 +95,22 @@ class Load:
         """
         limit = self._limits().total_held_bytes
         if self.held_bytes <= limit:
-            self._searched_at = 0
+            self._left = None
             return
         reserve = limit // _RESERVE
-        has_offers = self.first_bytes or self.stream_bytes > reserve
-        if self._is_searching or not has_offers or self.held_bytes < self._searched_at + limit // _STEP:
+        if self._is_searching or not (self.first_bytes or self.stream_bytes > reserve):
             return
+        offers = self.first_bytes + self.stream_bytes
+        if self._left is not None:
+            self._left = min(self._left, offers)
+            if offers < self._left + limit // _STEP:
+                return
         self._is_searching = True
         try:
             self._search(self.held_bytes - limit, reserve)
         finally:
             self._is_searching = False
-            self._searched_at = self.held_bytes if self.held_bytes > limit else 0
+            self._left = self.first_bytes + self.stream_bytes if self.held_bytes > limit else None
 
     def _search(self, excess: int, reserve: int) -> None:
         offers = sorted(

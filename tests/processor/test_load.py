@@ -142,9 +142,8 @@ def test_no_order_of_growth_and_ends_loses_count(data: st.DataObject) -> None:
         assert room.held_bytes == sum(each.share.held for each in holders)
         assert room.stream_bytes == sum(each.share.yields for each in holders if not each.share.is_first)
         assert room.first_bytes == sum(each.share.yields for each in holders if each.share.is_first)
-        if room.held_bytes > LIMIT:  # only what cannot be given up, and the reserve of the streams, is over the limit
-            assert not room.first_bytes
-            assert room.stream_bytes <= LIMIT // 16
+        if room.held_bytes > LIMIT:  # only by what cannot be given up, the reserve of the streams, and a step
+            assert room.first_bytes + room.stream_bytes <= LIMIT // 16 + LIMIT // 64
     for holder in holders:
         holder.share.leave()
     assert (room.held_bytes, room.stream_bytes, room.first_bytes) == (0, 0, 0)
