@@ -15,7 +15,7 @@ import pytest
 
 from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH
 from extproc.core.vocabulary import size_of
-from tests.fakes.aim import AimSession, ScriptedAim
+from tests.fakes.aim import AimSession, Question, ScriptedAim, allow
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
@@ -390,3 +390,55 @@ async def test_dry_run_yields_its_room_before_an_event_stream(aim: ScriptedAim) 
                 await asyncio.sleep(0)
             assert guard.service.load.first_bytes < 12_000  # the fullest dry run is enough
             assert guard.service.load.stream_bytes > 40_000
+
+
+async def test_each_concurrent_call_of_an_answer_counts(aim: ScriptedAim) -> None:
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    judged = asyncio.Event()
+
+    async def judge(question: Question) -> Any:
+        if question.hook == "output":
+            arrived.put_nowait(None)
+            await judged.wait()
+        return await allow(question)
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base)) as guard, one_exchange(guard) as stream:
+        assert await asked(stream, sized(10_000)) == ""
+        await stream.response_headers(JSON)
+        await stream.body("response", chat_answer("a", "b", "c"))
+        for _ in range(3):
+            await asyncio.wait_for(arrived.get(), 10)
+        messages = size_of(json.loads(sized(10_000))["messages"])
+        assert (
+            4 * messages < guard.service.load.held_bytes < 5 * messages
+        )  # the context, and three calls that repeat it
+        judged.set()
+        assert (await stream.read()).HasField("response_headers")
+        assert (await stream.read()).HasField("response_body")
+        assert guard.service.load.held_bytes == 0
+
+
+async def test_chunks_that_wait_for_a_session_to_open_count(aim: ScriptedAim) -> None:
+    opening, may_open = asyncio.Event(), asyncio.Event()
+
+    async def handshake() -> None:
+        opening.set()
+        await may_open.wait()
+
+    aim.handshake = handshake
+    async with sidecar(settings_for(aim.base)) as guard, one_exchange(guard) as stream:
+        assert await asked(stream, STREAMED) == ""
+        await stream.response_headers(SSE)
+        await stream.body("response", event(10_000), end=False)
+        await asyncio.wait_for(opening.wait(), 10)
+        while guard.service.load.held_bytes < 20_000:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        may_open.set()
+        assert (await stream.read()).HasField("response_headers")
+        assert await body_of(stream) == event(10_000)
+        await stream.body("response", b"")
+        assert await body_of(stream) == b""
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0
