@@ -416,6 +416,8 @@ async def test_each_concurrent_call_of_an_answer_counts(aim: ScriptedAim) -> Non
         judged.set()
         assert (await stream.read()).HasField("response_headers")
         assert (await stream.read()).HasField("response_body")
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.service.load.held_bytes == 0
 
 
