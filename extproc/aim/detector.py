@@ -29,7 +29,7 @@ from extproc.telemetry.logs import log_internal_error
 Start = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]]
 """A function that runs work in a task; the owner of the function ends the task."""
 
-_CONCURRENT = 8
+CONCURRENT = 8
 """The most detections of one `detect_all` that run concurrently."""
 
 _ANSWER_TIMEOUTS = 4
@@ -143,7 +143,7 @@ class Detector:
                         task.cancel()
                     return
 
-        tasks += [self._start(work) for _ in range(min(_CONCURRENT, len(inputs)))]
+        tasks += [self._start(work) for _ in range(min(CONCURRENT, len(inputs)))]
         try:
             await asyncio.wait(tasks, timeout=_ANSWER_TIMEOUTS * self._timeout)
         finally:

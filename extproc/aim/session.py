@@ -67,7 +67,7 @@ class Session:
         if self._started is None:
             self._started = self._loop.time()
         self._allowance += 1
-        if self._waiting > self._waiting_bytes:
+        if self.waiting > self._waiting_bytes:
             # Called later by the loop: `submit` must not call back the exchange that is calling it.
             self._loop.call_soon(self.fail, DetectionRejected(Reason.SESSION, "Aim does not read"))
         elif self._socket is None:
@@ -77,8 +77,12 @@ class Session:
             self._send(self._socket, chunk)
 
     @property
-    def _waiting(self) -> int:
-        return self._unsent if self._socket is None else self._socket.transport.get_write_buffer_size()
+    def waiting(self) -> int:
+        """Bytes that wait to be sent to Aim."""
+        if self._socket is None:
+            return self._unsent
+        transport = self._socket.transport
+        return 0 if transport.is_closing() else transport.get_write_buffer_size()  # a closed TLS transport has no size
 
     def _send(self, socket: ClientConnection, chunk: str) -> None:
         # The library's only public write that never waits: the transport sends the frame or buffers it. On a lost

@@ -64,7 +64,7 @@ class Limits(Model):
     held_bytes: Bytes = 4_194_304
     """unverified events of one event stream; beyond it reading pauses"""
     total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912
-    """everything held for all exchanges; beyond it new exchanges and bodies get 503"""
+    """all that is held for exchanges; beyond it new exchanges and bodies get 503, and the fullest event streams fail"""
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """concurrent exchanges; beyond it new ones get 503"""
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000

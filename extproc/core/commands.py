@@ -127,9 +127,13 @@ class CloseSession:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Count the exchange as holding this many bytes from now on."""
+    """Count the exchange as holding this many bytes from now on.
+
+    `yields` of them are freed, or at least sent on, if the exchange gets `RoomDemanded`.
+    """
 
     size: int
+    yields: int = 0
 
 
 @dataclass(frozen=True, slots=True)

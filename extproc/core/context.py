@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ from extproc.core.gate import Gate, Released
 from extproc.core.policy import Limits, Policy
 from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, quotes_any
 from extproc.core.verdict import Outcome
-from extproc.core.vocabulary import CALL_ID_HEADER, Hook, Input, Leg
+from extproc.core.vocabulary import CALL_ID_HEADER, Hook, Input, Leg, size_of
+
+_UNKNOWN = None, 0
 
 
 class Context:
@@ -31,6 +34,8 @@ class Context:
     __slots__ = (
         "_commands",
         "_detections",
+        "_messages",
+        "_messages_bytes",
         "_numbers",
         "asked",
         "call_id",
@@ -40,7 +45,6 @@ class Context:
         "is_inspected",
         "is_overloaded",
         "limits",
-        "messages",
         "now",
         "policy",
         "refusal",
@@ -58,8 +62,6 @@ class Context:
         self.dialect: Dialect | None = None
         self.is_inspected = False
         """Whether a dialect knows the request and at least one hook applies."""
-        self.messages: tuple[Mapping[str, Any], ...] = ()
-        """The request's messages as they went upstream: Aim judges the answer in their context."""
         self.request_size = 0
         """The size of the request that was read, in bytes."""
         self.asked = 0
@@ -70,8 +72,27 @@ class Context:
         """Whether the response's headers were released, so that no immediate response can follow."""
         self.gate = Gate()
         self._commands: list[Command] = []
-        self._detections: dict[int, Hook] = {}
+        self._messages: tuple[Mapping[str, Any], ...] = ()
+        self._messages_bytes = 0
+        self._detections: dict[int, tuple[Hook, int]] = {}  # the hook, and the bytes of the inputs
         self._numbers = 0
+
+    @property
+    def messages(self) -> tuple[Mapping[str, Any], ...]:
+        """The request's messages as they went upstream: Aim judges the answer in their context."""
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: tuple[Mapping[str, Any], ...]) -> None:
+        self._messages = messages
+        self._messages_bytes = size_of(messages)
+
+    @property
+    def held(self) -> int:
+        """Bytes held until the exchange is complete, or Aim has answered: messages, and the calls with their texts."""
+        if not self._detections:
+            return self._messages_bytes
+        return self._messages_bytes + sum(size for _, size in self._detections.values())
 
     @property
     def reads_answer(self) -> bool:
@@ -133,7 +154,11 @@ class Context:
     def detect(self, hook: Hook, inputs: Sequence[Input]) -> None:
         """Start a detection of `inputs`. Under `moderation` the gate stays closed until the verdict."""
         number = self.number()
-        self._detections[number] = hook
+        # The call repeats the texts of its inputs. Messages that several inputs share are counted once.
+        texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)
+        messages = inputs[0].messages
+        size = self._messages_bytes if messages is self._messages else size_of(messages)
+        self._detections[number] = hook, size + texts
         if hook is Hook.MODERATION:
             self.gate.close()
         self.asked += len(inputs)
@@ -141,7 +166,7 @@ class Context:
 
     def finish_detection(self, number: int) -> Hook | None:
         """Remove a detection that has ended and return its hook; return None if its verdict no longer matters."""
-        return self._detections.pop(number, None)
+        return self._detections.pop(number, _UNKNOWN)[0]
 
     def cancel_detections(self) -> None:
         """Cancel every detection in progress."""

@@ -37,6 +37,7 @@ from extproc.core.events import (
     FromEnvoy,
     HeadersReceived,
     LoadChanged,
+    RoomDemanded,
     StreamEnded,
     TrailersReceived,
 )
@@ -98,7 +99,7 @@ class DryRun:
             self._show(event, now, commands)
         except Exception as error:  # an error of the shadow must not affect the exchange
             self._give_up(now, commands, error)
-        if not self._has_begun and not isinstance(event, LoadChanged):
+        if not self._has_begun and not isinstance(event, LoadChanged | RoomDemanded):
             self._has_begun = True
             commands.insert(0, Complete())  # everything passes, so an early end of the stream is not an error
         if isinstance(event, _FROM_ENVOY):
@@ -113,6 +114,9 @@ class DryRun:
                 if not self._has_begun:
                     self._feed(event, now, commands)  # the shadow is refused, as a guarded exchange would be
                 elif event.is_overloaded and self._state in _DETECTING:
+                    self._give_up(now, commands)
+            case RoomDemanded():
+                if self._state in _DETECTING:
                     self._give_up(now, commands)
             case StreamEnded():
                 self._end(now, commands)
@@ -134,7 +138,7 @@ class DryRun:
         else:
             self._feed(event, now, commands)
             self._catch_up(now, commands)
-        if self._queued + self._shadow_held > self._limits.request_bytes + self._limits.response_bytes:
+        if self._queued + self._shadow.held_bodies > self._limits.request_bytes + self._limits.response_bytes:
             self._give_up(now, commands)
 
     def _catch_up(self, now: float, commands: list[Command]) -> None:
@@ -190,7 +194,7 @@ class DryRun:
         held = self._queued + self._shadow_held
         if held != self._held:
             self._held = held
-            commands.append(Hold(held))
+            commands.append(Hold(held, yields=held))
 
     def _passing(self, event: FromEnvoy) -> ToEnvoy:
         """Return the command that releases Envoy's message unchanged."""

@@ -54,6 +54,11 @@ class LoadChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomDemanded:
+    """The process holds more than it may, and this exchange is to give up the bytes that its last `Hold` offered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Woken:
     """The exchange's deadline has passed."""
 
@@ -111,4 +116,4 @@ FromEnvoy = HeadersReceived | BodyReceived | TrailersReceived
 FromSession = ChunkVerified | StreamBlocked | SessionDone | SessionFailed
 """The events of a session."""
 
-Event = FromEnvoy | FromSession | StreamEnded | LoadChanged | Woken | VerdictReached
+Event = FromEnvoy | FromSession | StreamEnded | LoadChanged | RoomDemanded | Woken | VerdictReached

@@ -55,6 +55,7 @@ from extproc.core.events import (
     FromSession,
     HeadersReceived,
     LoadChanged,
+    RoomDemanded,
     StreamEnded,
     TrailersReceived,
     VerdictReached,
@@ -80,7 +81,7 @@ class Exchange:
     yields_room = False
     """Whether the exchange gives up when the process is overloaded, to leave memory to others."""
 
-    __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response")
+    __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response", "_yields")
 
     def __init__(
         self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
@@ -89,7 +90,7 @@ class Exchange:
         self._context = Context(call_id, policy, limits)
         self._request = RequestLeg(self._context, request_mode)
         self._response = ResponseLeg(self._context)
-        self._held = 0
+        self._held = self._yields = 0
         self._is_paused = False
         self._is_complete = False
         self._is_closed = False
@@ -118,6 +119,11 @@ class Exchange:
     def is_complete(self) -> bool:
         """Return whether the client has its whole answer."""
         return self._is_complete
+
+    @property
+    def held_bodies(self) -> int:
+        """Bytes of bodies and events that are held: what `limits.held_bytes` bounds for an event stream."""
+        return self._request.held + self._response.held + self._context.gate.held
 
     def response_headers(self) -> ReleaseHeaders:
         """Return the command that releases the response's headers unchanged."""
@@ -158,7 +164,7 @@ class Exchange:
             self._request.handle(event)
             self._prepare_stream()
 
-    def _on_session(self, event: FromSession | Woken) -> None:
+    def _on_session(self, event: FromSession | RoomDemanded | Woken) -> None:
         self._response.handle(event)
 
     def _on_load_changed(self, event: LoadChanged) -> None:
@@ -253,24 +259,30 @@ class Exchange:
         context.cancel_detections()
         self._request.drop()
         self._response.drop()
+        context.messages = ()
         context.emit(Close())
 
     # -- accounting ------------------------------------------------------------------------------------------------
 
     def _account(self) -> None:
         """Report the held bytes, whether reading must pause, and whether the client's answer is complete."""
-        context = self._context
-        held = self._request.held + self._response.held + context.gate.held
-        if held != self._held:
-            self._held = held
-            context.emit(Hold(held))
+        context, response = self._context, self._response
+        is_over = not self._is_complete and response.is_done and context.gate.is_empty and not context.is_detecting
+        if is_over:
+            context.messages = ()
+        of_response, kept = response.held, response.kept
+        held = self._request.held + of_response + context.gate.held
+        total, yields = held + kept + context.held, of_response + kept if response.yields_room else 0
+        if total != self._held or yields != self._yields:
+            self._held, self._yields = total, yields
+            context.emit(Hold(total, yields))
         if self._is_closed:
             if self._is_paused:
                 context.emit(ResumeReading())  # the shell must read on to see the end of the stream
             return
         if self._is_paused or held > context.limits.held_bytes:
             self._watch_hold(held)
-        if not self._is_complete and self._response.is_done and context.gate.is_empty and not context.is_detecting:
+        if is_over:
             self._is_complete = True
             context.emit(Complete())
 
@@ -289,7 +301,7 @@ _ROUTES: Mapping[type[Event], Callable[[Exchange, Any], None]] = {
     BodyReceived: Exchange._on_body,
     TrailersReceived: Exchange._on_body,
     VerdictReached: Exchange._on_verdict,
-    **dict.fromkeys((*get_args(FromSession), Woken), Exchange._on_session),
+    **dict.fromkeys((*get_args(FromSession), RoomDemanded, Woken), Exchange._on_session),
     LoadChanged: Exchange._on_load_changed,
     StreamEnded: Exchange._on_stream_ended,
 }

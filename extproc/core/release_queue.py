@@ -111,6 +111,11 @@ class ReleaseQueue:
         return self._unverified > 0
 
     @property
+    def kept(self) -> int:
+        """Bytes of running texts that are kept beside the events."""
+        return self._budget.held
+
+    @property
     def awaits_done(self) -> bool:
         """Return whether only the mark of the end is left. It waits for Aim's `done`."""
         return bool(self._entries) and self._entries[0].is_final and not self._unverified and not self._is_done
@@ -346,6 +351,9 @@ class ReleaseQueue:
         rest = b"".join(piece for entry in self._entries for piece in (entry.event.raw, entry.more))
         self._entries.clear()
         self._waiting.clear()
+        self._running.clear()
+        self._rewritten.clear()
+        self._budget.held = 0
         self.held = self._unverified = 0
         return rest
 

@@ -69,7 +69,7 @@ class RequestLeg:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._buffer.size + (len(self._document.text) if self._document is not None else 0)
+        return self._buffer.size + (self._document.size if self._document is not None else 0)
 
     @property
     def is_unreleased(self) -> bool:
@@ -207,7 +207,9 @@ class RequestLeg:
             self._release(None)
 
     def _input(self) -> Input:
-        return Input(tuple(prompt.message for prompt in self._prompts))
+        """Return the request for a detection: the conversation, after the definitions of tools."""
+        defined = tuple(prompt.message for prompt in self._prompts if prompt.is_definition)
+        return Input(defined + self._context.messages if defined else self._context.messages)
 
     def _keep_context(self, prompts: list[Prompt]) -> None:
         """Keep the conversation, in which the answer will be judged."""
@@ -288,6 +290,7 @@ class RequestLeg:
             context.emit(ReleaseTrailers(Leg.REQUEST))
         if self._prompts and Hook.MODERATION in context.policy.hooks:
             context.detect(Hook.MODERATION, [self._input()])
+        self._prompts = []
         self.expects_stream = self._asks_for_stream and context.reads_answer
 
     def drop(self) -> None:
@@ -295,6 +298,7 @@ class RequestLeg:
         self._state = RequestState.DROPPED
         self._buffer.take()
         self._document = None
+        self._prompts = []
 
 
 _S = RequestState

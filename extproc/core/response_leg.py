@@ -16,6 +16,7 @@ from extproc.core.events import (
     FromEnvoy,
     FromSession,
     HeadersReceived,
+    RoomDemanded,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -75,7 +76,17 @@ class ResponseLeg:
         """Bytes held."""
         if self._stream is not None:
             return self._stream.held
-        return self._buffer.size + (len(self._document.text) if self._document is not None else 0)
+        return self._buffer.size + (self._document.size if self._document is not None else 0)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that a stream keeps beside the events that wait."""
+        return self._stream.kept if self._stream is not None else 0
+
+    @property
+    def yields_room(self) -> bool:
+        """Return whether the response gives up all that it holds when room is demanded: only an event stream does."""
+        return self._stream is not None and self._stream.yields_room
 
     @property
     def sequence(self) -> int:
@@ -107,7 +118,7 @@ class ResponseLeg:
             return held - (self._stream.pending if self._stream is not None else 0) > limit
         return False
 
-    def handle(self, event: FromEnvoy | FromSession | VerdictReached | Woken) -> None:
+    def handle(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if isinstance(event, _FROM_ENVOY):
             had_ended = self._inbound is Inbound.ENDED
@@ -136,6 +147,7 @@ class ResponseLeg:
 
     def _pass(self, end_of_stream: bool) -> None:
         self._state = ResponseState.DONE if end_of_stream else ResponseState.PASSING
+        self._context.messages = ()
         self._close_session()
         self._context.release_headers()
 
@@ -147,6 +159,7 @@ class ResponseLeg:
 
     def _begin_stream(self) -> None:
         self._state = ResponseState.STREAMING
+        self._context.messages = ()  # a session judges the answer alone
         try:
             self._stream = ResponseStream(self._context, self._headers)
         except ContentError as error:
@@ -286,6 +299,7 @@ class ResponseLeg:
         self._state = ResponseState.DONE
         original = self._buffer.take()
         self._document = None
+        self._leaves = []
         if rewritten is not None:
             self._context.report_redacted()
         self._context.release_headers(() if rewritten is None else (*STALE, "content-length"))
@@ -308,7 +322,7 @@ class ResponseLeg:
             self._context.emit(CloseSession(self._session))
             self._session = None
 
-    def _stream_event(self, event: FromSession | Woken) -> None:
+    def _stream_event(self, event: FromSession | RoomDemanded | Woken) -> None:
         """Hand the event to the stream."""
         assert self._stream is not None
         self._stream.handle(event)
@@ -345,6 +359,7 @@ class ResponseLeg:
         self._state = ResponseState.DONE
         self._buffer.take()
         self._document = None
+        self._leaves = []
         self._close_session()
         if self._stream is not None:
             self._stream.drop()
@@ -368,12 +383,12 @@ RESPONSE_TABLE: Table = {
     (_S.JUDGING, VerdictReached): ResponseLeg._on_verdict,
     (_S.STREAMING, BodyReceived): ResponseLeg._stream_body,
     (_S.STREAMING, TrailersReceived): ResponseLeg._end_stream_by_trailers,
-    **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, Woken)},
-    # Late events of a session that was closed, and a late wake-up.
+    **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, RoomDemanded, Woken)},
+    # Late events of a session that was closed, a late demand, and a late wake-up.
     **{
         (state, each): ignore
         for state in (_S.PASSING, _S.HOLDING, _S.JUDGING, _S.DONE)
-        for each in (*_FROM_SESSION, Woken)
+        for each in (*_FROM_SESSION, RoomDemanded, Woken)
     },
-    (_S.IDLE, Woken): ignore,
+    **{(_S.IDLE, each): ignore for each in (RoomDemanded, Woken)},
 }

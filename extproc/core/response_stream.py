@@ -25,6 +25,7 @@ from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
     FromSession,
+    RoomDemanded,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -148,6 +149,16 @@ class ResponseStream:
         """Bytes held."""
         return self._queue.held + self._decoder.pending
 
+    @property
+    def kept(self) -> int:
+        """Bytes of running texts that are kept beside the events. Aim cannot free them."""
+        return self._queue.kept
+
+    @property
+    def yields_room(self) -> bool:
+        """Return whether the stream gives up all that it holds when room is demanded."""
+        return self._state is not StreamState.OPENED and self._state is not StreamState.FINISHED
+
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""
         self._session = session
@@ -158,7 +169,7 @@ class ResponseStream:
         self._session = self._context.number()
         self._context.emit(OpenSession(self._session))
 
-    def handle(self, event: BodyReceived | StreamEnd | FromSession | Woken) -> None:
+    def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
         if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session):
             return
@@ -282,7 +293,7 @@ class ResponseStream:
         else:
             self.fail(event.reason)
 
-    # -- deadlines -------------------------------------------------------------------------------------------------
+    # -- deadlines and room --------------------------------------------------------------------------------------------
 
     def _on_woken(self, _: Woken) -> None:
         """Act on each deadline that has passed."""
@@ -303,6 +314,10 @@ class ResponseStream:
                     self._ping()
                 case _:
                     assert_never(clock)
+
+    def _yield_room(self, _: RoomDemanded) -> None:
+        """Apply the failure policy: the process holds more than it may."""
+        self.fail(Reason.HELD_BYTES)
 
     def watch_hold(self, *, is_full: bool) -> None:
         """Start the clock `HELD` if the limit of held bytes is reached, else stop it."""
@@ -444,6 +459,7 @@ STREAM_TABLE: Table = {
     **{(state, BodyReceived): ResponseStream._read for state in _READING},
     **{(state, StreamEnd): ResponseStream._end for state in _READING},
     **{(state, Woken): ResponseStream._on_woken for state in _READING},
+    **{(state, RoomDemanded): ResponseStream._yield_room for state in _READING},
     **{(state, ChunkVerified): ResponseStream._on_verified for state in (_S.SUBMITTING, _S.SUBMITTED)},
     **{(state, StreamBlocked): ResponseStream._on_blocked for state in (_S.SUBMITTING, _S.SUBMITTED)},
     **{(state, SessionFailed): ResponseStream._on_lost for state in (_S.SUBMITTING, _S.SUBMITTED)},
@@ -453,6 +469,6 @@ STREAM_TABLE: Table = {
     (_S.OPENED, StreamEnd): ResponseStream._pass_end,
     # Late events of a former session.
     **{(state, each): ignore for state in (_S.VERIFIED, _S.OPENED, _S.FINISHED) for each in _FROM_SESSION},
-    **{(state, Woken): ignore for state in (_S.OPENED, _S.FINISHED)},
+    **{(state, each): ignore for state in (_S.OPENED, _S.FINISHED) for each in (RoomDemanded, Woken)},
     **{(_S.FINISHED, each): ignore for each in (BodyReceived, StreamEnd)},
 }

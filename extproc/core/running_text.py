@@ -9,12 +9,17 @@ from extproc.core.redaction import RedactionError, is_json
 _KEPT = 8 * 1024 * 1024
 """Characters of a stream's running texts that are kept, to recognise repeats and arguments that a rewrite broke."""
 
+_PIECE_BYTES = 64
+"""The memory that a kept piece takes in addition to its characters."""
+
 
 @dataclass(slots=True)
 class Budget:
     """The number of characters of running texts that a stream may still keep."""
 
     left: int = _KEPT
+    held: int = 0
+    """The memory that the kept pieces take, in bytes."""
 
 
 @dataclass(slots=True)
@@ -27,6 +32,7 @@ class RunningText:
     original: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     size: int = 0
+    held: int = 0
     is_kept: bool = True
     is_rewritten: bool = False
     unsound_at: tuple[int, bool] = (-1, False)
@@ -48,6 +54,8 @@ class RunningText:
             return
         self.size += len(text)
         self.budget.left -= len(text)
+        self.held += len(text) + _PIECE_BYTES
+        self.budget.held += len(text) + _PIECE_BYTES
         if self.budget.left < 0:
             self.forget()
         else:
@@ -57,7 +65,8 @@ class RunningText:
         """Free what is kept. From now on a repeat counts as a separate text."""
         self.is_kept = False
         self.budget.left += self.size
-        self.size = 0
+        self.budget.held -= self.held
+        self.size = self.held = 0
         self.original.clear()
         self.released.clear()
 

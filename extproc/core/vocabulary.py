@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
@@ -35,6 +36,15 @@ Headers = tuple[tuple[str, str], ...]
 
 CALL_ID_HEADER = "x-aim-call-id"
 """The response header that identifies the exchange."""
+
+
+_MESSAGE_BYTES = 576
+"""The memory that a message takes in addition to its text: two objects and its place (measured: 500 to 640)."""
+
+
+def size_of(messages: Iterable[Mapping[str, Any]]) -> int:
+    """Return the memory that chat messages take, in bytes: their texts, and a constant for each message."""
+    return sum(_MESSAGE_BYTES + sys.getsizeof(message.get("content")) for message in messages)
 
 
 @dataclass(frozen=True, slots=True)

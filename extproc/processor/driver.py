@@ -21,7 +21,7 @@ from extproc.core.commands import (
     ToEnvoy,
 )
 from extproc.core.dry_run import DryRun
-from extproc.core.events import BodyReceived, Event, LoadChanged, StreamEnded, Woken
+from extproc.core.events import BodyReceived, Event, LoadChanged, RoomDemanded, StreamEnded, Woken
 from extproc.core.exchange import Exchange
 from extproc.processor.alarm import Alarm
 from extproc.processor.effects import Effects
@@ -71,8 +71,8 @@ class Driver:
         self._has_stream_ended = False
         self._has_left_stream = False
         self._is_overloaded = False
-        self._exchange_bytes = 0
-        self._held = 0
+        self._exchange_bytes = self._yields = 0
+        self._share = load.share(self._give_room, is_first=exchange.yields_room)
         self._alarm = Alarm(lambda: exchange.deadline, self._wake)
         client.enter()
         if load.is_overloaded:
@@ -100,6 +100,7 @@ class Driver:
         try:
             await self.outbox.flush(self._on_sent)
         finally:
+            self._account()
             self.on_change()
 
     def _on_sent(self) -> None:
@@ -133,7 +134,7 @@ class Driver:
         try:
             if isinstance(event, BodyReceived):
                 self._observation.arrived(event)
-                is_full = self._load.is_full(self._held)
+                is_full = self._load.is_full(self._share.held)
                 if is_full is not self._is_overloaded:
                     self._set_overloaded(now, is_overloaded=is_full)
             self._pass_on(event, now)
@@ -151,6 +152,13 @@ class Driver:
             self.on_change()
         if self.is_closed and self._has_left_stream:
             self._settle()
+        self._load.make_room()
+
+    def _give_room(self) -> None:
+        try:
+            self.take(RoomDemanded())
+        except Exception as error:  # another exchange is being served
+            log_internal_error(error)
 
     def _wake(self, now: float) -> None:
         self._take(Woken(), now)
@@ -172,6 +180,7 @@ class Driver:
 
     def _hold(self, command: Hold) -> None:
         self._exchange_bytes = command.size
+        self._yields = command.yields
 
     def _pause(self, _: PauseReading) -> None:
         self.is_paused = True
@@ -216,13 +225,10 @@ class Driver:
     # -- accounting and ends ---------------------------------------------------------------------------------------
 
     def _account(self) -> None:
-        """Count what the exchange and the outbox hold."""
-        if self.is_settled:
-            return
-        held = self._exchange_bytes + self.outbox.unsent
-        if held != self._held:
-            self._load.hold(held - self._held)
-            self._held = held
+        """Count what the exchange holds, what waits for Envoy, and what waits for Aim."""
+        if not self.is_settled:
+            waiting = self.outbox.unsent + (self._effects.held if self._effects is not None else 0)
+            self._share.hold(self._exchange_bytes + waiting, self._yields)
 
     def _settle(self) -> None:
         """Give everything back and write the exchange's record."""
@@ -231,7 +237,7 @@ class Driver:
         self.is_settled = True
         on_settled = self.on_settled
         self.on_change = self.on_settled = _do_nothing  # they may refer to what refers to the driver
-        self._load.hold(-self._held)
+        self._share.leave()
         self._client.leave()
         try:
             self._observation.finished()

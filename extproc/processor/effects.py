@@ -9,6 +9,7 @@ from functools import partial
 from typing import assert_never
 
 from extproc.aim.client import AimClient, Caller
+from extproc.aim.detector import CONCURRENT
 from extproc.aim.session import Session
 from extproc.core.commands import (
     CancelDetection,
@@ -22,7 +23,7 @@ from extproc.core.commands import (
 from extproc.core.errors import Reason
 from extproc.core.events import Event, SessionDone, StreamBlocked, VerdictReached
 from extproc.core.verdict import Failed, Outcome
-from extproc.core.vocabulary import Hook
+from extproc.core.vocabulary import Hook, size_of
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
@@ -51,6 +52,13 @@ class Effects:
         self._session: Session | None = None
         self._session_number = 0
         self._detections: dict[int, asyncio.Task[None]] = {}
+        self._copies: dict[int, int] = {}  # bytes of the messages that concurrent calls of a detection repeat
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for Aim and that the exchange does not count."""
+        held = sum(self._copies.values()) if self._copies else 0
+        return held if self._session is None else held + self._session.waiting
 
     def perform(self, command: ToAim) -> None:
         """Perform `command`."""
@@ -62,7 +70,11 @@ class Effects:
             case Detect():
                 self._observation.asked(len(command.inputs))
                 self._detections[command.detection] = self._client.start(self._detect, command)
+                calls = min(len(command.inputs), CONCURRENT)
+                if calls > 1:
+                    self._copies[command.detection] = (calls - 1) * size_of(command.inputs[0].messages)
             case CancelDetection():
+                self._copies.pop(command.detection, None)
                 task = self._detections.pop(command.detection, None)
                 if task is not None:
                     task.cancel()
@@ -85,6 +97,7 @@ class Effects:
         for task in self._detections.values():
             task.cancel()
         self._detections.clear()
+        self._copies.clear()
         self._close_session()
 
     async def _detect(self, command: Detect) -> None:
@@ -98,6 +111,7 @@ class Effects:
             outcomes = (Failed(Reason.UNREADABLE_ANSWER),) * len(command.inputs)
         seconds = time.monotonic() - began
         self._detections.pop(command.detection, None)
+        self._copies.pop(command.detection, None)
         try:
             self._observation.detected(command.hook, began, outcomes)
         except Exception as error:  # telemetry must not keep the verdict from the exchange

@@ -1,10 +1,56 @@
-"""How much the exchanges of one process hold, and whether that leaves room for more."""
+"""How much the exchanges of one process hold, and which of them give something up if that is too much."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from extproc.config.settings import Limits
+
+_STEP = 64
+"""After a search for room that did not free enough, the next takes place once the offers have grown by a 64th of the
+limit."""
+
+_RESERVE = 16
+"""Event streams that together hold less than a 16th of the limit are left alone. If large bodies fill the process, they
+must not end all the streams beside them, which would free next to nothing."""
+
+
+class Share:
+    """What one exchange holds."""
+
+    __slots__ = ("_load", "_yield_room", "held", "is_first", "yields")
+
+    def __init__(self, load: Load, yield_room: Callable[[], None], *, is_first: bool) -> None:
+        """Begin with nothing. `Load.share` makes shares."""
+        self._load = load
+        self._yield_room: Callable[[], None] | None = yield_room
+        self.is_first = is_first
+        """Whether this exchange gives up what it holds before any other does."""
+        self.held = 0
+        """Bytes that the exchange holds."""
+        self.yields = 0
+        """Bytes of them that it gives up on demand."""
+
+    def hold(self, held: int, yields: int) -> None:
+        """Count the exchange as holding `held` bytes from now on, of which it gives up `yields` on demand."""
+        self._load.held_bytes += held - self.held
+        if self.is_first:
+            self._load.first_bytes += yields - self.yields
+        else:
+            self._load.stream_bytes += yields - self.yields
+        self.held = held
+        self.yields = yields
+
+    def yield_room(self) -> None:
+        """Tell the exchange to give up what it can."""
+        if self._yield_room is not None:
+            self._yield_room()
+
+    def leave(self) -> None:
+        """Give everything back: the exchange has ended."""
+        self.hold(0, 0)
+        self._yield_room = None  # frees the exchange
+        self._load.shares.pop(self, None)
 
 
 class Load:
@@ -13,10 +59,18 @@ class Load:
     def __init__(self, limits: Callable[[], Limits]) -> None:
         """Begin with nothing. `limits` returns the limits in force, which a reload may change."""
         self._limits = limits
+        self._is_searching = False
+        self._left: int | None = None  # the offers after the last search, if it did not free enough
         self.streams = 0
         """gRPC streams that are open."""
         self.held_bytes = 0
         """Bytes that all exchanges hold."""
+        self.first_bytes = 0
+        """Bytes of them that dry runs give up on demand."""
+        self.stream_bytes = 0
+        """Bytes of them that event streams give up on demand."""
+        self.shares: dict[Share, None] = {}
+        """The share of each exchange, the oldest first."""
 
     @property
     def is_overloaded(self) -> bool:
@@ -28,6 +82,44 @@ class Load:
         """Return whether the exchanges beside one that holds `own` bytes leave no room."""
         return self.held_bytes - own > self._limits().total_held_bytes
 
-    def hold(self, size: int) -> None:
-        """Count `size` more bytes as held; a negative size frees them."""
-        self.held_bytes += size
+    def share(self, yield_room: Callable[[], None], *, is_first: bool) -> Share:
+        """Return the share of a new exchange, which gives up what it can when `yield_room` is called."""
+        share = Share(self, yield_room, is_first=is_first)
+        self.shares[share] = None
+        return share
+
+    def make_room(self) -> None:
+        """Let exchanges give up what they can until the limit is kept: dry runs first, then the fullest event streams.
+
+        What an exchange offers counts as freed even if it first has to be sent: a stream that fails open.
+        """
+        limit = self._limits().total_held_bytes
+        if self.held_bytes <= limit:
+            self._left = None
+            return
+        reserve = limit // _RESERVE
+        if self._is_searching or not (self.first_bytes or self.stream_bytes > reserve):
+            return
+        offers = self.first_bytes + self.stream_bytes
+        if self._left is not None:
+            self._left = min(self._left, offers)
+            if offers < self._left + limit // _STEP:
+                return
+        self._is_searching = True
+        try:
+            self._search(self.held_bytes - limit, reserve)
+        finally:
+            self._is_searching = False
+            self._left = self.first_bytes + self.stream_bytes if self.held_bytes > limit else None
+
+    def _search(self, excess: int, reserve: int) -> None:
+        offers = sorted(
+            (share for share in self.shares if share.yields),
+            key=lambda share: (share.is_first, share.yields),
+            reverse=True,
+        )
+        for share in offers:
+            if excess <= 0 or not (share.is_first or self.stream_bytes > reserve):
+                return
+            excess -= share.yields
+            share.yield_room()

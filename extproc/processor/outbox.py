@@ -10,7 +10,7 @@ import grpc
 import structlog
 from grpc.aio import ServicerContext
 
-from extproc.core.commands import ReleaseBody, Reset, ToEnvoy
+from extproc.core.commands import ImmediateResponse, ReleaseBody, ReleaseBuffered, Reset, ToEnvoy
 from extproc.processor import wire
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
@@ -41,7 +41,7 @@ class Outbox:
         self._is_writing = False
         self._settled: asyncio.Future[None] | None = None  # what `settled` waits for
         self.unsent = 0
-        """Bytes of bodies that wait."""
+        """Bytes of bodies that wait, also of the one that is being written."""
         self.reset: Reset | None = None
         """What the stream is to be aborted with: nothing is written any more."""
 
@@ -61,10 +61,11 @@ class Outbox:
         return not self._waiting and not self._is_writing
 
     def put(self, command: ToEnvoy) -> None:
-        """Add `command` to what waits."""
+        """Add `command` to what waits, unless nothing is written any more."""
+        if self.reset is not None:
+            return
         self._waiting.append(command)
-        if isinstance(command, ReleaseBody):
-            self.unsent += len(command.data)
+        self.unsent += _size(command)
 
     async def flush(self, sent: Callable[[], None]) -> None:
         """Write until nothing waits, unless a task does so already; call `sent` after each message."""
@@ -81,10 +82,11 @@ class Outbox:
                     break
                 if isinstance(command, ReleaseBody):
                     command = self._joined(command)
-                self._observation.released(command)
-                await self.send(command)
-                if isinstance(command, ReleaseBody):
-                    self.unsent -= len(command.data)
+                try:
+                    self._observation.released(command)
+                    await self.send(command)
+                finally:
+                    self.unsent -= _size(command)
                 sent()
         except BROKEN as error:
             self.reset = self.reset or broken(self.call_id, error)
@@ -97,12 +99,20 @@ class Outbox:
             raise
         finally:
             self._is_writing = False
+            if self.reset is not None:
+                self._drop()
             if self._settled is not None and not self._settled.done():  # the task that waited may have been cancelled
                 self._settled.set_result(None)
 
     def close(self) -> None:
         """Write nothing more, because the stream is over."""
         self.reset = self.reset or Reset("the stream is over")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Free what waits and will not be written any more."""
+        self.unsent -= sum(map(_size, self._waiting))
+        self._waiting.clear()
 
     async def settled(self) -> None:
         """Wait until no task writes."""
@@ -129,3 +139,14 @@ class Outbox:
             last = follower
             waiting.popleft()
         return first if last is first else ReleaseBody(first.leg, b"".join(pieces), last.end_of_stream)
+
+
+def _size(command: ToEnvoy) -> int:
+    """Return the bytes of the body that a message for Envoy carries."""
+    match command:
+        case ReleaseBody():
+            return len(command.data)
+        case ReleaseBuffered() | ImmediateResponse():
+            return len(command.body or b"")
+        case _:
+            return 0

@@ -66,10 +66,10 @@ class ExternalProcessor:
         """
         if self.is_refusing:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+        stream = self.stream_of(context)  # what fails here has counted nothing yet
         self.load.streams += 1
         self.telemetry.streams.inc()
         self.idle.clear()
-        stream = self.stream_of(context)
         try:
             reset = await stream.run()
         finally:

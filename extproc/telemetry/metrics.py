@@ -80,7 +80,7 @@ class Telemetry:
         )
         self.streams = _gauge("extproc_streams", "Exchanges that are under way", registry)
         self.sessions = _gauge("extproc_sessions", "Sessions with Aim that are open or opening", registry)
-        self.held_bytes = _gauge("extproc_held_bytes", "Bytes that wait for a verdict", registry)
+        self.held_bytes = _gauge("extproc_held_bytes", "Bytes that are held for exchanges", registry)
         self._chunks = Counter(
             "extproc_stream_chunks", "Texts of event streams, by result", ("result",), registry=registry
         )

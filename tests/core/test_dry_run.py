@@ -31,6 +31,7 @@ from extproc.core.events import (
     Event,
     HeadersReceived,
     LoadChanged,
+    RoomDemanded,
     SessionDone,
     StreamEnded,
     TrailersReceived,
@@ -185,6 +186,22 @@ def test_dry_run_yields_when_the_process_is_overloaded() -> None:
     assert run.send(LoadChanged(is_overloaded=False)) == []
     assert ReportGivenUp() in run.send(LoadChanged(is_overloaded=True))
     assert run.send(StreamEnded()) == [Close()]
+
+
+def test_dry_run_offers_all_that_it_holds_and_gives_it_up_on_demand() -> None:
+    run = asked()
+    assert run.all_of(Hold)[-1].yields == run.held > 0
+    assert ReportGivenUp() in run.send(RoomDemanded())
+    assert run.held == run.all_of(Hold)[-1].yields == 0
+    assert run.send(RoomDemanded()) == []
+    assert run.send(StreamEnded()) == [Close()]
+
+
+def test_limit_of_a_dry_run_counts_bodies_alone() -> None:
+    text = "x" * 900
+    run = asked(json.dumps(chat_request(text)).encode(), Limits(request_bytes=1024, response_bytes=1024))
+    assert run.held > 2048
+    assert ReportGivenUp() not in run.commands
 
 
 @pytest.mark.parametrize("has_ended", [False, True])

@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from extproc.core.commands import CancelDetection, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
 from extproc.core.events import (
     BodyReceived,
+    Event,
     HeadersReceived,
     LoadChanged,
+    RoomDemanded,
     SessionDone,
     StreamEnded,
     TrailersReceived,
@@ -26,7 +29,7 @@ from extproc.core.exchange import misconfigured
 from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
-from tests.fakes.rig import chat_answer, chat_request
+from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.world import World, policy
 
 REQUEST = json.dumps(chat_request("Hello")).encode()
@@ -292,7 +295,7 @@ class TestModeration:
         assert it.upstream.buffered is not None
         it.head("application/json", "500").body(b"oops", end=True)
         assert it.response.headers is None
-        assert it.held == 4
+        assert it.exchange.held_bodies == 4
         it.judge()
         assert (it.response.body, it.response.is_ended) == (b"oops", True)
         assert it.held == 0
@@ -618,6 +621,71 @@ class TestBounds:
         assert it.held > 4000
         it.judge()
         assert it.held == 0
+
+    def test_messages_and_the_call_with_their_texts_count_as_held(self) -> None:
+        text = "x" * 10_000
+        it = world().request(json.dumps(chat_request(text)).encode())
+        assert 4 * len(text) < it.held < 4 * len(text) + 2000  # the body, its text, the message and the call
+        assert it.exchange.held_bodies < 2 * len(text) + 500
+        it.judge()
+        assert len(text) < it.held < len(text) + 1000  # the message: the answer's context
+        it.head("application/json").body(chat_answer("Hi", "Ho"), end=True)
+        assert 2 * len(text) < it.held < 2 * len(text) + 4000  # both inputs share it
+        it.judge()
+        assert it.held == 0
+
+    def test_many_small_messages_count_more_than_their_texts(self) -> None:
+        it = world().request(json.dumps({"messages": [{"role": "user", "content": "x"}] * 1000}).encode()).judge()
+        assert it.held > 500_000
+
+    @pytest.mark.parametrize(("content_type", "status"), [("text/event-stream", "200"), ("text/html", "502")])
+    def test_messages_are_freed_if_the_answer_needs_none(self, content_type: str, status: str) -> None:
+        it = world().request(REQUEST).judge()
+        assert it.held > 0
+        it.head(content_type, status)
+        assert it.held == 0
+
+    def test_messages_do_not_pause_reading(self) -> None:
+        it = world(hooks=["moderation"], limits={"held_bytes": 1024}).request(
+            json.dumps(chat_request("x" * 5000)).encode()
+        )
+        it.head("text/plain", "500").body(b"x")
+        assert it.held > 5000
+        assert not it.is_paused
+
+    @pytest.mark.parametrize("is_open", [False, True])
+    def test_only_an_event_stream_yields_room(self, is_open: bool) -> None:
+        it = world(failure_mode_allow=is_open).request(REQUEST)
+        steps: list[Callable[[], object]] = [
+            it.judge,
+            lambda: it.head("application/json"),
+            lambda: it.body(chat_answer("Hi"), end=True),
+            it.judge,
+        ]
+        for step in steps:
+            assert it.yields == 0
+            assert it.send(RoomDemanded()) == []
+            step()
+        assert it.response.is_ended
+
+    @pytest.mark.parametrize("last", [StreamEnded(), BodyReceived(Leg.REQUEST, b"?"), RoomDemanded()])
+    @pytest.mark.parametrize("steps", range(6))
+    def test_nothing_stays_held_after_any_end(self, steps: int, last: Event) -> None:
+        it = world(hooks=["pre_call", "moderation", "output"])
+        all_steps: list[Callable[[], object]] = [
+            lambda: it.request(json.dumps(chat_request("Hello", stream=True)).encode()),
+            it.judge,
+            it.head,
+            lambda: it.body(chat_event("Hi") + b"data: {"),
+            it.judge,
+            lambda: it.verify("Hi"),
+        ]
+        for step in all_steps[:steps]:
+            step()
+        it.send(last)
+        it.send(StreamEnded())
+        assert it.is_closed
+        assert (it.held, it.yields) == (0, 0)
 
     def test_an_answer_of_too_many_texts_is_unreadable(self) -> None:
         it = world().request(REQUEST).judge().head("application/json").body(chat_answer(*["x"] * 1025), end=True)

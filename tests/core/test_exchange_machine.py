@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from extproc.core.errors import Reason
-from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived, VerdictReached
+from extproc.core.events import BodyReceived, Event, HeadersReceived, RoomDemanded, TrailersReceived, VerdictReached
 from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 from extproc.core.vocabulary import BodyMode, Hook, Leg
@@ -171,7 +171,8 @@ class Machine(RuleBasedStateMachine):
         assert len(self.world.reports) - before <= count + 1
 
     def late_verdict(self) -> None:
-        """Deliver a verdict of a detection that no longer matters."""
+        """Deliver a verdict of a detection that no longer matters, and demand room of an exchange without a stream."""
+        assert self.world.exchange.handle(RoomDemanded(), self.world.now) == []
         assert self.world.exchange.handle(VerdictReached(99, (Block("no"),)), self.world.now) == []
 
     # -- the promises ------------------------------------------------------------------------------------------------

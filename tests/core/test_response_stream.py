@@ -12,7 +12,7 @@ import pytest
 from extproc.aim.protocol import Verified, frame
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
 from extproc.core.errors import Reason
-from extproc.core.events import BodyReceived, ChunkVerified, SessionDone
+from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone
 from extproc.core.policy import Limits
 from extproc.core.release_queue import short_place
 from extproc.core.verdict import Allow, Block, Failed
@@ -501,8 +501,39 @@ class TestHold:
     def test_only_streams_and_passing_responses_pause(self) -> None:
         it = World(policy(), Limits(held_bytes=1024)).request(REQUEST).judge()
         it.head("application/json").body(b"x" * 2000)
-        assert it.held == 2000
+        assert it.exchange.held_bodies == 2000
         assert not it.is_paused
+
+    def test_stream_that_yields_room_is_refused(self) -> None:
+        it = begun().body(chat_event("x" * 2000))
+        assert it.yields > 2000
+        it.send(RoomDemanded())
+        assert (it.status, it.code) == (503, "guardrail_overloaded")
+        assert (it.held, it.yields) == (0, 0)
+
+    def test_stream_that_yields_room_after_a_release_ends_with_an_error(self) -> None:
+        it = begun().body(chat_event("a")).verify("a").body(chat_event("b"))
+        it.send(RoomDemanded())
+        assert it.response.body.startswith(chat_event("a"))
+        assert error_code(it.response.body) == "guardrail_overloaded"
+        assert it.held == 0
+
+    def test_stream_that_yields_room_may_fail_open(self) -> None:
+        it = begun(failure_mode_allow={"response": ["held_bytes"]}).body(chat_event("a"))
+        it.send(RoomDemanded())
+        assert it.response.body == chat_event("a")
+        assert ReportFailOpen(Leg.RESPONSE, Reason.HELD_BYTES) in it.reports
+        assert (it.held, it.yields) == (0, 0)
+        it.body(chat_event("b"))
+        assert it.send(RoomDemanded()) == []
+        assert it.response.body == chat_event("a") + chat_event("b")
+
+    def test_large_incomplete_event_yields_room_even_after_the_last_verdict(self) -> None:
+        it = begun().body(chat_event("a") + DONE).verify("a").done().body(b"data: " + b"x" * 2000)
+        assert it.yields > 2000
+        it.send(RoomDemanded())
+        assert error_code(it.response.body.replace(chat_event("a") + DONE, b"")) == "guardrail_overloaded"
+        assert it.held == 0
 
 
 class TestUnreadable:
@@ -684,6 +715,23 @@ class TestMemory:
     def test_event_counts_more_than_its_bytes(self) -> None:
         it = begun().body(chat_event(role="assistant") * 10)
         assert it.held > 10 * (len(chat_event(role="assistant")) + 200)
+
+    def test_running_text_that_is_kept_counts_until_the_stream_ends(self) -> None:
+        it = begun().body(call('{"a": ') + call("1}"))
+        held = it.held
+        it.verify_all()
+        assert 0 < it.held < held
+        assert it.exchange.held_bodies == 0
+        it.body(DONE).done()
+        it.body(b"", end=True)
+        assert it.held == 0
+
+    def test_running_text_that_is_too_long_to_be_kept_is_freed(self) -> None:
+        piece = "x" * 3_000_000
+        it = begun(limits={"event_bytes": 10_000_000, "held_bytes": 100_000_000}).body(call(piece)).verify_all()
+        assert it.held > 2 * len(piece)  # as the model said it, and as the client gets it
+        it.body(call(piece)).verify_all()
+        assert it.held < 1000
 
     def test_blank_lines_join_the_entry_before_them(self) -> None:
         it = begun().body(b"\n" * 10_000 + chat_event("a"))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import Reason
-from extproc.core.events import BodyReceived, ChunkVerified, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.policy import Policy
 from extproc.core.vocabulary import Leg
 from tests.fakes.rig import DONE, chat_event, chat_request
@@ -139,7 +139,7 @@ class Ledger:
         if not self.world.is_complete:
             assert self.world.held >= withheld
         if not withheld:
-            assert self.world.held == 0
+            assert self.world.exchange.held_bodies == 0
 
     def verify(self, chunk: dict[str, Any]) -> None:
         """Let Aim release a chunk."""
@@ -241,7 +241,9 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
     is_owed = any(_texts(chunk) for chunk in ledger.owed)
     is_submitted_done = world.is_submitted_done
     faults = (
-        ["lost", "refused", "odd", "silent"] if is_submitted_done else ["lost", "refused", "odd", "silent", "early"]
+        ["lost", "refused", "odd", "silent", "full"]
+        if is_submitted_done
+        else ["lost", "refused", "odd", "silent", "full", "early"]
     )
     fault = data.draw(st.sampled_from(faults))
     session = world.opened[-1]
@@ -254,6 +256,8 @@ def test_every_fault_ends_the_exchange_as_the_policy_says(data: st.DataObject, p
             world.send(ChunkVerified(session, ((777, "?"),), {"choices": []}))
         case "silent":
             world.wait(VERDICT_TIMEOUT)
+        case "full":
+            world.send(RoomDemanded())
         case _:
             world.send(SessionDone(session))
     match fault:

@@ -17,6 +17,7 @@ from extproc.core.events import (
     ChunkVerified,
     Event,
     HeadersReceived,
+    RoomDemanded,
     SessionDone,
     SessionFailed,
     StreamBlocked,
@@ -135,13 +136,19 @@ CASES: list[tuple[Any, Callable[[Any], Any], list[Any], Any]] = [
     (
         RESPONSE_TABLE,
         response_leg,
-        [*(make(Leg.RESPONSE) for make in FROM_ENVOY), VerdictReached(1, (Allow(),)), *FROM_SESSION, Woken()],
+        [
+            *(make(Leg.RESPONSE) for make in FROM_ENVOY),
+            VerdictReached(1, (Allow(),)),
+            *FROM_SESSION,
+            RoomDemanded(),
+            Woken(),
+        ],
         ResponseState,
     ),
     (
         STREAM_TABLE,
         response_stream,
-        [BodyReceived(Leg.RESPONSE, b""), StreamEnd(has_trailers=False), *FROM_SESSION, Woken()],
+        [BodyReceived(Leg.RESPONSE, b""), StreamEnd(has_trailers=False), *FROM_SESSION, RoomDemanded(), Woken()],
         StreamState,
     ),
 ]

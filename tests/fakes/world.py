@@ -113,7 +113,7 @@ class World:
         self.opened: list[int] = []
         self.chunks: list[dict[str, Any]] = []
         self.is_submitted_done = False
-        self.held = 0
+        self.held = self.yields = 0
         self.is_paused = False
         self.is_complete = False
         self.is_closed = False
@@ -162,9 +162,10 @@ class World:
             case CloseSession():
                 assert command.session == self.opened[-1]
                 self.session = None
-            case Hold(size):
-                assert size != self.held, "the same size reported twice"
-                self.held = size
+            case Hold(size, yields):
+                assert (size, yields) != (self.held, self.yields), "the same size reported twice"
+                assert 0 <= yields <= size
+                self.held, self.yields = size, yields
             case PauseReading() | ResumeReading():
                 assert self.is_paused is isinstance(command, ResumeReading)
                 self.is_paused = isinstance(command, PauseReading)

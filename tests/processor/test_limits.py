@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH
-from tests.fakes.aim import AimSession, ScriptedAim
+from extproc.core.vocabulary import size_of
+from tests.fakes.aim import AimSession, Question, ScriptedAim, allow
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
@@ -68,6 +70,11 @@ async def answered(
 def sized(size: int) -> bytes:
     """Return a chat request of `size` bytes."""
     return json.dumps(chat_request("x" * (size - len(json.dumps(chat_request("")))))).encode()
+
+
+def held_for(body: bytes) -> int:
+    """Return what counts as held while Aim judges a chat request: the body, its text, the messages and the call."""
+    return len(body) + sys.getsizeof(body.decode()) + 2 * size_of(json.loads(body)["messages"])
 
 
 def nested(depth: int) -> bytes:
@@ -287,9 +294,9 @@ async def test_held_bytes_of_the_process_are_limited(aim: ScriptedAim) -> None:
         return {"detected": False, "details": {}, "detection_message": None}
 
     aim.judge = judge
-    # A body is held both as bytes and as text during its detection.
+    limit = 2 * held_for(sized(2048))
     async with (
-        sidecar(settings_for(aim.base, limits={"total_held_bytes": 4 * 2048})) as guard,
+        sidecar(settings_for(aim.base, limits={"total_held_bytes": limit})) as guard,
         AsyncExitStack() as stack,
     ):
         streams = [await stack.enter_async_context(one_exchange(guard)) for _ in range(4)]
@@ -298,7 +305,7 @@ async def test_held_bytes_of_the_process_are_limited(aim: ScriptedAim) -> None:
             await stream.read()
             await stream.body("request", sized(2048))
             await asyncio.wait_for(arrived.get(), 10)
-        assert guard.service.load.held_bytes == 4 * 2048
+        assert guard.service.load.held_bytes == limit
         await streams[2].request_headers()
         assert refusal(await streams[2].read()) == ""
         await streams[2].body("request", sized(1024), end=True)
@@ -307,5 +314,133 @@ async def test_held_bytes_of_the_process_are_limited(aim: ScriptedAim) -> None:
         judged.set()
         for stream in streams[:3]:
             assert refusal(await stream.read()) == ""
-        assert guard.service.load.held_bytes == 0
+        context = sum(size_of(json.loads(body)["messages"]) for body in (sized(2048), sized(2048), sized(1024)))
+        assert guard.service.load.held_bytes == context  # the answers are judged in the context of the messages
         assert await asked(await stack.enter_async_context(one_exchange(guard)), REQUEST) == ""
+
+
+@asynccontextmanager
+async def streams_that_wait(
+    aim: ScriptedAim, limits: dict[str, int], *sizes: int, **profile: Any
+) -> AsyncIterator[tuple[Sidecar, list[EnvoyStream]]]:
+    """Let event streams with texts of these sizes wait for Aim, one after the other; each has released one event."""
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    async def script(session: AimSession) -> None:
+        chunk = await session.receive()
+        assert chunk is not None
+        await session.verify(chunk)
+        while await session.receive() is not None:
+            arrived.put_nowait(None)
+
+    aim.script = script
+    settings = settings_for(aim.base, limits=limits, profiles={"default": profile})
+    async with sidecar(settings) as guard, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(one_exchange(guard)) for _ in sizes]
+        for stream, size in zip(streams, sizes, strict=True):
+            assert await answered(stream, chat_event("Hi"), SSE, request=STREAMED, end=False) == ""
+            assert (await stream.read()).HasField("response_body")
+            await stream.body("response", event(size), end=False)
+            await asyncio.wait_for(arrived.get(), 10)
+        yield guard, streams
+        for stream in streams:
+            await stream.done()
+    await asyncio.wait_for(guard.service.idle.wait(), 10)
+    assert guard.service.load.held_bytes == guard.service.load.stream_bytes == 0
+    assert not guard.service.load.shares
+
+
+async def body_of(stream: EnvoyStream) -> bytes:
+    """Return the next released piece of a response."""
+    return bytes((await stream.read()).response_body.response.body_mutation.streamed_response.body)
+
+
+async def test_fullest_event_streams_end_beyond_the_held_bytes_of_the_process(aim: ScriptedAim) -> None:
+    async with streams_that_wait(aim, {"total_held_bytes": 60_000}, 20_000, 30_000, 5_000) as (guard, streams):
+        assert guard.service.load.held_bytes < 60_000
+        await streams[2].body("response", event(10_000), end=False)
+        assert b"guardrail_overloaded" in await body_of(streams[1])  # the fullest, though the last one grew
+        assert guard.service.load.held_bytes < 60_000
+        assert guard.metric("extproc_detection_errors_total", hook="output", reason="held_bytes") == 1
+        await streams[0].body("response", event(40_000), end=False)
+        assert b"guardrail_overloaded" in await body_of(streams[0])  # now it is the fullest itself
+        assert guard.metric("extproc_detection_errors_total", hook="output", reason="held_bytes") == 2
+
+
+async def test_event_stream_that_yields_its_room_may_fail_open(aim: ScriptedAim) -> None:
+    opens = {"failure_mode_allow": {"response": ["held_bytes"]}}
+    async with streams_that_wait(aim, {"total_held_bytes": 60_000}, 20_000, 30_000, **opens) as (guard, streams):
+        await streams[0].body("response", event(15_000), end=False)
+        assert await body_of(streams[0]) == event(20_000) + event(15_000)
+        assert guard.metric("extproc_fail_open_total", leg="response", reason="held_bytes") == 1
+        assert guard.service.load.held_bytes < 60_000
+
+
+async def test_dry_run_yields_its_room_before_an_event_stream(aim: ScriptedAim) -> None:
+    limits = {"total_held_bytes": 60_000}
+    async with streams_that_wait(aim, limits, 10_000, 12_000, enforce=False) as (guard, _):
+        guard.service.settings = settings_for(aim.base, limits=limits)
+        async with one_exchange(guard) as stream:
+            assert await answered(stream, chat_event("Hi"), SSE, request=STREAMED, end=False) == ""
+            assert (await stream.read()).HasField("response_body")
+            before = guard.service.load.first_bytes
+            assert before > 22_000
+            await stream.body("response", event(40_000), end=False)
+            while guard.service.load.first_bytes == before:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0)
+            assert guard.service.load.first_bytes < 12_000  # the fullest dry run is enough
+            assert guard.service.load.stream_bytes > 40_000
+
+
+async def test_each_concurrent_call_of_an_answer_counts(aim: ScriptedAim) -> None:
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    judged = asyncio.Event()
+
+    async def judge(question: Question) -> Any:
+        if question.hook == "output":
+            arrived.put_nowait(None)
+            await judged.wait()
+        return await allow(question)
+
+    aim.judge = judge
+    async with sidecar(settings_for(aim.base)) as guard, one_exchange(guard) as stream:
+        assert await asked(stream, sized(10_000)) == ""
+        await stream.response_headers(JSON)
+        await stream.body("response", chat_answer("a", "b", "c"))
+        for _ in range(3):
+            await asyncio.wait_for(arrived.get(), 10)
+        messages = size_of(json.loads(sized(10_000))["messages"])
+        assert (
+            4 * messages < guard.service.load.held_bytes < 5 * messages
+        )  # the context, and three calls that repeat it
+        judged.set()
+        assert (await stream.read()).HasField("response_headers")
+        assert (await stream.read()).HasField("response_body")
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0
+
+
+async def test_chunks_that_wait_for_a_session_to_open_count(aim: ScriptedAim) -> None:
+    opening, may_open = asyncio.Event(), asyncio.Event()
+
+    async def handshake() -> None:
+        opening.set()
+        await may_open.wait()
+
+    aim.handshake = handshake
+    async with sidecar(settings_for(aim.base)) as guard, one_exchange(guard) as stream:
+        assert await asked(stream, STREAMED) == ""
+        await stream.response_headers(SSE)
+        await stream.body("response", event(10_000), end=False)
+        await asyncio.wait_for(opening.wait(), 10)
+        while guard.service.load.held_bytes < 20_000:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        may_open.set()
+        assert (await stream.read()).HasField("response_headers")
+        assert await body_of(stream) == event(10_000)
+        await stream.body("response", b"")
+        assert await body_of(stream) == b""
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0

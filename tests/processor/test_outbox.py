@@ -9,7 +9,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from extproc.core.commands import ImmediateResponse, ReleaseBody, ReleaseHeaders, Reset, ToEnvoy
+from extproc.core.commands import ImmediateResponse, ReleaseBody, ReleaseBuffered, ReleaseHeaders, Reset, ToEnvoy
 from extproc.core.identity import NOBODY
 from extproc.core.vocabulary import Leg
 from extproc.processor import wire
@@ -93,6 +93,38 @@ async def test_pieces_of_one_body_are_joined() -> None:
     assert box.unsent == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "size"), [(ReleaseBuffered(Leg.REQUEST, b"abc"), 3), (ReleaseBuffered(Leg.REQUEST), 0), (REPLY, 2)]
+)
+async def test_body_counts_as_unsent_until_envoy_has_taken_it(command: ToEnvoy, size: int) -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, HEADERS, command)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(box.flush(sent))
+        await envoy.offered.wait()
+        assert box.unsent == size
+        envoy.offered.clear()
+        envoy.take(None)
+        await envoy.offered.wait()
+        assert box.unsent == size  # it is being written
+        envoy.take(None)
+    assert box.unsent == 0
+
+
+async def test_outbox_of_a_stream_that_is_over_keeps_nothing() -> None:
+    envoy = SlowEnvoy()
+    box = outbox(envoy, body(b"a"), HEADERS, body(b"bcd"))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(box.flush(sent))
+        await envoy.offered.wait()
+        box.close()
+        assert box.unsent == 1
+        box.put(body(b"e"))
+        envoy.take(None)
+    assert box.unsent == 0
+    assert len(envoy.taken) == 1
+
+
 @pytest.mark.parametrize("error", [grpc.aio.InternalError("gone"), ValueError("odd")])
 async def test_nothing_is_written_after_a_failed_write(error: Exception) -> None:
     envoy = SlowEnvoy()
@@ -100,6 +132,7 @@ async def test_nothing_is_written_after_a_failed_write(error: Exception) -> None
     envoy.take(error, None)
     await box.flush(sent)
     assert box.reset is not None
+    assert box.unsent == 0
     await box.flush(sent)
     assert not envoy.taken
 

@@ -8,21 +8,25 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 from structlog.testing import capture_logs
 
+from extproc.aim.client import AimClient
 from extproc.aim.session import Session
 from extproc.core.dry_run import DryRun
 from extproc.core.exchange import Exchange
 from extproc.core.response_stream import ResponseStream
 from extproc.processor.driver import Driver
 from extproc.processor.effects import Effects
+from extproc.processor.load import Share
 from extproc.processor.outbox import Outbox
+from extproc.processor.servicer import ExternalProcessor
 from extproc.processor.stream import Patience, Stream
+from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
@@ -253,6 +257,19 @@ class TestLimits:
             assert (await second.read()).immediate_response.status.code == 503
 
 
+async def test_stream_that_cannot_be_made_is_not_counted(aim: ScriptedAim) -> None:
+    class Broken(ExternalProcessor):
+        def stream_of(self, _: object) -> Any:
+            raise RuntimeError("no stream")
+
+    settings = settings_for(aim.base)
+    async with AimClient(settings) as client, Broken(settings, client, Telemetry()) as service:
+        with pytest.raises(RuntimeError, match="no stream"):
+            await service.process(cast("Any", None), cast("Any", None))
+        assert service.load.streams == 0
+        assert service.idle.is_set()
+
+
 async def test_full_hold_pauses_reading(aim: ScriptedAim) -> None:
     async def script(session: AimSession) -> None:
         await session.closed.wait()
@@ -348,11 +365,18 @@ async def test_everything_is_freed_when_the_client_leaves_during_a_write(aim: Sc
             await request(stream, STREAMED)
             await stream.response_headers(SSE)
             event = chat_event("x" * 30_000)
-            with suppress(TimeoutError):
-                while True:
-                    # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
-                    await asyncio.wait_for(stream.body("response", event, end=False), 1)
-            assert guard.service.load.held_bytes > 0
+
+            async def send() -> None:
+                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    while True:
+                        await stream.body("response", event, end=False)
+
+            # The writes stop: how long to look for that is a bound of the test, not a claim about speed.
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(send())
+                await asyncio.wait({sending}, timeout=1)
+                assert guard.service.load.held_bytes > 0
+                stream.call.cancel()
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.metric("extproc_sessions") == 0
@@ -455,7 +479,7 @@ async def test_exchange_leaves_nothing_for_the_garbage_collector(
 
     aim.judge, aim.handshake = judge, handshake
     settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
-    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, ResponseStream, Session)
+    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, Share, ResponseStream, Session)
     async with sidecar(settings) as guard:
         gc.collect()
         gc.disable()

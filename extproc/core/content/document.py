@@ -8,6 +8,7 @@ to find where their values begin and end.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,11 @@ from extproc.core.errors import MalformedBody
 
 Path = tuple[str | int, ...]
 """Keys and indices from the root to a value."""
+
+
+PARSED_FACTOR = 4
+"""The memory of a parsed value, for each byte of its text. Measured: 1 to 3 for chats, 2 for vectors, 5 for tool
+definitions, 6 for log probabilities."""
 
 
 MAX_DEPTH = 128
@@ -87,6 +93,12 @@ class Document:
             return cls(data.decode())
         except UnicodeDecodeError as error:
             raise MalformedBody("not UTF-8") from error
+
+    @property
+    def size(self) -> int:
+        """The memory that the document takes, in bytes: its text and, until `forget`, its parsed value."""
+        size = sys.getsizeof(self.text)
+        return size if self.root is None else (1 + PARSED_FACTOR) * size
 
     def forget(self) -> None:
         """Free the parsed value, which takes much memory. `rewrite` needs only the text."""

@@ -38,7 +38,7 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     "proxy": Wiring(aim={"base_url": "http://127.0.0.1:{aim}", "proxy": "http://127.0.0.1:{gate}"}),
     "process": Wiring(is_process=True, settings={"drain_seconds": 1}),
     "workers": Wiring(is_process=True, has_door=False, settings={"workers": 2, "drain_seconds": 1}),
-    "little room": Wiring(limits={"total_held_bytes": 1_024}),
+    "little room": Wiring(limits={"total_held_bytes": 65_536}),
     "one exchange": Wiring(limits={"streams": 1}),
     "one session": Wiring(limits={"sessions": 1}),
 }

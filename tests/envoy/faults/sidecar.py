@@ -86,7 +86,7 @@ def fills(trial: Trial) -> None:
 def second(trial: Trial) -> None:
     """Send the request while another exchange waits for Aim and uses up the limit."""
     asked = asyncio.Event()
-    first = CHAT.request("x" * 4_000, stream=trial.leg is Leg.STREAM)
+    first = CHAT.request("x" * 20_000, stream=trial.leg is Leg.STREAM)
 
     async def judge(question: Question) -> Any:
         if trial.leg is Leg.REQUEST and question.hook == "pre_call" and PROMPT not in str(question.body):
@@ -157,6 +157,13 @@ ROWS = [
         on(request=always(OVERLOADED)),
         chain="little room",
         others=("allowed",),
+    ),
+    Fault(
+        "limits.total_held_bytes is reached by event streams",
+        fills,
+        on(stream=by_policy(OVERLOADED)),
+        Reason.HELD_BYTES,
+        chain="little room",
     ),
     Fault(
         "limits.streams is reached",
