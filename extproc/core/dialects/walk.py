@@ -32,6 +32,9 @@ _MESSAGES = 4096
 _MOST = 8192
 """The most texts of one document that are judged one by one, whatever its shape."""
 
+_EMPTY = frozenset({"{}", "[]", '""', "null"})
+"""Arguments of a call without arguments."""
+
 _SENT_ROLES = frozenset({"system", "user", "assistant"})
 
 _FULL_FIELDS = 16_384
@@ -321,6 +324,8 @@ class Walk:
         """Read arguments that are a string."""
         if self._mode is Mode.EVENT:
             self._found(Leaf(path, text, is_json=True, emptied=seals), _ARGUMENTS, base)
+        elif text.strip() in _EMPTY:
+            return
         elif text.lstrip()[:1] in ("{", "[", '"'):
             said = decode(text)
             self._found(Leaf(path, said, is_json=True, raw=text, emptied=seals), _ARGUMENTS, base)
