@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 
 from extproc.core.content.document import Document
-from extproc.core.dialects.base import Leaf
+from extproc.core.content.shapes import EncodedText
+from extproc.core.dialects.leaf import Leaf
 from extproc.core.errors import ExtprocError
-from extproc.core.redaction import RedactionError, edits, rewrite
+from extproc.core.redaction import RedactionError, edits, is_json, rewrite
 
 LEAF = Leaf(("messages", 0, "content"), "my name is Tom")
 OTHER = Leaf(("messages", 1, "content"), "hello")
-ARGUMENTS = Leaf(("arguments",), '{"name": "Tom"}', is_json=True)
-OBJECT = Leaf(("input",), '{"name": "Tom"}', is_json=True, is_embedded=True)
+SPELT = r'{"name": "\u0054om", "ids": [1, "x"]}'
+ARGUMENTS = Leaf(("arguments",), '{"name": "Tom", "ids": [1, "x"]}', is_json=True, raw=SPELT)
+OBJECT = Leaf(("input",), '{"name": "Tom", "ids": [1, "x"]}', is_json=True, is_embedded=True, raw=SPELT)
+JOINED = Leaf((), "my name is Tom\nhello\nthere", is_joined=True, parts=(LEAF, Leaf(("z",), "hello\nthere")))
 SPOKEN = Leaf(("audio", "transcript"), "Tom", fixed=True)
 
 
@@ -30,7 +33,7 @@ def test_message_without_a_text_needs_no_edit() -> None:
 
 
 def test_values_that_show_the_old_text_are_removed() -> None:
-    leaf = Leaf(("m", "content"), "Tom", nulled=("logprobs",), emptied=(("m", "signature"), ("m", "seal")))
+    leaf = Leaf(("m", "content"), "Tom", nulled=(("logprobs",),), emptied=(("m", "signature"), ("m", "seal")))
     assert edits([(leaf, "[NAME_1]")]) == {
         ("m", "content"): "[NAME_1]",
         ("logprobs",): None,
@@ -41,8 +44,8 @@ def test_values_that_show_the_old_text_are_removed() -> None:
 
 
 def test_several_edits_may_remove_the_same_value() -> None:
-    first = Leaf(("choices", 0, "message", "content"), "Tom", nulled=("choices", 0, "logprobs"))
-    second = Leaf(("choices", 0, "message", "refusal"), "Tom", nulled=("choices", 0, "logprobs"))
+    first = Leaf(("choices", 0, "message", "content"), "Tom", nulled=(("choices", 0, "logprobs"),))
+    second = Leaf(("choices", 0, "message", "refusal"), "Tom", nulled=(("choices", 0, "logprobs"),))
     assert edits([(first, "a"), (second, "b")]) == {
         first.path: "a",
         second.path: "b",
@@ -68,15 +71,30 @@ def test_redaction_of_a_fixed_text_is_refused() -> None:
         edits([(LEAF, "x"), (SPOKEN, "[NAME_1]")])
 
 
-@pytest.mark.parametrize("text", ['{"name": "[NAME_1]"}', "{}", "null"])
-def test_redacted_arguments_may_be_other_json(text: str) -> None:
-    assert edits([(ARGUMENTS, text)]) == {ARGUMENTS.path: text}
+def test_redacted_arguments_keep_their_spelling() -> None:
+    assert edits([(ARGUMENTS, ARGUMENTS.text.replace("Tom", "[N]"))]) == {
+        ARGUMENTS.path: '{"name": "[N]", "ids": [1, "x"]}',
+    }
+    assert edits([(ARGUMENTS, ARGUMENTS.text.replace('"x"', '"[X]"'))]) == {
+        ARGUMENTS.path: SPELT.replace('"x"', '"[X]"'),
+    }
 
 
-@pytest.mark.parametrize("text", ['{"name": [NAME_1]}', "", "[NAME_1]", '{"name": "[NAME_1]'])
-def test_redacted_arguments_that_are_not_json_are_refused(text: str) -> None:
-    with pytest.raises(RedactionError, match="no longer JSON"):
-        edits([(ARGUMENTS, text)])
+def test_redacted_object_is_edited_string_by_string() -> None:
+    changes = edits([(OBJECT, OBJECT.text.replace("Tom", "[N]").replace('"x"', '"[X]"'))])
+    assert changes == {("input", "name"): "[N]", ("input", "ids", 1): "[X]"}
+    assert Document(f'{{"input": {SPELT}, "n": 1.50}}').rewrite(changes) == (
+        '{"input": {"name": "[N]", "ids": [1, "[X]"]}, "n": 1.50}'
+    )
+
+
+@pytest.mark.parametrize("leaf", [ARGUMENTS, OBJECT])
+@pytest.mark.parametrize(
+    "text", ["", "[REDACTED]", '{"[N]": "Tom", "ids": [1, "x"]}', '{"name": "Tom", "ids": ["[1]", "x"]}']
+)
+def test_redacted_keys_or_structure_of_arguments_are_refused(leaf: Leaf, text: str) -> None:
+    with pytest.raises(RedactionError, match="structure"):
+        edits([(leaf, text)])
 
 
 def test_redacted_arguments_that_never_were_json_are_accepted() -> None:
@@ -84,25 +102,28 @@ def test_redacted_arguments_that_never_were_json_are_accepted() -> None:
     assert edits([(leaf, "name=[NAME_1]")]) == {leaf.path: "name=[NAME_1]"}
 
 
-@pytest.mark.parametrize("text", ['{"name": "[NAME_1]"}', ' \n{"name":1.50}', "{}"])
-def test_redacted_object_is_inserted_unchanged(text: str) -> None:
-    changes = edits([(OBJECT, text)])
-    assert changes == {OBJECT.path: text}
-    assert Document('{"input": {"name": "Tom"}, "n": 1}').rewrite(changes) == f'{{"input": {text}, "n": 1}}'
+def test_joined_texts_are_put_back_line_by_line() -> None:
+    assert edits([(JOINED, "my name is [N]\nhello\nthere")]) == {LEAF.path: "my name is [N]"}
+    assert edits([(JOINED, "my name is Tom\nhello\n[X]")]) == {("z",): "hello\n[X]"}
+    with pytest.raises(RedactionError, match="lines"):
+        edits([(JOINED, "[REDACTED]")])
 
 
-@pytest.mark.parametrize("text", ["", "null", '"{}"', '["a"]', '{"name": [NAME_1]}', '{"name": "a"} {}', '{"name'])
-def test_redacted_object_that_is_not_an_object_is_refused(text: str) -> None:
-    with pytest.raises(RedactionError, match="object"):
-        edits([(OBJECT, text)])
-    with pytest.raises(RedactionError, match="object"):
-        rewrite(OBJECT, text)
+def test_joined_texts_of_unknown_places_cannot_be_put_back() -> None:
+    with pytest.raises(RedactionError, match="unknown"):
+        edits([(Leaf((), "a\nb", is_joined=True), "a\nx")])
+
+
+def test_text_in_base64_is_encoded_again() -> None:
+    leaf = Leaf(("data",), "hi Tom", encoded=EncodedText("hi Tom", "data:text/plain;base64,"))
+    assert edits([(leaf, "hi [N]")]) == {("data",): "data:text/plain;base64,aGkgW05d"}
 
 
 def test_rewrite_replaces_one_text() -> None:
     assert rewrite(LEAF, "x") == {LEAF.path: "x"}
     assert rewrite(LEAF, LEAF.text) == {LEAF.path: LEAF.text}
-    assert rewrite(ARGUMENTS, "a piece of streamed arguments") == {ARGUMENTS.path: "a piece of streamed arguments"}
+    piece = Leaf(("arguments",), '{"na', is_json=True)
+    assert rewrite(piece, "a piece of streamed arguments") == {piece.path: "a piece of streamed arguments"}
     with pytest.raises(RedactionError, match="cannot be changed"):
         rewrite(SPOKEN, "x")
 
@@ -119,3 +140,13 @@ def test_errors_contain_no_text() -> None:
             edits(redacted)
         assert "marker" not in str(caught.value)
         assert "Tom" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{}", "1", ' "a" ', '{"a": 1, "a": 2}'])
+def test_json_is_recognised(text: str) -> None:
+    assert is_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{} {}", "[" * 100_000])
+def test_other_texts_are_no_json(text: str) -> None:
+    assert not is_json(text)
