@@ -28,6 +28,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
+from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.core.content.sse import ServerSentEvent
 from extproc.core.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
@@ -81,9 +82,13 @@ _Wait = tuple[_Entry, Leaf, RunningText | None]
 class ReleaseQueue:
     """Holds a stream's events and releases them as Aim verifies their texts."""
 
-    def __init__(self, dialect: Dialect, chunk_id: str) -> None:
-        """Read events with `dialect`; `chunk_id` is the id of the session's chunks until an event has an id."""
+    def __init__(self, dialect: Dialect, chunk_id: str, values: int = MAX_VALUES) -> None:
+        """Read events with `dialect`; `chunk_id` is the id of the session's chunks until an event has an id.
+
+        An event may have at most `values` values.
+        """
         self._dialect = dialect
+        self._values = values
         self._chunk_id = chunk_id
         self._has_id = False
         self._entries: deque[_Entry] = deque()
@@ -141,7 +146,7 @@ class ReleaseQueue:
         if self._dialect.is_final(data, None):
             entry.is_final = True
             return []
-        entry.document = document = Document(data)
+        entry.document = document = Document(data, self._values)
         entry.is_final = self._dialect.is_final(data, document)
         leaves = self._dialect.deltas(document)
         root = document.root

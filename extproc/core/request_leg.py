@@ -213,7 +213,7 @@ class RequestLeg:
         plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        self._document = Document.from_bytes(plain)
+        self._document = Document.from_bytes(plain, limits.values)
         if not isinstance(self._document.root, dict):
             raise MalformedBody("a request is not an object")
         refuse_disguise(self._document.root)

@@ -238,7 +238,7 @@ class ResponseLeg:
         plain = inflate(self._buffer.peek(), self._headers, limits.response_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        self._document = Document.from_bytes(plain)
+        self._document = Document.from_bytes(plain, limits.values)
         self._leaves = dialect.answers(self._document)
         self._document.forget()
         if len(self._leaves) > _TEXTS:

@@ -113,7 +113,7 @@ class ResponseStream:
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = EventDecoder(limits.event_bytes)
         self._ping_seconds = policy.stream_ping_seconds if dialect.clients_skip_comments else 0
-        self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}")
+        self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._session: int | None = None
         self._reopenings = _REOPENINGS
         self._tail = b""  # the last bytes that were released
