@@ -30,7 +30,7 @@ from typing import Any
 
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, PlainText, is_deeper
-from extproc.core.content.sse import ServerSentEvent
+from extproc.core.content.framing import Unit
 from extproc.core.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
 from extproc.core.errors import ExtprocError, MalformedBody
 from extproc.core.redaction import RedactionError, rewrite
@@ -63,7 +63,7 @@ class SessionViolation(ExtprocError):
 class _Entry:
     """An event in the queue."""
 
-    event: ServerSentEvent
+    event: Unit
     document: Document | None = None
     waiting: int = 0
     has_text: bool = False
@@ -124,7 +124,7 @@ class ReleaseQueue:
         """Return whether every event was released."""
         return not self._entries
 
-    def add(self, event: ServerSentEvent) -> list[str]:
+    def add(self, event: Unit) -> list[str]:
         """Queue the next event; return the chunks, as JSON, to submit for it.
 
         Raises MalformedBody for data that cannot be read.
