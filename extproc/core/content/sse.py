@@ -21,8 +21,18 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from extproc.core.content.event_lines import (
+    COMMENTS,
+    IDLE,
+    INERT,
+    STARTS_IDLE,
+    ForeignRun,
+    foreign_line,
+    foreign_text,
+    is_foreign,
+)
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 BOM = b"\xef\xbb\xbf"
@@ -32,35 +42,6 @@ _LINE_END = re.compile(rb"[\r\n]")
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _ONE_LINE = re.compile(rb"data:[^\r\n]*+\n\n").fullmatch
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
-
-_TIME = (
-    rb"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
-    rb"|[0-9]{1,13}(?:\.[0-9]{1,6})?)"
-)
-_WORDS = (
-    rb"(?i:ping|pong|keep-?alive|heart-?beat|hb|ok|open|connected|processing|OPENROUTER PROCESSING"
-    rb"|stream (?:start|started|complete|completed|end|ended))"
-)
-_COMMENT = rb"[ \t]{0,2}(?:" + _WORDS + rb"(?:[ \t]?[-:]?[ \t]?" + _TIME + rb")?|" + _TIME + rb")?[ \t]{0,2}"
-"""Comments that pass: what servers send to keep a connection open. None is longer than 64 bytes."""
-
-_NAME = re.compile(rb"[ \t]{0,8}(?:@?[A-Za-z0-9._:/+=%-]{1,256})?[ \t]{0,8}").fullmatch
-_INERT = {
-    b"": re.compile(_COMMENT).fullmatch,
-    b"event": _NAME,
-    b"id": _NAME,
-    b"retry": re.compile(rb" ?[0-9]{0,16}").fullmatch,
-}
-"""The fields without text, with the values that pass. The field without a name is a comment."""
-
-_IDLE = re.compile(rb"(?:(?::" + _COMMENT + rb")?(?:\n|\r\n?))++")
-_COMMENTS = re.compile(rb"(?::" + _COMMENT + rb"(?:\n|\r\n|\r(?!\n|\Z)))++")
-_STARTS_IDLE = b":\r\n"
-
-_HEAD = re.compile(rb"[ \t]*+(?:[A-Za-z0-9._-]{1,64}[ \t]*+:[ \t]*+)?(?=[{\[\"])")
-"""What may precede the JSON of a foreign line."""
-
-_CLOSER = {b"{": b"}", b"[": b"]", b'"': b'"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +73,7 @@ class ServerSentEvent:
         for line, end in _LINE.findall(self.raw):
             prefix = BOM if self.is_first and line.startswith(BOM) else b""
             name, colon, value = line[len(prefix) :].partition(b":")
-            if not (_is_foreign(name) if self.is_foreign else name == b"data"):
+            if not (is_foreign(name) if self.is_foreign else name == b"data"):
                 if out.endswith(b"\r") and not line and end == b"\n":
                     out[-1:] = b"\n"  # without the lines in between, CR and LF would become one line end
                 out += line + end
@@ -100,35 +81,13 @@ class ServerSentEvent:
                 continue
             elif self.is_foreign:
                 is_written = True
-                out += prefix + _foreign_line(line[len(prefix) :], b" ".join(parts)) + end
+                out += prefix + foreign_line(line[len(prefix) :], b" ".join(parts)) + end
             else:
                 is_written = True
                 has_space = not colon or value.startswith(b" ") or any(part.startswith(b" ") for part in parts)
                 start = b"data: " if has_space else b"data:"
                 out += prefix + (end or b"\n").join(start + part for part in parts) + end
         return bytes(out)
-
-
-def _is_foreign(name: bytes) -> bool:
-    return name != b"data" and name not in _INERT
-
-
-def _foreign_line(old: bytes, text: bytes) -> bytes:
-    """Return a foreign line with another text; it must not become a blank line or a field."""
-    head = _HEAD.match(old)
-    line = (head[0] if head is not None else b"") + text
-    if not line:
-        return b":"
-    return line if _is_foreign(line.partition(b":")[0]) else b" " + line
-
-
-@dataclass(slots=True)
-class _Run:
-    """Foreign lines that belong together: one line of JSON, or JSON or text over several lines."""
-
-    is_whole: bool
-    is_open: bool
-    lines: list[tuple[int, int]] = field(default_factory=list)
 
 
 class EventDecoder:
@@ -163,8 +122,8 @@ class EventDecoder:
         self._data_start = 0  # where the first data line begins in the buffer
         self._type = b""
         self._emptied: list[tuple[int, int]] = []  # the lines that become empty comments
-        self._before_data: list[_Run] = []  # the foreign lines before the first data line
-        self._after_data: list[_Run] = []
+        self._before_data: list[ForeignRun] = []  # the foreign lines before the first data line
+        self._after_data: list[ForeignRun] = []
 
     @property
     def pending(self) -> int:
@@ -190,8 +149,8 @@ class EventDecoder:
                 return
         buffer += data
         while True:
-            if buffer and not self._line and buffer[0] in _STARTS_IDLE:
-                idle = _IDLE.match(buffer, 0, self._limit)
+            if buffer and not self._line and buffer[0] in STARTS_IDLE:
+                idle = IDLE.match(buffer, 0, self._limit)
                 if idle is not None:
                     self._after_cr = False
                     yield self._cut(idle.end())
@@ -203,7 +162,7 @@ class EventDecoder:
                     self._scanned += 1
                     self._line = self._scanned
             if self._line == self._scanned < len(buffer) and buffer[self._scanned] == 0x3A:
-                comments = _COMMENTS.match(buffer, self._line)
+                comments = COMMENTS.match(buffer, self._line)
                 if comments is not None:
                     self._line = self._scanned = comments.end()
             found = _LINE_END.search(buffer, self._scanned)
@@ -269,7 +228,7 @@ class EventDecoder:
                 self._after_data = []
             self._data.append(value.removeprefix(b" "))
             return False
-        is_inert = _INERT.get(name)
+        is_inert = INERT.get(name)
         if is_inert is None:
             return self._read_foreign(line, start, end)
         if is_inert(value) is None:
@@ -279,14 +238,14 @@ class EventDecoder:
         return False
 
     def _read_foreign(self, line: bytes, start: int, end: int) -> bool:
-        head = _HEAD.match(line)
-        text = b"" if head is None else line[head.end() :].rstrip()
-        is_whole = len(text) > 1 and text.endswith(_CLOSER[text[:1]])
         runs = self._after_data if self._data else self._before_data
-        if not runs or not (runs[-1].is_open or not (runs[-1].is_whole or is_whole)):
-            runs.append(_Run(is_whole, is_open=head is not None and not is_whole))
-        runs[-1].lines.append((start, end))
-        return runs[-1].is_whole and not self._data
+        run = ForeignRun.beginning_with(line)
+        if runs and runs[-1].takes(run):
+            run = runs[-1]
+        else:
+            runs.append(run)
+        run.lines.append((start, end))
+        return run.is_whole and not self._data
 
     def _cut(self, end: int) -> ServerSentEvent:
         """Return the event before `end`, which has no foreign lines."""
@@ -306,19 +265,17 @@ class EventDecoder:
         ends = [start for start, _, _ in parts[1:]] + [end]
         events = []
         start = 0
-        for (_, lines, is_foreign), end in zip(parts, ends, strict=True):
-            events.append(self._event(start, end, lines, b"" if is_foreign else self._type, is_foreign=is_foreign))
+        for (_, lines, is_text), end in zip(parts, ends, strict=True):
+            events.append(self._event(start, end, lines, b"" if is_text else self._type, is_foreign=is_text))
             start = end
         del self._buffer[:end]
         self._begin()
         return events
 
-    def _foreign(self, run: _Run) -> tuple[int, list[bytes], bool]:
+    def _foreign(self, run: ForeignRun) -> tuple[int, list[bytes], bool]:
         """Return where the lines begin, their text, and True."""
         lines = [bytes(self._buffer[start:end]) for start, end in run.lines]
-        head = _HEAD.match(lines[0])
-        if head is not None:
-            lines[0] = lines[0][head.end() :]
+        lines[0] = foreign_text(lines[0])
         return run.lines[0][0], lines, True
 
     def _event(
