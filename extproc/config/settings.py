@@ -59,8 +59,10 @@ class Limits(Model):
     """a JSON answer, which is held whole"""
     headers: Annotated[int, Field(ge=16, le=100_000)] = 256
     """header fields of an inspected request or of its response"""
-    event_bytes: Bytes = 1_048_576
-    """one server-sent event (SSE); an incomplete event counts only against this limit"""
+    values: Annotated[int, Field(ge=1000, le=100_000_000)] = 500_000
+    """strings, lists and objects of one JSON document; keys do not count, numbers count one eighth"""
+    event_bytes: Bytes = 16_777_216
+    """one server-sent event (SSE) or JSON line; an incomplete one counts only against this limit"""
     held_bytes: Bytes = 4_194_304
     """unverified events of one event stream; beyond it reading pauses"""
     total_held_bytes: Annotated[int, Field(ge=1024, le=2**40)] = 536_870_912

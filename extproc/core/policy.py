@@ -36,13 +36,14 @@ class FailureModeAllow:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits that bound the memory of one exchange. Sizes are in bytes."""
+    """The limits that bound the memory of one exchange. Sizes are in bytes; `values` is a number of values."""
 
     request_bytes: int = 20_971_520
     response_bytes: int = 20_971_520
-    event_bytes: int = 1_048_576
+    event_bytes: int = 16_777_216
     held_bytes: int = 4_194_304
     headers: int = 256
+    values: int = 500_000
     inflate_ratio: int = 100
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from extproc.core.content.arguments import Misfit, put_back, spell
-from extproc.core.content.document import Edit, Path
+from extproc.core.content.document import MAX_DEPTH, Edit, Path, is_deeper
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.errors import ExtprocError
 
@@ -94,7 +94,7 @@ def _strings(node: Any, path: Path) -> Iterator[Path]:
 def is_json(text: str) -> bool:
     """Return whether `text` is one JSON value."""
     try:
-        json.loads(text)
+        value = json.loads(text)  # in which a key may be repeated
     except (ValueError, RecursionError):
         return False
-    return True
+    return text.count("{") + text.count("[") <= MAX_DEPTH or not is_deeper(value, MAX_DEPTH)

@@ -28,8 +28,9 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
-from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
-from extproc.core.content.sse import ServerSentEvent
+from extproc.core.content.census import MAX_VALUES
+from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, PlainText, is_deeper
+from extproc.core.content.framing import Unit
 from extproc.core.dialects.base import MAX_CHOICE, Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.errors import ExtprocError, MalformedBody
@@ -63,7 +64,7 @@ class SessionViolation(ExtprocError):
 class _Entry:
     """An event in the queue."""
 
-    event: ServerSentEvent
+    event: Unit
     document: Document | None = None
     waiting: int = 0
     has_text: bool = False
@@ -82,9 +83,13 @@ _Wait = tuple[_Entry, Leaf, RunningText | None]
 class ReleaseQueue:
     """Holds a stream's events and releases them as Aim verifies their texts."""
 
-    def __init__(self, dialect: Dialect, chunk_id: str) -> None:
-        """Read events with `dialect`; `chunk_id` is the id of the session's chunks until an event has an id."""
+    def __init__(self, dialect: Dialect, chunk_id: str, values: int = MAX_VALUES) -> None:
+        """Read events with `dialect`; `chunk_id` is the id of the session's chunks until an event has an id.
+
+        An event may have at most `values` values.
+        """
         self._dialect = dialect
+        self._values = values
         self._chunk_id = chunk_id
         self._has_id = False
         self._entries: deque[_Entry] = deque()
@@ -125,13 +130,13 @@ class ReleaseQueue:
         """Return whether every event was released."""
         return not self._entries
 
-    def add(self, event: ServerSentEvent) -> list[str]:
+    def add(self, event: Unit) -> list[str]:
         """Queue the next event; return the chunks, as JSON, to submit for it.
 
         Raises MalformedBody for data that cannot be read.
         """
         has_data = bool(event.data and event.data.strip())
-        if self._entries and not has_data and not event.is_foreign and self._entries[-1].document is None:
+        if self._entries and not has_data and self._entries[-1].document is None:
             # There may be thousands of comments and blank lines: they are released with the event before them.
             self._entries[-1].more += event.raw
             self._charge(self._entries[-1], len(event.raw))
@@ -139,15 +144,13 @@ class ReleaseQueue:
         entry = _Entry(event)
         self._entries.append(entry)
         self._charge(entry, len(event.raw) + _EVENT_BYTES)
-        if event.is_foreign:
-            raise MalformedBody("a line does not belong to an event stream")
         return self._read(entry, event.data) if has_data and event.data else []
 
     def _read(self, entry: _Entry, data: str) -> list[str]:
         if self._dialect.is_final(data, None):
             entry.is_final = True
             return []
-        entry.document = document = Document(data)
+        entry.document = document = self._document(data, is_foreign=entry.event.is_foreign)
         entry.is_final = self._dialect.is_final(data, document)
         leaves = self._dialect.deltas(document)
         root = document.root
@@ -156,7 +159,7 @@ class ReleaseQueue:
             if len(root["id"]) <= _LONG_NAME:
                 self._chunk_id = root["id"]
         is_whole = self._dialect.is_submitted_whole(document)
-        chunks = [data] if is_whole else []
+        chunks = [data.removeprefix("\ufeff")] if is_whole else []
         knows_text = False
         for leaf in leaves:
             place = short_place(leaf.place)
@@ -185,6 +188,15 @@ class ReleaseQueue:
         entry.sequence = number if isinstance(number, int) else None
         document.forget()
         return chunks
+
+    def _document(self, data: str, *, is_foreign: bool) -> Document:
+        """Parse the data of an event. Foreign lines may be JSON or any other text."""
+        try:
+            return Document(data, self._values)
+        except MalformedBody:
+            if is_foreign:
+                return PlainText(data)
+            raise
 
     def _index(self, leaf: Leaf, place: Hashable) -> int:
         """Return the choice index for a text. A text that does not continue another has an index of its own."""

@@ -227,7 +227,7 @@ class RequestLeg:
         plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        self._document = Document.from_bytes(plain)
+        self._document = Document.from_bytes(plain, limits.values)
         context.request_size = len(plain)
         self._prompts = self._prompts_of(self._document, locates=False)
         self._asks_for_stream = dialect.streams(self._document, self._path)
@@ -257,10 +257,10 @@ class RequestLeg:
         try:
             if len(texts) != len(self._prompts) or self._document is None:
                 raise RedactionError("the number of messages has changed")
-            prompts = self._prompts_of(Document(self._document.text), locates=True)
+            prompts = self._prompts_of(self._document.read_again(), locates=True)
             changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
             rewritten = self._document.rewrite(changes)
-            self._prompts = self._prompts_of(Document(rewritten), locates=False)
+            self._prompts = self._prompts_of(type(self._document)(rewritten), locates=False)
         except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return

@@ -253,7 +253,7 @@ class ResponseLeg:
         plain = inflate(self._buffer.peek(), self._headers, limits.response_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        self._document = Document.from_bytes(plain)
+        self._document = Document.from_bytes(plain, limits.values)
         self._leaves = dialect.answers(self._document)
         self._document.forget()
 
@@ -286,7 +286,7 @@ class ResponseLeg:
         dialect = self._context.dialect
         assert dialect is not None
         try:
-            questions = self._pack(dialect.answers(Document(document.text), locates=True))
+            questions = self._pack(dialect.answers(document.read_again(), locates=True))
             changes: dict[Path, Edit] = {}
             for number, text in redacted.items():  # one by one: each redaction must change its own text
                 changes |= edits([(questions[number].leaf, text)])

@@ -18,7 +18,8 @@ from extproc.core.commands import (
     SubmitDone,
 )
 from extproc.core.content.body import DIGESTS, STALE, inflater
-from extproc.core.content.sse import BOM, EventDecoder, ServerSentEvent
+from extproc.core.content.framing import Framing, Unit, decoder_of
+from extproc.core.content.sse import BOM
 from extproc.core.context import Context
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
@@ -102,7 +103,7 @@ class StreamEnd:
 class ResponseStream:
     """One event stream. `begin` or `fail` starts it; `STREAM_TABLE` says which method handles which event."""
 
-    def __init__(self, context: Context, headers: Headers) -> None:
+    def __init__(self, context: Context, headers: Headers, framing: Framing = Framing.EVENT_STREAM) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
         dialect, limits, policy = context.dialect, context.limits, context.policy
         assert dialect is not None
@@ -112,9 +113,9 @@ class ResponseStream:
         self._upstream = Upstream.OPEN
         self._deadlines: dict[Clock, float] = {}
         self._inflater = inflater(headers, None, limits.inflate_ratio)
-        self._decoder = EventDecoder(limits.event_bytes)
+        self._decoder = decoder_of(framing, limits.event_bytes)
         self._ping_seconds = policy.stream_ping_seconds if dialect.clients_skip_comments else 0
-        self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}")
+        self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._session: int | None = None
         self._reopenings = _REOPENINGS
         self._tail = b""  # the last bytes that were released
@@ -235,7 +236,7 @@ class ResponseStream:
         """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
         self._context.refuse(failed(Leg.RESPONSE, reason))
 
-    def _take(self, events: Iterator[ServerSentEvent]) -> None:
+    def _take(self, events: Iterator[Unit]) -> None:
         """Queue events and submit their texts."""
         try:
             for event in events:

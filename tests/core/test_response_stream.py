@@ -609,25 +609,56 @@ class TestUnreadable:
 
 class TestForeign:
     @pytest.mark.parametrize(
-        "body",
+        ("body", "rewritten"),
         [
-            b": x\xe2\x80\xa8data: SECRET\n\n",
-            b"DATA: SECRET\n\n",
-            b'{"choices":[{"message":{"content":"SECRET"}}]}',
-            b"SECRET plain text\n\n",
-            b' data: {"a":"SECRET"}\n\n',
+            (b"DATA: SECRET\n\n", b"[X]\n\n"),
+            (b"SECRET plain\ntext\n\n", b"[X]\n\n"),
+            (b"x\xe2\x80\xa8data: SECRET\n\n", b"[X]\n\n"),
+            (b'error: {"message":"SECRET",\n\n', b"error: [X]\n\n"),
+            (b'error: {"text":"SECRET"}\n\n', b'error: {"text":"[X]"}\n\n'),
+            (b'error: {"text":"\\u0053ECRET"}\r\n', b'error: {"text":"[X]"}\r\n'),
+            (b' data: {"text":"SECRET"}\n\n', b' data: {"text":"[X]"}\n\n'),
+            (
+                b'{"choices":[{"index":0,"delta":{"content":"SECRET"}}]}',
+                b'{"choices":[{"index":0,"delta":{"content":"[X]"}}]}',
+            ),
         ],
     )
-    def test_body_that_is_not_an_event_stream_is_unreadable(self, body: bytes) -> None:
+    def test_line_that_is_no_field_is_inspected(self, body: bytes, rewritten: bytes) -> None:
         it = begun().body(body, end=True)
-        assert it.code == "guardrail_unreadable_response"
-        it = begun(failure_mode_allow=True).body(body, end=True)
-        assert it.response.body == body
+        assert it.response.body == b""
+        (chunk,) = it.chunks
+        assert "SECRET" in chunk["choices"][0]["delta"]["content"]
+        assert it.verify_all().done().response.body == body
+        it = begun().body(body, end=True).verify("[X]", chunk["choices"][0]["index"]).done()
+        assert it.response.body == rewritten
+        it = begun().body(body, end=True).block()
+        assert it.status == 400
+
+    def test_lines_of_json_are_inspected_one_by_one(self) -> None:
+        it = begun().body(b'{"text":"a"}\n').verify_all()
+        assert it.response.body == b'{"text":"a"}\n'
+        it.body(b'{"text":"b"}\n').verify_all()
+        assert it.response.body == b'{"text":"a"}\n{"text":"b"}\n'
+
+    def test_line_that_is_not_utf8_is_unreadable(self) -> None:
+        assert begun().body(b"x: \xff\n\n").code == "guardrail_unreadable_response"
+        assert begun(failure_mode_allow=True).body(b"x: \xff\n\n").response.body == b"x: \xff\n\n"
+
+    def test_comments_and_names_with_text_leave_without_it(self) -> None:
+        it = begun().body(b": x\xe2\x80\xa8data: SECRET\n\nevent: my SECRET\nid: 1\n\n", end=True)
+        assert it.response.body == b":\n\n:\nid: 1\n\n"
 
     def test_every_field_of_the_standard_is_known(self) -> None:
-        body = b"\xef\xbb\xbf: c\nid: 1\nevent: e\nretry: 5\ndata\ndata:\n\n"
+        body = b"\xef\xbb\xbf: ok\nid: 1\nevent: e\nretry: 5\ndata\ndata:\n\n"
         it = begun().body(body, end=True)
         assert it.response.body == body
+
+    def test_byte_order_mark_before_the_json_of_an_event_is_not_submitted(self) -> None:
+        body = b"data: \xef\xbb\xbf" + chat_event("a").removeprefix(b"data: ")
+        it = begun().body(body)
+        assert it.chunks == [json.loads(chat_event("a").removeprefix(b"data: "))]
+        assert it.verify("b").response.body == body.replace(b'"a"', b'"b"')
 
 
 class TestEndMark:
@@ -639,9 +670,9 @@ class TestEndMark:
         assert it.response.body == chat_event("a") + DONE
         assert it.due_in is None
         assert not it.response.is_ended
-        it.body(b": bye\n\n")
+        it.body(b": stream complete\n\n")
         it.body(b"", end=True)
-        assert (it.response.body, it.response.is_ended) == (chat_event("a") + DONE + b": bye\n\n", True)
+        assert (it.response.body, it.response.is_ended) == (chat_event("a") + DONE + b": stream complete\n\n", True)
 
     @pytest.mark.parametrize("is_done", [False, True])
     def test_text_after_the_mark_is_unreadable(self, is_done: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH
+from extproc.core.content.document import MAX_DEPTH
 from extproc.core.vocabulary import size_of
 from tests.fakes.aim import AimSession, Question, ScriptedAim, allow
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
@@ -82,9 +82,10 @@ def nested(depth: int) -> bytes:
     return b'{"messages": [{"role": "user", "content": "Hi"}], "x": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
-def many(containers: int) -> bytes:
-    """Return a document of `containers` arrays and objects."""
-    return b'{"messages": [], "x": [' + b",".join([b"[]"] * (containers - 3)) + b"]}"
+def many(values: int) -> bytes:
+    """Return a document of `values` arrays, objects and strings."""
+    head, unit = b'{"messages": [{"role": "user", "content": "Hi"}], "x": [', [b'"a"', b"[]"]
+    return head + b",".join((unit * values)[: values - 6]) + b"]}"
 
 
 def headers(count: int, own: int) -> list[tuple[str, str]]:
@@ -173,7 +174,28 @@ ROWS = [
         lambda it, n: answered(it, b"data: " + nested(n) + b"\n\n", SSE, request=STREAMED),
         "502 guardrail_unreadable_response",
     ),
-    Row("arrays and objects", MAX_CONTAINERS, lambda it, n: asked(it, many(n)), "400 invalid_body"),
+    Row("values of a request", 4096, lambda it, n: asked(it, many(n)), "413 request_too_large", {"values": 4096}),
+    Row(
+        "values of a compressed request",
+        4096,
+        lambda it, n: asked(it, gzip.compress(many(n)), GZIP),
+        "413 request_too_large",
+        {"values": 4096, "inflate_ratio": 1000},
+    ),
+    Row(
+        "values of a response",
+        4096,
+        lambda it, n: answered(it, many(n), JSON),
+        "502 guardrail_unreadable_response",
+        {"values": 4096},
+    ),
+    Row(
+        "values of an event",
+        4096,
+        lambda it, n: answered(it, b"data: " + many(n) + b"\n\n", SSE, request=STREAMED),
+        "502 guardrail_unreadable_response",
+        {"values": 4096},
+    ),
     Row(
         "headers of a request",
         64,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from extproc.core.errors import MalformedBody
+from extproc.core.content.census import MAX_VALUES, has_more_values
+from extproc.core.errors import BodyTooLarge, MalformedBody
 
 Path = tuple[str | int, ...]
 """Keys and indices from the root to a value."""
@@ -27,10 +28,6 @@ MAX_DEPTH = 128
 """The most nested arrays and objects: the readers of a document may recurse."""
 
 
-MAX_CONTAINERS = 1_000_000
-"""The most arrays and objects in all: each takes some hundred bytes of memory, but may take only two in the text."""
-
-
 class Raw(str):
     """JSON text that an edit inserts unchanged."""
 
@@ -41,64 +38,80 @@ Edit = str | None
 """The new value of an edit: a string, None for `null`, or any JSON text as `Raw`."""
 
 
-class RepeatedKeys(dict[str, Any]):
-    """An object that repeats a key. Readers differ in which of the values they use."""
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
-    return fields if len(fields) == len(pairs) else RepeatedKeys(fields)
+    if len(fields) < len(pairs):
+        # Readers differ in which of the values they use, so Aim could judge another one.
+        raise MalformedBody("a key is repeated")
+    return fields
 
 
 _SPACE = " \t\n\r"
+_BOM = "\ufeff"
 
 _decoder = json.JSONDecoder(object_pairs_hook=_object)
 _skipper = json.JSONDecoder()
 
 
 class Document:
-    """A JSON document: `text` is its unchanged text, `root` its parsed value."""
+    """A JSON document: `text` is its unchanged text, `root` its parsed value.
 
-    __slots__ = ("root", "text")
+    A byte order mark before the JSON stays in the text, and in every rewrite.
+    """
 
-    def __init__(self, text: str) -> None:
-        """Parse `text`.
+    __slots__ = ("_start", "root", "text")
 
-        Raises MalformedBody unless it is one JSON value of reasonable depth.
+    def __init__(self, text: str, values: int = MAX_VALUES) -> None:
+        """Parse `text`, which may have at most `values` values, as `extproc.core.content.census` counts them.
+
+        Raises BodyTooLarge for more, and MalformedBody unless the text is one JSON value of reasonable depth in which
+        no key is repeated.
         """
+        if len(text) > values and has_more_values(text, values):
+            raise BodyTooLarge("a document has too many values")
         self.text = text
-        # Counting brackets is cheap, and most documents have fewer of them than may be nested.
-        brackets = text.count("{") + text.count("[")
-        if brackets > MAX_CONTAINERS:
-            raise MalformedBody("too many arrays and objects")
+        self.root: Any
+        self._start = 0
+        first = 0
+        if not text.startswith("{"):
+            self._start = int(text.startswith(_BOM))
+            first = self._first()
         try:
             # `decode` would look for white space around the value with regular expressions. There hardly ever is any.
-            self.root: Any
-            start = 0 if text.startswith("{") else len(text) - len(text.lstrip(_SPACE))
-            self.root, end = _decoder.raw_decode(text, start)
+            self.root, end = _decoder.raw_decode(text, first)
             if end != len(text) and text[end:].strip(_SPACE):
                 raise ValueError("more than one value")
         except (ValueError, RecursionError) as error:
             raise MalformedBody("not JSON") from error
-        if brackets > MAX_DEPTH and is_deeper(self.root, MAX_DEPTH):
+        # Counting brackets is cheap, and most documents have fewer of them than may be nested.
+        if text.count("{") + text.count("[") > MAX_DEPTH and is_deeper(self.root, MAX_DEPTH):
             raise MalformedBody("nested too deeply")
 
+    def _first(self) -> int:
+        """Return the position of the first character of the value."""
+        return len(self.text) - len(self.text[self._start :].lstrip(_SPACE))
+
     @classmethod
-    def from_bytes(cls, data: bytes) -> Document:
+    def from_bytes(cls, data: bytes, values: int = MAX_VALUES) -> Self:
         """Parse UTF-8 bytes.
 
-        Raises MalformedBody if they are not UTF-8 JSON.
+        Raises MalformedBody if they are not UTF-8, and what `Document` raises.
         """
         try:
-            return cls(data.decode())
+            text = data.decode()
         except UnicodeDecodeError as error:
             raise MalformedBody("not UTF-8") from error
+        return cls(text, values)
 
     @property
     def size(self) -> int:
         """The memory that the document takes, in bytes: its text and, until `forget`, its parsed value."""
         size = sys.getsizeof(self.text)
         return size if self.root is None else (1 + PARSED_FACTOR) * size
+
+    def read_again(self) -> Self:
+        """Return the document with its parsed value, which this one may have forgotten."""
+        return type(self)(self.text, sys.maxsize)
 
     def forget(self) -> None:
         """Free the parsed value, which takes much memory. `rewrite` needs only the text."""
@@ -110,12 +123,13 @@ class Document:
         Raises KeyError for a path that does not exist.
         """
         if () in edits:
-            return _spelling(edits[()])
+            return self.text[: self._start] + _spelling(edits[()])
         wanted = _tree({path: _spelling(value) for path, value in edits.items()})
         pieces: list[str] = []
         position = found = 0
-        if self.text.lstrip(_SPACE)[:1] in ("{", "["):
-            for start, end, replacement in _spans(self.text, _skip_space(self.text, 0), wanted):
+        first = self._first()
+        if self.text.startswith(("{", "["), first):
+            for start, end, replacement in _spans(self.text, first, wanted):
                 pieces += (self.text[position:start], replacement)
                 position = end
                 found += 1
@@ -126,7 +140,7 @@ class Document:
 
     def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the text of the value at each path. All must exist, and none may be the root or below another."""
-        spans = _spans(self.text, _skip_space(self.text, 0), _tree({path: str(n) for n, path in enumerate(paths)}))
+        spans = _spans(self.text, self._first(), _tree({path: str(n) for n, path in enumerate(paths)}))
         return {paths[int(number)]: self.text[start:end] for start, end, number in spans}
 
 
@@ -139,6 +153,24 @@ def _tree(values: Mapping[Path, str]) -> dict[str | int, Any]:
             node = node.setdefault(step, {})
         node[path[-1]] = value
     return tree
+
+
+class PlainText(Document):
+    """A text that is no JSON, in the form of a document: `root` is the text, and the only place is the root."""
+
+    __slots__ = ()
+
+    def __init__(self, text: str, values: int = MAX_VALUES) -> None:
+        """Take `text` as it is. It is one value."""
+        self.text = text
+        self.root = text
+        self._start = 0
+
+    def rewrite(self, edits: Mapping[Path, Edit]) -> str:
+        """Return the new text at the path `()`, or the text if there is no edit; raises KeyError for other paths."""
+        if edits.keys() - {()}:
+            raise KeyError("an edit names a place that a plain text lacks")
+        return edits.get((), self.text) or ""
 
 
 def _spelling(value: Edit) -> str:
@@ -196,16 +228,8 @@ def refuse_disguise(node: Any) -> None:
 
 
 def fields(node: Any) -> Mapping[str, Any]:
-    """Return `node` if it is an object, else an empty object.
-
-    Raises MalformedBody for an object that repeats a key: Aim could judge another value than the one that its reader
-    uses.
-    """
-    if type(node) is dict:
-        return node
-    if type(node) is RepeatedKeys:
-        raise MalformedBody("a key is repeated")
-    return {}
+    """Return `node` if it is an object, else an empty object."""
+    return node if type(node) is dict else {}
 
 
 def items(node: Any) -> list[Any]:

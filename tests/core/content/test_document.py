@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 
-from extproc.core.content.document import MAX_CONTAINERS, MAX_DEPTH, Document, Path, Raw, fields, items
-from extproc.core.errors import MalformedBody
+from extproc.core.content.document import MAX_DEPTH, Document, Path, PlainText, Raw, fields, items
+from extproc.core.errors import BodyTooLarge, MalformedBody
 
 ODD = """ {
 \t"model" : "gpt\\u002d4", "n":1.0E+2 ,"big":123456789012345678901234567890,
@@ -179,7 +180,10 @@ def test_json_is_parsed(text: str, root: Any) -> None:
         '"\\u12"',
         '"\n"',
         '"\0"',
-        "\ufeff{}",
+        "\ufeff",
+        "\ufeff\ufeff{}",
+        " \ufeff{}",
+        "{}\ufeff",
         "\u00a0{}",
         "{}\u00a0",
         "\x0c{}",
@@ -198,7 +202,6 @@ def test_text_that_is_not_json_is_malformed(text: str) -> None:
         b'"\xed\xa0\x80"',
         b'"\xc0\xaf"',
         b'"\xe2\x82"',
-        b"\xef\xbb\xbf{}",
         '{"a":1}'.encode("utf-16"),
         '{"a":1}'.encode("utf-16-le"),
         '{"a":1}'.encode("utf-32-be"),
@@ -262,34 +265,25 @@ def test_depth_at_the_limit_is_accepted() -> None:
 # -- repeated keys -----------------------------------------------------------------------------------------------
 
 
-def test_repeated_key_is_malformed_only_where_it_is_read() -> None:
-    document = Document('{"a":{"b":1,"b":2},"c":{"b":1}}')
-    root = fields(document.root)
-    assert fields(root["c"]) == {"b": 1}
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":1}',
+        '{"a":1,"\\u0061":2}',
+        '{"":1,"":1}',
+        '{"b":1,"a":1,"b":{}}',
+        '{"a":{"b":1,"b":2},"c":{"b":1}}',
+        '[[[{"x":[{"b":1,"b":2}]}]]]',
+    ],
+)
+def test_repeated_key_is_malformed_at_any_depth(text: str) -> None:
     with pytest.raises(MalformedBody, match="repeated"):
-        fields(root["a"])
-
-
-@pytest.mark.parametrize("text", ['{"a":1,"a":1}', '{"a":1,"\\u0061":2}', '{"":1,"":1}', '{"b":1,"a":1,"b":{}}'])
-def test_repeated_keys_are_detected_in_any_spelling(text: str) -> None:
-    with pytest.raises(MalformedBody):
-        fields(Document(text).root)
-    assert Document(text).rewrite({}) == text
+        Document(text)
 
 
 def test_different_keys_are_not_repeated() -> None:
     text = '{"a":1,"A":2,"\u00e9":3,"e\u0301":4," a":5}'
     assert len(fields(Document(text).root)) == 5
-
-
-def test_repeated_keys_outside_the_edit_are_kept() -> None:
-    text = '{"x":{"b":1,"b":2},"a":"b"}'
-    assert Document(text).rewrite({("a",): "c"}) == text.replace('"a":"b"', '"a":"c"')
-
-
-def test_an_edit_of_a_repeated_key_is_refused() -> None:
-    with pytest.raises(KeyError):
-        Document('{"a":"b","a":"c"}').rewrite({("a",): "x"})
 
 
 # -- reading without surprises -----------------------------------------------------------------------------------
@@ -311,6 +305,59 @@ def test_fields_and_items_return_the_node_itself() -> None:
     assert fields(node[0]) is node[0]
 
 
-def test_too_many_containers_are_refused_before_parsing() -> None:
+# -- a byte order mark -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ['{"a":"b"}', ' [ {"a":"b"}, 1]', '"a"', "1", "\n{}"])
+def test_byte_order_mark_is_skipped_and_kept(text: str) -> None:
+    document = Document.from_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert document.root == Document(text).root
+    assert document.rewrite({}) == "\ufeff" + text
+    assert document.rewrite({(): "x"}) == '\ufeff"x"'
+
+
+def test_edit_behind_a_byte_order_mark_changes_only_its_own_place() -> None:
+    assert Document('\ufeff {"a":["b"]}').rewrite({("a", 0): "c"}) == '\ufeff {"a":["c"]}'
+    with pytest.raises(KeyError):
+        Document('\ufeff"a"').rewrite({("a",): "c"})
+
+
+# -- the number of values ----------------------------------------------------------------------------------------
+
+
+def test_values_are_limited() -> None:
+    text = json.dumps({"a": ["b", {"c": [1] * 8}]})
+    assert Document(text, 6).root
+    with pytest.raises(BodyTooLarge):
+        Document(text, 5)
+    with pytest.raises(BodyTooLarge):
+        Document.from_bytes(text.encode(), 5)
+
+
+@pytest.mark.parametrize("unit", ['"a"', "[]", '{"a":"b"}', "1,2,3,4,5,6,7,8"])
+def test_too_many_values_are_refused_before_parsing(unit: str) -> None:
+    """Parsing would raise MalformedBody: the text is cut short."""
+    text = "[" + ",".join([unit] * 900_000)
+    with pytest.raises(BodyTooLarge):
+        Document(text)
+
+
+# -- plain texts -------------------------------------------------------------------------------------------------
+
+
+def test_plain_text_is_one_value() -> None:
+    text = '{"not": JSON\n'
+    document = PlainText(text, 0)
+    assert (document.text, document.root) == (text, text)
+    document.forget()
+    assert document.rewrite({}) == text
+    assert document.rewrite({(): 'new "text"\n'}) == 'new "text"\n'
+    assert document.rewrite({(): None}) == document.rewrite({(): ""}) == ""
+    with pytest.raises(KeyError):
+        document.rewrite({(): "x", ("a",): "x"})
+
+
+def test_plain_text_from_bytes_is_utf8() -> None:
+    assert PlainText.from_bytes("\u00e9 {".encode()).root == "\u00e9 {"
     with pytest.raises(MalformedBody):
-        Document("[" + "[]," * MAX_CONTAINERS + "[]]")
+        PlainText.from_bytes(b"\xff")

@@ -32,7 +32,7 @@ def feed_all(decoder: EventDecoder, pieces: list[bytes], events: list[ServerSent
 
 
 def told(events: list[ServerSentEvent]) -> list[Told]:
-    return [(event.type, event.data) for event in events if event.data is not None]
+    return [(event.type, event.data) for event in events if event.data is not None and not event.is_foreign]
 
 
 def bytewise(stream: bytes) -> list[bytes]:
@@ -69,7 +69,7 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
     ),
     "stock ticker": (b"data: YHOO\ndata: +2\ndata: 10\n\n", [("", "YHOO\n+2\n10")]),
     "comment, ids, one space only": (
-        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+        b": connected\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
         [("", "first event"), ("", "second event"), ("", " third event")],
     ),
     # The standard fires two events here and discards the last block. The sidecar counts it, as some clients do.
@@ -89,7 +89,7 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
     "no final blank line": (b"data: a\n\ndata: b\n", [("", "a"), ("", "b")]),
     "no final line end": (b"data: a\n\ndata: b", [("", "a"), ("", "b")]),
     "ends in CR": (b"data: a\r\rdata: b\r", [("", "a"), ("", "b")]),
-    "comments": (b":\n\n: x\n\ndata: a\n:data: no\n: data: no\n\n", [("", "a")]),
+    "comments": (b":\n\n: ping\n\ndata: a\n:ok\n: keep-alive\n\n", [("", "a")]),
     "colons in the value": (b"data: a: b: c\ndata::\ndata: :\n\n", [("", "a: b: c\n:\n:")]),
     "one space is cut, no tab and no other": (b"data:  a\ndata:\tb\ndata: c \n\n", [("", " a\n\tb\nc ")]),
     "empty data lines": (b"data\ndata:\ndata: \ndata: a\n\n", [("", "\n\n\na")]),
@@ -97,7 +97,7 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
     "an event type without value resets it": (b"event: a\nevent\ndata: x\n\n", [("", "x")]),
     "the event type does not outlive its event": (b"event: a\ndata: x\n\ndata: y\n\n", [("a", "x"), ("", "y")]),
     "the type of a block without data is dropped": (b"event: a\n\ndata: y\n\n", [("", "y")]),
-    "id and retry": (b"id: 1\nretry: 10\ndata: a\nid: \0\n\nretry: x\n\n", [("", "a")]),
+    "id and retry": (b"id: 1\nretry: 10\ndata: a\n\nid: 2\n\nretry:\n\n", [("", "a")]),
     "field names match exactly": (b"Data: a\n data: b\ndata : c\ndat: d\ndatas: e\nEVENT: f\n\n", []),
     "unknown fields": (b"foo: bar\nfoo\ndata: a\n\n", [("", "a")]),
     "other line separators do not count": (
@@ -105,17 +105,15 @@ SAMPLES: dict[str, tuple[bytes, list[Told]]] = {
         [("", "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg")],
     ),
     "NUL": (b"data: a\0b\n\n", [("", "a\0b")]),
-    "UTF-8": ("event: é\ndata: \U0001f600 \u05d0\n\n".encode(), [("é", "\U0001f600 \u05d0")]),
+    "UTF-8": ("data: \U0001f600 \u05d0\n\n".encode(), [("", "\U0001f600 \u05d0")]),
     "BOM": (BOM + b"data: a\n\n", [("", "a")]),
     "BOM before an event type": (BOM + b"event: e\ndata: a\n\n", [("e", "a")]),
     "BOM alone on the first line": (BOM + b"\ndata: a\n\n", [("", "a")]),
-    "BOM before a comment": (BOM + b": c\r\n\r\ndata: a\r\n\r\n", [("", "a")]),
+    "BOM before a comment": (BOM + b": ok\r\n\r\ndata: a\r\n\r\n", [("", "a")]),
     "only one BOM is cut": (BOM + BOM + b"data: a\n\n", []),
     "no BOM behind a comment": (b":\n" + BOM + b"data: a\n\n", []),
     "no BOM behind a blank line": (b"\n" + BOM + b"data: a\n\ndata: b\n\n", [("", "b")]),
     "BOM in data": (b"data: " + BOM + b"a\n\n", [("", "\ufeffa")]),
-    "half a BOM": (BOM[:2] + b"data: a\n\n", []),
-    "bytes that are not UTF-8 in ignored fields": (b": \xff\nid: \xfe\n\xfdx: y\ndata: a\n\n", [("", "a")]),
 }
 
 sample = pytest.mark.parametrize("name", SAMPLES)
@@ -140,9 +138,9 @@ def test_further_event_does_not_change_the_events_before_it(name: str) -> None:
 
 
 def test_raw_bytes_include_the_blank_line() -> None:
-    stream = b": c\n\ndata: a\r\n\r\nid: 1\revent: e\rdata: b\r\rretry: 5\n\n\ndata: c"
+    stream = b": ok\n\ndata: a\r\n\r\nid: 1\revent: e\rdata: b\r\rretry: 5\n\n\ndata: c"
     assert decode(stream) == [
-        ServerSentEvent(b": c\n\n", is_first=True),
+        ServerSentEvent(b": ok\n\n", is_first=True),
         ServerSentEvent(b"data: a\r\n\r\n", "a"),
         ServerSentEvent(b"id: 1\revent: e\rdata: b\r\r", "b", "e"),
         ServerSentEvent(b"retry: 5\n\n"),
@@ -160,7 +158,7 @@ def test_event_is_yielded_as_soon_as_it_is_complete() -> None:
     # The CR of a second line end completes the event too. The decoder must not wait for a LF.
     assert list(decoder.feed(b"data: b\r\n\r")) == [ServerSentEvent(b"data: b\r\n\r", "b")]
     assert decoder.pending == 0
-    assert list(decoder.feed(b"\ndata: c\n\n")) == [ServerSentEvent(b"\ndata: c\n\n", "c")]
+    assert list(decoder.feed(b"\ndata: c\n\n")) == [ServerSentEvent(b"\n"), ServerSentEvent(b"data: c\n\n", "c")]
 
 
 def test_lf_after_the_final_cr_is_kept() -> None:
@@ -172,7 +170,7 @@ def test_lf_after_the_final_cr_is_kept() -> None:
 
 def test_pending_counts_the_held_bytes() -> None:
     decoder = EventDecoder(AMPLE)
-    for piece, pending in ((b"dat", 3), (b"a: x\r", 8), (b"\n", 9), (b"\r", 0), (b"\n", 1), (b": c", 4)):
+    for piece, pending in ((b"dat", 3), (b"a: x\r", 8), (b"\n", 9), (b"\r", 0), (b"\n", 0), (b": c", 3)):
         list(decoder.feed(piece))
         assert decoder.pending == pending
     list(decoder.finish())
@@ -185,15 +183,16 @@ def test_pending_counts_the_held_bytes() -> None:
 MALFORMED = {
     "data": b"data: a\xff\n\n",
     "later data line": b"data: a\ndata: \xc3\n\n",
-    "event type": b"event: \xed\xa0\x80\ndata: a\n\n",
-    "event type without data": b"event: \xff\n\n",
+    "a foreign line": b"\xfdx: y\n\n",
+    "a foreign line before data": b"\xfdx: y\ndata: a\n\n",
+    "half a BOM": BOM[:2] + b"data: a\n\n",
     "a character cut by a line end": b"data: \xc3\ndata: \xa9\n\n",
 }
 
 
 @pytest.mark.parametrize("broken", MALFORMED.values(), ids=MALFORMED)
 def test_data_that_is_not_utf8_is_malformed(broken: bytes) -> None:
-    before, behind = b"data: before\n\n", b"data: behind\n\n: rest"
+    before, behind = b"data: before\n\n", b"data: behind\n\n: ok"
     for pieces in cuts(before + broken + behind):
         decoder = EventDecoder(AMPLE)
         events: list[ServerSentEvent] = []
@@ -227,7 +226,7 @@ def test_complete_event_at_the_limit_is_accepted(line_end: bytes) -> None:
 def test_complete_event_over_the_limit_is_refused() -> None:
     event = b"data: ".ljust(EDGE - 1, b"x") + b"\n\n"
     assert len(event) == EDGE + 1
-    for pieces in ([event], [b": c\n\n" + event], bytewise(event)):
+    for pieces in ([event], [b": ok\n\n" + event], bytewise(event)):
         with pytest.raises(BodyTooLarge):
             decode(*pieces, limit=EDGE)
 
@@ -240,7 +239,7 @@ def test_incomplete_event_at_the_limit_is_accepted() -> None:
 
 def test_incomplete_event_over_the_limit_is_refused() -> None:
     event = b"data: ".ljust(EDGE + 1, b"x")
-    for pieces in ([event], [b": c\n\n" + event], bytewise(event)):
+    for pieces in ([event], [b": ok\n\n" + event], bytewise(event)):
         decoder = EventDecoder(EDGE)
         with pytest.raises(BodyTooLarge):
             feed_all(decoder, pieces, [])
@@ -259,8 +258,10 @@ def test_limit_applies_to_each_event() -> None:
         (b"data: \xff\n\n", AMPLE),
         (BOM + b"data: a\n\n", AMPLE),
         (BOM + b"\n\n", AMPLE),
+        (b": ok\n\n", AMPLE),
         (b": c\n\n", AMPLE),
         (b"odd\n\n", AMPLE),
+        (b'error: {"a":1}\n\n', AMPLE),
         (b"event: e\n\n", AMPLE),
         (b"data: a\rdata: b\n\n", AMPLE),
         (b"\n\n", AMPLE),
@@ -316,17 +317,12 @@ def test_rest_contains_what_was_not_yielded() -> None:
         (b"data: a", "b\nc", b"data: b\ndata: c"),
         (b"data:a\r\n\r\n", "b\nc\n", b"data:b\r\ndata:c\r\ndata:\r\n\r\n"),
         (b"data: a\ndata: b\ndata: c\n\n", "x", b"data: x\n\n"),
-        (b"data: a\n: k\ndata: b\nid: 7\n\n", "x\ny", b"data: x\ndata: y\n: k\nid: 7\n\n"),
-        (
-            b"id: 7\nevent: e\nretry:\nfoo\n: data: k\ndata: a\n\n",
-            "b",
-            b"id: 7\nevent: e\nretry:\nfoo\n: data: k\ndata: b\n\n",
-        ),
+        (b"data: a\n: ok\ndata: b\nid: 7\n\n", "x\ny", b"data: x\ndata: y\n: ok\nid: 7\n\n"),
+        (b"data: a\n\n", "x\r\ny\rz", b"data: x\ndata: y\ndata: z\n\n"),
+        (b"id: 7\nevent: e\nretry:\ndata: a\n\n", "b", b"id: 7\nevent: e\nretry:\ndata: b\n\n"),
         (BOM + b"data: a\n\n", "b", BOM + b"data: b\n\n"),
         (BOM + b"event: e\ndata:a\n\n", "b", BOM + b"event: e\ndata:b\n\n"),
-        (b"data : a\nDATA: a\ndata: b\n\n", "c", b"data : a\nDATA: a\ndata: c\n\n"),
-        (b": \xff\ndata: a\n\n", "b", b": \xff\ndata: b\n\n"),
-        (b": c\n\n", "b", b": c\n\n"),
+        (b": ok\n\n", "b", b": ok\n\n"),
     ],
 )
 def test_with_data_replaces_the_data_lines(raw: bytes, data: str, expected: bytes) -> None:
@@ -334,15 +330,12 @@ def test_with_data_replaces_the_data_lines(raw: bytes, data: str, expected: byte
     assert event.with_data(data) == expected
     (again,) = decode(expected)
     assert again.type == event.type
-    assert again.data == (data if event.data is not None else None)
+    assert again.data == ("\n".join(data.splitlines()) + "\n" * data.endswith("\n") if event.data is not None else None)
 
 
-def test_with_data_keeps_a_lf_left_over_from_the_event_before() -> None:
-    event = decode(b"data: a\r\n\r", b"\ndata: b\n\n")[1]
-    assert event.with_data("c") == b"\ndata: c\n\n"
-
-
-@pytest.mark.parametrize("raw", [b"data: a\rdata: b\n\n", b"data: a\nid: 1\rdata: b\n\n", b"data: a\r: c\rdata: b\n\n"])
+@pytest.mark.parametrize(
+    "raw", [b"data: a\rdata: b\n\n", b"data: a\nid: 1\rdata: b\n\n", b"data: a\r: ok\rdata: b\n\n"]
+)
 def test_with_data_keeps_the_end_of_the_event(raw: bytes) -> None:
     (event,) = decode(raw)
     assert told(decode(event.with_data("x") + b"data: next\n\n")) == [("", "x"), ("", "next")]
@@ -350,15 +343,188 @@ def test_with_data_keeps_the_end_of_the_event(raw: bytes) -> None:
 
 def test_with_data_replaces_only_data_lines() -> None:
     raw = BOM + b"data: not data\ndata: a\n\n"
-    event = decode(b": first\n\n" + raw)[1]
-    assert event.data == "a"
-    assert event.with_data("b") == BOM + b"data: not data\ndata: b\n\n"
+    _, foreign, event = decode(b": ok\n\n" + raw)
+    assert (foreign.data, event.data) == ("\ufeffdata: not data", "a")
+    assert event.with_data("b") == b"data: b\n\n"
+    assert foreign.with_data("b") == b"b\n"
 
 
 @pytest.mark.parametrize("data", [" b", "{\n  1}"])
 def test_with_data_keeps_leading_spaces(data: str) -> None:
     (event,) = decode(b"data:a\n\n")
     assert [again.data for again in decode(event.with_data(data))] == [data]
+
+
+# -- lines without data ------------------------------------------------------------------------------------------
+
+INERT = [
+    *("", " ", " ping", "PING", "keep-alive", "Keepalive", " OPENROUTER PROCESSING", " stream complete", "heartbeat"),
+    *("connected", "ok", "hb", "7", " 1735689600.123456", " ping - 2025-01-01 10:00:00.123456+00:00", "heartbeat 17"),
+    "2025-01-01T10:00:00Z",
+]
+WORDY = [
+    "x",
+    "data: x",
+    "my name is Tom",
+    " ping Tom",
+    "ping\x0bdata: x",
+    "ok\u2028x",
+    " " * 70,
+    "okok",
+    "1" * 17,
+    "\0",
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("comment", INERT)
+def test_known_comments_pass(comment: str, end: str) -> None:
+    assert len(comment) <= 64
+    block = f":{comment}{end}"
+    for stream in (block, block + end, f"data: a{end}{block}data: b{end}{end}", f"event: e{end}{block}{end}"):
+        for pieces in ([stream.encode()], bytewise(stream.encode())):
+            assert b"".join(event.raw for event in decode(*pieces)) == stream.encode()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("comment", [*WORDY, "\u00e9"])
+def test_other_comments_leave_empty(comment: str, end: str) -> None:
+    for around in ("{}", "{}" + end, f"data: a{end}{{}}data: b{end}{end}", f"event: e{end}{{}}{end}"):
+        stream = around.format(f":{comment}{end}").encode()
+        for pieces in ([stream], bytewise(stream)):
+            events = decode(*pieces)
+            assert b"".join(event.raw for event in events) == around.format(f":{end}").encode()
+            assert not any(event.is_foreign for event in events)
+
+
+@pytest.mark.parametrize(
+    ("line", "passes"),
+    [
+        ("event: content_block_delta", True),
+        ("event:thread.message.delta", True),
+        ("event", True),
+        ("event: ", True),
+        ("event: two words", False),
+        ("event: tom@example.com", False),
+        ("event: \u05d0", False),
+        ("event: " + "a" * 257, False),
+        ("event: a\x0bdata: b", False),
+        ("id: 7", True),
+        ("id: @a/b=%2F+c:d.e-f_g", True),
+        ("id: \0", False),
+        ("id: a\u2028data: b", False),
+        ("retry: 3000", True),
+        ("retry", True),
+        ("retry: soon", False),
+        ("retry: 3000 or so", False),
+    ],
+)
+def test_field_without_data_passes_only_if_it_looks_inert(line: str, passes: bool) -> None:
+    for around in ("{}\n\n", "{}\ndata: x\n\n", "data: x\r\n{}\r\n\r\n", "{}"):
+        stream = around.format(line).encode()
+        for pieces in ([stream], bytewise(stream)):
+            raw = b"".join(event.raw for event in decode(*pieces))
+            assert raw == (stream if passes else around.format(":").encode())
+
+
+def test_first_line_keeps_its_bom_when_it_is_emptied() -> None:
+    assert [event.raw for event in decode(BOM + b": Tom\ndata: a\n\n")] == [BOM + b":\ndata: a\n\n"]
+
+
+def test_field_that_does_not_pass_changes_nothing_else() -> None:
+    (event,) = decode(b"event: a\nevent: b c\nid: d e\ndata: x\n\n")
+    assert (event.raw, event.type, event.data) == (b"event: a\n:\n:\ndata: x\n\n", "a", "x")
+    assert event.with_data("y") == b"event: a\n:\n:\ndata: y\n\n"
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b"\r", b":\n", b": ping\n\n"])
+def test_run_of_lines_without_text_is_one_event(line: bytes) -> None:
+    run = line * 10_000
+    assert [event.raw for event in decode(run)] == [run]
+    first, second, third = decode(b"data: a\n\n" + run + b"data: b\n\n")
+    assert (first.data, second.raw, second.data, third.data) == ("a", run, None, "b")
+
+
+def test_run_within_an_event_belongs_to_it() -> None:
+    (event,) = decode(b"data: a\n" + b": ping\n" * 1000 + b"data: b\n\n")
+    assert event.data == "a\nb"
+
+
+def test_run_is_cut_at_the_limit() -> None:
+    assert [len(event.raw) for event in decode(b"\n" * 40, limit=EDGE)] == [16, 16, 8]
+    assert [len(event.raw) for event in decode(b": ping\n" * 5, limit=EDGE)] == [14, 14, 7]
+
+
+# -- foreign lines -----------------------------------------------------------------------------------------------
+
+
+def foreign(*pieces: bytes) -> list[tuple[bytes, str | None, bool]]:
+    return [(event.raw, event.data, event.is_foreign) for event in decode(*pieces)]
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b'error: {"a":"b"}\n\n', [(b'error: {"a":"b"}\n', '{"a":"b"}', True), (b"\n", None, False)]),
+        (b'{"a":1}\n[2]\n"c"\n', [(b'{"a":1}\n', '{"a":1}', True), (b"[2]\n", "[2]", True), (b'"c"\n', '"c"', True)]),
+        (b'{"a":1}\r\n{}\r\n', [(b'{"a":1}\r\n', '{"a":1}', True), (b"{}\r\n", "{}", True)]),
+        (b" x:{}", [(b" x:{}", "{}", True)]),
+        (b'{\n "a":\n{}}\n\n', [(b'{\n "a":\n{}}\n\n', '{\n "a":\n{}}', True)]),
+        (b"error: {\n}\n\n", [(b"error: {\n}\n\n", "{\n}", True)]),
+        (b"some\nwords: a\n\nmore", [(b"some\nwords: a\n\n", "some\nwords: a", True), (b"more", "more", True)]),
+        (b"words\n{}\nmore\n\n", [(b"words\n", "words", True), (b"{}\n", "{}", True), (b"more\n\n", "more", True)]),
+        (
+            b"event: e\nfoo: bar\ndata: a\n\n",
+            [(b"event: e\nfoo: bar\n", "foo: bar", True), (b"data: a\n\n", "a", False)],
+        ),
+        (b"data: a\nfoo: bar\nid: 1\n\n", [(b"data: a\n", "a", False), (b"foo: bar\nid: 1\n\n", "foo: bar", True)]),
+        (b"data: a\n{}\nb\n\n", [(b"data: a\n", "a", False), (b"{}\n", "{}", True), (b"b\n\n", "b", True)]),
+        (b"x\ndata: a\ny\n", [(b"x\n", "x", True), (b"data: a\n", "a", False), (b"y\n", "y", True)]),
+        (b"data: a\n{}\nx\ndata: b\n\n", [(b"data: a\n:\n:\ndata: b\n\n", "a\nb", False)]),
+        (b"data: a\nx\n: y\ndata: b\nz\n\n", [(b"data: a\n:\n:\ndata: b\n", "a\nb", False), (b"z\n\n", "z", True)]),
+        (b"x\n: y\ndata: b\n\n", [(b"x\n:\n", "x", True), (b"data: b\n\n", "b", False)]),
+        (b"x\ndata: b\n: y\n\n", [(b"x\n", "x", True), (b"data: b\n:\n\n", "b", False)]),
+        (b"{\ndata: b\n\n", [(b"{\n", "{", True), (b"data: b\n\n", "b", False)]),
+        ("x\u2028data: y\n\n".encode(), [("x\u2028data: y\n\n".encode(), "x\u2028data: y", True)]),
+        (BOM + b"{}\n", [(BOM + b"{}\n", "{}", True)]),
+    ],
+)
+def test_foreign_lines_are_read(stream: bytes, expected: list[tuple[bytes, str | None, bool]]) -> None:
+    assert foreign(stream) == expected
+    for pieces in cuts(stream):
+        read = [each for each in foreign(*pieces) if each[1] is not None]
+        assert [each[1:] for each in read] == [each[1:] for each in expected if each[1] is not None]
+        assert b"".join(raw for raw, _, _ in foreign(*pieces)) == b"".join(raw for raw, _, _ in expected)
+
+
+def test_foreign_line_of_json_is_yielded_at_its_end() -> None:
+    assert [event.data for event in EventDecoder(AMPLE).feed(b'error: {"a":1}\n')] == ['{"a":1}']
+
+
+@pytest.mark.parametrize(
+    ("raw", "data", "expected"),
+    [
+        (b'error: {"a":"b"}\n', '{"a":"c"}', b'error: {"a":"c"}\n'),
+        (b'{"a":"b"}\r\n', '{"a":\n"c"}', b'{"a": "c"}\r\n'),
+        (b'error: {\n"a":"b"}\n\n', '{\n"a":"c"}', b'error: { "a":"c"}\n\n'),
+        (b"event: e\nsome\nid: 1\nwords\n\n", "x\r\ny\rz", b"event: e\nx y z\nid: 1\n\n"),
+        (b"some\rwords\r\n\n", "x", b"x\n\n"),
+        (b"words\n\n", "", b":\n\n"),
+        (b"words\n\n", "data: x", b" data: x\n\n"),
+        (b"words\n\n", ": x", b" : x\n\n"),
+        (BOM + b'x:{"a":1}\n', "{}", BOM + b"x:{}\n"),
+    ],
+)
+def test_foreign_lines_are_rewritten(raw: bytes, data: str, expected: bytes) -> None:
+    (event,) = [event for event in decode(raw) if event.data is not None]
+    assert event.with_data(data) == expected
+
+
+def test_many_foreign_lines_between_data_take_linear_time() -> None:
+    stream = (b"data: x\n" + b"{}\n" * 100) * 500
+    events = decode(stream)
+    assert len(events) == 101
+    assert len(b"".join(event.raw for event in events)) == 500 * 8 + 499 * 100 * 2 + 100 * 3
 
 
 # -- recorded streams --------------------------------------------------------------------------------------------

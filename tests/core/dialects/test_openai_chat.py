@@ -369,13 +369,6 @@ def test_request_with_repeated_keys_is_unreadable(text: str) -> None:
         prompts(text)
 
 
-def test_repeated_keys_of_tools_matter_only_if_tools_are_read() -> None:
-    text = '{"tools":[{"a":"b","a":"c"}],"metadata":{"a":1,"a":2}}'
-    assert prompts(text) == []
-    with pytest.raises(MalformedBody):
-        prompts(text, tools=True)
-
-
 # -- whole answers -----------------------------------------------------------------------------------------------
 
 
@@ -580,11 +573,6 @@ def test_repeated_keys_in_earlier_calls_are_refused() -> None:
 def test_other_fields_of_a_message_are_searched() -> None:
     (leaf,) = leaves_of({"choices": [{"delta": {"thinking_blocks": [{"thinking": "hm"}]}}]}, streamed=True)
     assert (leaf.text, leaf.place) == ("hm", (0, "thinking_blocks", 0, "thinking"))
-
-
-def test_repeated_keys_in_unread_fields_do_not_matter() -> None:
-    text = '{"usage":{"a":1,"a":2},"choices":[{"message":{"content":"a","audio":{"id":"x"}},"logprobs":{"b":1,"b":2}}]}'
-    assert [leaf.text for leaf in leaves_of(text, streamed=False)] == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Framings: how a body is cut into documents, and how its content type and first bytes tell which one it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Protocol
+
+from extproc.core.content.json_lines import LineDecoder
+from extproc.core.content.sse import BOM, EventDecoder
+
+
+class Framing(StrEnum):
+    """The framings that are read."""
+
+    WHOLE = "whole"
+    """the body is one JSON document"""
+    EVENT_STREAM = "event stream"
+    JSON_LINES = "JSON lines"
+    UNKNOWN = "unknown"
+    """neither the content type nor the first bytes are those of a framing that is read"""
+
+
+class Unit(Protocol):
+    """One document of a stream: an event or a line. `data` is None if it has none."""
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes to release unchanged."""
+
+    @property
+    def data(self) -> str | None:
+        """The text of the document."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the data may be any text instead of JSON."""
+
+    def with_data(self, data: str) -> bytes:
+        """Return the bytes with other data."""
+
+
+class Decoder(Protocol):
+    """Cuts a stream into units; see `EventDecoder`."""
+
+    @property
+    def pending(self) -> int:
+        """The number of bytes of the incomplete unit."""
+
+    def feed(self, data: bytes) -> Iterator[Unit]:
+        """Yield the units that `data` completes; raise BodyTooLarge or MalformedBody."""
+
+    def finish(self) -> Iterator[Unit]:
+        """Yield the rest of an ended stream; raise like `feed`."""
+
+    def take_rest(self) -> bytes:
+        """Remove and return the bytes that were not yielded."""
+
+
+def decoder_of(framing: Framing, limit: int) -> Decoder:
+    """Return a decoder for units of at most `limit` bytes: of JSON lines, or else of an event stream."""
+    return LineDecoder(limit) if framing is Framing.JSON_LINES else EventDecoder(limit)
+
+
+FIRST_BYTES = 64
+"""The most bytes that `framing_of` needs."""
+
+_LINES = frozenset(
+    {
+        "application/json-lines",
+        "application/jsonl",
+        "application/jsonlines",
+        "application/ndjson",
+        "application/stream+json",
+        "application/x-json-lines",
+        "application/x-jsonl",
+        "application/x-jsonlines",
+        "application/x-ndjson",
+        "text/ndjson",
+        "text/x-ndjson",
+    }
+)
+_JSON = frozenset({"application/json", "text/json"})
+_SPACE = b" \t\r\n"
+_JSON_STARTS = (b"{", b"[", b'"')
+_EVENT_START = re.compile(rb":|(?:data|event|id|retry)[:\r\n]").match
+_PARTS = tuple(name[:size] for name in (b"data", b"event", b"id", b"retry") for size in range(1, len(name) + 1))
+"""What may become the first field of an event stream."""
+
+
+def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -> Framing | None:
+    """Return the framing of a body with this header and these first bytes, decoded; None if more bytes are needed.
+
+    Never None from `FIRST_BYTES` bytes on, and never if the bytes are the whole body (`is_all`). The type decides for
+    event streams and JSON. JSON lines may turn out to be an event stream. For every other type the bytes decide.
+    """
+    media_type = content_type.split(";", 1)[0].strip().lower()
+    if media_type == "text/event-stream":
+        return Framing.EVENT_STREAM
+    is_lines = media_type in _LINES
+    if media_type in _JSON or (media_type.endswith("+json") and not is_lines):
+        return Framing.WHOLE
+    found = _by_bytes(first_bytes[:FIRST_BYTES])
+    if found is None and not is_all and len(first_bytes) < FIRST_BYTES:
+        return None
+    if is_lines:
+        return Framing.EVENT_STREAM if found is Framing.EVENT_STREAM else Framing.JSON_LINES
+    if found is None and not first_bytes.removeprefix(BOM).strip(_SPACE):
+        return Framing.WHOLE  # white space alone is no image, and JSON may follow
+    return found or Framing.UNKNOWN
+
+
+def _by_bytes(first: bytes) -> Framing | None:
+    """Return the framing that a body with these first bytes has; None if they do not tell yet."""
+    first = first.lstrip(_SPACE)
+    if BOM.startswith(first[: len(BOM)]):
+        first = first[len(BOM) :].lstrip(_SPACE)
+    if first.startswith(_JSON_STARTS):
+        return Framing.WHOLE
+    if _EVENT_START(first):
+        return Framing.EVENT_STREAM
+    return None if not first or first in _PARTS else Framing.UNKNOWN
