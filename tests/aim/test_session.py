@@ -154,7 +154,7 @@ async def test_chunks_that_aim_does_not_read_are_bounded(aim: ScriptedAim, is_op
         session = client.open_session(1, CALLER, events)
         if is_open:
             await verified_one(session, events)
-        for _ in range(40):
+        for _ in range(90):
             session.submit(json.dumps(chunk_of("x" * 1_000_000)))
         assert await events.next() == SessionFailed(1, Reason.SESSION, opened=False)
         session.close()
