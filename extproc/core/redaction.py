@@ -46,8 +46,7 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     if leaf.fixed:
         raise RedactionError("a redacted text cannot be changed")
     changes: dict[Path, Edit] = dict.fromkeys(leaf.emptied, "")
-    if leaf.nulled is not None:
-        changes[leaf.nulled] = None
+    changes |= dict.fromkeys(leaf.nulled)
     if leaf.is_embedded:
         if not text.lstrip().startswith("{") or not is_json(text):
             raise RedactionError("a redacted object is no longer an object")

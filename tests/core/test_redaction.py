@@ -30,7 +30,7 @@ def test_message_without_a_text_needs_no_edit() -> None:
 
 
 def test_values_that_show_the_old_text_are_removed() -> None:
-    leaf = Leaf(("m", "content"), "Tom", nulled=("logprobs",), emptied=(("m", "signature"), ("m", "seal")))
+    leaf = Leaf(("m", "content"), "Tom", nulled=(("logprobs",),), emptied=(("m", "signature"), ("m", "seal")))
     assert edits([(leaf, "[NAME_1]")]) == {
         ("m", "content"): "[NAME_1]",
         ("logprobs",): None,
@@ -41,8 +41,8 @@ def test_values_that_show_the_old_text_are_removed() -> None:
 
 
 def test_several_edits_may_remove_the_same_value() -> None:
-    first = Leaf(("choices", 0, "message", "content"), "Tom", nulled=("choices", 0, "logprobs"))
-    second = Leaf(("choices", 0, "message", "refusal"), "Tom", nulled=("choices", 0, "logprobs"))
+    first = Leaf(("choices", 0, "message", "content"), "Tom", nulled=(("choices", 0, "logprobs"),))
+    second = Leaf(("choices", 0, "message", "refusal"), "Tom", nulled=(("choices", 0, "logprobs"),))
     assert edits([(first, "a"), (second, "b")]) == {
         first.path: "a",
         second.path: "b",

@@ -28,6 +28,7 @@ class Kind(Enum):
     TEXT = auto()  # new text
     REPEAT = auto()  # a running text repeated as a whole
     SEAL = auto()  # a signature of a running text, which a rewrite makes invalid
+    TOKENS = auto()  # another spelling of texts, such as logprobs: null once one of them is rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class Leaf:
     `place` identifies the running text that the leaf continues in a stream (None: none). `index` is the choice index
     of that text for Aim (None: the session chooses one). `is_json` marks text that a program parses. With
     `is_embedded` the value at `path` is that JSON itself, and `text` its spelling. A `fixed` text is inspected but
-    cannot be rewritten. A rewrite sets the value at `nulled` to null and the strings at `emptied` to "", because they
+    cannot be rewritten. A rewrite sets the values at `nulled` to null and the strings at `emptied` to "", because they
     still show or sign the old text.
+
+    `unit` identifies the choice or part that a text belongs to. In a stream, a leaf of kind `TOKENS` spells the texts of
+    its unit, or any text if its unit is None; its own `text` is empty. A text without a unit belongs to every unit.
     """
 
     path: Path
@@ -49,8 +53,9 @@ class Leaf:
     is_json: bool = False
     is_embedded: bool = False
     fixed: bool = False
-    nulled: Path | None = None
+    nulled: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
+    unit: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

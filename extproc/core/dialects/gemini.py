@@ -115,9 +115,9 @@ def _join(leaves: list[Leaf], document: Document) -> Leaf:
     A rewrite also empties the tokens of every piece's logprobs, because several texts can share them.
     """
     emptied = [path for leaf in leaves for path in leaf.emptied] + [leaf.path for leaf in leaves[1:]]
-    for path in {leaf.nulled: None for leaf in leaves if leaf.nulled is not None}:
+    for path in {path: None for leaf in leaves for path in leaf.nulled}:
         emptied += [token.path for token in all_strings(_at(document.root, path), path)]
-    return replace(leaves[0], text="".join(leaf.text for leaf in leaves), nulled=None, emptied=tuple(emptied))
+    return replace(leaves[0], text="".join(leaf.text for leaf in leaves), nulled=(), emptied=tuple(emptied))
 
 
 def _at(node: Any, path: Path) -> Any:
@@ -146,7 +146,7 @@ def _candidates(node: Any, path: Path) -> Iterator[Leaf]:
         index = str(candidate.get("index", 0))
         where = (*path, "candidates", position)
         name, logprobs = _either(candidate, "logprobsResult", "logprobs_result")
-        nulled = (*where, name) if logprobs is not None else None
+        nulled = ((*where, name),) if logprobs is not None else ()
         for leaf in _answer(candidate.get("content"), (*where, "content"), index):
             yield replace(leaf, nulled=nulled)
         others = {key: candidate[key] for key in candidate if key not in ("content", name)}

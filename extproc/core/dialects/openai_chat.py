@@ -203,14 +203,14 @@ def _choice(node: Any, path: Path, index: Any, *, is_stream: bool) -> Iterator[L
         yield from texts_below(node, path)
         return
     choice = fields(node)
-    logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
+    logprobs = ((*path, "logprobs"),) if choice.get("logprobs") is not None else ()
     for key in ("delta", "message"):
         is_aims = is_stream and key == "delta" and type(index) is int and 0 <= index <= MAX_CHOICE
         # Some servers repeat the whole message with each delta: it counts as a separate text.
         place = (index,) if key == "delta" or not is_stream else (index, key)
         if choice.get(key) is not None:
             for leaf in _said(choice[key], (*path, key), place, index if is_aims else None):
-                yield leaf if logprobs is None else replace(leaf, nulled=logprobs)
+                yield replace(leaf, nulled=logprobs) if logprobs else leaf
     if choice.get("text"):
         for leaf in texts_below(choice["text"], (*path, "text")):
             yield replace(leaf, place=(index, "text"), nulled=logprobs)

@@ -39,7 +39,7 @@ class OpenAICompletions(Dialect):
             choice = fields(node)
             path = ("choices", position)
             index = choice_index(node) if is_stream else position
-            logprobs = (*path, "logprobs") if choice.get("logprobs") is not None else None
+            logprobs = ((*path, "logprobs"),) if choice.get("logprobs") is not None else ()
             # Other servers have more texts than `text`, such as their reasoning.
             said = unknown_texts({key: choice[key] for key in choice if key != "logprobs"}, path)
             leaves += [replace(leaf, place=(index, *leaf.path[len(path) :]), nulled=logprobs) for leaf in said]

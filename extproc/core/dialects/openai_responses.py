@@ -186,7 +186,7 @@ def _running(root: Mapping[str, Any], key: str, name: str) -> Iterator[Leaf]:
     """Yield the text under `key` of an event of the family `name`."""
     for leaf in unknown_texts({key: root.get(key)}, (), _ITEM_KEYS):
         is_json = name.endswith("arguments")
-        nulled = ("logprobs",) if root.get("logprobs") else None
+        nulled = (("logprobs",),) if root.get("logprobs") else ()
         yield replace(leaf, is_json=is_json, fixed="audio" in name, nulled=nulled)
 
 
@@ -232,7 +232,7 @@ def _part(node: Any, path: Path, place: Path) -> Iterator[Leaf]:
     part = fields(node)
     if named(part.get("type"), _OPAQUE):
         return
-    logprobs = (*path, "logprobs") if part.get("logprobs") else None
+    logprobs = ((*path, "logprobs"),) if part.get("logprobs") else ()
     for leaf in unknown_texts({key: part[key] for key in part if key != "logprobs"}, path, _ITEM_KEYS):
         inside = leaf.path[len(path) :]
         # The audio says the same: changing the transcript does not redact it.
