@@ -41,8 +41,8 @@ class Leaf:
     cannot be rewritten. A rewrite sets the values at `nulled` to null and the strings at `emptied` to "", because they
     still show or sign the old text.
 
-    `unit` identifies the choice or part that a text belongs to. In a stream, a leaf of kind `TOKENS` spells the texts of
-    its unit, or any text if its unit is None; its own `text` is empty. A text without a unit belongs to every unit.
+    `unit` identifies the choice or part that a text belongs to. In a stream, a leaf of kind `TOKENS` spells the texts
+    of its unit, or any text if its unit is None; its own `text` is empty. A text without a unit belongs to every unit.
     """
 
     path: Path
