@@ -72,9 +72,10 @@ class Submission:
 
 
 class _Said(NamedTuple):
-    """A rewritten text: what it was, and what Aim said at its place."""
+    """A rewritten text: what it was, and what Aim said at its place, in the chunk with the mark `spoken`."""
 
     mark: int
+    spoken: int | None
     text: str
     raw: str
     given: str
@@ -86,13 +87,13 @@ _T = TypeVar("_T", bound=Submission)
 class Lane(Generic[_T]):
     """The texts of one choice index that wait for Aim."""
 
-    __slots__ = ("_said", "_spoken", "waiting")
+    __slots__ = ("_reached", "_said", "waiting")
 
     def __init__(self) -> None:
         """Begin without texts."""
         self.waiting: deque[_T] = deque()
         self._said: list[_Said] = []
-        self._spoken: int | None = None
+        self._reached = 0  # the mark of a later text that Aim has said, if that equalled the oldest
 
     def waits_for(self, mark: int) -> bool:
         """Return whether a text with this mark waits. Marks grow along the lane."""
@@ -113,6 +114,8 @@ class Lane(Generic[_T]):
         if count:
             if self._said:
                 self._said.clear()
+            if mark is not None and mark > waiting[count - 1].mark and self.waits_for(mark):
+                self._reached = mark
             return [(waiting.popleft(), None) for _ in range(count)]
         settled: list[tuple[_T, str | None]] = []
         if mark is not None and self.waits_for(mark):
@@ -136,10 +139,10 @@ class Lane(Generic[_T]):
         return 0
 
     def _remember(self, oldest: _T, given: str, mark: int | None) -> None:
-        self._spoken = spoken = None if mark is None else min(mark, oldest.mark)
+        spoken = None if mark is None else min(mark, oldest.mark)
         if spoken is not None:
             self._said = [said for said in self._said if said.mark >= spoken]
-        self._said.append(_Said(oldest.mark, oldest.text, oldest.raw, given))
+        self._said.append(_Said(oldest.mark, spoken, oldest.text, oldest.raw, given))
         characters = sum(len(said.raw) + len(said.given) for said in self._said)
         if not given or len(self._said) > _SAID_TEXTS or characters > _SAID_CHARACTERS:
             self._said.clear()
@@ -152,19 +155,18 @@ class Lane(Generic[_T]):
         """
         said = self._said
         if not said:
-            return 0, ""
-        if self._spoken is not None:
-            owed = "".join(one.raw for one in said if one.mark > self._spoken)
-            if owed:
-                return 0, owed
-            said = said[-1:]
-        given = "".join(one.given for one in said)
-        texts = [one.text for one in said]
-        for count in range(1, len(said)):
-            if "".join(texts[:count]) == given:  # split, and unchanged
-                return 0, "".join(one.raw for one in said[count:])
-        texts += [one.text for one in islice(self.waiting, _COMPARED)]
-        return max(0, _reach(texts, given, len(said)) - len(said)), ""
+            return sum(text.mark <= self._reached for text in self.waiting), ""
+        spoken = said[-1].spoken
+        if spoken is None:
+            given = "".join(one.given for one in said)
+            split = (count for count in range(1, len(said)) if "".join(one.text for one in said[:count]) == given)
+            settled = next(split, len(said))  # one text was split if Aim said no more than the texts before
+        else:
+            given = "".join(one.given for one in said if one.spoken == spoken)
+            settled = 1
+        texts = [one.text for one in said] + [text.text for text in islice(self.waiting, _COMPARED)]
+        reach = max(settled, _reach(texts, given, settled))
+        return max(0, reach - len(said)), "".join(one.raw for one in said[reach:])
 
 
 def _reach(texts: list[str], given: str, settled: int) -> int:

@@ -133,6 +133,7 @@ class ReleaseQueue:
         self._choices: set[int] = set()
         self._unverified = 0
         self._is_done = False
+        self._is_short = False
         self.is_altered = False
         """Whether any text was rewritten."""
         self.is_head_open = False
@@ -361,6 +362,8 @@ class ReleaseQueue:
     def _cover(self, lane: Lane[_Text] | None, text: str, mark: int | None) -> None:
         if lane is None:
             raise SessionViolation("Aim verified a text that was never submitted")
+        if mark is not None and not lane.waiting:
+            self._is_short = True  # Aim split a text, and no event is left for the second half
         for waiting, new in lane.match(text, mark):
             if new is None:
                 self._verify(waiting)
@@ -471,6 +474,8 @@ class ReleaseQueue:
         What Aim has rewritten, or said as part of another text, does not leave as it was. Texts without a word of Aim
         leave as they came. Raises RedactionError if that is not possible.
         """
+        if self._is_short:
+            raise RedactionError("no event is left for a text of Aim")
         self._open_lanes()
         for running in self._running.values():
             cut = self._cuts.get(id(running))

@@ -151,8 +151,14 @@ class TestRelease:
         assert it.response.body == chat_event("a") + chat_event("b")
 
     def test_skipped_chunk_is_released_empty(self) -> None:
-        it = begun().body(chat_event("a") + chat_event("b")).verify("b")
+        it = begun().body(chat_event("a") + chat_event("b")).verify("b", mark=2)
         assert it.response.body == chat_event("") + chat_event("b")
+
+    def test_skipped_chunk_without_marks_is_found_at_the_end(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b"), end=True).verify("b")
+        assert it.response.body == chat_event("b")
+        it.done()
+        assert it.response.body == chat_event("b") + chat_event("")
 
     def test_text_longer_than_all_waiting_texts_is_a_rewrite(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b")).verify("abX")
