@@ -57,7 +57,7 @@ class StreamState(StrEnum):
     VERIFIED = "verified"
     """Aim has released everything; the upstream has not ended yet"""
     OPENED = "opened"
-    """the rest is released unread, as the failure policy allows"""
+    """the rest is released without Aim, as the failure policy allows"""
     FINISHED = "finished"
     """the last byte was released"""
 

@@ -406,6 +406,39 @@ class TestArguments:
         it.verify('"}', index)
         assert it.response.body == call('{"a":"[X]') + call('"}') + ROLE
 
+    @pytest.mark.parametrize("said", [r'{"q": "b\u006fb"}', '{"q": "[X]"}'])
+    def test_repeat_has_the_spelling_of_its_deltas(self, said: str) -> None:
+        def event(kind: str, **more: str) -> bytes:
+            data = {"type": f"response.function_call_arguments.{kind}", "output_index": 0, **more}
+            return f"data: {json.dumps(data)}\n\n".encode()
+
+        request = json.dumps({"stream": True, "input": "Hello"}).encode()
+        it = World().request(request, path="/v1/responses").judge().head()
+        spelt = r'{"q": "b\u006fb"}'
+        it.body(event("delta", delta=spelt[:10]) + event("delta", delta=spelt[10:]) + event("done", arguments=spelt))
+        first, second = (chunk["choices"][0]["delta"]["content"] for chunk in it.chunks)
+        assert (first, second) == ('{"q": "b', 'ob"}')
+        index = it.chunks[0]["choices"][0]["index"]
+        if said == spelt:
+            it.verify_all()
+        else:
+            it.verify('{"q": "', index).verify('[X]"}', index)
+        assert it.response.body.endswith(event("done", arguments=said))
+
+    def test_repeat_of_arguments_that_differs_is_decoded_too(self) -> None:
+        request = json.dumps({"stream": True, "input": "Hello"}).encode()
+        it = World().request(request, path="/v1/responses").judge().head()
+        events = [("delta", "delta", "{\\"), ("done", "arguments", r'{"q": "b\u006fb\u00')]
+        body = b"".join(
+            b"data: "
+            + json.dumps({"type": f"response.function_call_arguments.{kind}", "output_index": 0, key: text}).encode()
+            + b"\n\n"
+            for kind, key, text in events
+        )
+        it.body(body)
+        assert self._sent(it) == ["{", r'{"q": "bob\u00']
+        assert it.verify_all().response.body == body
+
     def test_redaction_that_changes_the_structure_ends_in_the_error_event(self) -> None:
         it = begun().body(call('{"a":["b","secret"]}') + DONE, end=True)
         it.verify('{"a":["b"]}', it.chunks[1]["choices"][0]["index"]).done()

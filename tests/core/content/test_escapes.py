@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from extproc.core.content.escapes import MAX_CUT, Nesting, decode, respell
 
-_SPELT = r'a é " { \ \\ \" \n \/ \u00e9 \u005C \u0022 \ud83d\ude00 \ud83d \ude00 \u12 \x \udb80\udc00'.split()
-SPELT = st.sampled_from([*_SPELT, "\U000f0000", "\ud800", "\n"])
+SPELT = st.sampled_from(
+    (
+        *("a", "é", '"', "{", "\\", "\\\\", '\\"', "\\n", "\\/", "\\u00e9", "\\u005C", "\\u0022", "\\ud83d\\ude00"),
+        *("\\ud83d", "\\ude00", "\\u12", "\\x", "\U000f0000", "\\udb80\\udc00", "\ud800", "\n"),
+    )
+)
 
 
 def respelt(raw: str, new: str, *, in_string: bool = False) -> str:
