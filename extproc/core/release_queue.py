@@ -372,7 +372,8 @@ class ReleaseQueue:
 
     def _verify(self, text: _Text) -> None:
         self._settle(text, "verified")
-        self._release(text, text.raw, is_rewritten=False)
+        if text.running is not None:
+            self._release(text, text.raw, is_rewritten=False)
 
     def _rewrite(self, text: _Text, new: str) -> None:
         running = text.running
@@ -536,10 +537,16 @@ def short_place(place: Hashable) -> Hashable:
 
 def _are_clear(choices: list[Any]) -> bool:
     """Return whether the index of every choice is a small whole number that no other choice has."""
-    indices = [choice.get("index", 0) for choice in choices]
-    return all(type(index) is int and 0 <= index <= MAX_CHOICE for index in indices) and (
-        len(indices) < 2 or len(set(indices)) == len(indices)
-    )
+    if len(choices) == 1:
+        index = choices[0].get("index", 0)
+        return type(index) is int and 0 <= index <= MAX_CHOICE
+    found: set[int] = set()
+    for choice in choices:
+        index = choice.get("index", 0)
+        if type(index) is not int or not 0 <= index <= MAX_CHOICE or index in found:
+            return False
+        found.add(index)
+    return True
 
 
 def _essence(choices: Any) -> bytes:

@@ -475,11 +475,13 @@ def test_nothing_is_lost_or_doubled_if_the_policy_opens(events: list[tuple[str, 
 def run_until(aim: FreeAim, events: list[tuple[str, bytes]], actions: list[str]) -> None:
     """Let model and Aim act in any order until the model has sent its events, or Aim has failed."""
     waiting = list(events)
-    while waiting and not aim.world.is_closed and aim.world.session is not None:
-        if not any(aim.owed.values()) or aim.draw(st.booleans()):
+    while aim.world.session is not None and (waiting or any(aim.owed.values())):
+        if waiting and (not any(aim.owed.values()) or aim.draw(st.booleans())):
             aim.submit(*waiting.pop(0), end=False)
-        else:
+        elif waiting or aim.draw(st.integers(0, 3)):
             aim.act(actions)
+        else:
+            return
 
 
 def test_late_word_of_a_session_that_was_left_changes_nothing() -> None:
