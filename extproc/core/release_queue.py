@@ -70,7 +70,7 @@ class _Entry:
     has_text: bool = False
     edits: dict[Path, Edit] = field(default_factory=dict)
     echoes: list[tuple[Leaf, RunningText]] = field(default_factory=list)
-    tokens: list[Leaf] = field(default_factory=list)
+    tokens: tuple[Leaf, ...] = ()
     is_final: bool = False
     sequence: int | None = None
     more: bytearray = field(default_factory=bytearray)
@@ -197,9 +197,10 @@ class ReleaseQueue:
             chunks.append(with_mark(data, self._last_mark))
         whole_mark = self._last_mark
         knows_text = False
+        tokens: list[Leaf] = []
         for leaf in leaves:
             if leaf.kind is Kind.TOKENS:
-                entry.tokens.append(leaf)
+                tokens.append(leaf)
                 self._charge(entry, _TEXT_BYTES)
                 continue
             place = short_place(leaf.place)
@@ -224,11 +225,13 @@ class ReleaseQueue:
                 self._last_mark = text.mark = self._last_mark + 1
                 chunks.append(self._chunk(index, text))
             self._wait(index, text)
+        entry.tokens = tuple(tokens)
         if not entry.has_text:
             self.results["no_text"] += 1
         if is_whole:
             choices = root["choices"]
-            self._choices.update(choice.get("index", 0) for choice in choices)
+            for choice in choices:
+                self._choices.add(choice.get("index", 0))
             if not knows_text:
                 self._text_free.append(_essence(choices))
         number = root.get("sequence_number") if isinstance(root, dict) else None
