@@ -405,6 +405,8 @@ class TestArguments:
         assert it.response.body == call('{"a":"[X]')
         it.verify('"}', index)
         assert it.response.body == call('{"a":"[X]') + call('"}') + ROLE
+        it.body(call(" ")).verify(" ", index).body(ROLE)
+        assert it.response.body == call('{"a":"[X]') + call('"}') + ROLE + call(" ") + ROLE
 
     @pytest.mark.parametrize("said", [r'{"q": "b\u006fb"}', '{"q": "[X]"}'])
     def test_repeat_has_the_spelling_of_its_deltas(self, said: str) -> None:
