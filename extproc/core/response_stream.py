@@ -32,9 +32,10 @@ from extproc.core.events import (
     StreamBlocked,
     Woken,
 )
+from extproc.core.matching import SessionViolation
 from extproc.core.redaction import RedactionError
 from extproc.core.refusal import failed, redaction_failed
-from extproc.core.release_queue import ReleaseQueue, SessionViolation
+from extproc.core.release_queue import ReleaseQueue
 from extproc.core.transitions import Table, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Headers, Hook, Leg
@@ -58,7 +59,7 @@ class StreamState(StrEnum):
     VERIFIED = "verified"
     """Aim has released everything; the upstream has not ended yet"""
     OPENED = "opened"
-    """the rest is released unread, as the failure policy allows"""
+    """the rest is released without Aim, as the failure policy allows"""
     FINISHED = "finished"
     """the last byte was released"""
 
@@ -119,6 +120,7 @@ class ResponseStream:
         self._session: int | None = None
         self._reopenings = _REOPENINGS
         self._tail = b""  # the last bytes that were released
+        self._opened: EventDecoder | None = None  # reads what arrives after the stream has failed open
 
     @property
     def is_finished(self) -> bool:
@@ -186,10 +188,10 @@ class ResponseStream:
             self._progress()
 
     def _pass(self, event: BodyReceived) -> None:
-        """Release the bytes unread."""
+        """Release the bytes; what Aim has rewritten is not repeated in them."""
         plain = self._decode(event.data)
         if plain is not None:
-            self._send(plain)
+            self._send(self._pass_on(plain))
 
     def _decode(self, data: bytes) -> bytes | None:
         """Return the bytes without their content-encoding; refuse and return None if it is broken."""
@@ -219,7 +221,7 @@ class ResponseStream:
     def _pass_end(self, event: StreamEnd) -> None:
         """Release the end of the stream."""
         if self._end_upstream(event):
-            self._close(b"")
+            self._close(self._pass_on(b"", is_end=True))
 
     def _end_upstream(self, event: StreamEnd) -> bool:
         """Record the end; return whether the content-encoding is complete, else refuse."""
@@ -425,15 +427,41 @@ class ResponseStream:
         context = self._context
         if is_detection:
             context.report(Leg.RESPONSE, Hook.OUTPUT, [Failed(reason)])
+        opens = context.policy.failure_mode_allow.opens(Leg.RESPONSE, reason)
+        try:
+            data = self._queue.take_all() if opens else b""
+        except RedactionError:
+            context.refuse(redaction_failed(Leg.RESPONSE))
+            return
         if not context.fails_open(Leg.RESPONSE, reason):
             return
         self._state = StreamState.OPENED
-        data = self._queue.take_all() + self._decoder.take_rest()
+        self._opened = self._decoder if self._queue.is_altered else None
         if self._upstream is not Upstream.OPEN:
-            self._close(data)
+            self._close(data + self._pass_on(b"", is_end=True))
         else:
-            self._send(data)
+            self._send(data + self._pass_on(b""))
             self._leave_session()
+
+    def _pass_on(self, data: bytes, *, is_end: bool = False) -> bytes:
+        """Return what may leave of the next bytes of a stream that fails open.
+
+        Events are read on if Aim has rewritten a text, because later ones may repeat it.
+        """
+        released: list[bytes] = []
+        if self._opened is not None:
+            try:
+                released += map(self._queue.pass_on, self._opened.feed(data))
+                if is_end:
+                    released += map(self._queue.pass_on, self._opened.finish())
+            except ContentError:
+                self._opened = None
+            except RedactionError:
+                self._context.refuse(redaction_failed(Leg.RESPONSE))
+            data = b""
+        if self._opened is None:
+            released += (self._decoder.take_rest(), data)
+        return b"".join(released)
 
     def drop(self) -> None:
         """Free the held events, the session and the clocks."""
@@ -441,7 +469,7 @@ class ResponseStream:
         for result, count in self._queue.results.items():
             self._context.emit(ReportChunks(result, count))
         self._queue.results.clear()
-        self._queue.take_all()
+        self._queue.clear()
         self._decoder.take_rest()
         self._leave_session()
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from extproc.core.content.document import Document
+from extproc.core.content.escapes import Nesting
+from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError, is_json
 
 _KEPT = 8 * 1024 * 1024
@@ -22,20 +26,24 @@ class Budget:
     """The memory that the kept pieces take, in bytes."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunningText:
-    """A running text: as the model said it, and as the client gets it."""
+    """A running text: as the model said it, and as the client gets it. Arguments are kept in their JSON spelling."""
 
     is_json: bool
     budget: Budget
     said: int = 0
     original: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    rest: str = ""
+    """The beginning of an escape at the end of the text. It is released as it is, because nothing completes it."""
     size: int = 0
     held: int = 0
     is_kept: bool = True
     is_rewritten: bool = False
-    unsound_at: tuple[int, bool] = (-1, False)
+    _nesting: Nesting = field(default_factory=Nesting)
+    _read: int = 0
+    _is_sound: bool | None = None
 
     def say(self, text: str) -> None:
         """Append what the model said."""
@@ -66,7 +74,7 @@ class RunningText:
         self.is_kept = False
         self.budget.left += self.size
         self.budget.held -= self.held
-        self.size = self.held = 0
+        self.size = self.held = self._read = 0
         self.original.clear()
         self.released.clear()
 
@@ -75,15 +83,67 @@ class RunningText:
         return self.is_kept and self.said == len(text) and "".join(self.original) == text
 
     @property
+    def spelling(self) -> str:
+        """The text that the client gets."""
+        return "".join(self.released) + self.rest
+
+    @property
+    def ends_in_string(self) -> bool:
+        """Return whether the released arguments end inside of a string."""
+        return self._follow().in_string
+
+    def _follow(self) -> Nesting:
+        """Read the pieces that were released since the last call: none is read twice."""
+        for piece in self.released[self._read :]:
+            self._nesting.feed(piece)
+        self._read = len(self.released)
+        return self._nesting
+
+    @property
     def is_unsound(self) -> bool:
-        """Return whether the released arguments were rewritten and are, so far, no valid JSON."""
+        """Return whether the released arguments were rewritten and are, so far, no whole JSON object or array."""
         if not (self.is_json and self.is_rewritten):
             return False
-        if self.unsound_at[0] != len(self.released):  # this is read for each event without text: parse once per growth
-            self.unsound_at = (len(self.released), not is_json("".join(self.released)))
-        return self.unsound_at[1]
+        nesting = self._follow()
+        if nesting.is_over or not nesting.is_closed:
+            return True
+        if self._is_sound is None:  # only white space may follow, so they are parsed once
+            self._is_sound = is_json("".join(self.released))
+        return not self._is_sound
 
     @property
     def is_broken(self) -> bool:
-        """Return whether a rewrite made valid arguments invalid."""
-        return self.is_unsound and is_json("".join(self.original))
+        """Return whether a rewrite made valid arguments invalid, or gave them another structure."""
+        if not (self.is_json and self.is_rewritten):
+            return False
+        said = _structure("".join(self.original))
+        return said is not None and said != _structure(self.spelling)
+
+    def breaks_with(self, rest: str) -> bool:
+        """Return whether rewritten arguments are broken if `rest`, unchanged, is the next that the client gets."""
+        if not (self.is_json and self.is_rewritten):
+            return False
+        said, given = "".join(self.original), self.spelling + rest
+        before, after = Nesting(), Nesting()
+        before.feed(said)
+        after.feed(given)
+        if (before.in_string, before.depth) != (after.in_string, after.depth):
+            return True
+        structure = _structure(said)
+        return structure is not None and structure != _structure(given)
+
+
+def _structure(text: str) -> Any:
+    """Return a JSON text without its strings and numbers; None if it is no JSON."""
+    try:
+        return _shape(Document(text).root)
+    except MalformedBody:
+        return None
+
+
+def _shape(node: Any) -> Any:
+    if isinstance(node, dict):
+        return ("{}", *map(_shape, node.values()))
+    if isinstance(node, list):
+        return ("[]", *map(_shape, node))
+    return ""

@@ -4,11 +4,10 @@ Each frame in is a bare `chat.completion.chunk`; the last is {"done": true}. Fra
 {"blocking_message": ...} or {"done": true}. Text is held for each `choices[].index` (see `scanner`), so that a value
 split over chunks is found before any of it is released.
 
-Each received chunk gives one verified chunk, in order within its index: the chunk itself if its text is unchanged.
-The receiver matches verified texts with its waiting texts: one that equals a waiting text covers it and drops the
-earlier ones. A rewritten text must therefore not equal a text that is still waiting or on its way, so it always holds
-a placeholder. If a value is split over chunks, the first chunk carries the placeholder and the text after the value.
-The others are dropped: they would carry no text, or a rest that could be mistaken for another.
+Each received chunk gives one verified chunk, in order within its index: the chunk itself if its text is unchanged, else
+the chunk with another text. All its other fields stay, and with them the sender's mark, by which the sender finds the
+text that was rewritten. If a value is split over chunks, the first chunk carries the placeholder and the text after the
+value. The others are dropped: they would carry no text, or a rest that a sender could mistake for another text.
 
 A text is decided without more input when no more is expected: at `finish_reason`, and after QUIET_CHUNKS with text
 for other indexes. The sidecar sends reasoning, content and tool calls under separate indexes, and the last word of one

@@ -240,8 +240,7 @@ def check_whole(recording: Recording) -> None:
 
 def _planted(leaf: Leaf, text: str) -> dict[Any, Edit]:
     edits: dict[Any, Edit] = {leaf.path: Raw(text) if leaf.is_embedded else text}
-    if leaf.nulled is not None:
-        edits[leaf.nulled] = Raw(json.dumps([{"token": text}]))
+    edits |= dict.fromkeys(leaf.nulled, Raw(json.dumps([{"token": text}])))
     return edits
 
 

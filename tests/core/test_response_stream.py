@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from extproc.aim.protocol import Verified, frame
-from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict
+from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict, SubmitChunk
+from extproc.core.content.document import Document
+from extproc.core.content.sse import ServerSentEvent
+from extproc.core.dialects.base import Kind, Leaf
+from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone
 from extproc.core.policy import Limits
-from extproc.core.release_queue import short_place
+from extproc.core.release_queue import ReleaseQueue, short_place
 from extproc.core.verdict import Allow, Block, Failed
 from extproc.core.vocabulary import Hook, Leg
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream
@@ -151,8 +155,14 @@ class TestRelease:
         assert it.response.body == chat_event("a") + chat_event("b")
 
     def test_skipped_chunk_is_released_empty(self) -> None:
-        it = begun().body(chat_event("a") + chat_event("b")).verify("b")
+        it = begun().body(chat_event("a") + chat_event("b")).verify("b", mark=2)
         assert it.response.body == chat_event("") + chat_event("b")
+
+    def test_skipped_chunk_without_marks_is_found_at_the_end(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b"), end=True).verify("b")
+        assert it.response.body == chat_event("b")
+        it.done()
+        assert it.response.body == chat_event("b") + chat_event("")
 
     def test_text_longer_than_all_waiting_texts_is_a_rewrite(self) -> None:
         it = begun().body(chat_event("a") + chat_event("b")).verify("abX")
@@ -277,7 +287,165 @@ def it_chunk(text: str, **delta: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": text, **delta}}]}
 
 
+class TestMarks:
+    def test_chat_event_is_submitted_as_it_came_with_its_mark(self) -> None:
+        data = '{ "choices":[{"index":0,"delta":{"content":"\\u0061","refusal":"b"}}] }'
+        commands = begun().send(BodyReceived(Leg.RESPONSE, f"data: {data}\n\n".encode()))
+        whole, refusal = (command.chunk for command in commands if isinstance(command, SubmitChunk))
+        assert whole == data[:-1] + ',"x_aim_extproc":1}'
+        assert refusal.endswith(', "x_aim_extproc": 2}')
+
+    def test_event_with_a_mark_of_its_own_is_unreadable(self) -> None:
+        it = begun().body(b'data: {"choices":[],"x_aim_extproc":1}\n\n')
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_marks_are_ignored_if_the_first_chunk_has_none(self) -> None:
+        it = begun().body(chat_event("a") + chat_event("b") + chat_event("c")).verify("a").verify("[X]", mark=3)
+        assert it.response.body == chat_event("a") + chat_event("[X]")
+
+    def test_unknown_mark_is_a_violation(self) -> None:
+        assert begun().body(chat_event("a")).verify("a", mark=2).code == "guardrail_unavailable"
+
+    def test_emptied_chunk_is_found_by_its_mark(self) -> None:
+        it = begun().body(ROLE + chat_event("a") + chat_event("b"))
+        it.verify("", mark=1)
+        assert it.response.headers is None
+        it.verify("", mark=3)
+        assert it.response.body == ROLE + chat_event("") + chat_event("")
+        it.verify("", mark=2).verify_chunk(it_chunk("", more=1) | {"x_aim_extproc": 2})
+        assert it.reply is None
+        assert it.session is not None
+
+    def test_placeholder_that_the_model_says_itself_stays_in_its_event(self) -> None:
+        it = begun().body(chat_event("secret") + chat_event("[X]") + chat_event("b"))
+        it.verify("[X]", mark=1).verify("[X]", mark=2).verify("b", mark=3)
+        assert it.response.body == chat_event("[X]") + chat_event("[X]") + chat_event("b")
+
+    @pytest.mark.parametrize("index", [None, "0", 1.0, -1, 1024, True, [0]])
+    def test_chunk_with_an_odd_index_is_submitted_by_its_texts(self, index: Any) -> None:
+        choices = [
+            {"index": index, "delta": {"content": "a"}},
+            {"index": 1, "delta": {"content": "b", "refusal": "c"}},
+        ]
+        event = f"data: {json.dumps({'choices': choices})}\n\n".encode()
+        it = begun().body(event + chat_event("d", index=1))
+        assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["a", "b", "c", "d"]
+        indices = [chunk["choices"][0]["index"] for chunk in it.chunks]
+        assert (min(indices[:3]) > 1023, indices[3]) == (True, 1)
+        it.verify_all()
+        assert it.response.body == event + chat_event("d", index=1)
+
+    def test_chunk_that_repeats_an_index_is_submitted_by_its_texts(self) -> None:
+        choices = [{"delta": {"content": "a"}}, {"index": 0, "delta": {"content": "b"}}]
+        event = f"data: {json.dumps({'choices': choices})}\n\n".encode()
+        it = begun().body(event)
+        assert [chunk["choices"][0]["delta"] for chunk in it.chunks] == [{"content": "a"}, {"content": "b"}]
+        assert it.verify_all().response.body == event
+
+
 class TestArguments:
+    def _split(self, *pieces: str) -> tuple[World, int]:
+        it = begun().body(b"".join(map(call, pieces)))
+        return it, next(chunk["choices"][0]["index"] for chunk in it.chunks if chunk["choices"][0]["index"])
+
+    @staticmethod
+    def _sent(it: World) -> list[str]:
+        return [text for chunk in it.chunks if (text := chunk["choices"][0]["delta"].get("content"))]
+
+    def test_aim_reads_escapes_decoded_and_a_redaction_keeps_the_spelling(self) -> None:
+        it, index = self._split(r'{"q": "caf\u00e9 bob@x.com"}')
+        assert self._sent(it) == ['{"q": "café bob@x.com"}']
+        it.verify('{"q": "café [EMAIL]"}', index)
+        assert it.response.body == call(r'{"q": "caf\u00e9 [EMAIL]"}')
+
+    def test_event_within_an_escape_waits_for_the_one_that_completes_it(self) -> None:
+        pieces = ['{"q": "b\\', "u", "00", "6fb", '"}']
+        it, index = self._split(*pieces)
+        assert self._sent(it) == ['{"q": "b', "ob", '"}']
+        it.verify('{"q": "b', index)
+        assert it.response.headers is None
+        it.verify("ob", index)
+        assert it.response.body == b"".join(map(call, pieces[:4]))
+        it.verify('"}', index)
+        assert it.response.body == b"".join(map(call, pieces))
+
+    def test_rewrite_takes_the_escape_out_of_the_earlier_events(self) -> None:
+        it, index = self._split('{"q": "b\\', "u00", "6fb\\", 'n"}')
+        assert self._sent(it) == ['{"q": "b', "ob", '\n"}']
+        it.verify('{"q": "[X]', index).verify('"', index)
+        assert it.response.body == call('{"q": "[X]') + call("")
+        it.verify('\n"}', index)
+        assert it.response.body == call('{"q": "[X]') + call("") + call('"\\') + call('n"}')
+        it, index = self._split('{"q": "b\\', 'u006fb"}')
+        it.verify('{"q": "b', index).verify('[X]"}', index)
+        assert it.response.body == call('{"q": "b') + call('[X]"}')
+
+    @pytest.mark.parametrize("is_ended", [True, False])
+    def test_escape_that_nothing_completes_leaves_as_it_is(self, is_ended: bool) -> None:
+        body = call("{\\ud83d\\ude0") + (b"" if is_ended else DONE)
+        it = begun().body(body, end=is_ended)
+        assert self._sent(it) == ["{"]
+        it.verify_all()
+        assert it.is_submitted_done
+        assert it.done().response.body == body
+
+    def test_arguments_that_go_on_after_the_end_within_an_escape_are_unreadable(self) -> None:
+        it = begun().body(call("{\\") + DONE + call("n}"))
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_half_of_a_pair_that_stands_alone_stays_as_it_is(self) -> None:
+        pieces = ['{"\\ud83d\\', "u00", 'e9"}']
+        it, _ = self._split(*pieces)
+        assert self._sent(it) == ['{"', "\\ud83d\\u00", 'e9"}']
+        assert it.verify_all().response.body == b"".join(map(call, pieces))
+
+    def test_events_without_text_wait_until_rewritten_arguments_are_whole(self) -> None:
+        it, index = self._split('{"a":"secret', '"}')
+        it.verify('{"a":"[X]', index).body(ROLE)
+        assert it.response.body == call('{"a":"[X]')
+        it.verify('"}', index)
+        assert it.response.body == call('{"a":"[X]') + call('"}') + ROLE
+        it.body(call(" ")).verify(" ", index).body(ROLE)
+        assert it.response.body == call('{"a":"[X]') + call('"}') + ROLE + call(" ") + ROLE
+
+    @pytest.mark.parametrize("said", [r'{"q": "b\u006fb"}', '{"q": "[X]"}'])
+    def test_repeat_has_the_spelling_of_its_deltas(self, said: str) -> None:
+        def event(kind: str, **more: str) -> bytes:
+            data = {"type": f"response.function_call_arguments.{kind}", "output_index": 0, **more}
+            return f"data: {json.dumps(data)}\n\n".encode()
+
+        request = json.dumps({"stream": True, "input": "Hello"}).encode()
+        it = World().request(request, path="/v1/responses").judge().head()
+        spelt = r'{"q": "b\u006fb"}'
+        it.body(event("delta", delta=spelt[:10]) + event("delta", delta=spelt[10:]) + event("done", arguments=spelt))
+        first, second = (chunk["choices"][0]["delta"]["content"] for chunk in it.chunks)
+        assert (first, second) == ('{"q": "b', 'ob"}')
+        index = it.chunks[0]["choices"][0]["index"]
+        if said == spelt:
+            it.verify_all()
+        else:
+            it.verify('{"q": "', index).verify('[X]"}', index)
+        assert it.response.body.endswith(event("done", arguments=said))
+
+    def test_repeat_of_arguments_that_differs_is_decoded_too(self) -> None:
+        request = json.dumps({"stream": True, "input": "Hello"}).encode()
+        it = World().request(request, path="/v1/responses").judge().head()
+        events = [("delta", "delta", "{\\"), ("done", "arguments", r'{"q": "b\u006fb\u00')]
+        body = b"".join(
+            b"data: "
+            + json.dumps({"type": f"response.function_call_arguments.{kind}", "output_index": 0, key: text}).encode()
+            + b"\n\n"
+            for kind, key, text in events
+        )
+        it.body(body)
+        assert self._sent(it) == ["{", r'{"q": "bob\u00']
+        assert it.verify_all().response.body == body
+
+    def test_redaction_that_changes_the_structure_ends_in_the_error_event(self) -> None:
+        it = begun().body(call('{"a":["b","secret"]}') + DONE, end=True)
+        it.verify('{"a":["b"]}', it.chunks[1]["choices"][0]["index"]).done()
+        assert error_code(it.response.body) == "redaction_failed"
+
     def test_a_redaction_that_leaves_json_passes(self) -> None:
         it = begun().body(call('{"a":"') + call("secret") + call('"}') + chat_event(finish="tool_calls"))
         index = it.chunks[1]["choices"][0]["index"]
@@ -682,6 +850,175 @@ class TestEndMark:
         it.body(chat_event("SECRET"))
         assert error_code(it.response.body) == "guardrail_unreadable_response"
         assert b"SECRET" not in it.response.body
+
+    @pytest.mark.parametrize("ends", [["stop", "done"], ["done"], ["done", "done"], ["stop", "stop"]])
+    def test_any_marks_of_the_end_may_follow_each_other(self, ends: list[str]) -> None:
+        request = json.dumps({"stream": True, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+        it = World().request(request, path="/v1/messages").judge().head()
+        delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+        marks = {"stop": b'event: message_stop\ndata: {"type": "message_stop"}\n\n', "done": DONE}
+        body = f"data: {json.dumps(delta)}\n\n".encode() + b"".join(marks[end] for end in ends)
+        it.body(body).verify_all()
+        assert it.is_submitted_done
+        it.done()
+        assert it.response.body == body
+        it.body(DONE, end=True)
+        assert (it.response.body, it.response.is_ended) == (body + DONE, True)
+
+
+class TestTokens:
+    """Tokens that spell a rewritten text become null, in its event and in later ones."""
+
+    @staticmethod
+    def _queue(*events: dict[str, Any]) -> tuple[ReleaseQueue, list[int]]:
+        queue = ReleaseQueue(TokenDialect(), "c1")
+        chunks: list[str] = []
+        for event in events:
+            chunks += queue.add(ServerSentEvent(b"data: x\n\n", json.dumps(event)))
+        return queue, [json.loads(chunk)["choices"][0]["index"] for chunk in chunks]
+
+    @staticmethod
+    def _read(data: bytes) -> list[Any]:
+        return [json.loads(line[6:]) for line in data.decode().split("\n\n") if line and line != "data: x"]
+
+    def test_tokens_of_the_unit_become_null_from_then_on(self) -> None:
+        event = {"a": "x", "b": "y", "tokens": {"a": [1], "b": [2], "all": [3]}}
+        queue, (a, b, *_) = self._queue(event, event)
+        for index, text in ((a, "[X]"), (b, "y"), (a, "x"), (b, "y")):
+            queue.verified(((index, text),), {"choices": []})
+        assert self._read(queue.take_ready()) == [
+            {"a": "[X]", "b": "y", "tokens": {"a": None, "b": [2], "all": None}},
+            {"a": "x", "b": "y", "tokens": {"a": None, "b": [2], "all": None}},
+        ]
+        queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"tokens": {"a": [4], "b": [5]}})))
+        assert self._read(queue.take_ready()) == [{"tokens": {"a": None, "b": [5]}}]
+
+    def test_tokens_of_unchanged_texts_stay(self) -> None:
+        queue, (a,) = self._queue({"a": "x", "tokens": {"a": [1], "all": [2]}})
+        queue.verified(((a, "x"),), {"choices": []})
+        assert queue.take_ready() == b"data: x\n\n"
+
+    def test_text_without_a_unit_belongs_to_every_unit(self) -> None:
+        queue, (other,) = self._queue({"other": "x", "tokens": {"a": [1]}})
+        queue.verified(((other, "[X]"),), {"choices": []})
+        assert self._read(queue.take_ready()) == [{"other": "[X]", "tokens": {"a": None}}]
+
+    def test_beyond_many_units_all_tokens_become_null(self) -> None:
+        queue = ReleaseQueue(TokenDialect(), "c1")
+        for number in range(4098):
+            (chunk,) = queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"texts": {str(number): "x"}})))
+            queue.verified(((json.loads(chunk)["choices"][0]["index"], "[X]"),), {"choices": []})
+        queue.take_ready()
+        queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"tokens": {"b": [1]}})))
+        assert self._read(queue.take_ready()) == [{"tokens": {"b": None}}]
+
+
+class TokenDialect(OpenAIChat):
+    """An API whose events have texts under `a`, `b` and `other`, and tokens of each."""
+
+    def deltas(self, document: Document) -> list[Leaf]:
+        root = document.root
+        texts = [
+            Leaf((key,), root[key], place=key, unit=key if key != "other" else None)
+            for key in ("a", "b", "other")
+            if key in root
+        ]
+        more = [Leaf(("texts", key), text, place="texts", unit=key) for key, text in root.get("texts", {}).items()]
+        tokens = [
+            Leaf(("tokens", key), "", kind=Kind.TOKENS, unit=key if key != "all" else None)
+            for key in root.get("tokens", {})
+        ]
+        return texts + more + tokens
+
+
+class TestOpening:
+    """What leaves if a policy opens: nothing that Aim took out, and all else once."""
+
+    def test_rewritten_text_stays_rewritten_and_the_rest_leaves_as_it_came(self) -> None:
+        it = begun(failure_mode_allow=True).body(chat_event("a", index=1) + chat_event("secret") + chat_event("b"))
+        it.verify("[X]", mark=2).lose()
+        assert it.response.body == chat_event("a", index=1) + chat_event("[X]") + chat_event("b")
+
+    def test_text_that_was_joined_to_a_rewritten_one_does_not_leave_again(self) -> None:
+        it = begun(failure_mode_allow=True).body(chat_event("secret") + chat_event(" b") + chat_event(" c"))
+        it.verify("[X] b", mark=1).lose()
+        assert it.response.body == chat_event("[X] b") + chat_event("") + chat_event(" c")
+
+    def test_text_whose_place_was_taken_is_in_the_next_event(self) -> None:
+        it = begun(failure_mode_allow=True).body(b"".join(map(chat_event, ["hello", "next", "b"])))
+        it.verify("he", mark=1).verify("llo", mark=1).lose()
+        assert it.response.body == chat_event("he") + chat_event("llo") + chat_event("nextb")
+
+    @pytest.mark.parametrize("texts", [["hello"], ["hello", "next"]])
+    def test_text_that_no_event_is_left_for_never_fails_open(self, texts: list[str]) -> None:
+        it = begun(failure_mode_allow=True).body(b"".join(map(chat_event, texts)))
+        it.verify("he", mark=1).verify("llo", mark=1)
+        if not it.is_closed:
+            it.lose()
+        assert error_code(it.response.body) == "redaction_failed"
+        assert it.record.outcome == "refused"
+
+    @pytest.mark.parametrize(
+        ("text", "said", "rest", "code"),
+        [
+            ('{"a":"secret', '{"a":"[X]', '"}', ""),
+            ('{"a":"secret', "{[X]", '"}', "redaction_failed"),
+            ('{"a":1}', '{"a":[X}', "", "redaction_failed"),
+            ('{"a":1}', '{"a":[X]}', "", "redaction_failed"),
+            ('{"a":"secret\\', '{"a":"[X]', 'n"}', ""),
+        ],
+    )
+    def test_arguments_that_a_rewrite_broke_do_not_leave(self, text: str, said: str, rest: str, code: str) -> None:
+        it = begun(failure_mode_allow=True).body(call(text) + ROLE)
+        it.verify(said, it.chunks[1]["choices"][0]["index"]).lose()
+        it.body(call(rest) if rest else b"", end=True)
+        if code:
+            assert error_code(it.response.body if it.reply is None else it.reply.body + DONE) == code
+        else:
+            last = "\\" if text.endswith("\\") else ""
+            assert it.response.body == call(said + last) + ROLE + call(rest)
+
+    @staticmethod
+    def _responses() -> World:
+        request = json.dumps({"stream": True, "input": "Hello"}).encode()
+        return World(policy(failure_mode_allow=True)).request(request, path="/v1/responses").judge().head()
+
+    @staticmethod
+    def _event(kind: str, **more: str) -> bytes:
+        event = {"type": f"response.output_text.{kind}", "output_index": 0, "content_index": 0, **more}
+        return f"data: {json.dumps(event)}\n\n".encode()
+
+    def test_later_repeat_does_not_bring_a_rewritten_text_back(self) -> None:
+        delta, done = self._event("delta", delta="secret"), self._event("done", text="secret and more")
+        it = self._responses().body(delta)
+        it.verify("[X]", it.chunks[0]["choices"][0]["index"]).lose()
+        it.body(self._event("delta", delta=" and more") + b"data: junk\n\n" + done[:20]).body(done[20:])
+        it.body(b": bye", end=True)
+        assert b"secret" not in it.response.body
+        expected = [self._event("delta", delta="[X]"), self._event("delta", delta=" and more"), b"data: junk\n\n"]
+        assert it.response.body == b"".join([*expected, self._event("done", text="[X] and more"), b": bye"])
+
+    def test_rest_is_read_to_its_end_if_the_upstream_has_ended(self) -> None:
+        it = self._responses().body(self._event("delta", delta="secret"))
+        it.verify("[X]", it.chunks[0]["choices"][0]["index"])
+        it.body(
+            self._event("done", text="secret") + b"data: junk\n\n" + self._event("done", text="secret")[:-2], end=True
+        )
+        done = self._event("done", text="[X]")
+        assert it.response.body == self._event("delta", delta="[X]") + done + b"data: junk\n\n" + done[:-2]
+        assert it.response.is_ended
+
+    def test_what_cannot_be_cut_into_events_leaves_unread(self) -> None:
+        it = self._responses().body(self._event("delta", delta="secret"))
+        it.verify("[X]", it.chunks[0]["choices"][0]["index"]).lose()
+        it.body(b"data: \xff\n\n").body(b"data: more\n\n").body(b"end", end=True)
+        assert it.response.body == self._event("delta", delta="[X]") + b"data: \xff\n\ndata: more\n\nend"
+
+    def test_rewritten_arguments_that_grow_too_long_never_leave_unchecked(self) -> None:
+        it = begun(failure_mode_allow=True, limits={"event_bytes": 10_000_000}).body(call('{"a":"secret'))
+        it.verify('{"a":"[X]', it.chunks[1]["choices"][0]["index"]).lose()
+        it.body(call("x" * 9_000_000))
+        assert error_code(it.response.body) == "redaction_failed"
 
 
 class TestStrangeWords:

@@ -19,6 +19,7 @@ from extproc.core.content.document import Document
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone, SessionFailed, StreamBlocked
+from extproc.core.matching import MARK
 from extproc.core.policy import Policy
 from extproc.core.vocabulary import Leg
 from tests.fakes.rig import DONE, chat_event, chat_request
@@ -338,6 +339,159 @@ def passing(data: bytes) -> tuple[bytes, bool]:
     else:
         is_read = True
     return b"".join(event.raw for event in events) + decoder.take_rest(), is_read
+
+
+class FreeAim:
+    """An Aim that rewrites, joins, splits and drops texts as drawn, and the texts that the client must then have.
+
+    With `has_marks` it echoes the mark of a chunk, with `joins_at_first` that of the first chunk that it joins. Texts
+    of the model and those that Aim writes are drawn from the same few, so that many are equal.
+    """
+
+    WORDS = ("[X]", "[Y]", "on", " ")
+
+    def __init__(self, world: World, draw: Draw) -> None:
+        self.world, self.draw = world, draw
+        self.has_marks = draw(st.booleans())
+        self.joins_at_first = draw(st.booleans())
+        self.places: dict[int, str] = {}
+        self.owed: dict[int, list[tuple[int, str]]] = {}
+        self.said: dict[str, list[str]] = {}
+        self.skipped: dict[int, list[str]] = {}
+        self.is_split = False
+
+    def submit(self, place: str, data: bytes, *, end: bool) -> None:
+        """Send an event of the model, with a text at `place`."""
+        self.world.body(data, end=end)
+        for chunk in self.world.chunks:
+            for index, text in _texts(chunk):
+                self.places[index] = place
+                self.owed.setdefault(index, []).append((chunk[MARK], text))
+        self.world.chunks.clear()
+
+    def act(self, actions: list[str]) -> None:
+        """Say something of one index."""
+        index = self.draw(st.sampled_from([index for index, owed in self.owed.items() if owed]))
+        owed = self.owed[index]
+        action = self.draw(st.sampled_from(actions))
+        marks, texts = zip(*owed, strict=True)
+        count = 1
+        if action == "drop":
+            self.skipped.setdefault(index, []).append(owed.pop(0)[1])
+            return
+        if action in ("join", "join and rewrite"):
+            count = self.draw(st.integers(1, len(owed)))
+        given = list(texts[:count])
+        if action in ("rewrite", "join and rewrite"):
+            given[self.draw(st.integers(0, count - 1))] = self.draw(st.sampled_from(self.WORDS))
+        said = ["".join(given)]
+        if action == "split" and len(said[0]) > 1:
+            self.is_split = True
+            said = [said[0][:1], said[0][1:]]
+        del owed[:count]
+        self.skipped.pop(index, None)
+        mark = marks[0 if self.joins_at_first else count - 1]
+        for text in said:
+            if not self.world.is_closed:
+                self.said.setdefault(self.places[index], []).append(text)
+                self.world.verify(text, index, mark if self.has_marks else None)
+
+    def rest(self) -> dict[str, str]:
+        """Return what the client must have if Aim says nothing more, and a policy opens."""
+        texts = {place: "".join(said) for place, said in self.said.items()}
+        for index, owed in self.owed.items():
+            place = self.places[index]
+            left = [*self.skipped.get(index, []), *(text for _, text in owed)]
+            texts[place] = texts.get(place, "") + "".join(left)
+        return texts
+
+
+def read_by_client(body: bytes) -> dict[str, str]:
+    """Return the texts that a client reads, by place."""
+    texts: dict[str, str] = {}
+    decoder = EventDecoder(2**20)
+    for event in [*decoder.feed(body), *decoder.finish()]:
+        if event.data and event.data != "[DONE]" and "choices" in (chunk := json.loads(event.data)):
+            for choice in chunk["choices"]:
+                for key, text in choice["delta"].items():
+                    place = f"{choice['index']} {key}"
+                    texts[place] = texts.get(place, "") + text
+    return texts
+
+
+@st.composite
+def repetitive(draw: st.DrawFn) -> list[tuple[str, bytes]]:
+    """Draw the events of a stream in which many texts are equal, each with the place of its text."""
+    events: list[tuple[str, bytes]] = []
+    for number in range(draw(st.integers(1, 10))):
+        index, key = draw(st.integers(0, 1)), draw(st.sampled_from(["content", "content", "refusal"]))
+        text = draw(st.sampled_from([*FreeAim.WORDS, f"<{number}>", f"<{number}>"]))
+        events.append((f"{index} {key}", chat_event(index=index, **{key: text})))
+    return events
+
+
+def run(aim: FreeAim, events: list[tuple[str, bytes]], actions: list[str]) -> None:
+    """Let model and Aim act in any order until both have ended."""
+    waiting = [*events, ("", DONE)]
+    while (waiting or any(aim.owed.values())) and not aim.world.is_closed:
+        if waiting and (not any(aim.owed.values()) or aim.draw(st.booleans())):
+            aim.submit(*waiting.pop(0), end=not waiting)
+        else:
+            aim.act(actions)
+
+
+@given(repetitive(), st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_client_reads_what_aim_said(events: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    """Invariant 4: whatever Aim does with the texts, and whichever of them are equal."""
+    aim = FreeAim(world := begin(CLOSED), data.draw)
+    run(aim, events, ["same", "rewrite", "drop", "join", "join and rewrite", "split"])
+    said = {place: "".join(texts) for place, texts in aim.said.items()}
+    if not world.is_closed:
+        world.done()
+    read = read_by_client(world.response.body) if not is_refusal(world) else {}
+    if is_refusal(world):
+        assert aim.is_split  # more texts than events
+    else:
+        assert {place: text for place, text in read.items() if text} == {p: text for p, text in said.items() if text}
+    is_over(world)
+
+
+@given(repetitive(), st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_nothing_is_lost_or_doubled_if_the_policy_opens(events: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    """Invariant 1: what Aim took out stays out, and what it said nothing about leaves as it came."""
+    aim = FreeAim(world := begin(OPEN), data.draw)
+    actions = ["same", "same", "rewrite", "join"]
+    if aim.has_marks:
+        actions += ["drop", "join and rewrite", "split"]
+    last = data.draw(st.integers(0, len(events)))
+    run_until(aim, events[:last], actions)
+    if not world.is_closed:
+        world.verify("?", 777)  # a violation
+    expected = aim.rest()
+    for place, event in [*events[last:], ("", DONE)]:
+        if not world.is_closed:
+            world.body(event, end=event is DONE)
+        for text in read_by_client(event).values():
+            expected[place] = expected.get(place, "") + text
+    if is_refusal(world):
+        assert aim.is_split  # no event was left for a text whose place was taken
+    else:
+        assert {place: text for place, text in read_by_client(world.response.body).items() if text} == expected
+    is_over(world)
+
+
+def run_until(aim: FreeAim, events: list[tuple[str, bytes]], actions: list[str]) -> None:
+    """Let model and Aim act in any order until the model has sent its events, or Aim has failed."""
+    waiting = list(events)
+    while aim.world.session is not None and (waiting or any(aim.owed.values())):
+        if waiting and (not any(aim.owed.values()) or aim.draw(st.booleans())):
+            aim.submit(*waiting.pop(0), end=False)
+        elif waiting or aim.draw(st.integers(0, 3)):
+            aim.act(actions)
+        else:
+            return
 
 
 def test_late_word_of_a_session_that_was_left_changes_nothing() -> None:

@@ -168,11 +168,12 @@ def _shared(recording: Recording, place: Hashable) -> int:
 
 def _logprobs(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
     """Return the edit that makes the logprobs of a text match it, token by token."""
-    if leaf.nulled is None:
-        return {}
-    given = at(document.root, leaf.nulled)
-    tokens = [{"token": text, "logprob": -0.5}]
-    return {leaf.nulled: Raw(json.dumps(tokens if isinstance(given, list) else {"content": tokens, "tokens": [text]}))}
+    edits: dict[Any, Edit] = {}
+    for path in leaf.nulled:
+        tokens = [{"token": text, "logprob": -0.5}]
+        is_list = isinstance(at(document.root, path), list)
+        edits[path] = Raw(json.dumps(tokens if is_list else {"content": tokens, "tokens": [text]}))
+    return edits
 
 
 def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], dict[Hashable, set[str]]]:

@@ -48,6 +48,7 @@ from extproc.core.events import (
     Woken,
 )
 from extproc.core.exchange import Exchange
+from extproc.core.matching import MARK
 from extproc.core.policy import EVERY_REASON, FailureModeAllow, Inspect, Limits, Policy
 from extproc.core.verdict import Allow, Outcome
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
@@ -257,10 +258,10 @@ class World:
         self.send(VerdictReached(number, outcomes or (Allow(),) * len(detection.inputs), 7))
         return self
 
-    def verify(self, text: str | None, index: int = 0) -> World:
-        """Verify a chunk with one text."""
-        chunk = {"choices": [{"index": index, "delta": {} if text is None else {"content": text}}]}
-        return self.verify_chunk(chunk)
+    def verify(self, text: str | None, index: int = 0, mark: int | None = None) -> World:
+        """Verify a chunk with one text, and a mark if Aim echoes it."""
+        chunk: dict[str, Any] = {"choices": [{"index": index, "delta": {} if text is None else {"content": text}}]}
+        return self.verify_chunk(chunk if mark is None else chunk | {MARK: mark})
 
     def verify_chunk(self, chunk: dict[str, Any]) -> World:
         """Verify this chunk."""

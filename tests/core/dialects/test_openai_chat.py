@@ -457,7 +457,7 @@ def test_rewrite_removes_the_logprobs(key: str) -> None:
         *((0, text) for text in "abcd"),
         (3, "e"),
     ]
-    assert all(leaf.nulled == ("choices", leaf.path[1], "logprobs") for leaf in leaves if leaf.nulled)
+    assert all(leaf.nulled == (("choices", leaf.path[1], "logprobs"),) for leaf in leaves if leaf.nulled)
 
 
 @pytest.mark.parametrize("call", [{"tool_calls": CALLS}, {"function_call": {"arguments": "{}"}}])
@@ -465,7 +465,7 @@ def test_rewrite_of_arguments_removes_the_logprobs(call: dict[str, Any]) -> None
     for key in ("message", "delta"):
         body = {"choices": [{key: call, "logprobs": {"content": [{"token": "secret"}]}}]}
         (leaf,) = leaves_of(body, streamed=key == "delta")
-        assert leaf.nulled == ("choices", 0, "logprobs")
+        assert leaf.nulled == (("choices", 0, "logprobs"),)
 
 
 @pytest.mark.parametrize(
@@ -674,7 +674,7 @@ def test_reasoning_may_be_an_object() -> None:
             ("choices", 0, "delta", "reasoning", "text"),
             "a",
             place=(2, "reasoning", "text"),
-            nulled=("choices", 0, "logprobs"),
+            nulled=(("choices", 0, "logprobs"),),
         )
     ]
 

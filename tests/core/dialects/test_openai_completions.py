@@ -97,7 +97,7 @@ def test_rewritten_choice_loses_its_logprobs() -> None:
     after = rewritten(COMPLETIONS, body)
     assert after == {"choices": [{"index": 0, "text": "[X]", "logprobs": None, "finish_reason": "stop"}], "n": 1.5}
     (leaf,) = COMPLETIONS.deltas(document({"choices": [{"reasoning": "secret", "logprobs": logprobs}]}))
-    assert leaf.nulled == ("choices", 0, "logprobs")
+    assert leaf.nulled == (("choices", 0, "logprobs"),)
 
 
 def test_repeated_key_on_the_way_to_a_text_is_unreadable() -> None:

@@ -503,11 +503,11 @@ def test_rewrite_removes_the_logprobs() -> None:
         event("response.output_text.done", text="secret", logprobs=logprobs),
     ):
         (leaf,) = RESPONSES.deltas(document(given))
-        assert leaf.nulled == ("logprobs",)
+        assert leaf.nulled == (("logprobs",),)
     (leaf,) = RESPONSES.deltas(document(event("response.output_text.delta", delta="a", logprobs=[])))
-    assert leaf.nulled is None
+    assert leaf.nulled == ()
     (leaf,) = RESPONSES.deltas(document(event("response.content_part.done", part={"text": "a", "logprobs": logprobs})))
-    assert leaf.nulled == ("part", "logprobs")
+    assert leaf.nulled == (("part", "logprobs"),)
 
 
 @pytest.mark.parametrize("name", ["completed", "incomplete", "failed"])

@@ -1,0 +1,132 @@
+"""How verified texts are matched with submitted ones, and what is left if the session is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.matching import MARK, Lane, SessionViolation, Submission, mark_of, with_mark
+
+
+def lane(*texts: str) -> Lane[Submission]:
+    """Return a lane in which texts wait, with the marks 1, 2, 3 ..."""
+    found: Lane[Submission] = Lane()
+    found.waiting.extend(Submission(mark, text, text) for mark, text in enumerate(texts, 1))
+    return found
+
+
+def match(found: Lane[Submission], text: str, mark: int | None = None) -> list[tuple[str, str | None]]:
+    return [(waiting.text, new) for waiting, new in found.match(text, mark)]
+
+
+def left(found: Lane[Submission]) -> list[str]:
+    return [text.text for text in found.waiting]
+
+
+class TestMark:
+    @pytest.mark.parametrize(
+        ("data", "marked"),
+        [
+            ("{}", '{"x_aim_extproc":7}'),
+            ("{ }", '{ "x_aim_extproc":7}'),
+            ('{"a": {} }\r\n ', '{"a": {} ,"x_aim_extproc":7}\r\n '),
+            ('{"a":"{"}', '{"a":"{","x_aim_extproc":7}'),
+        ],
+    )
+    def test_mark_is_the_last_field(self, data: str, marked: str) -> None:
+        assert with_mark(data, 7) == marked
+
+    @given(st.dictionaries(st.text(), st.text()), st.sampled_from([None, 1]))
+    def test_marked_object_has_the_same_fields(self, fields: dict[str, str], indent: int | None) -> None:
+        assert json.loads(with_mark(json.dumps(fields, indent=indent), 3)) == fields | {MARK: 3}
+
+    def test_mark_is_read(self) -> None:
+        assert mark_of({MARK: 3}, 3) == 3
+        assert mark_of({MARK: None}, 3) is None
+        assert mark_of({}, 3) is None
+
+    @pytest.mark.parametrize("mark", [0, -1, 4, True, 1.0, "1", [1]])
+    def test_unknown_mark_is_a_violation(self, mark: Any) -> None:
+        with pytest.raises(SessionViolation):
+            mark_of({MARK: mark}, 3)
+
+
+class TestMatch:
+    def test_equal_text_is_verified(self) -> None:
+        assert match(lane("a", "b"), "a") == [("a", None)]
+
+    def test_joined_texts_are_verified(self) -> None:
+        assert match(lane("a", "b", "c"), "ab", 2) == [("a", None), ("b", None)]
+
+    def test_marked_text_is_rewritten_and_those_before_it_are_dropped(self) -> None:
+        assert match(lane("a", "b", "c"), "[X]", 2) == [("a", ""), ("b", "[X]")]
+        assert match(lane("a", "b", "c"), "b", 2) == [("a", ""), ("b", None)]
+
+    def test_text_without_a_mark_rewrites_the_oldest(self) -> None:
+        assert match(lane("a", "b", "c"), "c") == [("a", "c")]
+
+    @pytest.mark.parametrize("mark", [1, 7])
+    def test_mark_that_does_not_wait_rewrites_the_oldest(self, mark: int) -> None:
+        found = lane("a", "b")
+        found.match("a", 1)
+        assert match(found, "c", mark) == [("b", "c")]
+
+    def test_mark_of_another_index_rewrites_the_oldest(self) -> None:
+        found = lane("a", "b")
+        found.waiting[1].mark = 3
+        assert match(found, "c", 2) == [("a", "c")]
+
+    def test_text_that_nothing_waits_for_is_a_violation(self) -> None:
+        with pytest.raises(SessionViolation):
+            lane().match("a", None)
+
+    def test_placeholder_that_the_model_says_itself_is_no_look_ahead(self) -> None:
+        for mark in (None, 1):
+            found = lane("secret", "[X]")
+            assert match(found, "[X]", mark) == [("secret", "[X]")]
+            assert match(found, "[X]", mark and 2) == [("[X]", None)]
+
+
+class TestUnspoken:
+    """What a leg that fails open releases: (texts that Aim has said already, text that another took the place of)."""
+
+    @pytest.mark.parametrize(
+        ("texts", "said", "unspoken"),
+        [
+            (["a", "b"], [("a", 1)], (0, "")),
+            (["secret", "b"], [("[X]", 1)], (0, "")),
+            (["secret", "[X]"], [("[X]", 1)], (0, "")),
+            (["secret", "b", "c"], [("[X]b", 1)], (1, "")),
+            (["a", "b", "secret", "c"], [("ab[X]", 1)], (2, "")),
+            (["a", "secret", "c", "d"], [("a[X]c", None)], (2, "")),
+            (["jo", "hn", "b", "c"], [("[X]", None), ("b", None)], (1, "")),
+            (["drop", "c", "d"], [("c", None), ("d", None)], (1, "")),
+            (["hello", "next", "b"], [("he", 1), ("llo", 1)], (0, "next")),
+            (["hello", "next", "b"], [("he", None), ("llo", None)], (0, "next")),
+            (["hello", "next", "third", "b"], [("he", 1), ("llo", 1), ("next", 2)], (0, "third")),
+            (["hello", "next", "third", "b"], [("he", 1), ("llo", 1), ("nextthird", 2)], (0, "")),
+            (["a", "a", "b", "c"], [("a", 2)], (1, "")),
+            (["secret", "b"], [("", None)], (0, "")),
+        ],
+    )
+    def test_what_is_left(
+        self, texts: list[str], said: list[tuple[str, int | None]], unspoken: tuple[int, str]
+    ) -> None:
+        found = lane(*texts)
+        for text, mark in said:
+            found.match(text, mark)
+        assert found.unspoken() == unspoken
+
+    def test_little_is_remembered(self) -> None:
+        found = lane(*(["x"] * 100), "y")
+        for number in range(65):
+            found.match(f"[{number}]", None)
+        assert found.unspoken() == (0, "")
+        found = lane("x" * 100_000, "y")
+        found.match("y", None)
+        assert found.unspoken() == (0, "")
+        assert left(found) == ["y"]
