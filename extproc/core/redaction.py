@@ -46,7 +46,9 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     if leaf.is_joined:
         if not leaf.parts:
             raise RedactionError("the places of a joined text are unknown")
-        for part, said in zip(leaf.parts, _lines(leaf.parts, text), strict=True):
+        # A text that Aim has dropped is empty, whatever its parts.
+        lines = _lines(leaf.parts, text) if text else [""] * len(leaf.parts)
+        for part, said in zip(leaf.parts, lines, strict=True):
             if said != part.text:
                 changes |= rewrite(part, said)
     elif leaf.raw:

@@ -204,6 +204,7 @@ class ReleaseQueue:
                 raise MalformedBody("an event has a mark of the sidecar")
             self._last_mark += 1
             chunks.append(with_mark(data.removeprefix("\ufeff"), self._last_mark))
+        whole_mark = self._last_mark
         knows_text = False
         tokens: list[Leaf] = []
         for leaf in leaves:
@@ -405,7 +406,7 @@ class ReleaseQueue:
 
     def _give(self, text: _Text, spelling: str, result: str) -> None:
         """Release another text at the place of this one, and nothing of what it was."""
-        leaf, piece = text.leaf, text.piece
+        leaf, piece = self._located(text), text.piece
         if piece is None:
             text.entry.edits |= rewrite(leaf, spelling)
         else:
@@ -418,6 +419,14 @@ class ReleaseQueue:
         self._units.add(short_place(leaf.unit) if len(self._units) < _UNITS else None)
         self._settle(text, result)
         self._release(text, spelling, is_rewritten=True)
+
+    def _located(self, text: _Text) -> Leaf:
+        """Return the place of a text. The places of joined texts are found only when they are needed."""
+        leaf, document = text.leaf, text.entry.document
+        if not leaf.is_joined or document is None:
+            return leaf
+        joined = (each for each in self._dialect.deltas(document.read_again(), locates=True) if each.is_joined)
+        return next(each for each in joined if each.number == leaf.number)
 
     def _release(self, text: _Text, spelling: str, *, is_rewritten: bool) -> None:
         """Record what the client gets."""
@@ -504,7 +513,7 @@ class ReleaseQueue:
                 raise RedactionError("redacted arguments are no longer JSON")
         return self._take_rest()
 
-    def pass_on(self, event: ServerSentEvent) -> bytes:
+    def pass_on(self, event: Unit) -> bytes:
         """Return the bytes of an event that arrives after `take_all`: what Aim has rewritten is not repeated."""
         with suppress(MalformedBody):
             self.add(event)

@@ -18,7 +18,7 @@ from extproc.core.commands import (
     SubmitDone,
 )
 from extproc.core.content.body import DIGESTS, STALE, inflater
-from extproc.core.content.framing import Framing, Unit, decoder_of
+from extproc.core.content.framing import Decoder, Framing, Unit, decoder_of
 from extproc.core.content.sse import BOM
 from extproc.core.context import Context
 from extproc.core.errors import ContentError, Reason
@@ -120,7 +120,7 @@ class ResponseStream:
         self._session: int | None = None
         self._reopenings = _REOPENINGS
         self._tail = b""  # the last bytes that were released
-        self._opened: EventDecoder | None = None  # reads what arrives after the stream has failed open
+        self._opened: Decoder | None = None  # reads what arrives after the stream has failed open
 
     @property
     def is_finished(self) -> bool:

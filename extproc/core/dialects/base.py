@@ -87,15 +87,15 @@ class Dialect:
         """Return the texts of one event of a stream, and its tokens and signatures."""
         root = document.root
         leaves = Walk(self.event_table(root), Mode.EVENT, locates=locates).run(document).leaves
-        return [self._placed(leaf, root) for leaf in leaves]
+        return [self._placed(leaf, root, number) for number, leaf in enumerate(leaves)]
 
     def event_table(self, root: Any) -> Table:
         """Return the table for an event."""
         return self.event
 
-    def _placed(self, leaf: Leaf, root: Any) -> Leaf:
+    def _placed(self, leaf: Leaf, root: Any, number: int) -> Leaf:
         if leaf.is_joined:
-            return leaf
+            return replace(leaf, number=number)
         leaf.place = place = self.place(root, leaf)
         leaf.unit = self._unit(leaf, place)
         if leaf.kind is Kind.TEXT:

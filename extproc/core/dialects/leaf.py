@@ -31,7 +31,8 @@ class Leaf:
     decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
     written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
     strings at `emptied` to "", because they still show or sign the old text. `is_joined` marks texts of several places
-    that Aim judges as one, each beginning a line; `parts` are these texts, known only if the walk located them.
+    that Aim judges as one, each beginning a line; `number` tells those of an event apart. `parts` are these texts,
+    known only if the walk located them.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Leaf:
     fixed: bool = False
     is_everywhere: bool = False
     is_joined: bool = False
+    number: int = 0
     nulled: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
     parts: tuple[Leaf, ...] = ()
