@@ -31,6 +31,7 @@ from typing import Any
 from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.core.content.sse import ServerSentEvent
 from extproc.core.dialects.base import MAX_CHOICE, Dialect, Kind, Leaf
+from extproc.core.dialects.generic import parsed
 from extproc.core.errors import ExtprocError, MalformedBody
 from extproc.core.redaction import RedactionError, rewrite
 from extproc.core.running_text import Budget, RunningText
@@ -141,7 +142,7 @@ class ReleaseQueue:
         if self._dialect.is_final(data, None):
             entry.is_final = True
             return []
-        entry.document = document = Document(data)
+        entry.document = document = parsed(self._dialect, data)
         entry.is_final = self._dialect.is_final(data, document)
         leaves = self._dialect.deltas(document)
         root = document.root

@@ -18,6 +18,8 @@ from extproc.core.commands import (
     SubmitDone,
 )
 from extproc.core.content.body import DIGESTS, STALE, inflater
+from extproc.core.content.framing import Framing
+from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.sse import BOM, EventDecoder, ServerSentEvent
 from extproc.core.context import Context
 from extproc.core.errors import ContentError, Reason
@@ -101,7 +103,7 @@ class StreamEnd:
 class ResponseStream:
     """One event stream. `begin` or `fail` starts it; `STREAM_TABLE` says which method handles which event."""
 
-    def __init__(self, context: Context, headers: Headers) -> None:
+    def __init__(self, context: Context, headers: Headers, framing: Framing = Framing.EVENT_STREAM) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
         dialect, limits, policy = context.dialect, context.limits, context.policy
         assert dialect is not None
@@ -111,8 +113,10 @@ class ResponseStream:
         self._upstream = Upstream.OPEN
         self._deadlines: dict[Clock, float] = {}
         self._inflater = inflater(headers, None, limits.inflate_ratio)
-        self._decoder = EventDecoder(limits.event_bytes)
-        self._ping_seconds = policy.stream_ping_seconds if dialect.clients_skip_comments else 0
+        self._is_lines = framing is Framing.JSON_LINES
+        self._decoder = LineDecoder(limits.event_bytes) if self._is_lines else EventDecoder(limits.event_bytes)
+        skips_comments = dialect.clients_skip_comments and not self._is_lines
+        self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}")
         self._session: int | None = None
         self._reopenings = _REOPENINGS
@@ -135,7 +139,9 @@ class ResponseStream:
 
     @property
     def separator(self) -> bytes:
-        """The bytes that must precede an event of the sidecar: the blank line that the last event may lack."""
+        """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
+        if self._is_lines:
+            return b"" if not self._tail or self._tail.endswith(b"\n") else b"\n"
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
@@ -155,6 +161,7 @@ class ResponseStream:
             self._open_session()
 
     def _open_session(self) -> None:
+        self._context.was_read = True
         self._session = self._context.number()
         self._context.emit(OpenSession(self._session))
 

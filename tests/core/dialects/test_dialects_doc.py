@@ -118,7 +118,7 @@ def test_code_does_what_the_row_says(row: Row) -> None:
 
 def test_each_dialect_and_nothing_else_has_a_section() -> None:
     sections = re.findall(r"^## (.+)$", PAGE.read_text(), re.MULTILINE)
-    assert sections == ["All of them", *NAMES]
+    assert sections == ["Paths", "Answers", "All of them", *NAMES]
     assert {row.dialect for row in rows()} == set(NAMES)
 
 
