@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,13 +75,22 @@ def _parse_sources(value: Any) -> Any:
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_parse_sources)]
 
 
-def _known_dialects(value: dict[str, str]) -> dict[str, str]:
-    for pattern, dialect in value.items():
-        if dialect not in NAMES:
-            raise ValueError(f"unknown dialect {dialect!r}; known: {', '.join(sorted(NAMES))}")
-        if not pattern.startswith(("/", "*")):
-            raise ValueError("a path pattern must start with / or *")
-    return value
+_PATH_KEY = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) +)?([/*]\S*)").fullmatch
+
+
+def _known_paths(value: dict[str, str]) -> dict[str, str]:
+    """Return the paths with their methods in upper case. Of two keys that are then equal, the first wins."""
+    targets = (*sorted(NAMES), *core.Unmatched)
+    paths: dict[str, str] = {}
+    for key, target in value.items():
+        if target not in targets:
+            raise ValueError(f"unknown dialect {target!r}; known: {', '.join(targets)}")
+        match = _PATH_KEY(key)
+        if match is None:
+            raise ValueError("must be a glob that starts with / or *, or a method and such a glob")
+        method, pattern = match.groups()
+        paths.setdefault(f"{method.upper()} {pattern}" if method else pattern, target)
+    return paths
 
 
 def _none_or_a_second(value: float) -> float:
@@ -104,10 +114,11 @@ class Profile(Model):
     """send an SSE comment after this many seconds without output, at least 1; 0 disables it"""
     block_message: Annotated[str, Field(max_length=4096)] = ""
     """replaces Aim's message to the client; at most 4096 characters"""
-    unmatched: Literal["pass", "block"] = "pass"
-    """what happens on a path that no dialect knows: pass or block"""
-    paths: Annotated[dict[str, str], AfterValidator(_known_dialects)] = Field(default_factory=dict)
-    """such as {"/llm/*": openai-chat}: the dialect of a path; these patterns come before the built-in ones"""
+    unmatched: Literal["inspect", "pass", "block"] = "inspect"
+    """a path that no dialect knows: inspect (read what is JSON, pass the rest), pass or block"""
+    paths: Annotated[dict[str, str], AfterValidator(_known_paths)] = Field(default_factory=dict)
+    """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or block, by [METHOD ]GLOB; the
+    first match wins, and these patterns come before the built-in ones"""
     routes: tuple[str, ...] = ()
     """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
@@ -131,7 +142,7 @@ class Profile(Model):
             stream_ping_seconds=self.stream_ping_seconds,
             verdict_timeout_seconds=verdict_timeout_seconds,
             block_message=self.block_message,
-            unmatched=self.unmatched,
+            unmatched=core.Unmatched(self.unmatched),
             paths=self.paths,
             inspect=frozenset(each for each in core.Inspect if getattr(self.inspect, each)),
         )

@@ -16,14 +16,17 @@ from extproc.core.commands import (
     ReportOutcome,
     ReportVerdict,
 )
+from extproc.core.content.body import declared_length
+from extproc.core.content.media_type import media_types
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.paths import pick
+from extproc.core.dialects.paths import GENERIC, Route, route
 from extproc.core.errors import Reason
 from extproc.core.gate import Gate, Released
-from extproc.core.policy import Limits, Policy
+from extproc.core.policy import Limits, Policy, Unmatched
+from extproc.core.reading import Answer, Scope
 from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, quotes_any
 from extproc.core.verdict import Outcome
-from extproc.core.vocabulary import CALL_ID_HEADER, Hook, Input, Leg, size_of
+from extproc.core.vocabulary import CALL_ID_HEADER, Headers, Hook, Input, Leg, size_of
 
 _UNKNOWN = None, 0
 
@@ -42,13 +45,16 @@ class Context:
         "dialect",
         "gate",
         "has_response_begun",
-        "is_inspected",
+        "is_get",
         "is_overloaded",
+        "is_reply_local",
         "limits",
         "now",
         "policy",
         "refusal",
         "request_size",
+        "scope",
+        "was_read",
     )
 
     def __init__(self, call_id: str, policy: Policy, limits: Limits) -> None:
@@ -60,8 +66,12 @@ class Context:
         """The time of the current event, in seconds of the shell's monotonic clock."""
         self.is_overloaded = False
         self.dialect: Dialect | None = None
-        self.is_inspected = False
-        """Whether a dialect knows the request and at least one hook applies."""
+        self.scope = Scope.NOTHING
+        self.is_get = False
+        self.is_reply_local = False
+        """Whether the response is Envoy's own, because the request was not released."""
+        self.was_read = False
+        """Whether Aim was asked, or a dialect has read request or answer: the client gets the call id."""
         self.request_size = 0
         """The size of the request that was read, in bytes."""
         self.asked = 0
@@ -96,20 +106,45 @@ class Context:
 
     @property
     def reads_answer(self) -> bool:
-        """Return whether the answer is inspected: it has texts, and the `output` hook applies."""
-        return self.is_inspected and self.dialect is not None and Hook.OUTPUT in self.policy.hooks
+        """Return whether the answer is inspected: it may have texts, and the `output` hook applies."""
+        return Hook.OUTPUT in self.policy.hooks and self.scope is not Scope.NOTHING
 
-    def pick_dialect(self, method: str, path: str) -> Dialect | None:
-        """Choose the dialect by method and path; return None if no dialect knows the path."""
-        self.dialect = dialect = pick(method, path, self.policy.paths)
-        if dialect is not None:
-            self.emit(ReportDialect(dialect.name))
-            self.is_inspected = bool(self.policy.hooks) and (
-                dialect.opt_in is None or dialect.opt_in in self.policy.inspect
-            )
-        if self.is_inspected:
+    def pick_dialect(self, method: str, path: str, *, is_upgrade: bool = False) -> Route:
+        """Choose by method and path how the exchange is handled."""
+        policy = self.policy
+        found = route(method, path, policy.paths, policy.unmatched, is_upgrade=is_upgrade)
+        self.is_get = method.upper() == "GET"
+        if found.dialect is not None:
+            self._name(found.dialect)
+            if policy.hooks and (found.dialect.opt_in is None or found.dialect.opt_in in policy.inspect):
+                self.scope = Scope.KNOWN
+                self.emit(ReportOutcome("allowed"))
+        elif found.unmatched is Unmatched.INSPECT and policy.hooks and not is_upgrade:
+            self.scope = Scope.UNMATCHED
+        return found
+
+    def answer(self, headers: Headers) -> Answer:
+        """Return the answer with these headers."""
+        first = dict(reversed(headers))
+        return Answer(
+            scope=self.scope if self.reads_answer else Scope.NOTHING,
+            status=first.get(":status", ""),
+            types=media_types(headers),
+            length=declared_length(first.get("content-length", "")),
+            is_get=self.is_get,
+            is_local=self.is_reply_local,
+            has_media=self.dialect is not None and self.dialect.answers_media,
+        )
+
+    def adopt(self) -> None:
+        """Let the generic dialect read request or answer, if no dialect knows the path."""
+        if self.dialect is None:
+            self._name(GENERIC)
             self.emit(ReportOutcome("allowed"))
-        return dialect
+
+    def _name(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.emit(ReportDialect(dialect.name))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -126,12 +161,12 @@ class Context:
             self._commands.append(command)
 
     def release_headers(self, remove: tuple[str, ...] = ()) -> None:
-        """Release the response's headers; add the call id if the exchange is inspected."""
+        """Release the response's headers; add the call id if the exchange was read."""
         self.release_response(self.response_headers(remove))
 
     def response_headers(self, remove: tuple[str, ...] = ()) -> ReleaseHeaders:
         """Return the command that releases the response's headers."""
-        named = ((CALL_ID_HEADER, self.call_id),) if self.is_inspected else ()
+        named = ((CALL_ID_HEADER, self.call_id),) if self.was_read else ()
         return ReleaseHeaders(Leg.RESPONSE, set=named, remove=remove)
 
     def take_commands(self) -> list[Command]:
@@ -153,6 +188,7 @@ class Context:
 
     def detect(self, hook: Hook, inputs: Sequence[Input]) -> None:
         """Start a detection of `inputs`. Under `moderation` the gate stays closed until the verdict."""
+        self.was_read = True
         number = self.number()
         # The call repeats the texts of its inputs. Messages that several inputs share are counted once.
         texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)

@@ -30,7 +30,6 @@ from extproc.core.commands import (
     ResumeReading,
     ToEnvoy,
 )
-from extproc.core.content.body import declared_length
 from extproc.core.events import (
     BodyReceived,
     Event,
@@ -200,14 +199,12 @@ class DryRun:
         """Return the command that releases Envoy's message unchanged."""
         match event:
             case HeadersReceived(leg=Leg.REQUEST):
-                length = next((value for name, value in event.headers if name == "content-length"), "")
-                is_long = declared_length(length) > self._limits.request_bytes
                 # A body that is not read need not come to the sidecar, and must not meet Envoy's buffer limit.
-                skips_body = self._mode is BodyMode.BUFFERED and not event.end_of_stream
+                is_buffered = self._mode is BodyMode.BUFFERED and not event.end_of_stream
                 return ReleaseHeaders(
                     Leg.REQUEST,
                     remove=own_headers(event.headers),
-                    replace_body=skips_body and (is_long or not self._shadow.is_inspected),
+                    replace_body=is_buffered and not self._shadow.is_request_unreleased,
                 )
             case HeadersReceived():
                 return self._shadow.response_headers()

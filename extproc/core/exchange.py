@@ -8,10 +8,10 @@ the shell sets one timer and sends `Woken`.
 
 An exchange has two legs. Each leg is a state machine of its own, written down as a table:
 
-- `RequestLeg` (`REQUEST_TABLE`): a request that no dialect knows passes. Any other request is held until it is whole,
-  judged under `pre_call`, and released unchanged or redacted.
+- `RequestLeg` (`REQUEST_TABLE`): a request that a dialect knows, or that is JSON on an unmatched path, is held until it
+  is whole, judged under `pre_call`, and released unchanged or redacted. Any other request passes. `reading` decides.
 - `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and judged under `output`. An event stream is handed to a
-  `ResponseStream`.
+  `ResponseStream`. Where the content type does not tell which of them it is, its first bytes are awaited.
 - `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session.
   They are released as Aim verifies them.
 
@@ -101,11 +101,6 @@ class Exchange:
         return None if self._is_closed else self._response.deadline
 
     @property
-    def is_inspected(self) -> bool:
-        """Return whether a dialect knows the request and at least one hook applies."""
-        return self._context.is_inspected
-
-    @property
     def is_request_unreleased(self) -> bool:
         """Return whether the request has arrived, at least in part, and was not released."""
         return self._request.is_unreleased
@@ -179,6 +174,7 @@ class Exchange:
     def _on_response_headers(self, event: HeadersReceived) -> None:
         if self._request.is_unreleased:
             # The request was not released, so this response is Envoy's own.
+            self._context.is_reply_local = True
             self._context.cancel_detections()
             self._request.drop()
             if next((value for name, value in event.headers if name == ":status"), "") == "413":
@@ -230,12 +226,13 @@ class Exchange:
         """End with `refusal`: as an immediate response, or in a response that has begun as its last bytes."""
         context = self._context
         context.emit(ReportOutcome(refusal.outcome, refusal.code))
-        dialect = context.dialect or DEFAULT
         if context.has_response_begun:
-            for command in self._response.ending(dialect.refuse_stream(refusal, self._response.sequence)):
+            for command in self._response.ending(refusal):
                 context.emit(command)
         else:
-            head = (("content-type", "application/json"), (CALL_ID_HEADER, context.call_id))
+            named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
+            head = (("content-type", "application/json"), *named)
+            dialect = context.dialect or DEFAULT
             context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
         self._is_complete = True
         context.emit(Complete())

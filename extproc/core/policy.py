@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 from extproc.core.errors import Reason
 from extproc.core.vocabulary import Hook, Leg
@@ -16,6 +15,17 @@ class Inspect(StrEnum):
 
     EMBEDDINGS = "embeddings"
     TOOLS = "tools"
+
+
+class Unmatched(StrEnum):
+    """What happens on a path that no dialect knows."""
+
+    INSPECT = "inspect"
+    """what is JSON is read by the generic dialect; the rest passes"""
+    PASS = "pass"  # noqa: S105 - a word, not a password
+    """it passes unread"""
+    BLOCK = "block"
+    """it is refused"""
 
 
 EVERY_REASON = frozenset(Reason) - {Reason.KEY_REFUSED}
@@ -57,6 +67,7 @@ class Policy:
     stream_ping_seconds: float = 0
     verdict_timeout_seconds: float = 15
     block_message: str = ""
-    unmatched: Literal["pass", "block"] = "pass"
+    unmatched: Unmatched = Unmatched.INSPECT
     paths: Mapping[str, str] = field(default_factory=dict)
+    """`[METHOD ]GLOB` -> the name of a dialect, or a value of `Unmatched`; the first match wins"""
     inspect: frozenset[Inspect] = frozenset({Inspect.TOOLS})

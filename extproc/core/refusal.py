@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.core.errors import ContentError, Reason
 from extproc.core.vocabulary import Leg
@@ -30,6 +30,11 @@ class Refusal:
     def outcome(self) -> str:
         """The outcome of the exchange: blocked by Aim, or refused for another reason."""
         return "blocked" if self.code == BLOCKED_CODE else "refused"
+
+    def for_error(self, status: str, block_message: str) -> Refusal:
+        """Return the refusal that replaces the body of an error answer: under its status, with a fixed message."""
+        message = (block_message or BLOCKED_RESPONSE) if self.code == BLOCKED_CODE else self.message
+        return replace(self, status=int(status) if status.isdecimal() else self.status, message=message)
 
 
 BLOCKED_CODE = "content_policy_violation"

@@ -30,7 +30,7 @@ from hashlib import blake2b
 from typing import Any
 
 from extproc.core.content.census import MAX_VALUES
-from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, PlainText, is_deeper
+from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.core.content.escapes import decode, respell
 from extproc.core.content.framing import Unit
 from extproc.core.dialects.base import MAX_CHOICE, Dialect
@@ -190,7 +190,8 @@ class ReleaseQueue:
             entry.is_final = True
             self._end_cuts()
             return []
-        entry.document = document = self._document(data, is_foreign=entry.event.is_foreign)
+        is_foreign = entry.event.is_foreign
+        entry.document = document = self._dialect.parse(data, self._values, is_foreign=is_foreign)
         leaves = self._dialect.deltas(document)
         root = document.root
         if not self._has_id and isinstance(root, dict) and isinstance(root.get("id"), str):
@@ -250,15 +251,6 @@ class ReleaseQueue:
             self._end_cuts()
         document.forget()
         return chunks
-
-    def _document(self, data: str, *, is_foreign: bool) -> Document:
-        """Parse the data of an event. Foreign lines may be JSON or any other text."""
-        try:
-            return Document(data, self._values)
-        except MalformedBody:
-            if is_foreign:
-                return PlainText(data)
-            raise
 
     def _index(self, leaf: Leaf, place: Hashable) -> int:
         """Return the choice index for a text. A text that does not continue another has an index of its own."""

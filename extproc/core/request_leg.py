@@ -6,14 +6,19 @@ from enum import StrEnum
 from typing import assert_never
 
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
+from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document
+from extproc.core.content.framing import Framing
+from extproc.core.content.media_type import is_json_lines, media_types
 from extproc.core.context import Context
 from extproc.core.dialects.leaf import Prompt
+from extproc.core.dialects.paths import GENERIC
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
-from extproc.core.policy import Inspect
+from extproc.core.policy import Inspect, Unmatched
+from extproc.core.reading import Reading, Scope, begun_reading, document_of, is_preflight, request_reading
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.refusal import (
     OVERLOADED,
@@ -36,6 +41,8 @@ class RequestState(StrEnum):
     """nothing has arrived"""
     PASSING = "passing"
     """it is released unread"""
+    UNDECIDED = "undecided"
+    """its first bytes will tell whether it is read"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
     JUDGING = "judging"
@@ -59,6 +66,7 @@ class RequestLeg:
         self._path = ""
         self._remove: tuple[str, ...] = ()
         self._buffer = BodyBuffer(context.limits.request_bytes)
+        self._beginning: Beginning | None = None
         self._document: Document | None = None
         self._prompts: list[Prompt] = []
         self._has_trailers = False
@@ -74,7 +82,7 @@ class RequestLeg:
     @property
     def is_unreleased(self) -> bool:
         """Return whether the request was not released yet, so that a response can only be Envoy's own."""
-        return self._state is RequestState.HOLDING or self._state is RequestState.JUDGING
+        return self._state in (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.JUDGING)
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
@@ -88,18 +96,22 @@ class RequestLeg:
     # -- headers ---------------------------------------------------------------------------------------------------
 
     def _on_headers(self, event: HeadersReceived) -> None:
-        """Decide by method and path whether the request is inspected."""
+        """Decide by method and path, and on an unmatched path by content type, whether the request is inspected."""
         context = self._context
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
-        is_upgrade = "upgrade" in first or first.get(":method") == "CONNECT"
+        method = first.get(":method", "")
+        is_upgrade = "upgrade" in first or method == "CONNECT"
         self._path = first.get(":path", "")
-        dialect = context.pick_dialect("POST" if is_upgrade else first.get(":method", ""), self._path)
-        if dialect is None and context.policy.unmatched == "block":
+        if is_preflight(event.headers, end_of_stream=event.end_of_stream):
+            self._pass(event.end_of_stream)
+            return
+        route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
+        if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
-        elif not context.is_inspected:
+        elif self._reading(event, first.get("content-length", "")) is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif is_upgrade:
             context.refuse(UPGRADE_NOT_INSPECTED)
@@ -108,8 +120,23 @@ class RequestLeg:
         elif len(event.headers) > context.limits.headers:
             context.refuse(TOO_MANY_HEADERS)
         else:
-            self._remove = (*self._remove, "accept-encoding")
             self._hold(event.end_of_stream, first.get("content-length", ""))
+
+    def _reading(self, event: HeadersReceived, content_length: str) -> Reading:
+        """Return how the request is read, as far as its headers tell."""
+        context = self._context
+        limits = context.limits
+        if context.scope is Scope.KNOWN:
+            self._remove = (*self._remove, "accept-encoding")
+            return Reading.WHOLE
+        if context.scope is Scope.NOTHING or event.end_of_stream:
+            return Reading.UNREAD
+        reading = request_reading(media_types(event.headers), declared_length(content_length), limits.request_bytes)
+        if reading is Reading.UNDECIDED:
+            self._beginning = Beginning(event.headers, limits.inflate_ratio)
+        elif reading is not Reading.UNREAD:
+            context.adopt()
+        return reading
 
     def _pass(self, end_of_stream: bool) -> None:
         """Release the request unread."""
@@ -127,7 +154,7 @@ class RequestLeg:
             if not self._is_judged or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
                 self._pass(end_of_stream)
             return
-        self._state = RequestState.HOLDING
+        self._state = RequestState.HOLDING if self._beginning is None else RequestState.UNDECIDED
         if self._mode is BodyMode.BUFFERED:
             # Envoy sends the body only after this, and still holds the request.
             self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
@@ -148,6 +175,29 @@ class RequestLeg:
         """Release the trailers."""
         self._context.emit(ReleaseTrailers(Leg.REQUEST))
         self._state = RequestState.DONE
+
+    def _begin_body(self, event: BodyReceived) -> None:
+        """Hold the body if it begins like JSON, else release it."""
+        assert self._beginning is not None
+        self._beginning.feed(event.data)
+        is_all = event.end_of_stream or self._mode is BodyMode.BUFFERED or self._beginning.is_enough
+        match begun_reading(self._beginning.first, is_all=is_all):
+            case Reading.UNDECIDED:
+                self._hold_body(event)
+            case Reading.UNREAD:
+                self._release_begun(event)
+            case _:
+                self._context.adopt()
+                self._state = RequestState.HOLDING
+                self._hold_body(event)
+
+    def _release_begun(self, event: BodyReceived) -> None:
+        """Release a body that is not read, with the white space that came before."""
+        self._state = RequestState.PASSING
+        if self._mode is not BodyMode.BUFFERED:
+            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
+            event = BodyReceived(Leg.REQUEST, self._buffer.take() + event.data, event.end_of_stream)
+        self._pass_body(event)
 
     def _hold_body(self, event: BodyReceived) -> None:
         """Hold the body; read it once it is whole."""
@@ -223,11 +273,15 @@ class RequestLeg:
     def _read_document(self) -> None:
         context = self._context
         limits, dialect = context.limits, context.dialect
-        assert dialect is not None
+        if dialect is None or not self._buffer.size:
+            return  # a body of white space, or none, of a type that does not say what it is
+        context.was_read = True
         plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        self._document = Document.from_bytes(plain, limits.values)
+        is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(self._headers)))
+        framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
+        self._document = document_of(dialect, plain, framing, limits.values)
         context.request_size = len(plain)
         self._prompts = self._prompts_of(self._document, locates=False)
         self._asks_for_stream = dialect.streams(self._document, self._path)
@@ -260,7 +314,7 @@ class RequestLeg:
             prompts = self._prompts_of(self._document.read_again(), locates=True)
             changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
             rewritten = self._document.rewrite(changes)
-            self._prompts = self._prompts_of(type(self._document)(rewritten), locates=False)
+            self._prompts = self._prompts_of(self._document.read_again(rewritten), locates=False)
         except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return
@@ -307,6 +361,8 @@ REQUEST_TABLE: Table = {
     (_S.IDLE, HeadersReceived): RequestLeg._on_headers,
     (_S.PASSING, BodyReceived): RequestLeg._pass_body,
     (_S.PASSING, TrailersReceived): RequestLeg._pass_trailers,
+    (_S.UNDECIDED, BodyReceived): RequestLeg._begin_body,
+    (_S.UNDECIDED, TrailersReceived): RequestLeg._end_by_trailers,
     (_S.HOLDING, BodyReceived): RequestLeg._hold_body,
     (_S.HOLDING, TrailersReceived): RequestLeg._end_by_trailers,
     (_S.JUDGING, BodyReceived): ignore,

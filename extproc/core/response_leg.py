@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from extproc.core.commands import CloseSession, Command, OpenSession, ReleaseBody, ReleaseTrailers
-from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
-from extproc.core.content.document import Document, Edit, Path
+from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
+from extproc.core.content.beginning import Beginning
+from extproc.core.content.body import STALE
+from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.paths import DEFAULT
+from extproc.core.early_session import EarlySession
 from extproc.core.errors import BodyTooLarge, ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -24,15 +27,14 @@ from extproc.core.events import (
     VerdictReached,
     Woken,
 )
-from extproc.core.questions import Question, pack
-from extproc.core.redaction import RedactionError, edits
-from extproc.core.refusal import OVERLOADED, TOO_MANY_RESPONSE_HEADERS, redaction_failed
+from extproc.core.reading import ERROR_BYTES, Answer, Reading, Scope
+from extproc.core.redaction import RedactionError
+from extproc.core.refusal import OVERLOADED, TOO_MANY_RESPONSE_HEADERS, Refusal, redaction_failed
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
-from extproc.core.verdict import Anonymize, Block, Failed, strictest
+from extproc.core.verdict import Block, Failed, strictest
 from extproc.core.vocabulary import Headers, Hook, Leg
-
-_PASSING_TYPES = ("audio/", "image/")
+from extproc.core.whole_answer import WholeAnswer
 
 
 class ResponseState(StrEnum):
@@ -42,6 +44,8 @@ class ResponseState(StrEnum):
     """nothing has arrived"""
     PASSING = "passing"
     """it is released unread"""
+    UNDECIDED = "undecided"
+    """its first bytes will tell how it is read"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
     JUDGING = "judging"
@@ -61,22 +65,20 @@ class ResponseLeg:
         self._state = ResponseState.IDLE
         self._inbound = Inbound.NOTHING
         self._headers: Headers = ()
-        self._buffer = BodyBuffer(context.limits.response_bytes)
-        self._document: Document | None = None
-        self._leaves: list[Leaf] = []
-        self._questions: list[Question] = []
-        self._asked = 0
+        self._answer = Answer(Scope.NOTHING, "")
+        self._beginning: Beginning | None = None
+        self._body = WholeAnswer(context.limits.response_bytes)
+        self._framing = Framing.WHOLE
         self._has_trailers = False
         self._stream: ResponseStream | None = None
-        self._session: int | None = None
-        self._session_failure: Reason | None = None
+        self._early = EarlySession(context)
 
     @property
     def held(self) -> int:
         """Bytes held."""
         if self._stream is not None:
             return self._stream.held
-        return self._buffer.size + (self._document.size if self._document is not None else 0)
+        return self._body.held
 
     @property
     def kept(self) -> int:
@@ -125,51 +127,93 @@ class ResponseLeg:
             self._inbound = advance(self._inbound, event)
             if had_ended:
                 return
+        self._hand_on(event)
+        refusal = self._context.refusal
+        if refusal is not None and self._answer.is_error:
+            self._context.refusal = None
+            self._replace(refusal)
+
+    def _hand_on(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:
         find(RESPONSE_TABLE, self._state, event)(self, event)
 
     # -- headers ---------------------------------------------------------------------------------------------------
 
     def _on_headers(self, event: HeadersReceived) -> None:
-        """Decide by status and content type how to handle the response."""
+        """Decide by status, content type and, where these do not tell, by the first bytes how the response is read."""
         context = self._context
         self._headers = event.headers
-        first = dict(reversed(event.headers))
-        content_type = first.get("content-type", "").split(";", 1)[0].strip().lower()
-        is_judged = context.reads_answer and first.get(":status", "").startswith("2")
-        if not is_judged or event.end_of_stream or content_type.startswith(_PASSING_TYPES):
+        self._answer = context.answer(event.headers)
+        reading = self._answer.reading()
+        if event.end_of_stream or reading is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif len(event.headers) > context.limits.headers:
             context.refuse(TOO_MANY_RESPONSE_HEADERS)
-        elif content_type == "text/event-stream":
-            self._begin_stream()
+        elif reading is Reading.UNDECIDED:
+            self._state = ResponseState.UNDECIDED
+            self._beginning = Beginning(event.headers, context.limits.inflate_ratio)
         else:
-            self._begin_holding(first.get("content-length", ""))
+            self._begin(reading.framing)
+
+    def _begin_body(self, event: BodyReceived) -> None:
+        """Decide by the first bytes how the response is read."""
+        assert self._beginning is not None
+        self._beginning.feed(event.data)
+        self._decide(event.data, is_all=event.end_of_stream or self._beginning.is_enough, end=event.end_of_stream)
+
+    def _begin_by_trailers(self, event: TrailersReceived) -> None:
+        """Decide by what has come: the trailers are the end of the body."""
+        self._decide(b"", is_all=True, end=False)
+        if not self._context.is_refused:
+            self._hand_on(event)
+
+    def _decide(self, data: bytes, *, is_all: bool, end: bool) -> None:
+        assert self._beginning is not None
+        reading = self._answer.reading(self._beginning.first, is_all=is_all)
+        if reading is Reading.UNDECIDED:
+            self._body.buffer.add(data)
+            return
+        if reading is Reading.UNREAD:
+            self._pass(end_of_stream=False)
+        else:
+            self._begin(reading.framing)
+        held = self._body.take() + data
+        if (held or end) and not self._context.is_refused:
+            self._hand_on(BodyReceived(Leg.RESPONSE, held, end))
 
     def _pass(self, end_of_stream: bool) -> None:
         self._state = ResponseState.DONE if end_of_stream else ResponseState.PASSING
         self._context.messages = ()
-        self._close_session()
+        self._early.close()
         self._context.release_headers()
 
-    def _begin_holding(self, content_length: str) -> None:
-        self._close_session()
+    def _begin(self, framing: Framing) -> None:
+        """Begin to read the answer."""
+        self._context.adopt()
+        self._context.was_read = True
+        self._framing = framing
+        if framing is Framing.WHOLE or self._answer.is_error:
+            self._begin_holding()
+        else:
+            self._begin_stream()
+
+    def _begin_holding(self) -> None:
+        self._early.close()
         self._state = ResponseState.HOLDING
-        if declared_length(content_length) > self._context.limits.response_bytes:
+        if self._answer.length > self._context.limits.response_bytes:
             self._go_on_unread(BodyTooLarge.reason, end_of_stream=False)
 
     def _begin_stream(self) -> None:
         self._state = ResponseState.STREAMING
         self._context.messages = ()  # a session judges the answer alone
         try:
-            self._stream = ResponseStream(self._context, self._headers)
+            self._stream = ResponseStream(self._context, self._headers, self._framing)
         except ContentError as error:
             self._go_on_unread(error.reason, end_of_stream=False)
             return
-        if self._session_failure is not None:
-            self._stream.fail(self._session_failure)
+        if self._early.failure is not None:
+            self._stream.fail(self._early.failure)
         else:
-            self._stream.begin(self._session)
-        self._session = None  # the stream owns it from now on
+            self._stream.begin(self._early.take())
 
     # -- body and trailers -----------------------------------------------------------------------------------------
 
@@ -190,11 +234,13 @@ class ResponseLeg:
             self._context.refuse(OVERLOADED)
             return
         try:
-            self._buffer.add(event.data)
+            self._body.buffer.add(event.data)
         except ContentError as error:
             self._go_on_unread(error.reason, event.end_of_stream)
             return
-        if event.end_of_stream:
+        if self._answer.is_error and self._body.buffer.size > ERROR_BYTES:
+            self._release_unread(event.end_of_stream)
+        elif event.end_of_stream:
             self._read()
 
     def _end_by_trailers(self, _: TrailersReceived) -> None:
@@ -219,89 +265,56 @@ class ResponseLeg:
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
         """Release an unreadable response if the failure policy allows it."""
-        if not self._context.fails_open(Leg.RESPONSE, reason):
-            return
+        if self._context.fails_open(Leg.RESPONSE, reason):
+            self._release_unread(end_of_stream)
+
+    def _release_unread(self, end_of_stream: bool) -> None:
         if end_of_stream or self._has_trailers:
             self._release(None)
             return
         self._state = ResponseState.PASSING
-        self._close_session()
+        self._early.close()
         self._context.release_headers()
-        if self._buffer.size:
-            self._context.release_response(ReleaseBody(Leg.RESPONSE, self._buffer.take()))
+        if self._body.buffer.size:
+            self._context.release_response(ReleaseBody(Leg.RESPONSE, self._body.take()))
 
     def _read(self) -> None:
         """Read the whole body and start its detection."""
         context = self._context
         try:
-            self._read_document()
+            self._body.read(self._dialect, self._framing, self._headers, context.limits)
         except ContentError as error:
-            self._leaves = []
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        if self._leaves:
+        if self._body.leaves:
             self._state = ResponseState.JUDGING
-            self._asked = context.asked
-            self._questions = self._pack(self._leaves)
-            context.detect(Hook.OUTPUT, [question.input for question in self._questions])
+            questions = self._body.ask(context.messages, asked=context.asked, sent=context.request_size)
+            context.detect(Hook.OUTPUT, questions)
         else:
             self._release(None)
-
-    def _read_document(self) -> None:
-        limits, dialect = self._context.limits, self._context.dialect
-        assert dialect is not None
-        plain = inflate(self._buffer.peek(), self._headers, limits.response_bytes, limits.inflate_ratio)
-        if not plain.strip():
-            return
-        self._document = Document.from_bytes(plain, limits.values)
-        self._leaves = dialect.answers(self._document)
-        self._document.forget()
-
-    def _pack(self, leaves: list[Leaf]) -> list[Question]:
-        context = self._context
-        received = len(self._document.text) if self._document is not None else 0
-        return pack(leaves, context.messages, asked=self._asked, sent=context.request_size, received=received)
 
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `output` verdict."""
         context = self._context
         decisive = strictest(event.outcomes)
         if isinstance(decisive, Block):
-            context.refuse_blocked(Leg.RESPONSE, decisive.message, [leaf.text for leaf in self._leaves])
+            context.refuse_blocked(Leg.RESPONSE, decisive.message, [leaf.text for leaf in self._body.leaves])
             return
         if isinstance(decisive, Failed) and not context.fails_open(Leg.RESPONSE, decisive.reason):
             return
-        redacted = {
-            number: _last(outcome.texts)
-            for number, outcome in enumerate(event.outcomes)
-            if isinstance(outcome, Anonymize)
-        }
-        if not redacted or self._document is None:
-            self._release(None)
-        else:
-            self._redact(self._document, redacted)
-
-    def _redact(self, document: Document, redacted: dict[int, str | None]) -> None:
-        """Put the redacted texts back. The document is read once more: only then the places of all texts are known."""
-        dialect = self._context.dialect
-        assert dialect is not None
         try:
-            questions = self._pack(dialect.answers(document.read_again(), locates=True))
-            changes: dict[Path, Edit] = {}
-            for number, text in redacted.items():  # one by one: each redaction must change its own text
-                changes |= edits([(questions[number].leaf, text)])
+            rewritten = self._body.redacted(event.outcomes)
         except RedactionError:
-            self._context.refuse(redaction_failed(Leg.RESPONSE))
+            context.refuse(redaction_failed(Leg.RESPONSE))
             return
-        self._release(document.rewrite(changes).encode())
+        if rewritten is not None:
+            context.report_redacted()
+        self._release(rewritten)
 
     def _release(self, rewritten: bytes | None) -> None:
+        """Release the whole body, as it came or rewritten."""
         self._state = ResponseState.DONE
-        original = self._buffer.take()
-        self._document = None
-        self._leaves = []
-        if rewritten is not None:
-            self._context.report_redacted()
+        original = self._body.take()
         self._context.release_headers(() if rewritten is None else (*STALE, "content-length"))
         body = original if rewritten is None else rewritten
         if body or not self._has_trailers:
@@ -309,36 +322,40 @@ class ResponseLeg:
         if self._has_trailers:
             self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
 
+    # -- refusals --------------------------------------------------------------------------------------------------
+
+    @property
+    def _dialect(self) -> Dialect:
+        return self._context.dialect or DEFAULT
+
+    def _replace(self, refusal: Refusal) -> None:
+        """Release an error answer with the dialect's error object as its body, under its own status and headers."""
+        context = self._context
+        context.emit(ReportOutcome(refusal.outcome, refusal.code))
+        self._early.close()
+        shown = refusal.for_error(self._answer.status, context.policy.block_message)
+        self._release(self.refusal(shown) if self._framing is not Framing.WHOLE else self._dialect.refuse(shown))
+
+    def refusal(self, refusal: Refusal) -> bytes:
+        """Return what ends a response that has begun, in its framing."""
+        if self._framing is Framing.JSON_LINES:
+            return self._dialect.refuse(refusal) + b"\n"
+        return self._dialect.refuse_stream(refusal, self.sequence)
+
     # -- the session -----------------------------------------------------------------------------------------------
 
     def open_session(self) -> None:
         """Open a session for the stream that the request asked for, before the model answers."""
-        self._session = self._context.number()
-        self._context.emit(OpenSession(self._session))
+        self._early.open()
 
-    def _close_session(self) -> None:
-        """Close the session if it was opened for a stream that did not come."""
-        if self._session is not None:
-            self._context.emit(CloseSession(self._session))
-            self._session = None
+    def _on_early_event(self, event: FromSession) -> None:
+        """Record what happened to the session before the stream arrived."""
+        self._early.handle(event)
 
     def _stream_event(self, event: FromSession | RoomDemanded | Woken) -> None:
         """Hand the event to the stream."""
         assert self._stream is not None
         self._stream.handle(event)
-
-    def _on_early_event(self, event: FromSession) -> None:
-        """Record what happened to the session before the response arrived."""
-        if event.session != self._session:
-            return
-        if isinstance(event, StreamBlocked):
-            self._context.report(Leg.RESPONSE, Hook.OUTPUT, [Block()], event.milliseconds)
-            self._context.refuse_blocked(Leg.RESPONSE, event.message)
-        elif isinstance(event, SessionFailed) and event.opened:
-            self._session = None  # lost while unused: the stream opens another
-        else:
-            self._session_failure = event.reason if isinstance(event, SessionFailed) else Reason.SESSION
-            self._close_session()
 
     def watch_hold(self, *, is_full: bool) -> None:
         """Tell the stream whether its limit is reached, which bounds the time without a release."""
@@ -347,26 +364,20 @@ class ResponseLeg:
 
     # -- ends ------------------------------------------------------------------------------------------------------
 
-    def ending(self, refusal: bytes) -> list[Command]:
+    def ending(self, refusal: Refusal) -> list[Command]:
         """Return the commands that end a response that has begun, with `refusal` as its last bytes."""
-        refusal = (self._stream.separator if self._stream is not None else b"") + refusal
+        last = (self._stream.separator if self._stream is not None else b"") + self.refusal(refusal)
         if self._has_trailers:
-            return [ReleaseBody(Leg.RESPONSE, refusal), ReleaseTrailers(Leg.RESPONSE)]
-        return [ReleaseBody(Leg.RESPONSE, refusal, end_of_stream=True)]
+            return [ReleaseBody(Leg.RESPONSE, last), ReleaseTrailers(Leg.RESPONSE)]
+        return [ReleaseBody(Leg.RESPONSE, last, end_of_stream=True)]
 
     def drop(self) -> None:
         """Free what is held without releasing it."""
         self._state = ResponseState.DONE
-        self._buffer.take()
-        self._document = None
-        self._leaves = []
-        self._close_session()
+        self._body.take()
+        self._early.close()
         if self._stream is not None:
             self._stream.drop()
-
-
-def _last(texts: tuple[str | None, ...]) -> str | None:
-    return texts[-1] if texts else None
 
 
 _S = ResponseState
@@ -378,6 +389,9 @@ RESPONSE_TABLE: Table = {
     **{(_S.IDLE, each): ResponseLeg._on_early_event for each in _FROM_SESSION},
     (_S.PASSING, BodyReceived): ResponseLeg._pass_body,
     (_S.PASSING, TrailersReceived): ResponseLeg._pass_trailers,
+    (_S.UNDECIDED, BodyReceived): ResponseLeg._begin_body,
+    (_S.UNDECIDED, TrailersReceived): ResponseLeg._begin_by_trailers,
+    **{(_S.UNDECIDED, each): ResponseLeg._on_early_event for each in _FROM_SESSION},
     (_S.HOLDING, BodyReceived): ResponseLeg._hold_body,
     (_S.HOLDING, TrailersReceived): ResponseLeg._end_by_trailers,
     (_S.JUDGING, VerdictReached): ResponseLeg._on_verdict,
@@ -390,5 +404,8 @@ RESPONSE_TABLE: Table = {
         for state in (_S.PASSING, _S.HOLDING, _S.JUDGING, _S.DONE)
         for each in (*_FROM_SESSION, RoomDemanded, Woken)
     },
-    **{(_S.IDLE, each): ignore for each in (RoomDemanded, Woken)},
+    **{(state, each): ignore for state in (_S.IDLE, _S.UNDECIDED) for each in (RoomDemanded, Woken)},
+    # The rest of an error answer whose body was replaced.
+    (_S.DONE, BodyReceived): ignore,
+    (_S.DONE, TrailersReceived): ignore,
 }

@@ -115,7 +115,9 @@ class ResponseStream:
         self._deadlines: dict[Clock, float] = {}
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = decoder_of(framing, limits.event_bytes)
-        self._ping_seconds = policy.stream_ping_seconds if dialect.clients_skip_comments else 0
+        skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
+        self._is_lines = framing is Framing.JSON_LINES
+        self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._session: int | None = None
         self._reopenings = _REOPENINGS
@@ -139,7 +141,9 @@ class ResponseStream:
 
     @property
     def separator(self) -> bytes:
-        """The bytes that must precede an event of the sidecar: the blank line that the last event may lack."""
+        """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
+        if self._is_lines:
+            return b"" if not self._tail or self._tail.endswith(b"\n") else b"\n"
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
@@ -169,6 +173,7 @@ class ResponseStream:
             self._open_session()
 
     def _open_session(self) -> None:
+        self._context.was_read = True
         self._session = self._context.number()
         self._context.emit(OpenSession(self._session))
 

@@ -19,7 +19,7 @@ from extproc.config.model import Model
 from extproc.config.profile import Profile
 from extproc.config.settings import Settings
 from extproc.core.errors import Reason, SettingsError
-from extproc.core.policy import Inspect
+from extproc.core.policy import Inspect, Unmatched
 from extproc.core.vocabulary import Hook, Leg
 
 ROOT = Path(__file__).parents[2]
@@ -353,3 +353,33 @@ def test_pings_are_off_or_at_least_a_second_apart(tmp_path: Path) -> None:
     assert [Profile(stream_ping_seconds=seconds).stream_ping_seconds for seconds in (0, 1, 300)] == [0, 1, 300]
     (problem,) = problems(written(tmp_path, "profiles: {default: {stream_ping_seconds: 0.000001}}\n"))
     assert problem == "profiles.default.stream_ping_seconds: must be 0, or at least 1"
+
+
+def test_paths_of_a_profile_have_methods_in_upper_case_and_known_targets(tmp_path: Path) -> None:
+    text = """
+aim: {api_key: k}
+profiles:
+  default:
+    unmatched: block
+    paths: {"get  /v1/models": pass, "GET /v1/models": block, "*/llm": gemini, "/x/*": inspect, "PATCH /y": generic}
+"""
+    profile = load(written(tmp_path, text)).profiles["default"]
+    policy = profile.policy(verdict_timeout_seconds=1)
+    assert policy.unmatched is Unmatched.BLOCK
+    assert list(policy.paths.items()) == [
+        ("GET /v1/models", "pass"),
+        ("*/llm", "gemini"),
+        ("/x/*", "inspect"),
+        ("PATCH /y", "generic"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["x", "GET", "GET x", "/a b", "G@T /x", "", " /x", "GET PUT /x"])
+def test_key_of_paths_is_a_glob_with_or_without_a_method(tmp_path: Path, key: str) -> None:
+    text = f"profiles: {{default: {{paths: {{{json.dumps(key)}: pass}}}}}}"
+    assert any(problem.startswith("profiles.default.paths:") for problem in problems(written(tmp_path, text)))
+
+
+def test_unmatched_is_inspected_by_default(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "aim: {api_key: k}\n")).profiles["default"].unmatched == "inspect"
+    assert any("unmatched" in each for each in problems(written(tmp_path, "profiles: {default: {unmatched: maybe}}")))

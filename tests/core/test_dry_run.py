@@ -152,6 +152,44 @@ def test_unmatched_body_bypasses_the_sidecar(mode: BodyMode) -> None:
     assert headers == ReleaseHeaders(Leg.REQUEST, replace_body=mode is BodyMode.BUFFERED)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "is_read"),
+    [
+        ("application/json", b'{"q":"Hello you"}', True),
+        ("text/plain", b'{"q":"Hello you"}', True),
+        ("text/plain", b"Hello you", False),
+    ],
+)
+def test_json_on_an_unmatched_path_is_read_in_the_shadow_alone(kind: str, body: bytes, is_read: bool) -> None:
+    run = Run()
+    head: Headers = ((":method", "PUT"), (":path", "/x"), ("content-type", kind), ("content-length", str(len(body))))
+    (*_, headers) = run.send(HeadersReceived(Leg.REQUEST, head))
+    assert headers == ReleaseHeaders(Leg.REQUEST)
+    run.send(BodyReceived(Leg.REQUEST, body, end_of_stream=True))
+    assert run.all_of(ReleaseBuffered) == [ReleaseBuffered(Leg.REQUEST)]
+    assert len(run.all_of(Detect)) == is_read
+    if is_read:
+        run.send(VerdictReached(1, (Block("no"),)))
+        assert run.all_of(ReportOutcome)[-1].outcome == "blocked"
+    (headers,) = run.send(HeadersReceived(Leg.RESPONSE, ((":status", "200"),)))
+    assert bool(headers.set) is is_read  # type: ignore[union-attr]
+
+
+def test_upload_on_an_unmatched_path_bypasses_the_sidecar() -> None:
+    run = Run()
+    head: Headers = ((":method", "POST"), (":path", "/x"), ("content-type", "multipart/form-data"))
+    assert run.send(HeadersReceived(Leg.REQUEST, head))[-1] == ReleaseHeaders(Leg.REQUEST, replace_body=True)
+
+
+def test_answer_that_only_the_shadow_reads_has_the_call_id() -> None:
+    run = Run()
+    stored: Headers = ((":method", "GET"), (":path", "/v1/responses/resp_1"))
+    run.send(HeadersReceived(Leg.REQUEST, stored, end_of_stream=True))
+    assert run.send(HeadersReceived(Leg.RESPONSE, JSON)) == [
+        ReleaseHeaders(Leg.RESPONSE, set=(("x-aim-call-id", "call-1"),))
+    ]
+
+
 def test_body_that_is_too_large_bypasses_the_sidecar() -> None:
     run = Run(Limits(request_bytes=1024))
     run.send(HeadersReceived(Leg.REQUEST, (*HEAD, ("content-length", "5000"))))
@@ -262,7 +300,7 @@ def test_dry_run_of_an_overloaded_process_is_refused_in_the_shadow_alone() -> No
     (headers,) = run.all_of(ReleaseHeaders)
     assert headers.leg is Leg.REQUEST
     response = run.send(HeadersReceived(Leg.RESPONSE, JSON))
-    assert response == [ReleaseHeaders(Leg.RESPONSE, set=(("x-aim-call-id", "call-1"),))]
+    assert response == [ReleaseHeaders(Leg.RESPONSE)]  # nothing was read, so there is no call id
     assert Close() in run.send(StreamEnded())
 
 

@@ -56,6 +56,8 @@ def request_leg(state: RequestState) -> RequestLeg:
             return leg
         case RequestState.PASSING:
             leg.handle(HeadersReceived(Leg.REQUEST, OTHER))
+        case RequestState.UNDECIDED:
+            leg.handle(HeadersReceived(Leg.REQUEST, (*OTHER, ("content-type", "text/plain"), ("content-length", "2"))))
         case RequestState.HOLDING:
             leg.handle(HeadersReceived(Leg.REQUEST, HEAD))
         case RequestState.JUDGING:
@@ -79,7 +81,9 @@ def response_leg(state: ResponseState) -> ResponseLeg:
         case ResponseState.IDLE:
             return leg
         case ResponseState.PASSING:
-            leg.handle(HeadersReceived(Leg.RESPONSE, ((":status", "500"),)))
+            leg.handle(HeadersReceived(Leg.RESPONSE, ((":status", "302"),)))
+        case ResponseState.UNDECIDED:
+            leg.handle(HeadersReceived(Leg.RESPONSE, ((":status", "200"),)))
         case ResponseState.HOLDING:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON))
         case ResponseState.JUDGING:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
+from extproc.core.refusal import BLOCKED_RESPONSE
 from tests.envoy.apis import ANTHROPIC, CHAT, COMPLETIONS, DONE, GEMINI, RESPONSES, Api, js
 from tests.envoy.case import ANY, NEVER, Case, Ended, Refused, Said, blocks, redacts, streams
 from tests.fakes.upstream import Received
@@ -20,10 +22,38 @@ UNREADABLE = Refused("guardrail_unreadable_response")
 INVALID = Refused("invalid_body")
 TOO_LARGE = Refused("request_too_large")
 
+_UPLOAD = (("content-type", "application/octet-stream"),)
+
 METHODS = [
     Case("HEAD passes", CHAT, None, Said(None, headers=(("content-length", "5"),)), method="HEAD", is_inspected=False),
-    Case("GET passes", CHAT, None, ANSWER, method="GET", is_inspected=False),
-    Case("PUT passes", CHAT, ASK, ANSWER, method="PUT", is_inspected=False),
+    Case("a GET is generic", CHAT, None, ANSWER, method="GET", is_inspected=False, has_id=True, asked=ANY),
+    Case("a PUT is generic", CHAT, ASK, ANSWER, method="PUT", is_inspected=False, has_id=True, asked=ANY),
+    Case(
+        "a PUT is blocked",
+        CHAT,
+        ASK,
+        ANSWER,
+        blocks("Hello"),
+        method="PUT",
+        is_inspected=False,
+        has_id=True,
+        status=400,
+        client=BLOCKED,
+        upstream=NEVER,
+        asked=ANY,
+    ),
+    Case(
+        "a stored answer is judged",
+        CHAT,
+        None,
+        ANSWER,
+        blocks("Hi"),
+        method="GET",
+        path="/v1/chat/completions/chatcmpl-1",
+        status=400,
+        client=BLOCKED,
+        asked=[("output", "Hi")],
+    ),
 ]
 
 STATUSES = [
@@ -61,13 +91,32 @@ STATUSES = [
         )
         for status, kind, body in (
             (302, "text/html", b"<p>secret</p>"),
-            (400, "application/json", CHAT.answer("a secret")),
-            (401, "application/json", b'{"error":{"message":"secret"}}'),
+            (401, "application/json", b'{"error":{"code":"secret"}}'),
             (404, "text/plain", b"no secret here"),
-            (429, "text/event-stream", CHAT.stream("secret")),
             (500, "application/octet-stream", b"\0\xffsecret"),
             (503, "application/json", b""),
         )
+    ),
+    Case(
+        "an error is replaced under its own status",
+        CHAT,
+        ASK_STREAM,
+        Said(CHAT.answer("a secret"), status=422, headers=(("retry-after", "7"), ("etag", "x"))),
+        blocks("secret"),
+        status=422,
+        client=json.dumps(CHAT.refusal(422, "content_policy_violation", BLOCKED_RESPONSE)).encode(),
+        client_headers={"content-type": "application/json", "retry-after": "7", "etag": None},
+        asked=[PRE_CALL, ("output", "Hello", "a secret")],
+    ),
+    Case(
+        "an error that is an event stream is replaced",
+        CHAT,
+        ASK_STREAM,
+        Said(CHAT.stream("secret"), "text/event-stream", 429),
+        blocks("secret"),
+        status=429,
+        client=Ended(b"", "content_policy_violation", BLOCKED_RESPONSE),
+        asked=[PRE_CALL, ("output", "Hello", "secret")],
     ),
 ]
 
@@ -184,23 +233,22 @@ UNREADABLE_BODIES = [
             "not UTF-8": Said(CHAT.answer("Hi").replace(b"Hi", b"H\xe9")),
             "content twice": Said(b'{"choices":[{"message":{"content":"a","content":"b"}}]}'),
             "two values": Said(b"{}{}"),
-            "an event stream under another name": Said(CHAT.stream("Hi"), "text/plain"),
+            "a sound": Said(b"ID3\x04\0\xff\xfb", "audio/mpeg"),
+            "an image": Said(b"\x89PNG\r\n", "image/png"),
         }.items()
     ),
     *(
         Case(f"JSON is judged whatever its type says: {kind}", CHAT, ASK, Said(CHAT.answer("Hi"), kind), asked=JUDGED)
-        for kind in ("application/json; charset=utf-8", "text/plain", "application/octet-stream", None)
+        for kind in ("application/json; charset=utf-8", "text/plain", "application/octet-stream", "image/png", None)
     ),
     *(
         Case(f"a stream's type in another spelling: {kind}", CHAT, ASK, Said(CHAT.events("Hi"), kind), asked=asked)
         for kind, asked in {
             "text/event-stream; charset=utf-8": [PRE_CALL, ("stream", "Hi")],
             "Text/Event-Stream": [PRE_CALL, ("stream", "Hi")],
+            "text/plain": [PRE_CALL, ("stream", "Hi")],
+            "application/x-ndjson": [PRE_CALL, ("stream", "Hi")],
         }.items()
-    ),
-    *(
-        Case(f"{kind} passes", CHAT, ASK, Said(b"\0\xffHi", kind), asked=[PRE_CALL])
-        for kind in ("audio/mpeg", "image/png", "Audio/WAV; rate=8")
     ),
     Case("an unreadable answer: open", CHAT, ASK, Said(b"Hi", "text/plain"), rig="open", asked=[PRE_CALL]),
 ]
@@ -420,10 +468,10 @@ FIELDS = [
         "many fields of what is not inspected, and few for the sidecar",
         CHAT,
         b"anything",
-        Said(b"{}", headers=_FIELDS[:80]),
+        Said(b"{}", "x/y", headers=_FIELDS[:80]),
         rig="few fields",
         path="/v1/files",
-        headers=_FIELDS[:80],
+        headers=(*_FIELDS[:80], ("content-type", "x/y")),
         is_inspected=False,
     ),
 ]
@@ -486,6 +534,7 @@ TRAILERS = [
         rig="bare",
         method="GET",
         is_inspected=False,
+        has_id=True,
         client_trailers=(("x-cost", "7"),),
     ),
     Case(
@@ -605,16 +654,35 @@ PATHS = [
         path="//v1/x/../chat%2Fcompletions?a=b",
         asked=JUDGED,
     ),
-    Case("no dialect: passes", CHAT, b"anything", Said(b"\0", "x/y"), path="/v1/files", is_inspected=False),
-    Case("no dialect, chunked: passes", CHAT, [b"any", b"thing"], path="/v1/files", is_inspected=False),
-    Case("almost a dialect's path: passes", CHAT, ASK, path="/v1/chat/completions/x1", is_inspected=False),
+    *(
+        Case(f"no dialect: {name} passes", CHAT, body, said, path="/v1/files", headers=_UPLOAD, is_inspected=False)
+        for name, body, said in (
+            ("an upload", b"anything", Said(b"\0", "x/y")),
+            ("a chunked upload", [b"any", b"thing"], Said(b"{}", "text/plain")),
+        )
+    ),
+    *(
+        Case(
+            f"no dialect: {kind} is generic",
+            CHAT,
+            ASK,
+            path="/v1/chat/completions/x1",
+            headers=(("content-type", kind),),
+            is_inspected=False,
+            has_id=True,
+            asked=ANY,
+        )
+        for kind in ("application/json", "text/plain")
+    ),
     Case(
-        "no dialect, a stream: passes",
+        "no dialect: a stream is generic",
         CHAT,
         b"",
         streams(b"data: free text\n\n"),
         path="/v1/audio/transcriptions",
         is_inspected=False,
+        has_id=True,
+        asked=ANY,
     ),
     Case(
         "no dialect: blocked where the settings say so",
@@ -623,6 +691,7 @@ PATHS = [
         rig="custom",
         path="/v1/files",
         status=403,
+        has_id=False,
         client=Refused("path_not_allowed"),
         upstream=NEVER,
     ),
@@ -634,6 +703,7 @@ PATHS = [
         method="GET",
         path="/v1/models",
         status=403,
+        has_id=False,
         client=Refused("path_not_allowed"),
         upstream=NEVER,
     ),
@@ -672,6 +742,7 @@ UPGRADES = [
             path=path,
             headers=_UPGRADE,
             status=400,
+            has_id=False,
             client=Refused("upgrade_not_inspected"),
             upstream=NEVER,
         )
@@ -756,7 +827,7 @@ HTTP2 = [
             client=Ended(b"".join(CHAT.events("One")[:2]), "content_policy_violation", "Not that."),
             asked=[PRE_CALL, ("stream", "One", " secret")],
         ),
-        Case(f"{name}: no body", CHAT, None, Said(None, None, 204), rig=rig, http2=http2, status=204),
+        Case(f"{name}: no body", CHAT, None, Said(None, None, 204), rig=rig, http2=http2, status=204, has_id=False),
     )
 ] + [
     Case(
@@ -839,8 +910,10 @@ FULL_DUPLEX = [
         "a large upload that no dialect knows",
         CHAT,
         b"x" * 2_000_000,
+        Said(b"{}", "x/y"),
         rig="full duplex",
         path="/v1/files",
+        headers=_UPLOAD,
         is_inspected=False,
     ),
 ]

@@ -49,7 +49,7 @@ from extproc.core.events import (
 )
 from extproc.core.exchange import Exchange
 from extproc.core.matching import MARK
-from extproc.core.policy import EVERY_REASON, FailureModeAllow, Inspect, Limits, Policy
+from extproc.core.policy import EVERY_REASON, FailureModeAllow, Inspect, Limits, Policy, Unmatched
 from extproc.core.verdict import Allow, Outcome
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
 from extproc.telemetry.record import ExchangeRecord
@@ -64,6 +64,7 @@ def policy(
     hooks: Iterable[str] = ("pre_call", "output"),
     failure_mode_allow: _Reasons | dict[str, _Reasons] = False,
     inspect: Iterable[str] = (),
+    unmatched: str = "inspect",
     **more: Any,
 ) -> Policy:
     """Return a policy, with values as in the settings."""
@@ -73,6 +74,7 @@ def policy(
         hooks=frozenset(map(Hook, hooks)),
         failure_mode_allow=FailureModeAllow(**{leg: _reasons(value) for leg, value in legs.items()}),
         inspect=frozenset(map(Inspect, inspect)),
+        unmatched=Unmatched(unmatched),
         **more,
     )
 

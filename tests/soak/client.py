@@ -55,7 +55,7 @@ async def perform(port: int, script: Script, bound: float) -> Transcript:
 
 async def _talk(port: int, script: Script, got: Transcript) -> None:
     wire = h11.Connection(h11.CLIENT)
-    fields = [("host", "soak"), ("content-type", "application/json"), (NUMBER, str(script.number))]
+    fields = [("host", "soak"), ("content-type", script.content_type), (NUMBER, str(script.number))]
     body = script.request
     request = h11.Request(method="POST", target=script.path, headers=[*fields, ("content-length", str(len(body)))])
     data = (wire.send(request) or b"") + (wire.send(h11.Data(data=body)) or b"")

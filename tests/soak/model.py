@@ -52,7 +52,7 @@ def model(scripts: Scripts, journal: Journal) -> type[Peer]:
                 self._stream(script, pieces, 0)
                 return
             (body,) = pieces
-            self._write(f"application/json\r\n{coding}content-length: {len(body)}")
+            self._write(f"{script.content_type}\r\n{coding}content-length: {len(body)}")
             if script.cut_after is None:
                 self.transport.write(body)
             else:

@@ -73,6 +73,11 @@ class Script:
         return "/v1/files" if self.api is None else self.api.path_of(stream=self.is_stream)
 
     @property
+    def content_type(self) -> str:
+        """The type of the request and of a whole answer. An upload passes: it is not held for its content."""
+        return "application/octet-stream" if self.api is None else "application/json"
+
+    @property
     def request(self) -> bytes:
         """The request's body."""
         if self.api is None:

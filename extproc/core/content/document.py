@@ -109,9 +109,9 @@ class Document:
         size = sys.getsizeof(self.text)
         return size if self.root is None else (1 + PARSED_FACTOR) * size
 
-    def read_again(self) -> Self:
-        """Return the document with its parsed value, which this one may have forgotten."""
-        return type(self)(self.text, sys.maxsize)
+    def read_again(self, text: str | None = None) -> Self:
+        """Return the document with its parsed value, which this one may have forgotten; or one of another `text`."""
+        return type(self)(self.text if text is None else text, sys.maxsize)
 
     def forget(self) -> None:
         """Free the parsed value, which takes much memory. `rewrite` needs only the text."""
@@ -170,7 +170,8 @@ class PlainText(Document):
         """Return the new text at the path `()`, or the text if there is no edit; raises KeyError for other paths."""
         if edits.keys() - {()}:
             raise KeyError("an edit names a place that a plain text lacks")
-        return edits.get((), self.text) or ""
+        # Half of a surrogate pair, which UTF-8 cannot have, becomes `?`.
+        return (edits.get((), self.text) or "").encode("utf-8", "replace").decode()
 
 
 def _spelling(value: Edit) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from extproc.core.content.document import Document, Path, fields
+from extproc.core.content.census import MAX_VALUES
+from extproc.core.content.document import Document, Path, PlainText, fields
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Table
 from extproc.core.dialects.walk import Mode, Walk
@@ -41,8 +42,22 @@ class Dialect:
     """Whether the API's clients skip comments in a stream."""
     answers_media = False
     """Whether a whole answer may be audio or an image."""
+    takes_plain_text = False
+    """Whether what is no JSON is one plain text, instead of unreadable."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
+
+    def parse(self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False) -> Document:
+        """Return a document of at most `values` values. Foreign text may be no JSON, in any dialect.
+
+        Raises BodyTooLarge, and MalformedBody for what is no JSON but should be.
+        """
+        try:
+            return Document(text, values)
+        except MalformedBody:
+            if self.takes_plain_text or is_foreign:
+                return PlainText(text)
+            raise
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the request's messages, one for each text, in order. With `tools`, tool definitions come first.

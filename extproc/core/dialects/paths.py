@@ -1,9 +1,10 @@
-"""Chooses the dialect of a request by method and normalised path, never by content type."""
+"""Chooses how a request is handled, by method and normalised path, never by content type."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import unquote
@@ -11,26 +12,52 @@ from urllib.parse import unquote
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.gemini import Gemini
+from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
+from extproc.core.policy import Unmatched
 
-_TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
-    (OpenAIChat(), ("*/chat/completions",)),
-    (OpenAICompletions(), ("*/completions",)),
+GENERIC = Generic()
+"""The dialect that reads JSON on a path that no dialect knows."""
+
+_DIALECTS: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    OpenAICompletions(),
+    OpenAIResponses(),
+    AnthropicMessages(),
+    Gemini(),
+    Embeddings(),
+    Images(),
+    Speech(),
+    Rerank(),
+    GENERIC,
+)
+
+NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
+
+DEFAULT: Dialect = _DIALECTS[0]
+"""The dialect that shapes refusals on a path that no dialect knows."""
+
+_TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("POST", "openai-chat", ("*/chat/completions",)),
+    ("POST", "openai-completions", ("*/completions",)),
     (
-        OpenAIResponses(),
+        "POST",
+        "openai-responses",
         (
             "*/responses",
             "*/responses/compact",
             "*/responses/input_tokens",
+            "*/responses/{id}/cancel",
             "*/conversations",
-            "*/conversations/*/items",
+            "*/conversations/{id}/items",
         ),
     ),
     (
-        AnthropicMessages(),
+        "POST",
+        "anthropic-messages",
         (
             "*/v1/messages",
             "*/v1/messages/count_tokens",
@@ -38,32 +65,99 @@ _TABLE: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
             "*/publishers/anthropic/models/*:streamrawpredict",
         ),
     ),
-    (Gemini(), ("*:generatecontent", "*:streamgeneratecontent")),
-    (Embeddings(), ("*/embeddings",)),
-    (Images(), ("*/images/generations",)),
-    (Speech(), ("*/audio/speech",)),
-    (Rerank(), ("*/rerank",)),
+    ("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
+    ("POST", "openai-embeddings", ("*/embeddings",)),
+    ("POST", "openai-images", ("*/images/generations",)),
+    ("POST", "openai-speech", ("*/audio/speech",)),
+    ("POST", "rerank", ("*/rerank",)),
+    # Stored and background answers are answers of the dialect that made them.
+    ("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
+    (
+        "GET",
+        "openai-responses",
+        (
+            "*/responses/{id}",
+            "*/responses/{id}/input_items",
+            "*/conversations/{id}/items",
+            "*/conversations/{id}/items/{id}",
+        ),
+    ),
 )
-"""Each dialect with the globs of its normalised paths. The first match wins."""
+"""Method, dialect, and the normalised paths on which the dialect reads. `*` is any prefix, `{id}` one segment.
 
-DEFAULT: Dialect = _TABLE[0][0]
-"""The dialect that shapes refusals on a path that no dialect knows."""
+The first match wins."""
 
-NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect, _ in _TABLE}
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\{id\}", "[^/]+"), re.DOTALL)
+
+
+_PATTERNS = tuple((method, NAMES[name], tuple(map(_compiled, patterns))) for method, name, patterns in _TABLE)
+
+_ROUNDS = 32
+"""How often percent-encoding is decoded at most. Only a path made for it needs more than two rounds."""
+
+_ENCODED_PERCENT = re.compile("%(?:25)+")
+
+_QUERY = re.compile("[?#]")
+
+_PARAMETERS = re.compile(r"[;?#\0]")
+"""What ends a segment for some server: a path parameter, a delimiter that was encoded, the end of a C string."""
+
+_EDGES = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1))))
+"""White space and control characters. They are cut at both ends of a segment."""
+
+_SUFFIX = re.compile(r"(?:\.[a-z0-9]{0,8})+\Z")
+"""The format suffix of a path, such as `.json`."""
+
+_LONGEST_SUFFIX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a request is handled: by the dialect that knows it, or, if there is none, as `unmatched` says."""
+
+    dialect: Dialect | None
+    unmatched: Unmatched = Unmatched.PASS
 
 
 def normalise(path: str) -> str:
     """Return the same form for all spellings of a path.
 
-    Query and fragment are cut, percent-encoding is decoded once, backslashes become slashes, path parameters (`;x=y`)
-    and white space at the end of a segment are cut, dot segments and repeated slashes are resolved, a trailing slash
-    is cut, and letters are lower case. This is more lenient than any upstream, so that a path which an upstream
-    accepts as a guarded one is guarded.
+    Query and fragment are cut, percent-encoding is decoded until nothing changes, backslashes become slashes. In each
+    segment everything from a path parameter (`;x=y`) or an encoded delimiter (`%3F`, `%23`, `%00`) is cut, and white
+    space and control characters at the ends. Dot segments and repeated slashes are resolved, a trailing slash is cut,
+    and letters are lower case. This is more lenient than any upstream, so that a path which an upstream accepts as a
+    guarded one is guarded.
     """
-    path = unquote(re.split(r"[?#]", path, maxsplit=1)[0], errors="replace").replace("\\", "/")
+    return _resolved(_decoded(path))
+
+
+def spellings(path: str) -> tuple[str, ...]:
+    """Return the forms under which a path is looked up: the normalised path, and what some servers read instead.
+
+    They cut the path at an encoded `?` or `#`, as they would at a plain one, and ignore a format suffix.
+    """
+    decoded = _decoded(path)
+    found = [_resolved(decoded), _resolved(_QUERY.split(decoded, maxsplit=1)[0])]
+    found += [_without_suffix(form) for form in found]
+    return tuple(dict.fromkeys(found))
+
+
+def _decoded(path: str) -> str:
+    path = _QUERY.split(path, maxsplit=1)[0]
+    for _ in range(_ROUNDS):
+        before = path
+        path = unquote(_ENCODED_PERCENT.sub("%25", path), errors="replace")
+        if path == before:
+            break
+    return path.replace("\\", "/")
+
+
+def _resolved(path: str) -> str:
     segments: list[str] = []
     for raw in path.split("/"):
-        segment = raw.split(";", 1)[0].strip("\0\t\n\v\f\r ")
+        segment = _PARAMETERS.split(raw.strip(_EDGES), maxsplit=1)[0].strip(_EDGES)
         if segment == "..":
             del segments[-1:]
         elif segment not in ("", "."):
@@ -71,23 +165,56 @@ def normalise(path: str) -> str:
     return "/" + "/".join(segments).lower()
 
 
+def _without_suffix(path: str) -> str:
+    parent, _, last = path.rpartition("/")
+    shorter = (last[:-_LONGEST_SUFFIX] + _SUFFIX.sub("", last[-_LONGEST_SUFFIX:])).rstrip(_EDGES)
+    return f"{parent}/{shorter}" if shorter else path
+
+
 def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
-    """Return the dialect of a request, or None. `paths` (glob -> name) takes precedence over the built-in table."""
-    if method.upper() != "POST":
-        return None
-    path = re.split(r"[?#]", path, maxsplit=1)[0]  # a query may hold a key, which must not be cached
-    normal, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
-    for pattern, name in paths.items():
-        if fnmatchcase(normal, pattern.lower()):
-            return NAMES[name]
-    return built_in
+    """Return the dialect that knows a request, or None."""
+    return route(method, path, paths).dialect
 
 
-def _look_up(path: str) -> tuple[str, Dialect | None]:
-    """Return the normalised path, and its dialect in the built-in table."""
-    normal = normalise(path)
-    found = (dialect for dialect, patterns in _TABLE if any(fnmatchcase(normal, pattern) for pattern in patterns))
-    return normal, next(found, None)
+def route(
+    method: str, path: str, paths: Mapping[str, str], unmatched: Unmatched = Unmatched.PASS, *, is_upgrade: bool = False
+) -> Route:
+    """Return how a request is handled.
+
+    `paths` maps `[METHOD ]GLOB` to the name of a dialect, or to what `unmatched` may be. It takes precedence over the
+    built-in table, and its first match wins. An upgraded connection could carry any method, so an upgrade also has the
+    route of a POST.
+    """
+    methods = (method.upper(), "POST") if is_upgrade else (method.upper(),)
+    path = _QUERY.split(path, maxsplit=1)[0]  # a query may hold a key, which must not be cached
+    forms, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
+    for key, target in paths.items():
+        wanted, pattern = _rule(key)
+        if (not wanted or wanted in methods) and any(fnmatchcase(form, pattern) for form in forms):
+            dialect = NAMES.get(target)
+            return Route(dialect) if dialect is not None else Route(None, Unmatched(target))
+    found = next((built_in[each] for each in methods if each in built_in), None)
+    return Route(found, unmatched)
+
+
+def _rule(key: str) -> tuple[str, str]:
+    """Return the method, which may be empty, and the glob of a key of `paths`."""
+    if key.startswith(("/", "*")):
+        return "", key.lower()
+    method, _, pattern = key.partition(" ")
+    return method.upper(), pattern.strip().lower()
+
+
+def _look_up(path: str) -> tuple[tuple[str, ...], Mapping[str, Dialect]]:
+    """Return the spellings of a path, and for each method its dialect in the built-in table."""
+    forms = spellings(path)
+    return forms, dict(reversed([found for form in forms for found in _known(form)]))
+
+
+def _known(form: str) -> Iterator[tuple[str, Dialect]]:
+    for method, dialect, patterns in _PATTERNS:
+        if any(pattern.fullmatch(form) for pattern in patterns):
+            yield method, dialect
 
 
 _recall = lru_cache(maxsize=256)(_look_up)

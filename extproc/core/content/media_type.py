@@ -1,0 +1,45 @@
+"""The media types of a body (RFC 9110, 8.3), in lower case and without parameters."""
+
+from __future__ import annotations
+
+from extproc.core.vocabulary import Headers
+
+_JSON_LINES = frozenset(
+    {
+        "application/json-lines",
+        "application/jsonl",
+        "application/jsonlines",
+        "application/ndjson",
+        "application/x-json-lines",
+        "application/x-jsonl",
+        "application/x-jsonlines",
+        "application/x-ndjson",
+        "text/x-ndjson",
+    }
+)
+
+
+def media_types(headers: Headers) -> tuple[str, ...]:
+    """Return the media types that the content-type headers name."""
+    values = (part for name, value in headers if name == "content-type" for part in value.split(","))
+    return tuple(kind for value in values if (kind := value.split(";", 1)[0].strip().lower()))
+
+
+def is_json(media_type: str) -> bool:
+    """Return whether a body of this type is one JSON document."""
+    return media_type in ("application/json", "text/json") or media_type.endswith("+json")
+
+
+def is_json_lines(media_type: str) -> bool:
+    """Return whether each line of a body of this type is a JSON document."""
+    return media_type in _JSON_LINES
+
+
+def is_event_stream(media_type: str) -> bool:
+    """Return whether a body of this type is an event stream."""
+    return media_type == "text/event-stream"
+
+
+def is_media(media_type: str) -> bool:
+    """Return whether a body of this type is a sound or an image."""
+    return media_type.startswith(("audio/", "image/"))

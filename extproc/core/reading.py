@@ -1,0 +1,169 @@
+"""What is read of requests and answers, by media type and first bytes. Pure decisions; the legs carry them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
+from extproc.core.content.document import Document
+from extproc.core.content.framed import FramedDocument
+from extproc.core.content.framing import Framing, Unit, framing_of
+from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines, is_media
+from extproc.core.dialects.base import Dialect
+from extproc.core.errors import ContentError, MalformedBody
+from extproc.core.vocabulary import Headers
+
+ERROR_BYTES = 65_536
+"""The largest body of an error answer that is read."""
+
+
+class Scope(StrEnum):
+    """What of an exchange is read."""
+
+    NOTHING = "nothing"
+    KNOWN = "known"
+    """a dialect knows the path: request and answer are read by it"""
+    UNMATCHED = "unmatched"
+    """no dialect knows the path: what is JSON is read by the generic dialect"""
+
+
+class Reading(StrEnum):
+    """How a body is read."""
+
+    UNDECIDED = "undecided"
+    """its first bytes will tell"""
+    UNREAD = "unread"
+    WHOLE = Framing.WHOLE.value
+    EVENT_STREAM = Framing.EVENT_STREAM.value
+    JSON_LINES = Framing.JSON_LINES.value
+
+    @property
+    def framing(self) -> Framing:
+        """The framing of a body that is read."""
+        return Framing(self.value)
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+_DISGUISES = frozenset({"text/plain", "application/x-www-form-urlencoded"})
+"""Types under which some clients send JSON."""
+
+
+def request_reading(types: tuple[str, ...], length: int, limit: int) -> Reading:
+    """Return how a request on an unmatched path is read.
+
+    `length` is its declared length, -1 if there is none; `limit` is the largest request that is held. A body that is
+    called JSON is read whatever its length, and so meets the failure policy if it is too large.
+    """
+    if any(map(is_json, types)):
+        return Reading.WHOLE
+    if any(map(is_json_lines, types)):
+        return Reading.JSON_LINES
+    return Reading.UNDECIDED if _DISGUISES.issuperset(types) and 0 <= length <= limit else Reading.UNREAD
+
+
+def begun_reading(first: bytes, *, is_all: bool) -> Reading:
+    """Return how an undecided request that begins with `first` is read. `is_all`: no more bytes will tell more."""
+    if is_blank(first) and not is_all:
+        return Reading.UNDECIDED
+    return Reading.WHOLE if first and begins_like_json(first) else Reading.UNREAD
+
+
+def is_preflight(headers: Headers, *, end_of_stream: bool) -> bool:
+    """Return whether a request is a CORS preflight, which browsers send by themselves and without a body."""
+    names = {name for name, _ in headers}
+    is_asked = "origin" in names and "access-control-request-method" in names
+    return end_of_stream and is_asked and (":method", "OPTIONS") in headers
+
+
+# -- answers -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, as its request and its headers describe it."""
+
+    scope: Scope
+    status: str
+    types: tuple[str, ...] = ()
+    length: int = -1
+    """the declared length; -1 if there is none"""
+    is_get: bool = False
+    is_local: bool = False
+    """whether it is Envoy's own"""
+    has_media: bool = False
+    """whether answers of its dialect may be sounds or images"""
+
+    @property
+    def is_error(self) -> bool:
+        """Return whether the status is 4xx or 5xx."""
+        return self.status.startswith(("4", "5"))
+
+    @property
+    def passes_others(self) -> bool:
+        """Return whether what is neither JSON nor an event stream passes, instead of being unreadable."""
+        return self.is_get or self.is_error
+
+    def reading(self, first: bytes = b"", *, is_all: bool = False) -> Reading:
+        """Return how the answer is read if it begins with `first`. `is_all`: no more bytes will tell more."""
+        if self.scope is Scope.NOTHING or not (self.is_error or self.status.startswith("2")):
+            return Reading.UNREAD
+        if self.is_error and (self.is_local or self.length > ERROR_BYTES):
+            return Reading.UNREAD
+        if self.scope is Scope.UNMATCHED and not any(map(_is_named, self.types)):
+            return Reading.UNREAD
+        # Several types say nothing: readers differ in which of them they believe.
+        media_type = self.types[0] if len(self.types) == 1 else ""
+        framing = framing_of(media_type, first, is_all=is_all)
+        if framing is None and not is_all:
+            return Reading.UNDECIDED
+        if framing in (Framing.EVENT_STREAM, Framing.JSON_LINES) or is_json(media_type):
+            return Reading((framing or Framing.WHOLE).value)
+        if self.passes_others and not (first and begins_like_json(first)):
+            return Reading.UNREAD
+        if is_media(media_type) and self.has_media:
+            if not is_all:
+                return Reading.UNDECIDED
+            if is_binary(first):
+                return Reading.UNREAD
+        return Reading.WHOLE
+
+
+def _is_named(media_type: str) -> bool:
+    return is_json(media_type) or is_json_lines(media_type) or is_event_stream(media_type)
+
+
+# -- documents -----------------------------------------------------------------------------------------------------
+
+
+def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int) -> Document:
+    """Return a whole body, with at most `values` values, as a document of `dialect`.
+
+    The generic dialect takes lines of JSON under any media type, and what is no JSON as one plain text.
+
+    Raises BodyTooLarge, and MalformedBody for what is not UTF-8 and, for other dialects, not in the framing.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody("not UTF-8") from error
+    if framing is Framing.WHOLE:
+        first, _, rest = text.strip().partition("\n") if dialect.takes_plain_text else ("", "", "")
+        if not rest or not _is_json(first):
+            return dialect.parse(text, values)
+        framing = Framing.JSON_LINES
+
+    def parse(unit: Unit) -> Document | None:
+        data = unit.data or ""
+        return None if dialect.is_final(data, None) else dialect.parse(data, values, is_foreign=unit.is_foreign)
+
+    return FramedDocument(text, values, framing, parse)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        Document(text)
+    except ContentError:
+        return False
+    return True

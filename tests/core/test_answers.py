@@ -1,0 +1,305 @@
+"""How an answer is read: by content type, by its first bytes, and under an error status."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.content.document import Document
+from extproc.core.context import Context
+from extproc.core.dialects.base import Leaf
+from extproc.core.dialects.openai_requests import RequestTexts
+from extproc.core.errors import Reason
+from extproc.core.events import BodyReceived, LoadChanged, TrailersReceived
+from extproc.core.policy import Limits
+from extproc.core.reading import Answer, Reading, Scope
+from extproc.core.verdict import Anonymize, Block, Failed
+from extproc.core.vocabulary import Leg
+from tests.fakes.rig import chat_answer, chat_event, chat_request
+from tests.fakes.world import World, policy
+
+REQUEST = json.dumps(chat_request("Hello")).encode()
+STREAMED = json.dumps(chat_request("Hello", stream=True)).encode()
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(80)
+
+
+def asked(body: bytes = REQUEST, limits: dict[str, int] | None = None, **profile: Any) -> World:
+    """Return an exchange whose request was released."""
+    return World(policy(**profile), Limits(**(limits or {}))).request(body).judge()
+
+
+class TestFraming:
+    @pytest.mark.parametrize(
+        "kind", ["", "text/plain", "image/png", "audio/mpeg", "application/octet-stream", "text/html"]
+    )
+    def test_json_of_any_type_is_judged(self, kind: str) -> None:
+        it = asked().head(kind).body(b" ").body(chat_answer("Hi"), end=True)
+        assert it.asked[1].inputs[0].output == "Hi"
+        it.judge()
+        assert it.response.body == b" " + chat_answer("Hi")
+
+    @pytest.mark.parametrize("kind", ["", "text/plain", "image/png", "application/x-ndjson"])
+    @pytest.mark.parametrize("request_body", [REQUEST, STREAMED])
+    def test_event_stream_of_any_type_is_verified(self, kind: str, request_body: bytes) -> None:
+        it = asked(request_body).head(kind).body(chat_event("Hi")[:3])
+        assert it.response.headers is None
+        it.body(chat_event("Hi")[3:]).verify_all()
+        assert it.response.body == chat_event("Hi")
+        assert len(it.opened) == 1
+
+    def test_several_types_say_nothing(self) -> None:
+        it = asked().head("application/json", "200", ("content-type", "text/event-stream")).body(chat_event("Hi"))
+        assert len(it.chunks) == 1
+
+    def test_first_bytes_are_those_behind_the_content_encoding(self) -> None:
+        coded = gzip.compress(chat_event("Hi"))
+        it = asked().head("text/plain", "200", ("content-encoding", "gzip")).body(coded[:5]).body(coded[5:])
+        assert len(it.chunks) == 1
+        it = asked().head("text/plain", "200", ("content-encoding", "x")).body(b"abc", end=True)
+        assert it.code == "guardrail_unreadable_response"
+
+    @pytest.mark.parametrize("kind", ["audio/mpeg", "image/png", "text/html"])
+    def test_other_bodies_are_unreadable(self, kind: str) -> None:
+        it = asked().head(kind).body(PNG, end=True)
+        assert (it.status, it.code) == (502, "guardrail_unreadable_response")
+        it = asked(failure_mode_allow=True).head(kind).body(PNG, end=True)
+        assert it.response.body == PNG
+
+    def test_trailers_end_an_undecided_answer(self) -> None:
+        it = asked().head("").body(b'"').trailers()
+        assert it.code == "guardrail_unreadable_response"
+        it = asked().head("").trailers()
+        assert it.response.is_ended
+        it = asked().head("").body(b"dat").trailers()
+        assert it.code == "guardrail_unreadable_response"
+        it = asked(limits={"response_bytes": 1024}).head("", "200", ("content-length", "2000")).trailers()
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_block_before_the_framing_is_known_is_a_status(self) -> None:
+        it = asked(STREAMED).head("text/plain").block("No.")
+        assert it.code == "content_policy_violation"
+
+    def test_event_of_a_stream_of_lines_that_fails_open_at_once(self) -> None:
+        it = asked(STREAMED, failure_mode_allow=True).lose(opened=False).head("text/plain").body(chat_event("Hi"))
+        assert it.response.body == chat_event("Hi")
+
+    def test_too_many_headers_of_an_undecided_answer_are_refused(self) -> None:
+        it = asked(limits={"headers": 8}).head("", "200", *[("x", "1")] * 9)
+        assert it.code == "guardrail_unreadable_response"
+
+
+class TestRequestTexts:
+    """Dialects whose answers hold no text in general."""
+
+    def test_answer_passes_unread(self) -> None:
+        it = World().request(b'{"prompt":"Hello"}', path="/v1/images/generations").judge()
+        it.head("application/json").body(b'{"data":[')
+        assert it.response.body == b'{"data":['
+
+    def test_answer_is_read_if_the_dialect_can(self) -> None:
+        class Captions(RequestTexts):
+            def answers(self, document: Document) -> list[Leaf]:
+                return [Leaf(("caption",), document.root["caption"])]
+
+        context = Context("call-1", policy(), Limits())
+        context.pick_dialect("POST", "/v1/images/generations")
+        assert not context.reads_answer
+        context.dialect = Captions("openai-images")
+        assert context.reads_answer
+        assert context.answer(((":status", "200"), ("content-type", "image/png"))).has_media
+
+
+class TestMedia:
+    def answer(self, kind: str, *, has_media: bool = True) -> Answer:
+        return Answer(Scope.KNOWN, "200", (kind,), has_media=has_media)
+
+    @pytest.mark.parametrize("kind", ["audio/mpeg", "image/png"])
+    def test_media_pass_where_the_dialect_has_such_answers(self, kind: str) -> None:
+        assert self.answer(kind).reading(b"\xff\xfb", is_all=False) is Reading.UNDECIDED
+        assert self.answer(kind).reading(b"\xff\xfb", is_all=True) is Reading.UNREAD
+        assert self.answer(kind).reading(b"ID3\x03\x00", is_all=True) is Reading.UNREAD
+        assert self.answer(kind, has_media=False).reading(b"\xff\xfb", is_all=True) is Reading.WHOLE
+
+    @pytest.mark.parametrize("first", [b"plain text", b'{"a":1}', b"<svg>", "é".encode()[:1], b""])
+    def test_texts_called_media_do_not_pass(self, first: bytes) -> None:
+        assert self.answer("image/png").reading(first, is_all=True) is Reading.WHOLE
+
+    def test_other_types_are_read(self) -> None:
+        assert self.answer("text/html").reading(b"\xff\xfb", is_all=True) is Reading.WHOLE
+
+
+class TestError:
+    """Answers with status 4xx and 5xx."""
+
+    BODY = b'{"error":{"content":"I am Jane"}}'
+
+    def judged(self, kind: str = "application/json", body: bytes = BODY, **profile: Any) -> World:
+        return asked(**profile).head(kind, "422", ("x-request-id", "r1"), ("etag", "1")).body(body, end=True)
+
+    def replaced(self, it: World) -> dict[str, Any]:
+        """Return the error object that replaces the body."""
+        assert it.reply is None
+        assert it.is_complete
+        assert it.response.is_ended
+        headers = it.response.headers
+        assert headers is not None
+        assert {"content-length", "content-encoding", "etag"} <= set(headers.remove)
+        assert headers.set == (("x-aim-call-id", "call-1"),)
+        error: dict[str, Any] = json.loads(it.response.body)["error"]
+        return error
+
+    def test_allowed_error_is_unchanged(self) -> None:
+        it = self.judged()
+        assert it.asked[1].inputs[0].output == "I am Jane"
+        it.judge()
+        assert it.response.body == self.BODY
+        assert it.record.outcome == "allowed"
+
+    def test_redaction_is_put_back(self) -> None:
+        it = self.judged().judge(Anonymize(("I am [N]",)))
+        assert it.response.body == self.BODY.replace(b"Jane", b"[N]")
+        assert it.record.outcome == "redacted"
+
+    @pytest.mark.parametrize(("setting", "message"), [("", "The response was blocked by"), ("Ours.", "Ours.")])
+    def test_block_replaces_the_body_with_a_fixed_message(self, setting: str, message: str) -> None:
+        it = self.judged(block_message=setting).judge(Block("Found Jane"))
+        error = self.replaced(it)
+        assert error["code"] == "content_policy_violation"
+        assert error["message"].startswith(message)
+        assert it.record.outcome == "blocked"
+
+    def test_doubtful_redaction_replaces_the_body(self) -> None:
+        assert self.replaced(self.judged().judge(Anonymize(())))["code"] == "redaction_failed"
+
+    def test_failure_follows_the_policy(self) -> None:
+        it = self.judged().judge(Failed(Reason.TIMEOUT))
+        assert self.replaced(it)["code"] == "guardrail_unavailable"
+        assert it.record.outcome == "refused"
+        it = self.judged(failure_mode_allow=True).judge(Failed(Reason.TIMEOUT))
+        assert it.response.body == self.BODY
+
+    @pytest.mark.parametrize("body", [b"{oops", b"\xff", b'{"a":1,"a":1,"content":"x"}'])
+    def test_unreadable_error_is_replaced(self, body: bytes) -> None:
+        assert self.replaced(self.judged(body=body))["code"] == "guardrail_unreadable_response"
+        assert self.judged(body=body, failure_mode_allow=True).response.body == body
+
+    def test_anthropic_error_has_the_type_of_its_status(self) -> None:
+        it = World().request(REQUEST, path="/v1/messages").judge().head("application/json", "500")
+        it.body(b'{"content":[{"type":"text","text":"Hi"}]}', end=True).judge(Block())
+        assert json.loads(it.response.body)["error"]["type"] == "api_error"
+
+    def test_trailers_are_released(self) -> None:
+        it = asked().head("application/json", "500").body(self.BODY).trailers().judge(Block())
+        assert it.response.is_ended
+        assert b"content_policy_violation" in it.response.body
+
+    @pytest.mark.parametrize("kind", ["text/html", "text/plain", "image/png", ""])
+    def test_other_types_pass(self, kind: str) -> None:
+        it = asked().head(kind, "502").body(b"<p>Bad gateway", end=True)
+        assert it.response.body == b"<p>Bad gateway"
+        assert len(it.asked) == 1
+
+    def test_json_of_another_type_is_judged(self) -> None:
+        it = self.judged("text/plain").judge(Block())
+        assert self.replaced(it)["code"] == "content_policy_violation"
+
+    def test_larger_errors_pass(self) -> None:
+        large = b'{"content":"' + b"x" * 65_536 + b'"}'
+        it = asked().head("application/json", "500", ("content-length", str(len(large)))).body(large[:9])
+        assert it.response.body == large[:9]
+        for pieces in ([large], [large[:65_536], large[65_536:]], [large[:65_536], large[65_536:], b""]):
+            it = asked().head("application/json", "500")
+            for piece in pieces[:-1]:
+                it.body(piece)
+            it.body(pieces[-1], end=True)
+            assert (it.response.body, it.response.is_ended) == (large, True)
+            assert len(it.asked) == 1
+
+    def test_event_stream_is_judged_whole(self) -> None:
+        body = b": note\n\n" + chat_event("I am Ja") + b"data: \n\n" + chat_event("ne") + b"data: [DONE]\n\n"
+        it = asked(STREAMED).head("text/event-stream", "500").body(body, end=True)
+        assert it.session is None
+        assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
+        it.judge(Anonymize(("I am [N]",)))
+        expected = body.replace(b"I am Ja", b"I am [N]").replace(b'"ne"', b'""')
+        assert it.response.body == expected
+        it = asked(STREAMED).head("text/event-stream", "500").body(body, end=True).judge(Block())
+        assert it.response.body.startswith(b"data: {")
+        assert it.response.body.endswith(b"data: [DONE]\n\n")
+
+    def test_foreign_line_of_an_event_stream_is_unreadable(self) -> None:
+        it = asked().head("text/event-stream", "500").body(b"error: Jane\n\n", end=True)
+        assert b"guardrail_unreadable_response" in it.response.body
+
+    def test_stream_that_repeats_and_signs_is_redacted_everywhere(self) -> None:
+        events: list[dict[str, Any]] = [
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Ja"}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "ne"}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2ln"}},
+            {"type": "content_block_delta", "index": 1, "delta": {"type": "signature_delta", "signature": "b3Ro"}},
+        ]
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        it = World().request(REQUEST, path="/v1/messages").judge().head("text/event-stream", "529").body(body, end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["Jane"]
+        it.judge(Anonymize(("[N]",)))
+        assert it.response.body == body.replace(b'"Ja"', b'"[N]"').replace(b'"ne"', b'""').replace(b"c2ln", b"")
+
+    def test_whole_text_after_its_deltas_is_another_text(self) -> None:
+        events = [
+            {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Jane"},
+            {"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "Jane"},
+        ]
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        request = json.dumps({"input": "Hello"}).encode()
+        it = (
+            World().request(request, path="/v1/responses").judge().head("text/event-stream", "500").body(body, end=True)
+        )
+        assert [one.output for one in it.asked[1].inputs] == ["Jane", "Jane"]
+        it.judge(Anonymize(("[N]",)), Anonymize(("[N]",)))
+        assert it.response.body == body.replace(b"Jane", b"[N]")
+
+    def test_logprobs_of_later_pieces_are_removed(self) -> None:
+        event = b'data: {"choices":[{"index":0,"delta":{"content":"Ja"},"logprobs":{"x":"Ja"}}]}\n\n'
+        it = asked().head("text/event-stream", "500").body(event * 2, end=True).judge(Anonymize(("[N]",)))
+        assert b"Ja" not in it.response.body
+
+    def test_json_lines_are_judged_whole(self) -> None:
+        body = b'{"choices":[{"text":"I am"}]}\n{"choices":[{"text":" Jane"}]}\n'
+        it = asked().head("application/jsonl", "500").body(body, end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
+        it.judge(Block())
+        assert json.loads(it.response.body)["error"]["code"] == "content_policy_violation"
+
+    def test_envoys_own_reply_passes(self) -> None:
+        it = World().request(REQUEST).head("application/json", "504").body(self.BODY, end=True)
+        assert it.response.body == self.BODY
+        assert it.detections == {}
+
+    def test_overload_replaces_the_body_and_the_rest_is_ignored(self) -> None:
+        for rest in (BodyReceived(Leg.RESPONSE, b"}", end_of_stream=True), TrailersReceived(Leg.RESPONSE)):
+            it = asked().head("application/json", "500").body(b"{")
+            it.send(LoadChanged(is_overloaded=True))
+            it.body(b"x")
+            assert self.replaced_code(it) == "guardrail_overloaded"
+            assert it.send(rest) == []
+
+    def test_too_many_headers_replace_the_body(self) -> None:
+        it = asked(limits={"headers": 8}).head("application/json", "500", *[("x", "1")] * 9)
+        assert self.replaced_code(it) == "guardrail_unreadable_response"
+
+    def test_verdict_of_moderation_still_counts(self) -> None:
+        it = World(policy(hooks=["moderation", "output"])).request(REQUEST)
+        it.head("application/json", "500").body(self.BODY, end=True)
+        it.judge(Block("No."))
+        assert (it.status, it.code) == (400, "content_policy_violation")
+
+    def test_answer_is_unread_without_the_output_hook(self) -> None:
+        it = self.judged(hooks=["pre_call"])
+        assert it.response.body == self.BODY
+
+    @staticmethod
+    def replaced_code(it: World) -> str:
+        return str(json.loads(it.response.body)["error"]["code"])
