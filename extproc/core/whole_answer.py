@@ -18,6 +18,7 @@ from extproc.core.redaction import edits
 from extproc.core.verdict import Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input
 
+
 class WholeAnswer:
     """The body of one answer."""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from extproc.core.content.body import inflater
+from extproc.core.content.framing import FIRST_BYTES
 from extproc.core.content.sse import BOM
 from extproc.core.errors import ContentError
 from extproc.core.vocabulary import Headers
-
-FIRST_BYTES = 64
-"""The number of bytes, without the content-encoding, that tell what a body is."""
 
 _SLICE = 256
 """The bytes that are inflated in one step, so that a long piece is not inflated for its beginning alone."""

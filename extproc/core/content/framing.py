@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from extproc.core.content.json_lines import LineDecoder
+from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines
 from extproc.core.content.sse import BOM, EventDecoder
 
 
@@ -66,22 +67,6 @@ def decoder_of(framing: Framing, limit: int) -> Decoder:
 FIRST_BYTES = 64
 """The most bytes that `framing_of` needs."""
 
-_LINES = frozenset(
-    {
-        "application/json-lines",
-        "application/jsonl",
-        "application/jsonlines",
-        "application/ndjson",
-        "application/stream+json",
-        "application/x-json-lines",
-        "application/x-jsonl",
-        "application/x-jsonlines",
-        "application/x-ndjson",
-        "text/ndjson",
-        "text/x-ndjson",
-    }
-)
-_JSON = frozenset({"application/json", "text/json"})
 _SPACE = b" \t\r\n"
 _JSON_STARTS = (b"{", b"[", b'"')
 _EVENT_START = re.compile(rb":|(?:data|event|id|retry)[:\r\n]").match
@@ -96,11 +81,11 @@ def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -
     event streams and JSON. JSON lines may turn out to be an event stream. For every other type the bytes decide.
     """
     media_type = content_type.split(";", 1)[0].strip().lower()
-    if media_type == "text/event-stream":
+    if is_event_stream(media_type):
         return Framing.EVENT_STREAM
-    is_lines = media_type in _LINES
-    if media_type in _JSON or (media_type.endswith("+json") and not is_lines):
+    if is_json(media_type):
         return Framing.WHOLE
+    is_lines = is_json_lines(media_type)
     found = _by_bytes(first_bytes[:FIRST_BYTES])
     if found is None and not is_all and len(first_bytes) < FIRST_BYTES:
         return None

@@ -10,10 +10,12 @@ _JSON_LINES = frozenset(
         "application/jsonl",
         "application/jsonlines",
         "application/ndjson",
+        "application/stream+json",
         "application/x-json-lines",
         "application/x-jsonl",
         "application/x-jsonlines",
         "application/x-ndjson",
+        "text/ndjson",
         "text/x-ndjson",
     }
 )
@@ -27,7 +29,9 @@ def media_types(headers: Headers) -> tuple[str, ...]:
 
 def is_json(media_type: str) -> bool:
     """Return whether a body of this type is one JSON document."""
-    return media_type in ("application/json", "text/json") or media_type.endswith("+json")
+    if media_type.endswith("+json"):
+        return media_type not in _JSON_LINES
+    return media_type in ("application/json", "text/json")
 
 
 def is_json_lines(media_type: str) -> bool:

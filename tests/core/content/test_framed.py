@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
+from extproc.core.content.plain_text import PlainText
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from extproc.core.content.document import Document
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
 from extproc.core.content.json_lines import LineDecoder
-from extproc.core.content.plain_text import PlainText
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 LINES = b'{"a":"x"}\r\n\n ["y"]\n"z"'

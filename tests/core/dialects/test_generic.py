@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from extproc.core.content.plain_text import PlainText
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.content.document import Document
-from extproc.core.content.plain_text import PlainText
 from extproc.core.dialects.generic import Generic, parsed
 from extproc.core.dialects.paths import DEFAULT, GENERIC
 from extproc.core.errors import MalformedBody
