@@ -40,7 +40,11 @@ class Embeddings(DataDialect):
         text(*_ENTRIES),
         inert("encoding_format", "input_type", "embedding_types[]", "truncate", "truncation", "user", "task"),
     )
-    answer = event = Table(*COMMON, opaque("data[].embedding", "data[].embedding.*", "embeddings.*"))
+    answer = event = Table(
+        *COMMON,
+        opaque("data[].embedding", "data[].embedding.*", "embeddings.*"),
+        inert("error.code", "error.param"),
+    )
 
 
 class Images(DataDialect):
