@@ -100,6 +100,8 @@ def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool
     if not is_text and _is_binary(head):
         return len(data) >= _SHORT or head.startswith(_SIGNATURES)
     whole = _decode(data.replace("\r", "").replace("\n", ""))
+    if not whole:
+        return False
     try:
         text = whole.decode()
     except UnicodeDecodeError:
