@@ -48,7 +48,7 @@ SAID = (
     arguments("tool_calls[].function.arguments", "function_call.arguments"),
     text("tool_calls[].custom.input"),
     text("audio.transcript", fixed=True),
-    media("audio.data", "images[].image_url.url"),
+    media("audio.data", "images[].image_url", "images[].image_url.url"),
     inert("role", "channel", "tool_calls[].function.name", "tool_calls[].custom.name", "function_call.name"),
 )
 """What a message holds: of a request, of an answer, or its part in a chunk."""

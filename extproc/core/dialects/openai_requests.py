@@ -24,7 +24,7 @@ _ENTRIES = ("input", "input[].text", "input[].content", "input[].content[].text"
 
 _PICTURES = (
     media("**.image", "**.image_url", "**.image_bytes", "**.audio", "**.video"),
-    media("input[].content[].image_url.url"),
+    media("input[].content[].image_url", "input[].content[].image_url.url"),
 )
 
 
