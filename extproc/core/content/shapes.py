@@ -105,7 +105,8 @@ def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool
     try:
         text = whole.decode()
     except UnicodeDecodeError:
-        return not is_text  # the head is text and the rest is not, as in some documents with binary parts
+        # The head is text and the rest is not, as in some documents with binary parts.
+        return not is_text and len(data) >= _SHORT
     return EncodedText(text, prefix, is_urlsafe)
 
 
