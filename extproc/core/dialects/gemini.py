@@ -213,8 +213,10 @@ def _place(root: Any, path: tuple[Any, ...]) -> Running:
     match path[5:] if isinstance(candidate["content"]["parts"], list) else path[4:]:
         case ("text",):
             return (*head, "thought" if fields(part).get("thought") else "text")
-        case ("functionCall" | "function_call", "partialArgs" | "partial_args" as listed, int(number), *_):
-            target = fields(part[path[-4]][listed][number])
-            return (*head, "args", str(target.get("jsonPath", target.get("json_path"))))
+        case ("functionCall" | "function_call" as call, "partialArgs" | "partial_args" as listed, int(number), key):
+            target = fields(part[call][listed][number])
+            if key in ("stringValue", "string_value"):
+                return (*head, "args", str(target.get("jsonPath", target.get("json_path"))))
+            return (*head, *place[2:])
         case _:
             return (*head, *place[2:])
