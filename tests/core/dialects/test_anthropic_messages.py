@@ -51,7 +51,13 @@ OPAQUE: list[dict[str, Any]] = [
     [
         ({"system": "hi a", "messages": []}, [("system", "hi a")]),
         (
-            {"system": [{"type": "text", "text": "hi a", "cache_control": {"type": "ephemeral"}}, "hi b", {"text": ""}]},
+            {
+                "system": [
+                    {"type": "text", "text": "hi a", "cache_control": {"type": "ephemeral"}},
+                    "hi b",
+                    {"text": ""},
+                ]
+            },
             [("system", "hi a"), ("system", "hi b")],
         ),
         ({"system": {"type": "text", "text": "hi a"}}, [("system", "hi a")]),
@@ -88,7 +94,10 @@ CITATION = {"type": "a", "cited_text": "hi b", "document_title": "hi c", "title"
     [
         ("hi", ["user: hi"]),
         ({"type": "text", "text": "hi"}, ["user: hi"]),
-        ({"type": "text", "text": "hi", "citations": [CITATION]}, ["user: hi", "user: hi b", "user: hi c", "user: hi d"]),
+        (
+            {"type": "text", "text": "hi", "citations": [CITATION]},
+            ["user: hi", "user: hi b", "user: hi c", "user: hi d"],
+        ),
         (
             {"type": "document", "title": "hi a", "context": "hi b", "source": {"type": "text", "data": "hi c"}},
             ["user: hi a", "user: hi b", "user: hi c"],
@@ -144,7 +153,11 @@ CITATION = {"type": "a", "cited_text": "hi b", "document_title": "hi c", "title"
             ["tool c: hi a", "tool c: hi b"],
         ),
         (
-            {"type": "bash_code_execution_tool_result", "tool_use_id": "c", "content": {"stdout": "hi", "stderr": "hi"}},
+            {
+                "type": "bash_code_execution_tool_result",
+                "tool_use_id": "c",
+                "content": {"stdout": "hi", "stderr": "hi"},
+            },
             ["tool c: hi", "tool c: hi"],
         ),
         (

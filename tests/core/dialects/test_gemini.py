@@ -78,7 +78,10 @@ OPAQUE: list[dict[str, Any]] = [
             },
             [],
         ),
-        ({"generationConfig": {"stopSequences": ["hi"]}, "labels": {"b": "to say hi"}}, [("user", "hi"), ("user", "to say hi")]),
+        (
+            {"generationConfig": {"stopSequences": ["hi"]}, "labels": {"b": "to say hi"}},
+            [("user", "hi"), ("user", "to say hi")],
+        ),
     ],
 )
 def test_texts_of_requests(body: Any, messages: list[tuple[str, str]]) -> None:
@@ -103,7 +106,14 @@ def test_texts_of_requests(body: Any, messages: list[tuple[str, str]]) -> None:
         ({"functionResponse": {"response": {"a": "hi"}}}, ['assistant: {"a": "hi"}']),
         ({"toolResponse": {"toolType": "T", "id": "c", "response": {"a": "hi"}}}, ['tool c: {"a": "hi"}']),
         (
-            {"functionResponse": {"name": "f", "response": {"a": "hi"}, "scheduling": "to say hi", "parts": OPAQUE[:1]}},
+            {
+                "functionResponse": {
+                    "name": "f",
+                    "response": {"a": "hi"},
+                    "scheduling": "to say hi",
+                    "parts": OPAQUE[:1],
+                }
+            },
             ['tool f: {"a": "hi"}', "tool f: to say hi"],
         ),
         ({"functionResponse": {"name": "f", "response": {}}}, []),
@@ -194,7 +204,11 @@ def test_definitions_are_inspected_only_with_tools() -> None:
         ({"parts": [{"function_call": {"id": "c", "args": {"a": "hi"}}}]}, ['{"a": "hi"}'], []),
         ({"parts": [{"functionCall": {"name": "f", "args": {}}}]}, [], []),
         (
-            {"parts": [{"functionCall": {"partialArgs": [{"stringValue": "hi", "jsonPath": "$.a"}, {"numberValue": 1}]}}]},
+            {
+                "parts": [
+                    {"functionCall": {"partialArgs": [{"stringValue": "hi", "jsonPath": "$.a"}, {"numberValue": 1}]}}
+                ]
+            },
             ["hi"],
             ["$.a"],
         ),
@@ -276,7 +290,9 @@ def test_grounding_is_inspected_although_it_repeats_the_answer() -> None:
     assert said(GEMINI, body) == ["a", "\n".join(unnamed)]
     after = redacted_answer(GEMINI, body)
     assert said(GEMINI, after) == ["a", "\n".join(map(masked, unnamed))]
-    assert after["candidates"][0]["groundingMetadata"]["searchEntryPoint"]["sdkBlob"] == "W1siW1hdIGgiLCJodHRwczovL2EiXV0="
+    assert (
+        after["candidates"][0]["groundingMetadata"]["searchEntryPoint"]["sdkBlob"] == "W1siW1hdIGgiLCJodHRwczovL2EiXV0="
+    )
     assert heard(GEMINI, body) == ["a", *unnamed]
 
 

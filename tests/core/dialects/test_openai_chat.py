@@ -58,7 +58,8 @@ def test_message_is_sent_unchanged(role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"refusal": None}, {"tool_calls": [], "audio": {}, "annotations": []}, {"name": ""}, {"function_call": None}]
+    "more",
+    [{"refusal": None}, {"tool_calls": [], "audio": {}, "annotations": []}, {"name": ""}, {"function_call": None}],
 )
 def test_empty_fields_of_a_message_do_not_matter(more: dict[str, Any]) -> None:
     message = {"role": "user", "content": "hi", **more}
@@ -394,7 +395,9 @@ def test_definitions_are_inspected_only_with_tools() -> None:
             {"type": "function", "function": {"name": "g"}},
             {"type": "custom", "custom": {"name": "h", "format": {"grammar": {"definition": "start: hi"}}}},
         ],
-        "functions": [{"name": "g", "parameters": {"title": "hi", "properties": {"n": {"const": "hi", "examples": [1]}}}}],
+        "functions": [
+            {"name": "g", "parameters": {"title": "hi", "properties": {"n": {"const": "hi", "examples": [1]}}}}
+        ],
         "response_format": {
             "type": "json_schema",
             "json_schema": {"name": "s", "strict": True, "schema": {"description": "hi"}},
@@ -467,7 +470,10 @@ def test_every_text_of_every_choice_is_found() -> None:
         ({"choices": {"0": {"message": {"content": "hi"}}}}, ["hi"]),
         ({"choices": ["hi"]}, ["hi"]),
         ({"choices": [{"message": "hi"}]}, ["hi"]),
-        ({"choices": [{"messages": [{"role": "tool", "content": "hi a"}], "message": {"content": "hi"}}]}, ["hi", "hi a"]),
+        (
+            {"choices": [{"messages": [{"role": "tool", "content": "hi a"}], "message": {"content": "hi"}}]},
+            ["hi", "hi a"],
+        ),
         ({"message": {"content": "hi"}}, ["hi"]),
         ({"error": {"message": "hi", "code": "c", "param": "p", "failed_generation": "hi b"}}, ["hi\nhi b"]),
         ([{"content": "hi"}], ["hi"]),
@@ -548,7 +554,11 @@ def test_transcript_cannot_be_rewritten() -> None:
 @pytest.mark.parametrize("key", ["message", "delta"])
 def test_rewritten_reasoning_loses_its_signature(key: str) -> None:
     blocks = [{"thinking": "hi", "signature": "cw=="}]
-    details = [{"text": "hi", "signature": "cw=="}, {"text": "c", "signature": "cw=="}, {"text": "hi", "signature": None}]
+    details = [
+        {"text": "hi", "signature": "cw=="},
+        {"text": "c", "signature": "cw=="},
+        {"text": "hi", "signature": None},
+    ]
     body = {"choices": [{key: {"reasoning_details": details, "thinking_blocks": blocks}}]}
     redacted = redacted_answer(CHAT, body)
     assert redacted["choices"][0][key] == {
@@ -627,7 +637,9 @@ def streamed(*choices: Any) -> list[Leaf]:
     return CHAT.deltas(document({"id": "1", "choices": choices}))
 
 
-@pytest.mark.parametrize("more", [{}, {"object": "chat.completion.chunk", "created": 1, "usage": None, "provider": "X"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"object": "chat.completion.chunk", "created": 1, "usage": None, "provider": "X"}]
+)
 @pytest.mark.parametrize("index", [0, 1, 7, MAX_CHOICE])
 def test_content_has_the_index_of_its_choice(index: int, more: dict[str, Any]) -> None:
     body = {"id": "1", **more, "choices": [{"index": index, "delta": {"content": "hi"}, "finish_reason": None}]}

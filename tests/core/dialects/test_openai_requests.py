@@ -83,7 +83,11 @@ def test_embeddings_are_inspected_only_on_request() -> None:
         (IMAGES, {"created": 1, "size": "1024x1024", "data": [{"b64_json": PNG, "revised_prompt": "hi"}]}, ["hi"]),
         (IMAGES, {"data": [{"url": "https://example.com/a.png", "note": "hi"}]}, ["hi"]),
         (RERANK, {"results": [{"index": 0, "document": {"text": "hi"}, "score": 0.5}], "id": "r"}, ["hi"]),
-        (EMBEDDINGS, {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": "zczMPQAAgD8="}]}, []),
+        (
+            EMBEDDINGS,
+            {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": "zczMPQAAgD8="}]},
+            [],
+        ),
         (EMBEDDINGS, {"embeddings": {"float": [[0.5]], "base64": ["zczMPQ=="]}, "texts": ["hi"]}, ["hi"]),
         (EMBEDDINGS, {"error": {"code": "c", "param": "p", "type": "t", "message": "hi"}}, ["hi"]),
     ],

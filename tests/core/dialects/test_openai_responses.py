@@ -55,7 +55,13 @@ ANNOTATION = {"type": "url_citation", "url": "https://example.com", "title": "hi
         ({"messages": [{"role": "assistant", "content": "hi"}]}, ["assistant: hi"]),
         ({"previous_input_messages": [{"author": {"role": "user"}, "content": [{"text": "hi"}]}]}, ["user: hi"]),
         (
-            {"prompt": {"id": "p", "version": "2", "variables": {"a": "hi a", "c": {"type": "input_text", "text": "hi"}}}},
+            {
+                "prompt": {
+                    "id": "p",
+                    "version": "2",
+                    "variables": {"a": "hi a", "c": {"type": "input_text", "text": "hi"}},
+                }
+            },
             ["user: hi a", "user: hi"],
         ),
         ({"context_management": [{"type": "compaction", "instructions": "hi"}]}, ["user: hi"]),
@@ -134,7 +140,11 @@ def test_texts_of_requests(body: Any, messages: list[str]) -> None:
             ["assistant: hi c", "assistant: hi a"],
         ),
         (
-            {"type": "web_search_call", "action": {"type": "search", "query": "hi a", "queries": ["hi b"]}, "id": "ws_1"},
+            {
+                "type": "web_search_call",
+                "action": {"type": "search", "query": "hi a", "queries": ["hi b"]},
+                "id": "ws_1",
+            },
             ["assistant: hi a", "assistant: hi b"],
         ),
         (
@@ -304,7 +314,10 @@ def test_texts_of_output_items(item: Any, named: list[str], unnamed: list[str]) 
         ({"choices": [{"message": {"content": "hi"}}]}, ["hi"]),
         ([{"text": "hi"}], ["hi"]),
         ({"error": {"message": "hi", "code": "c", "param": "p", "type": "t"}}, ["hi"]),
-        ({"output": [{"content": "hi"}], "instructions": "hi b", "tools": [{"description": "hi c"}]}, ["hi", "hi b\nhi c"]),
+        (
+            {"output": [{"content": "hi"}], "instructions": "hi b", "tools": [{"description": "hi c"}]},
+            ["hi", "hi b\nhi c"],
+        ),
         ({"output": [], "output_messages": [{"message": "hi"}]}, ["hi"]),
     ],
 )
@@ -328,7 +341,9 @@ def test_facts_of_an_answer_are_no_texts() -> None:
         "instructions": None,
         "metadata": {"a": "b"},
         "model": "gpt-5",
-        "output": [{"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "hi", "logprobs": []}]}],
+        "output": [
+            {"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "hi", "logprobs": []}]}
+        ],
         "prompt_cache_key": "k",
         "reasoning": {"effort": "low", "summary": "detailed", "context": "all_turns", "mode": "standard"},
         "safety_identifier": "s",
@@ -431,7 +446,11 @@ def test_running_text_and_its_repeat_have_the_same_place(name: str, key: str, pl
 @pytest.mark.parametrize(
     ("given", "texts", "place"),
     [
-        (event("response.content_part.done", part={"type": "output_text", "text": "a"}), ["=a"], ("content", 1, "text")),
+        (
+            event("response.content_part.done", part={"type": "output_text", "text": "a"}),
+            ["=a"],
+            ("content", 1, "text"),
+        ),
         (
             event("response.content_part.added", part={"type": "refusal", "refusal": "a"}),
             ["=a"],
