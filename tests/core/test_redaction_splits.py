@@ -226,7 +226,7 @@ def check_whole(recording: Recording) -> None:
     assert judge(recording, recording.body).response.body == recording.body
     document = Document.from_bytes(recording.body)
     leaves = recording.dialect.answers(document, locates=True)
-    for leaf in (part for leaf in leaves for part in leaf.parts or (leaf,)):
+    for leaf in (part for joined in leaves for part in joined.parts or (joined,)):
         spelt = leaf.raw or leaf.text
         for spot in spots(spelt, is_argument=leaf.is_json):
             text = spelt[:spot] + VALUE + spelt[spot:]
