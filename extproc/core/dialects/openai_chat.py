@@ -208,8 +208,12 @@ def _flat(root: Any) -> Leaf | None:
     if type(root) is not dict or type(choices := root.get("choices")) is not list or len(choices) != 1:
         return None
     choice = choices[0]
-    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict or len(delta) != 1:
+    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict:
         return None
+    if len(delta) > 1:
+        for key, value in delta.items():
+            if value is not None and key != "content" and (key != "role" or value != "assistant"):
+                return None
     text, index = delta.get("content"), choice.get("index")
     if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
         return None
@@ -225,7 +229,8 @@ def _flat(root: Any) -> Leaf | None:
     return Leaf(("choices", 0, "delta", "content"), text, place, index, unit=("choices", index))
 
 
-_FLAT = frozenset({"created", "id", "model", "object", "provider", "service_tier", "system_fingerprint"})
+_FLAT = frozenset({"created", "id", "model", "object", "obfuscation", "provider", "service_tier", "system_fingerprint"})
+"""What most servers send beside the choices."""
 
 
 def choice_place(root: Any, leaf: Leaf) -> Running:

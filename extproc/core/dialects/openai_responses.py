@@ -190,12 +190,15 @@ class OpenAIResponses(Dialect):
     _json = Table(*COMMON, *_DONE, arguments("delta", "arguments"))
     _spoken = Table(*COMMON, *_DONE, text("delta", "transcript", fixed=True))
     _binary = Table(*COMMON, *_DONE, media("delta"))
+    _error = Table(*COMMON, inert("code", "param", "error.code", "error.param"))
 
     def event_table(self, root: Any) -> Table:
         """Return the table for an event: its type says what `delta` is."""
         kind = fields(root).get("type")
         if not isinstance(kind, str):
             return self.event
+        if kind == "error":
+            return self._error
         if "transcript" in kind:
             return self._spoken
         if "audio" in kind or "image" in kind:

@@ -10,7 +10,7 @@ import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.content.sse import EventDecoder
-from extproc.core.dialects.base import MAX_CHOICE
+from extproc.core.dialects.base import MAX_CHOICE, Dialect
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import MalformedBody
@@ -645,11 +645,11 @@ def test_content_has_the_index_of_its_choice(index: int, more: dict[str, Any]) -
     body = {"id": "1", **more, "choices": [{"index": index, "delta": {"content": "hi"}, "finish_reason": None}]}
     place = ("choices", index, "delta", "content")
     path = ("choices", 0, "delta", "content")
-    (leaf,) = CHAT.deltas(document(body))
-    assert leaf == Leaf(path, "hi", place=place, index=index, unit=("choices", index))
-    # A chunk with more than the usual fields is read by the walker, and in the same way.
-    body["choices"][0]["delta"] |= {"role": "assistant"}
-    assert CHAT.deltas(document(body)) == [leaf]
+    leaf = Leaf(path, "hi", place=place, index=index, unit=("choices", index))
+    # Chunks with the usual fields are read without a walk, and in the same way.
+    for delta in ({}, {"role": "assistant"}, {"role": "assistant", "reasoning": None}, {"role": "model"}):
+        body["choices"][0]["delta"] = {"content": "hi", **delta}
+        assert CHAT.deltas(document(body)) == Dialect.deltas(CHAT, document(body)) == [leaf]
     assert redacted_event(CHAT, body) == masked(body)
 
 
@@ -659,13 +659,18 @@ def test_content_has_the_index_of_its_choice(index: int, more: dict[str, Any]) -
         ({"provider": "Amazon to say hi"}, ["Amazon to say hi", "a"]),
         ({"id": {"x": "hi"}}, ["hi", "a"]),
         ({"note": "hi"}, ["hi", "a"]),
-        ({"created": 1.5}, ["a"]),
+        ({"created": 1.5, "obfuscation": "aB3"}, ["a"]),
+        ({"obfuscation": "say hi"}, ["say hi", "a"]),
         ({"usage": {"total_tokens": 1}}, ["a"]),
     ],
 )
 def test_chunk_with_other_texts_is_read_by_the_walker(more: dict[str, Any], texts: list[str]) -> None:
     assert heard(CHAT, {**more, "choices": [{"index": 0, "delta": {"content": "a"}}]}) == texts
     assert heard(CHAT, {"choices": [{"index": 0, "delta": {"content": "a"}, "note": "hi"}]}) == ["a", "hi"]
+    assert heard(CHAT, {"choices": [{"index": 0, "delta": {"content": "a", "role": "to say hi"}}]}) == [
+        "a",
+        "to say hi",
+    ]
 
 
 def test_missing_index_is_0() -> None:
