@@ -527,8 +527,8 @@ def test_facts_of_an_answer_are_no_texts() -> None:
 
 
 def test_arguments_are_marked_as_json() -> None:
-    calls = [{"function": {"arguments": "{}"}}, {"custom": {"input": "{}"}}]
-    body = {"choices": [{"message": {"content": "{}", "tool_calls": calls, "function_call": {"arguments": "{}"}}}]}
+    calls = [{"function": {"arguments": "[1]"}}, {"custom": {"input": "[1]"}}]
+    body = {"choices": [{"message": {"content": "[1]", "tool_calls": calls, "function_call": {"arguments": "[1]"}}}]}
     assert [leaf.path[3] for leaf in answers(CHAT, body) if leaf.is_json] == ["tool_calls", "function_call"]
 
 

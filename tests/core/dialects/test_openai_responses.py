@@ -381,7 +381,7 @@ def test_transcripts_are_fixed_and_arguments_are_json() -> None:
     assert fixed(answers(RESPONSES, spoken)) == said(RESPONSES, spoken) == ["hi"]
     with pytest.raises(RedactionError):
         redacted_answer(RESPONSES, spoken)
-    calls = [{"type": "function_call", "arguments": "{}"}, {"type": "mcp_call", "arguments": "{}", "output": "a"}]
+    calls = [{"type": "function_call", "arguments": "[1]"}, {"type": "mcp_call", "arguments": "[1]", "output": "a"}]
     assert [leaf.is_json for leaf in answers(RESPONSES, {"output": calls})] == [True, True, False]
     (leaf,) = answers(RESPONSES, {"output": [{"type": "tool_search_call", "arguments": {"a": "b"}}]})
     assert leaf.is_embedded
