@@ -90,7 +90,9 @@ def said(dialect: Dialect, body: Any) -> list[str]:
 
 def heard(dialect: Dialect, event: Any) -> list[str]:
     """Return the texts of an event, with `=` before possible repeats, `~` before seals, and `#` for tokens."""
-    return [_MARKS[leaf.kind] + leaf.text for leaf in dialect.deltas(document(event))]
+    found = dialect.deltas(document(event), locates=True)
+    assert [leaf.text for leaf in found] == [leaf.text for leaf in dialect.deltas(document(event))]
+    return [_MARKS[leaf.kind] + leaf.text for leaf in found]
 
 
 def places(dialect: Dialect, *events: Any) -> list[Any]:
@@ -127,7 +129,7 @@ def redacted_answer(dialect: Dialect, body: Any) -> Any:
 
 def redacted_event(dialect: Dialect, event: Any) -> Any:
     """Return what an event becomes; raise RedactionError if a text cannot be changed."""
-    return _redacted(event, dialect.deltas(document(event)))
+    return _redacted(event, dialect.deltas(document(event), locates=True))
 
 
 def _redacted(body: Any, leaves: Iterable[Leaf | None]) -> Any:

@@ -33,6 +33,7 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX
         ({"url": "https://a.example/ hi"}, ["https://a.example/ hi"]),
         ({"signature": "signed, hi"}, ["signed, hi"]),
         ({"b64_json": "hi to all"}, ["hi to all"]),
+        ({"b64_json": "i", "": "hi"}, ["i", "hi"]),
         ({"my name": "hi"}, ["my name", "hi"]),
     ],
 )
@@ -59,6 +60,20 @@ def test_document_may_be_one_text() -> None:
 def test_number_alone_cannot_be_judged() -> None:
     with pytest.raises(MalformedBody):
         asked(GENERIC, "7")
+
+
+def test_texts_of_an_event_behind_the_first_256_of_a_list_are_one() -> None:
+    body = {"rows": [f"hi {number}" for number in range(300)]}
+    texts = heard(GENERIC, body)
+    assert (len(texts), texts[-1]) == (257, "\n".join(f"hi {number}" for number in range(256, 300)))
+    assert redacted_event(GENERIC, body) == masked(body)
+    assert len(heard(GENERIC, {"rows": [*map(str, range(256)), *[""] * 44]})) == 256
+
+
+def test_answer_of_many_keys_is_one_text() -> None:
+    body = {"rows": [{f"key{number}": "hi", f"{number}_id": "a"} for number in range(1200)]}
+    assert said(GENERIC, body) == ["\n".join(["hi"] * 1200)]
+    assert redacted_answer(GENERIC, body) == masked(body)
 
 
 def test_answer_of_many_texts_is_one_text() -> None:

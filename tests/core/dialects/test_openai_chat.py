@@ -416,6 +416,8 @@ def test_definitions_are_inspected_only_with_tools() -> None:
     assert {prompt.message["role"] for prompt in found} == {"system", "user"}
     assert redacted_request(CHAT, body, tools=True) == masked(body)
     assert asked(CHAT, {"tools": None, "functions": "", "response_format": 5}, tools=True) == []
+    body = {"tools": "hi", "functions": [{"description": "hi", "default": None, "to say hi": 1}]}
+    assert asked(CHAT, body, tools=True) == [("system", "hi"), ("system", "hi\nto say hi")]
 
 
 def test_texts_behind_the_first_256_of_a_list_share_a_message() -> None:
@@ -530,6 +532,13 @@ def test_arguments_are_marked_as_json() -> None:
     calls = [{"function": {"arguments": "[1]"}}, {"custom": {"input": "[1]"}}]
     body = {"choices": [{"message": {"content": "[1]", "tool_calls": calls, "function_call": {"arguments": "[1]"}}}]}
     assert [leaf.path[3] for leaf in answers(CHAT, body) if leaf.is_json] == ["tool_calls", "function_call"]
+
+
+def test_arguments_without_anything_are_no_text() -> None:
+    calls = [{"function": {"name": "f", "arguments": each}} for each in ("{}", " {} ", "", {}, [])]
+    message = {"role": "assistant", "content": "hi", "tool_calls": calls}
+    assert said(CHAT, {"choices": [{"message": message}]}) == ["hi"]
+    assert sent(message) == [message]
 
 
 def test_redaction_of_arguments_keeps_their_spelling() -> None:
