@@ -535,7 +535,8 @@ def test_arguments_are_marked_as_json() -> None:
 
 
 def test_arguments_without_anything_are_no_text() -> None:
-    calls = [{"function": {"name": "f", "arguments": each}} for each in ("{}", " {} ", "", {}, [])]
+    empty: list[Any] = ["{}", " {} ", "", {}, []]
+    calls = [{"function": {"name": "f", "arguments": each}} for each in empty]
     message = {"role": "assistant", "content": "hi", "tool_calls": calls}
     assert said(CHAT, {"choices": [{"message": message}]}) == ["hi"]
     assert sent(message) == [message]

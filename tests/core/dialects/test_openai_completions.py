@@ -70,8 +70,9 @@ def test_texts_of_requests(body: Any, texts: list[str]) -> None:
     ],
 )
 def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
-    with pytest.raises(MalformedBody):
-        asked(COMPLETIONS, body)
+    for locates in (False, True):
+        with pytest.raises(MalformedBody):
+            COMPLETIONS.prompts(document(body), tools=False, locates=locates)
 
 
 @pytest.mark.parametrize(
