@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -10,7 +11,8 @@ from typing import Any
 
 from extproc.core.content.document import Document, Edit, Raw
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
-from extproc.core.dialects.base import Dialect, Kind, Leaf
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import pick
 from extproc.core.redaction import is_json
 from tests.fakes.reading import all_of, at, strings
@@ -22,6 +24,8 @@ VALUE = "ЖЩЮЯБД"
 """The value that must not leak. No recording contains any of its letters, so that each released letter is a leak."""
 
 MASK = "[X]"
+
+_TOKEN = re.compile(r"\s*\S{1,32}|\s+")
 
 RECORDINGS = FilePath(__file__).parents[1] / "fixtures/recordings"
 
@@ -69,17 +73,17 @@ def own() -> list[Recording]:
 
 
 def corpus() -> list[Recording]:
-    """Return the successful answers recorded by other projects, for paths whose answers are inspected."""
+    """Return the successful answers that other projects recorded of the APIs with streams."""
     return [
         Recording(one.name, one.path, one.response)
         for one in recorded(CORPUS)
-        if one.response is not None and one.status == 200 and _is_read(one.path)
+        if one.response is not None and one.status == 200 and _has_streams(one.path)
     ]
 
 
-def _is_read(path: str) -> bool:
+def _has_streams(path: str) -> bool:
     dialect = pick("POST", path, {})
-    return dialect is not None and dialect.reads_answers
+    return dialect is not None and any(pick("POST", known, {}) is dialect for known, _ in _REQUESTS.values())
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
@@ -127,9 +131,11 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
     before, after = running(recording)[place], "".join(pieces)
     out: list[bytes] = []
     left = list(pieces)
+    together = _together(recording, place).count(True)
     for event in events_of(recording.body):
         document, leaves = read(dialect, event)
         mine = [leaf for leaf in leaves if leaf.place == place]
+        mine = [leaf for leaf in mine if leaf.kind is not Kind.SEAL] or mine
         if document is None or not mine:
             # A repeat in a place that the dialect may not read. The value must not leak there either.
             again = {path: after for path, text in strings(document.root if document else None) if text == before}
@@ -141,39 +147,55 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
             out.append(event.raw)
         elif leaf.kind is Kind.REPEAT:
             assert leaf.text == before
-            out.append(event.with_data(document.rewrite({leaf.path: after} | _logprobs(document, leaf, after))))
-        elif len([one for one in leaves if one.kind is Kind.TEXT]) > 1:
-            # The event has other texts, so it stays: with the next piece or, if there is none, without text.
+            out.append(event.with_data(document.rewrite({leaf.path: after} | _tokens(document, leaves, leaf, after))))
+        elif others := {one.path: "" for one in leaves if one.kind is Kind.TEXT and one is not leaf}:
+            # The event has other texts, so it stays: with the next piece or, if there is none, without text. If it is
+            # the last one, further pieces follow alone.
+            together -= 1
             piece = left.pop(0) if left else ""
-            out.append(event.with_data(document.rewrite({leaf.path: piece} | _logprobs(document, leaf, piece))))
+            out.append(event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece))))
+            while left and not together:
+                piece = left.pop(0)
+                edits = {leaf.path: piece, **others} | _tokens(document, leaves, leaf, piece)
+                out.append(event.with_data(document.rewrite(edits)))
         else:
             # The first event is repeated for every piece, except those for shared events.
             shared = _shared(recording, place)
             while len(left) > shared:
                 piece = left.pop(0)
-                out.append(event.with_data(document.rewrite({leaf.path: piece} | _logprobs(document, leaf, piece))))
+                out.append(
+                    event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
+                )
     assert not left
     return b"".join(out)
 
 
 def _shared(recording: Recording, place: Hashable) -> int:
     """Return how many of the last events have a text at `place` together with another text."""
-    together: list[bool] = []
-    for event in events_of(recording.body):
-        said = [leaf.place for leaf in read(recording.dialect, event)[1] if leaf.kind is Kind.TEXT]
-        if place in said:
-            together.append(len(said) > 1)
+    together = _together(recording, place)
     return sum(together) if together == sorted(together) and not all(together) else 0
 
 
-def _logprobs(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
-    """Return the edit that makes the logprobs of a text match it, token by token."""
-    edits: dict[Any, Edit] = {}
-    for path in leaf.nulled:
-        tokens = [{"token": text, "logprob": -0.5}]
-        is_list = isinstance(at(document.root, path), list)
-        edits[path] = Raw(json.dumps(tokens if is_list else {"content": tokens, "tokens": [text]}))
-    return edits
+def _together(recording: Recording, place: Hashable) -> list[bool]:
+    """Return for each event with a text at `place` whether it has another text, too."""
+    said = (
+        [leaf.place for leaf in read(recording.dialect, event)[1] if leaf.kind is Kind.TEXT]
+        for event in events_of(recording.body)
+    )
+    return [len(texts) > 1 for texts in said if place in texts]
+
+
+def _tokens(document: Document, leaves: list[Leaf], leaf: Leaf, text: str) -> dict[Any, Edit]:
+    """Return the edits that make the tokens of a text match it."""
+    paths = [one.path for one in leaves if one.kind is Kind.TOKENS and one.unit == leaf.unit]
+    return {path: as_tokens(at(document.root, path), text) for path in paths}
+
+
+def as_tokens(given: Any, text: str) -> Raw:
+    """Return the tokens of a text, in the shape of the tokens that were given."""
+    words = _TOKEN.findall(text)
+    tokens = [{"token": word, "logprob": -0.5} for word in words]
+    return Raw(json.dumps(tokens if isinstance(given, list) else {"content": tokens, "tokens": words}))
 
 
 def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], dict[Hashable, set[str]]]:

@@ -120,10 +120,11 @@ class Document:
     def rewrite(self, edits: Mapping[Path, Edit]) -> str:
         """Return the text with the value at each path replaced.
 
-        Raises KeyError for a path that does not exist.
+        An edit below the place of another has no effect. Raises KeyError for a path that does not exist.
         """
         if () in edits:
             return self.text[: self._start] + _spelling(edits[()])
+        edits = {path: value for path, value in edits.items() if not any(path[:n] in edits for n in range(len(path)))}
         wanted = _tree({path: _spelling(value) for path, value in edits.items()})
         pieces: list[str] = []
         position = found = 0

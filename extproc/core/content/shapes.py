@@ -100,10 +100,13 @@ def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool
     if not is_text and _is_binary(head):
         return len(data) >= _SHORT or head.startswith(_SIGNATURES)
     whole = _decode(data.replace("\r", "").replace("\n", ""))
+    if not whole:
+        return False
     try:
         text = whole.decode()
     except UnicodeDecodeError:
-        return not is_text  # the head is text and the rest is not, as in some documents with binary parts
+        # The head is text and the rest is not, as in some documents with binary parts.
+        return not is_text and len(data) >= _SHORT
     return EncodedText(text, prefix, is_urlsafe)
 
 

@@ -39,15 +39,34 @@ def _block_speaker(block: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping
 _BLOCK = (
     text("text", "thinking", "content"),
     arguments("input", "partial_json"),
-    seal("signature"),
-    opaque("data", "encrypted_content", "encrypted_index", "encrypted_stdout"),
+    seal("signature", "encrypted_content"),
+    opaque("data", "encrypted_index", "encrypted_stdout"),
     media("source.data"),
-    inert("name", "server_name", "cache_control.*", "caller.*", "citations[].encrypted_index"),
-    opaque("citations[].encrypted_index", "content[].encrypted_content", "content.encrypted_stdout"),
+    inert("name", "server_name", "cache_control.*", "caller.*"),
+    opaque(
+        "citation.encrypted_index",
+        "citations[].encrypted_index",
+        "content.encrypted_content",
+        "content.encrypted_stdout",
+        "content[].encrypted_content",
+    ),
     media("content[].source.data", "content.content.source.data", "source.content[].source.data"),
-    inert("content[].cache_control.*", "content[].tool_name"),
+    inert(
+        "content.error_code",
+        "content.tool_references[].tool_name",
+        "content[].cache_control.*",
+        "content[].tool_name",
+    ),
 )
 """What a block holds: of a message, of an answer, or its part in a stream."""
+
+_SEALED: Mapping[str | int, str] = {"signature": "thinking", "encrypted_content": "content"}
+"""The text of a block that a seal signs."""
+
+_STOP = (inert("stop_sequence", "stop_details.category"), opaque("stop_details.fallback_credit_token"))
+"""How a message ended."""
+
+_USAGE = inert("usage.service_tier", "usage.inference_geo", "usage.speed")
 
 
 class AnthropicMessages(Dialect):
@@ -85,15 +104,17 @@ class AnthropicMessages(Dialect):
         *COMMON,
         text("content[]"),
         *below("content[]", _BLOCK),
-        inert("stop_sequence", "usage.service_tier", "usage.inference_geo", "usage.speed", "container.expires_at"),
+        *_STOP,
+        _USAGE,
     )
     event = Table(
         *COMMON,
         *below("delta", _BLOCK),
         *below("content_block", _BLOCK),
         *below("message.content[]", _BLOCK),
-        inert("usage.service_tier", "message.usage.service_tier", "message.usage.inference_geo", "message.usage.speed"),
-        inert("delta.stop_sequence", "message.stop_sequence"),
+        *below("delta", _STOP),
+        *below("message", (*_STOP, _USAGE)),
+        _USAGE,
     )
 
     def place(self, root: Any, leaf: Leaf) -> Running:
@@ -101,7 +122,7 @@ class AnthropicMessages(Dialect):
         event = fields(root)
         index = event.get("index")
         if leaf.path[:1] in (("delta",), ("content_block",)):
-            inside = ("thinking",) if leaf.kind is Kind.SEAL else leaf.path[1:]
+            inside = (_SEALED[leaf.path[-1]],) if leaf.kind is Kind.SEAL else leaf.path[1:]
             return (index if isinstance(index, int) else 0, *inside)
         return (str(event.get("type")), *leaf.path)
 

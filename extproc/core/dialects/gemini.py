@@ -23,6 +23,7 @@ from extproc.core.dialects.rules import (
     below,
     inert,
     media,
+    opaque,
     seal,
     text,
     tokens,
@@ -50,13 +51,28 @@ _PART = (
     unnamed("functionResponse", "toolResponse", speaker=_tool),
     arguments("functionCall.args", "toolCall.args", "functionResponse.response", "toolResponse.response"),
     text("functionCall.partialArgs[].stringValue"),
-    inert("functionCall.name", "toolCall.name", "functionResponse.name", "toolResponse.name", "*.mimeType"),
-    inert("functionCall.partialArgs[].jsonPath", "functionResponse.scheduling", "toolCall.toolType"),
-    inert("executableCode.language", "codeExecutionResult.outcome", "mediaResolution.level"),
+    inert(
+        "codeExecutionResult.outcome",
+        "executableCode.language",
+        "fileData.mimeType",
+        "functionCall.name",
+        "functionCall.partialArgs[].jsonPath",
+        "functionResponse.name",
+        "functionResponse.parts[].fileData.mimeType",
+        "functionResponse.parts[].inlineData.mimeType",
+        "functionResponse.scheduling",
+        "inlineData.mimeType",
+        "mediaResolution.level",
+        "toolCall.name",
+        "toolCall.toolType",
+        "toolResponse.name",
+        "toolResponse.toolType",
+        "videoMetadata.endOffset",
+        "videoMetadata.startOffset",
+    ),
     seal("thoughtSignature"),
     media("inlineData.data", "functionResponse.parts[].inlineData.data"),
-    url("fileData.fileUri"),
-    inert("inlineData.mimeType", "fileData.mimeType", "functionResponse.parts[].inlineData.mimeType"),
+    url("fileData.fileUri", "functionResponse.parts[].fileData.fileUri"),
 )
 
 _CANDIDATES = (
@@ -79,9 +95,18 @@ _CANDIDATES = (
         "usageMetadata.trafficType",
         "usageMetadata.serviceTier",
         "usageMetadata.*[].modality",
+        "candidates[].groundingMetadata.groundingChunks[].maps.placeId",
+        "candidates[].groundingMetadata.groundingChunks[].web.domain",
+        "candidates[].urlContextMetadata.urlMetadata[].urlRetrievalStatus",
+        "error.code",
+        "error.details[].@type",
+        "error.details[].domain",
+        "error.details[].reason",
         "error.status",
     ),
-    url("candidates[].groundingMetadata.groundingChunks[].web.uri", "candidates[].citationMetadata.citations[].uri"),
+    opaque("candidates[].groundingMetadata.googleMapsWidgetContextToken"),
+    media("candidates[].groundingMetadata.searchEntryPoint.sdkBlob"),
+    url("candidates[].urlContextMetadata.urlMetadata[].retrievedUrl"),
 )
 
 _SAID = Table(*COMMON, *_CANDIDATES, two_spellings=True)
@@ -113,12 +138,15 @@ class Gemini(Dialect):
             "generationConfig.speechConfig.voiceConfig.prebuiltVoiceConfig.voiceName",
             "generationConfig.thinkingConfig.thinkingLevel",
             "labels.*",
+            "modelArmorConfig.promptTemplateName",
+            "modelArmorConfig.responseTemplateName",
             "safetySettings[].category",
             "safetySettings[].method",
             "safetySettings[].threshold",
             "serviceTier",
             "toolConfig.functionCallingConfig.allowedFunctionNames[]",
             "toolConfig.functionCallingConfig.mode",
+            "toolConfig.retrievalConfig.languageCode",
         ),
         two_spellings=True,
     )
@@ -185,8 +213,10 @@ def _place(root: Any, path: tuple[Any, ...]) -> Running:
     match path[5:] if isinstance(candidate["content"]["parts"], list) else path[4:]:
         case ("text",):
             return (*head, "thought" if fields(part).get("thought") else "text")
-        case ("functionCall" | "function_call", "partialArgs" | "partial_args" as listed, int(number), *_):
-            target = fields(part[path[-4]][listed][number])
-            return (*head, "args", str(target.get("jsonPath", target.get("json_path"))))
+        case ("functionCall" | "function_call" as call, "partialArgs" | "partial_args" as listed, int(number), key):
+            target = fields(part[call][listed][number])
+            if key in ("stringValue", "string_value"):
+                return (*head, "args", str(target.get("jsonPath", target.get("json_path"))))
+            return (*head, *place[2:])
         case _:
             return (*head, *place[2:])

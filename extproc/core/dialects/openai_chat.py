@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions API, and the many APIs that copy it.
 
-Source: OpenAI's API reference, "Chat completions"; the fields `reasoning`, `reasoning_content` and
-`reasoning_details` are those of OpenRouter, vLLM, DeepSeek and others.
+Source: OpenAI's API reference, "Chat completions". Other servers add to it: `reasoning`, `reasoning_content` and
+`reasoning_details` are OpenRouter's, vLLM's and DeepSeek's, `thinking` is Mistral's, `thinking_blocks` LiteLLM's,
+`thought_signature` Google's, and `channel` Groq's.
 """
 
 from __future__ import annotations
@@ -32,13 +33,23 @@ from extproc.core.dialects.rules import (
 SAID = (
     text("content", "content[].text", "content[].refusal", "refusal", "reasoning", "reasoning_content"),
     text("reasoning[].text", "reasoning_details[].text", "reasoning_details[].summary"),
-    seal("reasoning_details[].signature"),
-    opaque("reasoning_details[].data", "reasoning_details[].encrypted_content"),
+    text("content[].thinking", "content[].thinking[].text", "thinking_blocks[].thinking"),
+    seal("reasoning_details[].signature", "thinking_blocks[].signature"),
+    opaque(
+        "reasoning_details[].data",
+        "reasoning_details[].encrypted_content",
+        "reasoning_signature",
+        "thinking_blocks[].data",
+        "thought_signature",
+        "extra_content.google.thought_signature",
+        "tool_calls[].extra_content.google.thought_signature",
+        "tool_calls[].thought_signature",
+    ),
     arguments("tool_calls[].function.arguments", "function_call.arguments"),
     text("tool_calls[].custom.input"),
     text("audio.transcript", fixed=True),
-    media("audio.data", "images[].image_url.url"),
-    inert("role", "tool_calls[].function.name", "tool_calls[].custom.name", "function_call.name"),
+    media("audio.data", "images[].image_url", "images[].image_url.url"),
+    inert("role", "channel", "tool_calls[].function.name", "tool_calls[].custom.name", "function_call.name"),
 )
 """What a message holds: of a request, of an answer, or its part in a chunk."""
 
@@ -55,8 +66,14 @@ CHAT_MESSAGES = (
         "messages[].content[].audio_url",
         "messages[].content[].audio_url.url",
     ),
-    inert("messages[].name", "messages[].content[].image_url.detail", "messages[].content[].cache_control.*"),
-    inert("messages[].cache_control.*", "messages[].content[].input_audio.format"),
+    inert(
+        "messages[].cache_control.*",
+        "messages[].content[].cache_control.*",
+        "messages[].content[].image_url.detail",
+        "messages[].content[].input_audio.format",
+        "messages[].content[].prompt_cache_breakpoint.mode",
+        "messages[].name",
+    ),
 )
 
 OPTIONS = (
@@ -70,10 +87,13 @@ OPTIONS = (
         "modalities[]",
         "models[]",
         "prompt_cache_key",
+        "prompt_cache_options.*",
         "prompt_cache_retention",
         "provider.*",
         "provider.order[]",
+        "reasoning.context",
         "reasoning.effort",
+        "reasoning.mode",
         "reasoning.summary",
         "reasoning_effort",
         "reasoning_format",
@@ -82,25 +102,36 @@ OPTIONS = (
         "service_tier",
         "thinking.type",
         "tool_choice",
+        "tool_choice.allowed_tools.mode",
+        "tool_choice.allowed_tools.tools[].function.name",
+        "tool_choice.custom.name",
         "tool_choice.function.name",
         "transforms[]",
         "user",
         "verbosity",
         "web_search_options.search_context_size",
+        "web_search_options.user_location.approximate.country",
+        "web_search_options.user_location.approximate.timezone",
     ),
 )
 """Settings of a request."""
 
 FACTS = (
     inert(
+        "choices[].native_finish_reason",
+        "error.code",
+        "error.metadata.provider_name",
+        "error.param",
+        "metadata.*",
         "provider",
+        "search_results[].date",
+        "search_results[].last_updated",
         "service_tier",
         "system_fingerprint",
-        "choices[].native_finish_reason",
-        "choices[].stop_reason",
-        "**.severity",
         "x_groq.*",
+        "**.severity",
     ),
+    url("citations[]"),
     opaque("obfuscation"),
     tokens(
         "prompt_logprobs",
@@ -177,8 +208,12 @@ def _flat(root: Any) -> Leaf | None:
     if type(root) is not dict or type(choices := root.get("choices")) is not list or len(choices) != 1:
         return None
     choice = choices[0]
-    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict or len(delta) != 1:
+    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict:
         return None
+    if len(delta) > 1:
+        for key, value in delta.items():
+            if value is not None and key != "content" and (key != "role" or value != "assistant"):
+                return None
     text, index = delta.get("content"), choice.get("index")
     if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
         return None
@@ -194,7 +229,8 @@ def _flat(root: Any) -> Leaf | None:
     return Leaf(("choices", 0, "delta", "content"), text, place, index, unit=("choices", index))
 
 
-_FLAT = frozenset({"created", "id", "model", "object", "provider", "service_tier", "system_fingerprint"})
+_FLAT = frozenset({"created", "id", "model", "object", "obfuscation", "provider", "service_tier", "system_fingerprint"})
+"""What most servers send beside the choices."""
 
 
 def choice_place(root: Any, leaf: Leaf) -> Running:

@@ -24,7 +24,7 @@ _ENTRIES = ("input", "input[].text", "input[].content", "input[].content[].text"
 
 _PICTURES = (
     media("**.image", "**.image_url", "**.image_bytes", "**.audio", "**.video"),
-    media("input[].content[].image_url.url"),
+    media("input[].content[].image_url", "input[].content[].image_url.url"),
 )
 
 
@@ -40,7 +40,11 @@ class Embeddings(DataDialect):
         text(*_ENTRIES),
         inert("encoding_format", "input_type", "embedding_types[]", "truncate", "truncation", "user", "task"),
     )
-    answer = event = Table(*COMMON, opaque("data[].embedding", "data[].embedding.*", "embeddings.*"))
+    answer = event = Table(
+        *COMMON,
+        opaque("data[].embedding", "data[].embedding.*", "embeddings.*"),
+        inert("error.code", "error.param"),
+    )
 
 
 class Images(DataDialect):

@@ -76,8 +76,8 @@ _PART = (
     text("text", "refusal", "input_text", "output_text"),
     text("transcript", fixed=True),
     tokens("logprobs"),
-    media("image_url", "file_data", "data", "input_audio.data"),
-    inert("detail", "annotations[].file_id"),
+    media("image_url", "file_data", "file_url", "data", "input_audio.data"),
+    inert("detail", "input_audio.format", "prompt_cache_breakpoint.mode"),
 )
 """What a part of an item's content or summary holds."""
 
@@ -96,9 +96,21 @@ def _items(place: str) -> list[Rule]:
                 arguments("arguments"),
                 seal("encrypted_content"),
                 media("result", "output.image_url", "file_data", "image_url"),
+                opaque("fingerprint"),
                 tools("tools[]"),
-                inert("name", "server_label", "phase", "detail", "environment.type", "background", "quality", "size"),
-                inert("action.type", "operation.type", "output_format", "execution", "namespace", "caller.type"),
+                inert(
+                    "action",
+                    "background",
+                    "detail",
+                    "execution",
+                    "name",
+                    "namespace",
+                    "output_format",
+                    "phase",
+                    "quality",
+                    "server_label",
+                    "size",
+                ),
             ),
         ),
     ]
@@ -107,25 +119,29 @@ def _items(place: str) -> list[Rule]:
 _ECHOED = (
     inert(
         "background",
+        "conversation",
+        "include[]",
         "metadata.*",
         "modalities[]",
         "moderation",
         "phase",
+        "prompt.version",
         "prompt_cache_key",
+        "prompt_cache_options.*",
         "prompt_cache_retention",
+        "reasoning.context",
         "reasoning.effort",
-        "reasoning.summary",
         "reasoning.generate_summary",
+        "reasoning.mode",
+        "reasoning.summary",
         "safety_identifier",
         "service_tier",
         "text.verbosity",
         "tool_choice",
         "tool_choice.*",
+        "tool_choice.tools[].name",
         "truncation",
         "user",
-        "include[]",
-        "incomplete_details.reason",
-        "context_management[].type",
     ),
     tools("tools[]", "text.format"),
 )
@@ -135,6 +151,7 @@ _RESPONSE = (
     *_items("output[]"),
     text("output_text", "output"),
     tokens("output_messages[].tokens", "input_messages[].tokens", everywhere=True),
+    inert("billing.payer", "error.code", "error.param", "incomplete_details.reason", "**.severity"),
     *_ECHOED,
 )
 
@@ -146,7 +163,7 @@ _DONE = (
     tokens("logprobs"),
     opaque("obfuscation"),
     media("partial_image_b64"),
-    inert("output_format", "background", "quality", "size", "service_tier"),
+    inert("output_format", "background", "name", "quality", "size", "service_tier"),
     *below("response", _RESPONSE),
 )
 
@@ -164,7 +181,6 @@ class OpenAIResponses(Dialect):
         text("instructions", role="system"),
         *below("instructions[].content[]", _PART),
         unnamed("prompt.variables.*"),
-        inert("prompt.version"),
         *_items("input[]"),
         *_items("items[]"),
         *CHAT_MESSAGES,
@@ -174,12 +190,15 @@ class OpenAIResponses(Dialect):
     _json = Table(*COMMON, *_DONE, arguments("delta", "arguments"))
     _spoken = Table(*COMMON, *_DONE, text("delta", "transcript", fixed=True))
     _binary = Table(*COMMON, *_DONE, media("delta"))
+    _error = Table(*COMMON, inert("code", "param", "error.code", "error.param"))
 
     def event_table(self, root: Any) -> Table:
         """Return the table for an event: its type says what `delta` is."""
         kind = fields(root).get("type")
         if not isinstance(kind, str):
             return self.event
+        if kind == "error":
+            return self._error
         if "transcript" in kind:
             return self._spoken
         if "audio" in kind or "image" in kind:

@@ -294,7 +294,7 @@ class Walk:
 
     def _message(self, node: dict[str, Any], place: Place, path: Path) -> None:
         """Read a chat message. Aim gets it with all its fields, once for each text of its content."""
-        role = node.get("role")
+        role = node["role"] if type(node.get("role")) is str else None
         content = node.get("content")
         has_role = type(role) is str and role in _SENT_ROLES
         if type(content) is str and (has_role if len(node) == 2 else len(node) == 1 and self._joined):

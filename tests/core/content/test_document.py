@@ -84,6 +84,13 @@ def test_raw_json_is_inserted_unchanged() -> None:
     assert document.rewrite({("input", "a"): Raw("[]"), ("n",): "[]"}) == '{"input" : {"a":[]}, "n":"[]"}'
 
 
+def test_edit_below_another_has_no_effect() -> None:
+    text = '{"tokens":[{"token":"a"}],"text":"a"}'
+    edits: dict[Any, Any] = {("tokens", 0, "token"): "x", ("tokens",): None, ("text",): "y"}
+    for given in (edits, dict(reversed(edits.items()))):
+        assert Document(text).rewrite(given) == '{"tokens":null,"text":"y"}'
+
+
 def test_rewrite_does_not_change_the_document() -> None:
     document = Document('{"a":"b"}')
     document.rewrite({("a",): "c"})

@@ -17,163 +17,188 @@ from extproc.core.refusal import (
     UNREADABLE_RESPONSE,
     blocked,
 )
-from tests.fakes.reading import asked, document, dotted, fixed, heard, rewritten, said
+from tests.fakes.reading import (
+    answers,
+    asked,
+    document,
+    fixed,
+    heard,
+    is_redactable,
+    masked,
+    places,
+    prompts,
+    redacted_answer,
+    redacted_event,
+    redacted_request,
+    said,
+)
 
 MESSAGES = AnthropicMessages()
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
+PDF = "JVBERi0xLjQKJeLjz9MKMSAwIG9iago8PC9UeXBlL0NhdGFsb2c+PgplbmRvYmoK"
 OPAQUE: list[dict[str, Any]] = [
-    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}},
-    {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}, "title": "t"},
-    {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "QUJD"}},
-    {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
-    {"type": "redacted_thinking", "data": "QUJD"},
+    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+    {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
+    {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF}},
+    {"type": "document", "source": {"type": "file", "file_id": "file_1"}, "cache_control": {"ttl": "5m"}},
+    {"type": "redacted_thinking", "data": "EqQB" * 500},
     {"type": "container_upload", "file_id": "file_1"},
 ]
 
 
 @pytest.mark.parametrize(
-    ("body", "places"),
+    ("body", "messages"),
     [
-        ({"system": "a", "messages": []}, ["system system"]),
+        ({"system": "hi a", "messages": []}, [("system", "hi a")]),
         (
-            {"system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, "b", {"text": ""}]},
-            ["system system[0].text", "system system[1]"],
+            {
+                "system": [
+                    {"type": "text", "text": "hi a", "cache_control": {"type": "ephemeral"}},
+                    "hi b",
+                    {"text": ""},
+                ]
+            },
+            [("system", "hi a"), ("system", "hi b")],
         ),
-        ({"system": {"type": "text", "text": "a"}}, ["system system.text"]),
+        ({"system": {"type": "text", "text": "hi a"}}, [("system", "hi a")]),
         ({"system": ""}, []),
-        ({"messages": [{"role": "user", "content": "a"}]}, ["user messages[0].content"]),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, ["assistant messages[0].content"]),
-        ({"messages": [{"role": "system", "content": "a"}]}, ["system messages[0].content"]),
-        ({"messages": [{"role": "tool", "content": "a"}]}, ["user messages[0].content"]),
-        ({"messages": [{"role": ["assistant"], "content": "a"}]}, ["user messages[0].content"]),
-        ({"messages": [{"content": "a"}]}, ["user messages[0].content"]),
-        ({"messages": ["a", "", None]}, ["user messages[0]"]),
-        ({"messages": [{"role": "user", "content": "", "text": "a"}]}, ["user messages[0].text"]),
+        ({"messages": [{"role": "user", "content": "hi"}]}, [("user", "hi")]),
+        ({"messages": [{"role": "assistant", "content": "hi"}]}, [("assistant", "hi")]),
+        ({"messages": [{"role": "system", "content": "hi"}]}, [("system", "hi")]),
+        ({"messages": [{"role": "tool", "content": "hi"}]}, [("user", "hi")]),
+        ({"messages": [{"role": ["assistant"], "content": "hi"}]}, [("user", "hi")]),
+        ({"messages": [{"content": "hi"}]}, [("user", "hi")]),
+        ({"messages": ["hi", "", None]}, [("user", "hi")]),
+        ({"messages": {"role": "assistant", "content": "hi"}}, [("assistant", "hi")]),
+        ({"messages": [{"role": "assistant", "content": "", "note": "hi"}]}, [("assistant", "hi")]),
+        ({"messages": [{"content": {"type": "text", "text": "hi"}}]}, [("user", "hi")]),
         ({"messages": [{"role": "user", "content": None}]}, []),
-        ({"messages": [{"role": "user", "content": 7}]}, []),
         ({"messages": None}, []),
-        ({"metadata": {"user_id": "a"}, "stop_sequences": ["b"], "model": "c"}, []),
-        ({"mcp_servers": [{"authorization_token": "t", "url": "u"}]}, []),
-        ([], []),
+        ({"metadata": {"user_id": "a"}, "model": "c", "anthropic_beta": ["b"], "service_tier": "auto"}, []),
+        ({"metadata": {"user_id": '{"device": "hi"}'}}, [("user", '{"device": "hi"}')]),
+        ({"stop_sequences": ["hi"]}, [("user", "hi")]),
+        ({"context_management": {"edits": [{"type": "a", "instructions": "hi"}]}}, [("user", "hi")]),
+        ({"mcp_servers": [{"authorization_token": "dA==", "url": "https://a.example/b", "name": "c"}]}, []),
     ],
 )
-def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
-    assert [" ".join(found) for found in asked(MESSAGES, body)] == places
+def test_texts_of_requests(body: Any, messages: list[tuple[str, str]]) -> None:
+    assert asked(MESSAGES, body) == messages
+    assert redacted_request(MESSAGES, body) == masked(body)
+
+
+CITATION = {"type": "a", "cited_text": "hi b", "document_title": "hi c", "title": "hi d", "url": "https://a.example"}
 
 
 @pytest.mark.parametrize(
-    ("block", "places"),
+    ("block", "messages"),
     [
-        ("a", ["user [0]"]),
-        ({"type": "text", "text": "a"}, ["user [0].text"]),
+        ("hi", ["user: hi"]),
+        ({"type": "text", "text": "hi"}, ["user: hi"]),
         (
-            {
-                "type": "text",
-                "text": "a",
-                "citations": [{"cited_text": "b", "document_title": "c", "title": "d", "url": "e"}],
-            },
-            [
-                "user [0].text",
-                "user [0].citations[0].cited_text",
-                "user [0].citations[0].document_title",
-                "user [0].citations[0].title",
-            ],
+            {"type": "text", "text": "hi", "citations": [CITATION]},
+            ["user: hi", "user: hi b", "user: hi c", "user: hi d"],
         ),
         (
-            {"type": "document", "title": "a", "context": "b", "source": {"type": "text", "data": "c"}},
-            ["user [0].title", "user [0].context", "user [0].source.data"],
+            {"type": "document", "title": "hi a", "context": "hi b", "source": {"type": "text", "data": "hi c"}},
+            ["user: hi a", "user: hi b", "user: hi c"],
         ),
         (
-            {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "a"}, OPAQUE[0]]}},
-            ["user [0].source.content[0].text"],
+            {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "hi"}, OPAQUE[0]]}},
+            ["user: hi"],
         ),
-        ({"type": "document", "source": {"type": "content", "content": "a"}}, ["user [0].source.content"]),
-        ({"type": ["text"], "text": "a"}, ["user [0].text"]),
+        ({"type": "document", "source": {"type": "content", "content": "hi"}}, ["user: hi"]),
+        ({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}, "title": "hi"}, ["user: hi"]),
+        ({"type": ["text"], "text": "hi", "x": {"y": ["hi"]}}, ["user: hi", "user: hi"]),
         (
-            {"type": "search_result", "source": "a", "title": "b", "content": [{"type": "text", "text": "c"}]},
-            ["user [0].source", "user [0].title", "user [0].content[0].text"],
+            {"type": "search_result", "source": "hi a", "title": "hi b", "content": [{"type": "text", "text": "hi c"}]},
+            ["user: hi a", "user: hi b", "user: hi c"],
         ),
-        ({"type": "thinking", "thinking": "a", "signature": "s"}, ["user [0].thinking"]),
-        ({"type": "compaction", "content": "a"}, ["user [0].content"]),
-        ({"type": "tool_use", "id": "c", "name": "f", "input": {"a": "ä"}}, ['assistant call:{"a": "ä"}']),
-        ({"type": "tool_use", "name": "f", "input": {"a": 1}}, ['assistant call:{"a": 1}']),
-        ({"type": "server_tool_use", "name": "web_search", "input": {"query": "a"}}, ['assistant call:{"query": "a"}']),
-        ({"type": "mcp_tool_use", "server_name": "s", "input": {}}, ["assistant call:{}"]),
-        ({"type": "tool_result", "tool_use_id": "c", "content": "a"}, ["tool [0].content"]),
-        ({"type": "tool_result", "content": "a"}, ["user [0].content"]),
+        ({"type": "thinking", "thinking": "hi"}, ["user: hi"]),
+        ({"type": "compaction", "content": "hi"}, ["user: hi"]),
+        ({"type": "tool_use", "id": "c", "name": "f", "input": {"a": "hi ä"}}, ['assistant: {"a": "hi ä"}']),
+        ({"type": "tool_use", "name": "f", "input": {"a": 1}}, ['assistant: {"a": 1}']),
+        ({"type": "tool_use", "name": "to say hi", "input": {}}, ["user: to say hi"]),
+        ({"type": "server_tool_use", "name": "web_search", "input": {"q": "hi"}}, ['assistant: {"q": "hi"}']),
+        ({"type": "mcp_tool_use", "server_name": "s", "input": {"q": ["hi"]}}, ['assistant: {"q": ["hi"]}']),
+        ({"type": "tool_result", "tool_use_id": "c", "content": "hi"}, ["tool c: hi"]),
+        ({"type": "tool_result", "content": "hi"}, ["user: hi"]),
+        ({"type": "tool_result", "tool_use_id": 7, "content": "hi"}, ["user: hi"]),
         ({"type": "tool_result", "tool_use_id": "c"}, []),
         (
-            {
-                "type": "tool_result",
-                "tool_use_id": "c",
-                "content": [{"type": "text", "text": "a"}, *OPAQUE[:1], *OPAQUE[2:]],
-            },
-            ["tool [0].content[0].text"],
+            {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "hi"}, *OPAQUE[:4]]},
+            ["tool c: hi"],
         ),
         (
             {
                 "type": "tool_result",
                 "tool_use_id": "c",
-                "content": [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}}],
+                "content": [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}}],
             },
-            ["tool [0].content[0].source.data"],
+            ["tool c: hi"],
         ),
         (
             {
                 "type": "web_search_tool_result",
                 "tool_use_id": "c",
-                "content": [{"title": "a", "encrypted_content": "e"}],
+                "content": [{"title": "hi a", "encrypted_content": "ZQ==", "page_age": "hi b", "url": "https://a.ex"}],
             },
-            ["tool [0].content[0].title"],
+            ["tool c: hi a", "tool c: hi b"],
         ),
         (
             {
                 "type": "web_fetch_tool_result",
                 "tool_use_id": "c",
-                "content": {"content": {"title": "a", "source": {"type": "text", "data": "b"}}, "url": "u"},
+                "content": {"content": {"title": "hi a", "source": {"type": "text", "data": "hi b"}}, "url": "gs://u"},
             },
-            ["tool [0].content.content.title", "tool [0].content.content.source.data"],
-        ),
-        (
-            {"type": "bash_code_execution_tool_result", "tool_use_id": "c", "content": {"stdout": "a", "stderr": "b"}},
-            ["tool [0].content.stdout", "tool [0].content.stderr"],
+            ["tool c: hi a", "tool c: hi b"],
         ),
         (
             {
-                "type": "text_editor_code_execution_tool_result",
+                "type": "bash_code_execution_tool_result",
                 "tool_use_id": "c",
-                "content": {"content": "a", "lines": ["b"], "error_message": "d"},
+                "content": {"stdout": "hi", "stderr": "hi"},
             },
-            ["tool [0].content.content", "tool [0].content.lines[0]", "tool [0].content.error_message"],
+            ["tool c: hi", "tool c: hi"],
         ),
-        ({"type": "mcp_tool_result", "tool_use_id": "c", "content": [{"text": "a"}]}, ["tool [0].content[0].text"]),
-        ({"type": "from_next_year", "inner": {"text": "a", "n": "b"}}, ["user [0].inner.text"]),
-        (7, []),
+        (
+            {"type": "text_editor_tool_result", "tool_use_id": "c", "content": {"lines": ["hi"], "error_code": "a"}},
+            ["tool c: hi"],
+        ),
+        ({"type": "mcp_tool_result", "tool_use_id": "c", "content": [{"text": "hi"}]}, ["tool c: hi"]),
+        (
+            {
+                "type": "tool_search_tool_result",
+                "tool_use_id": "c",
+                "content": {"type": "a", "tool_references": [{"type": "tool_reference", "tool_name": "f"}]},
+            },
+            [],
+        ),
+        ({"type": "from_next_year", "inner": {"text": "hi", "n": "hi"}}, ["user: hi", "user: hi"]),
         *((block, []) for block in OPAQUE),
     ],
 )
-def test_texts_of_request_blocks_are_found(block: Any, places: list[str]) -> None:
-    found = asked(MESSAGES, {"messages": [{"role": "user", "content": [block]}]})
-    assert [f"{role} {place.removeprefix('messages[0].content')}" for role, place in found] == places
-
-
-def test_content_may_be_one_block() -> None:
-    content = {"type": "text", "text": "a"}
-    assert asked(MESSAGES, {"messages": [{"content": content}]}) == [("user", "messages[0].content.text")]
+def test_texts_of_request_blocks(block: Any, messages: list[str]) -> None:
+    body = {"messages": [{"role": "user", "content": [block]}]}
+    found = prompts(MESSAGES, body)
+    assert [
+        f"{prompt.message['role']} {prompt.message.get('tool_call_id', '')}".strip() + f": {prompt.message['content']}"
+        for prompt in found
+    ] == messages
+    assert redacted_request(MESSAGES, body) == masked(body)
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        {"messages": {"role": "user", "content": "a"}},
-        {"messages": "a"},
         {"messages": 7},
-        '{"system":"a","system":"b"}',
-        '{"messages":[{"role":"user","content":"a","content":"b"}]}',
-        '{"messages":[{"content":[{"type":"text","text":"a","text":"b"}]}]}',
-        '{"messages":[{"content":[{"type":"image","type":"text","text":"b"}]}]}',
-        '{"messages":[{"content":[{"type":"tool_use","input":{"a":"b","c":{"d":"e","d":"f"}}}]}]}',
-        '{"messages":[{"content":[{"type":"document","source":{"type":"text","data":"a","data":"b"}}]}]}',
-        '{"messages":[{"content":[{"type":"tool_result","content":[{"text":"a","text":"b"}]}]}]}',
+        {"messages": [7]},
+        {"messages": [{"role": "user", "content": 7}]},
+        {"messages": [{"role": "user", "content": [7]}]},
+        {"system": 7},
+        {"Messages": []},
+        {"messages": [{"Content": "a"}]},
+        {"messages": [{"content": [{"type": "text", "Text": "a"}]}]},
+        [],
     ],
 )
 def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
@@ -184,134 +209,128 @@ def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
 @pytest.mark.parametrize(
     ("block", "is_fixed"),
     [
-        ({"type": "thinking", "thinking": "a", "signature": "s"}, True),
-        ({"type": "thinking", "thinking": "a", "signature": ""}, False),
-        ({"type": "thinking", "thinking": "a"}, False),
-        ({"type": "compaction", "content": "a", "signature": "s"}, True),
-        ({"type": "compaction", "content": "a", "encrypted_content": "e"}, True),
-        ({"type": "compaction", "content": "a", "encrypted_content": None}, False),
-        ({"type": "text", "text": "a"}, False),
+        ({"type": "thinking", "thinking": "hi", "signature": "c2VhbA=="}, True),
+        ({"type": "thinking", "thinking": "hi", "signature": ""}, False),
+        ({"type": "thinking", "thinking": "hi"}, False),
+        ({"type": "compaction", "content": "hi", "signature": "c2VhbA=="}, True),
+        ({"type": "compaction", "content": "hi", "encrypted_content": "c2VhbA=="}, True),
+        ({"type": "compaction", "content": "hi", "encrypted_content": None}, False),
+        ({"type": "text", "text": "hi"}, False),
     ],
 )
-def test_signed_text_is_inspected_and_fixed(block: dict[str, Any], is_fixed: bool) -> None:
-    read = document({"messages": [{"role": "assistant", "content": [block]}]})
-    (prompt,) = MESSAGES.prompts(read, tools=False)
-    assert prompt.leaf is not None
-    assert prompt.leaf.text == "a"
-    assert prompt.leaf.fixed is is_fixed
+def test_signed_text_of_a_request_is_inspected_and_fixed(block: dict[str, Any], is_fixed: bool) -> None:
+    body = {"messages": [{"role": "assistant", "content": [block]}]}
+    assert asked(MESSAGES, body) == [("assistant", "hi")]
+    assert fixed(prompt.leaf for prompt in prompts(MESSAGES, body)) == ["hi"] * is_fixed
+    assert is_redactable(MESSAGES, body) is not is_fixed
 
 
-def test_call_and_its_result_are_sent_to_aim() -> None:
-    call = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "b"}}
-    result = {"type": "tool_result", "tool_use_id": "c", "content": "d"}
-    body = {"messages": [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]}
-    first, second = MESSAGES.prompts(document(body), tools=False)
-    function = {"name": "f", "arguments": '{"a": "b"}'}
-    assert first.message["tool_calls"] == [{"id": "c", "type": "function", "function": function}]
-    assert second.message == {"role": "tool", "tool_call_id": "c", "content": "d"}
+def test_sentence_in_place_of_a_signature_is_read() -> None:
+    block = {"type": "thinking", "thinking": "a", "signature": "hi to all"}
+    assert asked(MESSAGES, {"messages": [{"role": "assistant", "content": [block]}]}) == [
+        ("assistant", "a"),
+        ("assistant", "hi to all"),
+    ]
 
 
 def test_definitions_are_inspected_only_with_tools() -> None:
     body = {
         "messages": [],
-        "tools": [{"name": "a", "input_schema": {"properties": {"x": {"description": "b"}}}}],
-        "output_format": {"schema": {"description": "c"}},
-        "output_config": {"format": {"schema": {"description": "d"}}},
+        "tools": [
+            {"name": "f", "input_schema": {"type": "object", "properties": {"x": {"description": "hi a"}}}},
+            {"name": "g", "description": "hi b", "input_schema": {"enum": ["hi", "ho"]}},
+        ],
+        "output_format": {"type": "json_schema", "schema": {"description": "hi c"}},
+        "output_config": {"effort": "low", "format": {"schema": {"description": "hi d"}}},
     }
     assert asked(MESSAGES, body) == []
     assert asked(MESSAGES, body, tools=True) == [
-        ("system", "tools[0].name"),
-        ("system", "tools[0].input_schema.properties.x.description"),
-        ("system", "output_format.schema.description"),
-        ("system", "output_config.format.schema.description"),
+        ("system", "hi a"),
+        ("system", "hi b\nhi\nho"),
+        ("system", "hi c"),
+        ("system", "hi d"),
     ]
+    assert redacted_request(MESSAGES, body, tools=True) == masked(body)
 
 
 # -- whole answers -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("block", "places"),
+    ("block", "texts"),
     [
-        ({"type": "text", "text": "a"}, [".text"]),
-        ({"type": "text", "text": "a", "citations": [{"cited_text": "b"}]}, [".text", ".citations[0].cited_text"]),
-        ({"type": "thinking", "thinking": "a", "signature": "s"}, [".thinking"]),
-        ({"type": "compaction", "content": "a", "encrypted_content": "e"}, [".content"]),
-        ({"type": "tool_use", "id": "c", "name": "f", "input": {"a": "b"}}, [".input"]),
-        ({"type": "server_tool_use", "name": "f", "input": {"a": ["b"]}}, [".input"]),
-        ({"type": "mcp_tool_use", "name": "f", "input": {"a": "b"}}, [".input"]),
+        ({"type": "text", "text": "hi"}, ["hi"]),
+        ({"type": "text", "text": "hi", "citations": [CITATION]}, ["hi", "hi b\nhi c\nhi d"]),
+        ({"type": "text", "text": "hi", "citations": None}, ["hi"]),
+        ({"type": "thinking", "thinking": "hi"}, ["hi"]),
+        ({"type": "compaction", "content": "hi"}, ["hi"]),
+        ({"type": "tool_use", "id": "c", "name": "f", "input": {"a": "hi", "b": 1.5}}, ['{"a": "hi", "b": 1.5}']),
+        ({"type": "server_tool_use", "name": "f", "input": {"a": ["hi"]}}, ['{"a": ["hi"]}']),
+        ({"type": "mcp_tool_use", "name": "f", "server_name": "s", "input": {"a": "hi"}}, ['{"a": "hi"}']),
         ({"type": "tool_use", "name": "f", "input": {}}, []),
-        ({"type": "tool_use", "name": "f", "input": "a"}, [".input"]),
-        ({"type": "web_search_tool_result", "content": [{"title": "a", "url": "u"}]}, [".content[0].title"]),
+        ({"type": "tool_use", "name": "f", "input": "hi"}, ["hi"]),
+        ({"type": "web_search_tool_result", "content": [{"title": "hi a", "page_age": "hi b"}]}, ["hi a\nhi b"]),
         (
-            {"type": "web_fetch_tool_result", "content": {"content": {"source": {"type": "text", "data": "a"}}}},
-            [".content.content.source.data"],
+            {"type": "web_fetch_tool_result", "content": {"content": {"source": {"type": "text", "data": "hi"}}}},
+            ["hi"],
         ),
         (
-            {"type": "web_fetch_tool_result", "content": {"content": {"source": {"type": "base64", "data": "QUJD"}}}},
+            {"type": "web_fetch_tool_result", "content": {"content": {"source": {"type": "base64", "data": PDF}}}},
             [],
         ),
-        (
-            {"type": "code_execution_tool_result", "content": {"stdout": "a", "stderr": "b"}},
-            [".content.stdout", ".content.stderr"],
-        ),
-        ({"type": "mcp_tool_result", "content": [{"type": "text", "text": "a"}]}, [".content[0].text"]),
-        ({"type": "advisor_tool_result", "content": {"text": "a", "encrypted_content": "e"}}, [".content.text"]),
-        ({"type": "from_next_year", "inner": [{"text": "a"}]}, [".inner[0].text"]),
-        ({"type": ["text"], "text": "a"}, [".text"]),
-        ("a", [""]),
+        ({"type": "code_execution_tool_result", "content": {"stdout": "hi a", "stderr": "hi b"}}, ["hi a\nhi b"]),
+        ({"type": "mcp_tool_result", "content": [{"type": "text", "text": "hi"}]}, ["hi"]),
+        ({"type": "advisor_tool_result", "content": {"text": "hi", "encrypted_content": "ZQ=="}}, ["hi"]),
+        ({"type": "from_next_year", "inner": [{"text": "hi"}]}, ["hi"]),
+        ({"type": ["text"], "text": "hi"}, ["hi"]),
+        ("hi", ["hi"]),
         ("", []),
         (None, []),
-        ({"type": "redacted_thinking", "data": "QUJD"}, []),
+        ({"type": "redacted_thinking", "data": "EqQB"}, []),
         ({"type": "container_upload", "file_id": "f"}, []),
     ],
 )
-def test_texts_of_answer_blocks_are_found(block: Any, places: list[str]) -> None:
-    found = said(MESSAGES, {"id": "msg_1", "type": "message", "content": [{"type": "x"}, block], "model": "m"})
-    assert [place.removeprefix("content[1]") for place in found] == places
+def test_texts_of_answer_blocks(block: Any, texts: list[str]) -> None:
+    body = {"id": "msg_1", "type": "message", "content": [{"type": "x"}, block], "model": "m", "stop_sequence": "s"}
+    assert said(MESSAGES, body) == texts
+    assert redacted_answer(MESSAGES, body) == masked(body)
 
 
 @pytest.mark.parametrize(
-    ("body", "places"),
+    ("body", "texts"),
     [
-        ({"content": "a"}, ["content"]),
-        ({"choices": [{"message": {"content": "a"}}]}, ["choices[0].message.content"]),
-        ([{"text": "a"}], ["[0].text"]),
-        ({"content": [], "stop_details": {"type": "refusal", "explanation": "a"}}, ["stop_details.explanation"]),
+        ({"content": "hi"}, ["hi"]),
+        ({"choices": [{"message": {"content": "hi"}}]}, ["hi"]),
+        ([{"text": "hi"}], ["hi"]),
+        ({"content": [], "stop_details": {"type": "refusal", "category": "c", "explanation": "hi"}}, ["hi"]),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "hi"}, "request_id": "r"}, ["hi"]),
         ({"input_tokens": 7}, []),
+        ({"content": [{"text": "hi a"}], "note": "hi b", "notes": ["hi c"]}, ["hi a", "hi b\nhi c"]),
         ({}, []),
     ],
 )
-def test_answers_of_other_shapes_are_searched(body: Any, places: list[str]) -> None:
-    assert said(MESSAGES, body) == places
+def test_texts_of_other_answers(body: Any, texts: list[str]) -> None:
+    assert said(MESSAGES, body) == texts
+    assert redacted_answer(MESSAGES, body) == masked(body)
 
 
-def test_rewritten_thinking_block_loses_its_signature() -> None:
+def test_rewritten_block_loses_its_signature() -> None:
+    kept = {"type": "thinking", "thinking": "a", "signature": "EqQB"}
     body = {
         "content": [
-            {"type": "thinking", "thinking": "secret", "signature": "EqQB"},
-            {"type": "text", "text": "secret", "citations": None},
-            {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "secret", "b": 1.50}},
+            {"type": "thinking", "thinking": "hi", "signature": "EqQB"},
+            kept,
+            {"type": "compaction", "content": "hi", "encrypted_content": "EqQB"},
+            {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "hi", "b": 1.50}},
         ]
     }
-    assert rewritten(MESSAGES, body)["content"] == [
+    assert redacted_answer(MESSAGES, body)["content"] == [
         {"type": "thinking", "thinking": "[X]", "signature": ""},
-        {"type": "text", "text": "[X]", "citations": None},
-        {"type": "tool_use", "id": "c", "name": "f", "input": {"x": "[X]"}},
+        kept,
+        {"type": "compaction", "content": "[X]", "encrypted_content": ""},
+        {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "[X]", "b": 1.5}},
     ]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"content":[],"content":[{"type":"text","text":"a"}]}',
-        '{"content":[{"type":"text","text":"a","text":"b"}]}',
-        '{"content":[{"type":"tool_use","input":{"a":"b","a":"c"}}]}',
-    ],
-)
-def test_answers_with_repeated_keys_are_unreadable(body: str) -> None:
-    with pytest.raises(MalformedBody):
-        said(MESSAGES, body)
+    assert fixed(answers(MESSAGES, body)) == []
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
@@ -321,86 +340,75 @@ def delta(kind: str, **more: Any) -> dict[str, Any]:
     return {"type": "content_block_delta", "index": 2, "delta": {"type": kind, **more}}
 
 
+def start(**block: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": 1, "content_block": block}
+
+
 @pytest.mark.parametrize(
-    ("event", "found", "places"),
+    ("event", "texts", "running"),
     [
-        (delta("text_delta", text="a"), ["delta.text"], [(2, "text")]),
-        (delta("thinking_delta", thinking="a"), ["delta.thinking"], [(2, "thinking")]),
-        (delta("input_json_delta", partial_json='{"a'), ["delta.partial_json"], [(2, "partial_json")]),
-        (delta("compaction_delta", content="a", encrypted_content="e"), ["delta.content"], [(2, "content")]),
-        (delta("signature_delta", signature="s"), ["~delta.signature"], [(2, "thinking")]),
+        (delta("text_delta", text="hi"), ["hi"], [(2, "text")]),
+        (delta("thinking_delta", thinking="hi"), ["hi"], [(2, "thinking")]),
+        (delta("input_json_delta", partial_json='{"hi'), ['{"hi'], [(2, "partial_json")]),
+        (delta("compaction_delta", content="hi"), ["hi"], [(2, "content")]),
+        (delta("signature_delta", signature="s"), ["~s"], [(2, "thinking")]),
         (delta("signature_delta", signature=""), [], []),
         (delta("signature_delta"), [], []),
         (delta("text_delta", text=""), [], []),
-        (delta("text_delta", text=["a"]), ["delta.text[0]"], [(2, "text", 0)]),
-        (delta("text_delta", text="a", thinking="b"), ["delta.text", "delta.thinking"], [(2, "text"), (2, "thinking")]),
+        (delta("text_delta", text=["hi"]), ["hi"], [(2, "text", 0)]),
+        (delta("text_delta", text="hi", thinking="hi"), ["hi", "hi"], [(2, "text"), (2, "thinking")]),
         (
-            delta("citations_delta", citation={"type": "char_location", "cited_text": "a", "document_title": "b"}),
-            ["delta.citation.cited_text", "delta.citation.document_title"],
-            [None, None],
+            delta("citations_delta", citation={"type": "a", "cited_text": "hi", "encrypted_index": "ZQ=="}),
+            ["hi"],
+            [(2, "citation", "cited_text")],
         ),
-        (delta("from_next_year", text="a"), ["delta.text"], [(2, "text")]),
-        ({"type": "content_block_delta", "delta": {"text": "a"}}, ["delta.text"], [(0, "text")]),
-        ({"type": "content_block_delta", "index": "1", "delta": {"text": "a"}}, ["delta.text"], [(0, "text")]),
+        (delta("from_next_year", note="hi"), ["hi"], [(2, "note")]),
+        ({"type": "content_block_delta", "delta": {"text": "hi"}}, ["hi"], [(0, "text")]),
+        ({"type": "content_block_delta", "index": "1", "delta": {"text": "hi"}}, ["hi"], [(0, "text")]),
         ({"type": "content_block_delta", "index": 1, "delta": None}, [], []),
+        (start(type="text", text="hi"), ["hi"], [(1, "text")]),
+        (start(type="thinking", thinking="", signature=""), [], []),
+        (start(type="tool_use", id="t", name="f", input={}), [], []),
+        (start(type="server_tool_use", name="f", input={"a": "hi"}), ['{"a": "hi"}'], [(1, "input")]),
         (
-            {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "a"}},
-            ["content_block.text"],
-            [(1, "text")],
-        ),
-        (
-            {
-                "type": "content_block_start",
-                "index": 1,
-                "content_block": {"type": "thinking", "thinking": "", "signature": ""},
-            },
-            [],
-            [],
-        ),
-        ({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "input": {}}}, [], []),
-        (
-            {
-                "type": "content_block_start",
-                "index": 1,
-                "content_block": {"type": "server_tool_use", "input": {"a": "b"}},
-            },
-            ["content_block.input"],
-            [None],
-        ),
-        (
-            {
-                "type": "content_block_start",
-                "index": 1,
-                "content_block": {"type": "web_search_tool_result", "content": [{"title": "a"}]},
-            },
-            ["content_block.content[0].title"],
+            start(type="web_search_tool_result", content=[{"title": "hi"}]),
+            ["hi"],
             [(1, "content", 0, "title")],
         ),
         ({"type": "content_block_stop", "index": 1}, [], []),
-        ({"type": "message_start", "message": {"id": "msg_1", "content": [], "model": "m"}}, [], []),
         (
-            {"type": "message_start", "message": {"content": [{"type": "text", "text": "a"}]}},
-            ["message.content[0].text"],
-            [(0, "text")],
+            {"type": "message_start", "message": {"id": "i", "content": [], "usage": {"service_tier": "standard"}}},
+            [],
+            [],
+        ),
+        (
+            {"type": "message_start", "message": {"content": [{"type": "text", "text": "hi"}]}},
+            ["hi"],
+            [("message_start", "message", "content", 0, "text")],
         ),
         ({"type": "message_start"}, [], []),
-        ({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {}}, [], []),
+        ({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": "a"}, "usage": {}}, [], []),
         (
-            {"type": "message_delta", "delta": {"stop_details": {"type": "refusal", "explanation": "a"}}},
-            ["delta.stop_details.explanation"],
-            [("delta", "stop_details", "explanation")],
+            {"type": "message_delta", "delta": {"stop_details": {"type": "refusal", "explanation": "hi"}}},
+            ["hi"],
+            [(0, "stop_details", "explanation")],
         ),
         ({"type": "message_stop"}, [], []),
         ({"type": "ping"}, [], []),
-        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, [], []),
-        ({"type": "from_next_year", "inner": {"text": "a"}}, ["inner.text"], [("inner", "text")]),
-        ({"type": ["ping"], "text": "a"}, ["text"], [("text",)]),
-        ([{"text": "a"}], ["[0].text"], [(0, "text")]),
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "hi"}},
+            ["hi"],
+            [("error", "error", "message")],
+        ),
+        ({"type": "from_next_year", "inner": {"text": "hi"}}, ["hi"], [("from_next_year", "inner", "text")]),
+        ({"type": ["ping"], "text": "hi"}, ["hi"], [("['ping']", "text")]),
+        ([{"text": "hi"}], ["hi"], [("None", 0, "text")]),
     ],
 )
-def test_texts_of_events_are_found(event: Any, found: list[str], places: list[Any]) -> None:
-    assert heard(MESSAGES, event) == found
-    assert [leaf.place for leaf in MESSAGES.deltas(document(event))] == places
+def test_texts_of_events(event: Any, texts: list[str], running: list[Any]) -> None:
+    assert heard(MESSAGES, event) == texts
+    assert places(MESSAGES, event) == running
+    assert redacted_event(MESSAGES, event) == masked(event)
 
 
 def test_arguments_are_json_and_deltas_continue_the_text_of_their_block() -> None:
@@ -408,17 +416,29 @@ def test_arguments_are_json_and_deltas_continue_the_text_of_their_block() -> Non
     assert leaf.is_json
     (leaf,) = MESSAGES.deltas(document(delta("text_delta", text="{")))
     assert not leaf.is_json
-    start = {"type": "content_block_start", "index": 2, "content_block": {"thinking": "a", "signature": "s"}}
-    (leaf,) = MESSAGES.deltas(document(start))
-    assert leaf.place == (2, "thinking")
-    assert [dotted(path) for path in leaf.emptied] == ["content_block.signature"]
-    assert fixed([leaf]) == []
+    assert places(MESSAGES, start(text="a"), {**delta("text_delta", text="b"), "index": 1}) == [(1, "text")] * 2
+
+
+def test_seal_of_a_rewritten_text_is_emptied() -> None:
+    event = start(thinking="hi", signature="cw==")
+    assert heard(MESSAGES, event) == ["hi", "~cw=="]
+    assert places(MESSAGES, event) == [(1, "thinking")] * 2
+    assert redacted_event(MESSAGES, event)["content_block"] == {"thinking": "[X]", "signature": ""}
+    event = delta("compaction_delta", content="hi", encrypted_content="ZQ==")
+    assert places(MESSAGES, event) == [(2, "content")] * 2
+    assert redacted_event(MESSAGES, event)["delta"] == {
+        "type": "compaction_delta",
+        "content": "[X]",
+        "encrypted_content": "",
+    }
 
 
 def test_message_stop_ends_a_stream() -> None:
     assert MESSAGES.is_final("{}", document({"type": "message_stop"}))
     assert not MESSAGES.is_final("{}", document({"type": "message_delta"}))
-    assert not MESSAGES.is_final("[DONE]", None)
+    # Servers that copy the API end their streams like OpenAI's.
+    assert MESSAGES.is_final("[DONE]", None)
+    assert not MESSAGES.is_final("{}", None)
     assert MESSAGES.is_repetitive
     assert MESSAGES.streams(document({"stream": True}), "/v1/messages")
 

@@ -10,29 +10,43 @@ import pytest
 from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import UNAVAILABLE, blocked
-from tests.fakes.reading import asked, document, heard, rewritten, said
+from tests.fakes.reading import (
+    asked,
+    document,
+    heard,
+    masked,
+    places,
+    redacted_answer,
+    redacted_event,
+    redacted_request,
+    said,
+)
 
 COMPLETIONS = OpenAICompletions()
 
 
 @pytest.mark.parametrize(
-    ("body", "places"),
+    ("body", "texts"),
     [
-        ({"prompt": "a"}, ["prompt"]),
-        ({"prompt": ["a", "", "b"]}, ["prompt[0]", "prompt[2]"]),
-        ({"prompt": [["a"], ["b"]]}, ["prompt[0][0]", "prompt[1][0]"]),
-        ({"prompt": {"text": "a", "n": 1}}, ["prompt.text"]),
-        ({"prompt": "a", "suffix": "b", "user": "c", "stop": ["d"], "model": "e"}, ["prompt", "suffix"]),
-        ({"suffix": "b"}, ["suffix"]),
+        ({"prompt": "hi a"}, ["hi a"]),
+        ({"prompt": ["hi a", "", "hi b"]}, ["hi a", "hi b"]),
+        ({"prompt": [["hi a"], ["hi b"]]}, ["hi a", "hi b"]),
+        ({"prompt": {"text": "hi a", "note": "hi", "n": 1}}, ["hi a", "hi"]),
+        ({"prompt": "hi a", "suffix": "hi b", "user": "c", "model": "e"}, ["hi a", "hi b"]),
+        ({"prompt": "hi a", "stop": ["hi"]}, ["hi a", "hi"]),
+        ({"prompt": "hi a", "user": "say hi"}, ["hi a", "say hi"]),
+        ({"suffix": "hi"}, ["hi"]),
+        ({"input": ["hi a", "hi b"]}, ["hi a", "hi b"]),
+        ({"messages": [{"role": "user", "content": "hi"}]}, ["hi"]),
         ({"prompt": ""}, []),
         ({"prompt": None}, []),
         ({"prompt": []}, []),
         ({}, []),
-        ([], []),
     ],
 )
-def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
-    assert asked(COMPLETIONS, body) == [("user", place) for place in places]
+def test_texts_of_requests(body: Any, texts: list[str]) -> None:
+    assert asked(COMPLETIONS, body) == [("user", text) for text in texts]
+    assert redacted_request(COMPLETIONS, body) == masked(body)
 
 
 @pytest.mark.parametrize(
@@ -42,74 +56,83 @@ def test_texts_of_requests_are_found(body: Any, places: list[str]) -> None:
         {"prompt": [[1, 2], [3]]},
         {"prompt": ["a", 1]},
         {"prompt": 7},
+        {"prompt": [*["a"] * 300, 7]},
+        {"prompt": [*["a"] * 300, [7]]},
+        {"prompt": [*["a"] * 300, {"Text": 7}, ["b", 7]]},
         {"prompt": True},
         {"suffix": [0]},
-        '{"prompt":"a","prompt":"b"}',
-        '{"prompt":{"text":"a","text":"b"}}',
+        {"prompt_embeds": "AAAA"},
+        {"prompt_token_ids": [1]},
+        {"Prompt": "a"},
+        {"messages": 1},
+        [],
+        "7",
     ],
 )
 def test_request_that_cannot_be_judged_is_unreadable(body: Any) -> None:
-    with pytest.raises(MalformedBody):
-        asked(COMPLETIONS, body)
+    for locates in (False, True):
+        with pytest.raises(MalformedBody):
+            COMPLETIONS.prompts(document(body), tools=False, locates=locates)
 
 
 @pytest.mark.parametrize(
-    ("choices", "places"),
+    ("choices", "texts"),
     [
-        ([{"text": "a"}, {"text": "b"}], ["choices[0].text", "choices[1].text"]),
+        ([{"text": "hi a"}, {"text": "hi b"}], ["hi a", "hi b"]),
         ([{"text": "", "finish_reason": "stop"}], []),
         ([{"text": None}], []),
-        ([{"text": ["a", {"text": "b"}]}], ["choices[0].text[0]", "choices[0].text[1].text"]),
-        ([{"text": "a", "reasoning": "b"}], ["choices[0].text", "choices[0].reasoning"]),
-        ([{"message": {"content": "a"}, "index": 3}], ["choices[0].message.content"]),
-        ([7, {"text": "a"}], ["choices[1].text"]),
+        ([{"text": ["hi a", "hi b"]}], ["hi a", "hi b"]),
+        ([{"text": "hi a", "reasoning": "hi b"}], ["hi a", "hi b"]),
+        ([{"message": {"content": "hi"}, "index": 3}], ["hi"]),
+        ([7, {"text": "hi"}], ["hi"]),
         ([], []),
-        ({"text": "a"}, ["choices.text"]),
+        ({"text": "hi"}, ["hi"]),
+        ("hi", ["hi"]),
         (None, []),
     ],
 )
-def test_texts_of_answers_and_events_are_found(choices: Any, places: list[str]) -> None:
+def test_texts_of_answers_and_events(choices: Any, texts: list[str]) -> None:
     body = {"id": "cmpl-1", "object": "text_completion", "choices": choices, "usage": {"total_tokens": 1}}
-    assert said(COMPLETIONS, body) == places
-    assert heard(COMPLETIONS, body) == places
+    assert said(COMPLETIONS, body) == heard(COMPLETIONS, body) == texts
+    assert redacted_answer(COMPLETIONS, body) == redacted_event(COMPLETIONS, body) == masked(body)
 
 
-def test_answers_of_unknown_shape_are_searched() -> None:
-    assert said(COMPLETIONS, {"content": "a", "model": "b", "inner": [{"text": "c"}]}) == ["content", "inner[0].text"]
-    assert said(COMPLETIONS, [{"text": "b"}, {"n": "c"}]) == ["[0].text"]
+def test_unnamed_texts_of_an_answer_are_one() -> None:
+    body = {"more": ["hi a", {"n": "hi b"}], "choices": [{"text": "hi c", "note": "hi d"}], "model": "m"}
+    assert said(COMPLETIONS, body) == ["hi c", "hi a\nhi b\nhi d"]
+    assert redacted_answer(COMPLETIONS, body) == masked(body)
+    assert heard(COMPLETIONS, body) == ["hi a", "hi b", "hi c", "hi d"]
+    assert said(COMPLETIONS, [{"text": "hi a"}, {"n": "hi b"}]) == ["hi a\nhi b"]
 
 
 def test_running_texts_of_a_choice_have_its_index() -> None:
     """Choices take turns, each alone in its event. Texts of different choices are never joined."""
-    first = document({"choices": [{"index": 0, "text": "a", "reasoning": "b"}]})
-    second = document({"choices": [{"index": 1, "text": "a", "reasoning": "b"}]})
-    assert [leaf.place for leaf in COMPLETIONS.deltas(first)] == [(0, "text"), (0, "reasoning")]
-    assert [leaf.place for leaf in COMPLETIONS.deltas(second)] == [(1, "text"), (1, "reasoning")]
-    assert [leaf.place for leaf in COMPLETIONS.deltas(document({"choices": [{"text": "a"}]}))] == [(0, "text")]
-    # In a whole answer the position counts: two choices with the same index are two texts.
-    twice = {"choices": [{"index": 0, "text": "a"}, {"index": 0, "text": "b"}]}
-    assert [leaf.place for leaf in COMPLETIONS.answers(document(twice))] == [(0, "text"), (1, "text")]
+    first = {"choices": [{"index": 0, "text": "a", "reasoning": "b"}]}
+    second = {"choices": [{"index": 1, "text": "a", "reasoning": "b"}]}
+    assert places(COMPLETIONS, first) == [("choices", 0, "text"), ("choices", 0, "reasoning")]
+    assert places(COMPLETIONS, second) == [("choices", 1, "text"), ("choices", 1, "reasoning")]
+    assert places(COMPLETIONS, {"choices": [{"text": "a"}]}) == [("choices", 0, "text")]
 
 
-def test_rewritten_choice_loses_its_logprobs() -> None:
-    logprobs = {"tokens": ["secret"], "top_logprobs": [{"secret": -0.1}], "token_logprobs": [-0.1], "text_offset": [0]}
-    body = {"choices": [{"index": 0, "text": "secret", "logprobs": logprobs, "finish_reason": "stop"}], "n": 1.50}
-    after = rewritten(COMPLETIONS, body)
-    assert after == {"choices": [{"index": 0, "text": "[X]", "logprobs": None, "finish_reason": "stop"}], "n": 1.5}
-    (leaf,) = COMPLETIONS.deltas(document({"choices": [{"reasoning": "secret", "logprobs": logprobs}]}))
-    assert leaf.nulled == (("choices", 0, "logprobs"),)
+LOGPROBS = {"tokens": ["hi"], "top_logprobs": [{"hi": -0.1}], "token_logprobs": [-0.1], "text_offset": [0]}
 
 
-def test_repeated_key_on_the_way_to_a_text_is_unreadable() -> None:
-    for body in (
-        '{"choices":[{"text":"a","text":"b"}]}',
-        '{"choices":[],"choices":[{"text":"b"}]}',
-        '{"choices":[{"more":{"content":"a","content":"b"}}]}',
-    ):
-        with pytest.raises(MalformedBody):
-            said(COMPLETIONS, body)
-        with pytest.raises(MalformedBody):
-            heard(COMPLETIONS, body)
+def test_rewritten_choice_loses_its_tokens_in_every_spelling() -> None:
+    choice = {"index": 0, "text": "hi", "logprobs": LOGPROBS, "token_ids": [1], "prompt_logprobs": None}
+    other = {"index": 1, "text": "a", "logprobs": {"tokens": ["a"]}}
+    after = {"choices": [{**choice, "text": "[X]", "logprobs": None, "token_ids": None}, other], "n": 1.5}
+    assert redacted_answer(COMPLETIONS, {"choices": [choice, other], "n": 1.50}) == after
+    event = {"choices": [{"reasoning": "hi", "logprobs": LOGPROBS}]}
+    assert heard(COMPLETIONS, event) == ["hi", "#"]
+    leaves = COMPLETIONS.deltas(document(event))
+    assert [leaf.unit for leaf in leaves] == [("choices", 0)] * 2
+
+
+def test_sentence_in_place_of_a_token_is_read() -> None:
+    prompt_logprobs = [None, {"1001": {"rank": 1, "decoded_token": "hi to all"}}]
+    body = {"choices": [{"text": "a", "prompt_logprobs": prompt_logprobs}]}
+    assert said(COMPLETIONS, body) == ["a", "hi to all"]
+    assert redacted_answer(COMPLETIONS, body) == {"choices": [{"text": "a", "prompt_logprobs": None}]}
 
 
 def test_done_mark_ends_a_stream() -> None:

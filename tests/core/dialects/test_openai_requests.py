@@ -1,4 +1,4 @@
-"""APIs whose requests hold text and whose answers do not."""
+"""APIs whose answers are data: embeddings, images, speech, reranking."""
 
 from __future__ import annotations
 
@@ -6,57 +6,53 @@ from typing import Any
 
 import pytest
 
-from extproc.core.dialects.openai_requests import Embeddings
-from extproc.core.dialects.paths import NAMES
+from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
-from tests.fakes.reading import asked, document
+from tests.fakes.reading import asked, document, heard, masked, redacted_answer, redacted_request, said
 
-IMAGES, SPEECH, RERANK, EMBEDDINGS = (
-    NAMES[name] for name in ("openai-images", "openai-speech", "rerank", "openai-embeddings")
-)
+IMAGES, SPEECH, RERANK, EMBEDDINGS = Images(), Speech(), Rerank(), Embeddings()
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
+"""An image in base64."""
 
 
 @pytest.mark.parametrize(
-    ("dialect", "body", "places"),
+    ("dialect", "body", "texts"),
     [
-        (IMAGES, {"prompt": "a", "size": "b", "user": "c"}, ["prompt"]),
-        (IMAGES, {"prompt": "a", "negative_prompt": "b"}, ["prompt", "negative_prompt"]),
-        (IMAGES, {"prompt": {"text": "a", "image": "QUJD"}}, ["prompt.text"]),
-        (SPEECH, {"input": "a", "instructions": "b", "voice": "c"}, ["input", "instructions"]),
-        (RERANK, {"query": "a", "documents": ["b", "", "c"]}, ["query", "documents[0]", "documents[2]"]),
-        (RERANK, {"documents": [{"text": "a", "id": 7}]}, ["documents[0].text"]),
-        # `rank_fields` may name any key of a document.
+        (IMAGES, {"prompt": "hi a", "size": "b", "user": "c", "quality": "hd", "model": "d"}, ["hi a"]),
+        (IMAGES, {"prompt": "hi a", "negative_prompt": "hi b", "note": "hi"}, ["hi a", "hi b", "hi"]),
+        (IMAGES, {"prompt": {"text": "hi a", "image": PNG}}, ["hi a"]),
+        (IMAGES, {"prompt": {"text": "hi a", "image": "hi b"}}, ["hi a", "hi b"]),
+        (SPEECH, {"input": "hi a", "instructions": "hi b", "voice": "c", "response_format": "d"}, ["hi a", "hi b"]),
+        (RERANK, {"query": "hi a", "documents": ["hi b", "", "hi c"]}, ["hi a", "hi b", "hi c"]),
+        (RERANK, {"query": "hi a", "texts": ["hi b"]}, ["hi a", "hi b"]),
+        (RERANK, {"documents": [{"text": "hi a", "id": 7}]}, ["hi a"]),
         (
             RERANK,
-            {
-                "query": {"text": "a"},
-                "documents": [{"Title": "b", "Lines": ["c", {"d": "e"}]}],
-                "rank_fields": ["Title"],
-            },
-            ["query.text", "documents[0].Title", "documents[0].Lines[0]", "documents[0].Lines[1].d"],
+            {"query": {"text": "hi a"}, "documents": [{"Title": "hi b", "Lines": ["hi", {"d": "hi"}]}]},
+            ["hi a", "hi b", "hi", "hi"],
         ),
-        (
-            RERANK,
-            {"documents": [{"image": "QUJD", "image_url": {"url": "data:,"}, "video": "x", "audio": "y", "type": "z"}]},
-            [],
-        ),
+        (RERANK, {"documents": [{"image": PNG, "image_url": {"url": f"data:image/png;base64,{PNG}"}}]}, []),
         (RERANK, {"documents": [{"price": 1, "new": True, "old": None}]}, []),
-        (EMBEDDINGS, {"input": "a", "model": "b"}, ["input"]),
-        (EMBEDDINGS, {"input": ["a", "b"]}, ["input[0]", "input[1]"]),
+        (EMBEDDINGS, {"input": "hi", "model": "b", "encoding_format": "base64", "user": "u"}, ["hi"]),
+        (EMBEDDINGS, {"input": ["hi a", "hi b"]}, ["hi a", "hi b"]),
         (
             EMBEDDINGS,
-            {"input": [{"content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "b"}]}]},
-            ["input[0].content[0].text"],
+            {
+                "input": [
+                    {"content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": "https://a/b"}]}
+                ]
+            },
+            ["hi"],
         ),
-        (EMBEDDINGS, {"messages": [{"role": "user", "content": "a"}]}, ["messages[0].content"]),
+        (EMBEDDINGS, {"messages": [{"role": "user", "content": "hi"}], "title": "hi"}, ["hi", "hi"]),
         (EMBEDDINGS, {"input": "", "messages": None}, []),
         (EMBEDDINGS, {}, []),
-        (EMBEDDINGS, "7", []),
     ],
 )
-def test_texts_of_requests_are_found(dialect: Any, body: Any, places: list[str]) -> None:
-    assert asked(dialect, body) == [("user", place) for place in places]
+def test_texts_of_requests(dialect: Any, body: Any, texts: list[str]) -> None:
+    assert asked(dialect, body) == [("user", text) for text in texts]
+    assert redacted_request(dialect, body) == masked(body)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +61,9 @@ def test_texts_of_requests_are_found(dialect: Any, body: Any, places: list[str])
         (EMBEDDINGS, {"input": [1, 2]}),
         (EMBEDDINGS, {"input": [[1, 2], [3]]}),
         (EMBEDDINGS, {"input": 1}),
+        (EMBEDDINGS, "7"),
         (SPEECH, {"input": False}),
         (RERANK, {"query": "a", "documents": [1]}),
-        (RERANK, '{"documents":[{"text":"a","text":"b"}]}'),
-        (IMAGES, '{"prompt":"a","prompt":"b"}'),
         (EMBEDDINGS, {"messages": 1}),
     ],
 )
@@ -78,13 +73,31 @@ def test_request_that_cannot_be_judged_is_unreadable(dialect: Any, body: Any) ->
 
 
 def test_embeddings_are_inspected_only_on_request() -> None:
-    assert Embeddings().opt_in is Inspect.EMBEDDINGS
+    assert EMBEDDINGS.opt_in is Inspect.EMBEDDINGS
     assert all(dialect.opt_in is None for dialect in (IMAGES, SPEECH, RERANK))
 
 
+@pytest.mark.parametrize(
+    ("dialect", "body", "texts"),
+    [
+        (IMAGES, {"created": 1, "size": "1024x1024", "data": [{"b64_json": PNG, "revised_prompt": "hi"}]}, ["hi"]),
+        (IMAGES, {"data": [{"url": "https://example.com/a.png", "note": "hi"}]}, ["hi"]),
+        (RERANK, {"results": [{"index": 0, "document": {"text": "hi"}, "score": 0.5}], "id": "r"}, ["hi"]),
+        (
+            EMBEDDINGS,
+            {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": "zczMPQAAgD8="}]},
+            [],
+        ),
+        (EMBEDDINGS, {"embeddings": {"float": [[0.5]], "base64": ["zczMPQ=="]}, "texts": ["hi"]}, ["hi"]),
+        (EMBEDDINGS, {"error": {"code": "c", "param": "p", "type": "t", "message": "hi"}}, ["hi"]),
+    ],
+)
+def test_texts_of_answers(dialect: Any, body: Any, texts: list[str]) -> None:
+    assert said(dialect, body) == heard(dialect, body) == texts
+    assert redacted_answer(dialect, body) == masked(body)
+
+
 @pytest.mark.parametrize("dialect", [IMAGES, SPEECH, RERANK, EMBEDDINGS])
-def test_answers_are_not_read(dialect: Any) -> None:
-    answer = document({"data": [{"b64_json": "QUJD", "revised_prompt": "a"}], "results": [{"document": {"text": "b"}}]})
-    assert not dialect.reads_answers
-    assert dialect.answers(answer) == dialect.deltas(answer) == []
+def test_no_session_is_opened_in_advance(dialect: Any) -> None:
     assert not dialect.streams(document({"stream": True}), "/v1/images/generations")
+    assert dialect.answers_media is (dialect in (IMAGES, SPEECH))
