@@ -537,10 +537,18 @@ class ReleaseQueue:
         return rest
 
     def clear(self) -> None:
-        """Forget everything that is held."""
+        """Forget everything that is held, but not what a later repeat is compared with."""
         self._entries.clear()
         self._lanes.clear()
         self.held = self._unverified = 0
+
+    def drop(self) -> None:
+        """Forget everything: no event follows that must be read."""
+        self.clear()
+        self._running.clear()
+        self._unsound.clear()
+        self._cuts.clear()
+        self._budget.held = 0
 
     def withheld_texts(self) -> Iterator[str]:
         """Yield the waiting texts; the pieces of a running text are joined."""

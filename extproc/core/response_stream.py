@@ -442,6 +442,8 @@ class ResponseStream:
             return
         self._state = StreamState.OPENED
         self._opened = self._decoder if self._queue.is_altered else None
+        if self._opened is None:
+            self._queue.drop()
         if self._upstream is not Upstream.OPEN:
             self._close(data + self._pass_on(b"", is_end=True))
         else:
@@ -474,7 +476,7 @@ class ResponseStream:
         for result, count in self._queue.results.items():
             self._context.emit(ReportChunks(result, count))
         self._queue.results.clear()
-        self._queue.clear()
+        self._queue.drop()
         self._decoder.take_rest()
         self._leave_session()
 
