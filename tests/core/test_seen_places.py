@@ -368,6 +368,9 @@ def test_text_is_redacted_in_its_place(leg: Leg, traffic: Traffic) -> None:
     it = Witness(traffic, redact=redact)
     released = it.released(leg)
     assert TEXT.encode() not in released, "released in spite of the redaction"
+    if b"transcript" in (traffic.answer or b""):
+        assert it.why == "redaction_failed"  # the audio says the same
+        return
     assert not it.is_refused, f"refused as {it.why}"
     if leg is Leg.RESPONSE and traffic.is_stream:
         assert list(stream_differences(sent(leg, traffic), released, redact)) == []

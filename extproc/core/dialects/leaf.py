@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -52,10 +52,6 @@ class Leaf:
     nulled: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
     parts: tuple[Leaf, ...] = ()
-
-    def as_fixed(self) -> Leaf:
-        """Return this text as one that cannot be rewritten."""
-        return replace(self, fixed=True, emptied=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,8 +398,8 @@ class Walk:
             elif place is _ARGUMENTS and base.get("role") != "tool":
                 base = _ROLES["assistant"]
             if leaf.emptied:
-                # The provider checks a signature in a request, so the text cannot be changed.
-                leaf = leaf.as_fixed()
+                # The provider checks a signature in a request, so the text cannot be changed. No API signs arguments.
+                leaf = replace(leaf, fixed=place is not _ARGUMENTS, emptied=())
             self.reading.prompts.append(Prompt({**base, "content": leaf.text}, leaf))
 
     def _end_joined(self, base: Mapping[str, Any]) -> None:
