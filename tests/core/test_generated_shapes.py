@@ -123,9 +123,9 @@ _COMPLETIONS = Api(
                 "index": 0,
                 "text": " Well",
                 "logprobs": {
-                    "tokens": [" Well"],
+                    "tokens": ["Well"],
                     "token_logprobs": [-0.5],
-                    "top_logprobs": [{" Well": -0.5}],
+                    "top_logprobs": [{"Well": -0.5}],
                     "text_offset": [0],
                 },
                 "finish_reason": "stop",

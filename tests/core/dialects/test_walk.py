@@ -316,7 +316,7 @@ class TestAnswers:
     def test_tokens_are_kept_apart_and_odd_ones_are_texts(self) -> None:
         said = {
             "text": "a",
-            "logprobs": {"content": [{"token": " x", "top": {" the": 1}}, {"token": "no token at all"}]},
+            "logprobs": {"content": [{"token": " x", "top_logprobs": {" the": 1}}, {"token": "no token at all"}]},
         }
         found = walk({"said": [said], "all_tokens": [1, 2]}, Mode.ANSWER).leaves
         assert [(leaf.kind, leaf.path, leaf.text) for leaf in found] == [
