@@ -101,6 +101,11 @@ class Answer:
         return self.status.startswith(("4", "5"))
 
     @property
+    def is_certain(self) -> bool:
+        """Return whether an answer that begins to be read will be read: an error of unknown length may be too large."""
+        return not self.is_error or self.length >= 0
+
+    @property
     def passes_others(self) -> bool:
         """Return whether what is neither JSON nor an event stream passes, instead of being unreadable."""
         return self.is_get or self.is_error
@@ -137,10 +142,11 @@ def _is_named(media_type: str) -> bool:
 # -- documents -----------------------------------------------------------------------------------------------------
 
 
-def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int) -> Document:
+def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *, is_answer: bool = False) -> Document:
     """Return a whole body, with at most `values` values, as a document of `dialect`.
 
-    The generic dialect takes lines of JSON under any media type, and what is no JSON as one plain text.
+    An answer may be lines of JSON although its media type is that of one document. So may a request of the generic
+    dialect, which also takes what is no JSON as one plain text.
 
     Raises BodyTooLarge, and MalformedBody for what is not UTF-8 and, for other dialects, not in the framing.
     """
@@ -149,8 +155,7 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int) ->
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
     if framing is Framing.WHOLE:
-        first, _, rest = text.strip().partition("\n") if dialect.takes_plain_text else ("", "", "")
-        if not rest or not _is_json(first):
+        if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
             return dialect.parse(text, values)
         framing = Framing.JSON_LINES
 
@@ -161,9 +166,10 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int) ->
     return FramedDocument(text, values, framing, parse)
 
 
-def _is_json(text: str) -> bool:
+def _has_lines(text: str, values: int) -> bool:
+    """Return whether the first of several lines is a JSON document."""
+    first, _, rest = text.strip().partition("\n")
     try:
-        Document(text)
+        return bool(rest) and Document(first, values) is not None
     except ContentError:
         return False
-    return True

@@ -162,6 +162,7 @@ class ResponseLeg:
 
     def _begin_by_trailers(self, event: TrailersReceived) -> None:
         """Decide by what has come: the trailers are the end of the body."""
+        self._has_trailers = True
         self._decide(b"", is_all=True, end=False)
         if not self._context.is_refused:
             self._hand_on(event)
@@ -170,7 +171,7 @@ class ResponseLeg:
         assert self._beginning is not None
         reading = self._answer.reading(self._beginning.first, is_all=is_all)
         if reading is Reading.UNDECIDED:
-            self._body.buffer.add(data)
+            self._hold_body(BodyReceived(Leg.RESPONSE, data))
             return
         if reading is Reading.UNREAD:
             self._pass(end_of_stream=False)
@@ -188,13 +189,17 @@ class ResponseLeg:
 
     def _begin(self, framing: Framing) -> None:
         """Begin to read the answer."""
-        self._context.adopt()
-        self._context.was_read = True
+        if self._answer.is_certain:
+            self._adopt()
         self._framing = framing
         if framing is Framing.WHOLE or self._answer.is_error:
             self._begin_holding()
         else:
             self._begin_stream()
+
+    def _adopt(self) -> None:
+        self._context.adopt()
+        self._context.was_read = True
 
     def _begin_holding(self) -> None:
         self._early.close()
@@ -281,6 +286,7 @@ class ResponseLeg:
     def _read(self) -> None:
         """Read the whole body and start its detection."""
         context = self._context
+        self._adopt()
         try:
             self._body.read(self._dialect, self._framing, self._headers, context.limits)
         except ContentError as error:
@@ -291,7 +297,7 @@ class ResponseLeg:
             questions = self._body.ask(context.messages, asked=context.asked, sent=context.request_size)
             context.detect(Hook.OUTPUT, questions)
         else:
-            self._release(None)
+            self._release(self._body.cleaned())
 
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `output` verdict."""
@@ -309,7 +315,7 @@ class ResponseLeg:
             return
         if rewritten is not None:
             context.report_redacted()
-        self._release(rewritten)
+        self._release(self._body.cleaned() if rewritten is None else rewritten)
 
     def _release(self, rewritten: bytes | None) -> None:
         """Release the whole body, as it came or rewritten."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
+from extproc.core.content.arguments import decode
 from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.framed import FramedDocument
@@ -42,8 +44,8 @@ class WholeAnswer:
         plain = inflate(self.buffer.peek(), headers, limits.response_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        document = document_of(dialect, plain, framing, limits.values)
-        self.leaves = _leaves(dialect, document, locates=False)
+        document = document_of(dialect, plain, framing, limits.values, is_answer=True)
+        self.leaves, _ = _leaves(dialect, document, locates=False)
         document.forget()
         self._dialect, self._document = dialect, document
 
@@ -67,12 +69,19 @@ class WholeAnswer:
         dialect, document = self._dialect, self._document
         assert dialect is not None
         assert document is not None
-        questions = self._pack(_leaves(dialect, document.read_again(), locates=True))
+        document = document.read_again()
+        leaves, vouching = _leaves(dialect, document, locates=True)
+        questions = self._pack(leaves)
         changes: dict[Path, Edit] = {}
         for question, outcome in zip(questions, outcomes, strict=True):
             if isinstance(outcome, Anonymize):  # one by one: each redaction must change its own text
                 changes |= edits([(question.leaf, outcome.texts[-1] if outcome.texts else None)])
-        return document.rewrite(changes).encode()
+        return document.rewrite(changes | _stale(changes, leaves, vouching)).encode()
+
+    def cleaned(self) -> bytes | None:
+        """Return the body without the comments and names that may hold text; None if it has none."""
+        document = self._document
+        return document.text.encode() if isinstance(document, FramedDocument) and document.is_cleaned else None
 
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
@@ -82,27 +91,29 @@ class WholeAnswer:
         return self.buffer.take()
 
 
-def _leaves(dialect: Dialect, document: Document, *, locates: bool) -> list[Leaf]:
+def _leaves(dialect: Dialect, document: Document, *, locates: bool) -> tuple[list[Leaf], list[Leaf]]:
+    """Return the texts of an answer, and the signatures and tokens that no text names itself."""
     if isinstance(document, FramedDocument):
         return _joined(dialect, document)
-    return dialect.answers(document, locates=locates)
+    return dialect.answers(document, locates=locates), []
 
 
-def _joined(dialect: Dialect, body: FramedDocument) -> list[Leaf]:
-    """Return the texts of several documents. The pieces of a running text are one text at the place of the first.
+def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Leaf]]:
+    """Return the texts of several documents, and the signatures and tokens of these texts.
 
-    A redaction of it empties the other pieces, and removes what vouches for them or spells them.
+    The pieces of a running text are one text at the place of the first. A redaction of it empties the other pieces.
     """
-    runs: dict[Hashable, list[Leaf]] = {}
-    vouching: list[Path] = []
+    runs: defaultdict[Hashable, list[Leaf]] = defaultdict(list)
+    vouching: list[Leaf] = []
     for number, document in enumerate(body.documents):
         for leaf in dialect.deltas(document, locates=True) if document is not None else ():
-            if leaf.kind in (Kind.SEAL, Kind.TOKENS):
-                vouching.append((number, *leaf.path))
+            if leaf.kind is Kind.SEAL or leaf.kind is Kind.TOKENS:
+                vouching.append(_inside(number, leaf))
                 continue
-            alone = leaf.place is None or leaf.kind is Kind.REPEAT
-            runs.setdefault((number, leaf.path) if alone else ("running", leaf.place), []).append(_inside(number, leaf))
-    return [replace(_join(pieces), nulled=tuple(vouching)) for pieces in runs.values()]
+            is_alone = leaf.place is None or leaf.kind is Kind.REPEAT
+            run = (number, leaf.path, leaf.number) if is_alone else ("running", leaf.place)
+            runs[run].append(_inside(number, leaf))
+    return list(map(_join, runs.values())), vouching
 
 
 def _inside(number: int, leaf: Leaf) -> Leaf:
@@ -114,5 +125,23 @@ def _inside(number: int, leaf: Leaf) -> Leaf:
 
 def _join(pieces: list[Leaf]) -> Leaf:
     first, *others = pieces
+    text = "".join(piece.text for piece in pieces)
     emptied = [path for piece in pieces for path in piece.emptied] + [piece.path for piece in others]
-    return replace(first, text="".join(piece.text for piece in pieces), emptied=tuple(emptied))
+    if first.is_json and not first.is_embedded and text.lstrip()[:1] in ("{", "[", '"'):
+        return replace(first, raw=text, text=decode(text), emptied=tuple(emptied))
+    return replace(first, text=text, emptied=tuple(emptied))
+
+
+def _stale(changes: Mapping[Path, Edit], leaves: list[Leaf], vouching: list[Leaf]) -> dict[Path, Edit]:
+    """Return the edits that remove the signatures of changed texts, and the tokens that may spell them."""
+    changed = {path[:size] for path in changes for size in range(1, len(path) + 1)}
+    texts = [leaf for leaf in leaves if any(part.path in changed for part in leaf.parts or (leaf,))]
+    places, units = {leaf.place for leaf in texts}, {leaf.unit for leaf in texts}
+    edits: dict[Path, Edit] = {}
+    for leaf in vouching:
+        if leaf.kind is Kind.SEAL:
+            if leaf.place in places:
+                edits[leaf.path] = ""
+        elif leaf.unit is None or None in units or leaf.unit in units:
+            edits[leaf.path] = None
+    return edits

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from extproc.core.content.document import Document
 from extproc.core.context import Context
-from extproc.core.dialects.base import Leaf
-from extproc.core.dialects.openai_requests import RequestTexts
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, LoadChanged, TrailersReceived
 from extproc.core.policy import Limits
 from extproc.core.reading import Answer, Reading, Scope
-from extproc.core.verdict import Anonymize, Block, Failed
+from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Leg
 from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.world import World, policy
@@ -91,25 +88,45 @@ class TestFraming:
         assert it.code == "guardrail_unreadable_response"
 
 
-class TestRequestTexts:
-    """Dialects whose answers hold no text in general."""
+class TestData:
+    """Dialects whose answers are data, images or sounds in general."""
 
-    def test_answer_passes_unread(self) -> None:
-        it = World().request(b'{"prompt":"Hello"}', path="/v1/images/generations").judge()
-        it.head("application/json").body(b'{"data":[')
-        assert it.response.body == b'{"data":['
+    PATHS = ("/v1/images/generations", "/v1/audio/speech", "/v1/rerank")
 
-    def test_answer_is_read_if_the_dialect_can(self) -> None:
-        class Captions(RequestTexts):
-            def answers(self, document: Document) -> list[Leaf]:
-                return [Leaf(("caption",), document.root["caption"])]
+    def asked(self, path: str, **profile: Any) -> World:
+        body = b'{"prompt":"Hello","input":"Hello you","query":"Hello you","documents":["Hello you"]}'
+        return World(policy(**profile)).request(body, path=path).judge()
 
+    @pytest.mark.parametrize("path", PATHS)
+    def test_json_is_judged(self, path: str) -> None:
+        it = self.asked(path).head("application/json").body(b'{"new":{"key":"I am ').body(b'Jane"}}', end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
+        it.judge(Anonymize(("I am [N]",)))
+        assert it.response.body == b'{"new":{"key":"I am [N]"}}'
+
+    @pytest.mark.parametrize("path", PATHS[:2])
+    @pytest.mark.parametrize("kind", ["image/png", "audio/mpeg"])
+    def test_media_pass(self, path: str, kind: str) -> None:
+        it = self.asked(path).head(kind).body(PNG)
+        assert it.response.body == PNG
+        it.body(b"more", end=True)
+        assert it.response.is_ended
+        assert len(it.asked) == 1
+        it = self.asked(path).head(kind).body(b'{"a":"I am Jane"}', end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
+
+    def test_media_are_unreadable_where_the_dialect_has_none(self) -> None:
+        it = self.asked("/v1/rerank").head("image/png").body(PNG, end=True)
+        assert it.code == "guardrail_unreadable_response"
+
+    def test_what_a_dialect_is_switched_on_for_is_read(self) -> None:
         context = Context("call-1", policy(), Limits())
-        context.pick_dialect("POST", "/v1/images/generations")
+        context.pick_dialect("POST", "/v1/embeddings")
         assert not context.reads_answer
-        context.dialect = Captions("openai-images")
+        context = Context("call-1", policy(inspect=["embeddings"]), Limits())
+        context.pick_dialect("POST", "/v1/embeddings")
         assert context.reads_answer
-        assert context.answer(((":status", "200"), ("content-type", "image/png"))).has_media
+        assert not context.answer(((":status", "200"), ("content-type", "image/png"))).has_media
 
 
 class TestMedia:
@@ -224,15 +241,70 @@ class TestError:
         assert it.session is None
         assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
         it.judge(Anonymize(("I am [N]",)))
-        expected = body.replace(b"I am Ja", b"I am [N]").replace(b'"ne"', b'""')
+        expected = body.replace(b": note", b":").replace(b"I am Ja", b"I am [N]").replace(b'"ne"', b'""')
         assert it.response.body == expected
         it = asked(STREAMED).head("text/event-stream", "500").body(body, end=True).judge(Block())
         assert it.response.body.startswith(b"data: {")
         assert it.response.body.endswith(b"data: [DONE]\n\n")
 
-    def test_foreign_line_of_an_event_stream_is_unreadable(self) -> None:
-        it = asked().head("text/event-stream", "500").body(b"error: Jane\n\n", end=True)
-        assert b"guardrail_unreadable_response" in it.response.body
+    @pytest.mark.parametrize(
+        ("line", "text", "redacted"),
+        [
+            (b"error: Jane\n\n", "error: Jane", b"error: [N]\n\n"),
+            (b'error: {"message":"Jane"}\n\n', "Jane", b'error: {"message":"[N]"}\n\n'),
+            (b"Jane\n", "Jane", b"[N]\n"),
+        ],
+    )
+    def test_foreign_line_of_an_event_stream_is_judged(self, line: bytes, text: str, redacted: bytes) -> None:
+        it = asked().head("text/event-stream", "500").body(line, end=True)
+        assert [one.output for one in it.asked[1].inputs] == [text]
+        it.judge(Anonymize((text.replace("Jane", "[N]"),)))
+        assert it.response.body == redacted
+
+    def test_comments_that_may_hold_text_are_emptied_whatever_the_verdict(self) -> None:
+        body = b": I am Jane\n\n" + chat_event("Hi")
+        it = asked().head("text/event-stream", "500").body(body, end=True).judge()
+        assert it.response.body == b":\n\n" + chat_event("Hi")
+        assert it.response.headers is not None
+        assert "content-length" in it.response.headers.remove
+        assert it.record.outcome == "allowed"
+        it = asked().head("text/event-stream", "500").body(b": I am Jane\n\n", end=True)
+        assert (it.response.body, it.response.is_ended) == (b":\n\n", True)
+        assert len(it.asked) == 1
+
+    def test_arguments_in_pieces_are_one_text_with_decoded_escapes(self) -> None:
+        pieces = ['{"to":"J\\u00', '61ne"}']
+        body = b"".join(
+            b"data: "
+            + json.dumps(
+                {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}}]}
+            ).encode()
+            + b"\n\n"
+            for piece in pieces
+        )
+        it = asked().head("text/event-stream", "500").body(body, end=True)
+        assert [one.output for one in it.asked[1].inputs] == ['{"to":"Jane"}']
+        it.judge(Anonymize(('{"to":"[N]"}',)))
+        events = [json.loads(line[6:]) for line in it.response.body.splitlines() if line]
+        calls = [event["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] for event in events]
+        assert calls == ['{"to":"[N]"}', ""]
+        it = asked().head("text/event-stream", "500").body(body, end=True).judge(Anonymize(('{"from":"[N]"}',)))
+        assert b"redaction_failed" in it.response.body
+
+    def test_unnamed_texts_of_one_event_are_judged_and_redacted(self) -> None:
+        body = b'data: {"object":"x","a":"one two","b":{"c":"Jane Doe"},"logprobs":{"x":"Jane"}}\n\n'
+        it = asked().head("text/event-stream", "500").body(body, end=True)
+        said = "\n".join(str(one.output) for one in it.asked[1].inputs)
+        assert "one two" in said
+        assert "Jane Doe" in said
+        it.judge(
+            *(
+                Anonymize((str(one.output).replace("Jane", "[N]"),)) if "Jane" in str(one.output) else Allow()
+                for one in it.asked[1].inputs
+            )
+        )
+        assert b"Jane" not in it.response.body
+        assert b"one two" in it.response.body
 
     def test_stream_that_repeats_and_signs_is_redacted_everywhere(self) -> None:
         events: list[dict[str, Any]] = [

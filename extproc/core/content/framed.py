@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 from extproc.core.content.census import has_more_values
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.errors import BodyTooLarge
+
+_UNIT_BYTES = 256
+"""The memory that a document takes in addition to its bytes and its text."""
+
+_UNIT_VALUES = 4
+"""The values that each line of a body counts for, because a document costs more than a value."""
 
 Parse = Callable[[Unit], Document | None]
 """Returns the document of a unit, None if it has none."""
@@ -16,20 +23,22 @@ Parse = Callable[[Unit], Document | None]
 class FramedDocument(Document):
     """The documents of a body as one. A path begins with the number of a document."""
 
-    __slots__ = ("_framing", "_parse", "_units", "documents")
+    __slots__ = ("_framing", "_parse", "_units", "documents", "is_cleaned")
 
     def __init__(self, text: str, values: int, framing: Framing, parse: Parse) -> None:
         """Cut `text` into documents.
 
         Raises MalformedBody for a body that is not in the framing, BodyTooLarge for one with more than `values` values.
         """
-        if has_more_values(text, values):
+        if has_more_values(text, values - _UNIT_VALUES * (text.count("\n") + text.count("\r"))):
             raise BodyTooLarge("too many values")
         body = text.encode()
         decoder = decoder_of(framing, len(body) + 1)
         self._framing, self._parse = framing, parse
         self._units: list[Unit] = [*decoder.feed(body), *decoder.finish()]
         self.text = "".join(unit.raw.decode() for unit in self._units)
+        self.is_cleaned = self.text != text
+        """Whether comments or names were emptied, because they may hold text."""
         self._start = 0
         self.documents = [parse(unit) if unit.data and unit.data.strip() else None for unit in self._units]
         self.root = [document and document.root for document in self.documents]
@@ -37,7 +46,12 @@ class FramedDocument(Document):
     def read_again(self, text: str | None = None) -> FramedDocument:
         """Return the documents with their parsed values; or those of another `text`."""
         text = self.text if text is None else text
-        return FramedDocument(text, len(text), self._framing, self._parse)
+        return FramedDocument(text, sys.maxsize, self._framing, self._parse)
+
+    @property
+    def size(self) -> int:
+        """The memory that the documents take, in bytes: each keeps its bytes and its text."""
+        return super().size + 2 * len(self.text) + _UNIT_BYTES * len(self._units)
 
     def forget(self) -> None:
         """Free the parsed values."""
