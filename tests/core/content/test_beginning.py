@@ -95,7 +95,7 @@ def test_media_types_are_known() -> None:
         ("application/x-ndjson", b"id: 1", Framing.EVENT_STREAM),
         ("application/x-ndjson", b"{", Framing.JSON_LINES),
         ("text/plain", b"{", Framing.WHOLE),
-        ("image/png", b"\x89", Framing.WHOLE),
+        ("image/png", b"\x89", Framing.UNKNOWN),
     ],
 )
 def test_framing_is_told_by_type_and_first_bytes(content_type: str, first: bytes, framing: Framing | None) -> None:
