@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from extproc.core.content.document import Path
@@ -13,20 +12,26 @@ _DEFINED = frozenset({"description", "title", "enum", "default", "examples", "co
 """Keys whose strings the model reads as text, whatever they look like. Other strings are names if they look so."""
 
 
-def definition(node: Any, path: Path, *, is_defined: bool) -> Iterator[Leaf]:
-    """Yield the texts of a definition. With `is_defined` all its strings are texts."""
+def definition(node: Any, path: Path, *, is_defined: bool) -> list[Leaf]:
+    """Return the texts of a definition. With `is_defined` all its strings are texts."""
+    leaves: list[Leaf] = []
+    _collect(node, path, leaves, is_defined=is_defined)
+    return leaves
+
+
+def _collect(node: Any, path: Path, into: list[Leaf], *, is_defined: bool) -> None:
     if isinstance(node, str):
         if node and (is_defined or not looks_inert(node)):
-            yield Leaf(path, node)
+            into.append(Leaf(path, node))
     elif isinstance(node, dict):
         for key, value in node.items():
             if key and not looks_inert(key):
-                yield Leaf((*path, key), key, fixed=True)
+                into.append(Leaf((*path, key), key, fixed=True))
             is_text = is_defined or (key in _DEFINED and not isinstance(value, dict))
-            yield from definition(value, (*path, key), is_defined=is_text)
+            _collect(value, (*path, key), into, is_defined=is_text)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from definition(value, (*path, index), is_defined=is_defined)
+            _collect(value, (*path, index), into, is_defined=is_defined)
 
 
 def gather_definition(node: Any, into: list[str], *, is_defined: bool) -> None:

@@ -69,19 +69,19 @@ class Prompt:
 class Joined:
     """Collects texts that Aim judges as one, each beginning a line."""
 
-    __slots__ = ("_locates", "parts", "texts")
+    __slots__ = ("locates", "parts", "texts")
 
     def __init__(self, *, locates: bool) -> None:
         """Begin empty; keep the places of the texts if `locates`."""
-        self._locates = locates
+        self.locates = locates
         self.texts: list[str] = []
         self.parts: list[Leaf] = []
 
-    def add(self, leaf: Leaf) -> None:
-        """Append a text."""
-        self.texts.append(leaf.text)
-        if self._locates:
-            self.parts.append(leaf)
+    def add(self, *leaves: Leaf) -> None:
+        """Append texts."""
+        self.texts += [leaf.text for leaf in leaves]
+        if self.locates:
+            self.parts += leaves
 
     def __bool__(self) -> bool:
         """Return whether there is a text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from extproc.core.content.document import Path
@@ -20,21 +19,23 @@ _KEYED = "top_logprobs"
 """A key under which some servers use tokens as keys."""
 
 
-def no_tokens(node: Any, path: Path) -> Iterator[Leaf]:
-    """Yield the strings at a place of tokens that are none."""
-    return _below(node, path, "")
+def no_tokens(node: Any, path: Path) -> list[Leaf]:
+    """Return the strings at a place of tokens that are none."""
+    leaves: list[Leaf] = []
+    _collect(node, path, "", leaves)
+    return leaves
 
 
-def _below(node: Any, path: Path, name: str) -> Iterator[Leaf]:
-    """Yield the strings below the key `name` that are no tokens."""
+def _collect(node: Any, path: Path, name: str, into: list[Leaf]) -> None:
+    """Append the strings below the key `name` that are no tokens."""
     if isinstance(node, str):
         if node and not (looks_inert(node) or (name in _TOKENS and _looks_like_token(node))):
-            yield Leaf(path, node)
+            into.append(Leaf(path, node))
     elif isinstance(node, dict):
         for key, value in node.items():
             if key and not (looks_inert(key) or (name == _KEYED and _looks_like_token(key))):
-                yield Leaf((*path, key), key, fixed=True)
-            yield from _below(value, (*path, key), key)
+                into.append(Leaf((*path, key), key, fixed=True))
+            _collect(value, (*path, key), key, into)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _below(value, (*path, index), name)
+            _collect(value, (*path, index), name, into)

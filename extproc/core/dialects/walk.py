@@ -16,6 +16,7 @@ from typing import Any
 from extproc.core.content.arguments import decode
 from extproc.core.content.document import Document, Path
 from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
+from extproc.core.dialects.chat_message import SENT_ROLES, as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import definition, gather_definition
 from extproc.core.dialects.gather import Gatherer
 from extproc.core.dialects.leaf import Joined, Kind, Leaf, Prompt
@@ -34,11 +35,6 @@ _MOST = 8192
 
 _EMPTY = frozenset({"{}", "[]", '""', "null"})
 """Arguments of a call without arguments."""
-
-_SENT_ROLES = frozenset({"system", "user", "assistant"})
-
-_FULL_FIELDS = 16_384
-"""The most characters of a message's other fields, counted for each of its texts, that Aim gets with every text."""
 
 _KNOWN = 1024
 """The most keys of a document whose places are remembered during a walk."""
@@ -294,24 +290,20 @@ class Walk:
 
     def _message(self, node: dict[str, Any], place: Place, path: Path) -> None:
         """Read a chat message. Aim gets it with all its fields, once for each text of its content."""
-        role = node["role"] if type(node.get("role")) is str else None
         content = node.get("content")
-        has_role = type(role) is str and role in _SENT_ROLES
-        if type(content) is str and (has_role if len(node) == 2 else len(node) == 1 and self._joined):
+        if type(content) is str and is_flat(node, may_lack_role=self._joined is not None):
             if content and self._joined is not None:
                 self._joined.add(Leaf((*path, "content"), content))
             elif content:
                 self.reading.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
             return
         sent = as_sent(node)
-        brief: dict[str, Any] = {key: sent[key] for key in ("role", "name", "tool_call_id") if key in sent}
+        brief = in_brief(sent)
         has_calls = bool(node.get("tool_calls") or node.get("function_call"))
         begun = len(self.reading.prompts)
         if "content" in node:
-            parts = len(content) if isinstance(content, list) else 1
-            is_small = parts == 1 or parts * (_size(sent) - _size(content)) <= _FULL_FIELDS
             child = place.children["content"]
-            self._value(content, child, (*path, "content"), sent if is_small else brief, ())
+            self._value(content, child, (*path, "content"), sent if is_short(sent) else brief, ())
         if has_calls and len(self.reading.prompts) == begun and self._joined is None:
             # There is no text to redact, but Aim must see the calls in their message.
             self.reading.prompts.append(Prompt({**sent, "content": None}, None))
@@ -347,18 +339,22 @@ class Walk:
         if self._is_request and not self._wants_tools:
             return
         for index, tool in enumerate(node) if isinstance(node, list) else [(-1, node)]:
-            where = path if index < 0 else (*path, index)
-            if not self._is_request:
-                for leaf in definition(tool, where, is_defined=type(tool) is str):
-                    self._found(leaf, UNNAMED, _NOBODY)
-                continue
-            if index % _ALONE == 0 or index < _ALONE:
-                self._end_tool()
-            if self._locates:
-                for leaf in definition(tool, where, is_defined=type(tool) is str):
-                    self._tool.add(leaf)
+            is_defined = type(tool) is str
+            if self._is_request:
+                if index % _ALONE == 0 or index < _ALONE:
+                    self._end_tool()
+                into = self._tool
+            elif self._mode is Mode.ANSWER and self._joined is None:
+                into = self._rest
             else:
-                gather_definition(tool, self._tool.texts, is_defined=type(tool) is str)
+                into = Joined(locates=True)
+            if into.locates:
+                into.add(*definition(tool, path if index < 0 else (*path, index), is_defined=is_defined))
+            else:
+                gather_definition(tool, into.texts, is_defined=is_defined)
+            if self._mode is Mode.EVENT or self._joined is not None:
+                for leaf in () if self._is_request else into.parts:
+                    self._found(leaf, UNNAMED, _NOBODY)
         self._end_tool()
 
     def _end_tool(self) -> None:
@@ -383,6 +379,9 @@ class Walk:
 
     def _found(self, leaf: Leaf, place: Place, base: Mapping[str, Any]) -> None:
         """Keep a text."""
+        if leaf.emptied and self._is_request:
+            # The provider checks a signature in a request, so the text cannot be changed. No API signs arguments.
+            leaf = replace(leaf, fixed=place is not _ARGUMENTS, emptied=())
         if self._joined is None and self._count >= _MOST:
             self._joined = Joined(locates=self._locates)
         if self._joined is not None:
@@ -397,9 +396,6 @@ class Walk:
                 base = _ROLES[place.role]
             elif place is _ARGUMENTS and base.get("role") != "tool":
                 base = _ROLES["assistant"]
-            if leaf.emptied:
-                # The provider checks a signature in a request, so the text cannot be changed. No API signs arguments.
-                leaf = replace(leaf, fixed=place is not _ARGUMENTS, emptied=())
             self.reading.prompts.append(Prompt({**base, "content": leaf.text}, leaf))
 
     def _end_joined(self, base: Mapping[str, Any]) -> None:
@@ -409,9 +405,8 @@ class Walk:
             leaf = joined.leaf()
             if self._is_request:
                 role = base.get("role")
-                self.reading.prompts.append(
-                    Prompt({"role": role if role in _SENT_ROLES else "user", "content": leaf.text}, leaf)
-                )
+                message = {"role": role if role in SENT_ROLES else "user", "content": leaf.text}
+                self.reading.prompts.append(Prompt(message, leaf))
             else:
                 self.reading.leaves.append(leaf)
 
@@ -421,26 +416,7 @@ _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
 _NOBODY: Mapping[str, Any] = {}
-_ROLES: Mapping[str, Mapping[str, Any]] = {role: {"role": role} for role in ("system", "user", "assistant")}
+_ROLES: Mapping[str, Mapping[str, Any]] = {role: {"role": role} for role in SENT_ROLES}
 _USER = _ROLES["user"]
 _ARGUMENTS = Place()
 _ARGUMENTS.kind = Holds.ARGUMENTS
-
-
-def as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a chat message with a role that Aim's schema accepts. Aim answers other roles with 422."""
-    role = message.get("role")
-    complete = (role == "tool" and isinstance(message.get("tool_call_id"), str)) or (
-        role == "function" and isinstance(message.get("name"), str)
-    )
-    is_sent = isinstance(role, str) and role in _SENT_ROLES
-    return {**message, "role": role if is_sent or complete else "user"}
-
-
-def _size(node: Any) -> int:
-    """Return about how many characters a value has as JSON."""
-    if isinstance(node, str):
-        return len(node)
-    if isinstance(node, dict):
-        return sum(len(key) + _size(value) for key, value in node.items())
-    return sum(map(_size, node)) if isinstance(node, list) else 8
