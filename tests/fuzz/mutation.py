@@ -7,10 +7,31 @@ import random
 import re
 from typing import Any
 
-from tests.fuzz.surfaces import KNOBS
+from tests.fuzz.knobs import KNOBS
 
 _VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 1023, 1024, 1e999, 2**70, "", "x", " ", "\ud800", "[DONE]", '{"a": 1}', "{", "user"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        1023,
+        1024,
+        1e999,
+        2**70,
+        "",
+        "x",
+        " ",
+        "\ud800",
+        "Tell me all of it",
+        "SGVsbG8gdGhlcmUsIHlvdQ==",
+        "[DONE]",
+        '{"a": 1}',
+        "{",
+        "user",
+    ),
     *([], {}, [[]], [{}], ["x"], {"text": "x"}, {"type": "text", "text": "x"}, [{"type": "text", "text": "x"}]),
     *(
         {"content": "x"},
@@ -56,7 +77,7 @@ def _changed(text: bytes, chance: random.Random) -> bytes:
         elif isinstance(container, list) and chance.random() < 0.3:
             container.insert(step, value)
         elif isinstance(container, dict) and chance.random() < 0.2:
-            container[chance.choice(list(container))] = value
+            container[chance.choice([*container, "zq", "zq_id", "not an identifier"])] = value
         else:
             container[step] = value
     spelt = json.dumps(root)

@@ -13,7 +13,7 @@ import brotli
 import zstandard
 
 from extproc.processor import wire
-from tests.fakes.planted import CORPUS, RECORDINGS
+from tests.fakes.planted import CORPUS, RECORDINGS, events_of
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
 from tests.fuzz.surfaces import SURFACES
 
@@ -29,8 +29,23 @@ def seeds(surface: str) -> Iterator[bytes]:
         case "events" | "stream":
             plain += [body for name, body in _recorded() if b"data:" in body]
             plain += [b"".join(chat_stream("Hello", "you")), b"\xef\xbb\xbfdata: x\r\rid\r\n: c\n\ndata\r\n\r\n"]
-        case "document" | "request" | "answer":
+        case "lines" | "framing":
+            plain += [
+                b'{"a": 1}\n\n \r\n{"b": [2]}\r\n"c"',
+                b"\xef\xbb\xbf\n[]\n",
+                b"event: x\ndata: y\n\n",
+                b"\x89PNG",
+            ]
+            plain += [chat_answer("Hello") + b"\n" + chat_answer("you")]
+        case "escapes":
+            plain += [
+                b'{"q": "caf\\u00e9 \\ud83d\\ude00 \\"so\\" \\\\n", "\\u0071": ["a\\tb", {"c": ""}]}',
+                b'"\\ud83d\\u0041\\',
+            ]
+        case "document" | "request" | "answer" | "walk":
             plain += [body for _, body in _recorded() if body.lstrip().startswith((b"{", b"["))]
+            if surface == "walk":
+                plain += [data for name, body in _recorded() if b"data:" in body for data in _data_of(body)]
             plain += [b'{"a": ["\\u00e9\\ud83d\\ude00", 1e5, null], "": {}}', chat_answer("Hello", "you")]
         case "body":
             for body in (chat_answer("Hello"), b"".join(chat_stream("Hello")) * 20):
@@ -46,6 +61,12 @@ def seeds(surface: str) -> Iterator[bytes]:
     for body in plain:
         for number in range(5):
             yield body[:60_000] + bytes([*_NO_KNOBS[:-2], 7 * number, number])
+
+
+def _data_of(body: bytes) -> list[bytes]:
+    """Return the JSON of the longest events of a stream."""
+    data = (event.data for event in events_of(body))
+    return sorted((each.encode() for each in data if each and each.startswith("{")), key=len)[-3:]
 
 
 def _recorded() -> Iterator[tuple[str, bytes]]:

@@ -8,19 +8,14 @@ traffic is a valid input.
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
-from typing import Any, TypeVar
 
 from extproc.aim import protocol
-from extproc.core.content.body import inflater
-from extproc.core.content.document import Document, Path, refuse_disguise
-from extproc.core.content.sse import BOM, EventDecoder
-from extproc.core.dialects.base import Leaf
+from extproc.core.content.document import Document
 from extproc.core.dialects.paths import NAMES
-from extproc.core.errors import ContentError, DetectionError, MalformedBody, ProtocolError, Reason
+from extproc.core.errors import DetectionError, ProtocolError, Reason
 from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
@@ -31,20 +26,16 @@ from extproc.core.events import (
     StreamBlocked,
     TrailersReceived,
 )
+from extproc.core.matching import MARK
 from extproc.core.policy import Limits
-from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
-from extproc.core.vocabulary import BodyMode, Hook, Input, Leg
+from extproc.core.vocabulary import BodyMode, Hook, Leg
 from extproc.processor import wire
 from tests.fakes.rig import chat_event
 from tests.fakes.world import World, policy
+from tests.fuzz import reading
+from tests.fuzz.knobs import Knobs
 
-_T = TypeVar("_T")
-
-KNOBS = 8
-"""The number of bytes at the end of an input that make choices."""
-
-_FORMS: tuple[protocol.Form, ...] = ("detect", "firewall", "cato")
 _PATHS = {
     "openai-chat": "/v1/chat/completions",
     "openai-completions": "/v1/completions",
@@ -57,179 +48,19 @@ _PATHS = {
     "rerank": "/v1/rerank",
     "generic": "/unknown",
 }
-_STREAMING = [name for name, dialect in NAMES.items() if dialect.reads_answers]
 _LIMITS = Limits(request_bytes=65536, response_bytes=65536, event_bytes=16384, held_bytes=32768)
 
 
-class _Knobs:
-    """The choices of an input."""
-
-    def __init__(self, data: bytes) -> None:
-        self.payload = data[:-KNOBS]
-        self._left = list(data[-KNOBS:]) if len(data) >= KNOBS else []
-
-    def number(self, below: int) -> int:
-        """Return a number below `below`; 0 if the choices are used up."""
-        return self._left.pop() % below if self._left else 0
-
-    def flag(self) -> bool:
-        return self.number(2) == 1
-
-    def pick(self, options: Sequence[_T]) -> _T:
-        return options[self.number(len(options))]
-
-    def cut(self, data: bytes) -> list[bytes]:
-        """Cut into non-empty pieces: one piece, single bytes, or pieces of any size."""
-        seed = self.number(256)
-        if seed < 2 or len(data) < 2:
-            size = 1 if seed and len(data) <= 4096 else max(len(data), 1)
-            return [data[at : at + size] for at in range(0, len(data), size)]
-        chance = random.Random(seed)
-        ends = sorted({0, len(data), *(chance.randrange(len(data)) for _ in range(chance.randrange(1, 12)))})
-        return [data[start:end] for start, end in pairwise(ends)]
-
-
-# -- what the core reads -----------------------------------------------------------------------------------------------
-
-
-def events(data: bytes) -> None:
-    """Decode an event stream and check that no byte is lost and that the cut does not matter."""
-    knobs = _Knobs(data)
-    limit = knobs.pick((1 << 20, 64, 1024))
-    stream = knobs.payload
-    decoder = EventDecoder(limit)
-    found = []
-    pieces = knobs.cut(stream)
-    is_whole = False
-    with suppress(ContentError):
-        while pieces:
-            found += list(decoder.feed(pieces.pop(0)))
-            assert decoder.pending <= limit
-        found += list(decoder.finish())
-        is_whole = True
-    _check_lines(b"".join(event.raw for event in found), stream, is_whole=is_whole)
-    if not is_whole:
-        return
-    assert decoder.pending == 0
-    whole = EventDecoder(1 << 30)
-    said = [(event.type, event.data) for event in (*whole.feed(stream), *whole.finish()) if event.data is not None]
-    assert said == [(event.type, event.data) for event in found if event.data is not None]
-    for event in found:
-        if event.data is not None and not event.is_foreign:
-            again = EventDecoder(1 << 30)
-            changed = [*again.feed(event.with_data("new\n text")), *again.finish()]
-            assert [(one.data, one.type) for one in changed if one.data is not None] == [("new\n text", event.type)]
-
-
-def _check_lines(left: bytes, stream: bytes, *, is_whole: bool = True) -> None:
-    """Check that each line of an event stream left unchanged or as an empty comment."""
-    lines = stream.splitlines()
-    assert all(new in (old, b":", BOM + b":") for new, old in zip(left.splitlines(), lines, strict=is_whole))
-
-
-def body(data: bytes) -> None:
-    """Decode a content-encoding and check that the limits hold and that the cut does not matter."""
-    knobs = _Knobs(data)
-    coding = knobs.pick(("gzip", "deflate", "br", "zstd", "x-gzip", "gzip, br", "", "x", "identity"))
-    most, ratio = knobs.pick(((10_000, 50), (1_000_000, 100), (100, 2)))
-    results: list[bytes | None] = []
-    for pieces in (knobs.cut(knobs.payload), [knobs.payload]):
-        try:
-            undo = inflater((("content-encoding", coding),), most, ratio)
-            if undo is None:
-                return
-            plain = b"".join([undo.feed(piece) for piece in pieces])
-            undo.finish()
-        except ContentError:
-            results.append(None)
-            continue
-        assert len(plain) <= most
-        results.append(plain)
-    pieced, whole = results
-    # One may be refused although the other is not: the ratio counts the bytes so far, and libzstd only notices that a
-    # frame is shorter than declared if it gets the whole frame at once.
-    assert pieced is None or whole is None or pieced == whole
-
-
-def document(data: bytes) -> None:
-    """Parse JSON and edit any of its texts in place."""
-    knobs = _Knobs(data)
-    try:
-        parsed = Document.from_bytes(knobs.payload)
-    except MalformedBody:
-        return
-    with suppress(MalformedBody):
-        refuse_disguise(parsed.root)
-    assert parsed.rewrite({}).encode() == knobs.payload
-    paths = list(_texts(parsed.root, ()))
-    wanted = dict.fromkeys(paths[knobs.number(4) :: 1 + knobs.number(3)], 'new "text" \ud800')
-    again = Document.from_bytes(parsed.rewrite(wanted).encode())
-    expected = json.loads(knobs.payload)
-    for path, text in wanted.items():
-        expected = _put(expected, path, text)
-    assert _same(again.root, expected)
-
-
-def _texts(node: Any, path: Path) -> Iterator[Path]:
-    """Yield the places of strings, except those in objects that repeat a key."""
-    if isinstance(node, str):
-        yield path
-    elif type(node) is dict:
-        for key, value in node.items():
-            yield from _texts(value, (*path, key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _texts(value, (*path, index))
-
-
-def _put(root: Any, path: Path, value: Any) -> Any:
-    if not path:
-        return value
-    root[path[0]] = _put(root[path[0]], path[1:], value)
-    return root
-
-
-def _same(one: Any, other: Any) -> bool:
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _new_text(leaf: Leaf) -> str:
-    return '{"new": "[X]"}' if leaf.is_json else "[X]"
-
-
-def request(data: bytes) -> None:
-    """Read a request in any dialect, encode its detection, and redact all of it."""
-    knobs = _Knobs(data)
-    dialect = NAMES[knobs.pick(list(NAMES))]
-    tools = knobs.flag()
-    try:
-        parsed = Document.from_bytes(knobs.payload)
-        refuse_disguise(parsed.root)
-        prompts = dialect.prompts(parsed, tools=tools)
-    except ContentError:
-        return
-    dialect.streams(parsed, _PATHS[dialect.name])
-    asked = Input(tuple(dict(prompt.message) for prompt in prompts))
-    for form in _FORMS:
-        assert json.loads(protocol.call_body(form, asked))["messages"] is not None
-    for prompt in prompts:
-        assert prompt.leaf is None or prompt.message["content"] == prompt.leaf.text
-    leaves = [prompt.leaf for prompt in prompts if prompt.leaf is not None]
-    try:
-        changes = edits([(leaf, _new_text(leaf)) for leaf in leaves])
-    except RedactionError:
-        return
-    again = dialect.prompts(Document.from_bytes(parsed.rewrite(changes).encode()), tools=tools)
-    said = [prompt.leaf.text for prompt in again if prompt.leaf is not None]
-    assert [text for text in said if text not in ("[X]", '{"new": "[X]"}')] == []
+# -- what a model says -------------------------------------------------------------------------------------------------
 
 
 def answer(data: bytes) -> None:
     """Send a whole answer in any dialect through an exchange, and redact each of its texts."""
-    knobs = _Knobs(data)
-    name = knobs.pick(_STREAMING)
+    knobs = Knobs(data)
+    name = knobs.pick(list(NAMES))
     world = _asked(name, knobs)
-    world.head("application/json")
+    media_type = knobs.pick(("application/json", "application/json", "text/plain", "application/x-ndjson"))
+    world.head(media_type)
     for piece in knobs.cut(knobs.payload):
         world.body(piece)
     world.body(b"", end=True)
@@ -240,23 +71,26 @@ def answer(data: bytes) -> None:
         outcomes: list[Outcome] = [
             (
                 Allow(),
-                Anonymize((None, '{"new": "[X]"}' if "{" in text else "[X]")),
+                Anonymize((None, _WORD.sub(reading.MASK, text))),
                 Block("no"),
                 Failed(Reason.TIMEOUT),
             )[manner]
             for text in texts
         ]
         world.judge(*outcomes)
-    assert world.is_complete
-    _check_end(world)
+    _finish(world, "echo")
     outcome = world.record.outcome
     if outcome == "allowed":
         assert world.response.body == knobs.payload
-    if outcome == "redacted" and name != "generic":  # which takes what is no JSON too
+    if outcome == "redacted" and name != "generic" and media_type == "application/json":
         Document.from_bytes(world.response.body)
 
 
-def _asked(name: str, knobs: _Knobs, *, stream: bool = False) -> World:
+_WORD = re.compile("(?<= )[A-Za-z]+")
+"""The words of a text that are no keys of JSON."""
+
+
+def _asked(name: str, knobs: Knobs, *, stream: bool = False) -> World:
     """Return an exchange in a dialect whose request was released."""
     world = World(policy(hooks=["output"], failure_mode_allow=knobs.flag()), _LIMITS)
     return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
@@ -264,42 +98,53 @@ def _asked(name: str, knobs: _Knobs, *, stream: bool = False) -> World:
 
 def stream(data: bytes) -> None:
     """Send an event stream in any dialect through an exchange, with an Aim that echoes, rewrites, empties or blocks."""
-    knobs = _Knobs(data)
-    name = knobs.pick(_STREAMING)
+    knobs = Knobs(data)
+    name = knobs.pick(list(NAMES))
     world = _asked(name, knobs, stream=True)
-    manner = knobs.pick(("echo", "echo", "rewrite", "empty", "block"))
+    manner = knobs.pick(("echo", "echo", "rewrite", "empty", "block", "unmarked", "mismarked", "swap"))
+    media_type = knobs.pick(("text/event-stream", "text/event-stream", "application/x-ndjson", "text/plain"))
     coding = knobs.pick(("", "", "", "gzip", "deflate", "br", "zstd"))
-    world.head("text/event-stream", "200", *([("content-encoding", coding)] if coding else []))
-    said: set[str] = set()
+    world.head(media_type, "200", *([("content-encoding", coding)] if coding else []))
     for piece in knobs.cut(knobs.payload):
         world.body(piece)
-        _answer(world, manner, said)
+        _answer(world, manner)
     world.body(b"", end=True)
-    _answer(world, manner, said)
+    _finish(world, manner)
+    if world.record.outcome == "allowed" and not coding:
+        reading.check_lines(world.response.body, knobs.payload)
+
+
+def _finish(world: World, manner: str) -> None:
+    """Answer all chunks of an ended answer, if it is a stream, and check that the exchange ends."""
+    _answer(world, manner)
     if world.is_submitted_done and world.session is not None and not world.is_complete:
         world.done()
     assert world.is_complete
     _check_end(world)
-    if world.record.outcome == "allowed" and not coding:
-        _check_lines(world.response.body, knobs.payload)
 
 
-def _answer(world: World, manner: str, said: set[str]) -> None:
+def _answer(world: World, manner: str) -> None:
     chunks, world.chunks[:] = list(world.chunks), []
+    if manner == "swap":
+        chunks.reverse()
     for number, chunk in enumerate(chunks):
         if world.is_closed or world.session is None:
             return
         if manner == "block" and number == 2:
             world.block("no")
             return
-        if manner in ("rewrite", "empty") and number % 2:
+        if manner == "unmarked":
+            chunk.pop(MARK, None)
+        elif manner == "mismarked" and MARK in chunk:
+            chunk[MARK] += number % 5 - 2
+        if manner in ("rewrite", "empty", "unmarked", "mismarked") and number % 2:
             for choice in chunk["choices"]:
                 if (
                     isinstance(choice, dict)
                     and isinstance(choice.get("delta"), dict)
                     and choice["delta"].get("content")
                 ):
-                    choice["delta"]["content"] = "[X]" if manner == "rewrite" else ""
+                    choice["delta"]["content"] = "" if manner == "empty" else reading.MASK
         _frame(world, json.dumps({"verified_chunk": chunk}))
 
 
@@ -325,8 +170,8 @@ def _frame(world: World, data: str | bytes) -> None:
 
 def verdict(data: bytes) -> None:
     """Read an answer of Aim's REST API in any form, and redact a request as it says."""
-    knobs = _Knobs(data)
-    form = knobs.pick(_FORMS)
+    knobs = Knobs(data)
+    form = knobs.pick(reading.FORMS)
     status = knobs.pick((200, 200, 200, 204, 302, 401, 422, 429, 500))
     prompt = {
         "messages": [{"role": "user", "content": "one"}, {"role": "user", "content": [{"text": "two", "type": "text"}]}]
@@ -362,7 +207,7 @@ _WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA")
 
 def frames(data: bytes) -> None:
     """Deliver any frames of a session, one per line, while a stream waits; check that only verified texts leave."""
-    knobs = _Knobs(data)
+    knobs = Knobs(data)
     world = World(policy(hooks=["output"]), _LIMITS)
     world.request(b'{"stream": true}', path=_PATHS["openai-chat"]).head()
     waiting = [chat_event(role="assistant", text=""), *map(chat_event, _WORDS), b"data: [DONE]\n\n"]
@@ -404,7 +249,7 @@ _OUTCOMES: tuple[Outcome, ...] = (
 
 def messages(data: bytes) -> None:
     """Send any `ProcessingRequest`s, each preceded by its length in two bytes, through a whole exchange."""
-    knobs = _Knobs(data)
+    knobs = Knobs(data)
     world = _world(knobs)
     rest = knobs.payload
     while len(rest) > 2:
@@ -425,7 +270,7 @@ def messages(data: bytes) -> None:
 
 def exchange(data: bytes) -> None:
     """Perform steps of Envoy, Aim and the clocks in any order; each byte chooses one step."""
-    knobs = _Knobs(data)
+    knobs = Knobs(data)
     world = _world(knobs)
     steps = list(_STEPS)
     for byte in knobs.payload[:400]:
@@ -436,7 +281,7 @@ def exchange(data: bytes) -> None:
     _settle(world)
 
 
-def _world(knobs: _Knobs) -> World:
+def _world(knobs: Knobs) -> World:
     hooks = knobs.pick(
         (
             {Hook.PRE_CALL, Hook.OUTPUT},
@@ -466,12 +311,12 @@ def _deliver(world: World, event: Event) -> None:
     assert len(commands) <= 64 + (len(event.data) if isinstance(event, BodyReceived) else 0)
 
 
-def _play(world: World, knobs: _Knobs) -> None:
+def _play(world: World, knobs: Knobs) -> None:
     """Answer Aim's open detections and chunks in a way that the choices select."""
     if world.detections:
         _judge(world, knobs.number(8))
     if world.session is not None and world.chunks:
-        _answer(world, knobs.pick(("echo", "rewrite")), set())
+        _answer(world, knobs.pick(("echo", "rewrite")))
     if world.session is not None and world.is_submitted_done:
         world.done()
 
@@ -625,6 +470,22 @@ def _check_end(world: World) -> None:
 
 
 SURFACES: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (events, body, document, request, answer, stream, verdict, frames, messages, exchange)
+    one.__name__: one
+    for one in (
+        reading.events,
+        reading.lines,
+        reading.framing,
+        reading.body,
+        reading.document,
+        reading.escapes,
+        reading.request,
+        reading.walk,
+        answer,
+        stream,
+        verdict,
+        frames,
+        messages,
+        exchange,
+    )
 }
 """Every surface by its name."""
