@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.commands import ReleaseBody, ReleaseTrailers
 from extproc.core.context import Context
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, LoadChanged, TrailersReceived
@@ -82,6 +83,30 @@ class TestFraming:
     def test_event_of_a_stream_of_lines_that_fails_open_at_once(self) -> None:
         it = asked(STREAMED, failure_mode_allow=True).lose(opened=False).head("text/plain").body(chat_event("Hi"))
         assert it.response.body == chat_event("Hi")
+
+    @pytest.mark.parametrize("is_open", [False, True])
+    def test_undecided_answer_is_bounded_and_follows_the_failure_policy(self, is_open: bool) -> None:
+        packed = gzip.compress(b"x")
+        body = packed[:3] + b"\x08" + packed[4:10] + b"n" * 2000  # a file name that does not end
+        it = asked(limits={"response_bytes": 1024}, failure_mode_allow=is_open)
+        it.head("text/plain", "200", ("content-encoding", "gzip")).body(body)
+        if is_open:
+            assert it.body(b"more", end=True).response.body == body + b"more"
+        else:
+            assert it.code == "guardrail_unreadable_response"
+
+    def test_overloaded_process_refuses_an_undecided_answer(self) -> None:
+        it = asked().head("text/plain")
+        it.send(LoadChanged(is_overloaded=True))
+        assert it.body(b" ").code == "guardrail_overloaded"
+
+    @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+    def test_lines_of_json_under_another_type_are_redacted_in_place(self, kind: str) -> None:
+        body = b'{"choices":[{"index":0,"text":"I am Ja"}]}\n{"choices":[{"index":0,"text":"ne"}]}\n[DONE]\n'
+        it = asked().head(kind).body(body, end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["I am Jane"]
+        it.judge(Anonymize(("I am [N]",)))
+        assert it.response.body == body.replace(b"Ja", b"[N]").replace(b'"ne"', b'""')
 
     def test_too_many_headers_of_an_undecided_answer_are_refused(self) -> None:
         it = asked(limits={"headers": 8}).head("", "200", *[("x", "1")] * 9)
@@ -208,10 +233,23 @@ class TestError:
         it.body(b'{"content":[{"type":"text","text":"Hi"}]}', end=True).judge(Block())
         assert json.loads(it.response.body)["error"]["type"] == "api_error"
 
-    def test_trailers_are_released(self) -> None:
-        it = asked().head("application/json", "500").body(self.BODY).trailers().judge(Block())
+    @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+    def test_trailers_are_released(self, kind: str) -> None:
+        it = asked().head(kind, "500").body(self.BODY).trailers().judge(Block())
         assert it.response.is_ended
         assert b"content_policy_violation" in it.response.body
+
+    def test_trailers_of_an_undecided_error_are_released_after_what_replaces_it(self) -> None:
+        it = asked(limits={"response_bytes": 1024}).head("", "500", ("content-length", "2000")).body(b"\n")
+        *_, body, trailers = [
+            command
+            for command in it.send(TrailersReceived(Leg.RESPONSE))
+            if isinstance(command, ReleaseBody | ReleaseTrailers)
+        ]
+        assert self.replaced_code(it) == "guardrail_unreadable_response"
+        assert isinstance(body, ReleaseBody)
+        assert not body.end_of_stream
+        assert trailers == ReleaseTrailers(Leg.RESPONSE)
 
     @pytest.mark.parametrize("kind", ["text/html", "text/plain", "image/png", ""])
     def test_other_types_pass(self, kind: str) -> None:
@@ -337,6 +375,19 @@ class TestError:
         event = b'data: {"choices":[{"index":0,"delta":{"content":"Ja"},"logprobs":{"x":"Ja"}}]}\n\n'
         it = asked().head("text/event-stream", "500").body(event * 2, end=True).judge(Anonymize(("[N]",)))
         assert b"Ja" not in it.response.body
+
+    def test_logprobs_of_other_choices_stay(self) -> None:
+        logprobs = {"content": [{"token": "Ja", "logprob": -1.0}]}
+        events = [
+            {"choices": [{"index": index, "delta": {"content": text}, "logprobs": logprobs}]}
+            for index, text in enumerate(("Jane", "Hi"))
+        ]
+        first, second = (b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        it = asked().head("text/event-stream", "500").body(first + second, end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["Jane", "Hi"]
+        it.judge(Anonymize(("[N]",)), Allow())
+        assert it.response.body.endswith(b"\n\n" + second)
+        assert b"Ja" not in it.response.body.removesuffix(second)
 
     def test_json_lines_are_judged_whole(self) -> None:
         body = b'{"choices":[{"text":"I am"}]}\n{"choices":[{"text":" Jane"}]}\n'
