@@ -35,6 +35,7 @@ class Context:
     """The shared state of one exchange. The legs add commands here; the exchange collects them."""
 
     __slots__ = (
+        "_asked_bytes",
         "_commands",
         "_detections",
         "_messages",
@@ -85,6 +86,7 @@ class Context:
         self._messages: tuple[Mapping[str, Any], ...] = ()
         self._messages_bytes = 0
         self._detections: dict[int, tuple[Hook, int]] = {}  # the hook, and the bytes of the inputs
+        self._asked_bytes = 0
         self._numbers = 0
 
     @property
@@ -100,9 +102,7 @@ class Context:
     @property
     def held(self) -> int:
         """Bytes held until the exchange is complete, or Aim has answered: messages, and the calls with their texts."""
-        if not self._detections:
-            return self._messages_bytes
-        return self._messages_bytes + sum(size for _, size in self._detections.values())
+        return self._messages_bytes + self._asked_bytes
 
     @property
     def reads_answer(self) -> bool:
@@ -195,6 +195,7 @@ class Context:
         messages = inputs[0].messages
         size = self._messages_bytes if messages is self._messages else size_of(messages)
         self._detections[number] = hook, size + texts
+        self._asked_bytes += size + texts
         if hook is Hook.MODERATION:
             self.gate.close()
         self.asked += len(inputs)
@@ -202,13 +203,16 @@ class Context:
 
     def finish_detection(self, number: int) -> Hook | None:
         """Remove a detection that has ended and return its hook; return None if its verdict no longer matters."""
-        return self._detections.pop(number, _UNKNOWN)[0]
+        hook, size = self._detections.pop(number, _UNKNOWN)
+        self._asked_bytes -= size
+        return hook
 
     def cancel_detections(self) -> None:
         """Cancel every detection in progress."""
         for number in self._detections:
             self.emit(CancelDetection(number))
         self._detections.clear()
+        self._asked_bytes = 0
 
     def report(self, leg: Leg, hook: Hook, outcomes: Sequence[Outcome], milliseconds: int = 0) -> None:
         """Report the outcomes of a detection or a session."""

@@ -6,28 +6,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from extproc.core.content.shapes import looks_inert
-from extproc.core.dialects.rules import UNNAMED, Place, Table
+from extproc.core.dialects.rules import Place, Table
 from extproc.core.errors import MalformedBody
 
 _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
 
-_KNOWN = 1024
-"""The most keys whose places are remembered."""
-
 
 class Gatherer:
     """Appends the texts of values to a list: the same texts as a walk joins, for a fraction of its time."""
 
-    __slots__ = ("_into", "_is_request", "_known", "_table", "_walk")
+    __slots__ = ("_into", "_is_request", "_table", "_walk")
 
     def __init__(self, table: Table, into: list[str], walk: Callable[[Any, Place], None]) -> None:
         """Gather `into` a list by `table`; `walk` reads the values at places that hold more than text."""
         self._table = table
         self._into = into
         self._walk = walk
-        self._known: dict[str, Place] = {}
         self._is_request = False
 
     def gather(self, node: Any, place: Place, *, is_request: bool) -> None:
@@ -55,13 +51,11 @@ class Gatherer:
             raise MalformedBody("a number instead of a text")
 
     def _fields(self, node: Mapping[str, Any], place: Place) -> None:
-        children, known, into = place.children, self._known, self._into
-        if place.folded and self._is_request:
-            for key in node.keys() - children.keys():
-                if key.casefold() in place.folded:
-                    raise MalformedBody("a key in another letter case")
+        children, find, into = place.children, self._table.find, self._into
+        if place.folded and self._is_request and any(map(place.is_disguise, node.keys() - children.keys())):
+            raise MalformedBody("a key in another letter case")
         for key, value in node.items():
-            child = children.get(key) or known.get(key) or self._find(key)
+            child = children.get(key) or find(key) or self._read_key(key)
             kind = type(value)
             if kind is str:
                 if child.is_plain:
@@ -77,11 +71,7 @@ class Gatherer:
             else:
                 self._walk(value, child)
 
-    def _find(self, key: str) -> Place:
-        """Return the place of a key that no rule names by its path; read the key if it does not look like one."""
-        found = self._table.name(key) or UNNAMED
-        if key and not looks_inert(key):
-            self._into.append(key)
-        elif len(self._known) < _KNOWN:
-            self._known[key] = found
-        return found
+    def _read_key(self, key: str) -> Place:
+        """Read a key that does not look like one; return its place."""
+        self._into.append(key)
+        return self._table.name(key)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from extproc.core.content.shapes import looks_inert
+
 Speaker = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 """(object, message around it) -> the message, without content, that the object's texts become for Aim."""
 
@@ -134,6 +136,7 @@ class Place:
         "everywhere",
         "fixed",
         "folded",
+        "has_upper",
         "is_inert",
         "is_plain",
         "kind",
@@ -160,6 +163,8 @@ class Place:
         self.any_key: Place | None = None
         self.folded: frozenset[str] = frozenset()
         """The named keys in lower case: a key that differs from all of them only in letter case is a disguise."""
+        self.has_upper = False
+        """Whether a named key has a capital letter."""
         self.seals: tuple[str, ...] = ()
         self.twins: tuple[tuple[str, str], ...] = ()
         """Pairs of names of one field (camelCase and snake_case)."""
@@ -173,12 +178,17 @@ class Place:
         self.needs_text = rule.kind in (Holds.TEXT, Holds.MESSAGE, Holds.UNREADABLE)
         self.fixed, self.everywhere = rule.fixed, rule.everywhere
 
+    def is_disguise(self, key: str) -> bool:
+        """Return whether a key that is not named differs from a named one only in letter case."""
+        return (self.has_upper or not key.islower()) and key.casefold() in self.folded
+
     def finish(self) -> None:
         """Prepare what a walk looks up, here and below."""
         waiting, seen = [self], {id(self)}
         while waiting:
             place = waiting.pop()
             place.folded = frozenset(key.casefold() for key in place.children)
+            place.has_upper = not all(key.islower() for key in place.children)
             place.seals = tuple(key for key, child in place.children.items() if child.kind is Holds.SEAL)
             place.is_plain = place.is_plain and not (place.any_key or place.seals or place.twins)
             for child in (*place.children.values(), *((place.any_key,) if place.any_key else ())):
@@ -187,6 +197,9 @@ class Place:
                     waiting.append(child)
 
 
+_RECALLED, _SHORT_KEY = 1024, 32
+"""The most keys whose places a table remembers, and the longest of them. Peers choose the keys."""
+
 UNNAMED = Place()
 """The place that no rule names."""
 
@@ -194,7 +207,7 @@ UNNAMED = Place()
 class Table:
     """The rules of one kind of document of a dialect: its requests, its answers, or the events of its streams."""
 
-    __slots__ = ("_begins", "_ends", "_names", "root", "rules")
+    __slots__ = ("_begins", "_ends", "_names", "_recalled", "root", "rules")
 
     def __init__(self, *rules: Rule, two_spellings: bool = False) -> None:
         """Compile `rules`. With `two_spellings` each camelCase key is also read in snake_case."""
@@ -203,6 +216,7 @@ class Table:
         self._names: dict[str, Place] = {}
         self._begins: list[tuple[str, Place]] = []
         self._ends: list[tuple[str, Place]] = []
+        self._recalled: dict[str, Place] = {}
         for rule in rules:
             for pattern in rule.patterns:
                 if pattern.startswith("**."):
@@ -236,8 +250,17 @@ class Table:
             place = child
         place.take(rule)
 
-    def name(self, key: str) -> Place | None:
-        """Return the place that `**.` rules give to a key that its object's place does not name."""
+    def find(self, key: str) -> Place | None:
+        """Return the place of a key that its object's place does not name; None if the key itself may be a text."""
+        place = self._recalled.get(key)
+        if place is None and (not key or looks_inert(key)):
+            place = self.name(key)
+            if len(self._recalled) < _RECALLED and len(key) <= _SHORT_KEY:
+                self._recalled[key] = place
+        return place
+
+    def name(self, key: str) -> Place:
+        """Return the place that `**.` rules give to a key, or the unnamed place."""
         place = self._names.get(key)
         if place is None:
             for end, found in self._ends:
@@ -246,7 +269,7 @@ class Table:
             for begin, found in self._begins:
                 if key.startswith(begin):
                     return found
-        return place
+        return place or UNNAMED
 
 
 def snake(key: str) -> str:

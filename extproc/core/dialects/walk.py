@@ -36,9 +36,6 @@ _MOST = 8192
 _EMPTY = frozenset({"{}", "[]", '""', "null"})
 """Arguments of a call without arguments."""
 
-_KNOWN = 1024
-"""The most keys of a document whose places are remembered during a walk."""
-
 
 class Mode(Enum):
     """What is walked."""
@@ -68,7 +65,6 @@ class Walk:
         "_has_embedded",
         "_is_request",
         "_joined",
-        "_known",
         "_locates",
         "_mode",
         "_rest",
@@ -86,7 +82,6 @@ class Walk:
         self._wants_tools = wants_tools
         self._locates = locates
         self._has_embedded = False
-        self._known: dict[str, Place] = {}
         self._joined: Joined | None = None
         self._rest = Joined(locates=locates)
         self._tool = Joined(locates=locates)
@@ -248,7 +243,7 @@ class Walk:
         base: Mapping[str, Any],
         seals: tuple[Path, ...],
     ) -> None:
-        children, any_key, folded = place.children, place.any_key, place.folded
+        children, any_key, folded, find = place.children, place.any_key, place.folded, self._table.find
         for one, other in place.twins:
             if one in node and other in node:
                 raise MalformedBody("a field under both of its names")
@@ -262,15 +257,12 @@ class Walk:
                     if key and not looks_inert(key):
                         self._found(Leaf((*path, key), key, fixed=True), UNNAMED, base)
                 else:
-                    if folded and self._is_request and key.casefold() in folded:
+                    if folded and self._is_request and place.is_disguise(key):
                         raise MalformedBody("a key in another letter case")
-                    child = self._known.get(key)
+                    child = find(key)
                     if child is None:
-                        child = self._table.name(key) or UNNAMED
-                        if len(self._known) < _KNOWN and looks_inert(key):
-                            self._known[key] = child
-                        elif key and not looks_inert(key):
-                            self._found(Leaf((*path, key), key, fixed=True), UNNAMED, base)
+                        child = self._table.name(key)
+                        self._found(Leaf((*path, key), key, fixed=True), UNNAMED, base)
             if value is None or (child.is_inert and type(value) is str and looks_inert(value)):
                 continue
             if is_mine and self._joined is None and self._count - begun >= _ALONE:
