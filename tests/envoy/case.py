@@ -94,7 +94,7 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         unmatched="block",
         block_message="Ask the help desk.",
         paths={"/llm/*": "openai-chat"},
-        inspect={"embeddings": True, "tools": True},
+        inspect={"embeddings": True, "tools": False},
         user_email=["static:ann@example.com"],
         key_alias=["header:x-key"],
     ),

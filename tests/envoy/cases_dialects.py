@@ -262,9 +262,14 @@ def _call(arguments: str) -> dict[str, object]:
 
 _PARTS = (
     b'{"model":"m","n":1.50,"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":'
-    b'[{"type":"text","text":"I am Jane"},{"type":"image_url","image_url":{"url":"data:x;base64,Jane"}}]},'
+    b'[{"type":"text","text":"I am Jane"},{"type":"image_url","image_url":{"url":"data:image/png;base64,'
+    b'iVBORw0KGgoAAAJaneAA"}}]},'
     b'{"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f",'
     b'"arguments":"{}"}}]},{"role":"tool","tool_call_id":"a","content":"Jane is in"}], "x":{"y":[1e3]}}'
+)
+
+_WITH_TOOL = js(
+    {"messages": [{"role": "user", "content": "Hello"}], "tools": [{"function": {"description": "Mails."}}]}
 )
 
 CHAT_ROWS = [
@@ -428,7 +433,7 @@ CHAT_ROWS = [
         CHAT,
         ASK_STREAM,
         streams(
-            b"\xef\xbb\xbf: hello\r\n\r\n",
+            b"\xef\xbb\xbf: keep-alive\r\n\r\n",
             b"id: 7\rdata:" + js({"choices": [{"index": 0, "delta": {"content": "Hi"}}]}) + b"\r\r",
             b": ping\n\n",
             b"data: {}\n\ndata:\n\n",
@@ -438,10 +443,11 @@ CHAT_ROWS = [
         asked=[PRE_CALL, ("stream", "Hi")],
     ),
     Case(
-        "a stream without text asks nothing",
+        "a stream without text asks nothing, and a comment that is not listed leaves empty",
         CHAT,
         ASK_STREAM,
         streams(b": nothing\n\n", DONE),
+        client=b":\n\n" + DONE,
         asked=[PRE_CALL],
     ),
     Case("an empty stream", CHAT, ASK_STREAM, streams(), asked=[PRE_CALL]),
@@ -480,12 +486,19 @@ CHAT_ROWS = [
     Case("no messages: Aim is not asked", CHAT, b'{"model":"m"}', Said(_said(content="")), asked=[]),
     Case("an empty message is not asked about", CHAT, CHAT.request(""), Said(_said(content="")), asked=[]),
     Case(
-        "tool definitions are asked about where the settings say so",
+        "tool definitions are asked about",
         CHAT,
-        js({"messages": [{"role": "user", "content": "Hello"}], "tools": [{"function": {"description": "Mails."}}]}),
+        _WITH_TOOL,
+        Said(_said(content="")),
+        asked=[("pre_call", "Mails.", "Hello")],
+    ),
+    Case(
+        "tool definitions are not asked about where the settings say so",
+        CHAT,
+        _WITH_TOOL,
         Said(_said(content="")),
         rig="custom",
-        asked=[("pre_call", "Hello", "Mails.")],
+        asked=[("pre_call", "Hello")],
     ),
 ]
 
@@ -517,7 +530,7 @@ OTHER_ROWS = [
                         "role": "user",
                         "content": [
                             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "Jane"}]},
-                            {"type": "image", "source": {"type": "base64", "data": "Jane"}},
+                            {"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgoAAAJaneAA"}},
                         ],
                     },
                 ],
@@ -539,7 +552,7 @@ OTHER_ROWS = [
                                 "tool_use_id": "t",
                                 "content": [{"type": "text", "text": "[NAME_1]"}],
                             },
-                            {"type": "image", "source": {"type": "base64", "data": "Jane"}},
+                            {"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgoAAAJaneAA"}},
                         ],
                     },
                 ],

@@ -103,7 +103,7 @@ def _documents(body: bytes, content_type: str) -> Iterator[Any]:
 def _says(node: Any, key: str = "") -> bool:
     """Return whether a document has a text that Aim must judge."""
     if isinstance(node, str):
-        return key in _TEXTS and bool(node)
+        return key in _TEXTS and bool(node) and (key != "arguments" or node != "{}")
     if isinstance(node, list):
         return any(_says(item, key) for item in node)
     return isinstance(node, dict) and any(_says(value, name) for name, value in node.items())
