@@ -14,6 +14,7 @@ from tests.envoy.apis import CHAT
 from tests.envoy.faults.chain import LIMITS
 from tests.envoy.faults.fault import (
     FINE,
+    INFLATED,
     INVALID,
     TOO_LARGE,
     Arrange,
@@ -221,7 +222,8 @@ ROWS = [
     Fault("it reads slowly", reads_slowly, on(stream=always(FINE))),
     _unread("its body is not JSON", b"Hello " + PROMPT.encode()),
     _unread("its JSON is truncated", _ASK[:-2]),
-    _unread("its JSON is not an object", b"[" + _ASK + b"]"),
+    _unread("its JSON is a number", b"1"),
+    Fault("its JSON is a list of requests", sends(b"[" + _ASK + b"]"), on(request=always(FINE))),
     _unread("its JSON repeats a key", _REPEATED),
     _unread("its JSON is nested too deeply", _DEEP),
     _unread("its body is not UTF-8", _ASK.replace(b"prompt", b"\xff")),
@@ -233,7 +235,7 @@ ROWS = [
         content_encoding="gzip, gzip",
     ),
     _unread("its encoding is unknown", _ASK, Reason.UNSUPPORTED_ENCODING, content_encoding="rot13"),
-    _unread("its gzip is a compression bomb", _BOMB, Reason.BODY_TOO_LARGE, TOO_LARGE, content_encoding="gzip"),
+    _unread("its gzip is a compression bomb", _BOMB, Reason.BODY_TOO_LARGE, INFLATED, content_encoding="gzip"),
     _unread("its body is too large", _LONG, Reason.BODY_TOO_LARGE, TOO_LARGE),
     Fault(
         "its body is too large, without a content-length",

@@ -47,6 +47,8 @@ class Refused(Outcome):
 
     status: int
     code: str
+    is_read: bool = True
+    """Whether a dialect had begun to read the exchange, so that the refusal has a call id."""
     label = "refused"
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Refused(Outcome):
         error = json.loads(got.body)["error"]
         assert error["code"] == self.code
         assert error["message"].endswith(".")
-        assert got.header("x-aim-call-id")
+        assert bool(got.header("x-aim-call-id")) is self.is_read
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,10 @@ RELAYED = "the upstream's own"
 UNAVAILABLE = Refused(503, "guardrail_unavailable")
 UNREADABLE = Refused(502, "guardrail_unreadable_response")
 OVERLOADED = Refused(503, "guardrail_overloaded")
+NO_ROOM = Refused(503, "guardrail_overloaded", is_read=False)
 INVALID = Refused(400, "invalid_body")
-TOO_LARGE = Refused(413, "request_too_large")
+TOO_LARGE = Refused(413, "request_too_large", is_read=False)
+INFLATED = Refused(413, "request_too_large")
 LATE = Ended("guardrail_unavailable")
 
 Arrange = Callable[["Trial"], Awaitable[None] | None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
-from tests.envoy.faults.fault import FINE, OVERLOADED, ByEnvoy, Cut, Fault, Leg, always, by_policy, every, on
+from tests.envoy.faults.fault import FINE, NO_ROOM, OVERLOADED, ByEnvoy, Cut, Fault, Leg, always, by_policy, every, on
 from tests.envoy.faults.sessions import in_session
 from tests.envoy.faults.trial import PROMPT, Trial, in_the_middle, usual_client
 from tests.fakes.aim import AimSession, Question, allow, echo
@@ -154,7 +154,7 @@ ROWS = [
     Fault(
         "limits.total_held_bytes is reached",
         second,
-        on(request=always(OVERLOADED)),
+        on(request=always(NO_ROOM)),
         chain="little room",
         others=("allowed",),
     ),
@@ -168,7 +168,7 @@ ROWS = [
     Fault(
         "limits.streams is reached",
         second,
-        on(request=always(OVERLOADED)),
+        on(request=always(NO_ROOM)),
         chain="one exchange",
         others=("allowed",),
     ),
