@@ -395,7 +395,8 @@ async def test_event_stream_that_yields_its_room_may_fail_open(aim: ScriptedAim)
         await streams[0].body("response", event(15_000), end=False)
         assert await body_of(streams[0]) == event(20_000) + event(15_000)
         assert guard.metric("extproc_fail_open_total", leg="response", reason="held_bytes") == 1
-        assert guard.service.load.held_bytes < 60_000
+        while guard.service.load.held_bytes >= 60_000:  # noqa: ASYNC110 - what was written counts a little longer
+            await asyncio.sleep(0)
 
 
 async def test_dry_run_yields_its_room_before_an_event_stream(aim: ScriptedAim) -> None:
