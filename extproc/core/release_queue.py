@@ -417,8 +417,7 @@ class ReleaseQueue:
         leaf, document = text.leaf, text.entry.document
         if not leaf.is_joined or document is None:
             return leaf
-        joined = (each for each in self._dialect.deltas(document.read_again(), locates=True) if each.is_joined)
-        return next(each for each in joined if each.number == leaf.number)
+        return self._dialect.deltas(document.read_again(), locates=True)[leaf.number]
 
     def _release(self, text: _Text, spelling: str, *, is_rewritten: bool) -> None:
         """Record what the client gets."""

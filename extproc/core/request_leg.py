@@ -14,7 +14,7 @@ from extproc.core.content.media_type import is_json_lines, media_types
 from extproc.core.context import Context
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.dialects.paths import GENERIC
-from extproc.core.errors import ContentError, MalformedBody, Reason
+from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect, Unmatched
@@ -268,13 +268,7 @@ class RequestLeg:
     def _prompts_of(self, document: Document, *, locates: bool) -> list[Prompt]:
         dialect = self._context.dialect
         assert dialect is not None
-        try:
-            return dialect.prompts(document, tools=Inspect.TOOLS in self._context.policy.inspect, locates=locates)
-        except MalformedBody:
-            # A document of the generic dialect may have any shape, also without a text.
-            if dialect.takes_plain_text and not dialect.answers(document):
-                return []
-            raise
+        return dialect.prompts(document, tools=Inspect.TOOLS in self._context.policy.inspect, locates=locates)
 
     def _read_document(self) -> None:
         context = self._context

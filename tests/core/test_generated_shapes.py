@@ -58,7 +58,8 @@ _TOOL = {
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 _SIGNATURE = "EqgfCioIARgBIiQ3YTAwMjY1Mi1mZjM5LTQ1NGUtODgxNC1kNjNjNTk1ZWI3Y"
-_TOKEN = {"token": "Well", "logprob": -0.5, "bytes": [87, 101, 108, 108], "top_logprobs": []}
+# Without the token itself: what stands there need not be seen.
+_TOKEN = {"logprob": -0.5, "bytes": [87, 101, 108, 108], "top_logprobs": []}
 
 
 def _chat_chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -123,7 +124,6 @@ _COMPLETIONS = Api(
                 "index": 0,
                 "text": " Well",
                 "logprobs": {
-                    "tokens": ["Well"],
                     "token_logprobs": [-0.5],
                     "top_logprobs": [{"Well": -0.5}],
                     "text_offset": [0],

@@ -264,6 +264,17 @@ class TestRelease:
         it.verify_all()
         assert it.response.body == event
 
+    def test_texts_behind_the_first_256_of_a_list_are_one_and_put_back_by_line(self) -> None:
+        event = {"zq": [f"text {number}" for number in range(257)] + ["a", "Tom"], "x": ["b"] * 257}
+        it = begun().body(f"data: {json.dumps(event)}\n\n".encode())
+        said = [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks]
+        assert len(said) == 257 + 257
+        assert said[256] == "text 256\na\nTom"
+        for chunk in list(it.chunks):
+            text, index = chunk["choices"][0]["delta"]["content"], chunk["choices"][0]["index"]
+            it.verify(text.replace("Tom", "[N]"), index)
+        assert it.response.body == f"data: {json.dumps(event)}\n\n".replace("Tom", "[N]").encode()
+
     def test_a_chunk_of_another_shape_is_submitted_by_its_texts(self) -> None:
         event = b'data: {"id":7,"choices":[{"index":5000,"delta":{"content":[{"type":"text","text":"a"},"b"]}}]}\n\n'
         it = begun().body(event)

@@ -18,7 +18,7 @@ _COLON = re.compile(r"\s*:").match
 
 _SIMPLE = (('\\"', '"'), ("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r"), ("\\/", "/"), ("\\b", "\b"), ("\\f", "\f"))
 
-_CODES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+_CODES = re.compile(r"(?:\\u[0-9a-fA-F]{4})++")
 
 
 class Misfit(ValueError):

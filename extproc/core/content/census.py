@@ -1,7 +1,8 @@
 """Counts the values of a JSON text before it is parsed.
 
 A parsed value can take a hundred times the memory of its text, so the length of a text does not bound its cost.
-Strings, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each. Keys do not count.
+Strings, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each. Keys do not count as
+values, but there may be no more of them than values.
 
 The text is read in blocks with the fast methods of `str`, because a loop over the values would take as long as the
 parser does.
@@ -25,7 +26,7 @@ _WEIGHT = 8
 
 
 def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
-    """Return whether `text` has more than `limit` values.
+    """Return whether `text` has more than `limit` values, or more than `limit` keys.
 
     The count is exact for JSON. For another text it is some number, found in linear time too. `block_size` is in
     characters.
@@ -36,7 +37,7 @@ def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
     commas = text.count(",")
     if _WEIGHT * (text.count('"') // 2 + brackets) + commas + 1 <= _WEIGHT * limit:
         return False  # even if no string were a key and none contained a bracket or a comma
-    start = strings = containers = empty = commas = weight = 0
+    start = strings = containers = empty = commas = keys = weight = 0
     is_in_string = False
     opener = ""
     # In the middle of the text one value may be counted too many: a key whose colon is still to come.
@@ -53,7 +54,9 @@ def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
         outside = '"'.join(pieces[is_in_string::2])
         if is_in_string and len(pieces) > 1:
             outside = '"' + outside  # the string that began in an earlier block
-        strings += outside.count('"') - outside.count(":")
+        colons = outside.count(":")
+        keys += colons
+        strings += outside.count('"') - colons
         is_in_string ^= len(pieces) % 2 == 0
         containers += outside.count("[") + outside.count("{")
         commas += outside.count(",")
@@ -62,5 +65,5 @@ def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
         opener = outside[-1:] if outside[-1:] in ("[", "{") else ""
         # The values are the root, one behind each comma, and the first of each container that is not empty.
         numbers = 1 + commas - empty - strings
-        weight = _WEIGHT * (strings + containers) + numbers
+        weight = max(_WEIGHT * (strings + containers) + numbers, _WEIGHT * keys)
     return weight > _WEIGHT * limit

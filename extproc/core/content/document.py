@@ -182,51 +182,17 @@ def _spelling(value: Edit) -> str:
 
 def is_deeper(root: Any, limit: int) -> bool:
     """Return whether a JSON value has more than `limit` nested arrays and objects."""
-    level = [root]
-    for _ in range(limit + 1):
-        containers = [node for node in level if isinstance(node, dict | list)]
-        if not containers:
+    level = [root] if type(root) is dict or type(root) is list else []
+    for _ in range(limit):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
             return False
-        level = [child for node in containers for child in (node.values() if isinstance(node, dict) else node)]
-    return True
-
-
-_PLAIN_KEYS = frozenset(
-    {
-        "content",
-        "contents",
-        "documents",
-        "input",
-        "instructions",
-        "messages",
-        "parts",
-        "prompt",
-        "query",
-        "role",
-        "suffix",
-        "system",
-        "text",
-    }
-)
-
-
-def refuse_disguise(node: Any) -> None:
-    """Raise MalformedBody for a key that differs only in letter case from a key of a request's texts.
-
-    Some readers, such as Go's standard library, ignore letter case, and would read a text that Aim did not judge.
-    """
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += [item for item in node if isinstance(item, list | dict)]
-        elif isinstance(node, dict):
-            for key, value in node.items():
-                if key in _PLAIN_KEYS:
-                    if isinstance(value, list) or key != "input":  # a tool's input may have any keys
-                        waiting.append(value)
-                elif key.casefold() in _PLAIN_KEYS:
-                    raise MalformedBody("a key in another letter case")
+    return bool(level)
 
 
 def fields(node: Any) -> Mapping[str, Any]:

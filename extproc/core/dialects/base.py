@@ -9,15 +9,13 @@ from typing import Any
 
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
+from extproc.core.dialects.flat_chat import MAX_CHOICE as MAX_CHOICE
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Table
 from extproc.core.dialects.walk import Mode, Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
-
-MAX_CHOICE = 1023
-"""The largest choice index that is submitted to Aim unchanged. Other texts get indices above it."""
 
 Running = tuple[Hashable, ...]
 """The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
@@ -66,7 +64,7 @@ class Dialect:
         """
         root = document.root
         reading = Walk(self.request, Mode.REQUEST, wants_tools=tools, locates=locates).run(document)
-        if not reading.prompts and not isinstance(root, dict):
+        if not reading.prompts and not isinstance(root, dict) and not self.takes_plain_text:
             raise MalformedBody("a request of an unknown shape")
         return [*reading.definitions, *reading.prompts]
 
@@ -86,13 +84,13 @@ class Dialect:
         units: dict[Hashable, list[Path]] = {}
         for leaf in tokens:
             units.setdefault(self._unit(leaf, leaf.path), []).append(leaf.path)
-        everywhere = units.get(None, [])
-
-        def spelt(leaf: Leaf) -> Leaf:
-            nulled = everywhere + (units.get(self._unit(leaf, leaf.path), []) if leaf.path else [])
-            return replace(leaf, nulled=tuple(nulled), parts=tuple(map(spelt, leaf.parts)))
-
-        return [spelt(leaf) for leaf in leaves if leaf.kind is not Kind.TOKENS]
+        everywhere = tuple(units.pop(None, ()))
+        nulled = {unit: (*everywhere, *paths) for unit, paths in units.items()}
+        texts = [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS]
+        for leaf in texts:
+            for part in (leaf, *leaf.parts):
+                part.nulled = nulled.get(self._unit(part, part.path), everywhere) if part.path else everywhere
+        return texts
 
     def _unit(self, leaf: Leaf, place: tuple[Hashable, ...]) -> Hashable:
         """Return the identity of the choice or part at `place`; None for tokens that spell any text."""

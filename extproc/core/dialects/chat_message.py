@@ -37,7 +37,7 @@ def is_short(sent: Mapping[str, Any]) -> bool:
     """Return whether all fields of a message may go with each part of its content."""
     content = sent["content"]
     parts = len(content) if isinstance(content, list) else 1
-    return parts == 1 or parts * (_size(sent) - _size(content)) <= _FULL_FIELDS
+    return parts <= 1 or parts * sum(_size(value) for key, value in sent.items() if key != "content") <= _FULL_FIELDS
 
 
 def _size(node: Any) -> int:

@@ -31,7 +31,7 @@ class Leaf:
     decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
     written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
     strings at `emptied` to "", because they still show or sign the old text. `is_joined` marks texts of several places
-    that Aim judges as one, each beginning a line; `number` tells those of an event apart. `parts` are these texts,
+    that Aim judges as one, each beginning a line; `number` is its position in its event. `parts` are these texts,
     known only if the walk located them.
     """
 

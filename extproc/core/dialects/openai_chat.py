@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.content.shapes import looks_inert
 from extproc.core.dialects.base import MAX_CHOICE, Dialect, Running, running
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.flat_chat import flat_answer, flat_chunk, flat_request
+from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.dialects.rules import (
     COMMON,
     Table,
@@ -172,9 +172,19 @@ class OpenAIChat(Dialect):
     request = _SENT
     answer = event = _GIVEN
 
+    def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
+        """Return the request's messages."""
+        found = flat_request(document.root, self.request)
+        return super().prompts(document, tools=tools, locates=locates) if found is None else found
+
+    def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
+        """Return the texts of a whole answer."""
+        leaf = flat_answer(document.root)
+        return super().answers(document, locates=locates) if leaf is None else [leaf]
+
     def deltas(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one event, and its tokens and signatures."""
-        leaf = _flat(document.root)
+        leaf = flat_chunk(document.root)
         return super().deltas(document, locates=locates) if leaf is None else [leaf]
 
     def place(self, root: Any, leaf: Leaf) -> Running:
@@ -201,36 +211,6 @@ class OpenAIChat(Dialect):
             if said is not None and not isinstance(said, str):
                 return False
         return True
-
-
-def _flat(root: Any) -> Leaf | None:
-    """Return the text of a chunk that has only the usual fields, as most have; None if a walk must look for it."""
-    if type(root) is not dict or type(choices := root.get("choices")) is not list or len(choices) != 1:
-        return None
-    choice = choices[0]
-    if type(choice) is not dict or type(delta := choice.get("delta")) is not dict:
-        return None
-    if len(delta) > 1:
-        for key, value in delta.items():
-            if value is not None and key != "content" and (key != "role" or value != "assistant"):
-                return None
-    text, index = delta.get("content"), choice.get("index")
-    if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
-        return None
-    for key, value in root.items():
-        if value is None or key == "choices":
-            continue
-        if key not in _FLAT or not (type(value) is int or (type(value) is str and looks_inert(value))):
-            return None
-    for key, value in choice.items():
-        if value is not None and key != "delta" and key != "index":
-            return None
-    place = ("choices", index, "delta", "content")
-    return Leaf(("choices", 0, "delta", "content"), text, place, index, unit=("choices", index))
-
-
-_FLAT = frozenset({"created", "id", "model", "object", "obfuscation", "provider", "service_tier", "system_fingerprint"})
-"""What most servers send beside the choices."""
 
 
 def choice_place(root: Any, leaf: Leaf) -> Running:

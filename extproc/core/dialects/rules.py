@@ -180,7 +180,9 @@ class Place:
 
     def is_disguise(self, key: str) -> bool:
         """Return whether a key that is not named differs from a named one only in letter case."""
-        return (self.has_upper or not key.islower()) and key.casefold() in self.folded
+        # Letters beyond ASCII may be folded although they are lower case.
+        is_plain = key.isascii() and key.islower() and not self.has_upper
+        return not is_plain and key.casefold() in self.folded
 
     def finish(self) -> None:
         """Prepare what a walk looks up, here and below."""
@@ -207,7 +209,7 @@ UNNAMED = Place()
 class Table:
     """The rules of one kind of document of a dialect: its requests, its answers, or the events of its streams."""
 
-    __slots__ = ("_begins", "_ends", "_names", "_recalled", "root", "rules")
+    __slots__ = ("_all_begins", "_all_ends", "_begins", "_ends", "_names", "_recalled", "root", "rules")
 
     def __init__(self, *rules: Rule, two_spellings: bool = False) -> None:
         """Compile `rules`. With `two_spellings` each camelCase key is also read in snake_case."""
@@ -223,6 +225,8 @@ class Table:
                     self._add_name(pattern[3:], rule)
                 else:
                     self._add_path(pattern, rule, two_spellings=two_spellings)
+        self._all_ends = tuple(end for end, _ in self._ends)
+        self._all_begins = tuple(begin for begin, _ in self._begins)
         self.root.finish()
 
     def _add_name(self, key: str, rule: Rule) -> None:
@@ -262,13 +266,10 @@ class Table:
     def name(self, key: str) -> Place:
         """Return the place that `**.` rules give to a key, or the unnamed place."""
         place = self._names.get(key)
-        if place is None:
-            for end, found in self._ends:
-                if key.endswith(end):
-                    return found
-            for begin, found in self._begins:
-                if key.startswith(begin):
-                    return found
+        if place is None and key.endswith(self._all_ends):
+            place = next(found for end, found in self._ends if key.endswith(end))
+        if place is None and key.startswith(self._all_begins):
+            place = next(found for begin, found in self._begins if key.startswith(begin))
         return place or UNNAMED
 
 

@@ -30,6 +30,9 @@ _ALONE = 256
 _MESSAGES = 4096
 """The same for a list of messages."""
 
+_ENTRIES = 4096
+"""The most entries of one list whose texts are judged one by one, however few they are."""
+
 _MOST = 8192
 """The most texts of one document that are judged one by one, whatever its shape."""
 
@@ -180,7 +183,9 @@ class Walk:
         is_mine = self._joined is None and len(nodes) > most // 8
         begun = self._count if is_mine else 0
         for index, node in enumerate(nodes):
-            if is_mine and self._joined is None and self._count - begun >= most:
+            if node is None or node == "" or node == [] or node == {}:
+                continue
+            if is_mine and self._joined is None and (self._count - begun >= most or index >= _ENTRIES):
                 self._joined = Joined(locates=self._locates)
             into = self._gathers(place)
             if into is not None:

@@ -59,9 +59,8 @@ def test_document_may_be_one_text() -> None:
     assert said(GENERIC, '"hi"') == heard(GENERIC, '"hi"') == ["hi"]
 
 
-def test_number_alone_cannot_be_judged() -> None:
-    with pytest.raises(MalformedBody):
-        asked(GENERIC, "7")
+def test_number_alone_has_no_text() -> None:
+    assert asked(GENERIC, "7") == []
 
 
 def test_texts_of_an_event_behind_the_first_256_of_a_list_are_one() -> None:

@@ -231,6 +231,13 @@ class TestRequests:
             value = {key: value} if key == "zq" else {key: [{"content": value}]}
             assert messages(value, locates=False)[-1] == messages(value)[-1] == ("user", said)
 
+    def test_nothing_may_follow_the_first_texts_of_a_list(self) -> None:
+        assert len(messages({"zq": ["x"] * 256 + [5]})) == 256
+
+    def test_the_texts_behind_many_entries_are_joined_however_few(self) -> None:
+        rows = [{"id": "a"}] * 4096 + [{"id": "a", "note": "b c"}] * 2
+        assert messages({"zq": rows}) == messages({"zq": rows}, locates=False) == [("user", "b c\nb c")]
+
     @pytest.mark.parametrize("entry", [5, [5], {"text": 5}, {"text": [5]}, {"Text": "a"}])
     def test_long_lists_are_as_unreadable_as_short_ones(self, entry: Any) -> None:
         for locates in (True, False):
