@@ -23,6 +23,24 @@ _INERT = frozenset(
 )
 """What most servers send beside the choices."""
 
+_EMPTY = frozenset(
+    {
+        "annotations",
+        "audio",
+        "finish_reason",
+        "function_call",
+        "logprobs",
+        "reasoning",
+        "reasoning_content",
+        "refusal",
+        "service_tier",
+        "system_fingerprint",
+        "tool_calls",
+        "usage",
+    }
+)
+"""What many servers send empty or null. A value that is true is left to the walk."""
+
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
@@ -59,13 +77,13 @@ def flat_answer(root: Any) -> Leaf | None:
     if choice is None or type(message) is not dict or type(text := message.get("content")) is not str or not text:
         return None
     for key, value in message.items():
-        if value and key != "content" and (key != "role" or value != "assistant"):
+        if key != "content" and (key != "role" or value != "assistant") and (value or key not in _EMPTY):
             return None
     for key, value in choice.items():
         if key == "finish_reason":
             if value is not None and not (type(value) is str and looks_inert(value)):
                 return None
-        elif value is not None and key != "message" and not (key == "index" and type(value) is int):
+        elif key != "message" and not (key == "index" and type(value) is int) and (value or key not in _EMPTY):
             return None
     usage = root.get("usage")
     if usage is not None and not _counts(usage):
@@ -81,13 +99,13 @@ def flat_chunk(root: Any) -> Leaf | None:
         return None
     if len(delta) > 1:
         for key, value in delta.items():
-            if value is not None and key != "content" and (key != "role" or value != "assistant"):
+            if key != "content" and (key != "role" or value != "assistant") and (value or key not in _EMPTY):
                 return None
     text, index = delta.get("content"), choice.get("index")
     if type(text) is not str or not text or type(index) is not int or not 0 <= index <= MAX_CHOICE:
         return None
     for key, value in choice.items():
-        if value is not None and key != "delta" and key != "index":
+        if key != "delta" and key != "index" and (value or key not in _EMPTY):
             return None
     if not _is_inert_beside(root, ""):
         return None
@@ -105,7 +123,7 @@ def _only_choice(root: Any) -> dict[str, Any] | None:
 def _is_inert_beside(root: Mapping[str, Any], known: str) -> bool:
     """Return whether a document has nothing to read beside its choices and the field `known`."""
     for key, value in root.items():
-        if value is None or key == "choices" or key == known:
+        if key == "choices" or key == known or (not value and key in _EMPTY):
             continue
         if key not in _INERT or not (type(value) is int or (type(value) is str and looks_inert(value))):
             return False
