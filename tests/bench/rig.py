@@ -24,7 +24,7 @@ from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
 from extproc.render.envoy import Upstream, render_envoy
 from tests.bench import litellm
-from tests.bench.process import LOOPBACK, Started, loopback, started
+from tests.bench.process import LOOPBACK, ROOT, Started, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.ports import free_port
 
@@ -137,8 +137,10 @@ class Rig:
         python = sys.executable if checkout is None else str(checkout / ".venv/bin/python")
         return self._run(
             name,
-            # Without -P Python would import the modules of the current folder, which are those of this checkout.
+            # Without -P Python would import the modules of the current folder, which are those of this checkout. An
+            # environment that several checkouts share may have another one installed.
             *(*self._beneath, python, "-P", "-m", "extproc", "serve"),
+            PYTHONPATH=str(checkout or ROOT),
             AIM_API_KEY=_KEY,
             AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
             EXTPROC_LISTEN=str(settings.listen),
