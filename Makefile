@@ -88,7 +88,7 @@ format: $(STAMP) ## format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(STAMP) ## run the benchmark, a quarter of an hour (ARGS=--publish updates docs/performance.md)
+bench: $(STAMP) ## run the benchmark, under twenty minutes (ARGS=--publish updates docs/performance.md)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 bench-quick: $(STAMP) ## fail if an exchange costs more than the stored figures allow; two minutes

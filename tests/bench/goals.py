@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.bench import costs, handshake
 from tests.bench.rig import FLOOR, LITELLM, NULL, SIDECAR
+from tests.bench.shapes import PLAIN
 
 _AT_8: Final = costs.buffered(8)
 _PAIRS: Final = (f"{LITELLM} / {SIDECAR}", f"{SIDECAR} / {FLOOR}")
@@ -36,6 +37,8 @@ def goals(results: dict[str, Any]) -> Iterator[Goal]:
     if "growth" in results:
         worst, name = max((series["off_line"], name) for name, series in results["growth"].items())
         yield _most("CPU grows in a line: the worst point is off by", 0.1, worst, ".0%", f" ({name})")
+    if "documents" in results:
+        yield from _documents(results["documents"])
     if "start" in results:
         yield _most("from the command to ready, s", 1.5, results["start"][SIDECAR], ".2f")
 
@@ -73,6 +76,19 @@ def _handshake(found: dict[str, Any]) -> Goal:
     late, at_once = (found["chains"][name][behind] for name in (handshake.LATE, handshake.AT_ONCE))
     figure = f"handshake of {found['handshake_ms']:.0f} ms behind a model of {handshake.MODEL * 1e3:.0f} ms adds, ms"
     return _most(figure, _FIRST_TOKEN_MS, late - at_once, ".1f")
+
+
+def _documents(found: dict[str, Any]) -> Iterator[Goal]:
+    """Yield the goals for the worst documents. A plain prompt is only a comparison: `json.loads` copies it."""
+    points = [(name, point) for name, each in found.items() if name != PLAIN for point in each]
+
+    def goal(figure: str, most: float, form: str, value: Callable[[dict[str, float]], float]) -> Goal:
+        worst, name = max((value(point), name) for name, point in points)
+        return _most(figure, most, worst, form, f" ({name})")
+
+    yield goal("CPU of the worst document / `json.loads`", 10, ".1f", lambda one: one["cpu_us"] / one["loads_us"])
+    yield goal("memory for each byte of a document", 32, ".0f", lambda one: one["peak_bytes"] / one["size"])
+    yield goal("others wait for a document, ms", 1000, ".0f", lambda one: max(one["others_ms"], one["health_ms"]))
 
 
 def _crowd(found: dict[str, Any]) -> Goal:

@@ -63,13 +63,17 @@ async def _measured(series: _Series) -> dict[str, Any]:
         points = []
         for size, count in sorted(series.sizes.items()):
             forget_peak(pid)
-            cpu_us = await _cpu_us(chain, series.request(size), count)
-            points.append({"size": size, "cpu_us": cpu_us, "peak_bytes": max(0, peak_bytes(pid) - resting)})
+            spent_us = await cpu_us(chain, series.request(size), count)
+            points.append({"size": size, "cpu_us": spent_us, "peak_bytes": max(0, peak_bytes(pid) - resting)})
     fixed, each, worst = line([(point["size"], point["cpu_us"]) for point in points])
     return {"points": points, "fixed_us": fixed, "each_us": each, "off_line": worst}
 
 
-async def _cpu_us(chain: Chain, data: bytes, count: int) -> float:
+async def cpu_us(chain: Chain, data: bytes, count: int) -> float:
+    """Return the CPU of the sidecar for one exchange, measured over `count`, one after the other.
+
+    Raises BenchError if Aim was not asked.
+    """
     (connection,) = await load.connect(chain.port, 1)
     asked = await chain.asked()
     try:

@@ -29,7 +29,11 @@ def request(script: Script = WHOLE, prompt: str = PROMPT) -> bytes:
     """Return a chat request for an answer by `script`."""
     messages = [{"role": "system", "content": f"You are helpful. {script}"}, {"role": "user", "content": prompt}]
     stream = {"stream": True} if script.chunks else {}
-    body = json.dumps({"model": "bench", "messages": messages} | stream).encode()
+    return post(json.dumps({"model": "bench", "messages": messages} | stream).encode())
+
+
+def post(body: bytes) -> bytes:
+    """Return a chat request with this body."""
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
         "host: bench",

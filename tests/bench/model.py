@@ -1,7 +1,7 @@
 """The model's stand-in: it sends a chat completion at once, or an event stream at the pace of the request's script.
 
 The text of each chunk of a stream has the time at which it was written, by the clock that all processes of a machine
-share.
+share. Instead of these it can send the body of the last PUT.
 
     python -m tests.bench.model PORT
 """
@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from tests.bench.peer import Peer, serve
@@ -58,17 +58,25 @@ _DONE = b"data: [DONE]\n\n"
 class Model(Peer):
     """One connection to the model."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: bytearray) -> None:
+        """Keep the body of a PUT in `given`, which all connections share."""
         super().__init__()
+        self._given = given
         self._next: asyncio.TimerHandle | None = None
 
     def on_request(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"PUT"):
+            self._given[:] = body
+            self.answer(b"{}")
+            return
         if not head.startswith(b"POST"):
             self.answer(b"{}")  # a proxy asks for the list of models
             return
         script = Script.of(body)
         if script.chunks:
             self._next = asyncio.get_running_loop().call_later(script.delay, self._begin, script)
+        elif script.given:
+            self.answer(bytes(self._given))
         else:
             self.answer(_whole(script.choices, script.text_bytes))
 
@@ -78,6 +86,10 @@ class Model(Peer):
 
     def _begin(self, script: Script) -> None:
         self.transport.write(_HEAD)
+        if script.given:
+            self._send(b"data: %b\n\n" % bytes(self._given))
+            self._end(0)
+            return
         self._send(b"".join(_FIRST % index for index in range(script.choices)))
         self._pace(script, 0, asyncio.get_running_loop().time() + script.interval)
 
@@ -106,4 +118,4 @@ class Model(Peer):
 
 
 if __name__ == "__main__":
-    serve(Model, int(sys.argv[1]))
+    serve(partial(Model, bytearray()), int(sys.argv[1]))

@@ -43,6 +43,26 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentSize:
+    """The most values of a document, as `limits.values` counts them, and its most bytes."""
+
+    values: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Documents of each shape in each of `sizes`, smaller ones first.
+
+    A sidecar reads `shapes_each` shapes before a new one is started. With more than one shape, what an earlier one left
+    behind counts as memory of later ones.
+    """
+
+    sizes: tuple[DocumentSize, ...]
+    shapes_each: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How much of each part is measured. The bench is given up after `seconds`."""
 
@@ -54,6 +74,7 @@ class Plan:
     crowd: Crowd
     handshakes: int
     growth: Growth
+    documents: Documents
     starts: int
     seconds: int
 
@@ -72,6 +93,7 @@ PLANS: Final = {
             body_bytes={1024: 200, 16_384: 200, 262_144: 50, 4_194_304: 5, 16_777_216: 3},
             choices={1: 40, 4: 20, 16: 10, 64: 5},
         ),
+        documents=Documents((DocumentSize(500_000, 1_000_000), DocumentSize(500_000, 16_000_000)), shapes_each=1),
         starts=7,
         seconds=2700,
     ),
@@ -84,6 +106,7 @@ PLANS: Final = {
         crowd=Crowd(40, ramp=0.5, chunks=4, interval=0.25),
         handshakes=1,
         growth=Growth({10: 3, 100: 1, 1000: 1}, {1024: 4, 65_536: 2, 1_048_576: 1}, {1: 4, 4: 2, 16: 1}),
+        documents=Documents((DocumentSize(1_000, 5_000),), shapes_each=99),
         starts=1,
         seconds=500,
     ),

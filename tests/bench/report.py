@@ -188,6 +188,32 @@ def _growth(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
     return {"growth": [_table("CPU of the sidecar", rows, columns)]}
 
 
+def _documents(found: dict[str, Any], results: dict[str, Any]) -> dict[str, list[str]]:
+    columns = ("MB", "json.loads, ms", "CPU, ms", "ratio", "memory for each byte", "others, ms", "health, ms")
+    return {
+        "documents": [
+            _table(
+                f"up to {size['values']:,} values and {size['body_bytes'] / 1e6:g} MB",
+                [(name, _document(points[number])) for name, points in found.items()],
+                columns,
+            )
+            for number, size in enumerate(results["plan"]["documents"]["sizes"])
+        ]
+    }
+
+
+def _document(point: dict[str, float]) -> list[str]:
+    return [
+        f"{point['size'] / 1e6:.1f}",
+        f"{point['loads_us'] / 1e3:.1f}",
+        _number(point["cpu_us"] / 1e3),
+        f"{point['cpu_us'] / point['loads_us']:.1f}",
+        f"{point['peak_bytes'] / point['size']:.0f}",
+        _number(point["others_ms"]),
+        _number(point["health_ms"]),
+    ]
+
+
 def _crowd(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
     chains = found["chains"]
 
@@ -212,6 +238,7 @@ _SECTIONS: Final = {
     "handshake": _handshake,
     "crowd": _crowd,
     "growth": _growth,
+    "documents": _documents,
     "workers": _workers,
     "transport": _transport,
 }

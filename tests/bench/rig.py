@@ -24,7 +24,7 @@ from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
 from extproc.render.envoy import Upstream, render_envoy
 from tests.bench import litellm
-from tests.bench.process import LOOPBACK, Started, loopback, started
+from tests.bench.process import LOOPBACK, ROOT, Started, loopback, started
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.ports import free_port
 
@@ -40,7 +40,8 @@ _VERDICT_TIMEOUT = 120
 class Chain:
     """One way to the model: the port for its client, its Envoy, and its guards.
 
-    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of its Aim.
+    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of its Aim,
+    `admin` that of the sidecar's admin endpoints.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Chain:
     envoy: RunningEnvoy | None
     guards: tuple[int, ...] = ()
     aim: int | None = None
+    admin: int | None = None
 
     async def asked(self) -> dict[str, int]:
         """Return the counters of its Aim (`tests.bench.aim.COUNTERS`), or {} if it has none."""
@@ -85,6 +87,11 @@ class Rig:
         """Run another Aim, which opens sessions after `handshake` seconds; return its port."""
         return self._stand_in("aim", str(handshake))
 
+    async def give(self, document: str) -> None:
+        """Give the model the document that it sends to requests whose script says `given`."""
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            await client.put(f"http://{LOOPBACK}:{self.model}/", content=document.encode())
+
     async def chains(self, *names: str) -> list[Chain]:
         """Run the chains with these names; raises BenchError or EnvoyFailed if one does not start."""
         return [await self.chain(name) for name in names]
@@ -121,14 +128,13 @@ class Rig:
     ) -> Chain:
         """Run a chain with the sidecar of this checkout or of `checkout`, with defaults except for the arguments."""
         aim = aim or self.aim
-        settings = Settings(
-            listen=listen or loopback(free_port(workers)), admin=loopback(free_port(workers)), workers=workers
-        )
+        admin = loopback(free_port(workers))
+        settings = Settings(listen=listen or loopback(free_port(workers)), admin=admin, workers=workers)
         process = self._stack.enter_context(self.serve(settings, aim, name, checkout))
         process.wait(*(settings.listen.for_worker(worker) for worker in range(workers)))
         envoy = await self._envoy(settings)
         guards = tuple(process.children()) if workers > 1 else (process.pid,)
-        return Chain(name, _port(envoy), envoy, guards, aim)
+        return Chain(name, _port(envoy), envoy, guards, aim, admin.port)
 
     def serve(
         self, settings: Settings, aim: int, name: str = SIDECAR, checkout: Path | None = None
@@ -139,6 +145,7 @@ class Rig:
             name,
             # Without -P Python would import the modules of the current folder, which are those of this checkout.
             *(*self._beneath, python, "-P", "-m", "extproc", "serve"),
+            PYTHONPATH=str(checkout or ROOT),  # checkouts may share an environment, in which one of them is installed
             AIM_API_KEY=_KEY,
             AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
             EXTPROC_LISTEN=str(settings.listen),

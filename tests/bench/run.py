@@ -1,6 +1,6 @@
 """The benchmark: the cost of the sidecar, compared with peers that do nothing, the least possible, or the same work.
 
-    make bench                              all parts, under a quarter of an hour
+    make bench                              all parts, under twenty minutes
     make bench ARGS='--only costs crowd'    some of them
     make bench ARGS=--publish               all, and write what docs/performance.md shows
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     # When this file is run, Python searches its folder first. The modules' names are too common for that.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.bench import costs, crowd, growth, handshake, litellm, report, starting, transport, workers
+from tests.bench import costs, crowd, documents, growth, handshake, litellm, report, starting, transport, workers
 from tests.bench.plan import PLANS, Plan
 from tests.bench.process import BenchError, reason, until_told
 from tests.fakes.envoy import EnvoyFailed
@@ -38,6 +38,7 @@ PARTS: Final[dict[str, Callable[[Plan], Awaitable[dict[str, Any]]]]] = {
     "transport": transport.measure,
     "workers": workers.measure,
     "growth": growth.measure,
+    "documents": documents.measure,
     "crowd": crowd.measure,
 }
 

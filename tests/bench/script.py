@@ -14,7 +14,7 @@ class Script:
 
     The head of a stream is sent after `delay` seconds. Every `interval` seconds `block` chunks, with alternating
     choices, are sent in one write. The stream ends `linger` seconds after the last chunk. Each chunk's text contains
-    `word`.
+    `word`. With `given` the answer, or the only chunk, is the document that the model was given with PUT.
     """
 
     chunks: int = 0
@@ -25,6 +25,7 @@ class Script:
     choices: int = 1
     text_bytes: int = 1080
     word: str = "-"
+    given: bool = False
 
     def __str__(self) -> str:
         return f"[bench {' '.join(map(str, astuple(self)))}]"
@@ -35,8 +36,8 @@ class Script:
         match = _IN_A_BODY.search(body)
         if match is None:
             raise ValueError("a request without a script")
-        chunks, interval, block, delay, linger, choices, text_bytes, word = match[1].decode().split(" ")
+        chunks, interval, block, delay, linger, choices, text_bytes, word, given = match[1].decode().split(" ")
         return cls(
             *(int(chunks), float(interval), int(block), float(delay), float(linger)),
-            *(int(choices), int(text_bytes), word),
+            *(int(choices), int(text_bytes), word, given == "True"),
         )

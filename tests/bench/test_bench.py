@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from extproc.core.content.census import has_more_values
+from extproc.core.content.document import Document
 from tests.bench import litellm, plots, report
 from tests.bench.gate import BASELINE, MOST, regressions, stored
 from tests.bench.goals import goals
@@ -21,6 +23,7 @@ from tests.bench.load import request
 from tests.bench.publish import DOCUMENT, IMAGES, filled
 from tests.bench.run import PARTS
 from tests.bench.script import Script
+from tests.bench.shapes import SHAPES, Carrier
 from tests.fakes.envoy import needs_envoy
 
 ROOT = Path(__file__).parents[2]
@@ -90,10 +93,16 @@ class TestMeasuring:
         crowd = results["crowd"]
         assert {chain["finished"] for chain in crowd["chains"].values()} == {crowd["streams"]}
 
+    @pytest.mark.more
+    def test_each_document_is_measured(self, tmp_path: Path) -> None:
+        results = bench(tmp_path / "bench.json", "--only", "documents")
+        sizes = results["plan"]["documents"]["sizes"]
+        assert {name: len(points) for name, points in results["documents"].items()} == dict.fromkeys(SHAPES, len(sizes))
+
     @pytest.mark.long
     @pytest.mark.timeout(LONG_SECONDS)
     def test_other_figures_are_found(self, tmp_path: Path) -> None:
-        others = [part for part in PARTS if part not in ("costs", "crowd")]
+        others = [part for part in PARTS if part not in ("costs", "crowd", "documents")]
         results = bench(tmp_path / "bench.json", "--only", *others, seconds=LONG_SECONDS)
         assert results["seconds"].keys() == set(others)
         assert 0 < results["workers"]["2"]["least_exchanges"] <= 0.5
@@ -125,10 +134,32 @@ def test_a_wrong_argument_is_refused(arguments: list[str]) -> None:
 
 
 def test_a_script_reaches_the_model_in_the_request() -> None:
-    script = Script(5, 0.02, block=2, delay=0.3, linger=1, choices=4, text_bytes=7, word="withheld")
+    script = Script(5, 0.02, block=2, delay=0.3, linger=1, choices=4, text_bytes=7, word="withheld", given=True)
     assert Script.of(request(script)) == script
     with pytest.raises(ValueError, match="without a script"):
         Script.of(b"{}")
+
+
+class TestShapes:
+    VALUES, SIZE = 2_000, 1_000_000
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_document_has_as_many_values_as_are_allowed(self, name: str) -> None:
+        shape = SHAPES[name]
+        text = shape.text(self.VALUES, self.SIZE)
+        assert not has_more_values(text, self.VALUES)
+        assert has_more_values(text, int(0.9 * self.VALUES)) or len(text) > 0.99 * self.SIZE
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_document_is_as_large_as_is_allowed(self, name: str) -> None:
+        text = SHAPES[name].text(self.VALUES * 1000, 20_000)
+        assert 0.9 * 20_000 < len(text) <= 20_000
+        assert Document(text).root
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_request_has_a_script(self, name: str) -> None:
+        if SHAPES[name].carrier is Carrier.REQUEST:
+            assert Script.of(SHAPES[name].text(self.VALUES, self.SIZE).encode()) == Script()
 
 
 class TestGrowth:

@@ -1,0 +1,134 @@
+"""The worst documents: their CPU, compared with `json.loads`, their memory, and how long they let others wait.
+
+A document costs an exchange much more than its size if it has many small values. While one is read, nothing else runs
+on the sidecar's event loop, so other exchanges and health checks wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tests.bench import growth, load, rounds
+from tests.bench.peer import HEAD_END
+from tests.bench.plan import DocumentSize, Plan
+from tests.bench.process import BenchError, forget_peak, peak_bytes, resident_bytes
+from tests.bench.rig import SIDECAR, Chain, Rig, running
+from tests.bench.script import Script
+from tests.bench.shapes import SHAPES, Carrier, Shape
+
+_TIMES = 3
+"""`json.loads` is timed so often, and the best time counts. The sidecar's CPU is measured once."""
+
+_EXCHANGE_SECONDS = 120.0
+_POLL_SECONDS = 0.005
+_HEALTH: Final = b"GET /healthz HTTP/1.1\r\nhost: bench" + HEAD_END
+_GIVEN: Final = {
+    Carrier.ANSWER: load.request(Script(given=True)),
+    Carrier.EVENT: load.request(Script(chunks=1, given=True)),
+}
+
+
+async def measure(plan: Plan) -> dict[str, Any]:
+    """Measure by `plan.documents`; return the results of each shape, one for each size."""
+    names = list(SHAPES)
+    each = plan.documents.shapes_each
+    found: dict[str, Any] = {}
+    for first in range(0, len(names), each):
+        found |= await _measured(names[first : first + each], plan.documents.sizes)
+    return found
+
+
+async def _measured(names: Sequence[str], sizes: Sequence[DocumentSize]) -> dict[str, Any]:
+    """Measure some shapes with one sidecar."""
+    found = {}
+    async with running() as rig:
+        chain = await rig.chain(SIDECAR)
+        await rounds.warm_up(chain)
+        resting = sum(map(resident_bytes, chain.guards))
+        for name in names:
+            print(f"  {name}", file=sys.stderr)
+            shape = SHAPES[name]
+            texts = (shape.text(size.values, size.body_bytes) for size in sizes)
+            found[name] = [await _point(rig, chain, text, shape, resting) for text in texts]
+    return found
+
+
+async def _point(rig: Rig, chain: Chain, text: str, shape: Shape, resting: int) -> dict[str, float]:
+    loads_us = _loads_us(text)
+    if shape.carrier is Carrier.REQUEST:
+        data = load.post(text.encode())
+    else:
+        await rig.give(text)
+        data = _GIVEN[shape.carrier]
+    (pid,) = chain.guards
+    forget_peak(pid)
+    spent_us = await growth.cpu_us(chain, data, 1)
+    peak = peak_bytes(pid)
+    exchange_ms, health_ms = await _waits(chain, data)
+    return {
+        "size": len(text),
+        "loads_us": loads_us,
+        "cpu_us": spent_us,
+        "peak_bytes": max(0, peak - resting),
+        "others_ms": exchange_ms,
+        "health_ms": health_ms,
+    }
+
+
+def _loads_us(text: str) -> float:
+    """Return the CPU of `json.loads` in this process, without the garbage collector, as `timeit` measures."""
+    best = float("inf")
+    gc.disable()
+    try:
+        for _ in range(_TIMES):
+            began = time.process_time_ns()
+            json.loads(text)
+            best = min(best, time.process_time_ns() - began)
+    finally:
+        gc.enable()
+    return best / 1e3
+
+
+async def _waits(chain: Chain, data: bytes) -> list[float]:
+    """Return the longest small exchange and the longest health check during one exchange with `data`, in ms."""
+    assert chain.admin is not None
+    connections = [*await load.connect(chain.port, 2), *await load.connect(chain.admin, 1)]
+    document, exchange, health = connections
+    ended = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as group:
+            others = [
+                group.create_task(_longest(exchange, load.request(), 0, ended)),
+                group.create_task(_longest(health, _HEALTH, _POLL_SECONDS, ended)),
+            ]
+            await document.exchange(data, _EXCHANGE_SECONDS)
+            ended.set()
+    finally:
+        load.close(connections)
+    return [task.result() * 1e3 for task in others]
+
+
+async def _longest(connection: load.Connection, data: bytes, pause: float, ended: asyncio.Event) -> float:
+    """Perform exchanges with a pause between them until `ended`; return the longest time, in seconds.
+
+    The first that fails is the last: Envoy gives up an exchange for which the sidecar is too late.
+    """
+    longest = 0.0
+    while True:
+        began = time.perf_counter()
+        has_failed = False
+        try:
+            await connection.exchange(data, _EXCHANGE_SECONDS)
+        except BenchError as error:
+            has_failed = True
+            print(f"  others failed: {error}", file=sys.stderr)
+        longest = max(longest, time.perf_counter() - began)
+        if has_failed or ended.is_set():
+            return longest
+        await asyncio.sleep(pause)
