@@ -92,7 +92,7 @@ SHAPES: Final = {
     "bare messages": _message("", '{"content":"a"}', "", 2),
     "objects of one key": _made_up('{"a":"b"}', 2),
     "keys of one object": _made_up('"k#":"a b"', 1, "{}"),
-    "keys with spaces": _made_up('"k #":1', 1 / 8, "{}"),
+    "keys with spaces": _made_up('"k #":1', 1, "{}"),
     "lists of one string": _made_up('["a"]', 2),
     "lists 100 deep": _made_up("[" * 100 + '"a"' + "]" * 100, 101),
     "empty lists": _made_up("[]", 1),
