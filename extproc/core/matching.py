@@ -8,13 +8,14 @@ Aim that echoes chunks echoes it. A verified text is matched within its choice i
 2. It equals the oldest k texts, joined: all k are verified.
 3. Its chunk has the mark of a waiting text: it is the new text of that one. Aim dropped the texts before it, which are
    emptied.
-4. Otherwise it is a rewrite of the oldest waiting text: there are no marks, or its mark is settled already because Aim
-   split a text, or belongs to another index. What Aim dropped is then found at its `done`.
+4. Otherwise it replaces the oldest waiting text. This happens if Aim returns no marks, if the marked text is already
+   settled (Aim split it), or if the mark belongs to another index. Texts that Aim dropped are then known only when Aim
+   sends `done`.
 
 So only texts that Aim sent are released, in the order in which it sent them. With marks each is in the event that it
-came from; without, it may be in an earlier one. A later text is never compared: the model may say itself what Aim
-writes in place of a value. If the first verified chunk has no mark, marks are ignored for the whole session. A mark
-that is no integer, or that was never given, raises `SessionViolation`.
+came from; without, it may be in an earlier one. Later texts are never searched for an equal one, because the model may
+itself write what Aim uses as a replacement. If the first verified chunk has no mark, marks are ignored for the whole
+session. A mark that is no integer, or that was never given, raises `SessionViolation`.
 """
 
 from __future__ import annotations

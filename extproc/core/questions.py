@@ -1,4 +1,4 @@
-"""Packs the texts of an answer into a bounded number of inputs for Aim, and takes the redactions apart again."""
+"""Packs the texts of an answer into a bounded number of detections, and splits the redactions up again."""
 
 from __future__ import annotations
 

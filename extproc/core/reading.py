@@ -1,4 +1,7 @@
-"""What is read of requests and answers, by media type and first bytes. Pure decisions; the legs carry them out."""
+"""Which requests and answers are read, and how, by media type and first bytes.
+
+Pure decisions; the legs carry them out.
+"""
 
 from __future__ import annotations
 

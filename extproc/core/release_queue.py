@@ -6,9 +6,8 @@ Events wait in one queue, in the order of their arrival. Each text of an event i
 and waits in the lane of that index. An event is released when none of its texts waits and no event is before it.
 `extproc.core.matching` says which texts a verified chunk settles.
 
-A chat event is submitted as it came, with its mark. It needs choice indices that are small whole numbers, each of them
-once; if they are not, its texts are submitted like all others: each as a chunk of its own, with an index of its own for
-each place.
+A chat event is submitted as it came, with its mark. This needs small, distinct, whole choice indices. Otherwise each
+text becomes a chunk of its own, with one index for each place, as in other dialects.
 
 Some streams repeat a running text as a whole. A repeat that equals its deltas is not submitted; it is released with the
 text that was released for the deltas. A repeat that differs is a separate text.
@@ -16,7 +15,8 @@ text that was released for the deltas. A repeat that differs is a separate text.
 The arguments of a tool call are submitted with their string escapes decoded. An event that ends within an escape waits
 for the event that completes it.
 
-Some events spell a text in tokens too. Once a text of a choice or part was rewritten, all its tokens become null.
+Some events repeat a text as tokens. After a text of a choice or part is rewritten, all tokens of that choice or part
+become null.
 """
 
 from __future__ import annotations

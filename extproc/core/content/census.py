@@ -1,8 +1,8 @@
 """Counts the values of a JSON text before it is parsed.
 
-A parsed value can take a hundred times the memory of its text, so the length of a text does not bound its cost.
-Strings, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each. Keys do not count as
-values, but there may be no more of them than values.
+A parsed value can take up to fifty times the memory of its text, so the length of a text does not bound its cost.
+Strings, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each. Keys are counted
+apart, against the same limit.
 
 The text is read in blocks with the fast methods of `str`, because a loop over the values would take as long as the
 parser does.

@@ -1,8 +1,8 @@
-"""A JSON text that is parsed once and edited in place.
+"""A JSON text, parsed with the standard library and edited in place.
 
 Everything outside the edited values stays byte for byte: unknown fields, the order of keys, the spelling of numbers,
-white space. The standard library parses the text. Only for an edit is the text scanned again, along the edited paths,
-to find where their values begin and end.
+white space. Only for an edit is the text scanned again, along the edited paths, to find where their values begin and
+end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines of an event stream without data: which of them pass, and how foreign lines are read."""
+"""Lines of an event stream other than `data`: which of them pass, and how foreign lines are read."""
 
 from __future__ import annotations
 

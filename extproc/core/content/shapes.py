@@ -1,4 +1,4 @@
-"""The shapes of strings that hold no text: identifiers, opaque values, addresses and media.
+"""The shapes of strings that hold no text: identifiers, opaque values, URLs and media.
 
 A place that is known to hold such a value is trusted only as far as the value looks like one. A sentence at the place
 of an identifier is a text.
@@ -76,7 +76,7 @@ def looks_opaque(value: str) -> bool:
 
 
 def looks_like_url(value: str) -> bool:
-    """Return whether `value` is an address of at most 8 KiB without white space."""
+    """Return whether `value` is a URL of at most 8 KiB without white space."""
     return len(value) <= _MAX_URL and _URL(value) is not None
 
 

@@ -1,1 +1,1 @@
-"""One module for each provider API: the places of its documents that hold text, and the shape of its refusals."""
+"""The providers' APIs as tables of rules, the walker that reads documents by them, and the shapes of refusals."""

@@ -1,4 +1,4 @@
-"""Gathers the texts of a large list that Aim judges as one. Nothing of them needs to be known but what they say."""
+"""Collects the texts of a large list that Aim judges as one text. Their places are not recorded."""
 
 from __future__ import annotations
 

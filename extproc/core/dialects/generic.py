@@ -1,4 +1,8 @@
-"""Any JSON of an API that no dialect knows: all strings but the common names' are text."""
+"""Reads JSON of APIs that no dialect knows.
+
+Every string is text, unless its key is one of the common names or of the names below and its value looks like what that
+name holds.
+"""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ class Holds(Enum):
     OPAQUE = "opaque"
     """a signature, a cursor or encrypted content"""
     URL = "url"
-    """an address"""
+    """a URL"""
     MEDIA = "media"
-    """binary content in base64, or an address of it"""
+    """binary content in base64, or a URL of it"""
     UNREADABLE = "unreadable"
     """a text in a form that Aim cannot judge, such as tensors"""
 
@@ -113,7 +113,7 @@ def opaque(*patterns: str) -> Rule:
 
 
 def url(*patterns: str) -> Rule:
-    """Return a rule for addresses."""
+    """Return a rule for URLs."""
     return Rule(Holds.URL, patterns)
 
 
@@ -319,4 +319,4 @@ COMMON = (
     url("**.url", "**.*_url", "**.uri", "**.*_uri"),
     media("**.b64_json", "**.*_b64"),
 )
-"""The names that mean the same in every API. The generic dialect has no other rules."""
+"""The names that mean the same in every API. The generic dialect adds names that mean the same in most APIs."""

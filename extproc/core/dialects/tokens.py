@@ -1,4 +1,4 @@
-"""Places of tokens: logprobs and token ids, which spell a text again."""
+"""Places of tokens (logprobs, token ids): the pieces of a text that also stands elsewhere."""
 
 from __future__ import annotations
 
