@@ -115,10 +115,10 @@ class Profile(Model):
     block_message: Annotated[str, Field(max_length=4096)] = ""
     """replaces Aim's message to the client; at most 4096 characters"""
     unmatched: Literal["inspect", "pass", "block"] = "inspect"
-    """a path that no dialect knows: inspect (read what is JSON, pass the rest), pass or block"""
+    """a path that no dialect knows: inspect (read JSON, JSON lines and event streams; pass the rest), pass or block"""
     paths: Annotated[dict[str, str], AfterValidator(_known_paths)] = Field(default_factory=dict)
-    """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or block, by [METHOD ]GLOB; the
-    first match wins, and these patterns come before the built-in ones"""
+    """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or
+    block, by [METHOD ]GLOB; the first match wins, and these patterns come before the built-in ones"""
     routes: tuple[str, ...] = ()
     """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
