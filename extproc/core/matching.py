@@ -167,7 +167,8 @@ class Lane(Generic[_T]):
             settled = 1
         texts = [one.text for one in said] + [text.text for text in islice(self.waiting, _COMPARED)]
         reach = max(settled, _reach(texts, given, settled))
-        return max(0, reach - len(said)), "".join(one.raw for one in said[reach:])
+        spoken_too = min(max(0, reach - len(said)), len(self.waiting))
+        return spoken_too, "".join(one.raw for one in said[reach:])
 
 
 def _reach(texts: list[str], given: str, settled: int) -> int:

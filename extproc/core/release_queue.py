@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -35,7 +34,7 @@ from extproc.core.content.escapes import decode, respell
 from extproc.core.content.framing import Unit
 from extproc.core.dialects.base import MAX_CHOICE, Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.errors import MalformedBody
+from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.matching import MARK, Lane, SessionViolation, Submission, mark_of, with_mark
 from extproc.core.redaction import RedactionError, rewrite
 from extproc.core.running_text import Budget, RunningText
@@ -69,6 +68,7 @@ class _Entry:
     event: Unit
     document: Document | None = None
     waiting: int = 0
+    located: list[Leaf] | None = None
     has_text: bool = False
     edits: dict[Path, Edit] = field(default_factory=dict)
     echoes: list[tuple[Leaf, RunningText]] = field(default_factory=list)
@@ -140,6 +140,7 @@ class ReleaseQueue:
         self._unverified = 0
         self._is_done = False
         self._is_short = False
+        self._has_unread = False
         self.is_altered = False
         """Whether any text was rewritten."""
         self.is_head_open = False
@@ -183,7 +184,13 @@ class ReleaseQueue:
         entry = _Entry(event)
         self._entries.append(entry)
         self._charge(entry, len(event.raw) + _EVENT_BYTES)
-        return self._read(entry, event.data) if has_data and event.data else []
+        if not (has_data and event.data):
+            return []
+        try:
+            return self._read(entry, event.data)
+        except ContentError:
+            self._has_unread = True
+            raise
 
     def _read(self, entry: _Entry, data: str) -> list[str]:
         if data.strip() == _END or self._dialect.is_final(data, None):
@@ -417,7 +424,9 @@ class ReleaseQueue:
         leaf, document = text.leaf, text.entry.document
         if not leaf.is_joined or document is None:
             return leaf
-        return self._dialect.deltas(document.read_again(), locates=True)[leaf.number]
+        if text.entry.located is None:
+            text.entry.located = self._dialect.deltas(document.read_again(), locates=True)
+        return text.entry.located[leaf.number]
 
     def _release(self, text: _Text, spelling: str, *, is_rewritten: bool) -> None:
         """Record what the client gets."""
@@ -497,6 +506,8 @@ class ReleaseQueue:
         """
         if self._is_short:
             raise RedactionError("no event is left for a text of Aim")
+        if self.is_altered and self._has_unread:
+            raise RedactionError("an event may repeat a text that Aim has rewritten")
         self._open_lanes()
         for running in self._running.values():
             cut = self._cuts.get(id(running))
@@ -506,8 +517,10 @@ class ReleaseQueue:
 
     def pass_on(self, event: Unit) -> bytes:
         """Return the bytes of an event that arrives after `take_all`: what Aim has rewritten is not repeated."""
-        with suppress(MalformedBody):
+        try:
             self.add(event)
+        except ContentError as error:
+            raise RedactionError("an event may repeat a text that Aim has rewritten") from error
         self._open_lanes()
         return self._take_rest()
 

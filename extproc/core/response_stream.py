@@ -461,9 +461,8 @@ class ResponseStream:
                 released += map(self._queue.pass_on, self._opened.feed(data))
                 if is_end:
                     released += map(self._queue.pass_on, self._opened.finish())
-            except ContentError:
-                self._opened = None
-            except RedactionError:
+            except (ContentError, RedactionError):
+                # What cannot be read may repeat what Aim has rewritten.
                 self._context.refuse(redaction_failed(Leg.RESPONSE))
             data = b""
         if self._opened is None:

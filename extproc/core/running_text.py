@@ -7,7 +7,7 @@ from typing import Any
 
 from extproc.core.content.document import Document
 from extproc.core.content.escapes import Nesting
-from extproc.core.errors import MalformedBody
+from extproc.core.errors import ContentError
 from extproc.core.redaction import RedactionError, is_json
 
 _KEPT = 8 * 1024 * 1024
@@ -137,7 +137,7 @@ def _structure(text: str) -> Any:
     """Return a JSON text without its strings and numbers; None if it is no JSON."""
     try:
         return _shape(Document(text).root)
-    except MalformedBody:
+    except ContentError:
         return None
 
 

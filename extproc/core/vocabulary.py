@@ -43,8 +43,20 @@ _MESSAGE_BYTES = 576
 
 
 def size_of(messages: Iterable[Mapping[str, Any]]) -> int:
-    """Return the memory that chat messages take, in bytes: their texts, and a constant for each message."""
-    return sum(_MESSAGE_BYTES + sys.getsizeof(message.get("content")) for message in messages)
+    """Return the memory that chat messages take, in bytes: their texts, and a constant for each message and value."""
+    return sum(_MESSAGE_BYTES + _size_of(message) for message in messages)
+
+
+def _size_of(node: Any) -> int:
+    if isinstance(node, str):
+        return sys.getsizeof(node)
+    if isinstance(node, Mapping):
+        return sum(_size_of(value) for value in node.values() if value is not None)
+    return _VALUE_BYTES + sum(map(_size_of, node)) if isinstance(node, list) else _VALUE_BYTES
+
+
+_VALUE_BYTES = 32
+"""The memory that a number or a list takes, with its place."""
 
 
 @dataclass(frozen=True, slots=True)

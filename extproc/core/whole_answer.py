@@ -16,7 +16,7 @@ from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.policy import Limits
 from extproc.core.questions import Messages, Question, pack
 from extproc.core.reading import document_of
-from extproc.core.redaction import edits
+from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input
 
@@ -72,6 +72,8 @@ class WholeAnswer:
         document = document.read_again()
         leaves, vouching = _leaves(dialect, document, locates=True)
         questions = self._pack(leaves)
+        if len(questions) != len(outcomes):  # pragma: no cover - both readings find the same texts
+            raise RedactionError("the texts of an answer were found again in another number")
         changes: dict[Path, Edit] = {}
         for question, outcome in zip(questions, outcomes, strict=True):
             if isinstance(outcome, Anonymize):  # one by one: each redaction must change its own text

@@ -265,14 +265,16 @@ class TestRelease:
         assert it.response.body == event
 
     def test_texts_behind_the_first_256_of_a_list_are_one_and_put_back_by_line(self) -> None:
-        event = {"zq": [f"text {number}" for number in range(257)] + ["a", "Tom"], "x": ["b"] * 257}
+        calls = [{"index": n, "function": {"arguments": f"text {n}"}} for n in range(257)]
+        calls.append({"index": 257, "function": {"arguments": "Tom"}})
+        event = {"choices": [{"index": 0, "delta": {"tool_calls": calls}}], "zq": ["a", "Tom"]}
         it = begun().body(f"data: {json.dumps(event)}\n\n".encode())
-        said = [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks]
-        assert len(said) == 257 + 257
-        assert said[256] == "text 256\na\nTom"
+        said = [chunk["choices"][0]["delta"].get("content", "") for chunk in it.chunks]
+        assert said[-2:] == ["text 256\nTom", "a\nTom"]
         for chunk in list(it.chunks):
-            text, index = chunk["choices"][0]["delta"]["content"], chunk["choices"][0]["index"]
-            it.verify(text.replace("Tom", "[N]"), index)
+            text, index = chunk["choices"][0]["delta"].get("content"), chunk["choices"][0]["index"]
+            if text:
+                it.verify(text.replace("Tom", "[N]"), index)
         assert it.response.body == f"data: {json.dumps(event)}\n\n".replace("Tom", "[N]").encode()
 
     def test_a_chunk_of_another_shape_is_submitted_by_its_texts(self) -> None:
@@ -1007,27 +1009,32 @@ class TestOpening:
         delta, done = self._event("delta", delta="secret"), self._event("done", text="secret and more")
         it = self._responses().body(delta)
         it.verify("[X]", it.chunks[0]["choices"][0]["index"]).lose()
-        it.body(self._event("delta", delta=" and more") + b"data: junk\n\n" + done[:20]).body(done[20:])
+        it.body(self._event("delta", delta=" and more") + b"data: {}\n\n" + done[:20]).body(done[20:])
         it.body(b": ping", end=True)
         assert b"secret" not in it.response.body
-        expected = [self._event("delta", delta="[X]"), self._event("delta", delta=" and more"), b"data: junk\n\n"]
+        expected = [self._event("delta", delta="[X]"), self._event("delta", delta=" and more"), b"data: {}\n\n"]
         assert it.response.body == b"".join([*expected, self._event("done", text="[X] and more"), b": ping"])
 
     def test_rest_is_read_to_its_end_if_the_upstream_has_ended(self) -> None:
         it = self._responses().body(self._event("delta", delta="secret"))
         it.verify("[X]", it.chunks[0]["choices"][0]["index"])
         it.body(
-            self._event("done", text="secret") + b"data: junk\n\n" + self._event("done", text="secret")[:-2], end=True
-        )
+            self._event("done", text="secret") + b"data: {}\n\n" + self._event("done", text="secret")[:-2], end=True
+        ).lose()
         done = self._event("done", text="[X]")
-        assert it.response.body == self._event("delta", delta="[X]") + done + b"data: junk\n\n" + done[:-2]
+        assert it.response.body == self._event("delta", delta="[X]") + done + b"data: {}\n\n" + done[:-2]
         assert it.response.is_ended
 
-    def test_what_cannot_be_cut_into_events_leaves_unread(self) -> None:
-        it = self._responses().body(self._event("delta", delta="secret"))
-        it.verify("[X]", it.chunks[0]["choices"][0]["index"]).lose()
-        it.body(b"data: \xff\n\n").body(b"data: more\n\n").body(b"end", end=True)
-        assert it.response.body == self._event("delta", delta="[X]") + b"data: \xff\n\ndata: more\n\nend"
+    @pytest.mark.parametrize("unread", [b"data: \xff\n\n", b"data: junk\n\n", b'data: {"a":"secret","a":"x"}\n\n'])
+    def test_what_cannot_be_read_after_a_rewrite_does_not_leave(self, unread: bytes) -> None:
+        for is_lost in (True, False):
+            it = self._responses().body(self._event("delta", delta="secret"))
+            it.verify("[X]", it.chunks[0]["choices"][0]["index"])
+            if is_lost:
+                it.lose()
+            it.body(unread).body(b"data: more\n\n")
+            assert b'"code": "redaction_failed"' in it.response.body
+            assert unread not in it.response.body
 
     def test_rewritten_arguments_that_grow_too_long_never_leave_unchecked(self) -> None:
         it = begun(failure_mode_allow=True, limits={"event_bytes": 10_000_000}).body(call('{"a":"secret'))

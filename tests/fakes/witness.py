@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from extproc.aim import protocol
@@ -97,10 +96,10 @@ class Witness:
     def has_seen(self, leg: Leg, text: str) -> bool:
         """Return whether Aim was asked about `text` on this leg.
 
-        It may be a part of a text, of a string in a JSON text, or of the chunks of one choice.
+        It may be a part of a text, or of the chunks of one choice.
         """
         texts = [*self.texts[leg], *(self._running.values() if leg is Leg.RESPONSE else ())]
-        return any(text in seen for seen in chain(texts, *map(_decoded, texts)))
+        return any(text in seen for seen in texts)
 
     # -- the exchange ----------------------------------------------------------------------------------------------
 
@@ -210,12 +209,3 @@ def _deltas(chunk: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _listed(text: str | None) -> list[str]:
     return [] if text is None else [text]
-
-
-def _decoded(text: str) -> Iterator[str]:
-    """Yield the strings of a JSON text."""
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            yield from (each for _, each in strings(json.loads(text)))
-        except ValueError:
-            return

@@ -11,14 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)("|\Z)', re.DOTALL)
+from extproc.core.content import escapes
+
+_STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)("|\\?\Z)', re.DOTALL)
 """A string of JSON, or the beginning of one at the end of cut arguments."""
 
 _COLON = re.compile(r"\s*:").match
-
-_SIMPLE = (('\\"', '"'), ("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r"), ("\\/", "/"), ("\\b", "\b"), ("\\f", "\f"))
-
-_CODES = re.compile(r"(?:\\u[0-9a-fA-F]{4})++")
 
 
 class Misfit(ValueError):
@@ -26,28 +24,9 @@ class Misfit(ValueError):
 
 
 def decode(text: str) -> str:
-    """Return `text` with the escapes of JSON decoded. An invalid escape stays."""
-    if "\\" not in text:
-        return text
-    return "\\".join(_decode_simple(piece) for piece in text.split("\\\\"))
-
-
-def _decode_simple(piece: str) -> str:
-    """Decode a piece without escaped backslashes."""
-    if "\\" not in piece:
-        return piece
-    if "\\u" in piece:
-        piece = _CODES.sub(_decode_codes, piece)
-    for escape, character in _SIMPLE:
-        piece = piece.replace(escape, character)
-    return piece
-
-
-def _decode_codes(found: re.Match[str]) -> str:
-    codes = found.group()
-    decoded: str = json.loads(f'"{codes}"')
-    # A decoded backslash must not begin another escape.
-    return decoded if "\\" not in decoded else codes
+    """Return `text` with the escapes of JSON decoded. An invalid or incomplete escape stays."""
+    decoded, used = escapes.decode(text)
+    return decoded + text[used:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,8 +124,7 @@ class Document:
         """
         if () in edits:
             return self.text[: self._start] + _spelling(edits[()])
-        edits = {path: value for path, value in edits.items() if not any(path[:n] in edits for n in range(len(path)))}
-        wanted = _tree({path: _spelling(value) for path, value in edits.items()})
+        wanted, count = _tree({path: _spelling(value) for path, value in edits.items()})
         pieces: list[str] = []
         position = found = 0
         first = self._first()
@@ -134,26 +133,32 @@ class Document:
                 pieces += (self.text[position:start], replacement)
                 position = end
                 found += 1
-        if found != len(edits):
+        if found != count:
             raise KeyError("an edit names a place that the document lacks")
         pieces.append(self.text[position:])
         return "".join(pieces)
 
     def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the text of the value at each path. All must exist, and none may be the root or below another."""
-        spans = _spans(self.text, self._first(), _tree({path: str(n) for n, path in enumerate(paths)}))
+        wanted, _ = _tree({path: str(n) for n, path in enumerate(paths)})
+        spans = _spans(self.text, self._first(), wanted)
         return {paths[int(number)]: self.text[start:end] for start, end, number in spans}
 
 
-def _tree(values: Mapping[Path, str]) -> dict[str | int, Any]:
-    """Return the values at their paths as nested objects."""
+def _tree(values: Mapping[Path, str]) -> tuple[dict[str | int, Any], int]:
+    """Return the values at their paths as nested objects, and their number. One below another is left out."""
     tree: dict[str | int, Any] = {}
-    for path, value in values.items():
-        node = tree
+    count = 0
+    for path, value in sorted(values.items(), key=lambda item: len(item[0])):
+        node: Any = tree
         for step in path[:-1]:
             node = node.setdefault(step, {})
-        node[path[-1]] = value
-    return tree
+            if isinstance(node, str):
+                break
+        else:
+            node[path[-1]] = value
+            count += 1
+    return tree, count
 
 
 class PlainText(Document):

@@ -123,7 +123,7 @@ _URLSAFE = str.maketrans("-_", "+/")
 
 
 def _is_binary(head: bytes) -> bool:
-    if head.startswith(_SIGNATURES) or _CONTROLS(head):
+    if _CONTROLS(head):
         return True
     try:
         head.decode()

@@ -90,7 +90,6 @@ class AnthropicMessages(Dialect):
             "container.skills[].skill_id",
             "context_management.edits[].keep",
             "inference_geo",
-            "metadata.*",
             "output_config.effort",
             "service_tier",
             "speed",
@@ -122,7 +121,8 @@ class AnthropicMessages(Dialect):
         event = fields(root)
         index = event.get("index")
         if leaf.path[:1] in (("delta",), ("content_block",)):
-            inside = (_SEALED[leaf.path[-1]],) if leaf.kind is Kind.SEAL else leaf.path[1:]
+            seal = next((_SEALED[step] for step in leaf.path if step in _SEALED), "")
+            inside = (seal,) if leaf.kind is Kind.SEAL else leaf.path[1:]
             return (index if isinstance(index, int) else 0, *inside)
         return (str(event.get("type")), *leaf.path)
 

@@ -53,7 +53,8 @@ class Dialect:
         try:
             return Document(text, values)
         except MalformedBody:
-            if self.takes_plain_text or is_foreign:
+            # With NUL it may be UTF-16, which is no text for Aim but JSON for some readers.
+            if (self.takes_plain_text or is_foreign) and "\0" not in text:
                 return PlainText(text)
             raise
 

@@ -8,8 +8,11 @@ from typing import Any
 SENT_ROLES = ("system", "user", "assistant")
 """Roles that Aim's schema accepts without further fields. Aim answers other roles with 422."""
 
-_FULL_FIELDS = 16_384
-"""The most characters of a message's other fields, counted for each part of its content, that go with each part."""
+_SHORT = 64
+"""The longest name and id, in characters, that go with each part of a content."""
+
+_PART = 16
+"""The fewest characters of a part in the request."""
 
 
 def is_flat(message: Mapping[str, Any], *, may_lack_role: bool) -> bool:
@@ -29,15 +32,19 @@ def as_sent(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_brief(sent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only those fields of a message without which Aim's schema does not accept its role."""
-    return {key: sent[key] for key in ("role", "name", "tool_call_id") if key in sent}
+    """Return only the role of a message, and the field without which Aim's schema does not accept it."""
+    role = sent["role"]
+    needed = {"tool": "tool_call_id", "function": "name"}.get(role)
+    if needed is None:
+        return {"role": role}
+    return {"role": role, needed: sent[needed]} if len(sent[needed]) <= _SHORT else {"role": "user"}
 
 
 def is_short(sent: Mapping[str, Any]) -> bool:
-    """Return whether all fields of a message may go with each part of its content."""
+    """Return whether all fields of a message may go with each part of its content: that at most doubles its size."""
     content = sent["content"]
     parts = len(content) if isinstance(content, list) else 1
-    return parts <= 1 or parts * sum(_size(value) for key, value in sent.items() if key != "content") <= _FULL_FIELDS
+    return parts <= 2 or (parts - 2) * sum(_size(sent[key]) for key in sent if key != "content") <= 2 * _PART * parts
 
 
 def _size(node: Any) -> int:

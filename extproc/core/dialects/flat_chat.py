@@ -107,7 +107,7 @@ def flat_chunk(root: Any) -> Leaf | None:
     for key, value in choice.items():
         if key != "delta" and key != "index" and (value or key not in _EMPTY):
             return None
-    if not _is_inert_beside(root, ""):
+    if not _is_inert_beside(root, None):
         return None
     place = ("choices", index, "delta", "content")
     return Leaf(("choices", 0, "delta", "content"), text, place, index, unit=("choices", index))
@@ -120,7 +120,7 @@ def _only_choice(root: Any) -> dict[str, Any] | None:
     return choices[0]
 
 
-def _is_inert_beside(root: Mapping[str, Any], known: str) -> bool:
+def _is_inert_beside(root: Mapping[str, Any], known: str | None) -> bool:
     """Return whether a document has nothing to read beside its choices and the field `known`."""
     for key, value in root.items():
         if key == "choices" or key == known or (not value and key in _EMPTY):

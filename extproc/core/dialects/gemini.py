@@ -137,7 +137,6 @@ class Gemini(Dialect):
             "generationConfig.speechConfig.languageCode",
             "generationConfig.speechConfig.voiceConfig.prebuiltVoiceConfig.voiceName",
             "generationConfig.thinkingConfig.thinkingLevel",
-            "labels.*",
             "modelArmorConfig.promptTemplateName",
             "modelArmorConfig.responseTemplateName",
             "safetySettings[].category",

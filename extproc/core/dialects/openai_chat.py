@@ -83,7 +83,6 @@ OPTIONS = (
         "audio.voice",
         "function_call",
         "function_call.name",
-        "metadata.*",
         "modalities[]",
         "models[]",
         "prompt_cache_key",

@@ -121,7 +121,6 @@ _ECHOED = (
         "background",
         "conversation",
         "include[]",
-        "metadata.*",
         "modalities[]",
         "moderation",
         "phase",
@@ -150,6 +149,7 @@ _ECHOED = (
 _RESPONSE = (
     *_items("output[]"),
     text("output_text", "output"),
+    inert("metadata.*"),  # the client's own, which was read in its request
     tokens("output_messages[].tokens", "input_messages[].tokens", everywhere=True),
     inert("billing.payer", "error.code", "error.param", "incomplete_details.reason", "**.severity"),
     *_ECHOED,

@@ -190,7 +190,9 @@ def route(
     forms, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
     for key, target in paths.items():
         wanted, pattern = _rule(key)
-        if (not wanted or wanted in methods) and any(fnmatchcase(form, pattern) for form in forms):
+        # A path passes only if it matches however it is read.
+        matches = all if target == Unmatched.PASS else any
+        if (not wanted or wanted in methods) and matches(fnmatchcase(form, pattern) for form in forms):
             dialect = NAMES.get(target)
             return Route(dialect) if dialect is not None else Route(None, Unmatched(target))
     found = next((built_in[each] for each in methods if each in built_in), None)
@@ -206,9 +208,13 @@ def _rule(key: str) -> tuple[str, str]:
 
 
 def _look_up(path: str) -> tuple[tuple[str, ...], Mapping[str, Dialect]]:
-    """Return the spellings of a path, and for each method its dialect in the built-in table."""
+    """Return the spellings of a path, and for each method its dialect in the built-in table.
+
+    A dialect that is always inspected goes before one that the settings switch on, however the path is read.
+    """
     forms = spellings(path)
-    return forms, dict(reversed([found for form in forms for found in _known(form)]))
+    found = sorted((each for form in forms for each in _known(form)), key=lambda each: each[1].opt_in is not None)
+    return forms, dict(reversed(found))
 
 
 def _known(form: str) -> Iterator[tuple[str, Dialect]]:

@@ -9,7 +9,7 @@ from extproc.core.content.document import Path
 from extproc.core.content.shapes import looks_inert
 from extproc.core.dialects.leaf import Leaf
 
-_looks_like_token = re.compile(r"\s{0,128}\S{0,64}\s{0,128}").fullmatch
+_looks_like_token = re.compile(r"\s{0,128}+\S{0,64}+\s{0,128}+").fullmatch
 """Match what a tokenizer may call a token: it never has white space between words."""
 
 _TOKENS = frozenset({"token", "tokens", "decoded_token"})

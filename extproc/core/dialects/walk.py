@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 from extproc.core.content.arguments import decode
-from extproc.core.content.document import Document, Path
+from extproc.core.content.document import Document, Path, PlainText
 from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
 from extproc.core.dialects.chat_message import SENT_ROLES, as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import definition, gather_definition
@@ -32,6 +32,9 @@ _MESSAGES = 4096
 
 _ENTRIES = 4096
 """The most entries of one list whose texts are judged one by one, however few they are."""
+
+_IN_EVENT = 32
+"""The most texts of one event behind which unnamed ones are joined."""
 
 _MOST = 8192
 """The most texts of one document that are judged one by one, whatever its shape."""
@@ -66,6 +69,7 @@ class Walk:
 
     __slots__ = (
         "_has_embedded",
+        "_is_answer",
         "_is_request",
         "_joined",
         "_locates",
@@ -82,6 +86,7 @@ class Walk:
         self._table = table
         self._mode = mode
         self._is_request = mode is Mode.REQUEST
+        self._is_answer = mode is Mode.ANSWER
         self._wants_tools = wants_tools
         self._locates = locates
         self._has_embedded = False
@@ -92,7 +97,12 @@ class Walk:
 
     def run(self, document: Document) -> Reading:
         """Return the texts of the document; raise MalformedBody if they cannot be determined with certainty."""
-        self._value(document.root, self._table.root, (), _USER if self._is_request else _NOBODY, ())
+        base = _USER if self._is_request else _NOBODY
+        if isinstance(document, PlainText) and "\\" in document.text:
+            # It may be JSON for a reader that is more lenient, so its escapes are decoded like those of arguments.
+            self._plain(document.text, base)
+        else:
+            self._value(document.root, self._table.root, (), base, ())
         if self._joined is not None:
             self._end_joined(_USER)
         if self._rest:
@@ -100,6 +110,12 @@ class Walk:
         if self._has_embedded:
             self._spell(document)
         return self.reading
+
+    def _plain(self, text: str, base: Mapping[str, Any]) -> None:
+        is_event = self._mode is Mode.EVENT
+        self._found(
+            Leaf((), text if is_event else decode(text), is_json=True, raw="" if is_event else text), UNNAMED, base
+        )
 
     def _spell(self, document: Document) -> None:
         """Give arguments that are a value of JSON their spelling in the document."""
@@ -185,7 +201,11 @@ class Walk:
         for index, node in enumerate(nodes):
             if node is None or node == "" or node == [] or node == {}:
                 continue
-            if is_mine and self._joined is None and (self._count - begun >= most or index >= _ENTRIES):
+            if (
+                is_mine
+                and self._joined is None
+                and (self._count - begun >= most or (index >= _ENTRIES and not self._is_answer))
+            ):
                 self._joined = Joined(locates=self._locates)
             into = self._gathers(place)
             if into is not None:
@@ -203,7 +223,7 @@ class Walk:
             return None
         if self._joined is not None:
             return self._joined.texts
-        return self._rest.texts if place.kind is Holds.UNNAMED and self._mode is Mode.ANSWER else None
+        return self._rest.texts if place.kind is Holds.UNNAMED and self._is_answer else None
 
     def _whole(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read a list or an object that is one thing."""
@@ -341,7 +361,7 @@ class Walk:
                 if index % _ALONE == 0 or index < _ALONE:
                     self._end_tool()
                 into = self._tool
-            elif self._mode is Mode.ANSWER and self._joined is None:
+            elif self._is_answer and self._joined is None:
                 into = self._rest
             else:
                 into = Joined(locates=True)
@@ -384,7 +404,7 @@ class Walk:
         if self._joined is not None:
             self._joined.add(leaf)
         elif not self._is_request:
-            if place.kind is Holds.UNNAMED and self._mode is Mode.ANSWER:
+            if place.kind is Holds.UNNAMED and (self._is_answer or len(self.reading.leaves) >= _IN_EVENT):
                 self._rest.add(leaf)
             else:
                 self.reading.leaves.append(leaf)

@@ -34,7 +34,8 @@ def redact(raw: str, *changes: tuple[str, str]) -> str:
         (r'{"a": "\\u0041"}', '{"a": "\\u0041"}'),
         (r'{"a": "\x"}', '{"a": "\\x"}'),
         (r'{"a": "\u00"}', '{"a": "\\u00"}'),
-        (r'{"a": "\u005c\u005cn"}', '{"a": "\\u005c\\u005cn"}'),
+        (r'{"a": "\u005c\u005cn"}', '{"a": "\\\\n"}'),
+        (r'{"a": "\u0041\u005c"}', '{"a": "A\\"}'),
     ],
 )
 def test_escapes_are_decoded(raw: str, text: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.content.beginning import FIRST_BYTES, Beginning, begins_like_json, is_binary, is_blank
-from extproc.core.content.framing import Framing, framing_of
+from extproc.core.content.beginning import Beginning, begins_like_json, is_binary, is_blank
+from extproc.core.content.framing import FIRST_BYTES, Framing, framing_of
 from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines, is_media, media_types
 
 

@@ -77,7 +77,7 @@ def test_other_values_do_not_look_like_urls(value: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:application/pdf;name=x.pdf;base64,"])
-@pytest.mark.parametrize("data", [PNG, PCM, b"%PDF-1.4 text only", b"GIF89a"])
+@pytest.mark.parametrize("data", [PNG, PCM, b"%PDF-1.4\n%\xe2\xe3\xcf\xd3", b"GIF89a\x01\x00"])
 def test_binary_content_is_media(data: bytes, prefix: str) -> None:
     assert read_media(prefix + b64encode(data).decode()) is True
 
@@ -96,6 +96,12 @@ def test_text_in_a_data_url_is_read(kind: str) -> None:
 
 @pytest.mark.parametrize("text", ["a plain text", '{"a": "b"}', "<svg><text>Tom</text></svg>", "é" * 100])
 def test_text_in_base64_is_read(text: str) -> None:
+    assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
+
+
+@pytest.mark.parametrize("start", ["BMI,", "ID3", "RIFF", "GIF8", "OggS", "fLaC", "%PDF-", "II*"])
+def test_text_that_begins_like_a_format_is_read(start: str) -> None:
+    text = f"{start} secret words " * 10
     assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
 
 

@@ -70,7 +70,6 @@ OPAQUE: list[dict[str, Any]] = [
         (
             {
                 "cachedContent": "cachedContents/a",
-                "labels": {"b": "c"},
                 "safetySettings": [{"category": "HARM", "threshold": "d"}],
                 "generationConfig": {"responseMimeType": "text/plain", "temperature": 1},
                 "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}},

@@ -10,6 +10,7 @@ from extproc.core.content.document import PlainText
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.paths import DEFAULT
 from extproc.core.errors import MalformedBody
+from extproc.core.redaction import edits
 from tests.fakes.reading import asked, heard, masked, redacted_answer, redacted_event, redacted_request, said
 
 GENERIC = Generic()
@@ -63,12 +64,12 @@ def test_number_alone_has_no_text() -> None:
     assert asked(GENERIC, "7") == []
 
 
-def test_texts_of_an_event_behind_the_first_256_of_a_list_are_one() -> None:
+def test_unnamed_texts_of_an_event_behind_the_first_32_are_one() -> None:
     body = {"rows": [f"hi {number}" for number in range(300)]}
     texts = heard(GENERIC, body)
-    assert (len(texts), texts[-1]) == (257, "\n".join(f"hi {number}" for number in range(256, 300)))
+    assert (len(texts), texts[-1]) == (33, "\n".join(f"hi {number}" for number in range(32, 300)))
     assert redacted_event(GENERIC, body) == masked(body)
-    assert len(heard(GENERIC, {"rows": [*map(str, range(256)), *[""] * 44]})) == 256
+    assert len(heard(GENERIC, {"rows": [*map(str, range(32)), *[""] * 44]})) == 32
 
 
 def test_answer_of_many_keys_is_one_text() -> None:
@@ -89,3 +90,20 @@ def test_only_the_generic_dialect_takes_what_is_no_json() -> None:
     assert DEFAULT.parse("{}").root == {}
     with pytest.raises(MalformedBody):
         DEFAULT.parse("{")
+
+
+def test_escapes_of_what_is_no_json_are_decoded() -> None:
+    raw = r'{"a":"x","a":"\u0042ob, \"hi\""}'
+    document = GENERIC.parse(raw)
+    (leaf,) = GENERIC.answers(document)
+    assert leaf.text == '{"a":"x","a":"Bob, "hi""}'
+    (prompt,) = GENERIC.prompts(document, tools=False)
+    assert prompt.message == {"role": "user", "content": leaf.text}
+    assert [each.text for each in GENERIC.deltas(document)] == [raw]  # the queue decodes pieces
+    after = document.rewrite(edits([(prompt.leaf, leaf.text.replace("Bob", "[N]"))]))
+    assert after == r'{"a":"x","a":"[N], \"hi\""}'
+
+
+def test_what_may_be_utf_16_is_unreadable() -> None:
+    with pytest.raises(MalformedBody):
+        GENERIC.parse('{"a":"b"}'.encode("utf-16-le").decode())

@@ -88,8 +88,7 @@ def test_other_texts_of_a_message_are_sent_by_themselves(more: dict[str, Any], t
     for role in ("user", "assistant"):
         first, second = sent({"role": role, "content": "a", **more})
         assert first == {"role": role, "content": "a", **more}
-        name = {"name": more["name"]} if "name" in more else {}
-        assert second == {"role": role, "content": text, **name}
+        assert second == {"role": role, "content": text}
 
 
 @pytest.mark.parametrize(
@@ -365,7 +364,6 @@ def test_options_are_not_sent() -> None:
     body = {
         "model": "m",
         "user": "u",
-        "metadata": {"content": "c"},
         "tool_choice": {"type": "function", "function": {"name": "t"}},
         "reasoning_effort": "low",
         "reasoning": {"effort": "low", "summary": "auto"},

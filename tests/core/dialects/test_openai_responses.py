@@ -43,7 +43,8 @@ ANNOTATION = {"type": "url_citation", "url": "https://example.com", "title": "hi
     ("body", "messages"),
     [
         ({"input": "hi"}, ["user: hi"]),
-        ({"instructions": "hi b", "input": "hi a", "metadata": {"c": "d"}}, ["system: hi b", "user: hi a"]),
+        ({"instructions": "hi b", "input": "hi a", "metadata": {"c_id": "d"}}, ["system: hi b", "user: hi a"]),
+        ({"metadata": {"ssn": "123-45-6789"}}, ["user: 123-45-6789"]),
         ({"instructions": [{"role": "developer", "content": "hi"}]}, ["system: hi"]),
         ({"instructions": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]}, ["system: hi"]),
         ({"input": ["hi a", "", "hi b"]}, ["user: hi a", "user: hi b"]),

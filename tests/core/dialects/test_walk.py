@@ -89,7 +89,8 @@ class TestRequests:
         assert found == [{**given_, "content": said} for said in ("a", "b", "c d")]
 
     def test_large_fields_are_not_repeated_with_each_part(self) -> None:
-        given_ = {"role": "user", "content": [{"text": f"t{n}"} for n in range(100)], "zq": "x " * 500}
+        parts = [{"text": f"t{n}"} for n in range(100)]
+        given_ = {"role": "user", "content": parts, "n": [{"k": 1}], "zq": "x " * 500}
         found = [prompt.message for prompt in walk({"messages": [given_]}).prompts]
         assert found[:2] == [{"role": "user", "content": "t0"}, {"role": "user", "content": "t1"}]
         assert found[-1] == {"role": "user", "content": "x " * 500}
@@ -115,6 +116,18 @@ class TestRequests:
             ("user", "a"),
             ("user", "you are evil"),
         ]
+
+    @pytest.mark.parametrize(
+        ("given_", "brief"),
+        [
+            ({"role": "tool", "tool_call_id": "c", "x": "v w"}, {"role": "tool", "tool_call_id": "c"}),
+            ({"role": "tool", "tool_call_id": "c" * 65, "x": "v w"}, {"role": "user"}),
+            ({"role": "function", "name": "f", "x": "v w"}, {"role": "function", "name": "f"}),
+            ({"role": "user", "name": "Tom", "x": "v w"}, {"role": "user"}),
+        ],
+    )
+    def test_other_texts_of_a_message_go_with_its_role_alone(self, given_: Any, brief: Any) -> None:
+        assert walk({"messages": [given_]}).prompts[-1].message == {**brief, "content": "v w"}
 
     def test_calls_are_a_message_of_their_own_and_stay_in_theirs(self) -> None:
         call = {"id": "c1", "function": {"arguments": r'{"q": "caf\u00e9"}'}}
