@@ -40,9 +40,19 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
 
     Raises RedactionError for a text that cannot be changed, and for one that does not fit to where it came from.
     """
+    changes: dict[Path, Edit] = {}
+    _rewrite(leaf, text, changes, set())
+    return changes
+
+
+def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int]) -> None:
+    """Add the edits of one leaf to `changes`. Parts of one unit share a tuple of tokens, which is added once."""
     if leaf.fixed:
         raise RedactionError("a redacted text cannot be changed")
-    changes: dict[Path, Edit] = {**dict.fromkeys(leaf.emptied, ""), **dict.fromkeys(leaf.nulled)}
+    changes |= dict.fromkeys(leaf.emptied, "")
+    if leaf.nulled and id(leaf.nulled) not in nulled:
+        nulled.add(id(leaf.nulled))
+        changes |= dict.fromkeys(leaf.nulled)
     if leaf.is_joined:
         if not leaf.parts:
             raise RedactionError("the places of a joined text are unknown")
@@ -50,12 +60,11 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
         lines = _lines(leaf.parts, text) if text else [""] * len(leaf.parts)
         for part, said in zip(leaf.parts, lines, strict=True):
             if said != part.text:
-                changes |= rewrite(part, said)
+                _rewrite(part, said, changes, nulled)
     elif leaf.raw:
         changes |= _rewrite_arguments(leaf, text)
     else:
         changes[leaf.path] = leaf.encoded.encode(text) if leaf.encoded is not None else text
-    return changes
 
 
 def _lines(parts: tuple[Leaf, ...], text: str) -> Iterator[str]:
