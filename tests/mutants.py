@@ -74,8 +74,8 @@ MUTANTS = (
         1,
         "what was joined to a rewritten text leaves again if the policy opens",
         "extproc/core/matching.py",
-        "return max(0, reach - len(said)),",
-        "return 0,",
+        "spoken_too = min(max(0, reach - len(said)), len(self.waiting))",
+        "spoken_too = 0",
         STREAM,
     ),
     Mutant(
