@@ -35,17 +35,17 @@ class Context:
     """The shared state of one exchange. The legs add commands here; the exchange collects them."""
 
     __slots__ = (
-        "_asked_bytes",
         "_commands",
+        "_detecting_bytes",
         "_detections",
         "_messages",
         "_messages_bytes",
         "_numbers",
-        "asked",
         "call_id",
         "dialect",
         "gate",
         "has_response_begun",
+        "inputs",
         "is_get",
         "is_overloaded",
         "is_reply_local",
@@ -72,10 +72,10 @@ class Context:
         self.is_reply_local = False
         """Whether the response is Envoy's own, because the request was not released."""
         self.was_read = False
-        """Whether Aim was asked, or a dialect has read request or answer: the client gets the call id."""
+        """Whether something went to Aim, or a dialect has read request or answer: the client gets the call id."""
         self.request_size = 0
         """The size of the request that was read, in bytes."""
-        self.asked = 0
+        self.inputs = 0
         """The number of inputs that were sent to Aim."""
         self.refusal: Refusal | None = None
         """The refusal with which the exchange ends, once the leg has handled the current event."""
@@ -86,12 +86,12 @@ class Context:
         self._messages: tuple[Mapping[str, Any], ...] = ()
         self._messages_bytes = 0
         self._detections: dict[int, tuple[Hook, int]] = {}  # the hook, and the bytes of the inputs
-        self._asked_bytes = 0
+        self._detecting_bytes = 0
         self._numbers = 0
 
     @property
     def messages(self) -> tuple[Mapping[str, Any], ...]:
-        """The request's messages as they went upstream: Aim judges the answer in their context."""
+        """The request's messages as they went upstream: they are the context of the detection of the answer."""
         return self._messages
 
     @messages.setter
@@ -102,7 +102,7 @@ class Context:
     @property
     def held(self) -> int:
         """Bytes held until the exchange is complete, or Aim has answered: messages, and the calls with their texts."""
-        return self._messages_bytes + self._asked_bytes
+        return self._messages_bytes + self._detecting_bytes
 
     @property
     def reads_answer(self) -> bool:
@@ -195,16 +195,16 @@ class Context:
         messages = inputs[0].messages
         size = self._messages_bytes if messages is self._messages else size_of(messages)
         self._detections[number] = hook, size + texts
-        self._asked_bytes += size + texts
+        self._detecting_bytes += size + texts
         if hook is Hook.MODERATION:
             self.gate.close()
-        self.asked += len(inputs)
+        self.inputs += len(inputs)
         self.emit(Detect(number, hook, tuple(inputs)))
 
     def finish_detection(self, number: int) -> Hook | None:
         """Remove a detection that has ended and return its hook; return None if its verdict no longer matters."""
         hook, size = self._detections.pop(number, _UNKNOWN)
-        self._asked_bytes -= size
+        self._detecting_bytes -= size
         return hook
 
     def cancel_detections(self) -> None:
@@ -212,7 +212,7 @@ class Context:
         for number in self._detections:
             self.emit(CancelDetection(number))
         self._detections.clear()
-        self._asked_bytes = 0
+        self._detecting_bytes = 0
 
     def report(self, leg: Leg, hook: Hook, outcomes: Sequence[Outcome], milliseconds: int = 0) -> None:
         """Report the outcomes of a detection or a session."""

@@ -9,9 +9,9 @@ the shell sets one timer and sends `Woken`.
 An exchange has two legs. Each leg is a state machine of its own, written down as a table:
 
 - `RequestLeg` (`REQUEST_TABLE`): a request that a dialect knows, or that is JSON on an unmatched path, is held until it
-  is whole, judged under `pre_call`, and released unchanged or redacted. Any other request passes. `reading` decides.
-- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and judged under `output`. An event stream is handed to a
-  `ResponseStream`. Where the content type does not tell which of them it is, its first bytes are awaited.
+  is whole, sent to Aim under `pre_call`, and released unchanged or redacted. `reading` decides; other requests pass.
+- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and sent to Aim under `output`. An event stream is handed to
+  a `ResponseStream`. Where the content type does not tell which of them it is, its first bytes are awaited.
 - `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session.
   They are released as Aim verifies them.
 

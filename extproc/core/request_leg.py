@@ -31,7 +31,7 @@ from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
 
-_JUDGING_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
+_REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
 
 
 class RequestState(StrEnum):
@@ -45,8 +45,8 @@ class RequestState(StrEnum):
     """its first bytes will tell whether it is read"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
-    JUDGING = "judging"
-    """Aim judges it under `pre_call`"""
+    DETECTING = "detecting"
+    """a detection of it is in progress under `pre_call`"""
     DONE = "done"
     """it was released"""
     DROPPED = "dropped"
@@ -82,7 +82,7 @@ class RequestLeg:
     @property
     def is_unreleased(self) -> bool:
         """Return whether the request was not released yet, so that a response can only be Envoy's own."""
-        return self._state in (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.JUDGING)
+        return self._state in (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.DETECTING)
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
@@ -151,7 +151,7 @@ class RequestLeg:
             self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
             return
         if declared_length(content_length) > self._context.limits.request_bytes:
-            if not self._is_judged or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
+            if not self._is_detected or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
                 self._pass(end_of_stream)
             return
         self._state = RequestState.HOLDING if self._beginning is None else RequestState.UNDECIDED
@@ -226,8 +226,8 @@ class RequestLeg:
         self._has_trailers = True
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
-        """Release an unreadable request if no hook judges requests or the failure policy allows it."""
-        if self._is_judged and not self._context.fails_open(Leg.REQUEST, reason):
+        """Release an unreadable request if no hook applies to requests or the failure policy allows it."""
+        if self._is_detected and not self._context.fails_open(Leg.REQUEST, reason):
             return
         if end_of_stream or self._mode is BodyMode.BUFFERED:
             self._release(None)
@@ -237,8 +237,8 @@ class RequestLeg:
             self._state = RequestState.PASSING
 
     @property
-    def _is_judged(self) -> bool:
-        return not self._context.policy.hooks.isdisjoint(_JUDGING_HOOKS)
+    def _is_detected(self) -> bool:
+        return not self._context.policy.hooks.isdisjoint(_REQUEST_HOOKS)
 
     def _read(self) -> None:
         """Read the whole body and start its detection."""
@@ -251,7 +251,7 @@ class RequestLeg:
             return
         self._keep_context(self._prompts)
         if self._prompts and Hook.PRE_CALL in context.policy.hooks:
-            self._state = RequestState.JUDGING
+            self._state = RequestState.DETECTING
             context.detect(Hook.PRE_CALL, [self._input()])
         else:
             self._release(None)
@@ -262,7 +262,7 @@ class RequestLeg:
         return Input(defined + self._context.messages if defined else self._context.messages)
 
     def _keep_context(self, prompts: list[Prompt]) -> None:
-        """Keep the conversation, in which the answer will be judged."""
+        """Keep the conversation, with which the answer will be sent to Aim."""
         self._context.messages = tuple(prompt.message for prompt in prompts if not prompt.is_definition)
 
     def _prompts_of(self, document: Document, *, locates: bool) -> list[Prompt]:
@@ -365,9 +365,9 @@ REQUEST_TABLE: Table = {
     (_S.UNDECIDED, TrailersReceived): RequestLeg._end_by_trailers,
     (_S.HOLDING, BodyReceived): RequestLeg._hold_body,
     (_S.HOLDING, TrailersReceived): RequestLeg._end_by_trailers,
-    (_S.JUDGING, BodyReceived): ignore,
-    (_S.JUDGING, TrailersReceived): RequestLeg._note_trailers,
-    (_S.JUDGING, VerdictReached): RequestLeg._on_verdict,
+    (_S.DETECTING, BodyReceived): ignore,
+    (_S.DETECTING, TrailersReceived): RequestLeg._note_trailers,
+    (_S.DETECTING, VerdictReached): RequestLeg._on_verdict,
     (_S.DONE, BodyReceived): ignore,
     (_S.DONE, TrailersReceived): RequestLeg._pass_trailers,
     (_S.DROPPED, BodyReceived): ignore,

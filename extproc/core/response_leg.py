@@ -48,8 +48,8 @@ class ResponseState(StrEnum):
     """its first bytes will tell how it is read"""
     HOLDING = "holding"
     """its body is kept until it is whole"""
-    JUDGING = "judging"
-    """Aim judges it under `output`"""
+    DETECTING = "detecting"
+    """a detection of it is in progress under `output`"""
     STREAMING = "streaming"
     """it is an event stream, and its `ResponseStream` handles it"""
     DONE = "done"
@@ -209,7 +209,7 @@ class ResponseLeg:
 
     def _begin_stream(self) -> None:
         self._state = ResponseState.STREAMING
-        self._context.messages = ()  # a session judges the answer alone
+        self._context.messages = ()  # a session gets the answer alone
         try:
             self._stream = ResponseStream(self._context, self._headers, self._framing)
         except ContentError as error:
@@ -293,9 +293,9 @@ class ResponseLeg:
             self._go_on_unread(error.reason, end_of_stream=True)
             return
         if self._body.leaves:
-            self._state = ResponseState.JUDGING
-            questions = self._body.ask(context.messages, asked=context.asked, sent=context.request_size)
-            context.detect(Hook.OUTPUT, questions)
+            self._state = ResponseState.DETECTING
+            inputs = self._body.inputs(context.messages, before=context.inputs, sent=context.request_size)
+            context.detect(Hook.OUTPUT, inputs)
         else:
             self._release(self._body.cleaned())
 
@@ -400,14 +400,14 @@ RESPONSE_TABLE: Table = {
     **{(_S.UNDECIDED, each): ResponseLeg._on_early_event for each in _FROM_SESSION},
     (_S.HOLDING, BodyReceived): ResponseLeg._hold_body,
     (_S.HOLDING, TrailersReceived): ResponseLeg._end_by_trailers,
-    (_S.JUDGING, VerdictReached): ResponseLeg._on_verdict,
+    (_S.DETECTING, VerdictReached): ResponseLeg._on_verdict,
     (_S.STREAMING, BodyReceived): ResponseLeg._stream_body,
     (_S.STREAMING, TrailersReceived): ResponseLeg._end_stream_by_trailers,
     **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, RoomDemanded, Woken)},
     # Late events of a session that was closed, a late demand, and a late wake-up.
     **{
         (state, each): ignore
-        for state in (_S.PASSING, _S.HOLDING, _S.JUDGING, _S.DONE)
+        for state in (_S.PASSING, _S.HOLDING, _S.DETECTING, _S.DONE)
         for each in (*_FROM_SESSION, RoomDemanded, Woken)
     },
     **{(state, each): ignore for state in (_S.IDLE, _S.UNDECIDED) for each in (RoomDemanded, Woken)},

@@ -11,10 +11,10 @@ from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
+from extproc.core.detections import Detection, Messages, pack
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.policy import Limits
-from extproc.core.questions import Messages, Question, pack
 from extproc.core.reading import document_of
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Anonymize, Outcome
@@ -24,7 +24,7 @@ from extproc.core.vocabulary import Headers, Input
 class WholeAnswer:
     """The body of one answer."""
 
-    __slots__ = ("_asked", "_dialect", "_document", "buffer", "leaves")
+    __slots__ = ("_context", "_dialect", "_document", "buffer", "leaves")
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
@@ -32,7 +32,7 @@ class WholeAnswer:
         self.leaves: list[Leaf] = []
         self._dialect: Dialect | None = None
         self._document: Document | None = None
-        self._asked: tuple[Messages, int, int] = (), 0, 0
+        self._context: tuple[Messages, int, int] = (), 0, 0
 
     @property
     def held(self) -> int:
@@ -49,15 +49,15 @@ class WholeAnswer:
         document.forget()
         self._dialect, self._document = dialect, document
 
-    def ask(self, messages: Messages, *, asked: int, sent: int) -> list[Input]:
-        """Return the inputs about the texts, after `asked` inputs about a request of `sent` bytes."""
-        self._asked = messages, asked, sent
-        return [question.input for question in self._pack(self.leaves)]
+    def inputs(self, messages: Messages, *, before: int, sent: int) -> list[Input]:
+        """Return an input for each detection of the texts, after `before` inputs about a request of `sent` bytes."""
+        self._context = messages, before, sent
+        return [detection.input for detection in self._pack(self.leaves)]
 
-    def _pack(self, leaves: list[Leaf]) -> list[Question]:
-        messages, asked, sent = self._asked
+    def _pack(self, leaves: list[Leaf]) -> list[Detection]:
+        messages, inputs, sent = self._context
         received = len(self._document.text) if self._document is not None else 0
-        return pack(leaves, messages, asked=asked, sent=sent, received=received)
+        return pack(leaves, messages, inputs=inputs, sent=sent, received=received)
 
     def redacted(self, outcomes: Sequence[Outcome]) -> bytes | None:
         """Return the body with the redactions of the outcomes, one for each input; None if there are none.
@@ -71,13 +71,13 @@ class WholeAnswer:
         assert document is not None
         document = document.read_again()
         leaves, vouching = _leaves(dialect, document, locates=True)
-        questions = self._pack(leaves)
-        if len(questions) != len(outcomes):  # pragma: no cover - both readings find the same texts
+        detections = self._pack(leaves)
+        if len(detections) != len(outcomes):  # pragma: no cover - both readings find the same texts
             raise RedactionError("the texts of an answer were found again in another number")
         changes: dict[Path, Edit] = {}
-        for question, outcome in zip(questions, outcomes, strict=True):
+        for detection, outcome in zip(detections, outcomes, strict=True):
             if isinstance(outcome, Anonymize):  # one by one: each redaction must change its own text
-                changes |= edits([(question.leaf, outcome.texts[-1] if outcome.texts else None)])
+                changes |= edits([(detection.leaf, outcome.texts[-1] if outcome.texts else None)])
         return document.rewrite(changes | _stale(changes, leaves, vouching)).encode()
 
     def cleaned(self) -> bytes | None:
@@ -88,7 +88,7 @@ class WholeAnswer:
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
         self._document = None
-        self._asked = (), 0, 0
+        self._context = (), 0, 0
         self.leaves = []
         return self.buffer.take()
 

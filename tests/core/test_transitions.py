@@ -60,7 +60,7 @@ def request_leg(state: RequestState) -> RequestLeg:
             leg.handle(HeadersReceived(Leg.REQUEST, (*OTHER, ("content-type", "text/plain"), ("content-length", "2"))))
         case RequestState.HOLDING:
             leg.handle(HeadersReceived(Leg.REQUEST, HEAD))
-        case RequestState.JUDGING:
+        case RequestState.DETECTING:
             leg.handle(HeadersReceived(Leg.REQUEST, HEAD))
             leg.handle(BodyReceived(Leg.REQUEST, BODY))
         case RequestState.DONE:
@@ -86,7 +86,7 @@ def response_leg(state: ResponseState) -> ResponseLeg:
             leg.handle(HeadersReceived(Leg.RESPONSE, ((":status", "200"),)))
         case ResponseState.HOLDING:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON))
-        case ResponseState.JUDGING:
+        case ResponseState.DETECTING:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON))
             leg.handle(BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
         case ResponseState.STREAMING:

@@ -27,33 +27,33 @@ Messages = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One input: several texts are joined, each beginning a line."""
+class Detection:
+    """One text of an answer, with the input that Aim gets: several texts are joined, each beginning a line."""
 
     leaf: Leaf
     input: Input
 
 
-def pack(leaves: Sequence[Leaf], messages: Messages, *, asked: int, sent: int, received: int) -> list[Question]:
-    """Return the questions about an answer's texts, in order.
+def pack(leaves: Sequence[Leaf], messages: Messages, *, inputs: int, sent: int, received: int) -> list[Detection]:
+    """Return the detections of an answer's texts, in order.
 
-    `messages` are the request's. `asked` is the number of inputs so far, `sent` the size of the request and `received`
+    `messages` are the request's. `inputs` is the number of those so far, `sent` the size of the request and `received`
     the size of the answer, both in bytes. An exchange has at most 64 inputs. If it is not small, what is sent to Aim is
-    at most eight times the exchange: later questions then have only the last message as their context, and if that is
+    at most eight times the exchange: later detections then have only the last message as their context, and if that is
     still too much, texts are joined.
     """
     last_message = messages[-1:]  # once: what is one value is encoded once
-    most = min(max(1, MOST_INPUTS - asked), len(leaves))
+    most = min(max(1, MOST_INPUTS - inputs), len(leaves))
     full = most
     if sent + received > _SMALL and leaves:
         said = sum(_size(leaf.text) for leaf in leaves)
         context, last = _spelt(messages), _spelt(last_message)
         # Each hook of the request has sent its context, and definitions of tools.
-        left = _FACTOR * (sent + received) - asked * max(context, sent) - said
+        left = _FACTOR * (sent + received) - inputs * max(context, sent) - said
         most = max(1, min(most, 1 + (left - context) // (last + _INPUT_BYTES)))
         full = min(most, max(1, (left - most * (last + _INPUT_BYTES)) // max(1, context - last)))
     return [
-        Question(leaf, Input(messages if number < full else last_message, leaf.text))
+        Detection(leaf, Input(messages if number < full else last_message, leaf.text))
         for number, leaf in enumerate(_join(leaves, most))
     ]
 
