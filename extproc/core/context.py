@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from extproc.core.commands import (
     CancelDetection,
@@ -18,6 +17,7 @@ from extproc.core.commands import (
 )
 from extproc.core.content.body import declared_length
 from extproc.core.content.media_type import media_types
+from extproc.core.detections import Allowance, Messages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.paths import GENERIC, Route, route
 from extproc.core.errors import Reason
@@ -41,11 +41,11 @@ class Context:
         "_messages",
         "_messages_bytes",
         "_numbers",
+        "allowance",
         "call_id",
         "dialect",
         "gate",
         "has_response_begun",
-        "inputs",
         "is_get",
         "is_overloaded",
         "is_reply_local",
@@ -53,7 +53,6 @@ class Context:
         "now",
         "policy",
         "refusal",
-        "request_size",
         "scope",
         "was_read",
     )
@@ -73,29 +72,26 @@ class Context:
         """Whether the response is Envoy's own, because the request was not released."""
         self.was_read = False
         """Whether something went to Aim, or a dialect has read request or answer: the client gets the call id."""
-        self.request_size = 0
-        """The size of the request that was read, in bytes."""
-        self.inputs = 0
-        """The number of inputs that were sent to Aim."""
+        self.allowance = Allowance()
         self.refusal: Refusal | None = None
         """The refusal with which the exchange ends, once the leg has handled the current event."""
         self.has_response_begun = False
         """Whether the response's headers were released, so that no immediate response can follow."""
         self.gate = Gate()
         self._commands: list[Command] = []
-        self._messages: tuple[Mapping[str, Any], ...] = ()
+        self._messages: Messages = ()
         self._messages_bytes = 0
         self._detections: dict[int, tuple[Hook, int]] = {}  # the hook, and the bytes of the inputs
         self._detecting_bytes = 0
         self._numbers = 0
 
     @property
-    def messages(self) -> tuple[Mapping[str, Any], ...]:
+    def messages(self) -> Messages:
         """The request's messages as they went upstream: they are the context of the detection of the answer."""
         return self._messages
 
     @messages.setter
-    def messages(self, messages: tuple[Mapping[str, Any], ...]) -> None:
+    def messages(self, messages: Messages) -> None:
         self._messages = messages
         self._messages_bytes = size_of(messages)
 
@@ -186,19 +182,26 @@ class Context:
         self._numbers += 1
         return self._numbers
 
+    def admit(self, messages: Messages, size: int) -> None:
+        """Let the hooks of the request send `messages` for a request of `size` bytes; raises BodyTooLarge."""
+        calls = len(self.policy.hooks) - (Hook.OUTPUT in self.policy.hooks)
+        self.allowance.admit(messages, self._memory(messages), size, calls)
+
+    def _memory(self, messages: Messages) -> int:
+        return self._messages_bytes if messages is self._messages else size_of(messages)
+
     def detect(self, hook: Hook, inputs: Sequence[Input]) -> None:
         """Start a detection of `inputs`. Under `moderation` the gate stays closed until the verdict."""
         self.was_read = True
         number = self.number()
         # The call repeats the texts of its inputs. Messages that several inputs share are counted once.
         texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)
-        messages = inputs[0].messages
-        size = self._messages_bytes if messages is self._messages else size_of(messages)
+        size = self._memory(inputs[0].messages)
         self._detections[number] = hook, size + texts
         self._detecting_bytes += size + texts
         if hook is Hook.MODERATION:
             self.gate.close()
-        self.inputs += len(inputs)
+        self.allowance.inputs += len(inputs)
         self.emit(Detect(number, hook, tuple(inputs)))
 
     def finish_detection(self, number: int) -> Hook | None:

@@ -1,65 +1,100 @@
-"""Packs the texts of an answer into a bounded number of detections, and splits the redactions up again."""
+"""How much of an exchange goes to Aim: in how many detections, and with how many bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from extproc.core.content import json_codec
 from extproc.core.dialects.leaf import Leaf
+from extproc.core.errors import BodyTooLarge
 from extproc.core.vocabulary import Input
 
 MOST_INPUTS = 64
 """The most inputs of the detections of one exchange."""
 
-_SMALL = 65_536
+SMALL = 65_536
 """The size of request and answer, in bytes, from which the size of what is sent to Aim is bounded."""
 
 _FACTOR = 8
 """The most bytes that are sent to Aim for each byte of request and answer."""
 
-_INPUT_BYTES = 256
-"""The bytes of an input in addition to its messages and its text."""
+_REQUEST_FACTOR = 7
+"""The most bytes of them that all hooks of the request send. The rest is for the answer."""
+
+_ESCAPED = 6
+"""The most bytes that JSON takes for each byte of a string in memory."""
+
+_CALL_BYTES = 64
+"""The most bytes of a call to Aim in addition to its messages and the text of an answer."""
 
 Messages = tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One text of an answer, with the input that Aim gets: several texts are joined, each beginning a line."""
+class Allowance:
+    """What one exchange may send to Aim.
 
-    leaf: Leaf
-    input: Input
-
-
-def pack(leaves: Sequence[Leaf], messages: Messages, *, inputs: int, sent: int, received: int) -> list[Detection]:
-    """Return the detections of an answer's texts, in order.
-
-    `messages` are the request's. `inputs` is the number of those so far, `sent` the size of the request and `received`
-    the size of the answer, both in bytes. An exchange has at most 64 inputs. If it is not small, what is sent to Aim is
-    at most eight times the exchange: later detections then have only the last message as their context, and if that is
-    still too much, texts are joined.
+    It has at most 64 inputs. If request and answer have more than 64 KiB, at most eight times their size is sent,
+    retries aside. Sizes are in bytes, without content-encoding.
     """
-    last_message = messages[-1:]  # once: what is one value is encoded once
-    most = min(max(1, MOST_INPUTS - inputs), len(leaves))
-    full = most
-    if sent + received > _SMALL and leaves:
-        said = sum(_size(leaf.text) for leaf in leaves)
-        context, last = _spelt(messages), _spelt(last_message)
-        # Each hook of the request has sent its context, and definitions of tools.
-        left = _FACTOR * (sent + received) - inputs * max(context, sent) - said
-        most = max(1, min(most, 1 + (left - context) // (last + _INPUT_BYTES)))
-        full = min(most, max(1, (left - most * (last + _INPUT_BYTES)) // max(1, context - last)))
-    return [
-        Detection(leaf, Input(messages if number < full else last_message, leaf.text))
-        for number, leaf in enumerate(_join(leaves, most))
-    ]
+
+    __slots__ = ("inputs", "request_size", "sent")
+
+    def __init__(self) -> None:
+        """Begin with nothing sent."""
+        self.inputs = 0
+        """The number of inputs so far."""
+        self.request_size = 0
+        """The size of the request that was read."""
+        self.sent = 0
+        """The most bytes that the hooks of the request send."""
+
+    def admit(self, messages: Messages, memory: int, size: int, calls: int) -> None:
+        """Let `calls` calls send the messages of a request of `size` bytes.
+
+        `memory` is what `size_of` returns for the messages. Raises BodyTooLarge if such a request may not send so much:
+        most of it is then no text, but escapes, or what each of thousands of tiny texts needs for a message.
+        """
+        self.request_size = max(self.request_size, size)
+        # The bound is cheap, and exact enough for most requests.
+        most = calls * _ESCAPED * memory
+        if most > 4 * SMALL:
+            most = calls * (_CALL_BYTES + _spelt(messages))
+            if most > _REQUEST_FACTOR * max(self.request_size, SMALL):
+                raise BodyTooLarge("a request would be sent to Aim with many times its size")
+        self.sent = max(self.sent, most)
+
+    def inputs_of(self, leaves: Sequence[Leaf], messages: Messages, received: int) -> list[Input]:
+        """Return the inputs for the texts of an answer of `received` bytes, in the context of the request's messages.
+
+        The texts of `join(leaves, n)` are those of `n` inputs. If the full context would be too much, later inputs have
+        the last message alone. If that is too much, too, texts are joined, and a single input may go without context.
+        Raises BodyTooLarge if the texts alone are too much.
+        """
+        most = min(max(1, MOST_INPUTS - self.inputs), len(leaves))
+        joined = join(leaves, most)
+        exchange = self.request_size + received
+        if exchange <= SMALL or not leaves:
+            return [Input(messages, leaf.text) for leaf in joined]
+        allowed = _FACTOR * exchange - self.sent
+        short = messages[-1:]  # once: what is one value is encoded once
+        last = _spelt(short)
+        left = allowed - _cost(joined)
+        while left < last * len(joined) and len(joined) > 1:
+            joined = join(leaves, min(max(1, left // last), len(joined) - 1))
+            left = allowed - _cost(joined)
+        if left < 0:
+            raise BodyTooLarge("an answer would be sent to Aim with many times the size of the exchange")
+        if left < last:
+            short, last = (), 0
+        more = _spelt(messages) - last
+        full = len(joined) if more <= 0 else (left - last * len(joined)) // more
+        return [Input(messages if number < full else short, leaf.text) for number, leaf in enumerate(joined)]
 
 
-def _join(leaves: Sequence[Leaf], most: int) -> list[Leaf]:
-    """Return at most `most` leaves: neighbours are joined."""
+def join(leaves: Sequence[Leaf], most: int) -> list[Leaf]:
+    """Return at most `most` leaves: neighbours are joined, each beginning a line."""
     if len(leaves) <= most:
         return list(leaves)
     bounds = [number * len(leaves) // most for number in range(most + 1)]
@@ -71,9 +106,10 @@ def _joined(leaves: Sequence[Leaf]) -> Leaf:
     return Leaf((), "\n".join(leaf.text for leaf in leaves), is_joined=True, parts=tuple(leaves))
 
 
-def _spelt(messages: Messages) -> int:
-    return len(json_codec.encode(messages))
+def _cost(leaves: Sequence[Leaf]) -> int:
+    """Return the bytes of the calls with these texts, without their context."""
+    return sum(_CALL_BYTES + _spelt(leaf.text) for leaf in leaves)
 
 
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+def _spelt(value: Messages | str) -> int:
+    return len(json_codec.encode(value))

@@ -7,19 +7,15 @@ from typing import assert_never
 
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
-from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
-from extproc.core.content.document import Document
-from extproc.core.content.framing import Framing
-from extproc.core.content.media_type import is_json_lines, media_types
+from extproc.core.content.body import STALE, declared_length
+from extproc.core.content.media_type import media_types
 from extproc.core.context import Context
-from extproc.core.dialects.leaf import Prompt
-from extproc.core.dialects.paths import GENERIC
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect, Unmatched
-from extproc.core.reading import Reading, Scope, begun_reading, document_of, is_preflight, request_reading
-from extproc.core.redaction import RedactionError, edits
+from extproc.core.reading import Reading, Scope, begun_reading, is_preflight, request_reading
+from extproc.core.redaction import RedactionError
 from extproc.core.refusal import (
     OVERLOADED,
     PATH_NOT_ALLOWED,
@@ -30,6 +26,7 @@ from extproc.core.refusal import (
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
+from extproc.core.whole_request import WholeRequest
 
 _REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
 
@@ -65,19 +62,16 @@ class RequestLeg:
         self._headers: Headers = ()
         self._path = ""
         self._remove: tuple[str, ...] = ()
-        self._buffer = BodyBuffer(context.limits.request_bytes)
+        self._body = WholeRequest(context.limits.request_bytes)
         self._beginning: Beginning | None = None
-        self._document: Document | None = None
-        self._prompts: list[Prompt] = []
         self._has_trailers = False
-        self._asks_for_stream = False
         self.expects_stream = False
         """Whether the request was released and asks for an event stream that will be inspected."""
 
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._buffer.size + (self._document.size if self._document is not None else 0)
+        return self._body.held
 
     @property
     def is_unreleased(self) -> bool:
@@ -196,7 +190,7 @@ class RequestLeg:
         self._state = RequestState.PASSING
         if self._mode is not BodyMode.BUFFERED:
             self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
-            event = BodyReceived(Leg.REQUEST, self._buffer.take() + event.data, event.end_of_stream)
+            event = BodyReceived(Leg.REQUEST, self._body.take() + event.data, event.end_of_stream)
         self._pass_body(event)
 
     def _hold_body(self, event: BodyReceived) -> None:
@@ -205,7 +199,7 @@ class RequestLeg:
             self._context.refuse(OVERLOADED)
             return
         try:
-            self._buffer.add(event.data)
+            self._body.buffer.add(event.data)
         except ContentError as error:
             self._go_on_unread(error.reason, event.end_of_stream)
             return
@@ -233,7 +227,7 @@ class RequestLeg:
             self._release(None)
         else:
             self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
-            self._context.emit(ReleaseBody(Leg.REQUEST, self._buffer.take()))
+            self._context.emit(ReleaseBody(Leg.REQUEST, self._body.take()))
             self._state = RequestState.PASSING
 
     @property
@@ -242,50 +236,28 @@ class RequestLeg:
 
     def _read(self) -> None:
         """Read the whole body and start its detection."""
-        context = self._context
+        context, body = self._context, self._body
         try:
-            self._read_document()
+            if context.dialect is not None and body.buffer.size:
+                context.was_read = True
+                tools = Inspect.TOOLS in context.policy.inspect
+                body.read(context.dialect, self._headers, self._path, context.limits, tools=tools)
+            self._admit()
         except ContentError as error:
-            self._prompts = []
+            body.forget_texts()
+            context.messages = ()
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        self._keep_context(self._prompts)
-        if self._prompts and Hook.PRE_CALL in context.policy.hooks:
+        if body.messages and Hook.PRE_CALL in context.policy.hooks:
             self._state = RequestState.DETECTING
-            context.detect(Hook.PRE_CALL, [self._input()])
+            context.detect(Hook.PRE_CALL, [Input(body.messages)])
         else:
             self._release(None)
 
-    def _input(self) -> Input:
-        """Return the request for a detection: the conversation, after the definitions of tools."""
-        defined = tuple(prompt.message for prompt in self._prompts if prompt.is_definition)
-        return Input(defined + self._context.messages if defined else self._context.messages)
-
-    def _keep_context(self, prompts: list[Prompt]) -> None:
-        """Keep the conversation, with which the answer will be sent to Aim."""
-        self._context.messages = tuple(prompt.message for prompt in prompts if not prompt.is_definition)
-
-    def _prompts_of(self, document: Document, *, locates: bool) -> list[Prompt]:
-        dialect = self._context.dialect
-        assert dialect is not None
-        return dialect.prompts(document, tools=Inspect.TOOLS in self._context.policy.inspect, locates=locates)
-
-    def _read_document(self) -> None:
-        context = self._context
-        limits, dialect = context.limits, context.dialect
-        if dialect is None or not self._buffer.size:
-            return  # a body of white space, or none, of a type that does not say what it is
-        context.was_read = True
-        plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
-        if not plain.strip():
-            return
-        is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(self._headers)))
-        framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
-        self._document = document_of(dialect, plain, framing, limits.values)
-        context.request_size = len(plain)
-        self._prompts = self._prompts_of(self._document, locates=False)
-        self._asks_for_stream = dialect.streams(self._document, self._path)
-        self._document.forget()
+    def _admit(self) -> None:
+        """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
+        self._context.messages = self._body.conversation
+        self._context.admit(self._body.messages, self._body.size)
 
     # -- the verdict -----------------------------------------------------------------------------------------------
 
@@ -306,27 +278,20 @@ class RequestLeg:
                 assert_never(outcome)
 
     def _redact(self, verdict: Anonymize) -> None:
-        """Put the redacted texts back. The document is read once more: only then the places of all texts are known."""
-        texts = verdict.texts
+        """Put the redacted texts back."""
         try:
-            if len(texts) != len(self._prompts) or self._document is None:
-                raise RedactionError("the number of messages has changed")
-            prompts = self._prompts_of(self._document.read_again(), locates=True)
-            changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
-            rewritten = self._document.rewrite(changes)
-            self._prompts = self._prompts_of(self._document.read_again(rewritten), locates=False)
+            rewritten = self._body.redacted(verdict)
+            self._admit()
         except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return
-        self._keep_context(self._prompts)
-        self._release(rewritten.encode())
+        self._release(rewritten)
 
     def _release(self, rewritten: bytes | None) -> None:
         """Release the request, unchanged or rewritten, and start the `moderation` detection."""
         context = self._context
         self._state = RequestState.DONE
-        original = self._buffer.take()
-        self._document = None
+        original = self._body.take()
         if rewritten is not None:
             context.report_redacted()
         if self._mode is BodyMode.BUFFERED:
@@ -342,17 +307,16 @@ class RequestLeg:
             context.emit(ReleaseBody(Leg.REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(Leg.REQUEST))
-        if self._prompts and Hook.MODERATION in context.policy.hooks:
-            context.detect(Hook.MODERATION, [self._input()])
-        self._prompts = []
-        self.expects_stream = self._asks_for_stream and context.reads_answer
+        if self._body.messages and Hook.MODERATION in context.policy.hooks:
+            context.detect(Hook.MODERATION, [Input(self._body.messages)])
+        self._body.forget_texts()
+        self.expects_stream = self._body.asks_for_stream and context.reads_answer
 
     def drop(self) -> None:
         """Free what is held without releasing it."""
         self._state = RequestState.DROPPED
-        self._buffer.take()
-        self._document = None
-        self._prompts = []
+        self._body.take()
+        self._body.forget_texts()
 
 
 _S = RequestState

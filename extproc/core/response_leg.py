@@ -289,12 +289,12 @@ class ResponseLeg:
         self._adopt()
         try:
             self._body.read(self._dialect, self._framing, self._headers, context.limits)
+            inputs = self._body.inputs(context.messages, context.allowance)
         except ContentError as error:
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        if self._body.leaves:
+        if inputs:
             self._state = ResponseState.DETECTING
-            inputs = self._body.inputs(context.messages, before=context.inputs, sent=context.request_size)
             context.detect(Hook.OUTPUT, inputs)
         else:
             self._release(self._body.cleaned())

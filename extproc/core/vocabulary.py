@@ -42,16 +42,25 @@ _MESSAGE_BYTES = 576
 """The memory that a message takes in addition to its text: two objects and its place (measured: 500 to 640)."""
 
 
+_FLAT_BYTES = _MESSAGE_BYTES + sys.getsizeof("assistant")
+
+
 def size_of(messages: Iterable[Mapping[str, Any]]) -> int:
     """Return the memory that chat messages take, in bytes: their texts, and a constant for each message and value."""
-    return sum(_MESSAGE_BYTES + _size_of(message) for message in messages)
+    size = 0
+    for message in messages:
+        if len(message) == 2 and type(content := message.get("content")) is str:
+            size += _FLAT_BYTES + sys.getsizeof(content)  # a role, whose text is short, and a content
+        else:
+            size += _MESSAGE_BYTES + _size_of(message)
+    return size
 
 
 def _size_of(node: Any) -> int:
     if isinstance(node, str):
         return sys.getsizeof(node)
     if isinstance(node, Mapping):
-        return sum(_size_of(value) for value in node.values() if value is not None)
+        return sum(sys.getsizeof(key) + _size_of(value) for key, value in node.items() if value is not None)
     return _VALUE_BYTES + sum(map(_size_of, node)) if isinstance(node, list) else _VALUE_BYTES
 
 

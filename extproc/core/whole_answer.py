@@ -11,7 +11,7 @@ from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
-from extproc.core.detections import Detection, Messages, pack
+from extproc.core.detections import Allowance, Messages, join
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.policy import Limits
@@ -24,7 +24,7 @@ from extproc.core.vocabulary import Headers, Input
 class WholeAnswer:
     """The body of one answer."""
 
-    __slots__ = ("_context", "_dialect", "_document", "buffer", "leaves")
+    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves")
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
@@ -32,7 +32,7 @@ class WholeAnswer:
         self.leaves: list[Leaf] = []
         self._dialect: Dialect | None = None
         self._document: Document | None = None
-        self._context: tuple[Messages, int, int] = (), 0, 0
+        self._size = 0
 
     @property
     def held(self) -> int:
@@ -47,17 +47,11 @@ class WholeAnswer:
         document = document_of(dialect, plain, framing, limits.values, is_answer=True)
         self.leaves, _ = _leaves(dialect, document, locates=False)
         document.forget()
-        self._dialect, self._document = dialect, document
+        self._dialect, self._document, self._size = dialect, document, len(plain)
 
-    def inputs(self, messages: Messages, *, before: int, sent: int) -> list[Input]:
-        """Return an input for each detection of the texts, after `before` inputs about a request of `sent` bytes."""
-        self._context = messages, before, sent
-        return [detection.input for detection in self._pack(self.leaves)]
-
-    def _pack(self, leaves: list[Leaf]) -> list[Detection]:
-        messages, inputs, sent = self._context
-        received = len(self._document.text) if self._document is not None else 0
-        return pack(leaves, messages, inputs=inputs, sent=sent, received=received)
+    def inputs(self, messages: Messages, allowance: Allowance) -> list[Input]:
+        """Return an input for each detection of the texts; raises BodyTooLarge if `allowance` has no room for them."""
+        return allowance.inputs_of(self.leaves, messages, self._size)
 
     def redacted(self, outcomes: Sequence[Outcome]) -> bytes | None:
         """Return the body with the redactions of the outcomes, one for each input; None if there are none.
@@ -71,13 +65,12 @@ class WholeAnswer:
         assert document is not None
         document = document.read_again()
         leaves, vouching = _leaves(dialect, document, locates=True)
-        detections = self._pack(leaves)
-        if len(detections) != len(outcomes):  # pragma: no cover - both readings find the same texts
+        if len(leaves) != len(self.leaves):  # pragma: no cover - both readings find the same texts
             raise RedactionError("the texts of an answer were found again in another number")
         changes: dict[Path, Edit] = {}
-        for detection, outcome in zip(detections, outcomes, strict=True):
+        for leaf, outcome in zip(join(leaves, len(outcomes)), outcomes, strict=True):
             if isinstance(outcome, Anonymize):  # one by one: each redaction must change its own text
-                changes |= edits([(detection.leaf, outcome.texts[-1] if outcome.texts else None)])
+                changes |= edits([(leaf, outcome.texts[-1] if outcome.texts else None)])
         return document.rewrite(changes | _stale(changes, leaves, vouching)).encode()
 
     def cleaned(self) -> bytes | None:
@@ -88,7 +81,6 @@ class WholeAnswer:
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
         self._document = None
-        self._context = (), 0, 0
         self.leaves = []
         return self.buffer.take()
 

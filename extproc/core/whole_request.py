@@ -1,0 +1,88 @@
+"""A request that is held until it is whole: its bytes, its texts, and their redactions."""
+
+from __future__ import annotations
+
+from extproc.core.content.body import BodyBuffer, inflate
+from extproc.core.content.document import Document
+from extproc.core.content.framing import Framing
+from extproc.core.content.media_type import is_json_lines, media_types
+from extproc.core.detections import Messages
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.leaf import Prompt
+from extproc.core.dialects.paths import GENERIC
+from extproc.core.policy import Limits
+from extproc.core.reading import document_of
+from extproc.core.redaction import RedactionError, edits
+from extproc.core.verdict import Anonymize
+from extproc.core.vocabulary import Headers
+
+
+class WholeRequest:
+    """The body of one request."""
+
+    __slots__ = ("_dialect", "_document", "_tools", "asks_for_stream", "buffer", "conversation", "messages", "size")
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most `limit` bytes."""
+        self.buffer = BodyBuffer(limit)
+        self.size = 0
+        """The size of the body without its content-encoding, once it was read."""
+        self.asks_for_stream = False
+        """Whether the request asks for an event stream."""
+        self.conversation: Messages = ()
+        """The messages that are the context of the answer's detection."""
+        self.messages: Messages = ()
+        """The messages that the hooks of the request send: the conversation, after the definitions of tools."""
+        self._tools = False
+        self._dialect: Dialect | None = None
+        self._document: Document | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes held."""
+        return self.buffer.size + (self._document.size if self._document is not None else 0)
+
+    def read(self, dialect: Dialect, headers: Headers, path: str, limits: Limits, *, tools: bool) -> None:
+        """Find the texts, and with `tools` those of tool definitions; raises ContentError, and there are then none."""
+        plain = inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
+        if not plain.strip():
+            return
+        is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(headers)))
+        framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
+        document = document_of(dialect, plain, framing, limits.values)
+        self._keep(dialect.prompts(document, tools=tools))
+        self.asks_for_stream = dialect.streams(document, path)
+        document.forget()
+        self.size = len(plain)
+        self._dialect, self._document, self._tools = dialect, document, tools
+
+    def redacted(self, verdict: Anonymize) -> bytes:
+        """Return the body with the redactions of `verdict`, whose texts are then those of the request.
+
+        The document is read once more: only then the places of all texts are known. Raises RedactionError, and
+        ContentError if the result cannot be read.
+        """
+        dialect, document, texts = self._dialect, self._document, verdict.texts
+        if dialect is None or document is None or len(texts) != len(self.messages):
+            raise RedactionError("the number of messages has changed")
+        prompts = dialect.prompts(document.read_again(), tools=self._tools, locates=True)
+        changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
+        rewritten = document.rewrite(changes)
+        self._keep(dialect.prompts(document.read_again(rewritten), tools=self._tools))
+        body = rewritten.encode()
+        self.size = max(self.size, len(body))
+        return body
+
+    def _keep(self, prompts: list[Prompt]) -> None:
+        definitions = tuple([prompt.message for prompt in prompts if prompt.is_definition])
+        self.conversation = tuple([prompt.message for prompt in prompts if not prompt.is_definition])
+        self.messages = definitions + self.conversation if definitions else self.conversation
+
+    def forget_texts(self) -> None:
+        """Free the texts."""
+        self.conversation = self.messages = ()
+
+    def take(self) -> bytes:
+        """Remove and return all bytes, as they came."""
+        self._document = None
+        return self.buffer.take()
