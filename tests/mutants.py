@@ -105,7 +105,7 @@ MUTANTS = (
     Mutant(
         2,
         "an answer that nothing changed loses its last byte",
-        "extproc/core/response_leg.py",
+        "extproc/core/held_answer.py",
         "body = original if rewritten is None else rewritten",
         "body = original[:-1] if rewritten is None else rewritten",
         MACHINE,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
+from extproc.core.held_answer import HELD_TABLE, HeldState
 from extproc.core.request_leg import REQUEST_TABLE, RequestState
 from extproc.core.response_leg import RESPONSE_TABLE, ResponseState
 from extproc.core.response_stream import STREAM_TABLE, StreamState
@@ -27,6 +28,7 @@ def sections() -> str:
             *_section("The order of a leg's messages (`INBOUND`)", _order()),
             *_section("The request leg (`REQUEST_TABLE`)", _table(REQUEST_TABLE, RequestState)),
             *_section("The response leg (`RESPONSE_TABLE`)", _table(RESPONSE_TABLE, ResponseState)),
+            *_section("An answer that is held (`HELD_TABLE`)", _table(HELD_TABLE, HeldState)),
             *_section("A streamed answer (`STREAM_TABLE`)", _table(STREAM_TABLE, StreamState)),
             "",
             END,

@@ -10,8 +10,9 @@ An exchange has two legs. Each leg is a state machine of its own, written down a
 
 - `RequestLeg` (`REQUEST_TABLE`): a request that a dialect knows, or that is JSON on an unmatched path, is held until it
   is whole, sent to Aim under `pre_call`, and released unchanged or redacted. `reading` decides; other requests pass.
-- `ResponseLeg` (`RESPONSE_TABLE`): a whole answer is held and sent to Aim under `output`. An event stream is handed to
-  a `ResponseStream`. Where the content type does not tell which of them it is, its first bytes are awaited.
+- `ResponseLeg` (`RESPONSE_TABLE`): a response that is read is handed to a `HeldAnswer` or a `ResponseStream`. Where the
+  content type does not tell to which of them, its first bytes are awaited.
+- `HeldAnswer` (`HELD_TABLE`): an answer is held until it is whole, and sent to Aim under `output`.
 - `ResponseStream` (`STREAM_TABLE`): events wait in a `ReleaseQueue` while their texts are submitted to Aim's session.
   They are released as Aim verifies them.
 

@@ -1,4 +1,4 @@
-"""The response leg: releases uninspected responses, starts the detection of whole answers, hands on event streams."""
+"""The response leg: decides how a response is read, passes it on unread, or hands it on to what reads it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from enum import StrEnum
 
 from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
 from extproc.core.content.beginning import Beginning
-from extproc.core.content.body import STALE
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.paths import DEFAULT
 from extproc.core.early_session import EarlySession
-from extproc.core.errors import BodyTooLarge, ContentError, Reason
+from extproc.core.errors import ContentError
 from extproc.core.events import (
     BodyReceived,
     ChunkVerified,
@@ -27,14 +26,12 @@ from extproc.core.events import (
     VerdictReached,
     Woken,
 )
-from extproc.core.reading import ERROR_BYTES, Answer, Reading, Scope
-from extproc.core.redaction import RedactionError
-from extproc.core.refusal import OVERLOADED, TOO_MANY_RESPONSE_HEADERS, Refusal, redaction_failed
+from extproc.core.held_answer import HeldAnswer
+from extproc.core.reading import Answer, Reading, Scope
+from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
-from extproc.core.verdict import Block, Failed, strictest
-from extproc.core.vocabulary import Headers, Hook, Leg
-from extproc.core.whole_answer import WholeAnswer
+from extproc.core.vocabulary import Headers, Leg
 
 
 class ResponseState(StrEnum):
@@ -47,9 +44,7 @@ class ResponseState(StrEnum):
     UNDECIDED = "undecided"
     """its first bytes will tell how it is read"""
     HOLDING = "holding"
-    """its body is kept until it is whole"""
-    DETECTING = "detecting"
-    """a detection of it is in progress under `output`"""
+    """it is kept until it is whole, and its `HeldAnswer` handles it"""
     STREAMING = "streaming"
     """it is an event stream, and its `ResponseStream` handles it"""
     DONE = "done"
@@ -67,8 +62,8 @@ class ResponseLeg:
         self._headers: Headers = ()
         self._answer = Answer(Scope.NOTHING, "")
         self._beginning: Beginning | None = None
-        self._body = WholeAnswer(context.limits.response_bytes)
         self._framing = Framing.WHOLE
+        self._whole: HeldAnswer | None = None
         self._has_trailers = False
         self._stream: ResponseStream | None = None
         self._early = EarlySession(context)
@@ -78,7 +73,7 @@ class ResponseLeg:
         """Bytes held."""
         if self._stream is not None:
             return self._stream.held
-        return self._body.held
+        return self._whole.held if self._whole is not None else 0
 
     @property
     def kept(self) -> int:
@@ -150,6 +145,7 @@ class ResponseLeg:
             context.refuse(TOO_MANY_RESPONSE_HEADERS)
         elif reading is Reading.UNDECIDED:
             self._state = ResponseState.UNDECIDED
+            self._whole = HeldAnswer(context, event.headers, self._answer)
             self._beginning = Beginning(event.headers, context.limits.inflate_ratio)
         else:
             self._begin(reading.framing)
@@ -169,15 +165,17 @@ class ResponseLeg:
 
     def _decide(self, data: bytes, *, is_all: bool, end: bool) -> None:
         assert self._beginning is not None
+        whole = self._whole
+        assert whole is not None
         reading = self._answer.reading(self._beginning.first, is_all=is_all)
         if reading is Reading.UNDECIDED:
-            self._hold_body(BodyReceived(Leg.RESPONSE, data))
+            self._hand_to_whole(BodyReceived(Leg.RESPONSE, data))
             return
         if reading is Reading.UNREAD:
             self._pass(end_of_stream=False)
         else:
             self._begin(reading.framing)
-        held = self._body.take() + data
+        held = whole.take() + data
         if (held or end) and not self._context.is_refused:
             self._hand_on(BodyReceived(Leg.RESPONSE, held, end))
 
@@ -190,30 +188,31 @@ class ResponseLeg:
     def _begin(self, framing: Framing) -> None:
         """Begin to read the answer."""
         if self._answer.is_certain:
-            self._adopt()
+            self._context.adopt()
+            self._context.was_read = True
         self._framing = framing
         if framing is Framing.WHOLE or self._answer.is_error:
             self._begin_holding()
         else:
             self._begin_stream()
 
-    def _adopt(self) -> None:
-        self._context.adopt()
-        self._context.was_read = True
-
     def _begin_holding(self) -> None:
         self._early.close()
         self._state = ResponseState.HOLDING
-        if self._answer.length > self._context.limits.response_bytes:
-            self._go_on_unread(BodyTooLarge.reason, end_of_stream=False)
+        if self._whole is None:
+            self._whole = HeldAnswer(self._context, self._headers, self._answer)
+        self._whole.begin(self._framing, has_trailers=self._has_trailers)
+        self._follow_whole()
 
     def _begin_stream(self) -> None:
         self._state = ResponseState.STREAMING
+        self._whole = None
         self._context.messages = ()  # a session gets the answer alone
         try:
             self._stream = ResponseStream(self._context, self._headers, self._framing)
         except ContentError as error:
-            self._go_on_unread(error.reason, end_of_stream=False)
+            if self._context.fails_open(Leg.RESPONSE, error.reason):
+                self._pass(end_of_stream=False)
             return
         if self._early.failure is not None:
             self._stream.fail(self._early.failure)
@@ -234,24 +233,31 @@ class ResponseLeg:
         self._state = ResponseState.DONE
 
     def _hold_body(self, event: BodyReceived) -> None:
-        """Hold the body; read it once it is whole."""
-        if self._context.is_overloaded:
-            self._context.refuse(OVERLOADED)
-            return
-        try:
-            self._body.buffer.add(event.data)
-        except ContentError as error:
-            self._go_on_unread(error.reason, event.end_of_stream)
-            return
-        if self._answer.is_error and self._body.buffer.size > ERROR_BYTES:
-            self._release_unread(event.end_of_stream)
-        elif event.end_of_stream:
-            self._read()
+        """Hand the bytes to the held answer."""
+        self._hand_to_whole(event)
 
-    def _end_by_trailers(self, _: TrailersReceived) -> None:
-        """Read the body: the trailers are its end."""
+    def _end_by_trailers(self, event: TrailersReceived) -> None:
+        """End the held answer: the trailers are its end."""
         self._has_trailers = True
-        self._read()
+        self._hand_to_whole(event)
+
+    def _on_verdict(self, event: VerdictReached) -> None:
+        """Hand the verdict to the held answer."""
+        self._hand_to_whole(event)
+
+    def _hand_to_whole(self, event: BodyReceived | TrailersReceived | VerdictReached) -> None:
+        assert self._whole is not None
+        self._whole.handle(event)
+        self._follow_whole()
+
+    def _follow_whole(self) -> None:
+        """Change the state with that of the held answer."""
+        assert self._whole is not None
+        if self._whole.is_released:
+            self._state = ResponseState.DONE
+        elif self._whole.is_unread:
+            self._state = ResponseState.PASSING
+            self._early.close()
 
     def _stream_body(self, event: BodyReceived) -> None:
         """Hand the bytes to the stream."""
@@ -266,68 +272,6 @@ class ResponseLeg:
         self._has_trailers = True
         self._stream.handle(StreamEnd(has_trailers=True))
 
-    # -- a whole answer --------------------------------------------------------------------------------------------
-
-    def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
-        """Release an unreadable response if the failure policy allows it."""
-        if self._context.fails_open(Leg.RESPONSE, reason):
-            self._release_unread(end_of_stream)
-
-    def _release_unread(self, end_of_stream: bool) -> None:
-        if end_of_stream or self._has_trailers:
-            self._release(None)
-            return
-        self._state = ResponseState.PASSING
-        self._early.close()
-        self._context.release_headers()
-        if self._body.buffer.size:
-            self._context.release_response(ReleaseBody(Leg.RESPONSE, self._body.take()))
-
-    def _read(self) -> None:
-        """Read the whole body and start its detection."""
-        context = self._context
-        self._adopt()
-        try:
-            self._body.read(self._dialect, self._framing, self._headers, context.limits)
-            inputs = self._body.inputs(context.messages, context.allowance)
-        except ContentError as error:
-            self._go_on_unread(error.reason, end_of_stream=True)
-            return
-        if inputs:
-            self._state = ResponseState.DETECTING
-            context.detect(Hook.OUTPUT, inputs)
-        else:
-            self._release(self._body.cleaned())
-
-    def _on_verdict(self, event: VerdictReached) -> None:
-        """Apply the strictest `output` verdict."""
-        context = self._context
-        decisive = strictest(event.outcomes)
-        if isinstance(decisive, Block):
-            context.refuse_blocked(Leg.RESPONSE, decisive.message, [leaf.text for leaf in self._body.leaves])
-            return
-        if isinstance(decisive, Failed) and not context.fails_open(Leg.RESPONSE, decisive.reason):
-            return
-        try:
-            rewritten = self._body.redacted(event.outcomes)
-        except RedactionError:
-            context.refuse(redaction_failed(Leg.RESPONSE))
-            return
-        if rewritten is not None:
-            context.report_redacted()
-        self._release(self._body.cleaned() if rewritten is None else rewritten)
-
-    def _release(self, rewritten: bytes | None) -> None:
-        """Release the whole body, as it came or rewritten."""
-        self._state = ResponseState.DONE
-        original = self._body.take()
-        self._context.release_headers(() if rewritten is None else (*STALE, "content-length"))
-        body = original if rewritten is None else rewritten
-        if body or not self._has_trailers:
-            self._context.release_response(ReleaseBody(Leg.RESPONSE, body, end_of_stream=not self._has_trailers))
-        if self._has_trailers:
-            self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
-
     # -- refusals --------------------------------------------------------------------------------------------------
 
     @property
@@ -340,7 +284,10 @@ class ResponseLeg:
         context.emit(ReportOutcome(refusal.outcome, refusal.code))
         self._early.close()
         shown = refusal.for_error(self._answer.status, context.policy.block_message)
-        self._release(self.refusal(shown) if self._framing is not Framing.WHOLE else self._dialect.refuse(shown))
+        if self._whole is None:
+            self._whole = HeldAnswer(context, self._headers, self._answer)
+        self._whole.release(self.refusal(shown) if self._framing is not Framing.WHOLE else self._dialect.refuse(shown))
+        self._state = ResponseState.DONE
 
     def refusal(self, refusal: Refusal) -> bytes:
         """Return what ends a response that has begun, in its framing."""
@@ -380,7 +327,7 @@ class ResponseLeg:
     def drop(self) -> None:
         """Free what is held without releasing it."""
         self._state = ResponseState.DONE
-        self._body.take()
+        self._whole = None
         self._early.close()
         if self._stream is not None:
             self._stream.drop()
@@ -400,14 +347,14 @@ RESPONSE_TABLE: Table = {
     **{(_S.UNDECIDED, each): ResponseLeg._on_early_event for each in _FROM_SESSION},
     (_S.HOLDING, BodyReceived): ResponseLeg._hold_body,
     (_S.HOLDING, TrailersReceived): ResponseLeg._end_by_trailers,
-    (_S.DETECTING, VerdictReached): ResponseLeg._on_verdict,
+    (_S.HOLDING, VerdictReached): ResponseLeg._on_verdict,
     (_S.STREAMING, BodyReceived): ResponseLeg._stream_body,
     (_S.STREAMING, TrailersReceived): ResponseLeg._end_stream_by_trailers,
     **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, RoomDemanded, Woken)},
     # Late events of a session that was closed, a late demand, and a late wake-up.
     **{
         (state, each): ignore
-        for state in (_S.PASSING, _S.HOLDING, _S.DETECTING, _S.DONE)
+        for state in (_S.PASSING, _S.HOLDING, _S.DONE)
         for each in (*_FROM_SESSION, RoomDemanded, Woken)
     },
     **{(state, each): ignore for state in (_S.IDLE, _S.UNDECIDED) for each in (RoomDemanded, Woken)},

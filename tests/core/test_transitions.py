@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from extproc.core.commands import Command
+from extproc.core.content.framing import Framing
 from extproc.core.context import Context
 from extproc.core.errors import IllegalEvent, ProtocolError
 from extproc.core.events import (
@@ -26,7 +27,9 @@ from extproc.core.events import (
     Woken,
 )
 from extproc.core.exchange import _ROUTES
+from extproc.core.held_answer import HELD_TABLE, HeldAnswer, HeldState
 from extproc.core.policy import Limits
+from extproc.core.reading import Answer, Scope
 from extproc.core.request_leg import REQUEST_TABLE, RequestLeg, RequestState
 from extproc.core.response_leg import RESPONSE_TABLE, ResponseLeg, ResponseState
 from extproc.core.response_stream import STREAM_TABLE, ResponseStream, StreamEnd, StreamState
@@ -86,14 +89,31 @@ def response_leg(state: ResponseState) -> ResponseLeg:
             leg.handle(HeadersReceived(Leg.RESPONSE, ((":status", "200"),)))
         case ResponseState.HOLDING:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON))
-        case ResponseState.DETECTING:
-            leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON))
             leg.handle(BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
         case ResponseState.STREAMING:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_STREAM))
         case ResponseState.DONE:
             leg.handle(HeadersReceived(Leg.RESPONSE, OK_JSON, end_of_stream=True))
     return leg
+
+
+def held_answer(state: HeldState) -> HeldAnswer:
+    """Return a held answer in `state`."""
+    shared = context()
+    shared.pick_dialect("POST", "/v1/chat/completions")
+    answer = HeldAnswer(shared, OK_JSON, shared.answer(OK_JSON))
+    match state:
+        case HeldState.HOLDING:
+            pass
+        case HeldState.DETECTING:
+            answer.handle(BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))
+        case HeldState.UNREAD:
+            too_large = HeldAnswer(context(failure_mode_allow=True), OK_JSON, Answer(Scope.KNOWN, "200", length=2**63))
+            too_large.begin(Framing.WHOLE, has_trailers=False)
+            return too_large
+        case HeldState.RELEASED:
+            answer.handle(BodyReceived(Leg.RESPONSE, b"{}", end_of_stream=True))
+    return answer
 
 
 def response_stream(state: StreamState) -> ResponseStream:
@@ -150,6 +170,12 @@ CASES: list[tuple[Any, Callable[[Any], Any], list[Any], Any]] = [
         ResponseState,
     ),
     (
+        HELD_TABLE,
+        held_answer,
+        [BodyReceived(Leg.RESPONSE, b""), TrailersReceived(Leg.RESPONSE), VerdictReached(1, (Allow(),))],
+        HeldState,
+    ),
+    (
         STREAM_TABLE,
         response_stream,
         [BodyReceived(Leg.RESPONSE, b""), StreamEnd(has_trailers=False), *FROM_SESSION, RoomDemanded(), Woken()],
@@ -169,7 +195,7 @@ def test_every_pair_is_handled_or_a_named_error(table: Any, make: Any, state: St
     machine = make(state)
     assert machine._state is state
     is_in_order = True
-    if make is not response_stream and isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):
+    if make in (request_leg, response_leg) and isinstance(event, HeadersReceived | BodyReceived | TrailersReceived):
         is_in_order = (machine._inbound, type(event)) in INBOUND
         is_ignored = machine._inbound is Inbound.ENDED and isinstance(event, BodyReceived)
     else:
