@@ -13,7 +13,7 @@
     │   ├── DetectionUnavailable
     │   └── DetectionRejected
     ├── RedactionError         a redaction cannot be applied (core/redaction.py)
-    ├── SessionViolation       Aim broke the rules of a session (core/matching.py)
+    ├── SessionViolation       Aim broke the rules of a session (core/chunk.py)
     └── DemoFailed             the demo cannot continue (demo)
 
 A block is a `Verdict`, never an exception. No message contains content, a header value or a key, because messages reach

@@ -12,24 +12,20 @@ Aim that echoes chunks echoes it. A verified text is matched within its choice i
    settled (Aim split it), or if the mark belongs to another index. Texts that Aim dropped are then known only when Aim
    sends `done`.
 
-So only texts that Aim sent are released, in the order in which it sent them. With marks each is in the event that it
-came from; without, it may be in an earlier one. Later texts are never searched for an equal one, because the model may
-itself write what Aim uses as a replacement. If the first verified chunk has no mark, marks are ignored for the whole
-session. A mark that is no integer, or that was never given, raises `SessionViolation`.
+So while the session lasts the client reads what Aim sent, in the order in which Aim sent it, and nothing else. With
+marks each text is in the event that it came from; without, it may be in an earlier one. Later texts are never searched
+for an equal one, because the model may itself write what Aim uses as a replacement. If the first verified chunk has no
+mark, marks are ignored for the whole session. A mark that is no integer, or that was never given, raises `SessionViolation`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from extproc.core.errors import ExtprocError
-
-MARK = "x_aim_extproc"
-"""The key of a chunk's mark: an integer, from 1 on."""
+from extproc.core.chunk import SessionViolation
 
 _SAID_TEXTS = 64
 _SAID_CHARACTERS = 64 * 1024
@@ -37,30 +33,6 @@ _SAID_CHARACTERS = 64 * 1024
 
 _COMPARED = 256
 """How many waiting texts are compared with what Aim said, if a leg fails open."""
-
-
-class SessionViolation(ExtprocError):
-    """Aim sent a chunk that cannot be an answer to the submitted chunks."""
-
-
-def with_mark(data: str, number: int) -> str:
-    """Return the text of a JSON object with a mark as its last field; everything else stays byte for byte."""
-    fields, _, after = data.rpartition("}")
-    comma = "" if fields.rstrip().endswith("{") else ","
-    return f'{fields}{comma}"{MARK}":{number}}}{after}'
-
-
-def mark_of(chunk: Mapping[str, Any], last: int) -> int | None:
-    """Return a verified chunk's mark, None if it has none; `last` is the last mark that was given.
-
-    Raises SessionViolation for a mark that was never given.
-    """
-    mark = chunk.get(MARK)
-    if mark is None:
-        return None
-    if type(mark) is not int or not 1 <= mark <= last:
-        raise SessionViolation("Aim verified a chunk with an unknown mark")
-    return mark
 
 
 @dataclass(slots=True, eq=False)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from extproc.core.commands import (
-    CloseSession,
-    OpenSession,
-    ReleaseBody,
-    ReleaseTrailers,
-    ReportChunks,
-    SubmitChunk,
-    SubmitDone,
-)
-from extproc.core.content.body import DIGESTS, STALE, inflater
-from extproc.core.content.framing import Decoder, Framing, Unit, decoder_of
-from extproc.core.content.sse import BOM
+from extproc.core.chunk import SessionViolation
+from extproc.core.commands import ReportChunks
+from extproc.core.content.framing import Framing, Unit
 from extproc.core.context import Context
+from extproc.core.deadlines import Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -32,21 +23,16 @@ from extproc.core.events import (
     StreamBlocked,
     Woken,
 )
-from extproc.core.matching import SessionViolation
+from extproc.core.opened_rest import OpenedRest
 from extproc.core.redaction import RedactionError
 from extproc.core.refusal import failed, redaction_failed
 from extproc.core.release_queue import ReleaseQueue
+from extproc.core.stream_input import StreamInput, Upstream
+from extproc.core.stream_output import StreamOutput
+from extproc.core.stream_session import StreamSession
 from extproc.core.transitions import Table, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Headers, Hook, Leg
-
-_BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
-
-PING = b": ping\n\n"
-"""A comment. Clients skip it, and it resets the idle timeouts of proxies."""
-
-_REOPENINGS = 1
-"""How often a session is opened again if it was lost before any text was submitted."""
 
 
 class StreamState(StrEnum):
@@ -62,36 +48,6 @@ class StreamState(StrEnum):
     """the rest is released without Aim, as the failure policy allows"""
     FINISHED = "finished"
     """the last byte was released"""
-
-
-class Head(StrEnum):
-    """How much of the stream was released so far."""
-
-    NOTHING = "nothing"
-    PINGED = "pinged"
-    """the headers and a ping, but nothing of the upstream's body"""
-    BEGUN = "begun"
-
-
-class Upstream(StrEnum):
-    """Whether and how the upstream ended the stream."""
-
-    OPEN = "open"
-    ENDED = "ended"
-    ENDED_BY_TRAILERS = "ended by trailers"
-
-
-class Clock(StrEnum):
-    """The deadlines of a stream."""
-
-    HEAD = "head"
-    """bounds how long the head of the stream may wait for the first verdict"""
-    SILENCE = "silence"
-    """bounds how long Aim may be silent while text waits"""
-    HELD = "held"
-    """bounds how long the stream may stay at its limit of held bytes without a release"""
-    PING = "ping"
-    """bounds how long the client may get nothing while events wait"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +66,15 @@ class ResponseStream:
         assert dialect is not None
         self._context = context
         self._state = StreamState.SUBMITTING
-        self._head = Head.NOTHING
-        self._upstream = Upstream.OPEN
-        self._deadlines: dict[Clock, float] = {}
-        self._inflater = inflater(headers, None, limits.inflate_ratio)
-        self._decoder = decoder_of(framing, limits.event_bytes)
+        self._deadlines = Deadlines()
+        self._input = StreamInput(headers, framing, limits)
+        is_lines = framing is Framing.JSON_LINES
+        self._output = StreamOutput(context, is_lines=is_lines, is_decoded=self._input.is_encoded)
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
-        self._is_lines = framing is Framing.JSON_LINES
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
-        self._session: int | None = None
-        self._reopenings = _REOPENINGS
-        self._tail = b""  # the last bytes that were released
-        self._opened: Decoder | None = None  # reads what arrives after the stream has failed open
+        self._session = StreamSession(context)
+        self._rest: OpenedRest | None = None  # what is passed on after the stream has failed open
 
     @property
     def is_finished(self) -> bool:
@@ -132,7 +84,7 @@ class ResponseStream:
     @property
     def deadline(self) -> float | None:
         """The time at which the stream wants to be woken; None if it does not."""
-        return min(self._deadlines.values()) if self._deadlines else None
+        return self._deadlines.first
 
     @property
     def sequence(self) -> int:
@@ -142,19 +94,17 @@ class ResponseStream:
     @property
     def separator(self) -> bytes:
         """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
-        if self._is_lines:
-            return b"" if not self._tail or self._tail.endswith(b"\n") else b"\n"
-        return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
+        return self._output.separator
 
     @property
     def pending(self) -> int:
         """The bytes of the incomplete event."""
-        return self._decoder.pending
+        return self._input.pending
 
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._queue.held + self._decoder.pending
+        return self._queue.held + self._input.pending
 
     @property
     def kept(self) -> int:
@@ -168,18 +118,11 @@ class ResponseStream:
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""
-        self._session = session
-        if session is None:
-            self._open_session()
-
-    def _open_session(self) -> None:
-        self._context.was_read = True
-        self._session = self._context.number()
-        self._context.emit(OpenSession(self._session))
+        self._session.begin(session)
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
-        if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session):
+        if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session.number):
             return
         find(STREAM_TABLE, self._state, event)(self, event)
 
@@ -189,21 +132,19 @@ class ResponseStream:
         """Cut the bytes into events and submit their texts."""
         plain = self._decode(event.data)
         if plain is not None:
-            self._take(self._decoder.feed(plain))
+            self._take(self._input.units(plain))
             self._progress()
 
     def _pass(self, event: BodyReceived) -> None:
         """Release the bytes; what Aim has rewritten is not repeated in them."""
         plain = self._decode(event.data)
         if plain is not None:
-            self._send(self._pass_on(plain))
+            self._output.send(self._pass_on(plain))
 
     def _decode(self, data: bytes) -> bytes | None:
         """Return the bytes without their content-encoding; refuse and return None if it is broken."""
-        if self._inflater is None:
-            return data
         try:
-            return self._inflater.feed(data)
+            return self._input.decode(data)
         except ContentError as error:
             self._refuse_undecodable(error.reason)
             return None
@@ -212,7 +153,7 @@ class ResponseStream:
         """End the input: submit what is left and tell Aim."""
         if not self._end_upstream(event):
             return
-        self._take(self._decoder.finish())
+        self._take(self._input.last_units())
         if self.is_finished or self._context.is_refused:
             return
         if self._state is StreamState.VERIFIED:
@@ -230,10 +171,8 @@ class ResponseStream:
 
     def _end_upstream(self, event: StreamEnd) -> bool:
         """Record the end; return whether the content-encoding is complete, else refuse."""
-        self._upstream = Upstream.ENDED_BY_TRAILERS if event.has_trailers else Upstream.ENDED
         try:
-            if self._inflater is not None:
-                self._inflater.finish()
+            self._input.end(has_trailers=event.has_trailers)
         except ContentError as error:
             self._refuse_undecodable(error.reason)
             return False
@@ -248,8 +187,8 @@ class ResponseStream:
         try:
             for event in events:
                 for chunk in self._queue.add(event):
-                    if self._state is StreamState.SUBMITTING and self._session is not None:
-                        self._context.emit(SubmitChunk(self._session, chunk))
+                    if self._state is StreamState.SUBMITTING:
+                        self._session.submit(chunk)
                 if self._state is not StreamState.SUBMITTING and self._queue.is_waiting:
                     # Text follows the mark of the end, although Aim was told that no text follows.
                     self.fail(Reason.BODY_UNREADABLE, is_detection=False)
@@ -258,15 +197,15 @@ class ResponseStream:
             self.fail(error.reason, is_detection=False)
 
     def _submit_done(self) -> None:
-        if self._state is StreamState.SUBMITTING and self._session is not None:
+        if self._state is StreamState.SUBMITTING and self._session.number is not None:
             self._state = StreamState.SUBMITTED
-            self._context.emit(SubmitDone(self._session))
+            self._session.submit_done()
 
     # -- the session -----------------------------------------------------------------------------------------------
 
     def _on_verified(self, event: ChunkVerified) -> None:
         """Match the chunk with the waiting texts and release what it covers."""
-        self._stop(Clock.SILENCE)  # each frame restarts it
+        self._deadlines.stop(Clock.SILENCE)  # each frame restarts it
         try:
             self._queue.verified(event.texts, event.chunk)
         except SessionViolation:
@@ -295,21 +234,16 @@ class ResponseStream:
             self.fail(event.reason)
         elif self._state is StreamState.SUBMITTED:
             self._finish()  # there was nothing to verify
-        elif self._reopenings:
-            self._reopenings -= 1
-            self._open_session()
-        else:
+        elif not self._session.reopen():
             self.fail(event.reason)
 
     # -- deadlines and room --------------------------------------------------------------------------------------------
 
     def _on_woken(self, _: Woken) -> None:
         """Act on each deadline that has passed."""
-        now = self._context.now
-        for clock in [clock for clock, due in self._deadlines.items() if due <= now]:
-            if self._deadlines.get(clock, now + 1) > now or self._context.is_refused:
-                continue  # an earlier deadline has stopped or moved this one
-            del self._deadlines[clock]
+        for clock in self._deadlines.take_passed(self._context.now):
+            if self._context.is_refused:
+                return
             match clock:
                 case Clock.HEAD:
                     self._queue.is_head_open = True
@@ -332,15 +266,11 @@ class ResponseStream:
         if is_full and self._state not in (StreamState.OPENED, StreamState.FINISHED):
             self._start(Clock.HELD, self._context.policy.verdict_timeout_seconds)
         else:
-            self._stop(Clock.HELD)
+            self._deadlines.stop(Clock.HELD)
 
     def _start(self, clock: Clock, seconds: float) -> None:
         """Start a clock unless it runs already."""
-        if clock not in self._deadlines:
-            self._deadlines[clock] = self._context.now + seconds
-
-    def _stop(self, clock: Clock) -> None:
-        self._deadlines.pop(clock, None)
+        self._deadlines.start(clock, self._context.now + seconds)
 
     # -- releases --------------------------------------------------------------------------------------------------
 
@@ -352,7 +282,7 @@ class ResponseStream:
         ready = queue.take_ready()
         if ready:
             self._send(ready)
-            self._stop(Clock.HELD)
+            self._deadlines.stop(Clock.HELD)
         elif not (queue.is_head_open or queue.is_empty):
             self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
         if queue.awaits_done:
@@ -361,49 +291,28 @@ class ResponseStream:
         if queue.is_waiting or self._state is StreamState.SUBMITTED:
             self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)
         else:
-            self._stop(Clock.SILENCE)
+            self._deadlines.stop(Clock.SILENCE)
         if self._ping_seconds:
             if ready or queue.is_empty:
-                self._stop(Clock.PING)
+                self._deadlines.stop(Clock.PING)
             if not queue.is_empty:
                 self._start(Clock.PING, self._ping_seconds)
 
     def _ping(self) -> None:
         """Send a ping, unless a block could still become an error status."""
         if self._queue.is_head_open and not self._context.gate.is_closed:
-            if self._head is Head.NOTHING:
-                self._release_headers()
-                self._head = Head.PINGED
-            self._release(PING)
+            self._deadlines.stop(Clock.HEAD)
+            self._output.ping()
         self._start(Clock.PING, self._ping_seconds)
 
-    def _send(self, data: bytes, *, end_of_stream: bool = False) -> None:
-        """Release bytes of the stream, after the headers."""
-        if self._head is Head.NOTHING:
-            self._release_headers()
-        if self._head is Head.PINGED and data:
-            data = data.removeprefix(BOM)  # after a ping, a BOM would be part of a field's name
-        if self._head is Head.NOTHING or data:
-            self._head = Head.BEGUN
-        if data or end_of_stream:
-            self._release(data, end_of_stream=end_of_stream)
-
-    def _release_headers(self) -> None:
-        self._stop(Clock.HEAD)
-        # The stream is released decoded: only whole events can be released, and they are decoded to be read. Later
-        # events may be rewritten, so no digest is valid.
-        self._context.release_headers(STALE if self._inflater is not None else DIGESTS)
-
-    def _release(self, data: bytes, *, end_of_stream: bool = False) -> None:
-        self._tail = (self._tail + data[-4:])[-4:]
-        self._context.release_response(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
+    def _send(self, data: bytes) -> None:
+        """Release bytes of the stream."""
+        self._deadlines.stop(Clock.HEAD)
+        self._output.send(data)
 
     def _close(self, data: bytes) -> None:
         """Send the last bytes and the end."""
-        has_trailers = self._upstream is Upstream.ENDED_BY_TRAILERS
-        self._send(data, end_of_stream=not has_trailers)
-        if has_trailers:
-            self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
+        self._output.close(data, has_trailers=self._input.upstream is Upstream.ENDED_BY_TRAILERS)
         self.drop()
 
     def _finish(self, milliseconds: int = 0) -> None:
@@ -421,7 +330,7 @@ class ResponseStream:
             if is_rewritten:
                 self._context.report_redacted()
         self._state = StreamState.VERIFIED
-        if self._upstream is not Upstream.OPEN:
+        if self._input.upstream is not Upstream.OPEN:
             self._close(self._queue.take_ready())
         else:
             self._leave_session()
@@ -441,33 +350,22 @@ class ResponseStream:
         if not context.fails_open(Leg.RESPONSE, reason):
             return
         self._state = StreamState.OPENED
-        self._opened = self._decoder if self._queue.is_altered else None
-        if self._opened is None:
-            self._queue.drop()
-        if self._upstream is not Upstream.OPEN:
+        self._rest = OpenedRest(self._queue, self._input)
+        if self._input.upstream is not Upstream.OPEN:
             self._close(data + self._pass_on(b"", is_end=True))
         else:
-            self._send(data + self._pass_on(b""))
+            self._output.send(data + self._pass_on(b""))
             self._leave_session()
 
     def _pass_on(self, data: bytes, *, is_end: bool = False) -> bytes:
-        """Return what may leave of the next bytes of a stream that fails open.
-
-        Events are read on if Aim has rewritten a text, because later ones may repeat it.
-        """
-        released: list[bytes] = []
-        if self._opened is not None:
-            try:
-                released += map(self._queue.pass_on, self._opened.feed(data))
-                if is_end:
-                    released += map(self._queue.pass_on, self._opened.finish())
-            except (ContentError, RedactionError):
-                # What cannot be read may repeat what Aim has rewritten.
-                self._context.refuse(redaction_failed(Leg.RESPONSE))
-            data = b""
-        if self._opened is None:
-            released += (self._decoder.take_rest(), data)
-        return b"".join(released)
+        """Return what may leave of the next bytes of a stream that fails open."""
+        assert self._rest is not None
+        try:
+            return self._rest.pass_on(data, is_end=is_end)
+        except (ContentError, RedactionError):
+            # What cannot be read may repeat what Aim has rewritten.
+            self._context.refuse(redaction_failed(Leg.RESPONSE))
+            return b""
 
     def drop(self) -> None:
         """Free the held events, the session and the clocks."""
@@ -476,14 +374,12 @@ class ResponseStream:
             self._context.emit(ReportChunks(result, count))
         self._queue.results.clear()
         self._queue.drop()
-        self._decoder.take_rest()
+        self._input.take_rest()
         self._leave_session()
 
     def _leave_session(self) -> None:
         self._deadlines.clear()
-        if self._session is not None:
-            self._context.emit(CloseSession(self._session))
-            self._session = None
+        self._session.leave()
 
 
 _S = StreamState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +132,59 @@ class RunningText:
             return True
         structure = _structure(said)
         return structure is not None and structure != _structure(given)
+
+
+class RunningTexts:
+    """The running texts of one stream, by place."""
+
+    __slots__ = ("_budget", "_texts", "_unsound")
+
+    def __init__(self) -> None:
+        """Begin without texts."""
+        self._texts: dict[Hashable, RunningText] = {}
+        self._unsound: dict[int, RunningText] = {}
+        self._budget = Budget()
+
+    def get(self, place: Hashable) -> RunningText | None:
+        """Return the running text of a place."""
+        return self._texts.get(place)
+
+    def begin(self, place: Hashable, *, is_json: bool) -> RunningText:
+        """Return a new running text; the one that the place had is forgotten."""
+        former = self._texts.get(place)
+        if former is not None:
+            former.forget()
+            self._unsound.pop(id(former), None)
+        text = self._texts[place] = RunningText(is_json, self._budget)
+        return text
+
+    def release(self, text: RunningText, spelling: str, *, is_rewritten: bool) -> None:
+        """Record what the client gets; raise RedactionError if rewritten arguments are too long to be checked."""
+        text.release(spelling, is_rewritten=is_rewritten)
+        if text.is_unsound:
+            self._unsound[id(text)] = text
+        elif self._unsound:
+            self._unsound.pop(id(text), None)
+
+    def __iter__(self) -> Iterator[RunningText]:
+        """Yield the texts."""
+        return iter(self._texts.values())
+
+    @property
+    def held(self) -> int:
+        """The memory that the kept texts take, in bytes."""
+        return self._budget.held
+
+    @property
+    def are_sound(self) -> bool:
+        """Return whether all rewritten arguments are, so far, a whole JSON object or array."""
+        return not self._unsound
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._texts.clear()
+        self._unsound.clear()
+        self._budget.held = 0
 
 
 def _structure(text: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extproc.core.response_stream import PING
+from extproc.core.stream_output import PING
 from tests.conformance import models
 from tests.fakes.upstream import Received, ScriptedUpstream
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.matching import MARK, Lane, SessionViolation, Submission, mark_of, with_mark
+from extproc.core.chunk import MARK, SessionViolation, mark_of, with_mark
+from extproc.core.matching import Lane, Submission
 
 
 def lane(*texts: str) -> Lane[Submission]:

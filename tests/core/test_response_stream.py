@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from extproc.aim.protocol import Verified, frame
+from extproc.core.chunk import MARK
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict, SubmitChunk
 from extproc.core.content.document import Document
 from extproc.core.content.sse import ServerSentEvent
@@ -17,9 +18,9 @@ from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone
-from extproc.core.matching import MARK
+from extproc.core.held_event import short_place
 from extproc.core.policy import Limits
-from extproc.core.release_queue import ReleaseQueue, short_place
+from extproc.core.release_queue import ReleaseQueue
 from extproc.core.verdict import Allow, Block, Failed
 from extproc.core.vocabulary import Hook, Leg
 from tests.fakes.rig import DONE, chat_event, chat_request, chat_stream

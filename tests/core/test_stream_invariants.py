@@ -15,11 +15,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.chunk import MARK
 from extproc.core.content.document import Document
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone, SessionFailed, StreamBlocked
-from extproc.core.matching import MARK
 from extproc.core.policy import Policy
 from extproc.core.vocabulary import Leg
 from tests.fakes.rig import DONE, chat_event, chat_request

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from extproc.core.chunk import MARK
 from extproc.core.commands import (
     CancelDetection,
     Close,
@@ -48,7 +49,6 @@ from extproc.core.events import (
     Woken,
 )
 from extproc.core.exchange import Exchange
-from extproc.core.matching import MARK
 from extproc.core.policy import EVERY_REASON, FailureModeAllow, Inspect, Limits, Policy, Unmatched
 from extproc.core.verdict import Allow, Outcome
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg

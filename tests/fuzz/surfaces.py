@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from extproc.aim import protocol
+from extproc.core.chunk import MARK
 from extproc.core.content.document import Document
 from extproc.core.dialects.paths import NAMES
 from extproc.core.errors import DetectionError, ProtocolError, Reason
@@ -26,7 +27,6 @@ from extproc.core.events import (
     StreamBlocked,
     TrailersReceived,
 )
-from extproc.core.matching import MARK
 from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome
 from extproc.core.vocabulary import BodyMode, Hook, Leg

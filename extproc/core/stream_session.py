@@ -1,0 +1,57 @@
+"""The session of a streamed answer, from when the stream takes it."""
+
+from __future__ import annotations
+
+from extproc.core.commands import CloseSession, OpenSession, SubmitChunk, SubmitDone
+from extproc.core.context import Context
+
+_REOPENINGS = 1
+"""How often a session is opened again if it was lost before any text was submitted."""
+
+
+class StreamSession:
+    """Submits the chunks of one stream."""
+
+    __slots__ = ("_context", "_reopenings", "number")
+
+    def __init__(self, context: Context) -> None:
+        """Begin without a session."""
+        self._context = context
+        self._reopenings = _REOPENINGS
+        self.number: int | None = None
+        """The number of the session; None if there is none."""
+
+    def begin(self, number: int | None) -> None:
+        """Use a session that was opened in advance; open one if there is none."""
+        self.number = number
+        if number is None:
+            self._open()
+
+    def _open(self) -> None:
+        self._context.was_read = True
+        self.number = self._context.number()
+        self._context.emit(OpenSession(self.number))
+
+    def reopen(self) -> bool:
+        """Open another session in place of a lost one; return False if that was done before."""
+        if not self._reopenings:
+            return False
+        self._reopenings -= 1
+        self._open()
+        return True
+
+    def submit(self, chunk: str) -> None:
+        """Submit a chunk, as JSON."""
+        if self.number is not None:
+            self._context.emit(SubmitChunk(self.number, chunk))
+
+    def submit_done(self) -> None:
+        """Tell Aim that no chunk follows."""
+        if self.number is not None:
+            self._context.emit(SubmitDone(self.number))
+
+    def leave(self) -> None:
+        """Close the session if there is one."""
+        if self.number is not None:
+            self._context.emit(CloseSession(self.number))
+            self.number = None

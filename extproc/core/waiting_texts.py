@@ -1,0 +1,90 @@
+"""The texts of a stream that wait for Aim, each in the lane of its choice index."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+
+from extproc.core.chunk import SessionViolation
+from extproc.core.dialects.flat_chat import MAX_CHOICE
+from extproc.core.dialects.leaf import Kind, Leaf
+from extproc.core.errors import MalformedBody
+from extproc.core.held_event import HeldText
+from extproc.core.matching import Lane
+
+_PLACES = 4096
+"""The most running texts of one stream."""
+
+
+class WaitingTexts:
+    """Keeps the waiting texts in lanes. A text that Aim does not read in an unchanged event has an index of its own."""
+
+    __slots__ = ("_fresh", "_indices", "_lanes", "count", "is_short")
+
+    def __init__(self) -> None:
+        """Begin without texts."""
+        self._lanes: dict[int, Lane[HeldText]] = {}
+        self._indices: dict[Hashable, int] = {}
+        self._fresh = MAX_CHOICE
+        self.count = 0
+        """How many texts wait."""
+        self.is_short = False
+        """Whether Aim split a text, and no event was left for the second half."""
+
+    def index(self, leaf: Leaf, place: Hashable) -> int:
+        """Return the choice index for a text. A text that does not continue another has an index of its own.
+
+        Raises MalformedBody if the stream has too many of them.
+        """
+        index = None if place is None else self._indices.get(place)
+        if index is None or leaf.kind is Kind.REPEAT:
+            self._fresh += 1
+            index = self._fresh
+            if index > MAX_CHOICE + _PLACES:
+                raise MalformedBody("a stream has too many texts")
+            if place is not None:
+                self._indices[place] = index
+        return index
+
+    def add(self, index: int, text: HeldText) -> None:
+        """Let a text wait."""
+        lane = self._lanes.get(index)
+        if lane is None:
+            lane = self._lanes[index] = Lane()
+        lane.waiting.append(text)
+        self.count += 1
+
+    def lane(self, index: int) -> Lane[HeldText] | None:
+        """Return the texts of an index; None if it never had any."""
+        return self._lanes.get(index)
+
+    def settle(self, index: int, text: str, mark: int | None) -> list[tuple[HeldText, str | None]]:
+        """Remove and return the texts that a verified text settles, each with its new text, None if unchanged.
+
+        Raises SessionViolation if none waits.
+        """
+        lane = self._lanes.get(index)
+        if lane is None:
+            raise SessionViolation("Aim verified a text that was never submitted")
+        if mark is not None and not lane.waiting:
+            self.is_short = True
+        settled = lane.match(text, mark)
+        self.count -= len(settled)
+        return settled
+
+    def take(self) -> Iterator[HeldText]:
+        """Remove and yield all texts that wait."""
+        for lane in self._lanes.values():
+            while lane.waiting:
+                self.count -= 1
+                yield lane.waiting.popleft()
+
+    def take_lanes(self) -> list[Lane[HeldText]]:
+        """Remove and return all lanes: those of later texts are new ones."""
+        lanes, self._lanes = list(self._lanes.values()), {}
+        self.count = 0
+        return lanes
+
+    def joined(self) -> Iterator[str]:
+        """Yield the waiting texts; the pieces of a running text are joined."""
+        for lane in self._lanes.values():
+            yield "".join(text.text for text in lane.waiting)
