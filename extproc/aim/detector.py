@@ -158,6 +158,8 @@ class Detector:
     async def _outcome(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Outcome:
         try:
             return await self._detect(hook, input_, caller, bodies)
+        except protocol.UnknownAction as error:
+            return Failed(error.reason, error.policies, error.invocation)
         except DetectionError as error:
             return Failed(error.reason)
 
