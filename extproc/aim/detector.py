@@ -17,7 +17,16 @@ from extproc import __version__
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
-from extproc.aim.transport import PREPARED, ContentTooLarge, Fields, Prepared, ServerDisconnected, Target
+from extproc.aim.transport import (
+    PREPARED,
+    UNCOUNTED_BYTES,
+    ContentTooLarge,
+    Fields,
+    Prepared,
+    ServerDisconnected,
+    Target,
+    ignore,
+)
 from extproc.config.aim import Aim
 from extproc.config.keys import Keys
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
@@ -57,10 +66,6 @@ class Caller:
     identity: Identity
 
 
-def _ignore(_: int) -> None:
-    """Drop a number of bytes."""
-
-
 class _Bodies:
     """The bodies of the calls of one `detect_all`, each built when it is to be sent.
 
@@ -68,13 +73,21 @@ class _Bodies:
     times the encoding of a long conversation. An encoding that only one input needs is not kept.
     """
 
-    def __init__(self, form: protocol.Form, inputs: Sequence[Input], on_sent: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        form: protocol.Form,
+        inputs: Sequence[Input],
+        on_sent: Callable[[int], None],
+        on_held: Callable[[int], None],
+    ) -> None:
         self._form = form
         self._encoded: dict[int, bytes] = {}
         uses = Counter(id(input_.messages) for input_ in inputs) if len(inputs) > 1 else {}
         self._shared = {messages for messages, count in uses.items() if count > 1}
         self.on_sent = on_sent
         """Called with the size of each body that is sent."""
+        self.on_held = on_held
+        """Called with the bytes of answers that are held more, or less if negative."""
 
     def of(self, input_: Input) -> bytes:
         """Return the body for `input_`, one of the inputs of this `detect_all`."""
@@ -117,13 +130,19 @@ class Detector:
         return response.status_code < 500
 
     async def detect_all(
-        self, hook: Hook, inputs: Sequence[Input], caller: Caller, on_sent: Callable[[int], None]
+        self,
+        hook: Hook,
+        inputs: Sequence[Input],
+        caller: Caller,
+        on_sent: Callable[[int], None],
+        on_held: Callable[[int], None] = ignore,
     ) -> tuple[Outcome, ...]:
         """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then.
 
-        `on_sent` is called with the number of bytes of each body that is sent, and of each one that is sent again.
+        `on_sent` is called with the number of bytes of each body that is sent, and of each one that is sent again;
+        `on_held` with those of large answers, while they are read, and with as many below zero once they are not held.
         """
-        bodies = _Bodies(self._form, inputs, on_sent)
+        bodies = _Bodies(self._form, inputs, on_sent, on_held)
         if len(inputs) == 1:
             return (await self._outcome(hook, inputs[0], caller, bodies),)
         outcomes: list[Outcome | None] = [None] * len(inputs)
@@ -158,6 +177,8 @@ class Detector:
     async def _outcome(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Outcome:
         try:
             return await self._detect(hook, input_, caller, bodies)
+        except protocol.UnknownAction as error:
+            return Failed(error.reason, error.policies, error.invocation)
         except DetectionError as error:
             return Failed(error.reason)
 
@@ -166,7 +187,7 @@ class Detector:
 
         Raises DetectionError.
         """
-        return await self._detect(hook, input_, caller, _Bodies(self._form, (input_,), _ignore))
+        return await self._detect(hook, input_, caller, _Bodies(self._form, (input_,), ignore, ignore))
 
     async def _detect(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Verdict:
         fields = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
@@ -194,10 +215,14 @@ class Detector:
                 for attempt in range(MAX_RETRIES + 1):
                     retry_after: float | None = None
                     try:
-                        response, content = await self._post(target, fields, body, bodies.on_sent)
+                        response, content = await self._post(target, fields, body, bodies)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
-                        return protocol.answer(self._form, input_, response.status_code, content)
+                        try:
+                            return protocol.answer(self._form, input_, response.status_code, content)
+                        finally:
+                            if len(content) > UNCOUNTED_BYTES:
+                                bodies.on_held(-len(content))
                     except DetectionUnavailable:
                         wait = delay(attempt, retry_after)
                         # A retry after the deadline would only add load.
@@ -208,18 +233,16 @@ class Detector:
             raise DetectionTimeout("Aim did not answer in time") from error
         raise AssertionError("the last attempt returns or raises")
 
-    async def _post(
-        self, target: Target, fields: Fields, body: bytes, on_sent: Callable[[int], None]
-    ) -> tuple[httpx.Response, bytes]:
+    async def _post(self, target: Target, fields: Fields, body: bytes, bodies: _Bodies) -> tuple[httpx.Response, bytes]:
         """Return the response and its content, without decoding it.
 
         Raises DetectionUnavailable without a complete response, DetectionRejected for a response that is too large.
         """
-        prepared = Prepared(target, fields, _ECHO * len(body) + _ANSWER_BYTES)
+        prepared = Prepared(target, fields, _ECHO * len(body) + _ANSWER_BYTES, bodies.on_held)
         # With `headers` and `content`, httpx.Request takes ten times as long.
         request = httpx.Request("POST", target.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
         began = self._clock()
-        on_sent(len(body))
+        bodies.on_sent(len(body))
         try:
             try:
                 response = await self._transport.handle_async_request(request)
@@ -227,7 +250,7 @@ class Detector:
                 # Servers close idle connections. A later disconnect may come from a server that worked on the request.
                 if self._clock() - began > _ENDED_SECONDS:
                     raise
-                on_sent(len(body))
+                bodies.on_sent(len(body))
                 response = await self._transport.handle_async_request(request)
         except ContentTooLarge as error:
             raise DetectionRejected(Reason.UNREADABLE_ANSWER, "Aim's answer is too large") from error

@@ -28,6 +28,16 @@ _INVOCATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """An id that is safe to show. Any other text is left out, because it might be content."""
 
 
+class UnknownAction(DetectionRejected):
+    """Aim answered with an action that the sidecar does not know."""
+
+    def __init__(self, policies: tuple[str, ...], invocation: Invocation | None) -> None:
+        """Keep what the answer says beside the action, for operators."""
+        super().__init__(Reason.UNKNOWN_ACTION, "Aim requires an unknown action")
+        self.policies = policies
+        self.invocation = invocation
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The URLs of one form."""
@@ -173,7 +183,7 @@ def _firewall_verdict(content: Mapping[str, Any], input_: Input) -> Verdict:
                 chat = action.get("chat_redaction_result")  # its place in older answers
             return Anonymize(_redacted_texts(chat, input_), policies, invocation)
         case _:
-            raise DetectionRejected(Reason.UNKNOWN_ACTION, "Aim requires an unknown action")
+            raise UnknownAction(policies, invocation)
 
 
 def _invocation(content: Mapping[str, Any]) -> Invocation | None:

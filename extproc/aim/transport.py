@@ -11,7 +11,7 @@ import asyncio
 import errno
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -23,6 +23,13 @@ Fields = list[tuple[str, str]]
 
 PREPARED = "prepared"
 """The request extension with a `Prepared`."""
+
+UNCOUNTED_BYTES = 4096
+"""A response of at most this size is not counted while it is read: hardly any is larger."""
+
+
+def ignore(_: int) -> None:
+    """Drop a number of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +53,15 @@ class Prepared:
     `httpx.URL` and `httpx.Headers` encode what they are given, and aiohttp would have it decoded again. For the same
     reason the response comes with its whole content, of at most `limit` bytes, and if its status is 2xx without its
     header fields.
+
+    `on_held` is called with the bytes that are held more and, if the response fails, with as many below zero. Who gets
+    a content of more than `UNCOUNTED_BYTES` must report its end.
     """
 
     target: Target
     fields: Fields
     limit: int
+    on_held: Callable[[int], None] = ignore
 
 
 _PIECEWISE_BYTES = 1_048_576
@@ -118,7 +129,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 response.status, headers=response.raw_headers, stream=_Body(response), request=request
             )
         response = await self._send(request, prepared.target, prepared.fields)
-        content = await _content(response, prepared.limit)
+        content = await _content(response, prepared.limit, prepared.on_held)
         headers = None if 200 <= response.status < 300 else response.raw_headers
         return httpx.Response(response.status, headers=headers, stream=httpx.ByteStream(content), request=request)
 
@@ -198,18 +209,26 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
-async def _content(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _content(response: aiohttp.ClientResponse, limit: int, on_held: Callable[[int], None]) -> bytes:
     """Return the whole body; raises ContentTooLarge and httpx.TransportError."""
     content = response.content
     pieces: list[bytes] = []
+    size = held = 0
     try:
         while data := await content.readany():
             pieces.append(data)
-            limit -= len(data)
-            if limit < 0:
+            size += len(data)
+            if size > limit:
                 raise ContentTooLarge("the response is too large")
-    except _ERRORS as error:
-        raise _mapped(error) from error
+            if size > UNCOUNTED_BYTES:
+                on_held(size - held)
+                held = size
+    except BaseException as error:
+        if held:
+            on_held(-held)
+        if isinstance(error, _ERRORS):
+            raise _mapped(error) from error
+        raise
     finally:
         response.close()  # aiohttp keeps the connection of a body that was read to its end
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

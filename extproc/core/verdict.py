@@ -66,6 +66,8 @@ class Failed:
 
     reason: Reason
     policies: tuple[str, ...] = ()
+    invocation: Invocation | None = field(default=None, compare=False)
+    """known if Aim answered, but with an action that is unknown"""
     action = "error"
 
 

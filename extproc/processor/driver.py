@@ -55,7 +55,9 @@ class Driver:
         self._client = client
         self._loop = asyncio.get_running_loop()
         # Refers back to the driver, so it lives only until the exchange is closed.
-        self._effects: Effects | None = Effects(client, caller, observation, self.take, self.take_and_write)
+        self._effects: Effects | None = Effects(
+            client, caller, observation, self.take, self.take_and_write, self._recount
+        )
         self.outbox = outbox
         self.on_change: Callable[[], None] = _do_nothing
         """Called after each event and each message that Envoy took."""
@@ -229,6 +231,11 @@ class Driver:
         if not self.is_settled:
             waiting = self.outbox.unsent + (self._effects.held if self._effects is not None else 0)
             self._share.hold(self._exchange_bytes + waiting, self._yields)
+
+    def _recount(self) -> None:
+        """Count again between events, because more or less waits for Aim."""
+        self._account()
+        self._load.make_room()
 
     def _settle(self) -> None:
         """Give everything back and write the exchange's record."""

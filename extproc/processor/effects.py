@@ -38,17 +38,21 @@ class Effects:
         observation: Observation,
         deliver: Callable[[Event], None],
         deliver_verdict: Callable[[Event], Awaitable[None]],
+        recount: Callable[[], None],
     ) -> None:
         """Ask `client` on behalf of `caller`.
 
         Events of the session go to `deliver`. Verdicts go to `deliver_verdict`, which the detection's task awaits, so
-        that this task also writes to Envoy what follows from the verdict.
+        that this task also writes to Envoy what follows from the verdict. `recount` is called when `held` has changed
+        and no event follows.
         """
         self._client = client
         self._caller = caller
         self._observation = observation
         self._deliver = deliver
         self._deliver_verdict = deliver_verdict
+        self._recount = recount
+        self._answers = 0  # bytes of Aim's answers that are being read
         self._session: Session | None = None
         self._session_number = 0
         self._detections: dict[int, asyncio.Task[None]] = {}
@@ -57,7 +61,9 @@ class Effects:
     @property
     def held(self) -> int:
         """Bytes that wait for Aim and that the exchange does not count."""
-        held = sum(self._copies.values()) if self._copies else 0
+        held = self._answers
+        if self._copies:
+            held += sum(self._copies.values())
         return held if self._session is None else held + self._session.waiting
 
     def perform(self, command: ToAim) -> None:
@@ -104,7 +110,7 @@ class Effects:
         began = time.monotonic()
         try:
             outcomes: tuple[Outcome, ...] = await self._client.detect_all(
-                command.hook, command.inputs, self._caller, partial(self._on_sent, command.hook)
+                command.hook, command.inputs, self._caller, partial(self._on_sent, command.hook), self._on_held
             )
         except Exception as error:
             log_internal_error(error)
@@ -123,6 +129,10 @@ class Effects:
             self._observation.sent(hook, size)
         except Exception as error:  # telemetry must not keep the call from Aim
             log_internal_error(error)
+
+    def _on_held(self, more: int) -> None:
+        self._answers += more
+        self._recount()
 
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):

@@ -212,7 +212,7 @@ class Observation:
 
 def _invocation(outcome: Outcome) -> dict[str, str | int]:
     """Return what Aim said of its own work on a verdict, under the names of Aim's API."""
-    invocation = None if isinstance(outcome, Failed) else outcome.invocation
+    invocation = outcome.invocation
     if invocation is None:
         return {}
     named = {"invocation_id": invocation.id, "analysis_time_ms": invocation.milliseconds}

@@ -507,7 +507,16 @@ def test_redacted_text_of_another_type_is_missing(form: Form, odd: Any) -> None:
 def test_an_unknown_action_is_never_an_allow(form: Form, kind: Any) -> None:
     body = json.dumps(fw({"action_type": kind, "detection_message": MARKER})).encode()
     error = refused(form, 200, body)
-    assert (type(error), error.reason) == (DetectionRejected, Reason.UNKNOWN_ACTION)
+    assert isinstance(error, protocol.UnknownAction)
+    assert error.reason is Reason.UNKNOWN_ACTION
+
+
+@each_firewall
+def test_an_unknown_action_keeps_what_aim_says_of_its_work(form: Form) -> None:
+    content = fw({"action_type": "quarantine_action"}) | {"invocation_id": "inv_1"}
+    error = refused(form, 200, json.dumps(content).encode())
+    assert isinstance(error, protocol.UnknownAction)
+    assert (error.policies, error.invocation) == (NAMED, Invocation("inv_1", 41))
 
 
 @each_firewall

@@ -25,8 +25,19 @@ class Recorded:
 
 
 def recorded(*folders: Path) -> list[Recorded]:
-    """Return the exchanges in `folders`, sorted by name. A missing folder has none."""
-    return [_read(meta) for folder in folders for meta in sorted(folder.glob("*/meta.json"))]
+    """Return the exchanges in `folders`, sorted by name. If they have none because `SHARED` is missing, tests skip.
+
+    Raises FileNotFoundError for an empty, unreadable or missing folder in a `SHARED` that exists: no test may be
+    skipped for that.
+    """
+    return [_read(meta) for folder in folders for meta in _cases(folder)]
+
+
+def _cases(folder: Path) -> list[Path]:
+    cases = sorted(folder.glob("*/meta.json"))
+    if not cases and folder.parent.is_dir():
+        raise FileNotFoundError(f"{folder} has no recorded traffic, although {folder.parent} exists")
+    return cases
 
 
 def _read(meta: Path) -> Recorded:

@@ -17,6 +17,7 @@ from extproc.core.content.document import MAX_DEPTH
 from extproc.core.vocabulary import size_of
 from tests.fakes.aim import AimSession, Question, ScriptedAim, allow
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
+from tests.fakes.http_peer import Link, Peer
 from tests.fakes.rig import chat_answer, chat_event, chat_request
 from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
@@ -440,6 +441,47 @@ async def test_each_concurrent_call_of_an_answer_counts(aim: ScriptedAim) -> Non
         assert (await stream.read()).HasField("response_headers")
         assert (await stream.read()).HasField("response_body")
         await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_an_answer_of_aim_counts_while_it_is_read(ends_well: bool) -> None:
+    may_end = asyncio.Event()
+    answer = json.dumps({"detected": False, "padding": "x" * 300_000}).encode()
+
+    async def half_first(link: Link) -> None:
+        await link.request()
+        await link.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer[:200_000])
+        await may_end.wait()
+        if ends_well:
+            await link.send(answer[200_000:])
+            await link.end()
+
+    async with Peer(half_first) as aim, sidecar(settings_for(aim.url)) as guard, one_exchange(guard) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        while guard.service.load.held_bytes < 200_000:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        assert guard.service.load.held_bytes < 200_000 + 4096 + held_for(REQUEST)
+        may_end.set()
+        assert refusal(await stream.read()) == ("" if ends_well else "503 guardrail_unavailable")
+        assert guard.service.load.held_bytes < 4096
+        await stream.done()
+        await asyncio.wait_for(guard.service.idle.wait(), 10)
+        assert guard.service.load.held_bytes == 0
+
+
+async def test_an_answer_of_aim_is_bounded_by_the_size_of_its_call() -> None:
+    async def endless(link: Link) -> None:
+        body = await link.request()
+        size = 12 * len(body) + 1_048_576 + 1
+        await link.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * size) + b" " * size)
+        await link.end()
+
+    async with Peer(endless) as aim, sidecar(settings_for(aim.url)) as guard, one_exchange(guard) as stream:
+        assert await asked(stream, REQUEST) == "503 guardrail_unavailable"
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.service.load.held_bytes == 0
 

@@ -132,6 +132,23 @@ async def test_verdict_has_what_aim_says_of_its_work(
     assert {**other, "call_id": verdict["call_id"]} == logged
 
 
+async def test_unknown_action_keeps_what_aim_says_of_its_work(tmp_path: Path, aim: ScriptedAim) -> None:
+    async def judge(_: object) -> Any:
+        said = {"policy_drill_down": {"u1": {"policy_name": "PII"}}, "analysis_time_ms": 41}
+        return {"required_action": {"action_type": "new"}, "analysis_result": said, "invocation_id": "inv_1"}
+
+    aim.judge = judge
+    file = tmp_path / "audit.jsonl"
+    with capture_logs() as logs:
+        async with sidecar(settings_for(aim.base, aim={"api": "firewall"}, audit={"file": str(file)})) as guard:
+            await refused(guard)
+    verdict, _ = lines(file)
+    assert (verdict["action"], verdict["reason"], verdict["policies"]) == ("error", "unknown_action", ["PII"])
+    (logged,) = [record for record in logs if record["event"] == "verdict"]
+    for told in (verdict, logged):
+        assert {key: told[key] for key in INVOCATION} == {"invocation_id": "inv_1", "analysis_time_ms": 41}
+
+
 async def test_dry_run_is_marked_and_uninspected_exchange_is_absent(tmp_path: Path, aim: ScriptedAim) -> None:
     async def judge(_: object) -> Any:
         return block("No.")
