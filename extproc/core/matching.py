@@ -13,9 +13,10 @@ Aim that echoes chunks echoes it. A verified text is matched within its choice i
    sends `done`.
 
 So while the session lasts the client reads what Aim sent, in the order in which Aim sent it, and nothing else. With
-marks each text is in the event that it came from; without, it may be in an earlier one. Later texts are never searched for an equal one, because the model may
-itself write what Aim uses as a replacement. If the first verified chunk has no mark, marks are ignored for the whole
-session. A mark that is no integer, or that was never given, raises `SessionViolation`.
+marks each text is in the event that it came from; without, it may be in an earlier one. Later texts are never searched
+for an equal one, because the model may itself write what Aim uses as a replacement. If the first verified chunk has no
+mark, marks are ignored for the whole session. A mark that is no integer, or that was never given, raises
+`SessionViolation`.
 """
 
 from __future__ import annotations
