@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from extproc.core.commands import ReleaseBody, ReleaseTrailers
 from extproc.core.content.body import DIGESTS, STALE
-from extproc.core.content.sse import BOM
+from extproc.core.content.server_sent_event import BOM
 from extproc.core.context import Context
 from extproc.core.vocabulary import Leg
 

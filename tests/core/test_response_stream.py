@@ -13,7 +13,7 @@ from extproc.aim.protocol import Verified, frame
 from extproc.core.chunk import MARK
 from extproc.core.commands import ReportChunks, ReportFailOpen, ReportVerdict, SubmitChunk
 from extproc.core.content.document import Document
-from extproc.core.content.sse import ServerSentEvent
+from extproc.core.content.server_sent_event import ServerSentEvent
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import Reason

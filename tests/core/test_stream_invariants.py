@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from extproc.core.chunk import MARK
 from extproc.core.content.document import Document
-from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.server_sent_event import ServerSentEvent
+from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, ChunkVerified, RoomDemanded, SessionDone, SessionFailed, StreamBlocked
 from extproc.core.policy import Policy

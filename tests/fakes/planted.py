@@ -10,7 +10,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from extproc.core.content.document import Document, Edit, Raw
-from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.server_sent_event import ServerSentEvent
+from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import pick

@@ -15,7 +15,8 @@ from extproc.core.content.body import inflater
 from extproc.core.content.document import Document, Path
 from extproc.core.content.framing import FIRST_BYTES, framing_of
 from extproc.core.content.json_lines import LineDecoder
-from extproc.core.content.sse import BOM, EventDecoder
+from extproc.core.content.server_sent_event import BOM
+from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import NAMES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extproc.core.content.body import inflater
 from extproc.core.content.framing import FIRST_BYTES
-from extproc.core.content.sse import BOM
+from extproc.core.content.server_sent_event import BOM
 from extproc.core.errors import ContentError
 from extproc.core.vocabulary import Headers
 

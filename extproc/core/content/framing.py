@@ -9,7 +9,8 @@ from typing import Protocol
 
 from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines
-from extproc.core.content.sse import BOM, EventDecoder
+from extproc.core.content.server_sent_event import BOM
+from extproc.core.content.sse import EventDecoder
 
 
 class Framing(StrEnum):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from extproc.core.content.sse import BOM
+from extproc.core.content.server_sent_event import BOM
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 _BLANK = re.compile(rb"(?:[ \t\r]*+\n)++")

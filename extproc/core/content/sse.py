@@ -19,75 +19,24 @@ Implements the parsing rules of the WHATWG HTML standard, section 9.2.6, with th
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from extproc.core.content.event_lines import (
-    COMMENTS,
+    FOREIGN_RUNS,
     IDLE,
     INERT,
+    INERT_RUN,
     STARTS_IDLE,
-    ForeignRun,
-    foreign_line,
-    foreign_text,
-    is_foreign,
+    STARTS_INERT,
+    Run,
+    run_of,
 )
+from extproc.core.content.mixed_block import MixedBlock
+from extproc.core.content.server_sent_event import BOM, ServerSentEvent
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
-BOM = b"\xef\xbb\xbf"
-"""The byte order mark. It may only precede the first line of a stream."""
-
 _LINE_END = re.compile(rb"[\r\n]")
-_LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _ONE_LINE = re.compile(rb"data:[^\r\n]*+\n\n").fullmatch
-_LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
-    """One event, a run of comments and blank lines, or foreign lines. `raw` are its bytes, including the blank line.
-
-    `data` is None without a data field (comments, retry); `type` is empty without an event field. The first event of a
-    stream may begin with a byte order mark.
-
-    A foreign line has no field of an event stream: most readers of events skip it, but others do not. With `is_foreign`
-    the `data` is the text of such lines, which may be JSON or any other text. One line of JSON is an event of its own;
-    a name before it, as in `error: {...}`, is not part of the data.
-    """
-
-    raw: bytes
-    data: str | None = None
-    type: str = ""
-    is_first: bool = False
-    is_foreign: bool = False
-
-    def with_data(self, data: str) -> bytes:
-        """Return the event's bytes with other data; its other lines and its line ends stay.
-
-        The data of foreign lines becomes one line, with spaces for its line ends.
-        """
-        parts = _LINE_ENDS.split(data.encode())
-        out = bytearray()
-        is_written = False
-        for line, end in _LINE.findall(self.raw):
-            prefix = BOM if self.is_first and line.startswith(BOM) else b""
-            name, colon, value = line[len(prefix) :].partition(b":")
-            if not (is_foreign(name) if self.is_foreign else name == b"data"):
-                if out.endswith(b"\r") and not line and end == b"\n":
-                    out[-1:] = b"\n"  # without the lines in between, CR and LF would become one line end
-                out += line + end
-            elif is_written:
-                continue
-            elif self.is_foreign:
-                is_written = True
-                out += prefix + foreign_line(line[len(prefix) :], b" ".join(parts)) + end
-            else:
-                is_written = True
-                has_space = not colon or value.startswith(b" ") or any(part.startswith(b" ") for part in parts)
-                start = b"data: " if has_space else b"data:"
-                out += prefix + (end or b"\n").join(start + part for part in parts) + end
-        return bytes(out)
 
 
 class EventDecoder:
@@ -95,15 +44,15 @@ class EventDecoder:
 
     __slots__ = (
         "_after_cr",
-        "_after_data",
-        "_before_data",
         "_buffer",
         "_data",
+        "_data_end",
         "_data_start",
-        "_emptied",
         "_is_first",
+        "_is_mixed",
         "_limit",
         "_line",
+        "_run",
         "_scanned",
         "_started",
         "_type",
@@ -113,17 +62,20 @@ class EventDecoder:
         """Allow events of at most `limit` bytes."""
         self._limit = limit
         self._buffer = bytearray()
-        self._line = 0  # where the current line begins in the buffer
-        self._scanned = 0  # the buffer has no unread line end before this position
         self._after_cr = False  # the last line ended in CR: a LF right after it belongs to that line end
         self._is_first = True
         self._started = False  # the first line, which may begin with a BOM, was read
-        self._data: list[bytes] = []
-        self._data_start = 0  # where the first data line begins in the buffer
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin an event at the start of the buffer."""
+        self._line = 0  # where the current line begins in the buffer
+        self._scanned = 0  # the buffer has no unread line end before this position
+        self._data: bytearray | None = None  # the data so far
+        self._data_start = self._data_end = 0  # where the first and the last data line begin in the buffer
         self._type = b""
-        self._emptied: list[tuple[int, int]] = []  # the lines that become empty comments
-        self._before_data: list[ForeignRun] = []  # the foreign lines before the first data line
-        self._after_data: list[ForeignRun] = []
+        self._is_mixed = False  # whether the event has foreign lines, or lines that become empty comments
+        self._run: Run | None = None  # the foreign lines before the data
 
     @property
     def pending(self) -> int:
@@ -161,10 +113,8 @@ class EventDecoder:
                     # The LF of a CRLF whose CR has ended a line already.
                     self._scanned += 1
                     self._line = self._scanned
-            if self._line == self._scanned < len(buffer) and buffer[self._scanned] == 0x3A:
-                comments = COMMENTS.match(buffer, self._line)
-                if comments is not None:
-                    self._line = self._scanned = comments.end()
+            if self._line == self._scanned < len(buffer) and (self._is_mixed or buffer[self._scanned] in STARTS_INERT):
+                self._skip_lines()
             found = _LINE_END.search(buffer, self._scanned)
             if found is None:
                 self._scanned = len(buffer)
@@ -179,7 +129,7 @@ class EventDecoder:
                     self._after_cr = True
             self._line = self._scanned = after
             if end == start or self._read_line(start, end):
-                if self._before_data or self._after_data:
+                if self._is_mixed:
                     yield from self._parts(after)
                 else:
                     yield self._cut(after)
@@ -192,7 +142,10 @@ class EventDecoder:
             return
         if self._line < len(self._buffer):
             self._read_line(self._line, len(self._buffer))
-        yield from self._parts(len(self._buffer))
+        if self._is_mixed:
+            yield from self._parts(len(self._buffer))
+        else:
+            yield self._cut(len(self._buffer))
 
     def take_rest(self) -> bytes:
         """Remove and return the bytes of the incomplete event."""
@@ -201,14 +154,16 @@ class EventDecoder:
         self._begin()
         return rest
 
-    def _begin(self) -> None:
-        self._line = self._scanned = 0
-        self._data = []
-        self._type = b""
-        if self._emptied:
-            self._emptied = []
-        if self._before_data or self._after_data:
-            self._before_data, self._after_data = [], []
+    def _skip_lines(self) -> None:
+        """Skip a run of lines without data, so that thousands of short ones cost little. No data line is skipped."""
+        inert = INERT_RUN.match(self._buffer, self._line)
+        if inert is not None:
+            self._line = self._scanned = inert.end()
+            self._started = True
+        run = FOREIGN_RUNS[self._run if self._data is None else Run.OPEN].match(self._buffer, self._line)
+        if run is not None:
+            self._line = self._scanned = run.end()
+            self._started = self._is_mixed = True
 
     def _read_line(self, start: int, end: int) -> bool:
         """Read a line of the buffer; return whether it completes an event although no blank line follows."""
@@ -220,90 +175,62 @@ class EventDecoder:
                 line = line[len(BOM) :]
         name, _, value = line.partition(b":")
         if name == b"data":
-            if not self._data:
+            self._data_end = start
+            if self._data is None:
                 self._data_start = start
-            elif self._after_data:
-                # The foreign lines are in the middle of the data. Without them the event is what most readers read.
-                self._emptied += [span for run in self._after_data for span in run.lines]
-                self._after_data = []
-            self._data.append(value.removeprefix(b" "))
+                self._data = bytearray(value.removeprefix(b" "))
+            else:
+                self._data += b"\n"
+                self._data += value.removeprefix(b" ")
             return False
         is_inert = INERT.get(name)
         if is_inert is None:
-            return self._read_foreign(line, start, end)
+            return self._read_foreign(line)
         if is_inert(value) is None:
-            self._emptied.append((start, end))
+            self._is_mixed = True
         elif name == b"event":
             self._type = value.strip(b" \t")
         return False
 
-    def _read_foreign(self, line: bytes, start: int, end: int) -> bool:
-        runs = self._after_data if self._data else self._before_data
-        run = ForeignRun.beginning_with(line)
-        if runs and runs[-1].takes(run):
-            run = runs[-1]
-        else:
-            runs.append(run)
-        run.lines.append((start, end))
-        return run.is_whole and not self._data
+    def _read_foreign(self, line: bytes) -> bool:
+        self._is_mixed = True
+        if self._data is not None or self._run is Run.OPEN:
+            return False
+        run = run_of(line)
+        self._run = self._run or run
+        return run is Run.WHOLE
 
     def _cut(self, end: int) -> ServerSentEvent:
-        """Return the event before `end`, which has no foreign lines."""
-        self._emptied.sort()  # lines that were emptied late
-        event = self._event(0, end, self._data, self._type)
+        """Return the event before `end`, all of whose lines pass."""
+        if end > self._limit:
+            raise BodyTooLarge("an event is larger than the limit")
+        event = self._event(bytes(self._buffer[:end]), self._data, self._type)
         del self._buffer[:end]
         self._begin()
         return event
 
-    def _parts(self, end: int) -> list[ServerSentEvent]:
-        """Return the foreign lines and the event before `end`, each as an event."""
-        self._emptied.sort()
-        parts: list[tuple[int, list[bytes], bool]] = [self._foreign(run) for run in self._before_data]
-        if self._data or not parts:
-            parts.append((self._data_start, self._data, False))
-        parts += [self._foreign(run) for run in self._after_data]
-        ends = [start for start, _, _ in parts[1:]] + [end]
-        events = []
-        start = 0
-        for (_, lines, is_text), end in zip(parts, ends, strict=True):
-            events.append(self._event(start, end, lines, b"" if is_text else self._type, is_foreign=is_text))
-            start = end
-        del self._buffer[:end]
-        self._begin()
-        return events
-
-    def _foreign(self, run: ForeignRun) -> tuple[int, list[bytes], bool]:
-        """Return where the lines begin, their text, and True."""
-        lines = [bytes(self._buffer[start:end]) for start, end in run.lines]
-        lines[0] = foreign_text(lines[0])
-        return run.lines[0][0], lines, True
-
-    def _event(
-        self, start: int, end: int, lines: list[bytes], kind: bytes, *, is_foreign: bool = False
-    ) -> ServerSentEvent:
-        """Return the bytes from `start` to `end` as an event; `lines` are its data."""
+    def _parts(self, end: int) -> Iterator[ServerSentEvent]:
+        """Yield the foreign lines and the event before `end`, each as an event."""
         if end > self._limit:
             raise BodyTooLarge("an event is larger than the limit")
-        raw = self._without_texts(start, end) if self._emptied else bytes(self._buffer[start:end])
+        raw, data, kind = bytes(self._buffer[:end]), self._data, self._type
+        start = len(BOM) if self._is_first and raw.startswith(BOM) else 0
+        span = None if data is None else (self._data_start, self._data_end)
+        for part in MixedBlock(raw, start, span).parts():
+            is_foreign = part.text is not None
+            text = part.text if is_foreign else data
+            event = self._event(bytes(part.raw), text, b"" if is_foreign else kind, is_foreign=is_foreign)
+            # What was not yielded stays in the buffer.
+            del self._buffer[: part.size]
+            self._begin()
+            yield event
+
+    def _event(self, raw: bytes, data: bytearray | None, kind: bytes, *, is_foreign: bool = False) -> ServerSentEvent:
         try:
-            data = b"\n".join(lines).decode() if lines else None
+            text = data.decode() if data is not None else None
         except UnicodeDecodeError as error:
             raise MalformedBody("an event is not UTF-8") from error
-        event = ServerSentEvent(raw, data, kind.decode(), self._is_first, is_foreign)
+        event = ServerSentEvent(raw, text, kind.decode(), self._is_first, is_foreign)
         self._started = True
         self._is_first = False
         return event
-
-    def _without_texts(self, start: int, end: int) -> bytes:
-        """Return these bytes of the buffer with an empty comment for each line that must not pass."""
-        out = bytearray()
-        position = start
-        for index in range(bisect_left(self._emptied, (start, start)), len(self._emptied)):
-            first, last = self._emptied[index]
-            if first >= end:
-                break
-            out += self._buffer[position:first]
-            out += b":"
-            position = last
-        out += self._buffer[position:end]
-        return bytes(out)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.server_sent_event import ServerSentEvent
+from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 CORPUS = Path(__file__).parents[3].parent / "shared/corpus"
@@ -551,3 +554,64 @@ def test_recorded_streams_are_read_without_losing_a_byte(case: Path) -> None:
     assert b"".join(event.raw for event in events) == stream
     assert told(decode(*bytewise(stream))) == told(events)
     assert b"".join(event.raw if event.data is None else event.with_data(event.data) for event in events) == stream
+
+
+SHORT_LINES = {
+    "comments": b":x\n",
+    "foreign lines": b"x\n",
+    "foreign lines and comments": b"x\n:y\n",
+    "unclosed JSON": b"{\n",
+    "ids": b"id:a b\n",
+    "event names": b"event:a b\n",
+    "data": b"data\n",
+    "data and foreign lines": b"data\nx\n",
+    "CR": b":x\r",
+}
+
+
+@pytest.mark.parametrize("unit", SHORT_LINES.values(), ids=SHORT_LINES)
+@pytest.mark.parametrize("before", [b"", b"data: {}\n"])
+def test_short_lines_take_at_most_ten_times_their_bytes(before: bytes, unit: bytes) -> None:
+    stream = before + unit * (300_000 // len(unit)) + b"\n"
+    decoder = EventDecoder(AMPLE)
+    tracemalloc.start()
+    try:
+        for start in range(0, len(stream), 16_384):
+            for event in decoder.feed(stream[start : start + 16_384]):
+                assert event.raw
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Lines are read in slices of 4 KiB, which take more.
+    assert peak < 10 * len(stream) + 300_000
+
+
+@pytest.mark.parametrize("unit", SHORT_LINES.values(), ids=SHORT_LINES)
+def test_runs_of_short_lines_are_read_at_once(unit: bytes) -> None:
+    """Except for lines of data and names, which are read one by one."""
+
+    def calls(count: int) -> int:
+        found = 0
+
+        def profile(_: object, event: str, __: object) -> None:
+            nonlocal found
+            found += event in ("call", "c_call")
+
+        sys.setprofile(profile)
+        try:
+            decode(unit * count + b"\n")
+        finally:
+            sys.setprofile(None)
+        return found
+
+    lines = 2000 * (unit.count(b"\n") + unit.count(b"\r"))
+    growth = calls(4000) - calls(2000)
+    assert growth <= (30 * lines if b"data" in unit or b"event" in unit else lines // 20)
+
+
+def test_parts_that_were_not_taken_are_in_the_rest() -> None:
+    decoder = EventDecoder(AMPLE)
+    events = decoder.feed(b"x\ndata: a\n{}\n\ndata: b\n\n")
+    assert [next(events).data, next(events).data] == ["x", "a"]
+    events.close()
+    assert decoder.take_rest() == b"{}\n\ndata: b\n\n"

@@ -7,7 +7,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.content.sse import EventDecoder, ServerSentEvent
+from extproc.core.content.server_sent_event import ServerSentEvent
+from extproc.core.content.sse import EventDecoder
 from extproc.core.errors import BodyTooLarge, ContentError
 
 AMPLE = 1 << 20
