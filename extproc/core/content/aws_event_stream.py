@@ -158,7 +158,7 @@ class FrameDecoder:
         """Yield nothing; raise MalformedBody if the stream ends within a frame."""
         if self._buffer:
             raise MalformedBody("a frame is cut short")
-        return iter(())
+        yield from ()
 
     def take_rest(self) -> bytes:
         """Remove and return the bytes of the incomplete frame."""

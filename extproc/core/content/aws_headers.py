@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator
 from struct import Struct
 
-from extproc.core.content.beginning import is_binary
-from extproc.core.content.shapes import looks_inert
+from extproc.core.content.shapes import is_binary, looks_inert
 from extproc.core.errors import MalformedBody
 
 Value = bool | int | bytes | str

@@ -124,7 +124,7 @@ class ArrayDecoder:
         """Yield nothing; raise MalformedBody if the body ends before the array does."""
         if self._expects is not _Expects.NOTHING:
             raise MalformedBody("an array is cut short")
-        return iter(())
+        yield from ()
 
     def take_rest(self) -> bytes:
         """Remove and return the bytes of the incomplete element."""

@@ -24,10 +24,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from extproc.core.content.beginning import is_binary
 from extproc.core.content.framing import FIRST_BYTES, Framing
 from extproc.core.content.media_type import is_json, is_json_lines
 from extproc.core.content.part_headers import check_inert, disposition_of, headers_of, parsed
+from extproc.core.content.shapes import is_binary
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 MOST_PARTS = 1024
@@ -133,7 +133,7 @@ class FormDecoder:
         """Yield nothing; raise MalformedBody if the body ends before the form does."""
         if not self._has_ended:
             raise MalformedBody("a form is cut short")
-        return iter(())
+        yield from ()
 
     def take_rest(self) -> bytes:
         """Remove and return the bytes of the incomplete part."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from extproc.core.content.aws_event_stream import Frame, FrameDecoder, exception_frame
 from extproc.core.content.document import Document
 from extproc.core.errors import BodyTooLarge, ContentError, MalformedBody
+from tests.fakes.aws import event, frame, header, string, wrapped
 from tests.fakes.cuts import PLACES, bytewise, cut, run
 
 AMPLE = 1 << 20
@@ -27,33 +28,6 @@ STRING = bytes.fromhex(
 )
 
 SHARED = Path(__file__).parents[4] / "shared" / "recordings"
-
-
-def header(name: str, kind: int, value: bytes) -> bytes:
-    """Return a header, written here by the specification alone."""
-    return bytes([len(name)]) + name.encode() + bytes([kind]) + value
-
-
-def string(name: str, value: str) -> bytes:
-    return header(name, 7, len(value.encode()).to_bytes(2, "big") + value.encode())
-
-
-def frame(payload: bytes = b"", *headers: bytes) -> bytes:
-    """Return a frame, written here by the specification alone."""
-    block = b"".join(headers)
-    lengths = (16 + len(block) + len(payload)).to_bytes(4, "big") + len(block).to_bytes(4, "big")
-    whole = lengths + crc32(lengths).to_bytes(4, "big") + block + payload
-    return whole + crc32(whole).to_bytes(4, "big")
-
-
-def event(name: str, payload: object, *more: bytes) -> bytes:
-    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    named = (string(":event-type", name), string(":content-type", "application/json"), string(":message-type", "event"))
-    return frame(data, *named, *more)
-
-
-def wrapped(inner: str, **others: object) -> bytes:
-    return event("chunk", {"bytes": b64encode(inner.encode()).decode(), **others})
 
 
 def decode(*pieces: bytes, limit: int = AMPLE) -> list[Frame]:

@@ -15,7 +15,7 @@ from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
 from extproc.core.errors import BodyTooLarge, MalformedBody
-from tests.core.content.test_multipart import PNG, form, part
+from tests.fakes.forms import PNG, form, part
 
 
 def parse(text: str, framing: Framing) -> Document:

@@ -15,19 +15,9 @@ from extproc.core.content.multipart import HEADER_BYTES, MOST_PARTS, FormDecoder
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.errors import BodyTooLarge, MalformedBody
 from tests.fakes.cuts import PLACES, bytewise, cut, run
+from tests.fakes.forms import BOUNDARY, PNG, form, part
 
 AMPLE = 1 << 20
-BOUNDARY = "xYz-1"
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00--\r\n"
-
-
-def part(name: str = "a", content: bytes = b"text", *headers: str, more: str = "") -> bytes:
-    lines = (f'Content-Disposition: form-data; name="{name}"{more}', *headers)
-    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + content
-
-
-def form(*parts: bytes, end: bytes = b"\r\n") -> bytes:
-    return b"".join(b"--xYz-1\r\n" + each + b"\r\n" for each in parts) + b"--xYz-1--" + end
 
 
 def decode(*pieces: bytes, limit: int = AMPLE) -> list[FormPart]:
