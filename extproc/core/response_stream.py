@@ -116,7 +116,7 @@ class ResponseStream:
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = decoder_of(framing, limits.event_bytes)
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
-        self._is_lines = framing is Framing.JSON_LINES
+        self._framing = framing
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._session: int | None = None
@@ -140,10 +140,17 @@ class ResponseStream:
         return self._queue.sequence
 
     @property
+    def tail(self) -> bytes:
+        """The last bytes that were released."""
+        return self._tail
+
+    @property
     def separator(self) -> bytes:
         """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
-        if self._is_lines:
+        if self._framing is Framing.JSON_LINES:
             return b"" if not self._tail or self._tail.endswith(b"\n") else b"\n"
+        if self._framing is not Framing.EVENT_STREAM:
+            return b""
         return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
 
     @property
