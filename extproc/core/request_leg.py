@@ -10,7 +10,7 @@ from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, BodyBuffer, declared_length, inflate
 from extproc.core.content.document import Document
 from extproc.core.content.framing import Framing
-from extproc.core.content.media_type import is_json_lines, media_types
+from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.context import Context
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.dialects.paths import GENERIC
@@ -18,7 +18,7 @@ from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect, Unmatched
-from extproc.core.reading import Reading, Scope, begun_reading, document_of, is_preflight, request_reading
+from extproc.core.reading import Reading, Scope, begun_reading, document_of, form_of, is_preflight, request_reading
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.refusal import (
     OVERLOADED,
@@ -279,9 +279,14 @@ class RequestLeg:
         plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(self._headers)))
-        framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
-        self._document = document_of(dialect, plain, framing, limits.values)
+        types = media_types(self._headers)
+        if dialect.takes_forms and any(map(is_form, types)):
+            content_type = ", ".join(value for name, value in self._headers if name == "content-type")
+            self._document = form_of(dialect, plain, content_type, limits.values)
+        else:
+            is_lines = dialect is GENERIC and any(map(is_json_lines, types))
+            framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
+            self._document = document_of(dialect, plain, framing, limits.values)
         context.request_size = len(plain)
         self._prompts = self._prompts_of(self._document, locates=False)
         self._asks_for_stream = dialect.streams(self._document, self._path)
@@ -319,7 +324,7 @@ class RequestLeg:
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return
         self._keep_context(self._prompts)
-        self._release(rewritten.encode())
+        self._release(rewritten.encode("utf-8", "surrogateescape"))  # a form's media are no UTF-8
 
     def _release(self, rewritten: bytes | None) -> None:
         """Release the request, unchanged or rewritten, and start the `moderation` detection."""
