@@ -10,16 +10,19 @@ import pytest
 
 from extproc.core.content.aws_event_stream import Frame, FrameDecoder
 from extproc.core.events import BodyReceived
+from extproc.core.matching import MARK
 from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Block
 from extproc.core.vocabulary import Leg
 from tests.fakes.aws import event, frame, string, wrapped
 from tests.fakes.cuts import bytewise
+from tests.fakes.recorded import FOLDERS, Recorded, recorded
 from tests.fakes.world import World, policy
 
 # -- AWS event streams -------------------------------------------------------------------------------------------------
 
 AWS = "application/vnd.amazon.eventstream"
+RECORDED = [one for one in recorded(*FOLDERS) if one.content_type == AWS]
 CONVERSE = b'{"messages":[{"role":"user","content":[{"text":"Hello"}]}]}'
 START = event("messageStart", {"role": "assistant"})
 STOP = event("messageStop", {"stopReason": "end_turn"})
@@ -67,6 +70,46 @@ def test_verified_frames_leave_as_they_came(pieces: list[bytes]) -> None:
     assert said(it) == ["Hi Tom,", " how are", " you?"]
     it.verify_all().done()
     assert it.response.body == STREAM
+    assert it.response.is_ended
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("recording", RECORDED, ids=lambda one: one.name)
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_recorded_frames_leave_as_they_came(recording: Recorded, is_cut: bool) -> None:
+    body = recording.response or b""
+    it = converse(recording.path)
+    for piece in bytewise(body) if is_cut else [body]:
+        it.body(piece)
+    it.body(b"", end=True).verify_all().done()
+    assert it.response.body == body
+    assert it.response.is_ended
+    words = "".join(each.data or "" for each in frames(body))
+    assert all(json.dumps(text)[1:-1] in words for text in said(it))
+
+
+VALUE = "ЖЩЮЯБД"
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("split", range(len(VALUE) + 1))
+@pytest.mark.parametrize(("before", "after"), [("", " b"), ("a ", " b"), ("a ", "")])
+def test_no_letter_of_a_value_leaves(wrap: bool, split: int, before: str, after: str) -> None:
+    """The value is at the start, in the middle or at the end of the text, and split over two frames at any place."""
+    texts = [text for text in (before + VALUE[:split], VALUE[split:] + after) if text]
+    spelt = [wrapped(json.dumps({"completion": text}), p="ab") if wrap else delta(text) for text in texts]
+    it = converse().body(START + b"".join(spelt) + STOP, end=True)
+    assert said(it) == texts
+    numbers = [chunk["choices"][0]["index"] for chunk in it.chunks]
+    redacted = [before + "[X]", after] if len(texts) == 2 else [before + "[X]" + after]
+    for text, number, chunk in zip(redacted, numbers, it.chunks, strict=True):
+        it.verify(text, number, chunk[MARK])
+    it.done()
+    found = [json.loads(each.data or "") for each in frames(it.response.body)]
+    heard = [
+        each["completion"] if wrap else each["delta"]["text"] for each in found if {"completion", "delta"} & {*each}
+    ]
+    assert heard == redacted
     assert it.response.is_ended
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from binascii import crc32
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from extproc.core.content.document import Document
 from extproc.core.errors import BodyTooLarge, ContentError, MalformedBody
 from tests.fakes.aws import event, frame, header, string, wrapped
 from tests.fakes.cuts import PLACES, bytewise, cut, run
+from tests.fakes.recorded import FOLDERS, Recorded, recorded
 
 AMPLE = 1 << 20
 
@@ -27,7 +27,7 @@ STRING = bytes.fromhex(
     "7b27666f6f273a27626172277d8d9c08b1"
 )
 
-SHARED = Path(__file__).parents[4] / "shared" / "recordings"
+RECORDED = [one for one in recorded(*FOLDERS) if one.content_type == "application/vnd.amazon.eventstream"]
 
 
 def decode(*pieces: bytes, limit: int = AMPLE) -> list[Frame]:
@@ -117,12 +117,10 @@ def test_exception_frame_is_one_of_the_encoding() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["test_bedrock_model_stream_empty_text_delta", "test_bedrock_native_output_stream"],
-)
-def test_recorded_streams_are_read_and_made_anew(name: str) -> None:
-    body = (SHARED / f"amazonaws-com-{name}-0" / "response.body").read_bytes()
+@pytest.mark.corpus
+@pytest.mark.parametrize("recording", RECORDED, ids=lambda one: one.name)
+def test_recorded_streams_are_read_and_made_anew(recording: Recorded) -> None:
+    body = recording.response or b""
     frames = decode(body)
     assert b"".join(each.raw for each in frames) == body
     assert frames[0].event_type == "messageStart"
