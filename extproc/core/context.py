@@ -130,6 +130,7 @@ class Context:
             is_get=self.is_get,
             is_local=self.is_reply_local,
             has_media=self.dialect is not None and self.dialect.answers_media,
+            has_arrays=self.dialect is not None and self.dialect.streams_arrays,
         )
 
     def adopt(self) -> None:

@@ -10,9 +10,12 @@ from enum import StrEnum
 
 from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
 from extproc.core.content.document import Document
+from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing, Unit, framing_of
-from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines, is_media
+from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
+from extproc.core.content.part_headers import boundary_of
+from extproc.core.content.server_sent_event import BOM
 from extproc.core.dialects.base import Dialect
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.vocabulary import Headers
@@ -40,6 +43,8 @@ class Reading(StrEnum):
     WHOLE = Framing.WHOLE.value
     EVENT_STREAM = Framing.EVENT_STREAM.value
     JSON_LINES = Framing.JSON_LINES.value
+    AWS_EVENT_STREAM = Framing.AWS_EVENT_STREAM.value
+    JSON_ARRAY = Framing.JSON_ARRAY.value
 
     @property
     def framing(self) -> Framing:
@@ -97,6 +102,8 @@ class Answer:
     """whether it is Envoy's own"""
     has_media: bool = False
     """whether answers of its dialect may be sounds or images"""
+    has_arrays: bool = False
+    """whether a JSON array is a stream in its dialect"""
 
     @property
     def is_error(self) -> bool:
@@ -126,7 +133,12 @@ class Answer:
         framing = framing_of(media_type, first, is_all=is_all)
         if framing is None and not is_all:
             return Reading.UNDECIDED
-        if framing in (Framing.EVENT_STREAM, Framing.JSON_LINES) or is_json(media_type):
+        if framing is Framing.WHOLE and self.has_arrays and not self.is_error:
+            if not is_all and (is_blank(first) or BOM.startswith(first)):
+                return Reading.UNDECIDED
+            if first.removeprefix(BOM).lstrip().startswith(b"["):
+                return Reading.JSON_ARRAY
+        if framing in _CUT or is_json(media_type):
             return Reading((framing or Framing.WHOLE).value)
         if self.passes_others and not (first and begins_like_json(first)):
             return Reading.UNREAD
@@ -138,8 +150,13 @@ class Answer:
         return Reading.WHOLE
 
 
+_CUT = (Framing.EVENT_STREAM, Framing.JSON_LINES, Framing.AWS_EVENT_STREAM)
+"""The framings of several documents, as far as type and first bytes tell."""
+
+
 def _is_named(media_type: str) -> bool:
-    return is_json(media_type) or is_json_lines(media_type) or is_event_stream(media_type)
+    is_stream = is_event_stream(media_type) or is_aws_event_stream(media_type)
+    return is_json(media_type) or is_json_lines(media_type) or is_stream
 
 
 # -- documents -----------------------------------------------------------------------------------------------------
@@ -167,6 +184,15 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         return None if dialect.is_final(data, None) else dialect.parse(data, values, is_foreign=unit.is_foreign)
 
     return FramedDocument(text, values, framing, parse)
+
+
+def form_of(dialect: Dialect, body: bytes, content_type: str, values: int) -> FormDocument:
+    """Return a whole form, with at most `values` values, as a document of `dialect`; raise like `document_of`."""
+
+    def parse(text: str, framing: Framing) -> Document:
+        return document_of(dialect, text.encode(), framing, values)
+
+    return FormDocument(body, boundary_of(content_type), values, parse)
 
 
 def _has_lines(text: str, values: int) -> bool:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.framing import Framing
+from extproc.core.content.json_array import ending
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.paths import DEFAULT
@@ -291,9 +292,15 @@ class ResponseLeg:
 
     def refusal(self, refusal: Refusal) -> bytes:
         """Return what ends a response that has begun, in its framing."""
-        if self._framing is Framing.JSON_LINES:
-            return self._dialect.refuse(refusal) + b"\n"
-        return self._dialect.refuse_stream(refusal, self.sequence)
+        match self._framing:
+            case Framing.JSON_LINES:
+                return self._dialect.refuse(refusal) + b"\n"
+            case Framing.AWS_EVENT_STREAM:
+                return self._dialect.refuse_frame(refusal)
+            case Framing.JSON_ARRAY:
+                return ending(self._stream.tail if self._stream is not None else b"", self._dialect.refuse(refusal))
+            case _:
+                return self._dialect.refuse_stream(refusal, self.sequence)
 
     # -- the session -----------------------------------------------------------------------------------------------
 

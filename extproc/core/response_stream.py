@@ -68,8 +68,7 @@ class ResponseStream:
         self._state = StreamState.SUBMITTING
         self._deadlines = Deadlines()
         self._input = StreamInput(headers, framing, limits)
-        is_lines = framing is Framing.JSON_LINES
-        self._output = StreamOutput(context, is_lines=is_lines, is_decoded=self._input.is_encoded)
+        self._output = StreamOutput(context, framing, is_decoded=self._input.is_encoded)
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
@@ -90,6 +89,11 @@ class ResponseStream:
     def sequence(self) -> int:
         """The number of the next event, for APIs that number events."""
         return self._queue.sequence
+
+    @property
+    def tail(self) -> bytes:
+        """The last bytes that were released."""
+        return self._output.tail
 
     @property
     def separator(self) -> bytes:

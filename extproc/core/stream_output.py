@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from extproc.core.commands import ReleaseBody, ReleaseTrailers
 from extproc.core.content.body import DIGESTS, STALE
+from extproc.core.content.framing import Framing
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.context import Context
 from extproc.core.vocabulary import Leg
@@ -29,22 +30,25 @@ class Head(StrEnum):
 class StreamOutput:
     """Releases one stream."""
 
-    __slots__ = ("_context", "_is_decoded", "_is_lines", "_tail", "head")
+    __slots__ = ("_context", "_framing", "_is_decoded", "head", "tail")
 
-    def __init__(self, context: Context, *, is_lines: bool, is_decoded: bool) -> None:
-        """Release JSON lines if `is_lines`, else events; without their content-encoding if `is_decoded`."""
+    def __init__(self, context: Context, framing: Framing, *, is_decoded: bool) -> None:
+        """Release units of `framing`; without their content-encoding if `is_decoded`."""
         self._context = context
-        self._is_lines = is_lines
+        self._framing = framing
         self._is_decoded = is_decoded
-        self._tail = b""  # the last bytes that were released
+        self.tail = b""
+        """The last bytes that were released."""
         self.head = Head.NOTHING
 
     @property
     def separator(self) -> bytes:
         """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
-        if self._is_lines:
-            return b"" if not self._tail or self._tail.endswith(b"\n") else b"\n"
-        return b"" if not self._tail or _BLANK_LINE.search(self._tail) else b"\n\n"
+        if self._framing is Framing.JSON_LINES:
+            return b"" if not self.tail or self.tail.endswith(b"\n") else b"\n"
+        if self._framing is not Framing.EVENT_STREAM:
+            return b""
+        return b"" if not self.tail or _BLANK_LINE.search(self.tail) else b"\n\n"
 
     def send(self, data: bytes, *, end_of_stream: bool = False) -> None:
         """Release bytes of the stream, after the headers."""
@@ -76,5 +80,5 @@ class StreamOutput:
         self._context.release_headers(STALE if self._is_decoded else DIGESTS)
 
     def _release(self, data: bytes, *, end_of_stream: bool = False) -> None:
-        self._tail = (self._tail + data[-4:])[-4:]
+        self.tail = (self.tail + data[-4:])[-4:]
         self._context.release_response(ReleaseBody(Leg.RESPONSE, data, end_of_stream))

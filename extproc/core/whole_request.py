@@ -5,13 +5,13 @@ from __future__ import annotations
 from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document
 from extproc.core.content.framing import Framing
-from extproc.core.content.media_type import is_json_lines, media_types
+from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.detections import Messages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.dialects.paths import GENERIC
 from extproc.core.policy import Limits
-from extproc.core.reading import document_of
+from extproc.core.reading import document_of, form_of
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.verdict import Anonymize
 from extproc.core.vocabulary import Headers
@@ -47,9 +47,7 @@ class WholeRequest:
         plain = inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
         if not plain.strip():
             return
-        is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(headers)))
-        framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
-        document = document_of(dialect, plain, framing, limits.values)
+        document = _document(dialect, plain, headers, limits.values)
         self._keep(dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()
@@ -69,7 +67,7 @@ class WholeRequest:
         changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
         rewritten = document.rewrite(changes)
         self._keep(dialect.prompts(document.read_again(rewritten), tools=self._tools))
-        body = rewritten.encode()
+        body = rewritten.encode("utf-8", "surrogateescape")  # a form's media are no UTF-8
         self.size = max(self.size, len(body))
         return body
 
@@ -86,3 +84,11 @@ class WholeRequest:
         """Remove and return all bytes, as they came."""
         self._document = None
         return self.buffer.take()
+
+
+def _document(dialect: Dialect, body: bytes, headers: Headers, values: int) -> Document:
+    types = media_types(headers)
+    if dialect.takes_forms and any(map(is_form, types)):
+        return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
+    is_lines = dialect is GENERIC and any(map(is_json_lines, types))
+    return document_of(dialect, body, Framing.JSON_LINES if is_lines else Framing.WHOLE, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable
 from functools import cache
@@ -27,7 +26,6 @@ from tests.fakes.planted import (
     as_tokens,
     client_texts,
     corpus,
-    events_of,
     is_argument,
     letters,
     own,
@@ -36,6 +34,7 @@ from tests.fakes.planted import (
     running,
     shape,
     spots,
+    units_of,
 )
 from tests.fakes.reading import at, dotted
 
@@ -133,17 +132,17 @@ def check(recording: Recording, place: Hashable, pieces: list[str], aim: Redacti
     world = drive(recording, body, aim, cuts)
     reply = world.reply.body if world.reply is not None else b""
     assert not letters(world.response.body + reply)
-    arrived = events_of(world.response.body)
+    arrived = units_of(world.response.body)
     if aim.blocks:
         assert world.record.outcome == "blocked"
-        refusal = dialect.refuse_stream(blocked(BLOCKED_RESPONSE), world.exchange._response.sequence)
+        refusal = world.exchange._response.refusal(blocked(BLOCKED_RESPONSE))
         released = world.response.body.removesuffix(refusal)
         assert body.startswith(released)
         assert reply if world.response.headers is None else released != world.response.body
         return
     assert world.response.is_ended
     assert world.reply is None
-    assert [shape(dialect, event) for event in arrived] == [shape(dialect, event) for event in events_of(body)]
+    assert [shape(dialect, event) for event in arrived] == [shape(dialect, event) for event in units_of(body)]
     assert "".join(pieces).replace(VALUE, MASK) == client_texts(dialect, world.response.body)[0][place]
     planted, planted_repeats = client_texts(dialect, body)
     texts, repeats = client_texts(dialect, world.response.body)
@@ -259,23 +258,3 @@ def test_no_letter_of_a_value_leaks_from_whole_answers(recording: Recording) -> 
 @pytest.mark.parametrize("recording", RECORDED_WHOLE, ids=names(RECORDED_WHOLE))
 def test_no_letter_of_a_value_leaks_from_recorded_whole_answers(recording: Recording) -> None:
     check_whole(recording)
-
-
-def test_value_across_the_elements_of_an_array_is_redacted() -> None:
-    (recording,) = (one for one in WHOLE if one.name == "gemini-array.json")
-    document = Document.from_bytes(recording.body)
-    places = [(2, 0), (3, 0), (4, 0)]
-    paths = [(element, "candidates", 0, "content", "parts", part, "text") for element, part in places]
-    for first in range(len(VALUE) + 1):
-        for second in range(first, len(VALUE) + 1):
-            pieces = [VALUE[:first], VALUE[first:second], VALUE[second:]]
-            edits: dict[Any, Edit] = {}
-            for path, piece in zip(paths, pieces, strict=True):
-                edits[path] = f"it {piece}" if path is paths[0] else piece
-                tokens = {"chosenCandidates": [{"token": piece}]}
-                edits[(*path[:3], "logprobsResult")] = Raw(json.dumps(tokens))
-            world = judge(recording, document.rewrite(edits).encode())
-            assert not letters(world.response.body)
-            elements = json.loads(world.response.body)
-            said = "".join(element["candidates"][0]["content"]["parts"][0].get("text", "") for element in elements[2:5])
-            assert said == f"it {MASK}"

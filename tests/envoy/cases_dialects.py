@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from extproc.core.content.aws_event_stream import exception_frame
 from tests.envoy.apis import (
     ANTHROPIC,
     CHAT,
@@ -30,10 +33,23 @@ from tests.envoy.case import (
     redacts,
     streams,
 )
+from tests.fakes.aws import wrapped
+from tests.fakes.cuts import bytewise
 
 BLOCKED = Refused("content_policy_violation", "Not that.")
 UNAVAILABLE = Refused("guardrail_unavailable")
 TAGGED = redacts("Jane", "[NAME_1]")
+
+
+_ARRAY = (b"[" + GEMINI.answer("Hi Jane"), b",\r\n" + GEMINI.answer(", hi"), b"]\n")
+_BLOCKED_ELEMENT = b'{"error": {"code": 400, "message": "Not that.", "status": "INVALID_ARGUMENT"}}'
+
+_AWS = "application/vnd.amazon.eventstream"
+
+
+def _frames(*texts: str) -> tuple[bytes, ...]:
+    """Return frames with JSON in base64, as Bedrock sends them."""
+    return tuple(wrapped(json.dumps({"completion": text}), p="abcd") for text in texts)
 
 
 def usual(api: Api) -> list[Case]:
@@ -616,16 +632,60 @@ OTHER_ROWS = [
         path="/v1/projects/p/locations/l/publishers/anthropic/models/claude:rawPredict",
         asked=[PRE_CALL, ("output", "Hello", "Hi")],
     ),
+    *(
+        Case(
+            f"a growing array {how} is verified element by element",
+            GEMINI,
+            GEMINI.request("Hello"),
+            Said(body),
+            TAGGED,
+            rig="firewall",
+            path="/v1beta/models/gemini-pro:streamGenerateContent",
+            client=b"[%s,\r\n%s]\n" % (GEMINI.answer("Hi [NAME_1]"), GEMINI.answer(", hi")),
+            asked=[PRE_CALL, ("stream", "Hi Jane", ", hi")],
+        )
+        for how, body in (("with its length", b"".join(_ARRAY)), ("in pieces", _ARRAY))
+    ),
     Case(
-        "a stream in a growing array is held whole, and judged as one text",
+        "a growing array is blocked, and ends as an array",
         GEMINI,
         GEMINI.request("Hello"),
-        Said(b"[%s,\r\n%s]" % (GEMINI.answer("Hi Ja"), GEMINI.answer("ne"))),
-        TAGGED,
-        rig="firewall",
+        Said(_ARRAY),
+        blocks("hi"),
         path="/v1beta/models/gemini-pro:streamGenerateContent",
-        client=b"[%s,\r\n%s]" % (GEMINI.answer("Hi [NAME_1]"), GEMINI.answer("")),
-        asked=[PRE_CALL, ("output", "Hello", "Hi Jane")],
+        client=b"[%s,%s]" % (GEMINI.answer("Hi Jane"), _BLOCKED_ELEMENT),
+        asked=[PRE_CALL, ("stream", "Hi Jane", ", hi")],
+    ),
+    *(
+        Case(
+            f"no dialect: frames of an AWS event stream {how} are redacted",
+            CHAT,
+            b'{"prompt": "Hello"}',
+            Said(body, _AWS),
+            TAGGED,
+            rig="firewall",
+            path="/model/m/invoke-with-response-stream",
+            client=b"".join(_frames("Hi [NAME_1]", ", hi")),
+            is_inspected=False,
+            has_id=True,
+            asked=[PRE_CALL, ("stream", "Hi Jane", ", hi")],
+        )
+        for how, body in (
+            ("with their length", b"".join(_frames("Hi Jane", ", hi"))),
+            ("in single bytes", bytewise(b"".join(_frames("Hi Jane", ", hi")))),
+        )
+    ),
+    Case(
+        "no dialect: an AWS event stream is blocked with an exception",
+        CHAT,
+        b'{"prompt": "Hello"}',
+        Said(_frames("Hi Jane", ", hi"), _AWS),
+        blocks("hi"),
+        path="/model/m/invoke-with-response-stream",
+        client=b"".join((*_frames("Hi Jane"), exception_frame("validationException", b'{"message": "Not that."}'))),
+        is_inspected=False,
+        has_id=True,
+        asked=[PRE_CALL, ("stream", "Hi Jane", ", hi")],
     ),
     Case(
         "system instruction and function responses are asked about",

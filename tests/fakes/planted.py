@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.content.server_sent_event import ServerSentEvent
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
@@ -55,13 +56,17 @@ class Recording:
 
     @property
     def is_stream(self) -> bool:
-        return not self.body.lstrip().startswith((b"{", b"["))
+        return not self.body.lstrip().startswith(b"{") and (not self.is_array or self.dialect.streams_arrays)
+
+    @property
+    def is_array(self) -> bool:
+        return self.body.lstrip().startswith(b"[")
 
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
         request = next(body for path, body in _REQUESTS.values() if pick("POST", path, {}) is self.dialect)
         world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
-        return world.head("text/event-stream" if self.is_stream else "application/json")
+        return world.head("text/event-stream" if self.is_stream and not self.is_array else "application/json")
 
 
 def own() -> list[Recording]:
@@ -91,12 +96,18 @@ def _has_streams(path: str) -> bool:
 
 
 def events_of(body: bytes) -> list[ServerSentEvent]:
-    """Return the events of a stream."""
+    """Return the events of an event stream."""
     decoder = EventDecoder(2**24)
     return [*decoder.feed(body), *decoder.finish()]
 
 
-def read(dialect: Dialect, event: ServerSentEvent) -> tuple[Document | None, list[Leaf]]:
+def units_of(body: bytes) -> list[Unit]:
+    """Return the events of a stream, or the elements of a growing array."""
+    decoder = decoder_of(Framing.JSON_ARRAY if body.lstrip().startswith(b"[") else Framing.EVENT_STREAM, 2**24)
+    return [*decoder.feed(body), *decoder.finish()]
+
+
+def read(dialect: Dialect, event: Unit) -> tuple[Document | None, list[Leaf]]:
     """Return the document and the leaves of an event."""
     if not event.data or not event.data.strip() or dialect.is_final(event.data, None):
         return None, []
@@ -107,7 +118,7 @@ def read(dialect: Dialect, event: ServerSentEvent) -> tuple[Document | None, lis
 def running(recording: Recording) -> dict[Hashable, str]:
     """Return the running texts of a stream, each joined."""
     texts: dict[Hashable, str] = {}
-    for event in events_of(recording.body):
+    for event in units_of(recording.body):
         for leaf in read(recording.dialect, event)[1]:
             if leaf.kind is Kind.TEXT and leaf.place is not None and not leaf.is_embedded:
                 texts[leaf.place] = texts.get(leaf.place, "") + leaf.text
@@ -116,7 +127,7 @@ def running(recording: Recording) -> dict[Hashable, str]:
 
 def is_argument(recording: Recording, place: Hashable) -> bool:
     """Return whether a running text is JSON for a program."""
-    found = (leaf for event in events_of(recording.body) for leaf in read(recording.dialect, event)[1])
+    found = (leaf for event in units_of(recording.body) for leaf in read(recording.dialect, event)[1])
     return any(leaf.is_json and leaf.place == place for leaf in found)
 
 
@@ -133,7 +144,7 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
     out: list[bytes] = []
     left = list(pieces)
     together = _together(recording, place).count(True)
-    for event in events_of(recording.body):
+    for event in units_of(recording.body):
         document, leaves = read(dialect, event)
         mine = [leaf for leaf in leaves if leaf.place == place]
         mine = [leaf for leaf in mine if leaf.kind is not Kind.SEAL] or mine
@@ -168,7 +179,14 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
                     event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
                 )
     assert not left
-    return b"".join(out)
+    return _array(out) if recording.is_array else b"".join(out)
+
+
+def _array(elements: list[bytes]) -> bytes:
+    """Return an array of elements, some of which are repeated or left out, with their brackets and commas."""
+    first = elements[0].replace(b",", b"[", 1) if elements[0].lstrip().startswith(b",") else elements[0]
+    others = (each.replace(b"[", b",", 1) if each.lstrip().startswith(b"[") else each for each in elements[1:])
+    return b"".join((first, *others))
 
 
 def _shared(recording: Recording, place: Hashable) -> int:
@@ -181,7 +199,7 @@ def _together(recording: Recording, place: Hashable) -> list[bool]:
     """Return for each event with a text at `place` whether it has another text, too."""
     said = (
         [leaf.place for leaf in read(recording.dialect, event)[1] if leaf.kind is Kind.TEXT]
-        for event in events_of(recording.body)
+        for event in units_of(recording.body)
     )
     return [len(texts) > 1 for texts in said if place in texts]
 
@@ -203,7 +221,7 @@ def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], di
     """Return the texts that a client reads: each running text, and the texts of its repeats."""
     texts: dict[Hashable, str] = {}
     repeats: dict[Hashable, set[str]] = {}
-    for event in events_of(body):
+    for event in units_of(body):
         for leaf in read(dialect, event)[1]:
             if leaf.kind is Kind.TEXT and leaf.place is not None:
                 texts[leaf.place] = texts.get(leaf.place, "") + leaf.text
@@ -212,11 +230,11 @@ def client_texts(dialect: Dialect, body: bytes) -> tuple[dict[Hashable, str], di
     return texts, repeats
 
 
-def shape(dialect: Dialect, event: ServerSentEvent) -> Any:
+def shape(dialect: Dialect, event: Unit) -> Any:
     """Return the parts of an event that a redaction does not change."""
     if read(dialect, event)[0] is None:
         return event.raw
-    return event.type, all_of(json.loads(event.data or ""))
+    return getattr(event, "type", ""), all_of(json.loads(event.data or ""))
 
 
 def letters(body: bytes) -> set[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from extproc.aim import protocol
 from extproc.core.content import arguments
 from extproc.core.content import escapes as running_escapes
+from extproc.core.content.aws_event_stream import FrameDecoder
 from extproc.core.content.body import inflater
 from extproc.core.content.document import Document, Path
-from extproc.core.content.framing import FIRST_BYTES, framing_of
+from extproc.core.content.framing import FIRST_BYTES, Decoder, Unit, framing_of
+from extproc.core.content.json_array import END, ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
+from extproc.core.content.multipart import FormDecoder
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
@@ -116,6 +119,33 @@ def lines(data: bytes) -> None:
         again = LineDecoder(1 << 30)
         changed = [*again.feed(line.with_data("{\n}")), *again.finish()]
         assert [one.data for one in changed if one.data] == (["{ }"] if line.data else [])
+
+
+def units(data: bytes) -> None:
+    """Cut AWS event streams, growing arrays and forms; check as for lines."""
+    knobs = Knobs(data)
+    limit = knobs.pick((1 << 20, 64, 1024))
+    kinds: tuple[Callable[[int], Decoder], ...] = (ArrayDecoder, FrameDecoder, lambda limit: FormDecoder("x", limit))
+    new = knobs.pick(kinds)
+    decoder = new(limit)
+    found: list[Unit] = []
+    pieces = knobs.cut(knobs.payload)
+    is_whole = False
+    with suppress(ContentError):
+        while pieces:
+            found.extend(decoder.feed(pieces.pop(0)))  # keeps the units before an error
+            assert decoder.pending <= limit
+        found += list(decoder.finish())
+        is_whole = True
+    assert b"".join(unit.raw for unit in found) + decoder.take_rest() + b"".join(pieces) == knobs.payload
+    if not is_whole:
+        return
+    whole = new(1 << 30)
+    said = [unit.data for unit in (*whole.feed(knobs.payload), *whole.finish()) if unit.data is not None]
+    assert said == [unit.data for unit in found if unit.data is not None]
+    again = new(1 << 30)
+    changed = b"".join(unit.with_data(unit.data) if unit.data and unit.data != END else unit.raw for unit in found)
+    assert said == [unit.data for unit in (*again.feed(changed), *again.finish()) if unit.data is not None]
 
 
 def framing(data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import brotli
 import zstandard
 
+from extproc.core.content.aws_event_stream import exception_frame
 from extproc.processor import wire
 from tests.fakes.planted import CORPUS, RECORDINGS, events_of
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
@@ -37,6 +38,13 @@ def seeds(surface: str) -> Iterator[bytes]:
                 b"\x89PNG",
             ]
             plain += [chat_answer("Hello") + b"\n" + chat_answer("you")]
+        case "units":
+            part = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b c.jsonl"\r\n\r\n{"a": 1}\r\n'
+            plain += [
+                b'[{"a": "\\"]"}\n,\r\n{"b": [[], {}]}\n]\n',
+                exception_frame("validationException", b'{"bytes": "e30=", "p": "ab"}') * 2,
+                part * 2 + b"--x--\r\n",
+            ]
         case "escapes":
             plain += [
                 b'{"q": "caf\\u00e9 \\ud83d\\ude00 \\"so\\" \\\\n", "\\u0071": ["a\\tb", {"c": ""}]}',

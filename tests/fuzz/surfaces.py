@@ -474,6 +474,7 @@ SURFACES: dict[str, Callable[[bytes], None]] = {
     for one in (
         reading.events,
         reading.lines,
+        reading.units,
         reading.framing,
         reading.body,
         reading.document,

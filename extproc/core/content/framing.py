@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Protocol
 
+from extproc.core.content.aws_event_stream import FrameDecoder
+from extproc.core.content.json_array import ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
-from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines
+from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 
@@ -20,12 +22,15 @@ class Framing(StrEnum):
     """the body is one JSON document"""
     EVENT_STREAM = "event stream"
     JSON_LINES = "JSON lines"
+    AWS_EVENT_STREAM = "AWS event stream"
+    JSON_ARRAY = "JSON array"
+    """the body is an array that grows; a dialect says whether its arrays do"""
     UNKNOWN = "unknown"
     """neither the content type nor the first bytes are those of a framing that is read"""
 
 
 class Unit(Protocol):
-    """One document of a stream: an event or a line. `data` is None if it has none."""
+    """One document of a stream: an event, a line, a frame or an element. `data` is None if it has none."""
 
     @property
     def raw(self) -> bytes:
@@ -61,8 +66,16 @@ class Decoder(Protocol):
 
 
 def decoder_of(framing: Framing, limit: int) -> Decoder:
-    """Return a decoder for units of at most `limit` bytes: of JSON lines, or else of an event stream."""
-    return LineDecoder(limit) if framing is Framing.JSON_LINES else EventDecoder(limit)
+    """Return a decoder for units of at most `limit` bytes."""
+    match framing:
+        case Framing.JSON_LINES:
+            return LineDecoder(limit)
+        case Framing.AWS_EVENT_STREAM:
+            return FrameDecoder(limit)
+        case Framing.JSON_ARRAY:
+            return ArrayDecoder(limit)
+        case _:
+            return EventDecoder(limit)
 
 
 FIRST_BYTES = 64
@@ -79,11 +92,14 @@ def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -
     """Return the framing of a body with this header and these first bytes, decoded; None if more bytes are needed.
 
     Never None from `FIRST_BYTES` bytes on, and never if the bytes are the whole body (`is_all`). The type decides for
-    event streams and JSON. JSON lines may turn out to be an event stream. For every other type the bytes decide.
+    event streams, those of AWS, and JSON. JSON lines may turn out to be an event stream. For every other type the bytes
+    decide.
     """
     media_type = content_type.split(";", 1)[0].strip().lower()
     if is_event_stream(media_type):
         return Framing.EVENT_STREAM
+    if is_aws_event_stream(media_type):
+        return Framing.AWS_EVENT_STREAM
     if is_json(media_type):
         return Framing.WHOLE
     is_lines = is_json_lines(media_type)

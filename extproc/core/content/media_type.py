@@ -44,6 +44,16 @@ def is_event_stream(media_type: str) -> bool:
     return media_type == "text/event-stream"
 
 
+def is_aws_event_stream(media_type: str) -> bool:
+    """Return whether a body of this type is an AWS event stream."""
+    return media_type == "application/vnd.amazon.eventstream"
+
+
+def is_form(media_type: str) -> bool:
+    """Return whether a body of this type is a form of several parts."""
+    return media_type == "multipart/form-data"
+
+
 def is_media(media_type: str) -> bool:
     """Return whether a body of this type is a sound or an image."""
     return media_type.startswith(("audio/", "image/"))

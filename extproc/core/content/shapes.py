@@ -97,7 +97,7 @@ def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool
         return False
     is_urlsafe = "-" in data or "_" in data
     head = _decode(data[: 2 * _HEAD].replace("\r", "").replace("\n", "")[: _HEAD // 3 * 4])
-    if not is_text and _is_binary(head):
+    if not is_text and is_binary(head):
         return len(data) >= _SHORT or head.startswith(_SIGNATURES)
     whole = _decode(data.replace("\r", "").replace("\n", ""))
     if not whole:
@@ -122,7 +122,8 @@ def _decode(data: str) -> bytes:
 _URLSAFE = str.maketrans("-_", "+/")
 
 
-def _is_binary(head: bytes) -> bool:
+def is_binary(head: bytes) -> bool:
+    """Return whether bytes that begin a value are media: they have control characters, or are not UTF-8."""
     if _CONTROLS(head):
         return True
     try:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
 from extproc.core.dialects.flat_chat import MAX_CHOICE as MAX_CHOICE
@@ -19,6 +20,10 @@ from extproc.core.refusal import Refusal
 
 Running = tuple[Hashable, ...]
 """The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
+
+
+_EXCEPTIONS = {400: "validationException", 503: "serviceUnavailableException"}
+"""The exceptions that streams of Bedrock may have, by the status of a refusal."""
 
 
 class Dialect:
@@ -40,8 +45,12 @@ class Dialect:
     """Whether the API's clients skip comments in a stream."""
     answers_media = False
     """Whether a whole answer may be audio or an image."""
+    streams_arrays = False
+    """Whether a JSON array is a stream that grows by its elements."""
     takes_plain_text = False
     """Whether what is no JSON is one plain text, instead of unreadable."""
+    takes_forms = False
+    """Whether a request may be a form of several parts."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
@@ -141,6 +150,11 @@ class Dialect:
         """Return the JSON body of a refusal."""
         error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
         return json.dumps({"error": error}).encode()
+
+    def refuse_frame(self, refusal: Refusal) -> bytes:
+        """Return the frame that ends a running AWS event stream with a refusal."""
+        kind = _EXCEPTIONS.get(refusal.status, "internalServerException")
+        return exception_frame(kind, json.dumps({"message": refusal.message}).encode())
 
     def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
         """Return the events that end a running stream with a refusal. `sequence` is the number of the first."""

@@ -1,8 +1,8 @@
 """Gemini's generateContent and streamGenerateContent, of the Gemini API and of Vertex AI.
 
 Source: Google's Gemini API reference. Protobuf's JSON mapping accepts each field in camelCase and in snake_case.
-Without `alt=sse` a stream is one growing JSON array: it is held whole, and a text that continues through its elements
-is judged as one.
+Without `alt=sse` a stream is one growing JSON array, which is released element by element. The array of an error answer
+is held whole, and a text that continues through its elements is judged as one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs
 
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering, running
@@ -116,6 +115,7 @@ class Gemini(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`."""
 
     name = "gemini"
+    streams_arrays = True
     clients_skip_comments = False  # Google's own SDK parses a comment as JSON, and fails
     request = Table(
         *COMMON,
@@ -152,9 +152,8 @@ class Gemini(Dialect):
     answer = event = _SAID
 
     def streams(self, document: Document, path: str) -> bool:
-        """Return whether the method in the path, and `alt`, ask for an event stream."""
-        name, _, query = path.partition("?")
-        return "streamgeneratecontent" in name.lower() and parse_qs(query).get("alt", [""])[-1] == "sse"
+        """Return whether the method in the path asks for a stream: of events, or without `alt=sse` an array."""
+        return "streamgeneratecontent" in path.partition("?")[0].lower()
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of every candidate; those of an array's elements are joined."""

@@ -32,4 +32,5 @@ class Generic(Dialect):
 
     name = "generic"
     takes_plain_text = True
+    takes_forms = True
     request = answer = event = Table(*COMMON, *_NAMES)

@@ -417,9 +417,10 @@ def test_arguments_in_two_elements_of_an_array_cannot_be_rewritten_as_one() -> N
         ("/v1beta/models/m:streamGenerateContent?alt=sse", True),
         ("/v1beta/models/m:streamGenerateContent?key=k&alt=sse", True),
         ("/v1beta/models/m:streamGenerateContent?alt=json&alt=sse", True),
-        ("/v1beta/models/m:streamGenerateContent?alt=sse&alt=json", False),
-        ("/v1beta/models/m:streamGenerateContent", False),
+        ("/v1beta/models/m:streamGenerateContent?alt=sse&alt=json", True),
+        ("/v1beta/models/m:streamGenerateContent", True),
         ("/v1beta/models/m:generateContent?alt=sse", False),
+        ("/v1beta/models/m:generateContent?x=streamGenerateContent", False),
     ],
 )
 def test_path_says_whether_a_stream_is_asked_for(path: str, is_stream: bool) -> None:

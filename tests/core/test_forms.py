@@ -1,0 +1,111 @@
+"""Requests that are forms: their texts are judged and rewritten, their media stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.core.policy import Limits
+from extproc.core.verdict import Anonymize, Block
+from extproc.core.vocabulary import BodyMode
+from tests.fakes.forms import PNG, form, part
+from tests.fakes.world import World, policy
+
+KIND = "multipart/form-data; boundary=xYz-1"
+BODY = form(
+    part("prompt", b"Ask Tom"),
+    part("image", PNG, "Content-Type: image/png", more='; filename="a.png"'),
+    part("input", b'{"q": "Who is Tom?"}\n', "Content-Type: application/jsonl", more='; filename="b.jsonl"'),
+)
+
+
+def sent(
+    body: bytes, kind: str = KIND, mode: BodyMode = BodyMode.BUFFERED, path: str = "/form", **limits: int
+) -> World:
+    it = World(policy(paths={"/form": "generic"}), Limits(**limits), mode)
+    return it.request(body, ("content-type", kind), path=path)
+
+
+def texts(it: World) -> list[object]:
+    return [message["content"] for message in it.asked[0].inputs[0].messages]
+
+
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_texts_of_a_form_are_judged(mode: BodyMode) -> None:
+    it = sent(BODY, mode=mode)
+    assert texts(it) == ["Ask Tom", "Who is Tom?"]
+    it.judge()
+    if mode is BodyMode.BUFFERED:
+        assert it.upstream.buffered is not None
+        assert it.upstream.buffered.body is None
+    else:
+        assert it.upstream.body == BODY
+
+
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_redaction_changes_the_texts_alone(mode: BodyMode) -> None:
+    it = sent(BODY, mode=mode).judge(Anonymize(("Ask [N]", "Who is Tom?")))
+    expected = BODY.replace(b"Ask Tom", b"Ask [N]")
+    released = it.upstream.buffered.body if it.upstream.buffered is not None else it.upstream.body
+    assert released == expected
+    it = sent(BODY).judge(Anonymize(("Ask Tom", "Who is [N]?")))
+    assert it.upstream.buffered is not None
+    assert it.upstream.buffered.body == BODY.replace(b"is Tom", b"is [N]")
+    assert ("content-length", str(len(BODY))) in it.upstream.buffered.set
+
+
+def test_blocked_form_is_refused() -> None:
+    assert sent(BODY).judge(Block("No.")).code == "content_policy_violation"
+
+
+def test_name_of_a_file_is_judged_but_cannot_be_redacted() -> None:
+    it = sent(form(part("image", PNG, more='; filename="Tom at home.png"')))
+    assert texts(it) == ["Tom at home.png"]
+    assert it.judge(Anonymize(("[N] at home.png",))).code == "redaction_failed"
+
+
+@pytest.mark.parametrize("text", ["--xYz-1", "a\r\n--xYz-1\r\n"])
+def test_redaction_with_the_boundary_fails(text: str) -> None:
+    assert sent(form(part())).judge(Anonymize((text,))).code == "redaction_failed"
+
+
+def test_form_of_media_asks_nothing() -> None:
+    it = sent(form(part("image", PNG, more="; filename=a.png")))
+    assert not it.asked
+    assert it.upstream.buffered is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (BODY[:-3], KIND),
+        (b"x" + BODY, KIND),
+        (BODY, "multipart/form-data"),
+        (BODY, f"{KIND}, {KIND}"),
+        (form(part("a", b"x", "Content-Transfer-Encoding: base64")), KIND),
+    ],
+)
+def test_form_that_cannot_be_read_is_refused(body: bytes, kind: str) -> None:
+    assert sent(body, kind).code == "invalid_body"
+
+
+def test_form_with_too_many_values_is_refused() -> None:
+    many = form(part("a", b'["x"' + b', "x"' * 500 + b"]", "Content-Type: application/json"))
+    assert sent(many, values=100).code == "request_too_large"
+    assert texts(sent(many, values=1000))
+
+
+def test_form_on_the_path_of_an_api_without_forms_is_refused() -> None:
+    assert sent(BODY, path="/v1/chat/completions").code == "invalid_body"
+
+
+def test_form_on_an_unknown_path_passes() -> None:
+    it = sent(BODY, path="/upload")
+    assert not it.asked
+    assert it.record.outcome == "unmatched"
+
+
+def test_json_file_may_be_lines() -> None:
+    it = sent(
+        form(part("a", b'{"q": "Tom"}\n{"q": "Eve"}', "Content-Type: application/json", more="; filename=a.json"))
+    )
+    assert texts(it) == ["Tom", "Eve"]
