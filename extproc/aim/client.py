@@ -151,19 +151,19 @@ class AimClient:
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
             key = self._keys.of(caller.profile)
-            is_probe = self.session_breaker.enter()
+            call = self.session_breaker.admit()
         except DetectionError as error:
             session.fail(error)
             return
-        await session.run(
-            self._session_url,
-            protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity),
-            network=self._network,
-            timeout=self._timeout,
-            frame_bytes=self._frame_bytes,
-            breaker=self.session_breaker,
-            is_probe=is_probe,
-        )
+        with call:
+            await session.run(
+                self._session_url,
+                protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity),
+                network=self._network,
+                timeout=self._timeout,
+                frame_bytes=self._frame_bytes,
+                call=call,
+            )
 
 
 async def _contained(work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> None:

@@ -17,7 +17,7 @@ from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from extproc.aim import protocol
-from extproc.aim.breaker import Breaker
+from extproc.aim.breaker import Call
 from extproc.aim.network import Network
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
@@ -118,25 +118,25 @@ class Session:
         network: Network,
         timeout: float,  # noqa: ASYNC109 - only for the opening
         frame_bytes: int,
-        breaker: Breaker,
-        is_probe: bool,
+        call: Call,
     ) -> None:
-        """Open the websocket within `timeout` seconds and exchange frames until either side ends the session."""
+        """Open the websocket within `timeout` seconds and exchange frames until either side ends the session.
+
+        `call` is told whether the websocket opened.
+        """
         socket: ClientConnection | None = None
         try:
             socket = await self._open(url, headers, network, timeout, frame_bytes)
-            breaker.succeeded()
+            call.succeeded()
             self._socket = socket
             for chunk in self._outbox:
                 self._send(socket, chunk)
             self._outbox.clear()
             await self._receive(socket)
         except DetectionError as error:
-            breaker.failed(error)
+            call.failed(error)
             self.fail(error)
         except BaseException as error:
-            if socket is None:
-                breaker.abandoned(is_probe=is_probe)
             if not (isinstance(error, asyncio.CancelledError) and self._is_closing):
                 raise
         finally:
