@@ -35,6 +35,10 @@ CHAINS: Final[Mapping[str, Wiring]] = {
     # The clock of a full stream starts later than that of Aim's silence. Once Aim has sent a frame after that, it runs
     # out first, however slow the machine is. Until then no pause of the machine may be as long as this.
     "chatty Aim": Wiring(aim={"verdict_timeout_seconds": 2}, settings={"profiles": _SLOW_TO_OPEN}),
+    # Much text may wait, so that Aim's pongs are late; a frame must arrive within one of many intervals.
+    "busy Aim": Wiring(
+        aim={"verdict_timeout_seconds": 2}, limits={"held_bytes": 4_194_304, "event_bytes": 16_384}, ping_seconds=0.1
+    ),
     "firewall": Wiring(aim={"api": "firewall"}),
     "retrying": Wiring(),
     "breaker": Wiring(aim={"breaker": {"failures": 1, "open_seconds": 3600}}),
