@@ -38,17 +38,20 @@ class Effects:
         observation: Observation,
         deliver: Callable[[Event], None],
         deliver_verdict: Callable[[Event], Awaitable[None]],
+        on_caught_up: Callable[[], None],
     ) -> None:
         """Ask `client` on behalf of `caller`.
 
         Events of the session go to `deliver`. Verdicts go to `deliver_verdict`, which the detection's task awaits, so
-        that this task also writes to Envoy what follows from the verdict.
+        that this task also writes to Envoy what follows from the verdict. `on_caught_up` is called whenever Aim is no
+        longer behind.
         """
         self._client = client
         self._caller = caller
         self._observation = observation
         self._deliver = deliver
         self._deliver_verdict = deliver_verdict
+        self._on_caught_up = on_caught_up
         self._session: Session | None = None
         self._session_number = 0
         self._detections: dict[int, asyncio.Task[None]] = {}
@@ -59,6 +62,11 @@ class Effects:
         """Bytes that wait for Aim and that the exchange does not count."""
         held = sum(self._copies.values()) if self._copies else 0
         return held if self._session is None else held + self._session.waiting
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether Aim reads the session's chunks more slowly than they are submitted."""
+        return self._session is not None and self._session.is_behind
 
     def perform(self, command: ToAim) -> None:
         """Perform `command`."""
@@ -81,7 +89,9 @@ class Effects:
             case OpenSession():
                 self._close_session()
                 self._session_number = command.session
-                self._session = self._client.open_session(command.session, self._caller, self._on_session)
+                self._session = self._client.open_session(
+                    command.session, self._caller, self._on_session, self._on_caught_up
+                )
                 self._observation.session_opened()
             case SubmitDone():
                 if self._session is not None and command.session == self._session_number:
