@@ -12,6 +12,7 @@ from extproc.aim.breaker import Breaker
 from extproc.aim.detector import Caller, Detector
 from extproc.aim.network import Network
 from extproc.aim.session import Session
+from extproc.aim.socket import Patience
 from extproc.aim.transport import ignore
 from extproc.config.keys import Keys
 from extproc.config.settings import Settings
@@ -26,16 +27,24 @@ __all__ = ["AimClient", "Caller"]
 _FRAME_BYTES = 1_048_576
 """A session frame may be this much longer than four times `limits.event_bytes`."""
 
+_PING_SECONDS = 20.0
+"""The interval of a session's pings. They detect a dead Aim and keep middleboxes from closing the connection."""
+
 _Ts = TypeVarTuple("_Ts")
+
+
+def _do_nothing() -> None:
+    """Stand in for a callback that nobody needs."""
 
 
 class AimClient:
     """A client of one Aim; an async context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, ping_seconds: float = _PING_SECONDS) -> None:
         """Create a client for the Aim in `settings`, without a connection yet.
 
-        Raises SettingsError for a CA file or a proxy that cannot be used.
+        A session in which no frame arrives is pinged every `ping_seconds`. Raises SettingsError for a CA file or a
+        proxy that cannot be used.
         """
         aim = settings.aim
         self._form: protocol.Form = aim.api
@@ -46,6 +55,7 @@ class AimClient:
         self._frame_bytes = 4 * settings.limits.event_bytes + _FRAME_BYTES
         # Text that waits for a verdict is limited as held bytes; chunks without text are limited only here.
         self._waiting_bytes = 4 * (settings.limits.held_bytes + settings.limits.event_bytes)
+        self._patience = Patience(ping_seconds, aim.verdict_timeout_seconds)
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
@@ -135,9 +145,18 @@ class AimClient:
         """Run `work` in a task that ends before this client closes."""
         return self._tasks.create_task(_contained(work, *arguments))
 
-    def open_session(self, number: int, caller: Caller, deliver: Callable[[Event], None]) -> Session:
-        """Begin to open session `number` and return it; its events go to `deliver`."""
-        session = Session(number, deliver, self._waiting_bytes)
+    def open_session(
+        self,
+        number: int,
+        caller: Caller,
+        deliver: Callable[[Event], None],
+        on_caught_up: Callable[[], None] = _do_nothing,
+    ) -> Session:
+        """Begin to open session `number` and return it.
+
+        Its events go to `deliver`; `on_caught_up` is called whenever it is no longer behind.
+        """
+        session = Session(number, deliver, on_caught_up, self._waiting_bytes)
         if len(self._sessions) >= self._most_sessions:
             error = DetectionUnavailable(Reason.HELD_BYTES, "the limit of open sessions is reached")
             # Called later by the loop: this method must not call back the exchange that is calling it.
@@ -158,19 +177,20 @@ class AimClient:
     async def _carry(self, session: Session, caller: Caller) -> None:
         try:
             key = self._keys.of(caller.profile)
-            is_probe = self.session_breaker.enter()
+            call = self.session_breaker.admit()
         except DetectionError as error:
             session.fail(error)
             return
-        await session.run(
-            self._session_url,
-            protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity),
-            network=self._network,
-            timeout=self._timeout,
-            frame_bytes=self._frame_bytes,
-            breaker=self.session_breaker,
-            is_probe=is_probe,
-        )
+        with call:
+            await session.run(
+                self._session_url,
+                protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity),
+                network=self._network,
+                timeout=self._timeout,
+                frame_bytes=self._frame_bytes,
+                patience=self._patience,
+                call=call,
+            )
 
 
 async def _contained(work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> None:

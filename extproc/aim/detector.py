@@ -192,17 +192,14 @@ class Detector:
     async def _detect(self, hook: Hook, input_: Input, caller: Caller, bodies: _Bodies) -> Verdict:
         fields = protocol.headers(self._form, self._keys.of(caller.profile), hook, caller.call_id, caller.identity)
         fields += [*_FIELDS, ("content-type", "application/json")]
-        is_probe = self._breaker.enter()
-        try:
-            verdict = await self._within_deadline(input_, fields, bodies)
-        except DetectionError as error:
-            self._breaker.failed(error)
-            raise
-        except BaseException:
-            self._breaker.abandoned(is_probe=is_probe)
-            raise
-        self._breaker.succeeded()
-        return verdict
+        with self._breaker.admit() as call:
+            try:
+                verdict = await self._within_deadline(input_, fields, bodies)
+            except DetectionError as error:
+                call.failed(error)
+                raise
+            call.succeeded()
+            return verdict
 
     async def _within_deadline(self, input_: Input, fields: Fields, bodies: _Bodies) -> Verdict:
         target = self._request_target if input_.output is None else self._answer_target

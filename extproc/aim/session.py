@@ -12,21 +12,19 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from extproc.aim import protocol
-from extproc.aim.breaker import Breaker
+from extproc.aim.breaker import Call
 from extproc.aim.network import Network
+from extproc.aim.socket import UNSENT_BYTES, Patience, Socket
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 
 _CLOSE_SECONDS = 2.0
 """Time limit of the closing handshake. The exchange does not wait for it."""
-
-_PING_SECONDS = 20.0
-"""Interval of keep-alive pings. They detect a dead peer and keep middleboxes from closing the connection."""
 
 _QUEUED_FRAMES = 64
 """Unread frames that the library buffers before it stops reading from the socket."""
@@ -45,16 +43,20 @@ class _Connect(connect):
 class Session:
     """The sidecar's end of a session. `submit`, `done` and `close` never wait."""
 
-    def __init__(self, number: int, deliver: Callable[[Event], None], waiting_bytes: int) -> None:
+    def __init__(
+        self, number: int, deliver: Callable[[Event], None], on_caught_up: Callable[[], None], waiting_bytes: int
+    ) -> None:
         """Create session `number`, whose events go to `deliver`.
 
-        The session fails if more than `waiting_bytes` wait to be sent.
+        `on_caught_up` is called whenever Aim is no longer behind. The session fails if more than `waiting_bytes` wait
+        to be sent.
         """
         self._number = number
         self._waiting_bytes = waiting_bytes
         self._unsent = 0
         self._deliver = deliver
-        self._socket: ClientConnection | None = None
+        self._on_caught_up = on_caught_up
+        self._socket: Socket | None = None
         self._outbox: list[str] = []
         self._allowance = _EXTRA_FRAMES
         self._is_closing = False
@@ -84,7 +86,12 @@ class Session:
         transport = self._socket.transport
         return 0 if transport.is_closing() else transport.get_write_buffer_size()  # a closed TLS transport has no size
 
-    def _send(self, socket: ClientConnection, chunk: str) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Return whether so much waits to be sent that nothing more should be submitted for now."""
+        return self._unsent > UNSENT_BYTES if self._socket is None else self._socket.is_behind
+
+    def _send(self, socket: Socket, chunk: str) -> None:
         # The library's only public write that never waits: the transport sends the frame or buffers it. On a lost
         # connection it does nothing; `_receive` reports the loss.
         broadcast((socket,), chunk)
@@ -96,7 +103,8 @@ class Session:
     def close(self) -> None:
         """End the session and deliver no more events."""
         self._is_closing = True
-        self._deliver = _ignore  # frees the exchange: a cancelled task keeps this session alive for a while
+        # This frees the exchange: a cancelled task keeps this session alive for a while.
+        self._deliver, self._on_caught_up = _ignore, _do_nothing
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -118,25 +126,29 @@ class Session:
         network: Network,
         timeout: float,  # noqa: ASYNC109 - only for the opening
         frame_bytes: int,
-        breaker: Breaker,
-        is_probe: bool,
+        patience: Patience,
+        call: Call,
     ) -> None:
-        """Open the websocket within `timeout` seconds and exchange frames until either side ends the session."""
-        socket: ClientConnection | None = None
+        """Open the websocket within `timeout` seconds and exchange frames until either side ends the session.
+
+        `patience` bounds how long Aim may say nothing. `call` is told whether the websocket opened.
+        """
+        socket: Socket | None = None
         try:
             socket = await self._open(url, headers, network, timeout, frame_bytes)
-            breaker.succeeded()
+            call.succeeded()
             self._socket = socket
+            socket.watch(patience, self._catch_up, self._give_up)
             for chunk in self._outbox:
                 self._send(socket, chunk)
             self._outbox.clear()
+            if not self.is_behind:
+                self._on_caught_up()
             await self._receive(socket)
         except DetectionError as error:
-            breaker.failed(error)
+            call.failed(error)
             self.fail(error)
         except BaseException as error:
-            if socket is None:
-                breaker.abandoned(is_probe=is_probe)
             if not (isinstance(error, asyncio.CancelledError) and self._is_closing):
                 raise
         finally:
@@ -151,13 +163,14 @@ class Session:
 
     async def _open(
         self, url: str, headers: list[tuple[str, str]], network: Network, seconds: float, frame_bytes: int
-    ) -> ClientConnection:
+    ) -> Socket:
         proxy_tls = network.tls_for(network.proxy)
         more: dict[str, Any] = {} if proxy_tls is None else {"proxy_ssl": proxy_tls}
         try:
             async with asyncio.timeout(seconds):
-                return await _Connect(
+                socket = await _Connect(
                     url,
+                    create_connection=Socket,
                     # The library encodes header values as latin-1. This makes them UTF-8, as over REST.
                     additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
                     user_agent_header=None,
@@ -167,10 +180,10 @@ class Session:
                     **more,
                     open_timeout=None,
                     close_timeout=_CLOSE_SECONDS,
-                    ping_interval=_PING_SECONDS,
-                    ping_timeout=_PING_SECONDS,
+                    ping_interval=None,  # the socket's own pings do not depend on a pong in time
                     max_size=frame_bytes,
                     max_queue=_QUEUED_FRAMES,
+                    write_limit=UNSENT_BYTES,
                 )
         except TimeoutError as error:
             raise DetectionTimeout("Aim's session did not open in time") from error
@@ -179,7 +192,16 @@ class Session:
         except (WebSocketException, OSError, EOFError) as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from _bare(error)
 
-    async def _receive(self, socket: ClientConnection) -> None:
+        assert isinstance(socket, Socket)
+        return socket
+
+    def _catch_up(self) -> None:
+        self._on_caught_up()
+
+    def _give_up(self) -> None:
+        self.fail(DetectionTimeout("Aim does not read"), opened=True)
+
+    async def _receive(self, socket: Socket) -> None:
         try:
             while True:
                 data = await socket.recv()
@@ -219,3 +241,7 @@ def _bare(error: Exception) -> Exception:
 
 def _ignore(_: Event) -> None:
     """Drop an event."""
+
+
+def _do_nothing() -> None:
+    """Stand in for a callback."""

@@ -63,7 +63,7 @@ class Aim(Model):
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5
     """the limit for one detection, retries included, and for opening a session"""
     verdict_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 15
-    """how long Aim may be silent in a session while text waits, or after the end of the stream"""
+    """how long Aim may send no verified chunk in a session while text waits, or after the end of the stream"""
     breaker: Breaker = Breaker()
     """the circuit breaker"""
     proxy: str | None = None

@@ -1,11 +1,25 @@
-"""A key in a file, such as a mounted Kubernetes secret. It is read again when the file changes."""
+"""A key in a file, such as a mounted Kubernetes secret. A change of the file is noticed within about a second."""
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+
+POLL_SECONDS = 1.0
+"""The interval in which a file is looked at."""
+
+FIRST_SECONDS = 1.0
+"""How long to wait for the keys of a new client. A file that takes longer is in use as soon as it has been read."""
+
+_SETTLE_SECONDS = 0.1
+"""The next look at a file that may be changing."""
+
+_MOST_BYTES = 65_536
+"""The rest of a longer file is not read."""
 
 _log = structlog.get_logger()
 
@@ -28,44 +42,96 @@ def hash_key_problem(key: bytes) -> str | None:
 
 
 class KeyFile:
-    """A key in a file. A problem with the file is logged once, and so is the end of the problem."""
+    """A key in a file, which a thread of its own follows: a mount that hangs must not stop the traffic.
+
+    A problem with the file is logged once, and so is the end of the problem. The thread ends soon after the last
+    reference to this object is gone.
+    """
 
     def __init__(
-        self, path: Path, setting: str, find_problem: Callable[[bytes], str | None] = key_problem, *, logs: bool = True
+        self,
+        path: Path,
+        setting: str,
+        find_problem: Callable[[bytes], str | None] = key_problem,
+        *,
+        logs: bool = True,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """Prepare to read `path`, the value of `setting`: on first use and whenever the file has changed."""
+        """Begin to follow `path`, the value of `setting`, and look at it every `poll_seconds`."""
         self._path = path
         self._setting = setting
         self._find_problem = find_problem
         self._logs = logs
-        self._seen: tuple[int, int, int] | None = None
+        self._looking = threading.Lock()
         self._key = b""
+        self._seen: bytes | None = None  # what the last look found, if it is not in use
         self._problem: str | None = None
+        self._has_looked = threading.Event()
+        stop = threading.Event()
+        weakref.finalize(self, stop.set)
+        threading.Thread(
+            target=_follow, args=(weakref.ref(self), stop, poll_seconds), name=f"key {setting}", daemon=True
+        ).start()
 
     def read(self) -> bytes:
-        """Return the key, stripped; empty if there is none."""
-        problem = None
-        # Secrets are replaced by renaming files. While the file is missing, the last key stays in use.
-        try:
-            status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if seen != self._seen:
-                self._key = self._path.read_bytes().strip()
-                self._seen = seen
-        except OSError as error:
-            problem = error.strerror or type(error).__name__
-        else:
-            problem = self._find_problem(self._key)
-        if problem != self._problem:
-            self._problem = problem
-            if self._logs:
-                self._log()
+        """Return the key, stripped; empty if there is none. This never waits for the file."""
         return self._key
 
-    def _log(self) -> None:
+    def wait(self, seconds: float) -> None:
+        """Wait at most `seconds` for the first look at the file."""
+        if not self._has_looked.wait(seconds):
+            self._report("reading it takes too long")
+
+    def look(self) -> bool:
+        """Look at the file now; return whether it may be changing, so that the next look should be soon.
+
+        Secrets are usually replaced by renaming files. Others are rewritten in place, and may be seen empty or half
+        written. So another content than the key in use counts only once two looks in a row have found it. While the
+        file holds no key, or is missing, the last key stays in use.
+        """
+        try:
+            return self._look()
+        finally:
+            self._has_looked.set()
+
+    def _look(self) -> bool:
+        with self._looking:
+            try:
+                with self._path.open("rb") as file:
+                    content = file.read(_MOST_BYTES).strip()
+            except (OSError, ValueError) as error:
+                self._seen = None
+                self._report(getattr(error, "strerror", None) or type(error).__name__)
+                return False
+            is_certain = content in (self._key, self._seen) or not self._key
+            self._seen = content
+            if not is_certain:
+                return True
+            problem = self._find_problem(content)
+            if problem is None:
+                self._key = content
+            self._report(problem)
+            return False
+
+    def _report(self, problem: str | None) -> None:
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if not self._logs:
+            return
         about = {"setting": self._setting, "file": str(self._path)}
-        if self._problem is None:
+        if problem is None:
             _log.info("key_readable", **about)
         else:
-            is_usable = self._find_problem(self._key) is None
-            _log.warning("key_unreadable", **about, problem=self._problem, last_key_in_use=is_usable)
+            _log.warning("key_unreadable", **about, problem=problem, last_key_in_use=bool(self._key))
+
+
+def _follow(file: weakref.ref[KeyFile], stop: threading.Event, poll_seconds: float) -> None:
+    """Look at the file until it is no longer needed. The thread holds no reference to it between two looks."""
+    seconds = 0.0
+    while not stop.wait(seconds):
+        followed = file()
+        if followed is None:
+            return
+        seconds = min(_SETTLE_SECONDS, poll_seconds) if followed.look() else poll_seconds
+        del followed

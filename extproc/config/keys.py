@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from extproc.config.key_file import KeyFile, is_key
+import time
+
+from extproc.config.key_file import FIRST_SECONDS, KeyFile, is_key
 from extproc.config.settings import Settings
 from extproc.core.errors import DetectionRejected, Reason
 
@@ -11,7 +13,7 @@ class Keys:
     """The API key of each profile."""
 
     def __init__(self, settings: Settings, *, logs: bool = True) -> None:
-        """Take the keys from `settings`. Files are read on first use; their problems are logged if `logs`."""
+        """Take the keys from `settings`. Files are followed from now on; their problems are logged if `logs`."""
         aim = settings.aim
         self._fixed = aim.api_key.get_secret_value()
         self._default = None
@@ -22,9 +24,13 @@ class Keys:
             for name, profile in settings.profiles.items()
             if profile.api_key_file is not None
         }
+        files = [*(() if self._default is None else (self._default,)), *self._own.values()]
+        deadline = time.monotonic() + FIRST_SECONDS
+        for file in files:
+            file.wait(max(0.0, deadline - time.monotonic()))
 
     def of(self, profile: str) -> str:
-        """Return the key for `profile`.
+        """Return the key for `profile`, without waiting for a file.
 
         Raises DetectionRejected with reason `key_refused` if there is no key.
         """

@@ -60,7 +60,7 @@ class Driver:
         )
         self.outbox = outbox
         self.on_change: Callable[[], None] = _do_nothing
-        """Called after each event and each message that Envoy took."""
+        """Called after each event, after each message that Envoy took, and when Aim has caught up."""
         self.on_settled: Callable[[], None] = _do_nothing
         """Called once the stream has been left and the exchange is closed."""
         self.is_paused = False
@@ -79,6 +79,11 @@ class Driver:
         client.enter()
         if load.is_overloaded:
             self._set_overloaded(self._loop.time(), is_overloaded=True)
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether Aim must read before the exchange reads on. A dry run never waits for Aim."""
+        return self._effects is not None and self._effects.is_behind and not self._exchange.yields_room
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -100,13 +105,13 @@ class Driver:
     async def write(self) -> None:
         """Write what waits for Envoy."""
         try:
-            await self.outbox.flush(self._on_sent)
+            await self.outbox.flush(self._count_again)
         finally:
             self._account()
             self.on_change()
 
-    def _on_sent(self) -> None:
-        """Count again: Envoy has taken a message."""
+    def _count_again(self) -> None:
+        """Count what is held: Envoy has taken a message."""
         self._account()
         self.on_change()
 
@@ -236,6 +241,7 @@ class Driver:
         """Count again between events, because more or less waits for Aim."""
         self._account()
         self._load.make_room()
+        self.on_change()
 
     def _settle(self) -> None:
         """Give everything back and write the exchange's record."""

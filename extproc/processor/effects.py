@@ -44,7 +44,7 @@ class Effects:
 
         Events of the session go to `deliver`. Verdicts go to `deliver_verdict`, which the detection's task awaits, so
         that this task also writes to Envoy what follows from the verdict. `recount` is called when `held` has changed
-        and no event follows.
+        or Aim has caught up, and no event follows.
         """
         self._client = client
         self._caller = caller
@@ -65,6 +65,11 @@ class Effects:
         if self._copies:
             held += sum(self._copies.values())
         return held if self._session is None else held + self._session.waiting
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether Aim reads the session's chunks more slowly than they are submitted."""
+        return self._session is not None and self._session.is_behind
 
     def perform(self, command: ToAim) -> None:
         """Perform `command`."""
@@ -87,7 +92,9 @@ class Effects:
             case OpenSession():
                 self._close_session()
                 self._session_number = command.session
-                self._session = self._client.open_session(command.session, self._caller, self._on_session)
+                self._session = self._client.open_session(
+                    command.session, self._caller, self._on_session, self._recount
+                )
                 self._observation.session_opened()
             case SubmitDone():
                 if self._session is not None and command.session == self._session_number:

@@ -198,7 +198,7 @@ class Stream:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def _read(self, driver: Driver) -> None:
-        """Read Envoy's messages. Pause while the exchange holds as much as it may, or Envoy takes nothing."""
+        """Read Envoy's messages. Pause while the exchange holds as much as it may, or Envoy or Aim takes nothing."""
         try:
             while (message := await self._next()) is not None:
                 event = wire.decode(wire.parse(message))
@@ -272,4 +272,4 @@ class Stream:
 
 
 def _has_room(driver: Driver) -> bool:
-    return not driver.is_paused and driver.outbox.unsent < _UNSENT_BYTES
+    return not driver.is_paused and driver.outbox.unsent < _UNSENT_BYTES and not driver.is_behind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from extproc.config.key_file import KeyFile, hash_key_problem
+from extproc.config.key_file import FIRST_SECONDS, KeyFile, hash_key_problem
 from extproc.config.keys import Keys
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected
@@ -48,6 +48,7 @@ class AuditLog:
         self._key_file = None
         if audit.key_file is not None:
             self._key_file = KeyFile(audit.key_file, "audit.key_file", hash_key_problem)
+            self._key_file.wait(FIRST_SECONDS)
 
     def callers(self, profile: str, identity: Identity) -> dict[str, str]:
         """Return the fields that identify the caller of an exchange under `profile`."""

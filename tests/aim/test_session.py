@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
 from extproc.aim.session import Session
 from extproc.core.errors import Reason
 from extproc.core.events import ChunkVerified, SessionDone, SessionFailed, StreamBlocked
-from tests.fakes.aim import AimSession, Script, ScriptedAim, chunk_of
+from tests.fakes.aim import AimSession, Script, ScriptedAim, chunk_of, echo
 from tests.fakes.aim_client import CALLER, Events, client_of
 from tests.fakes.http_peer import Peer, answer, says
 
@@ -143,6 +144,120 @@ async def test_closing_cancels_the_handshake(aim: ScriptedAim) -> None:
         session.close()
         await asyncio.wait_for(left.wait(), 10)
     assert events.queue.empty()
+
+
+async def test_answered_pings_keep_a_session(aim: ScriptedAim) -> None:
+    """While no text waits, Aim may say nothing but pongs, for as long as it likes."""
+
+    async def script(session: AimSession) -> None:
+        for _ in range(12):
+            await session.socket.pinged.acquire()
+        await session.verify(chunk_of("x"))
+
+    aim.script = script
+    events = Events()
+    async with client_of(aim.base, ping_seconds=0.05, verdict_timeout_seconds=0.2) as client:
+        session = client.open_session(1, CALLER, events)
+        assert isinstance(await events.next(), ChunkVerified)
+        session.close()
+
+
+async def test_frames_keep_the_session_of_an_aim_that_is_behind(aim: ScriptedAim) -> None:
+    """Aim reads its pings many intervals late, because they wait behind chunks; but it verifies chunk after chunk."""
+    size, count = 50_000, 60
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            await asyncio.sleep(0.05)
+            await session.verify(chunk)
+        await session.done()
+
+    aim.script = script
+    events = Events()
+    async with client_of(aim.base, ping_seconds=0.1, verdict_timeout_seconds=0.5) as client:
+        session = client.open_session(1, CALLER, events)
+        for _ in range(count):
+            session.submit(json.dumps(chunk_of("x" * size)))
+        session.done()
+        for _ in range(count):
+            assert isinstance(await events.next(), ChunkVerified)
+        assert isinstance(await events.next(), SessionDone)
+        session.close()
+
+
+async def test_aim_that_neither_reads_nor_speaks_is_dead(aim: ScriptedAim) -> None:
+    go = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        await session.be_deaf(go)
+
+    aim.script = script
+    events = Events()
+    async with client_of(aim.base, ping_seconds=0.05, verdict_timeout_seconds=0.1) as client:
+        session = client.open_session(1, CALLER, events)
+        assert await events.next() == SessionFailed(1, Reason.SESSION, opened=True)
+        session.close()
+        go.set()
+
+
+async def test_aim_that_does_not_read_ends_in_time_although_it_speaks(aim: ScriptedAim) -> None:
+    """Chunks without text start no clock of the exchange."""
+    go = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        async def ping() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    await session.socket.ping()
+                    await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ping())
+            await session.be_deaf(go)
+
+    aim.script = script
+    events = Events()
+    async with client_of(aim.base, ping_seconds=0.05, verdict_timeout_seconds=0.2) as client:
+        session = client.open_session(1, CALLER, events)
+        for _ in range(10):  # more than the connection takes, less than what ends the session
+            session.submit(json.dumps(chunk_of("x" * 1_000_000)))
+        assert await events.next() == SessionFailed(1, Reason.TIMEOUT, opened=True)
+        session.close()
+        go.set()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_session_is_behind_until_aim_has_read(aim: ScriptedAim, is_open: bool) -> None:
+    go, caught_up = asyncio.Event(), asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        await session.be_deaf(go)
+        await echo(session)
+
+    async def handshake() -> None:
+        await go.wait()
+
+    if is_open:
+        aim.script = script
+    else:
+        aim.handshake = handshake
+    events = Events()
+    async with asyncio.timeout(30), client_of(aim.base) as client:
+        session = client.open_session(1, CALLER, events, caught_up.set)
+        if is_open:
+            await caught_up.wait()  # nothing waits in a session that has opened
+            caught_up.clear()
+        session.submit(json.dumps(chunk_of("x")))
+        assert not session.is_behind
+        for _ in range(10):
+            session.submit(json.dumps(chunk_of("x" * 1_000_000)))
+        assert session.is_behind
+        go.set()
+        await caught_up.wait()
+        assert not session.is_behind
+        for _ in range(11):
+            assert isinstance(await events.next(), ChunkVerified)
+        session.close()
 
 
 @pytest.mark.parametrize("is_open", [False, True])

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tests.fakes.http_peer import Link, Peer
@@ -57,6 +57,13 @@ class AimSession:
     def abort(self) -> None:
         """Drop the connection without a closing handshake."""
         self.transport.abort()
+
+    async def be_deaf(self, until: asyncio.Event) -> None:
+        """Read nothing from the connection until `until` is set."""
+        transport = cast(asyncio.Transport, self.transport)  # uvloop's transports are not a subclass of it
+        transport.pause_reading()
+        await until.wait()
+        transport.resume_reading()
 
     async def receive(self) -> dict[str, Any] | None:
         """Return the next chunk; None at the end."""

@@ -21,9 +21,9 @@ ASKED = Input(({"role": "user", "content": "Hello"},))
 
 
 @asynccontextmanager
-async def client_of(base: str, **aim: Any) -> AsyncIterator[AimClient]:
+async def client_of(base: str, *, ping_seconds: float = 20.0, **aim: Any) -> AsyncIterator[AimClient]:
     """Run a client of the Aim at `base`; `aim` holds more of the settings' section `aim`."""
-    async with AimClient(settings_for(base, aim=aim)) as client:
+    async with AimClient(settings_for(base, aim=aim), ping_seconds=ping_seconds) as client:
         yield client
 
 

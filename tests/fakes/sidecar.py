@@ -33,11 +33,16 @@ def settings_for(aim_base: str, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def sidecar(settings: Settings, patience: Patience = PATIENT) -> AsyncIterator[Sidecar]:
-    """Serve on a free port within the context."""
+async def sidecar(
+    settings: Settings, patience: Patience = PATIENT, *, ping_seconds: float = 20.0
+) -> AsyncIterator[Sidecar]:
+    """Serve on a free port within the context; ping Aim's idle sessions every `ping_seconds`."""
     telemetry = Telemetry()
     telemetry.keep_audit_log(settings)
-    async with AimClient(settings) as client, ExternalProcessor(settings, client, telemetry, patience) as service:
+    async with (
+        AimClient(settings, ping_seconds=ping_seconds) as client,
+        ExternalProcessor(settings, client, telemetry, patience) as service,
+    ):
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")

@@ -35,6 +35,8 @@ class ServerSocket:
         self._has_room.set()
         self._ended = asyncio.Event()
         self.is_end_received = False
+        self.pinged = asyncio.Semaphore(0)
+        """Released once for each ping that arrives; the protocol has answered it then."""
         self._protocol.receive_data(head)
         (request,) = self._protocol.events_received()
         assert isinstance(request, Request)
@@ -69,6 +71,8 @@ class ServerSocket:
             assert isinstance(frame, Frame)
             if frame.opcode is Opcode.CLOSE:
                 return True
+            if frame.opcode is Opcode.PING:
+                self.pinged.release()
             if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
                 assert frame.fin
                 data = bytes(frame.data)

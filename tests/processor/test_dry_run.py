@@ -93,6 +93,33 @@ async def test_stream_passes_although_its_session_blocks(aim: ScriptedAim) -> No
         await asyncio.wait_for(aim.sessions[0].closed.wait(), 10)
 
 
+async def test_dry_run_does_not_wait_for_an_aim_that_is_behind(aim: ScriptedAim) -> None:
+    go = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        await session.be_deaf(go)
+
+    aim.script = script
+    settings = settings_for(
+        aim.base, profiles=DRY, limits={"held_bytes": 100_000_000}, aim={"verdict_timeout_seconds": 300}
+    )
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", json.dumps(chat_request("Hello", stream=True)).encode())
+        await stream.read()
+        await stream.response_headers(("content-type", "text/event-stream"))
+        assert (await stream.read()).HasField("response_headers")
+        event = chat_stream("x" * 1_000_000)[1]
+        async with asyncio.timeout(20):
+            for _ in range(20):  # more than the connection to Aim takes
+                await stream.body("response", event, end=False)
+                taken = 0
+                while taken < len(event):
+                    taken += len((await stream.read()).response_body.response.body_mutation.streamed_response.body)
+        go.set()
+
+
 async def test_shadow_waits_for_a_slow_moderation(aim: ScriptedAim) -> None:
     go = asyncio.Event()
 

@@ -28,7 +28,7 @@ from extproc.processor.servicer import ExternalProcessor
 from extproc.processor.stream import Patience, Stream
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
-from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block
+from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block, echo
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import environment
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
@@ -291,6 +291,47 @@ async def test_full_hold_pauses_reading(aim: ScriptedAim) -> None:
         # The held bytes, a window of gRPC and a message that waits in it; much less than was sent.
         assert guard.service.load.held_bytes < 1_000_000
         assert sent < 2_000_000
+
+
+async def test_aim_that_is_behind_pauses_reading(aim: ScriptedAim) -> None:
+    """The exchange may hold much more, but Aim reads nothing. Once it reads, everything is sent and verified."""
+    go = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        await session.be_deaf(go)
+        await echo(session)
+
+    aim.script = script
+    settings = settings_for(aim.base, limits={"held_bytes": 60_000_000}, aim={"verdict_timeout_seconds": 60})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await request(stream, STREAMED)
+        await stream.response_headers(SSE)
+        event, sent = chat_event("x" * 30_000), 0
+
+        async def send() -> None:
+            nonlocal sent
+            while not go.is_set() and sent < 100_000_000:
+                await stream.body("response", event * 2, end=False)
+                sent += 2 * len(event)
+            await stream.body("response", DONE)
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            sending = group.create_task(send())
+            before = -1
+            while sent != before:  # the writes stop: how long to look for that is a bound of the test
+                before = sent
+                await asyncio.wait({sending}, timeout=1)
+            # What the sockets hold, of 60 MB that the exchange could hold, and what waits to be sent.
+            assert sent < 30_000_000
+            assert guard.service.load.held_bytes > 65_536
+            go.set()
+            assert (await stream.read()).HasField("response_headers")
+            taken, is_over = 0, False
+            while not is_over:
+                piece = (await stream.read()).response_body.response.body_mutation.streamed_response
+                taken, is_over = taken + len(piece.body), piece.end_of_stream
+        assert taken == sent + len(DONE)
+        assert guard.service.load.held_bytes == 0
 
 
 async def test_slow_envoy_pauses_reading(aim: ScriptedAim) -> None:

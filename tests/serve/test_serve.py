@@ -224,25 +224,42 @@ class TestKeyFile:
                 return True
             return False
 
-    async def test_emptied_key_file_is_logged_once(self, tmp_path: Path, aim: ScriptedAim) -> None:
+    async def test_last_key_stays_in_use_while_the_file_is_empty(self, tmp_path: Path, aim: ScriptedAim) -> None:
         key = tmp_path / "key"
         key.write_text("first-key")
-        config, port, admin = written(tmp_path, aim, audit={"file": str(tmp_path / "audit")})
+        config, port, _ = written(tmp_path, aim, audit={"file": str(tmp_path / "audit")})
         async with serving(config, AIM_API_KEY_FILE=str(key)) as process:
             assert not await self._is_refused(port)
             key.write_text("")
-            for _ in range(3):
-                assert await self._is_refused(port)
-            assert "or its file cannot be read" in (await get(admin, "/")).text
+            told = await process.until("key_unreadable")
+            assert (told["setting"], told["file"], told["last_key_in_use"]) == ("aim.api_key_file", str(key), True)
+            assert not await self._is_refused(port)
             key.write_text("second-key")
+            await process.until("key_readable")
             assert not await self._is_refused(port)
             process.signal()
             assert await process.ended() == 0
-        told = [line for line in process.lines if line["event"].startswith("key_")]
-        assert [line["event"] for line in told] == ["key_unreadable", "key_readable"]
-        assert (told[0]["setting"], told[0]["file"]) == ("aim.api_key_file", str(key))
+        assert [question.headers["authorization"] for question in aim.questions] == [
+            "Bearer first-key",
+            "Bearer first-key",
+            "Bearer second-key",
+        ]
+        told_of = [line["event"] for line in process.lines if line["event"].startswith("key_")]
+        assert told_of == ["key_unreadable", "key_readable"]
         assert "first-key" not in str(process.lines)
         assert "second-key" not in str(process.lines)
+
+    async def test_refused_key_is_named_on_the_status_page(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        async def judge(_: object) -> Any:
+            return 401, {}
+
+        aim.judge = judge
+        key = tmp_path / "key"
+        key.write_text("refused-key")
+        config, port, admin = written(tmp_path, aim)
+        async with serving(config, AIM_API_KEY_FILE=str(key)):
+            assert await self._is_refused(port)
+            assert "or its file cannot be read" in (await get(admin, "/")).text
 
 
 class TestComplaints:

@@ -74,6 +74,8 @@ class Wiring:
     limits: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     edit: Callable[[Any], None] = lambda tree: None
+    ping_seconds: float = 20.0
+    """The interval in which the sidecar pings a session that says nothing, unless it is a process."""
     is_process: bool = False
     has_door: bool = True
     """Whether Envoy connects to the sidecar through a gate. It connects to several workers by their sockets."""
@@ -140,7 +142,7 @@ class Chain:
             self.config.write_text(yaml.safe_dump(changes))
             await self.start_sidecar()
         else:
-            self.sidecar = await stack.enter_async_context(sidecar(settings))
+            self.sidecar = await stack.enter_async_context(sidecar(settings, ping_seconds=wiring.ping_seconds))
             port = self.sidecar.port
         if wiring.has_door:
             self.to_sidecar.target = port

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from extproc.core.errors import Reason
-from tests.envoy.apis import CHAT
+from tests.envoy.apis import CHAT, DONE
 from tests.envoy.faults.aim import answers, does
 from tests.envoy.faults.fault import FINE, LATE, UNAVAILABLE, Arrange, Ended, Fault, Outcome, always, by_policy, on
 from tests.envoy.faults.gate import saying
@@ -111,12 +111,23 @@ def deafened(trial: Trial) -> None:
     """Let Aim read nothing while the upstream sends more than may be held."""
 
     async def script(session: AimSession) -> None:
-        assert isinstance(session.transport, asyncio.Transport)
-        session.transport.pause_reading()
-        await trial.let_go.wait()
-        session.transport.resume_reading()
+        await session.be_deaf(trial.let_go)
 
     trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 4_000)] * 500]
+    trial.said = b"".join(trial.events)
+    trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
+
+
+def busy(trial: Trial) -> None:
+    """Let Aim take long for each chunk, so that it reads pings only seconds after they were sent."""
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            await asyncio.sleep(0.02)
+            await session.verify(chunk)
+        await session.done()
+
+    trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 8_000)] * 250, DONE]
     trial.said = b"".join(trial.events)
     trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
 
@@ -259,6 +270,8 @@ ROWS = [
     _fault("Aim is silent from the start", in_session(hold), UNAVAILABLE, Reason.TIMEOUT, "impatient"),
     _fault("Aim falls silent while text waits", at(1, hold), LATE, Reason.TIMEOUT, "impatient"),
     _fault("Aim sends nothing but pings", at(1, ping), LATE, Reason.TIMEOUT, "impatient"),
+    _fault("Aim answers pings, and verifies nothing", at(1, hold), LATE, Reason.TIMEOUT, "busy Aim"),
+    Fault("Aim is behind, and its pongs are late", busy, on(stream=always(FINE)), chain="busy Aim"),
     _fault("Aim does not answer the sidecar's done", in_session(withhold_done), _AT_END, Reason.TIMEOUT, "impatient"),
     _fault("Aim reads nothing", deafened, UNAVAILABLE, Reason.TIMEOUT, "impatient"),
     _fault("an unknown frame", at(1, say('{"verified": true}')), LATE),

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Any
 
 from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT
-from tests.envoy.faults.fault import FINE, NO_ROOM, OVERLOADED, ByEnvoy, Cut, Fault, Leg, always, by_policy, every, on
-from tests.envoy.faults.sessions import in_session
+from tests.envoy.faults.fault import (
+    FINE,
+    NO_ROOM,
+    OVERLOADED,
+    Arrange,
+    ByEnvoy,
+    Cut,
+    Fault,
+    Leg,
+    always,
+    by_policy,
+    every,
+    on,
+)
+from tests.envoy.faults.sessions import Script, hold
 from tests.envoy.faults.trial import PROMPT, Trial, in_the_middle, usual_client
 from tests.fakes.aim import AimSession, Question, allow, echo
 from tests.fakes.client import Got, exchange
@@ -68,19 +82,23 @@ async def spoil_settings(trial: Trial) -> None:
 
 
 async def chatter(session: AimSession) -> None:
-    """Send a frame now and then that verifies nothing."""
-    await session.receive()
+    """Answer each chunk, and now and then silence, with a frame that verifies nothing."""
     while not session.socket.closed:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await session.receive()
         await session.verify({"choices": [{"index": 0, "delta": {}}]})
-        await asyncio.sleep(0.05)
 
 
-def fills(trial: Trial) -> None:
-    """Let the upstream send more than may be held, and Aim verify none of it."""
-    in_session(chatter)(trial)
-    trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 4_000)] * 500]
-    trial.said = b"".join(trial.events)
-    trial.chain.upstream.answer = pieces(trial.events)
+def fills(script: Script) -> Arrange:
+    """Let the upstream send more than may be held, and Aim, which follows `script`, verify none of it."""
+
+    def arrange(trial: Trial) -> None:
+        trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 4_000)] * 500]
+        trial.said = b"".join(trial.events)
+        trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
+
+    return arrange
 
 
 def second(trial: Trial) -> None:
@@ -146,10 +164,10 @@ ROWS = [
     Fault("its settings file becomes invalid", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
     Fault(
         "limits.held_bytes is reached",
-        fills,
+        fills(chatter),
         on(stream=by_policy(OVERLOADED)),
         Reason.HELD_BYTES,
-        chain="impatient",
+        chain="chatty Aim",
     ),
     Fault(
         "limits.total_held_bytes is reached",
@@ -160,7 +178,7 @@ ROWS = [
     ),
     Fault(
         "limits.total_held_bytes is reached by event streams",
-        fills,
+        fills(hold),
         on(stream=by_policy(OVERLOADED)),
         Reason.HELD_BYTES,
         chain="little room",
