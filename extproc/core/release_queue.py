@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping
+from sys import getsizeof
 from typing import Any
 
 from extproc.core.argument_pieces import ArgumentPieces
@@ -34,11 +35,17 @@ from extproc.core.session_chunks import SessionChunks
 from extproc.core.verification import Verification
 from extproc.core.waiting_texts import WaitingTexts
 
-_EVENT_BYTES = 256
-"""The memory that an event in the queue takes in addition to its bytes."""
+_EVENT_BYTES = 640
+"""The memory that an event in the queue takes in addition to its bytes and its data."""
 
-_TEXT_BYTES = 512
-"""The memory that each further text of an event takes: its place, its queue entry, and its rewrite."""
+_TEXT_BYTES = 640
+"""The memory that a text of an event takes in addition to its characters: its place, its queue entry, its rewrite."""
+
+_PIECE_BYTES = 320
+"""The memory that a piece of arguments takes in addition to that of a text."""
+
+_PLACE_BYTES = 480
+"""The memory that the place of tokens, of a repeat or of a signature takes in an event."""
 
 _END = "[DONE]"
 """The mark of the end. APIs that have none of their own get it from servers and gateways."""
@@ -90,8 +97,8 @@ class ReleaseQueue:
 
     @property
     def kept(self) -> int:
-        """Bytes of running texts that are kept beside the events."""
-        return self._running.held
+        """Bytes that are kept beside the events: running texts, and lanes."""
+        return self._running.held + self._waiting.held
 
     @property
     def awaits_done(self) -> bool:
@@ -118,9 +125,10 @@ class ReleaseQueue:
             return []
         event = HeldEvent(unit)
         self._events.append(event)
-        self._charge(event, len(unit.raw) + _EVENT_BYTES)
         if not (has_data and unit.data):
+            self._charge(event, len(unit.raw) + _EVENT_BYTES)
             return []
+        self._charge(event, len(unit.raw) + getsizeof(unit.data) + _EVENT_BYTES)
         try:
             return self._read(event, unit.data)
         except ContentError:
@@ -151,13 +159,14 @@ class ReleaseQueue:
         for leaf in leaves:
             if leaf.kind is Kind.TOKENS:
                 tokens.append(leaf)
-                self._charge(event, _TEXT_BYTES)
+                self._charge(event, _PLACE_BYTES)
                 continue
             place = short_place(leaf.place)
             running = self._running.get(place)
             if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
                     event.echoes.append((leaf, running))
+                    self._charge(event, len(leaf.text) + _PLACE_BYTES)
                 continue
             text = self._text(event, leaf, self._say(leaf, place, running))
             if text is None:
@@ -197,10 +206,10 @@ class ReleaseQueue:
 
     def _text(self, event: HeldEvent, leaf: Leaf, running: RunningText | None) -> HeldText | None:
         """Return a text of an event; None if it is only a part of an escape."""
-        if event.has_text:
-            self._charge(event, _TEXT_BYTES)
+        self._charge(event, len(leaf.text) + _TEXT_BYTES)
         event.has_text = self.has_text = True
         if leaf.is_json and not leaf.is_embedded:
+            self._charge(event, _PIECE_BYTES)
             return self._pieces.read(event, leaf, running)
         return HeldText(0, leaf.text, leaf.text, event, leaf, running)
 
