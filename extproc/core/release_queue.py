@@ -77,8 +77,13 @@ class ReleaseQueue:
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether any text waits for Aim."""
+        """Return whether any text is not verified."""
         return self._waiting.count > 0
+
+    @property
+    def is_waiting_for_aim(self) -> bool:
+        """Return whether any text that was submitted is not verified."""
+        return self._waiting.count > 0 and self._waiting.count > self._chunks.deferred
 
     @property
     def is_altered(self) -> bool:
@@ -118,6 +123,7 @@ class ReleaseQueue:
         Raises MalformedBody for data that cannot be read.
         """
         has_data = bool(unit.data and unit.data.strip())
+        self._chunks.received += len(unit.raw)
         if self._events and not has_data and self._events[-1].document is None:
             # There may be thousands of comments and blank lines: they are released with the event before them.
             self._events[-1].more += unit.raw
@@ -143,17 +149,15 @@ class ReleaseQueue:
         if data.strip() == _END or self._dialect.is_final(data, None):
             event.is_final = True
             self._pieces.end_all()
-            return []
+            return self._chunks.take(is_last=True)
         is_foreign = event.unit.is_foreign
         event.document = document = self._dialect.parse(data, self._values, is_foreign=is_foreign)
         leaves = self._dialect.deltas(document)
         root = document.root
         self._chunks.name_after(root)
-        chunks: list[str] = []
         whole_mark = 0
         if self._dialect.is_submitted_whole(document) and are_clear(root["choices"]):
-            chunk, whole_mark = self._chunks.whole(data, root)
-            chunks.append(chunk)
+            whole_mark = self._chunks.add_whole(data, root)
         knows_text = False
         tokens: list[Leaf] = []
         for leaf in leaves:
@@ -177,7 +181,7 @@ class ReleaseQueue:
                 knows_text = True
             else:
                 index = self._waiting.index(leaf, place)
-                chunks.append(self._chunks.single(index, text))
+                self._chunks.add(index, text)
             self._waiting.add(index, text)
             event.waiting += 1
         event.tokens = tuple(tokens)
@@ -191,7 +195,11 @@ class ReleaseQueue:
         if event.is_final:
             self._pieces.end_all()
         document.forget()
-        return chunks
+        return self._chunks.take(is_last=event.is_final)
+
+    def take_deferred(self) -> list[str]:
+        """Return the chunks that are left to submit at the end of the stream."""
+        return self._chunks.take(is_last=True)
 
     def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:
         """Record what the model said, if that matters later."""
@@ -289,6 +297,7 @@ class ReleaseQueue:
         """Forget everything that is held, but not what a later repeat is compared with."""
         self._events.clear()
         self._waiting.take_lanes()
+        self._chunks.drop_deferred()
         self.held = 0
 
     def drop(self) -> None:

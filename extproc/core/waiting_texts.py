@@ -68,7 +68,7 @@ class WaitingTexts:
     def settle(self, index: int, text: str, mark: int | None) -> list[tuple[HeldText, str | None]]:
         """Remove and return the texts that a verified text settles, each with its new text, None if unchanged.
 
-        Raises SessionViolation if none waits.
+        Raises SessionViolation if none waits, and for a text that was not submitted yet.
         """
         lane = self._lanes.get(index)
         if lane is None:
@@ -76,6 +76,8 @@ class WaitingTexts:
         if mark is not None and not lane.waiting:
             self.is_short = True
         settled = lane.match(text, mark)
+        if not settled[-1][0].mark:
+            raise SessionViolation("Aim verified a text before it was submitted")
         self.count -= len(settled)
         return settled
 
