@@ -77,6 +77,11 @@ class Lane(Generic[_T]):
                 return text.mark == mark
         return False
 
+    @property
+    def may_be_split(self) -> bool:
+        """Return whether the last text was rewritten: what Aim says next may be the rest of it."""
+        return bool(self._said)
+
     def match(self, text: str, mark: int | None) -> list[tuple[_T, str | None]]:
         """Remove and return the waiting texts that a verified text settles, each with its new text, None if unchanged.
 

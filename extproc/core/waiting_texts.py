@@ -73,7 +73,7 @@ class WaitingTexts:
         lane = self._lanes.get(index)
         if lane is None:
             raise SessionViolation("Aim verified a text that was never submitted")
-        if mark is not None and not lane.waiting:
+        if not lane.waiting and (mark is not None or lane.may_be_split):
             self.is_short = True
         settled = lane.match(text, mark)
         if not settled[-1][0].mark:
