@@ -36,6 +36,13 @@ def chunk_of(chunk_id: str, index: int, text: str, mark: int) -> str:
     )
 
 
+def joined_chunk(chunk_id: str, texts: Mapping[int, str], mark: int) -> str:
+    """Return a chunk, as JSON, with a text for each index."""
+    choices = [{"index": index, "delta": {"content": text}, "finish_reason": None} for index, text in texts.items()]
+    chunk = {"id": chunk_id, "object": "chat.completion.chunk", "created": 0, "model": "", "choices": choices}
+    return json.dumps({**chunk, MARK: mark}, separators=(",", ":"))
+
+
 def with_mark(data: str, number: int) -> str:
     """Return the text of a JSON object with a mark as its last field; everything else stays byte for byte."""
     fields, _, after = data.rpartition("}")

@@ -2,7 +2,8 @@
 
 Aim's verified chunks do not correspond one to one to the submitted chunks: Aim may look ahead, release late, join,
 split, drop or rewrite texts. Each submission has a number, its mark, which the chunk carries under a key of its own. An
-Aim that echoes chunks echoes it. A verified text is matched within its choice index, in this order:
+Aim that echoes chunks echoes it. Texts of one index that were submitted together, in one chunk, have the same mark:
+what replaces the first of them replaces all. A verified text is matched within its choice index, in this order:
 
 1. It equals the oldest waiting text: that text is verified.
 2. It equals the oldest k texts, joined: all k are verified.
@@ -76,6 +77,11 @@ class Lane(Generic[_T]):
                 return text.mark == mark
         return False
 
+    @property
+    def may_be_split(self) -> bool:
+        """Return whether the last text was rewritten: what Aim says next may be the rest of it."""
+        return bool(self._said)
+
     def match(self, text: str, mark: int | None) -> list[tuple[_T, str | None]]:
         """Remove and return the waiting texts that a verified text settles, each with its new text, None if unchanged.
 
@@ -97,8 +103,18 @@ class Lane(Generic[_T]):
             while waiting[0].mark != mark:
                 settled.append((waiting.popleft(), ""))
         oldest = waiting.popleft()
-        settled.append((oldest, None if oldest.text == text else text))
-        self._remember(oldest, text, mark)
+        if oldest.text == text:
+            settled.append((oldest, None))
+            self._remember(oldest, oldest.text, oldest.raw, text, mark)
+            return settled
+        settled.append((oldest, text))
+        whole, raw = [oldest.text], [oldest.raw]
+        while waiting and waiting[0].mark == oldest.mark:  # they were submitted as one text
+            sibling = waiting.popleft()
+            settled.append((sibling, ""))
+            whole.append(sibling.text)
+            raw.append(sibling.raw)
+        self._remember(oldest, "".join(whole), "".join(raw), text, mark)
         return settled
 
     def _equal(self, text: str) -> int:
@@ -112,11 +128,11 @@ class Lane(Generic[_T]):
                 return count
         return 0
 
-    def _remember(self, oldest: _T, given: str, mark: int | None) -> None:
+    def _remember(self, oldest: _T, text: str, raw: str, given: str, mark: int | None) -> None:
         spoken = None if mark is None else min(mark, oldest.mark)
         if spoken is not None:
             self._said = [said for said in self._said if said.mark >= spoken]
-        self._said.append(_Said(oldest.mark, spoken, oldest.text, oldest.raw, given))
+        self._said.append(_Said(oldest.mark, spoken, text, raw, given))
         characters = sum(len(said.raw) + len(said.given) for said in self._said)
         if not given or len(self._said) > _SAID_TEXTS or characters > _SAID_CHARACTERS:
             self._said.clear()
@@ -129,7 +145,7 @@ class Lane(Generic[_T]):
         """
         said = self._said
         if not said:
-            return sum(text.mark <= self._reached for text in self.waiting), ""
+            return sum(0 < text.mark <= self._reached for text in self.waiting), ""
         spoken = said[-1].spoken
         if spoken is None:
             given = "".join(one.given for one in said)
@@ -138,7 +154,7 @@ class Lane(Generic[_T]):
         else:
             given = "".join(one.given for one in said if one.spoken == spoken)
             settled = 1
-        texts = [one.text for one in said] + [text.text for text in islice(self.waiting, _COMPARED)]
+        texts = [one.text for one in said] + [text.text for text in islice(self.waiting, _COMPARED) if text.mark]
         reach = max(settled, _reach(texts, given, settled))
         spoken_too = min(max(0, reach - len(said)), len(self.waiting))
         return spoken_too, "".join(one.raw for one in said[reach:])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping
+from sys import getsizeof
 from typing import Any
 
 from extproc.core.argument_pieces import ArgumentPieces
@@ -34,11 +35,17 @@ from extproc.core.session_chunks import SessionChunks
 from extproc.core.verification import Verification
 from extproc.core.waiting_texts import WaitingTexts
 
-_EVENT_BYTES = 256
-"""The memory that an event in the queue takes in addition to its bytes."""
+_EVENT_BYTES = 640
+"""The memory that an event in the queue takes in addition to its bytes and its data."""
 
-_TEXT_BYTES = 512
-"""The memory that each further text of an event takes: its place, its queue entry, and its rewrite."""
+_TEXT_BYTES = 640
+"""The memory that a text of an event takes in addition to its characters: its place, its queue entry, its rewrite."""
+
+_PIECE_BYTES = 320
+"""The memory that a piece of arguments takes in addition to that of a text."""
+
+_PLACE_BYTES = 480
+"""The memory that the place of tokens, of a repeat or of a signature takes in an event."""
 
 _END = "[DONE]"
 """The mark of the end. APIs that have none of their own get it from servers and gateways."""
@@ -70,8 +77,13 @@ class ReleaseQueue:
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether any text waits for Aim."""
+        """Return whether any text is not verified."""
         return self._waiting.count > 0
+
+    @property
+    def is_waiting_for_aim(self) -> bool:
+        """Return whether any text that was submitted is not verified."""
+        return self._waiting.count > 0 and self._waiting.count > self._chunks.deferred
 
     @property
     def is_altered(self) -> bool:
@@ -90,8 +102,8 @@ class ReleaseQueue:
 
     @property
     def kept(self) -> int:
-        """Bytes of running texts that are kept beside the events."""
-        return self._running.held
+        """Bytes that are kept beside the events: running texts, and lanes."""
+        return self._running.held + self._waiting.held
 
     @property
     def awaits_done(self) -> bool:
@@ -111,6 +123,7 @@ class ReleaseQueue:
         Raises MalformedBody for data that cannot be read.
         """
         has_data = bool(unit.data and unit.data.strip())
+        self._chunks.received += len(unit.raw)
         if self._events and not has_data and self._events[-1].document is None:
             # There may be thousands of comments and blank lines: they are released with the event before them.
             self._events[-1].more += unit.raw
@@ -118,9 +131,10 @@ class ReleaseQueue:
             return []
         event = HeldEvent(unit)
         self._events.append(event)
-        self._charge(event, len(unit.raw) + _EVENT_BYTES)
         if not (has_data and unit.data):
+            self._charge(event, len(unit.raw) + _EVENT_BYTES)
             return []
+        self._charge(event, len(unit.raw) + getsizeof(unit.data) + _EVENT_BYTES)
         try:
             return self._read(event, unit.data)
         except ContentError:
@@ -135,29 +149,28 @@ class ReleaseQueue:
         if data.strip() == _END or self._dialect.is_final(data, None):
             event.is_final = True
             self._pieces.end_all()
-            return []
+            return self._chunks.take(is_last=True)
         is_foreign = event.unit.is_foreign
         event.document = document = self._dialect.parse(data, self._values, is_foreign=is_foreign)
         leaves = self._dialect.deltas(document)
         root = document.root
         self._chunks.name_after(root)
-        chunks: list[str] = []
         whole_mark = 0
         if self._dialect.is_submitted_whole(document) and are_clear(root["choices"]):
-            chunk, whole_mark = self._chunks.whole(data, root)
-            chunks.append(chunk)
+            whole_mark = self._chunks.add_whole(data, root)
         knows_text = False
         tokens: list[Leaf] = []
         for leaf in leaves:
             if leaf.kind is Kind.TOKENS:
                 tokens.append(leaf)
-                self._charge(event, _TEXT_BYTES)
+                self._charge(event, _PLACE_BYTES)
                 continue
             place = short_place(leaf.place)
             running = self._running.get(place)
             if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
                     event.echoes.append((leaf, running))
+                    self._charge(event, len(leaf.text) + _PLACE_BYTES)
                 continue
             text = self._text(event, leaf, self._say(leaf, place, running))
             if text is None:
@@ -168,7 +181,7 @@ class ReleaseQueue:
                 knows_text = True
             else:
                 index = self._waiting.index(leaf, place)
-                chunks.append(self._chunks.single(index, text))
+                self._chunks.add(index, text)
             self._waiting.add(index, text)
             event.waiting += 1
         event.tokens = tuple(tokens)
@@ -182,7 +195,11 @@ class ReleaseQueue:
         if event.is_final:
             self._pieces.end_all()
         document.forget()
-        return chunks
+        return self._chunks.take(is_last=event.is_final)
+
+    def take_deferred(self) -> list[str]:
+        """Return the chunks that are left to submit at the end of the stream."""
+        return self._chunks.take(is_last=True)
 
     def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:
         """Record what the model said, if that matters later."""
@@ -197,10 +214,10 @@ class ReleaseQueue:
 
     def _text(self, event: HeldEvent, leaf: Leaf, running: RunningText | None) -> HeldText | None:
         """Return a text of an event; None if it is only a part of an escape."""
-        if event.has_text:
-            self._charge(event, _TEXT_BYTES)
+        self._charge(event, len(leaf.text) + _TEXT_BYTES)
         event.has_text = self.has_text = True
         if leaf.is_json and not leaf.is_embedded:
+            self._charge(event, _PIECE_BYTES)
             return self._pieces.read(event, leaf, running)
         return HeldText(0, leaf.text, leaf.text, event, leaf, running)
 
@@ -280,6 +297,7 @@ class ReleaseQueue:
         """Forget everything that is held, but not what a later repeat is compared with."""
         self._events.clear()
         self._waiting.take_lanes()
+        self._chunks.drop_deferred()
         self.held = 0
 
     def drop(self) -> None:

@@ -203,6 +203,8 @@ class ResponseStream:
     def _submit_done(self) -> None:
         if self._state is StreamState.SUBMITTING and self._session.number is not None:
             self._state = StreamState.SUBMITTED
+            for chunk in self._queue.take_deferred():
+                self._session.submit(chunk)
             self._session.submit_done()
 
     # -- the session -----------------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ class ResponseStream:
         if queue.awaits_done:
             # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
-        if queue.is_waiting or self._state is StreamState.SUBMITTED:
+        if queue.is_waiting_for_aim or self._state is StreamState.SUBMITTED:
             self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)
         else:
             self._deadlines.stop(Clock.SILENCE)

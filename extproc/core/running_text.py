@@ -14,8 +14,11 @@ from extproc.core.redaction import RedactionError, is_json
 _KEPT = 8 * 1024 * 1024
 """Characters of a stream's running texts that are kept, to recognise repeats and arguments that a rewrite broke."""
 
-_PIECE_BYTES = 64
+_PIECE_BYTES = 80
 """The memory that a kept piece takes in addition to its characters."""
+
+_TEXT_BYTES = 800
+"""The memory that a running text takes in addition to its pieces."""
 
 
 @dataclass(slots=True)
@@ -155,7 +158,8 @@ class RunningTexts:
         if former is not None:
             former.forget()
             self._unsound.pop(id(former), None)
-        text = self._texts[place] = RunningText(is_json, self._budget)
+        text = self._texts[place] = RunningText(is_json, self._budget, held=_TEXT_BYTES)
+        self._budget.held += _TEXT_BYTES
         return text
 
     def release(self, text: RunningText, spelling: str, *, is_rewritten: bool) -> None:

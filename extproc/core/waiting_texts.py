@@ -14,6 +14,9 @@ from extproc.core.matching import Lane
 _PLACES = 4096
 """The most running texts of one stream."""
 
+_LANE_BYTES = 1000
+"""The memory that a lane takes beside its texts: it stays until the stream ends."""
+
 
 class WaitingTexts:
     """Keeps the waiting texts in lanes. A text that Aim does not read in an unchanged event has an index of its own."""
@@ -29,6 +32,11 @@ class WaitingTexts:
         """How many texts wait."""
         self.is_short = False
         """Whether Aim split a text, and no event was left for the second half."""
+
+    @property
+    def held(self) -> int:
+        """The memory that the lanes take beside their texts, in bytes."""
+        return _LANE_BYTES * len(self._lanes)
 
     def index(self, leaf: Leaf, place: Hashable) -> int:
         """Return the choice index for a text. A text that does not continue another has an index of its own.
@@ -60,14 +68,16 @@ class WaitingTexts:
     def settle(self, index: int, text: str, mark: int | None) -> list[tuple[HeldText, str | None]]:
         """Remove and return the texts that a verified text settles, each with its new text, None if unchanged.
 
-        Raises SessionViolation if none waits.
+        Raises SessionViolation if none waits, and for a text that was not submitted yet.
         """
         lane = self._lanes.get(index)
         if lane is None:
             raise SessionViolation("Aim verified a text that was never submitted")
-        if mark is not None and not lane.waiting:
+        if not lane.waiting and (mark is not None or lane.may_be_split):
             self.is_short = True
         settled = lane.match(text, mark)
+        if not settled[-1][0].mark:
+            raise SessionViolation("Aim verified a text before it was submitted")
         self.count -= len(settled)
         return settled
 

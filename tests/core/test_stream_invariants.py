@@ -358,6 +358,7 @@ class FreeAim:
         self.joins_at_first = draw(st.booleans())
         self.places: dict[int, str] = {}
         self.owed: dict[int, list[tuple[int, str]]] = {}
+        self.sent: dict[str, list[str]] = {}
         self.said: dict[str, list[str]] = {}
         self.skipped: dict[int, list[str]] = {}
         self.is_split = False
@@ -368,6 +369,7 @@ class FreeAim:
         for chunk in self.world.chunks:
             for index, text in _texts(chunk):
                 self.places[index] = place
+                self.sent.setdefault(place, []).append(text)
                 self.owed.setdefault(index, []).append((chunk[MARK], text))
         self.world.chunks.clear()
 
@@ -484,6 +486,36 @@ def test_nothing_is_lost_or_doubled_if_the_policy_opens(events: list[tuple[str, 
     else:
         assert {place: text for place, text in read_by_client(world.response.body).items() if text} == expected
     is_over(world)
+
+
+@given(repetitive(), st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_without_marks_only_the_point_of_the_loss_is_uncertain(
+    events: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    """Whatever an Aim without marks does: the client reads all that it said, and then only what the model said last."""
+    aim = FreeAim(world := begin(OPEN), data.draw)
+    aim.has_marks = False
+    last = data.draw(st.integers(0, len(events)))
+    run_until(aim, events[:last], ["same", "rewrite", "join", "drop", "join and rewrite", "split"])
+    if not world.is_closed:
+        world.verify("?", 777)  # a violation
+    later: dict[str, str] = {}
+    for _, event in [*events[last:], ("", DONE)]:
+        if not world.is_closed:
+            world.body(event, end=event is DONE)
+        for place, text in read_by_client(event).items():
+            later[place] = later.get(place, "") + text
+    is_over(world)
+    if is_refusal(world):
+        return
+    assert world.response.body.endswith(DONE)
+    read = read_by_client(world.response.body)
+    for place in aim.sent.keys() | later.keys():
+        said, sent = "".join(aim.said.get(place, [])), aim.sent.get(place, [])
+        after = later.get(place, "")
+        possible = {said + "".join(sent[start:]) + after for start in range(len(sent) + 1)}
+        assert read.get(place, "") in possible
 
 
 def run_until(aim: FreeAim, events: list[tuple[str, bytes]], actions: list[str]) -> None:

@@ -1,0 +1,110 @@
+"""What one stream sends to Aim's session: at most 8 times its bytes, if it has more than 64 KiB."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.chunk import MARK
+from extproc.core.commands import SubmitChunk
+from extproc.core.events import BodyReceived
+from extproc.core.vocabulary import Hook, Leg
+from tests.fakes.rig import DONE
+from tests.fakes.world import World, policy
+
+KIB_64 = 65_536
+
+
+def event(content: Any) -> bytes:
+    return b"data:" + json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def numbered(number: int) -> bytes:
+    return event({f"k{number}": ["x"] * 30})
+
+
+SHAPES: dict[str, Any] = {
+    "a letter on each foreign line": lambda _: b"x\n\n",
+    "a control character": lambda _: b"\x01\n\n",
+    "one letter": lambda _: event({"a": "x"}),
+    "a list of letters": lambda _: event({"a": ["x"] * 31}),
+    "more letters than are apart": lambda number: event({"a": ["x"] * 40}) if number < 4000 else event({"a": "x"}),
+    "places of their own": lambda number: numbered(number) if number < 130 else event({"a": "x"}),
+    "choices with refusals": lambda _: event({"choices": [{"index": 0, "delta": {"refusal": "x"}}]}),
+    "letters of three bytes": lambda _: event({"a": "\u4e00"}),
+}
+
+
+def stream_of(name: str, size: int) -> list[bytes]:
+    events: list[bytes] = []
+    held = 0
+    while held < size:
+        events.append(SHAPES[name](len(events)))
+        held += len(events[-1])
+    return events
+
+
+@pytest.mark.parametrize("size", [KIB_64 + 1, 200_000])
+@pytest.mark.parametrize("name", SHAPES)
+def test_stream_sends_at_most_eight_times_its_bytes(name: str, size: int) -> None:
+    path = "/v1/chat/completions" if "refusals" in name else "/unknown"
+    it = World(policy(hooks={Hook.OUTPUT})).request(b"{}", path=path).head("text/event-stream", "200")
+    body = stream_of(name, size)
+    sent = 0
+    for start in range(0, len(body), 50):
+        for command in it.send(BodyReceived(Leg.RESPONSE, b"".join(body[start : start + 50]))):
+            if isinstance(command, SubmitChunk):
+                sent += len(command.chunk.encode())
+        it.verify_all()
+    for command in it.send(BodyReceived(Leg.RESPONSE, DONE)):
+        if isinstance(command, SubmitChunk):
+            sent += len(command.chunk.encode())
+    it.verify_all().done()
+    assert it.response.body == b"".join(body) + DONE
+    assert sent <= 8 * len(it.response.body)
+
+
+def test_silence_of_aim_is_not_counted_while_texts_are_deferred() -> None:
+    it = deferring()
+    assert it.verify_all().due_in is None
+    deferred = it.exchange.held_bodies
+    it.body(b": more\n\n" * 30)
+    assert it.exchange.held_bodies > deferred > 0
+
+
+def deferring() -> World:
+    """Return a stream whose last texts are deferred."""
+    it = World(policy(hooks={Hook.OUTPUT}, failure_mode_allow=True)).request(b"{}", path="/unknown").head()
+    while it.body(b"x\n\n").chunks:
+        it.verify_all()
+    return it
+
+
+@pytest.mark.parametrize("said", ["xxx", "[X]", "xx[X]"])
+def test_texts_that_were_submitted_together_are_settled_together(said: str) -> None:
+    it = deferring()
+    before = len(it.response.body)
+    it.body(b"x\n\n" * 2 + DONE)
+    (chunk,) = it.chunks
+    (choice,) = chunk["choices"]
+    assert choice["delta"]["content"] == "xxx"
+    it.verify(said, choice["index"], chunk[MARK]).done()
+    assert it.response.body[before:].replace(b"\n", b"").replace(b":", b"") == said.encode() + DONE.strip().replace(
+        b":", b""
+    )
+    assert it.is_complete or it.session is None
+
+
+def test_text_that_was_not_submitted_cannot_be_verified() -> None:
+    it = deferring()
+    it.verify("x", 1024)
+    assert it.record.outcome == "failed_open"
+    it.body(b"x\n\n", end=True)
+    assert it.response.body.endswith(b"x\n\nx\n\n")
+
+
+def test_deferred_texts_leave_as_they_came_if_the_policy_opens() -> None:
+    it = deferring().body(b"y\n\n").lose()
+    assert it.response.body.endswith(b"x\n\nx\n\ny\n\n")
