@@ -36,7 +36,6 @@ class Context:
 
     __slots__ = (
         "_commands",
-        "_detecting_bytes",
         "_detections",
         "_messages",
         "_messages_bytes",
@@ -46,6 +45,7 @@ class Context:
         "dialect",
         "gate",
         "has_response_begun",
+        "held",
         "is_get",
         "is_overloaded",
         "is_reply_local",
@@ -79,10 +79,11 @@ class Context:
         """Whether the response's headers were released, so that no immediate response can follow."""
         self.gate = Gate()
         self._commands: list[Command] = []
+        self.held = 0
+        """Bytes held until the exchange is complete, or Aim has answered: messages, and the calls with their texts."""
         self._messages: Messages = ()
         self._messages_bytes = 0
         self._detections: dict[int, tuple[Hook, int]] = {}  # the hook, and the bytes of the inputs
-        self._detecting_bytes = 0
         self._numbers = 0
 
     @property
@@ -92,13 +93,11 @@ class Context:
 
     @messages.setter
     def messages(self, messages: Messages) -> None:
-        self._messages = messages
-        self._messages_bytes = size_of(messages)
-
-    @property
-    def held(self) -> int:
-        """Bytes held until the exchange is complete, or Aim has answered: messages, and the calls with their texts."""
-        return self._messages_bytes + self._detecting_bytes
+        if messages is not self._messages:
+            self._messages = messages
+            size = size_of(messages) if messages else 0
+            self.held += size - self._messages_bytes
+            self._messages_bytes = size
 
     @property
     def reads_answer(self) -> bool:
@@ -199,7 +198,7 @@ class Context:
         texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)
         size = self._memory(inputs[0].messages)
         self._detections[number] = hook, size + texts
-        self._detecting_bytes += size + texts
+        self.held += size + texts
         if hook is Hook.MODERATION:
             self.gate.close()
         self.allowance.inputs += len(inputs)
@@ -208,7 +207,7 @@ class Context:
     def finish_detection(self, number: int) -> Hook | None:
         """Remove a detection that has ended and return its hook; return None if its verdict no longer matters."""
         hook, size = self._detections.pop(number, _UNKNOWN)
-        self._detecting_bytes -= size
+        self.held -= size
         return hook
 
     def cancel_detections(self) -> None:
@@ -216,7 +215,7 @@ class Context:
         for number in self._detections:
             self.emit(CancelDetection(number))
         self._detections.clear()
-        self._detecting_bytes = 0
+        self.held = self._messages_bytes
 
     def report(self, leg: Leg, hook: Hook, outcomes: Sequence[Outcome], milliseconds: int = 0) -> None:
         """Report the outcomes of a detection or a session."""

@@ -119,7 +119,7 @@ class Exchange:
     @property
     def held_bodies(self) -> int:
         """Bytes of bodies and events that are held: what `limits.held_bytes` bounds for an event stream."""
-        return self._request.held + self._response.held + self._context.gate.held
+        return self._request.held + self._response.holds()[0] + self._context.gate.held
 
     def response_headers(self) -> ReleaseHeaders:
         """Return the command that releases the response's headers unchanged."""
@@ -268,9 +268,9 @@ class Exchange:
         is_over = not self._is_complete and response.is_done and context.gate.is_empty and not context.is_detecting
         if is_over:
             context.messages = ()
-        of_response, kept = response.held, response.kept
+        of_response, kept, yields = response.holds()
         held = self._request.held + of_response + context.gate.held
-        total, yields = held + kept + context.held, of_response + kept if response.yields_room else 0
+        total = held + kept + context.held
         if total != self._held or yields != self._yields:
             self._held, self._yields = total, yields
             context.emit(Hold(total, yields))

@@ -51,17 +51,13 @@ class HeldAnswer:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._body.held
+        body = self._body
+        return body.buffer.size + body.text_bytes
 
     @property
-    def is_unread(self) -> bool:
-        """Return whether the rest of the answer passes."""
-        return self._state is HeldState.UNREAD
-
-    @property
-    def is_released(self) -> bool:
-        """Return whether the answer was released to its end."""
-        return self._state is HeldState.RELEASED
+    def state(self) -> HeldState:
+        """Whether the answer is still held."""
+        return self._state
 
     def begin(self, framing: Framing, *, has_trailers: bool) -> None:
         """Hold the answer until it is whole, unless it says that it is too large. `has_trailers`: they have arrived."""

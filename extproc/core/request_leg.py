@@ -71,7 +71,8 @@ class RequestLeg:
     @property
     def held(self) -> int:
         """Bytes held."""
-        return self._body.held
+        body = self._body
+        return body.buffer.size + body.text_bytes
 
     @property
     def is_unreleased(self) -> bool:

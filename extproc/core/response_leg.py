@@ -27,7 +27,7 @@ from extproc.core.events import (
     VerdictReached,
     Woken,
 )
-from extproc.core.held_answer import HeldAnswer
+from extproc.core.held_answer import HeldAnswer, HeldState
 from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
@@ -69,22 +69,16 @@ class ResponseLeg:
         self._stream: ResponseStream | None = None
         self._early = EarlySession(context)
 
-    @property
-    def held(self) -> int:
-        """Bytes held."""
-        if self._stream is not None:
-            return self._stream.held
-        return self._whole.held if self._whole is not None else 0
+    def holds(self) -> tuple[int, int, int]:
+        """Return the bytes that are held, those that a stream keeps beside them, and those given up on demand.
 
-    @property
-    def kept(self) -> int:
-        """Bytes that a stream keeps beside the events that wait."""
-        return self._stream.kept if self._stream is not None else 0
-
-    @property
-    def yields_room(self) -> bool:
-        """Return whether the response gives up all that it holds when room is demanded: only an event stream does."""
-        return self._stream is not None and self._stream.yields_room
+        Only an event stream gives up what it holds when room is demanded.
+        """
+        stream = self._stream
+        if stream is None:
+            return (self._whole.held if self._whole is not None else 0), 0, 0
+        held, kept = stream.held, stream.kept
+        return held, kept, held + kept if stream.yields_room else 0
 
     @property
     def sequence(self) -> int:
@@ -123,13 +117,13 @@ class ResponseLeg:
             self._inbound = advance(self._inbound, event)
             if had_ended:
                 return
-        self._hand_on(event)
+        find(RESPONSE_TABLE, self._state, event)(self, event)
         refusal = self._context.refusal
         if refusal is not None and self._answer.is_error:
             self._context.refusal = None
             self._replace(refusal)
 
-    def _hand_on(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:
+    def _hand_on(self, event: FromEnvoy) -> None:
         find(RESPONSE_TABLE, self._state, event)(self, event)
 
     # -- headers ---------------------------------------------------------------------------------------------------
@@ -233,20 +227,13 @@ class ResponseLeg:
         self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
         self._state = ResponseState.DONE
 
-    def _hold_body(self, event: BodyReceived) -> None:
-        """Hand the bytes to the held answer."""
-        self._hand_to_whole(event)
-
     def _end_by_trailers(self, event: TrailersReceived) -> None:
         """End the held answer: the trailers are its end."""
         self._has_trailers = True
         self._hand_to_whole(event)
 
-    def _on_verdict(self, event: VerdictReached) -> None:
-        """Hand the verdict to the held answer."""
-        self._hand_to_whole(event)
-
     def _hand_to_whole(self, event: BodyReceived | TrailersReceived | VerdictReached) -> None:
+        """Hand the event to the held answer."""
         assert self._whole is not None
         self._whole.handle(event)
         self._follow_whole()
@@ -254,9 +241,10 @@ class ResponseLeg:
     def _follow_whole(self) -> None:
         """Change the state with that of the held answer."""
         assert self._whole is not None
-        if self._whole.is_released:
+        state = self._whole.state
+        if state is HeldState.RELEASED:
             self._state = ResponseState.DONE
-        elif self._whole.is_unread:
+        elif state is HeldState.UNREAD:
             self._state = ResponseState.PASSING
             self._early.close()
 
@@ -352,9 +340,9 @@ RESPONSE_TABLE: Table = {
     (_S.UNDECIDED, BodyReceived): ResponseLeg._begin_body,
     (_S.UNDECIDED, TrailersReceived): ResponseLeg._begin_by_trailers,
     **{(_S.UNDECIDED, each): ResponseLeg._on_early_event for each in _FROM_SESSION},
-    (_S.HOLDING, BodyReceived): ResponseLeg._hold_body,
+    (_S.HOLDING, BodyReceived): ResponseLeg._hand_to_whole,
     (_S.HOLDING, TrailersReceived): ResponseLeg._end_by_trailers,
-    (_S.HOLDING, VerdictReached): ResponseLeg._on_verdict,
+    (_S.HOLDING, VerdictReached): ResponseLeg._hand_to_whole,
     (_S.STREAMING, BodyReceived): ResponseLeg._stream_body,
     (_S.STREAMING, TrailersReceived): ResponseLeg._end_stream_by_trailers,
     **{(_S.STREAMING, each): ResponseLeg._stream_event for each in (*_FROM_SESSION, RoomDemanded, Woken)},

@@ -24,7 +24,7 @@ from extproc.core.vocabulary import Headers, Input
 class WholeAnswer:
     """The body of one answer."""
 
-    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves")
+    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves", "text_bytes")
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
@@ -33,11 +33,8 @@ class WholeAnswer:
         self._dialect: Dialect | None = None
         self._document: Document | None = None
         self._size = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes held."""
-        return self.buffer.size + (self._document.size if self._document is not None else 0)
+        self.text_bytes = 0
+        """The memory that the text takes in addition to the buffer, once the body was read."""
 
     def read(self, dialect: Dialect, framing: Framing, headers: Headers, limits: Limits) -> None:
         """Find the texts; raises ContentError, and there are then none."""
@@ -47,6 +44,7 @@ class WholeAnswer:
         document = document_of(dialect, plain, framing, limits.values, is_answer=True)
         self.leaves, _ = _leaves(dialect, document, locates=False)
         document.forget()
+        self.text_bytes = document.size
         self._dialect, self._document, self._size = dialect, document, len(plain)
 
     def inputs(self, messages: Messages, allowance: Allowance) -> list[Input]:
@@ -81,6 +79,7 @@ class WholeAnswer:
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
         self._document = None
+        self.text_bytes = 0
         self.leaves = []
         return self.buffer.take()
 

@@ -20,11 +20,23 @@ from extproc.core.vocabulary import Headers
 class WholeRequest:
     """The body of one request."""
 
-    __slots__ = ("_dialect", "_document", "_tools", "asks_for_stream", "buffer", "conversation", "messages", "size")
+    __slots__ = (
+        "_dialect",
+        "_document",
+        "_tools",
+        "asks_for_stream",
+        "buffer",
+        "conversation",
+        "messages",
+        "size",
+        "text_bytes",
+    )
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
         self.buffer = BodyBuffer(limit)
+        self.text_bytes = 0
+        """The memory that the text takes in addition to the buffer, once the body was read."""
         self.size = 0
         """The size of the body without its content-encoding, once it was read."""
         self.asks_for_stream = False
@@ -37,11 +49,6 @@ class WholeRequest:
         self._dialect: Dialect | None = None
         self._document: Document | None = None
 
-    @property
-    def held(self) -> int:
-        """Bytes held."""
-        return self.buffer.size + (self._document.size if self._document is not None else 0)
-
     def read(self, dialect: Dialect, headers: Headers, path: str, limits: Limits, *, tools: bool) -> None:
         """Find the texts, and with `tools` those of tool definitions; raises ContentError, and there are then none."""
         plain = inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
@@ -51,6 +58,7 @@ class WholeRequest:
         self._keep(dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()
+        self.text_bytes = document.size
         self.size = len(plain)
         self._dialect, self._document, self._tools = dialect, document, tools
 
@@ -83,6 +91,7 @@ class WholeRequest:
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
         self._document = None
+        self.text_bytes = 0
         return self.buffer.take()
 
 
