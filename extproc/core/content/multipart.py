@@ -108,7 +108,7 @@ class FormDecoder:
             if not self._has_begun and not self._begin():
                 break
             if self._has_ended:
-                yield self._cut(self._scanned)
+                yield self._end(self._scanned)
                 break
             found = buffer.find(self._delimiter, self._scanned)
             if found < 0:
@@ -118,14 +118,14 @@ class FormDecoder:
             if not buffer.startswith(_CRLF, found - 2):
                 raise MalformedBody("a boundary stands within a part")
             self._check_headers(found)
-            part = self._part(bytes(buffer[: found - 2]))
-            self._cut(found - 2)
+            part = self._part(self._bytes(found - 2))
+            self._drop(found - 2)
             self._has_begun = False
             yield part
         if self._has_ended and buffer:
             if buffer.strip(_CRLF):
                 raise MalformedBody("a form goes on after its end")
-            yield self._cut(len(buffer))
+            yield self._end(len(buffer))
         if len(buffer) > self._limit:
             raise BodyTooLarge("a part is larger than the limit")
 
@@ -168,14 +168,22 @@ class FormDecoder:
         if end > HEADER_BYTES and self._buffer.find(_BLANK, 0, HEADER_BYTES) < 0:
             raise BodyTooLarge("a part has too long headers")
 
-    def _cut(self, end: int) -> FormPart:
+    def _end(self, end: int) -> FormPart:
         """Remove the bytes before `end`; return them as a unit without data."""
+        unit = FormPart(self._bytes(end))
+        self._drop(end)
+        return unit
+
+    def _bytes(self, end: int) -> bytes:
+        """Return the bytes before `end`, which may be a large file, with one copy."""
         if end > self._limit:
             raise BodyTooLarge("a part is larger than the limit")
-        raw = bytes(self._buffer[:end])
+        with memoryview(self._buffer) as view:
+            return bytes(view[:end])
+
+    def _drop(self, end: int) -> None:
         del self._buffer[:end]
         self._scanned = 0
-        return FormPart(raw)
 
     def _part(self, raw: bytes) -> FormPart:
         """Read a whole part."""

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.content.aws_event_stream import FrameDecoder
 from extproc.core.content.framing import FIRST_BYTES, Framing, decoder_of, framing_of
+from extproc.core.content.json_array import ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.sse import EventDecoder
 
@@ -26,6 +28,7 @@ LINE_TYPES = ["application/x-ndjson", "application/jsonl", "application/json-lin
         ("text/json", WHOLE),
         ("application/problem+json", WHOLE),
         ("application/vnd.api+json; v=1", WHOLE),
+        ("application/vnd.amazon.eventstream", Framing.AWS_EVENT_STREAM),
     ],
 )
 @pytest.mark.parametrize("first", [b"", b"{", b"data: x", b"\x89PNG", b" "])
@@ -136,3 +139,5 @@ def test_decision_is_bounded_and_does_not_change_with_more_bytes(content_type: s
 def test_decoder_belongs_to_its_framing() -> None:
     assert isinstance(decoder_of(Framing.JSON_LINES, 1), LineDecoder)
     assert isinstance(decoder_of(Framing.EVENT_STREAM, 1), EventDecoder)
+    assert isinstance(decoder_of(Framing.AWS_EVENT_STREAM, 1), FrameDecoder)
+    assert isinstance(decoder_of(Framing.JSON_ARRAY, 1), ArrayDecoder)
