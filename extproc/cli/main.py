@@ -61,13 +61,18 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     from extproc.telemetry.logs import configure_logging
 
     with problems_reported():
-        loaded = settings_file.load(config, serving=True)
+        if worker is None:
+            loaded = settings_file.load(config, serving=True)
+        else:
+            from extproc.serve.accepted import Accepted
+
+            loaded = Accepted.by_supervisor(config).settings()
         with _single_problems():
             if loaded.workers > 1 and worker is None:
                 from extproc.serve import supervisor
 
                 configure_logging(loaded.log_level)
-                raise typer.Exit(asyncio.run(supervisor.supervise(loaded, config)))
+                raise typer.Exit(asyncio.run(supervisor.supervise(config)))
             with _grpc_logged(loaded.log_level, worker):
                 import uvloop
 
