@@ -10,10 +10,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from extproc.admin import host
 from extproc.admin.page import HEADERS, page
 from extproc.config.settings import Settings
 from extproc.telemetry.metrics import add_process
 from extproc.telemetry.snapshot import Snapshot
+
+_UNKNOWN_HOST = "This name is not in admin_hosts. An IP address works.\n"
 
 
 class Subject(Protocol):
@@ -49,10 +52,18 @@ def admin_app(subject: Subject) -> Starlette:
     async def readyz(_: Request) -> Response:
         return PlainTextResponse("ready\n") if subject.is_ready else PlainTextResponse("not ready\n", 503)
 
-    async def metrics(_: Request) -> Response:
+    # Health and readiness are a word each, so that probes may use any name.
+    def is_known(request: Request) -> bool:
+        return host.is_known(request.headers.get("host"), subject.settings.admin_hosts)
+
+    async def metrics(request: Request) -> Response:
+        if not is_known(request):
+            return PlainTextResponse(_UNKNOWN_HOST, 421)
         return Response(generate_latest(subject.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def status_page(request: Request) -> Response:
+        if not is_known(request):
+            return PlainTextResponse(_UNKNOWN_HOST, 421)
         is_paused = "paused" in request.query_params
         text = page(await subject.snapshot(), subject.settings, is_paused=is_paused)
         return HTMLResponse(text, headers=HEADERS)

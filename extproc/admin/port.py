@@ -6,16 +6,18 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from extproc.admin.connection import Connection
+from extproc.admin.connection import Connection, Crowd
 from extproc.config.address import Address, unaddressed
 from extproc.core.errors import SettingsError
 
-_CONNECTIONS = 512
-"""The most connections at once. More get a 503, because the listener for Envoy needs file descriptors too."""
+_CONNECTIONS = 256
+"""The most connections at once: the listener for Envoy needs file descriptors too."""
 
 
 @asynccontextmanager
@@ -34,8 +36,7 @@ async def listening(app: ASGIApp, address: Address) -> AsyncIterator[None]:
         access_log=False,
         lifespan="off",
         ws="none",
-        http=Connection,
-        limit_concurrency=_CONNECTIONS,
+        http=cast(type[asyncio.Protocol], partial(Connection, Crowd(_CONNECTIONS))),  # uvicorn only calls it
     )
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as group:

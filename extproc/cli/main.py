@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,27 +56,50 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     """Run the sidecar until SIGTERM or SIGINT, then drain."""
     # Ignored until there is something to reload, because by default this signal ends the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # gRPC's core writes to standard error itself and blocks if nothing reads it. Any peer could cause such a line by
-    # a failing handshake. The sidecar reports what matters itself.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     from extproc.config import load as settings_file
     from extproc.telemetry.logs import configure_logging
 
     with problems_reported():
-        loaded = settings_file.load(config, serving=True)
-        configure_logging(loaded.log_level, worker)
+        if worker is None:
+            loaded = settings_file.load(config, serving=True)
+        else:
+            from extproc.serve.accepted import Accepted
+
+            loaded = Accepted.by_supervisor(config).settings()
         with _single_problems():
             if loaded.workers > 1 and worker is None:
                 from extproc.serve import supervisor
 
-                raise typer.Exit(asyncio.run(supervisor.supervise(loaded, config)))
-            import uvloop
+                configure_logging(loaded.log_level)
+                raise typer.Exit(asyncio.run(supervisor.supervise(config)))
+            with _grpc_logged(loaded.log_level, worker):
+                import uvloop
 
-            from extproc.serve import server
+                from extproc.serve import server
 
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(server.serve(loaded, config, worker))
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(server.serve(loaded, config, worker))
+
+
+@contextmanager
+def _grpc_logged(level: str, worker: int | None) -> Iterator[None]:
+    """Configure logging, and log what gRPC's core says. After an error, standard error leads to its reader again."""
+    from extproc.telemetry import grpc_log
+    from extproc.telemetry.logs import configure_logging
+
+    os.environ.setdefault("GRPC_VERBOSITY", grpc_log.VERBOSITY)
+    if sys.stderr is None:
+        configure_logging(level, worker)
+        yield
+        return
+    diversion = grpc_log.Diversion()
+    diversion.start(configure_logging(level, worker, diversion.descriptor))
+    try:
+        yield
+    except BaseException:
+        diversion.end()
+        raise
 
 
 @contextmanager

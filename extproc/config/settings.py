@@ -131,6 +131,8 @@ class Settings(StrictNumbers, BaseSettings):
         host="127.0.0.1", port=9902
     )
     """`""` switches it off"""
+    admin_hosts: tuple[str, ...] = ()
+    """further names (Host headers) under which the page and the metrics may be read; see operations.md"""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """processes; worker i listens on port+i (or <socket>-i); all share one admin port"""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30

@@ -178,10 +178,14 @@ class ReportVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ReportOutcome:
-    """Record how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal."""
+    """Record how the exchange ends: one of `extproc.telemetry.record.OUTCOMES`, with the code of its refusal.
+
+    `reason` says why a leg failed, where the code has several causes.
+    """
 
     outcome: str
     code: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

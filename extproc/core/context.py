@@ -230,7 +230,7 @@ class Context:
     def fails_open(self, leg: Leg, reason: Reason) -> bool:
         """Apply the failure policy: return True if the leg fails open, else refuse and return False."""
         if self.policy.failure_mode_allow.opens(leg, reason):
-            self.emit(ReportOutcome("failed_open", reason))
+            self.emit(ReportOutcome("failed_open", reason, reason))
             self.emit(ReportFailOpen(leg, reason))
             return True
         self.refuse(failed(leg, reason))

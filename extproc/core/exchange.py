@@ -226,7 +226,7 @@ class Exchange:
     def _refuse(self, refusal: Refusal) -> None:
         """End with `refusal`: as an immediate response, or in a response that has begun as its last bytes."""
         context = self._context
-        context.emit(ReportOutcome(refusal.outcome, refusal.code))
+        context.emit(ReportOutcome(refusal.outcome, refusal.code, refusal.reason))
         if context.has_response_begun:
             for command in self._response.ending(refusal):
                 context.emit(command)

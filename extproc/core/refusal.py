@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from extproc.core.errors import ContentError, Reason
 from extproc.core.vocabulary import Leg
@@ -20,6 +20,8 @@ class Refusal:
     type: str
     code: str
     message: str
+    reason: str = field(default="", compare=False)
+    """Why, for the log, where the code does not tell: a `Reason`, or one word more."""
 
     @property
     def details(self) -> str:
@@ -47,8 +49,12 @@ def blocked(message: str) -> Refusal:
 
 UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")
 OVERLOADED = Refusal(503, "api_error", "guardrail_overloaded", "The AI security guardrail is overloaded.")
-REQUEST_TOO_LARGE = Refusal(413, "invalid_request_error", "request_too_large", "The request body is too large.")
-TOO_MANY_HEADERS = Refusal(413, "invalid_request_error", "request_too_large", "The request has too many headers.")
+REQUEST_TOO_LARGE = Refusal(
+    413, "invalid_request_error", "request_too_large", "The request body is too large.", Reason.BODY_TOO_LARGE
+)
+TOO_MANY_HEADERS = Refusal(
+    413, "invalid_request_error", "request_too_large", "The request has too many headers.", "too_many_headers"
+)
 INVALID_BODY = Refusal(400, "invalid_request_error", "invalid_body", "The request body could not be read.")
 UNREADABLE_RESPONSE = Refusal(
     502,
@@ -57,7 +63,7 @@ UNREADABLE_RESPONSE = Refusal(
     "The response could not be read by the AI security guardrail.",
 )
 TOO_MANY_RESPONSE_HEADERS = Refusal(
-    502, "api_error", "guardrail_unreadable_response", "The response has too many headers."
+    502, "api_error", "guardrail_unreadable_response", "The response has too many headers.", "too_many_headers"
 )
 REQUEST_REDACTION_FAILED = Refusal(
     400,
@@ -82,8 +88,8 @@ def failed(leg: Leg, reason: Reason) -> Refusal:
     if leg is Leg.REQUEST and reason is Reason.BODY_TOO_LARGE:
         return REQUEST_TOO_LARGE
     if reason in _BODY_REASONS:
-        return INVALID_BODY if leg is Leg.REQUEST else UNREADABLE_RESPONSE
-    return OVERLOADED if reason is Reason.HELD_BYTES else UNAVAILABLE
+        return replace(INVALID_BODY if leg is Leg.REQUEST else UNREADABLE_RESPONSE, reason=reason)
+    return replace(OVERLOADED if reason is Reason.HELD_BYTES else UNAVAILABLE, reason=reason)
 
 
 def redaction_failed(leg: Leg) -> Refusal:

@@ -270,7 +270,7 @@ class ResponseLeg:
     def _replace(self, refusal: Refusal) -> None:
         """Release an error answer with the dialect's error object as its body, under its own status and headers."""
         context = self._context
-        context.emit(ReportOutcome(refusal.outcome, refusal.code))
+        context.emit(ReportOutcome(refusal.outcome, refusal.code, refusal.reason))
         self._early.close()
         shown = refusal.for_error(self._answer.status, context.policy.block_message)
         if self._whole is None:

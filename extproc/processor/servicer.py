@@ -68,13 +68,13 @@ class ExternalProcessor:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
         stream = self.stream_of(context)  # what fails here has counted nothing yet
         self.load.streams += 1
-        self.telemetry.streams.inc()
         self.idle.clear()
+        self._show_streams()
         try:
             reset = await stream.run()
         finally:
             self.load.streams -= 1
-            self.telemetry.streams.dec()
+            self._show_streams()
             try:
                 stream.end()
             finally:
@@ -100,6 +100,12 @@ class ExternalProcessor:
 
         self._outliving.add(driver)
         driver.on_settled = let_go
+
+    def _show_streams(self) -> None:
+        try:
+            self.telemetry.streams.set(self.load.streams)
+        except Exception as error:  # telemetry must not touch the exchange
+            log_internal_error(error)
 
     def _note_idle(self) -> None:
         if not self.load.streams and not self._outliving:

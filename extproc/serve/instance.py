@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from operator import attrgetter
 from pathlib import Path
 
 import structlog
@@ -14,13 +13,11 @@ from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.fixed import changed, with_fixed
 from extproc.serve.readiness import Readiness
 from extproc.serve.reload import Reloader
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.snapshot import Snapshot, Worker
-
-_FIXED = ("listen", "admin", "workers", "tls", "log_level", "limits.request_bytes", "limits.streams")
-"""Settings that need a restart: those of the process, and the two limits that gRPC enforces from its start."""
 
 _log = structlog.get_logger()
 
@@ -87,7 +84,8 @@ class Instance:
         processor = self._processor
         activity = processor.telemetry.activity
         try:
-            new = load(self._config, serving=True)
+            read = load(self._config, serving=True)
+            new = with_fixed(read, self._started_with)
             client = start_client(new, self._group)
         except SettingsError as error:
             _log.error("settings_refused", problems=list(error.problems))
@@ -98,7 +96,7 @@ class Instance:
             _log.error("settings_refused", problems=["they cannot be used"])
             activity.reloaded(problems=["they cannot be used"])
             return
-        fixed = [name for name in _FIXED if attrgetter(name)(self._started_with) != attrgetter(name)(new)]
+        fixed = changed(read, self._started_with)
         if fixed:
             _log.warning("restart_needed", settings=fixed)
         retired, processor.client, processor.settings = processor.client, client, new

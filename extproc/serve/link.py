@@ -50,7 +50,14 @@ class Reload:
     kind: Literal["reload"] = "reload"
 
 
-Message = ReadinessChanged | SnapshotTaken | TakeSnapshot | Reload
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """From the supervisor: are you alive? From a worker: yes."""
+
+    kind: Literal["beat"] = "beat"
+
+
+Message = ReadinessChanged | SnapshotTaken | TakeSnapshot | Reload | Beat
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Discriminator("kind")])
 

@@ -1,16 +1,18 @@
-"""The gRPC listener for Envoy: its limits, its address and its certificates."""
+"""The gRPC listener for Envoy: its limits and its address."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 
-from extproc.config.address import Address
+from extproc.config.address import Address, unaddressed
 from extproc.config.settings import Settings, Tls
 from extproc.core.errors import SettingsError
+from extproc.serve.certificates import Certificates
 from extproc.serve.unix_socket import SocketFile
 
 _MEBIBYTE = 1024 * 1024
@@ -70,45 +72,51 @@ def grpc_server(
 
 def bind(server: grpc.aio.Server, address: Address, tls: Tls) -> Callable[[], None]:
     """Bind `server` to `address`; return a function that removes the file of a unix socket. Raises SettingsError."""
-    file = SocketFile(Path(address.path)) if address.path else None
+    credentials = Certificates(tls).credentials() if tls.cert_file is not None else None
+
+    def add_port(name: str) -> None:
+        if credentials is not None:
+            server.add_secure_port(name, credentials)
+        else:
+            server.add_insecure_port(name)
+
     # Only the owner and the group of a unix socket may connect.
     previous = os.umask(0o117)
     try:
-        if file is not None:
-            file.check()
-        first = str(address) if file is None else f"unix:{file.first_path}"
-        if tls.cert_file is not None:
-            server.add_secure_port(first, _credentials(tls))
-        else:
-            server.add_insecure_port(first)
-        if file is not None:
-            file.publish()
-    except (RuntimeError, OSError) as error:
-        raise SettingsError([f"listen: cannot listen on {address}; is it in use?"]) from error
+        if not address.path:
+            add_port(str(address))
+            return lambda: None
+        file = SocketFile(Path(address.path))
+        file.listen(lambda path: add_port(f"unix:{path}"))
+    except OSError as error:
+        raise _cannot_listen(address, unaddressed(error)) from error
+    except RuntimeError as error:
+        raise _cannot_listen(address, _why_not(address)) from error
     finally:
         os.umask(previous)
-    return file.remove if file is not None else lambda: None
+    return file.remove
 
 
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Return credentials that reload their files when they change."""
-    seen: list[tuple[int, ...]] = []
+def _cannot_listen(address: Address, problem: str) -> SettingsError:
+    return SettingsError([f"listen: cannot listen on {address}: {problem}"])
 
-    def configuration() -> grpc.ServerCertificateConfiguration | None:
-        files = [file for file in (tls.key_file, tls.cert_file, tls.client_ca_file) if file is not None]
-        try:
-            now = tuple(file.stat().st_mtime_ns for file in files)
-            if seen and seen[-1] == now:
-                return None
-            key, chain, *ca = (file.read_bytes() for file in files)
-        except OSError:
-            return None  # a file is being replaced: keep the last certificates
-        seen[:] = [now]
-        return grpc.ssl_server_certificate_configuration([(key, chain)], ca[0] if ca else None)
 
-    first = configuration()
-    if first is None:
-        raise SettingsError(["tls: a certificate file cannot be read"])
-    return grpc.dynamic_ssl_server_credentials(
-        first, lambda: configuration(), require_client_authentication=tls.client_ca_file is not None
-    )
+def _why_not(address: Address) -> str:
+    """Return why gRPC could not listen on `address`, which it does not say: try the same without it."""
+    try:
+        if address.path:
+            with socket.socket(socket.AF_UNIX) as trial:
+                name = Path(address.path).with_name(f".{os.getpid()}")
+                trial.bind(str(name))
+                name.unlink()
+        else:
+            family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[
+                0
+            ]
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(place)
+                trial.listen()
+    except OSError as error:
+        return unaddressed(error)
+    return "gRPC refuses it"

@@ -17,6 +17,7 @@ from extproc.admin.port import listening
 from extproc.config.settings import Settings
 from extproc.processor import wire
 from extproc.processor.servicer import ExternalProcessor
+from extproc.serve.accepted import Accepted
 from extproc.serve.drain import drain
 from extproc.serve.instance import Instance, start_client
 from extproc.serve.link import Link, ReadinessChanged
@@ -82,6 +83,8 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         background = [instance.reloader.run(), readiness.watch_aim(instance.is_aim_reachable)]
         if link is not None:
             background += [update_held_bytes(processor), obey_supervisor(link, instance, stop)]
+            if Accepted.by_supervisor(config).is_outdated():
+                instance.reloader.ask()  # the file has changed, or was refused, before this worker started
         tasks = [group.create_task(work) for work in background]
         admin = settings.admin if worker is None else None
         _log.info("serving", listen=str(address), admin=str(admin or ""), pid=os.getpid())

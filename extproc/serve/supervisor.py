@@ -19,9 +19,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from extproc.admin.app import admin_app
 from extproc.admin.port import listening
-from extproc.config.load import load
-from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
+from extproc.serve.accepted import Accepted
 from extproc.serve.reload import Reloader
 from extproc.serve.shared_metrics import SharedMetrics
 from extproc.serve.worker_process import WRONG_SETTINGS, WorkerProcess
@@ -37,9 +36,10 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder created there is private
 class Supervisor:
     """Runs all workers and reports for them."""
 
-    def __init__(self, settings: Settings, config: Path | None, folder: str) -> None:
-        """Prepare `settings.workers` workers, which share their metrics in `folder`."""
-        self.settings = settings
+    def __init__(self, config: Path | None, folder: str) -> None:
+        """Prepare the workers that the settings ask for, which share `folder`. Raises SettingsError."""
+        self._accepted = Accepted(Path(folder), config)
+        self.settings = settings = self._accepted.accept()
         self.registry = CollectorRegistry()
         metrics = SharedMetrics(folder)
         self.registry.register(metrics)
@@ -99,19 +99,20 @@ class Supervisor:
     def _reload(self) -> None:
         # The workers read the same file and log its problems.
         with suppress(SettingsError):
-            self.settings = load(self._config, serving=True)
+            self.settings = self._accepted.accept()
 
 
-async def supervise(settings: Settings, config: Path | None) -> int:
+async def supervise(config: Path | None) -> int:
     """Run workers and the admin port until SIGTERM or SIGINT; return the exit status.
 
-    Raises SettingsError when the admin port cannot be opened.
+    Raises SettingsError when the settings are wrong, or the admin port cannot be opened.
     """
     # In memory if possible: the values are in mapped files, and a slow disk would delay every count.
     where = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="extproc-", dir=where, ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as stack:
-            supervisor = Supervisor(settings, config, folder)
+            supervisor = Supervisor(config, folder)
+            settings = supervisor.settings
             await stack.enter_async_context(otel.metrics(supervisor.registry))
             if settings.admin is not None:
                 await stack.enter_async_context(listening(admin_app(supervisor), settings.admin))

@@ -11,7 +11,7 @@ import structlog
 
 from extproc.processor.servicer import ExternalProcessor
 from extproc.serve.instance import Instance
-from extproc.serve.link import Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
+from extproc.serve.link import Beat, Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
 from extproc.serve.shared_metrics import FOLDER_VARIABLE
 from extproc.telemetry.logs import log_internal_error
 
@@ -42,6 +42,8 @@ async def obey_supervisor(link: Link, instance: Instance, stop: asyncio.Event) -
                     log_internal_error(error)
             case Reload():
                 instance.reloader.ask()
+            case Beat():
+                link.send(Beat())
             case ReadinessChanged() | SnapshotTaken():
                 pass  # only a worker sends these
             case _:

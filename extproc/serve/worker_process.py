@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 from prometheus_client import Counter
 
-from extproc.serve.link import Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
+from extproc.serve.link import Beat, Link, ReadinessChanged, Reload, SnapshotTaken, TakeSnapshot
 from extproc.serve.shared_metrics import FOLDER_VARIABLE, SharedMetrics
 from extproc.telemetry.snapshot import Snapshot
 
@@ -30,16 +31,39 @@ WRONG_SETTINGS = 2
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How a worker that serves shows that it does not hang: it answers a message, once per beat.
+
+    Beats count, not time: while the whole machine is suspended, no worker is late.
+    """
+
+    beat_seconds: float = 1.0
+    silent_beats: int = 5
+    """beats without an answer after which the worker is not ready"""
+    last_beats: int = 60
+    """beats without an answer after which it is killed, and so restarted"""
+
+
 class WorkerProcess:
     """One worker."""
 
     def __init__(
-        self, number: int, config: Path | None, folder: str, metrics: SharedMetrics, stopping: asyncio.Event
+        self,
+        number: int,
+        config: Path | None,
+        folder: str,
+        metrics: SharedMetrics,
+        stopping: asyncio.Event,
+        pulse: Pulse = Pulse(),
     ) -> None:
         """Prepare worker `number`, with its metrics in `folder`. It is not restarted once `stopping` is set."""
         self.number = number
-        self.is_ready = False
         self.status = 0
+        self._pulse = pulse
+        self._says_ready = False
+        self._is_silent = False
+        self._missed_beats: int | None = None  # None while it starts, which may take long
         self._command = [sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())]
         self._folder = folder
         self._metrics = metrics
@@ -48,6 +72,11 @@ class WorkerProcess:
         self._is_told_to_stop = False
         self._link: Link | None = None
         self._answer: asyncio.Future[Snapshot | None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the worker says that it is ready, and does not hang."""
+        return self._says_ready and not self._is_silent
 
     async def keep(self, restarts: Counter) -> None:
         """Keep the worker running until it must stop or cannot be started; count its restarts."""
@@ -97,7 +126,10 @@ class WorkerProcess:
         if self._is_told_to_stop:
             self.signal(signal.SIGTERM)
         try:
-            await self._listen(link)
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(link))
+                await self._listen(link)
+                watching.cancel()
         finally:
             self._unlink(link)
         self.status = await self._process.wait()
@@ -110,18 +142,42 @@ class WorkerProcess:
                 message = await link.receive()
             except EOFError:
                 return
+            if self._missed_beats is None or isinstance(message, Beat):
+                self._missed_beats = 0
             match message:
                 case ReadinessChanged(is_ready):
-                    self.is_ready = is_ready
+                    self._says_ready = is_ready
                 case SnapshotTaken(snapshot):
                     self._resolve(snapshot)
+                case Beat():
+                    if self._is_silent:
+                        self._is_silent = False
+                        _log.warning("worker_answers", worker=self.number)
                 case TakeSnapshot() | Reload():
                     pass  # only a supervisor sends these
                 case _:
                     assert_never(message)
 
+    async def _watch(self, link: Link) -> None:
+        """Ask the worker once per beat whether it is alive, until cancelled."""
+        pulse = self._pulse
+        while True:
+            await asyncio.sleep(pulse.beat_seconds)
+            if self._missed_beats is None:
+                continue
+            if self._missed_beats == 0:  # one question at a time, so that the link never fills
+                link.send(Beat())
+            if self._missed_beats == pulse.silent_beats:
+                self._is_silent = True
+                _log.error("worker_silent", worker=self.number)
+            if self._missed_beats == pulse.last_beats:
+                _log.error("worker_killed", worker=self.number)
+                self.signal(signal.SIGKILL)
+            self._missed_beats += 1
+
     def _unlink(self, link: Link) -> None:
-        self.is_ready = False
+        self._says_ready = self._is_silent = False
+        self._missed_beats = None
         self._link = None
         self._resolve(None)
         link.close()

@@ -45,10 +45,11 @@ def log_internal_error(error: Exception) -> None:
     _log.error("internal_error", type=type(error).__name__, where=where)
 
 
-def configure_logging(level: str, worker: int | None = None) -> None:
+def configure_logging(level: str, worker: int | None = None, descriptor: int | None = None) -> Callable[[bytes], None]:
     """Log to stderr, one JSON object a line, from `level` on; with `worker`, each record names it.
 
-    A stopped reader of stderr delays nothing; lines that it misses are counted in a record `log_lines_lost`.
+    `descriptor` is where to write if stderr itself leads elsewhere. A stopped reader of stderr delays nothing; lines
+    that it misses are counted in a record `log_lines_lost`. Return what writes one more line.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
 
@@ -69,7 +70,7 @@ def configure_logging(level: str, worker: int | None = None) -> None:
             record = processed
         return codec.encode(record) + b"\n"
 
-    write = _stderr_writer(loss_notice)
+    write = _stderr_writer(loss_notice, descriptor)
     structlog.configure(
         processors=[*processors, structlog.processors.JSONRenderer(codec.encode)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -86,16 +87,17 @@ def configure_logging(level: str, worker: int | None = None) -> None:
     _write_access = write_access if number <= logging.INFO else _discard
     # Libraries log only when something is wrong, and below this level their records may hold content.
     logging.basicConfig(level=logging.ERROR, handlers=[LibraryHandler(write)])
+    return write
 
 
-def _stderr_writer(loss_notice: Callable[[int], bytes]) -> Callable[[bytes], None]:
-    """Return a function that writes a line to stderr; without a stderr it discards the line."""
+def _stderr_writer(loss_notice: Callable[[int], bytes], descriptor: int | None) -> Callable[[bytes], None]:
+    """Return a function that writes a line to stderr, or to `descriptor`; without a stderr it discards the line."""
     if sys.stderr is None:
         return lambda _: None
-    descriptor = sys.stderr.fileno()
+    number = sys.stderr.fileno()
     # Callbacks run in reverse order: the writer, which registers its own, is flushed first.
-    atexit.register(_discard_stderr, descriptor)
-    return LineWriter(descriptor, loss_notice=loss_notice).write
+    atexit.register(_discard_stderr, number)
+    return LineWriter(number if descriptor is None else descriptor, loss_notice=loss_notice).write
 
 
 def _discard(_: dict[str, Any]) -> None:

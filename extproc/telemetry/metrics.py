@@ -146,7 +146,7 @@ class Telemetry:
             self._detections.observe(detections)
         self._child(self._exchanges, record.profile, record.dialect, record.outcome).inc()
         self.activity.finished(record)
-        ended = {"outcome": record.outcome, "code": record.code, "ms": round(seconds * 1000)}
+        ended = {"outcome": record.outcome, "code": record.code, "reason": record.reason, "ms": round(seconds * 1000)}
         log_exchange({**ended, **record.as_fields()})
 
 

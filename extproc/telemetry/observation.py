@@ -102,7 +102,7 @@ class Observation:
                 self._telemetry.report(record, command)
                 self._note_verdict(command)
             case ReportOutcome():
-                record.reach(command.outcome, command.code)
+                record.reach(command.outcome, command.code, command.reason)
             case ReportDialect():
                 record.name_dialect(command.dialect)
             case ReportGivenUp():

@@ -37,6 +37,7 @@ class ExchangeRecord:
     dialect: str = ""
     outcome: str = "unmatched"
     code: str = ""
+    reason: str = ""
     legs: dict[str, LegRecord] = field(default_factory=dict)
     untold: dict[str, str | LegRecord] = field(default_factory=dict)
     """The facts that are not yet in Envoy's dynamic metadata, namespace `aim`."""
@@ -61,12 +62,13 @@ class ExchangeRecord:
         leg_record = LegRecord(action, tuple(dict.fromkeys(policies))[:MAX_POLICIES], milliseconds)
         self.legs[str(leg)] = self.untold[str(leg)] = leg_record
 
-    def reach(self, outcome: str, code: str = "") -> None:
+    def reach(self, outcome: str, code: str = "", reason: str = "") -> None:
         """Record an outcome; the record keeps the most severe one. Envoy gets no facts before the first outcome."""
         if self.outcome == "unmatched" and self.dialect:
             self.untold |= {"call_id": self.call_id, "profile": self.profile, "dialect": self.dialect}
         if OUTCOMES.index(outcome) >= OUTCOMES.index(self.outcome):
             self.outcome = outcome
+            self.reason = reason if code else reason or self.reason  # it belongs to the code
             self.code = code or self.code
 
     def take_untold(self) -> dict[str, str | LegRecord]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -53,3 +55,44 @@ async def test_address_in_use_is_named() -> None:
         with pytest.raises(SettingsError, match=f"cannot listen on {address}"):
             async with listening(APP, address):
                 pass
+
+
+@asynccontextmanager
+async def idle(port: int, count: int, source: str) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Hold connections open that say nothing, or only the start of a request."""
+    writers: list[asyncio.StreamWriter] = []
+    readers: list[asyncio.StreamReader] = []
+    try:
+        for number in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+            readers.append(reader)
+            writers.append(writer)
+            if number % 2:
+                writer.write(b"GET / HTTP/1.1\r\nhost: ")
+        yield readers
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+async def test_port_answers_whatever_a_stranger_holds_open(source: str) -> None:
+    address = Address(host="127.0.0.1", port=free_port())
+    async with listening(APP, address), idle(address.port, 560, source):
+        for _ in range(20):
+            assert (await get(address.port, "/")).text == "answer"
+
+
+async def test_stranger_takes_only_its_own_places() -> None:
+    """A connection that waits for its next request keeps its place while another address opens many."""
+    address = Address(host="127.0.0.1", port=free_port())
+    async with (
+        listening(APP, address),
+        idle(address.port, 1, "127.0.0.1") as (first,),
+        idle(address.port, 300, "127.0.0.2") as strangers,
+    ):
+        with suppress(ConnectionError):
+            await asyncio.wait_for(strangers[0].read(), 10)  # it had to leave
+        assert not first.at_eof()
+        assert (await get(address.port, "/")).text == "answer"
+        assert not first.at_eof()

@@ -103,6 +103,20 @@ class TestRequest:
         assert it.upstream.buffered is not None
         assert it.record.as_fields()["request"] == {"action": "monitor", "policies": ["p"], "ms": 7}
 
+    @pytest.mark.parametrize("reason", [Reason.TIMEOUT, Reason.KEY_REFUSED])
+    def test_refusal_names_its_reason(self, reason: Reason) -> None:
+        it = world().request(REQUEST).judge(Failed(reason))
+        assert (it.record.outcome, it.record.code, it.record.reason) == ("refused", "guardrail_unavailable", reason)
+
+    def test_unreadable_body_names_its_reason(self) -> None:
+        for encoding, reason in (("x", "unsupported_encoding"), ("gzip", "body_unreadable")):
+            it = world().request(REQUEST, ("content-encoding", encoding))
+            assert (it.record.outcome, it.record.code, it.record.reason) == ("refused", "invalid_body", reason)
+
+    def test_open_failure_names_its_reason(self) -> None:
+        it = world(failure_mode_allow=True).request(REQUEST).judge(Failed(Reason.TIMEOUT))
+        assert (it.record.outcome, it.record.reason) == ("failed_open", "timeout")
+
     def test_block_is_an_immediate_response(self) -> None:
         it = world().request(REQUEST).judge(Block("No."))
         assert it.reply is not None

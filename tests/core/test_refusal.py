@@ -54,12 +54,14 @@ IN_WORDS = {
 @pytest.mark.parametrize("reason", Reason)
 def test_every_failure_has_its_refusal(leg: Leg, reason: Reason) -> None:
     """Whatever Aim answered, the client is told that the service is unavailable."""
-    assert failed(leg, reason) is IN_WORDS.get((leg, reason), refusal.UNAVAILABLE)
+    found = failed(leg, reason)
+    assert found == IN_WORDS.get((leg, reason), refusal.UNAVAILABLE)
+    assert found.reason == reason
 
 
 @pytest.mark.parametrize("error", [BodyTooLarge, MalformedBody, UnsupportedEncoding])
 def test_errors_of_a_body_have_other_refusals(error: type[MalformedBody]) -> None:
-    assert failed(Leg.RESPONSE, error.reason) is refusal.UNREADABLE_RESPONSE
+    assert failed(Leg.RESPONSE, error.reason) == refusal.UNREADABLE_RESPONSE
     assert failed(Leg.REQUEST, error.reason).status in (400, 413)
 
 

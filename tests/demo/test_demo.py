@@ -244,7 +244,7 @@ async def test_a_port_that_is_taken_is_said_in_words(
             assert await show.run(once=True, upstream=None) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("demo: sidecar exited with status 2:\n")
-    assert f"cannot listen on 127.0.0.1:{port}; is it in use?" in errors
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in errors
     assert "Traceback" not in errors
     assert is_empty(tmp_path)
 

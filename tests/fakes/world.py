@@ -186,8 +186,8 @@ class World:
         match command:
             case ReportDialect(dialect):
                 self.record.name_dialect(dialect)
-            case ReportOutcome(outcome, code):
-                self.record.reach(outcome, code)
+            case ReportOutcome(outcome, code, reason):
+                self.record.reach(outcome, code, reason)
             case ReportVerdict(leg, _, outcomes, milliseconds):
                 self.record.judge(leg, outcomes, milliseconds)
                 self.reports.append(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -141,13 +142,30 @@ class TestServe:
         strange = grpc.ssl_channel_credentials(
             root, stranger.private_key_pem.bytes(), stranger.cert_chain_pems[0].bytes()
         )
-        async with serving(config):
+        async with serving(config) as process:
             assert await answers(known)
             assert not await answers(strange)
             assert not await answers(grpc.ssl_channel_credentials(root))
             assert not await answers(None)
             issue()
             assert await answers(known)
+            await process.until("certificate_reloaded")
+            # A key without its certificate: the old pair stays in use, and the log says so, once.
+            authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(str(files["key"]))
+            assert await answers(known)
+            assert await answers(known)
+            problem = (await process.until("certificate_refused"))["problem"]
+            assert problem == "the files cannot be used together: key values mismatch"
+            files["cert"].unlink()
+            assert await answers(known)
+            assert (await process.until("certificate_refused"))["problem"] == (
+                f"cannot read {files['cert']}: No such file or directory"
+            )
+            issue()
+            assert await answers(known)
+            await process.until("certificate_reloaded")
+        told = [line["event"] for line in process.lines if line["event"].startswith("certificate")]
+        assert told == ["certificate_reloaded", "certificate_refused", "certificate_refused", "certificate_reloaded"]
 
 
 class TestReload:
@@ -284,8 +302,25 @@ class TestComplaints:
         with socket.create_server(("127.0.0.1", port if setting == "listen" else admin)):
             status, _, err = await run("serve", "--config", str(config))
         assert status == 2
+        assert ": Address already in use" in err
         assert f"{setting}: cannot listen" in err
         assert "Traceback" not in err
+
+    @pytest.mark.parametrize(
+        ("address", "problem"),
+        [
+            ("192.0.2.1:50051", "Cannot assign requested address"),
+            ("no-such-host.invalid:50051", "Name or service not known|Temporary failure in name resolution"),
+            ("unix:/no-such-folder/s.sock", "No such file or directory"),
+        ],
+    )
+    async def test_why_it_cannot_listen_is_named(
+        self, tmp_path: Path, aim: ScriptedAim, address: str, problem: str
+    ) -> None:
+        config, _, _ = written(tmp_path, aim, listen=address)
+        status, _, err = await run("serve", "--config", str(config))
+        assert status == 2
+        assert re.search(rf"^listen: cannot listen on {re.escape(address)}: ({problem})$", err, flags=re.MULTILINE), err
 
 
 def inode(path: Path) -> int:
@@ -307,7 +342,7 @@ class TestSocket:
             before = inode(path)
             status, _, err = await run("serve", "--config", str(config))
             assert status == 2
-            assert err.splitlines()[-1] == f"listen: cannot listen on unix:{path}; is it in use?"
+            assert err.splitlines()[-1] == f"listen: cannot listen on unix:{path}: Address already in use"
             assert "Traceback" not in err
             assert inode(path) == before
             assert await passes(path)
@@ -355,7 +390,7 @@ class TestSocket:
             before = inode(second)
             status, _, err = await run("serve", "--config", str(config))
             assert status == 2
-            assert f"listen: cannot listen on unix:{second}; is it in use?" in err
+            assert f"listen: cannot listen on unix:{second}: Address already in use" in err
             assert inode(second) == before
             assert not path.exists()
         async with serving(config) as process:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from extproc.serve.shared_metrics import FOLDER_VARIABLE, SharedMetrics
-from extproc.serve.worker_process import WorkerProcess
+from extproc.serve.worker_process import Pulse, WorkerProcess
 from extproc.telemetry.metrics import add_process
-from tests.fakes.aim import ScriptedAim
+from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import Running, get, serving, written
 from tests.fakes.rig import chat_request
@@ -174,6 +175,95 @@ async def test_supervisor_is_ready_when_every_worker_is(tmp_path: Path, aim: Scr
             process.signal()
             await process.until("draining")
             assert (await get(admin, "/readyz")).status_code == 503
+
+
+async def test_worker_that_hangs_is_not_ready(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
+        os.kill(pids[1], signal.SIGSTOP)
+        assert (await process.until("worker_silent"))["worker"] == 1
+        assert (await get(admin, "/readyz")).status_code == 503
+        assert (await get(admin, "/healthz")).status_code == 200
+        os.kill(pids[1], signal.SIGCONT)
+        await process.until("worker_answers")
+        await until_ready(admin)
+        await exchange(port + 1)
+
+
+async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: ScriptedAim) -> None:
+    config, _, _ = written(tmp_path, aim, workers=2)
+    folder, stopping = tmp_path / "shared", asyncio.Event()
+    folder.mkdir()
+    restarts = Counter("restarts", "", registry=CollectorRegistry())
+    pulse = Pulse(beat_seconds=0.1, silent_beats=10, last_beats=20)
+    worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
+
+    async def is_ready() -> bool:
+        return worker.is_ready
+
+    async def is_restarted() -> bool:
+        return next(iter(restarts.collect())).samples[0].value == 1 and worker.is_ready
+
+    before = children(os.getpid())
+    with capture_logs() as logs:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.keep(restarts))
+            try:
+                await until(is_ready)
+                (pid,) = children(os.getpid()) - before
+                os.kill(pid, signal.SIGSTOP)
+                await until(is_restarted)
+            finally:
+                stopping.set()
+                worker.stop()
+    events = [
+        record["event"] for record in logs if record["event"] in ("worker_silent", "worker_killed", "worker_ended")
+    ]
+    assert events == ["worker_silent", "worker_killed", "worker_ended"]
+
+
+class TestRestartedWorker:
+    async def _restart(self, process: Running, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        await process.until("worker_ended")
+        await process.until("serving")
+
+    async def _message(self, port: int) -> str:
+        """Send a request that is blocked; return the message that the client gets."""
+        async with envoy_stream(f"127.0.0.1:{port}") as stream:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", REQUEST)
+            reply = (await stream.read()).immediate_response
+            return str(json.loads(reply.body)["error"]["message"])
+
+    async def test_keeps_the_settings_in_force(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        """A file that was refused, and settings that need a restart of all, do not apply to a restarted worker."""
+
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
+            config = tmp_path / "settings.yaml"
+            changed = yaml.safe_load(config.read_text())
+            changed |= {"listen": f"127.0.0.1:{port + 2}", "profiles": {"default": {"block_message": "new"}}}
+            config.write_text(yaml.safe_dump(changed))
+            for _ in range(2):
+                await process.until("settings_reloaded")
+
+            async def is_supervisor_done() -> bool:
+                return "block_message: new" in (shared_folder(pids[0]) / "accepted.yaml").read_text()
+
+            await until(is_supervisor_done)
+            await self._restart(process, pids[1])
+            assert process.lines[-1]["listen"] == f"127.0.0.1:{port + 1}"
+            assert await self._message(port + 1) == "new"
+            config.write_text("colour: blue\n")
+            await process.until("settings_refused")
+            await self._restart(process, pids[0])
+            await until_ready(admin)
+            assert await self._message(port) == "new"
+            assert process.lines[-1]["listen"] == f"127.0.0.1:{port}"
 
 
 async def test_starting_worker_survives_a_hangup_and_reloads(tmp_path: Path, aim: ScriptedAim) -> None:

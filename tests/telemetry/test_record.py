@@ -40,6 +40,17 @@ def test_later_code_of_an_equal_outcome_counts() -> None:
     assert (new.outcome, new.code) == ("failed_open", "session")
 
 
+def test_reason_belongs_to_the_code() -> None:
+    new = record()
+    new.reach("refused", "guardrail_unavailable", "timeout")
+    new.reach("allowed", "other", "session")
+    assert (new.code, new.reason) == ("guardrail_unavailable", "timeout")
+    new.reach("aborted")
+    assert (new.code, new.reason) == ("guardrail_unavailable", "timeout")
+    new.reach("aborted", "guardrail_misconfigured")
+    assert (new.code, new.reason) == ("guardrail_misconfigured", "")
+
+
 def test_each_fact_is_sent_to_envoy_once() -> None:
     new = record()
     new.name_dialect("openai-chat")
