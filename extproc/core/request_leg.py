@@ -12,8 +12,9 @@ from extproc.core.content.document import Document
 from extproc.core.content.framing import Framing
 from extproc.core.content.media_type import is_json_lines, media_types
 from extproc.core.context import Context
+from extproc.core.dialects.choice import choose
+from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.leaf import Prompt
-from extproc.core.dialects.paths import GENERIC
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -148,7 +149,9 @@ class RequestLeg:
     def _hold(self, end_of_stream: bool, content_length: str) -> None:
         if end_of_stream:
             self._state = RequestState.DONE
-            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
+            self._choose(b"")
+            if not self._context.is_refused:
+                self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
             return
         if declared_length(content_length) > self._context.limits.request_bytes:
             if not self._is_judged or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
@@ -249,6 +252,8 @@ class RequestLeg:
             self._prompts = []
             self._go_on_unread(error.reason, end_of_stream=True)
             return
+        if context.is_refused:
+            return
         self._keep_context(self._prompts)
         if self._prompts and Hook.PRE_CALL in context.policy.hooks:
             self._state = RequestState.JUDGING
@@ -272,20 +277,49 @@ class RequestLeg:
 
     def _read_document(self) -> None:
         context = self._context
-        limits, dialect = context.limits, context.dialect
-        if dialect is None or not self._buffer.size:
+        limits = context.limits
+        if context.dialect is None or not self._buffer.size:
             return  # a body of white space, or none, of a type that does not say what it is
-        context.was_read = True
+        if not context.choices:
+            context.was_read = True
         plain = inflate(self._buffer.peek(), self._headers, limits.request_bytes, limits.inflate_ratio)
+        document = self._choose(plain)
+        dialect = context.dialect
+        if dialect is None or context.scope is Scope.NOTHING or context.is_refused:
+            return
+        context.was_read = True
         if not plain.strip():
             return
         is_lines = dialect is GENERIC and any(map(is_json_lines, media_types(self._headers)))
         framing = Framing.JSON_LINES if is_lines else Framing.WHOLE
-        self._document = document_of(dialect, plain, framing, limits.values)
+        if document is None or is_lines:
+            document = document_of(dialect, plain, framing, limits.values)
+        self._document = document
         context.request_size = len(plain)
-        self._prompts = self._prompts_of(self._document, locates=False)
-        self._asks_for_stream = dialect.streams(self._document, self._path)
-        self._document.forget()
+        self._prompts = self._prompts_of(document, locates=False)
+        self._asks_for_stream = dialect.streams(document, self._path)
+        document.forget()
+
+    def _choose(self, plain: bytes) -> Document | None:
+        """Choose the dialect by the body if the path has several; return the document if it was parsed.
+
+        A body that belongs to none of them is read, passed or refused as on an unmatched path.
+        """
+        context = self._context
+        if not context.choices:
+            return None
+        dialect, document = choose(context.choices, plain, context.limits.values)
+        context.settle(dialect)
+        if context.scope is Scope.UNMATCHED:
+            types = media_types(self._headers)
+            reading = request_reading(types, len(plain), context.limits.request_bytes)
+            if reading is Reading.UNDECIDED:
+                reading = begun_reading(plain, is_all=True)
+            if plain and reading is not Reading.UNREAD:
+                context.adopt()
+        elif dialect is None and context.unmatched is Unmatched.BLOCK:
+            context.refuse(PATH_NOT_ALLOWED)
+        return document
 
     # -- the verdict -----------------------------------------------------------------------------------------------
 

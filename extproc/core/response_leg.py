@@ -10,7 +10,7 @@ from extproc.core.content.body import STALE
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.paths import DEFAULT
+from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.early_session import EarlySession
 from extproc.core.errors import BodyTooLarge, ContentError, Reason
 from extproc.core.events import (

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from extproc.aim import protocol
 from extproc.core.content.document import Document
-from extproc.core.dialects.paths import NAMES
+from extproc.core.dialects.endpoints import NAMES
 from extproc.core.errors import DetectionError, ProtocolError, Reason
 from extproc.core.events import (
     BodyReceived,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.dialects.paths import GENERIC, NAMES, Route, _recall, normalise, pick, route
+from extproc.core.dialects.endpoints import GENERIC, NAMES
+from extproc.core.dialects.paths import Route, _recall, normalise, pick, route
 from extproc.core.policy import Unmatched
 
 SPELLINGS = [

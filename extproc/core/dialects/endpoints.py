@@ -1,0 +1,101 @@
+"""The dialects, and the methods and paths on which each of them reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from extproc.core.dialects.anthropic_messages import AnthropicMessages
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.gemini import Gemini
+from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.openai_chat import OpenAIChat
+from extproc.core.dialects.openai_completions import OpenAICompletions
+from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
+from extproc.core.dialects.openai_responses import OpenAIResponses
+
+GENERIC = Generic()
+"""The dialect that reads JSON on a path that no dialect knows."""
+
+_DIALECTS: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    OpenAICompletions(),
+    OpenAIResponses(),
+    AnthropicMessages(),
+    Gemini(),
+    Embeddings(),
+    Images(),
+    Speech(),
+    Rerank(),
+    GENERIC,
+)
+
+NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
+"""The dialects that the settings can name."""
+
+VARIANTS: Mapping[str, Dialect] = {}
+"""Further APIs of the same makers. In settings, metrics and records each has the name of its dialect."""
+
+ALL: Mapping[str, Dialect] = {**NAMES, **VARIANTS}
+
+DEFAULT: Dialect = _DIALECTS[0]
+"""The dialect that shapes refusals on a path that no dialect knows."""
+
+
+class Endpoint(NamedTuple):
+    """Paths of one dialect.
+
+    `paths` are patterns of normalised paths: `*` is any text, `{id}` one segment. `dialect` is a key of `ALL`. `keys`
+    are for paths that are not specific to one API: the dialect reads only requests that have one of these keys.
+    """
+
+    method: str
+    dialect: str
+    paths: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("POST", "openai-chat", ("*/chat/completions",)),
+    Endpoint("POST", "openai-completions", ("*/completions",)),
+    Endpoint(
+        "POST",
+        "openai-responses",
+        (
+            "*/responses",
+            "*/responses/compact",
+            "*/responses/input_tokens",
+            "*/responses/{id}/cancel",
+            "*/conversations",
+            "*/conversations/{id}/items",
+        ),
+    ),
+    Endpoint(
+        "POST",
+        "anthropic-messages",
+        (
+            "*/v1/messages",
+            "*/v1/messages/count_tokens",
+            "*/publishers/anthropic/models/*:rawpredict",
+            "*/publishers/anthropic/models/*:streamrawpredict",
+        ),
+    ),
+    Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
+    Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
+    Endpoint("POST", "openai-images", ("*/images/generations",)),
+    Endpoint("POST", "openai-speech", ("*/audio/speech",)),
+    Endpoint("POST", "rerank", ("*/rerank",)),
+    # Stored and background answers are answers of the dialect that made them.
+    Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
+    Endpoint(
+        "GET",
+        "openai-responses",
+        (
+            "*/responses/{id}",
+            "*/responses/{id}/input_items",
+            "*/conversations/{id}/items",
+            "*/conversations/{id}/items/{id}",
+        ),
+    ),
+)
+"""The first match wins; on paths that are not specific to one API, the first whose keys the request has."""
