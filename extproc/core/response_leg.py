@@ -345,7 +345,7 @@ class ResponseLeg:
     def refusal(self, refusal: Refusal) -> bytes:
         """Return what ends a response that has begun, in its framing."""
         if self._framing is Framing.JSON_LINES:
-            return self._dialect.refuse(refusal) + b"\n"
+            return self._dialect.refuse_lines(refusal)
         return self._dialect.refuse_stream(refusal, self.sequence)
 
     # -- the session -----------------------------------------------------------------------------------------------
