@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
+from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
@@ -27,13 +30,22 @@ _DIALECTS: tuple[Dialect, ...] = (
     Images(),
     Speech(),
     Rerank(),
+    CohereChat(),
+    CohereEmbed(),
+    Ollama(),
     GENERIC,
 )
 
 NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 """The dialects that the settings can name."""
 
-VARIANTS: Mapping[str, Dialect] = {}
+VARIANTS: Mapping[str, Dialect] = {
+    "cohere-chat v1": CohereChatV1(),
+    "cohere-embed of TEI": HuggingFaceEmbed(),
+    "rerank of Cohere": CohereRerank(),
+    "rerank of TEI": HuggingFaceRerank(),
+    "ollama embeddings": OllamaEmbed(),
+}
 """Further APIs of the same makers. In settings, metrics and records each has the name of its dialect."""
 
 ALL: Mapping[str, Dialect] = {**NAMES, **VARIANTS}
@@ -81,10 +93,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
+    Endpoint("POST", "ollama embeddings", ("*/api/embeddings",), ("prompt",)),
     Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
     Endpoint("POST", "openai-images", ("*/images/generations",)),
     Endpoint("POST", "openai-speech", ("*/audio/speech",)),
+    Endpoint("POST", "cohere-chat", ("*/v2/chat",)),
+    Endpoint("POST", "cohere-chat v1", ("*/v1/chat",), ("message", "chat_history")),
+    Endpoint("POST", "cohere-embed", ("*/v1/embed", "*/v2/embed")),
+    Endpoint("POST", "ollama embeddings", ("*/api/embed",), ("input",)),
+    Endpoint("POST", "cohere-embed of TEI", ("*/embed", "*/embed_all", "*/embed_sparse"), ("inputs",)),
+    Endpoint("POST", "cohere-embed", ("*/embed",), ("texts",)),
+    Endpoint("POST", "rerank of Cohere", ("*/v2/rerank",)),
+    Endpoint("POST", "rerank of TEI", ("*/rerank",), ("texts",)),
     Endpoint("POST", "rerank", ("*/rerank",)),
+    Endpoint("POST", "ollama", ("*/api/chat",), ("messages",)),
+    Endpoint("POST", "ollama", ("*/api/generate",), ("prompt",)),
     # Stored and background answers are answers of the dialect that made them.
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
     Endpoint(

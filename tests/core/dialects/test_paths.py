@@ -143,7 +143,6 @@ def test_path_may_have_any_prefix(path: str) -> None:
     [
         "/",
         "/v1/models",
-        "/v1/chat",
         "/v1/chat/completions/x",
         "/v1/chat/completions/chatcmpl-1/messages",
         "/v1/chat/completionsx",
@@ -151,7 +150,6 @@ def test_path_may_have_any_prefix(path: str) -> None:
         "/v1/chat/completions.veryverylong",
         "/v1/xchat/x",
         "/v1/chat/completions/../models",
-        "/v1/chat/completions%252F..",
         "/v1/models?path=/chat/completions",
         "/v1/models#/chat/completions",
     ],
