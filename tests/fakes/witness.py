@@ -39,8 +39,8 @@ class Traffic:
 
     @property
     def is_stream(self) -> bool:
-        """Return whether the answer is an event stream."""
-        return self.content_type.partition(";")[0] == "text/event-stream"
+        """Return whether the answer is a stream of events or of lines."""
+        return self.content_type.partition(";")[0] in ("text/event-stream", "application/x-ndjson")
 
 
 @dataclass

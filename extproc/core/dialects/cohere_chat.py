@@ -139,8 +139,10 @@ class CohereChatV1(CohereDialect):
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: the last event repeats the whole text as the answer, and in the history."""
-        path = leaf.path[1:] if leaf.path[:1] == ("response",) else leaf.path
-        return ("text",) if _is_last_message(root, leaf) else running(fields(root).get("response", root), path)
+        if _is_last_message(root, leaf):
+            return ("text",)
+        place = running(root, leaf.path)
+        return place[1:] if place[:1] == ("response",) else place
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is new text or a repeat."""
