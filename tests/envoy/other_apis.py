@@ -1,0 +1,165 @@
+"""The wire formats of further provider APIs, written by hand like those in `tests.envoy.apis`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.envoy.apis import Api, RequestOnly, data, js
+
+
+class Cohere(Api):
+    name = "cohere"
+    path = "/v2/chat"
+    head = 2
+    tail = 2
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
+        return js(body | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        content = [{"type": "text", "text": text} for text in texts]
+        return js({"id": "c1", "finish_reason": "COMPLETE", "message": {"role": "assistant", "content": content}})
+
+    @staticmethod
+    def event(kind: str, **more: Any) -> bytes:
+        return data({"type": kind, **more}, kind)
+
+    def content(self, kind: str, **content: str) -> bytes:
+        return self.event(kind, index=0, delta={"message": {"content": content}})
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [
+            self.event("message-start", id="c1", delta={"message": {"role": "assistant", "content": []}}),
+            self.content("content-start", type="text", text=""),
+            *(self.content("content-delta", text=text) for text in texts),
+            self.event("content-end", index=0),
+            self.event("message-end", delta={"finish_reason": "COMPLETE"}),
+        ]
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"message": message}
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return self.event("message-end", delta={"finish_reason": "ERROR", "error": message})
+
+    def message_in(self, said: Any) -> Any:
+        return said["delta"]["error"] if "delta" in said else said["message"]
+
+
+class Cohere1(Cohere):
+    name = "cohere v1"
+    path = "/v1/chat"
+    stream_type = "application/stream+json"
+    head = 1
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        *before, last = texts
+        body = {"model": "m", "chat_history": [{"role": "USER", "message": text} for text in before], "message": last}
+        return js(body | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"text": "".join(texts), "generation_id": "g1", "finish_reason": "COMPLETE"})
+
+    @staticmethod
+    def line(kind: str, **more: Any) -> bytes:
+        return js({"is_finished": kind == "stream-end", "event_type": kind, **more}) + b"\n"
+
+    def events(self, *texts: str) -> list[bytes]:
+        response = {"text": "".join(texts), "generation_id": "g1"}
+        return [
+            self.line("stream-start", generation_id="g1"),
+            *(self.line("text-generation", text=text) for text in texts),
+            self.line("stream-end", finish_reason="COMPLETE", response=response),
+        ]
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        response = {"text": "", "finish_reason": "ERROR"}
+        return self.line("stream-end", finish_reason="ERROR", response=response, error=message)
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"] if "error" in said else said["message"]
+
+
+class Ollama(Api):
+    name = "ollama"
+    path = "/api/chat"
+    stream_type = "application/x-ndjson"
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
+        return js(body | ({} if stream else {"stream": False}))
+
+    def line(self, text: str, *, done: bool = False) -> bytes:
+        return js({"model": "m", "message": {"role": "assistant", "content": text}, "done": done})
+
+    def answer(self, *texts: str) -> bytes:
+        return self.line("".join(texts), done=True)
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [*(self.line(text) + b"\n" for text in texts), self.line("", done=True) + b"\n"]
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message}
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return js({"error": message}) + b"\n"
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+class OllamaGenerate(Ollama):
+    name = "ollama generate"
+    path = "/api/generate"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        keys = ("prompt", "suffix")
+        body: dict[str, Any] = dict(zip(keys, texts, strict=False))
+        return js(body | ({} if stream else {"stream": False}))
+
+    def line(self, text: str, *, done: bool = False) -> bytes:
+        return js({"model": "m", "response": text, "done": done})
+
+
+class OfCohere(RequestOnly):
+    """An API with Cohere's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"message": message}
+
+
+class OfHuggingFace(RequestOnly):
+    """An API with the error object of Hugging Face's servers."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message, "error_type": {502: "backend", 503: "overloaded"}.get(status, "validation")}
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+class OfOllama(RequestOnly):
+    """An API with Ollama's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message}
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+WITH_ANSWERS: tuple[Api, ...] = (Cohere(), Cohere1(), Ollama(), OllamaGenerate())
+
+REQUESTS_ALONE: tuple[Api, ...] = (
+    OfCohere("cohere rerank", "/v2/rerank", "documents", top_n=1),
+    OfHuggingFace("tei rerank", "/rerank", "texts"),
+)
+
+EMBEDDINGS: tuple[Api, ...] = (
+    OfCohere("cohere embed", "/v2/embed", "texts"),
+    OfHuggingFace("tei embed", "/embed", "inputs"),
+    OfOllama("ollama embed", "/api/embed", "input"),
+)
