@@ -201,6 +201,7 @@ def test_every_dialect_with_streams_is_tested() -> None:
         "anthropic-messages",
         "gemini",
         "cohere-chat",
+        "gemini-interactions",
         "ollama",
     }
     assert not any(letters(recording.body) for recording in own() + RECORDED)

@@ -124,6 +124,45 @@ class OllamaGenerate(Ollama):
         return js({"model": "m", "response": text, "done": done})
 
 
+class Interactions(Api):
+    name = "interactions"
+    path = "/v1beta/interactions"
+    head = 2
+    tail = 2
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        given = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+        return js({"model": "m", "input": given} | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        steps = [{"type": "model_output", "content": [{"type": "text", "text": text}]} for text in texts]
+        return js({"id": "v1_a", "object": "interaction", "status": "completed", "steps": steps})
+
+    @staticmethod
+    def event(kind: str, **more: Any) -> bytes:
+        return data({**more, "event_type": kind}, kind)
+
+    def events(self, *texts: str) -> list[bytes]:
+        interaction = {"id": "v1_a", "object": "interaction"}
+        step = {"type": "model_output", "content": [{"type": "text", "text": "".join(texts)}]}
+        whole = interaction | {"status": "completed", "steps": [step]}
+        return [
+            self.event("interaction.created", interaction=interaction | {"status": "in_progress"}),
+            self.event("step.start", index=0, step={"type": "model_output"}),
+            *(self.event("step.delta", index=0, delta={"type": "text", "text": text}) for text in texts),
+            self.event("step.stop", index=0),
+            self.event("interaction.completed", interaction=whole),
+        ]
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        named = {502: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
+        return {"error": {"code": status, "message": message, "status": named}}
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        named = {502: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
+        return data({"event_type": "error", "error": {"code": named, "message": message}}, "error")
+
+
 class OfCohere(RequestOnly):
     """An API with Cohere's error object."""
 
@@ -151,7 +190,7 @@ class OfOllama(RequestOnly):
         return said["error"]
 
 
-WITH_ANSWERS: tuple[Api, ...] = (Cohere(), Cohere1(), Ollama(), OllamaGenerate())
+WITH_ANSWERS: tuple[Api, ...] = (Cohere(), Cohere1(), Ollama(), OllamaGenerate(), Interactions())
 
 REQUESTS_ALONE: tuple[Api, ...] = (
     OfCohere("cohere rerank", "/v2/rerank", "documents", top_n=1),

@@ -41,6 +41,7 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemini": ("/v1beta/models/m:streamGenerateContent?alt=sse", {"contents": "Hi"}),
     "cohere": ("/v2/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
     "cohere1": ("/v1/chat", {"message": "Hi"}),
+    "interactions": ("/v1beta/interactions", {"input": "Hi"}),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
 }
 """For each kind of recording a path, of its own, and a request."""

@@ -10,6 +10,7 @@ from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
+from extproc.core.dialects.gemini_interactions import GeminiInteractions
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
@@ -33,6 +34,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     CohereChat(),
     CohereEmbed(),
     Ollama(),
+    GeminiInteractions(),
     GENERIC,
 )
 
@@ -108,7 +110,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "rerank", ("*/rerank",)),
     Endpoint("POST", "ollama", ("*/api/chat",), ("messages",)),
     Endpoint("POST", "ollama", ("*/api/generate",), ("prompt",)),
+    Endpoint("POST", "gemini-interactions", ("*/v1beta*/interactions", "*/v1beta*/interactions/{id}/cancel")),
+    Endpoint("POST", "gemini-interactions", ("*/interactions",), ("input",)),
     # Stored and background answers are answers of the dialect that made them.
+    Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
     Endpoint(
         "GET",
