@@ -32,6 +32,10 @@ _MINIMAL: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "Hi"},
     "/interactions": {"input": "Hi"},
     "/v1/chat": {"message": "Hi"},
+    "/conversations": {"inputs": "Hi"},
+    "/tgi/generate": {"inputs": "Hi"},
+    "/completion": {"prompt": "Hi"},
+    "/sglang/generate": {"text": "Hi"},
     "/chat": {"messages": [{"role": "user", "content": "Hi"}]},
     "enerateContent": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
 }

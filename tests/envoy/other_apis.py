@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.envoy.apis import Api, RequestOnly, data, js
+from tests.envoy.apis import DONE, Api, RequestOnly, data, js
 
 
 class Cohere(Api):
@@ -163,6 +163,112 @@ class Interactions(Api):
         return data({"event_type": "error", "error": {"code": named, "message": message}}, "error")
 
 
+class Mistral(Api):
+    name = "mistral"
+    path = "/v1/conversations"
+    head = 1
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        given = texts[0] if len(texts) == 1 else [{"role": "user", "content": text} for text in texts]
+        return js({"model": "m", "inputs": given} | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        outputs = [{"type": "message.output", "role": "assistant", "content": text} for text in texts]
+        return js({"object": "conversation.response", "conversation_id": "conv_1", "outputs": outputs})
+
+    @staticmethod
+    def event(kind: str, **more: Any) -> bytes:
+        return data({"type": kind, **more}, kind)
+
+    def events(self, *texts: str) -> list[bytes]:
+        part = {"output_index": 0, "content_index": 0, "role": "assistant"}
+        return [
+            self.event("conversation.response.started", conversation_id="conv_1"),
+            *(self.event("message.output.delta", **part, content=text) for text in texts),
+            self.event("conversation.response.done", usage={"total_tokens": 3}),
+        ]
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"object": "error", **super().refusal(status, code, message)["error"]}
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return self.event("conversation.response.error", message=message, code=status)
+
+
+class Tgi(Api):
+    name = "tgi"
+    path = "/generate"
+    tail = 1
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/generate_stream" if stream else self.path
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        first, *others = texts
+        return js({"inputs": first, "parameters": {"stop": others}})
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"generated_text": "".join(texts), "details": {"finish_reason": "length", "generated_tokens": 9}})
+
+    @staticmethod
+    def event(text: str, whole: str | None = None) -> bytes:
+        token = {"id": 7, "text": text, "logprob": -0.5, "special": False}
+        return data({"index": 1, "token": token, "generated_text": whole, "details": None})
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [*map(self.event, texts), self.event("", "".join(texts))]
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message, "error_type": {502: "backend", 503: "overloaded"}.get(status, "validation")}
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return data(self.refusal(status, code, message))
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+class Llama(Api):
+    name = "llama.cpp"
+    path = "/completion"
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        prompt = texts[0] if len(texts) == 1 else list(texts)
+        return js({"prompt": prompt} | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"index": 0, "content": "".join(texts), "stop": True, "stop_type": "eos"})
+
+    def events(self, *texts: str) -> list[bytes]:
+        pieces = [{"index": 0, "content": text, "stop": False} for text in texts]
+        return [*map(data, pieces), data({"index": 0, "content": "", "stop": True, "stop_type": "eos"})]
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return data(self.refusal(status, code, message))
+
+
+class SGLang(Api):
+    name = "sglang"
+    path = "/generate"
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        text = texts[0] if len(texts) == 1 else list(texts)
+        return js({"text": text} | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"text": "".join(texts), "meta_info": {"id": "a", "finish_reason": {"type": "stop"}}})
+
+    def events(self, *texts: str) -> list[bytes]:
+        pieces = [
+            {"text": text, "output_ids": [7], "meta_info": {"id": "a", "completion_tokens": number}}
+            for number, text in enumerate(texts, 2)
+        ]
+        return [*map(data, pieces), DONE]
+
+
 class OfCohere(RequestOnly):
     """An API with Cohere's error object."""
 
@@ -190,7 +296,18 @@ class OfOllama(RequestOnly):
         return said["error"]
 
 
-WITH_ANSWERS: tuple[Api, ...] = (Cohere(), Cohere1(), Ollama(), OllamaGenerate(), Interactions())
+SGLANG = SGLang()
+WITH_ANSWERS: tuple[Api, ...] = (
+    Cohere(),
+    Cohere1(),
+    Ollama(),
+    OllamaGenerate(),
+    Interactions(),
+    Mistral(),
+    Tgi(),
+    Llama(),
+    SGLang(),
+)
 
 REQUESTS_ALONE: tuple[Api, ...] = (
     OfCohere("cohere rerank", "/v2/rerank", "documents", top_n=1),

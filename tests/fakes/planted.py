@@ -42,6 +42,10 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("/v2/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
     "cohere1": ("/v1/chat", {"message": "Hi"}),
     "interactions": ("/v1beta/interactions", {"input": "Hi"}),
+    "mistral": ("/v1/conversations", {"inputs": "Hi"}),
+    "tgi": ("/tgi/generate", {"inputs": "Hi"}),
+    "llamacpp": ("/completion", {"prompt": "Hi"}),
+    "sglang": ("/sglang/generate", {"text": "Hi"}),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
 }
 """For each kind of recording a path, of its own, and a request."""

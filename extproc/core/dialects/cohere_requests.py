@@ -13,7 +13,12 @@ from extproc.core.dialects.rules import COMMON, Table, inert, media, opaque, tex
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
 
-_KINDS = {413: "validation", 502: "backend", 503: "overloaded"}
+_KINDS = {502: "backend", 503: "overloaded"}
+
+
+def huggingface_error(refusal: Refusal) -> bytes:
+    """Return the error object of Hugging Face's servers."""
+    return json.dumps({"error": refusal.message, "error_type": _KINDS.get(refusal.status, "validation")}).encode()
 
 
 class CohereEmbed(CohereDialect, DataDialect):
@@ -39,7 +44,7 @@ class HuggingFaceDialect(DataDialect):
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the servers' error object."""
-        return json.dumps({"error": refusal.message, "error_type": _KINDS.get(refusal.status, "validation")}).encode()
+        return huggingface_error(refusal)
 
 
 class HuggingFaceEmbed(HuggingFaceDialect, CohereEmbed):

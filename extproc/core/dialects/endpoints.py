@@ -12,11 +12,13 @@ from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, Hug
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.gemini_interactions import GeminiInteractions
 from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.mistral_conversations import MistralConversations
 from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
+from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
 """The dialect that reads JSON on a path that no dialect knows."""
@@ -35,6 +37,8 @@ _DIALECTS: tuple[Dialect, ...] = (
     CohereEmbed(),
     Ollama(),
     GeminiInteractions(),
+    MistralConversations(),
+    TextGeneration(),
     GENERIC,
 )
 
@@ -47,6 +51,8 @@ VARIANTS: Mapping[str, Dialect] = {
     "rerank of Cohere": CohereRerank(),
     "rerank of TEI": HuggingFaceRerank(),
     "ollama embeddings": OllamaEmbed(),
+    "text-generation of llama.cpp": LlamaCpp(),
+    "text-generation of SGLang": SGLang(),
 }
 """Further APIs of the same makers. In settings, metrics and records each has the name of its dialect."""
 
@@ -70,7 +76,7 @@ class Endpoint(NamedTuple):
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("POST", "openai-chat", ("*/chat/completions",)),
+    Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
     Endpoint(
         "POST",
@@ -80,10 +86,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/responses/compact",
             "*/responses/input_tokens",
             "*/responses/{id}/cancel",
-            "*/conversations",
             "*/conversations/{id}/items",
         ),
     ),
+    Endpoint(
+        "POST",
+        "mistral-conversations",
+        ("*/conversations", "*/conversations/{id}", "*/conversations/{id}/restart"),
+        ("inputs",),
+    ),
+    Endpoint("POST", "openai-responses", ("*/conversations",), ("items",)),
+    Endpoint("POST", "mistral-conversations", ("*/v1/agents",), ("instructions",)),
+    Endpoint("PATCH", "mistral-conversations", ("*/v1/agents/{id}",), ("instructions",)),
+    Endpoint("POST", "mistral-conversations", ("*/v1/ocr",)),
     Endpoint(
         "POST",
         "anthropic-messages",
@@ -110,9 +125,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "rerank", ("*/rerank",)),
     Endpoint("POST", "ollama", ("*/api/chat",), ("messages",)),
     Endpoint("POST", "ollama", ("*/api/generate",), ("prompt",)),
+    Endpoint("POST", "text-generation", ("*/generate", "*/generate_stream"), ("inputs",)),
+    Endpoint("POST", "text-generation of SGLang", ("*/generate",), ("text", "prompt", "input_ids", "input_embeds")),
+    Endpoint("POST", "text-generation of llama.cpp", ("*/completion",), ("prompt",)),
+    Endpoint("POST", "text-generation of llama.cpp", ("*/infill",), ("input_prefix", "input_suffix")),
     Endpoint("POST", "gemini-interactions", ("*/v1beta*/interactions", "*/v1beta*/interactions/{id}/cancel")),
     Endpoint("POST", "gemini-interactions", ("*/interactions",), ("input",)),
     # Stored and background answers are answers of the dialect that made them.
+    Endpoint("GET", "mistral-conversations", ("*/conversations/{id}/history", "*/conversations/{id}/messages")),
     Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
     Endpoint(

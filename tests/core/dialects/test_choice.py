@@ -215,6 +215,18 @@ SHARED = [
     ("/embed", {"texts": []}, "cohere-embed"),
     ("/v1/chat", {"message": ""}, "cohere-chat v1"),
     ("/rerank", {"texts": []}, "rerank of TEI"),
+    ("/v1/conversations", {"inputs": ""}, "mistral-conversations"),
+    ("/v1/conversations", {"items": []}, "openai-responses"),
+    ("/v1/conversations/conv_1", {"inputs": ""}, "mistral-conversations"),
+    ("/v1/agents", {"instructions": ""}, "mistral-conversations"),
+    ("/discord/interactions", {"input": ""}, "gemini-interactions"),
+    ("/generate", {"inputs": ""}, "text-generation"),
+    ("/generate_stream", {"inputs": ""}, "text-generation"),
+    ("/generate", {"text": ""}, "text-generation of SGLang"),
+    ("/generate", {"prompt": ""}, "text-generation of SGLang"),
+    ("/generate", {"input_ids": []}, "text-generation of SGLang"),
+    ("/completion", {"prompt": ""}, "text-generation of llama.cpp"),
+    ("/infill", {"input_prefix": ""}, "text-generation of llama.cpp"),
     ("/rerank", {"documents": []}, "rerank"),
 ]
 
