@@ -32,6 +32,8 @@ _MINIMAL: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "Hi"},
     "/interactions": {"input": "Hi"},
     "/v1/chat": {"message": "Hi"},
+    "/runs": {"assistant_id": "asst_1"},
+    "/complete": {"prompt": "Hi"},
     "/conversations": {"inputs": "Hi"},
     "/tgi/generate": {"inputs": "Hi"},
     "/completion": {"prompt": "Hi"},

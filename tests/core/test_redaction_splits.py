@@ -202,6 +202,8 @@ def test_every_dialect_with_streams_is_tested() -> None:
         "gemini",
         "cohere-chat",
         "gemini-interactions",
+        "openai-threads",
+        "anthropic-complete",
         "mistral-conversations",
         "text-generation",
         "ollama",

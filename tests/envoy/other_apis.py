@@ -306,7 +306,7 @@ WITH_ANSWERS: tuple[Api, ...] = (
     Mistral(),
     Tgi(),
     Llama(),
-    SGLang(),
+    SGLANG,
 )
 
 REQUESTS_ALONE: tuple[Api, ...] = (

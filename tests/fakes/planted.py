@@ -46,6 +46,8 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tgi": ("/tgi/generate", {"inputs": "Hi"}),
     "llamacpp": ("/completion", {"prompt": "Hi"}),
     "sglang": ("/sglang/generate", {"text": "Hi"}),
+    "threads": ("/v1/threads/thread_1/runs", {"assistant_id": "asst_1", "additional_instructions": "Hi there"}),
+    "complete": ("/v1/complete", {"prompt": "Hi"}),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
 }
 """For each kind of recording a path, of its own, and a request."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from extproc.core.dialects.anthropic_complete import AnthropicComplete
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
@@ -18,6 +19,7 @@ from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
+from extproc.core.dialects.openai_threads import OpenAIThreads
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
@@ -39,6 +41,8 @@ _DIALECTS: tuple[Dialect, ...] = (
     GeminiInteractions(),
     MistralConversations(),
     TextGeneration(),
+    OpenAIThreads(),
+    AnthropicComplete(),
     GENERIC,
 )
 
@@ -129,9 +133,30 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "text-generation of SGLang", ("*/generate",), ("text", "prompt", "input_ids", "input_embeds")),
     Endpoint("POST", "text-generation of llama.cpp", ("*/completion",), ("prompt",)),
     Endpoint("POST", "text-generation of llama.cpp", ("*/infill",), ("input_prefix", "input_suffix")),
+    Endpoint("POST", "anthropic-complete", ("*/v1/complete",)),
+    Endpoint("POST", "openai-threads", ("*/threads",), ("messages", "tool_resources")),
+    Endpoint("POST", "openai-threads", ("*/threads/runs", "*/threads/{id}/runs"), ("assistant_id",)),
+    Endpoint("POST", "openai-threads", ("*/threads/{id}/messages",), ("content",)),
+    Endpoint("POST", "openai-threads", ("*/threads/{id}/runs/{id}/submit_tool_outputs",), ("tool_outputs",)),
+    Endpoint("POST", "openai-threads", ("*/threads/{id}/runs/{id}/cancel",)),
+    Endpoint("POST", "openai-threads", ("*/assistants", "*/assistants/{id}"), ("model", "instructions", "tools")),
     Endpoint("POST", "gemini-interactions", ("*/v1beta*/interactions", "*/v1beta*/interactions/{id}/cancel")),
     Endpoint("POST", "gemini-interactions", ("*/interactions",), ("input",)),
     # Stored and background answers are answers of the dialect that made them.
+    Endpoint(
+        "GET",
+        "openai-threads",
+        (
+            "*/threads/{id}/messages",
+            "*/threads/{id}/messages/{id}",
+            "*/threads/{id}/runs",
+            "*/threads/{id}/runs/{id}",
+            "*/threads/{id}/runs/{id}/steps",
+            "*/threads/{id}/runs/{id}/steps/{id}",
+            "*/assistants",
+            "*/assistants/{id}",
+        ),
+    ),
     Endpoint("GET", "mistral-conversations", ("*/conversations/{id}/history", "*/conversations/{id}/messages")),
     Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
