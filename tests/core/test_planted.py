@@ -39,6 +39,7 @@ _MINIMAL: dict[str, dict[str, Any]] = {
     "/completion": {"prompt": "Hi"},
     "/sglang/generate": {"text": "Hi"},
     "/chat": {"messages": [{"role": "user", "content": "Hi"}]},
+    "v1internal:streamGenerateContent": {"request": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}},
     "enerateContent": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
 }
 """Requests for answers that were recorded without one, or with one that is not readable. By the end of the path."""

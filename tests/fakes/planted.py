@@ -48,6 +48,10 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sglang": ("/sglang/generate", {"text": "Hi"}),
     "threads": ("/v1/threads/thread_1/runs", {"assistant_id": "asst_1", "additional_instructions": "Hi there"}),
     "complete": ("/v1/complete", {"prompt": "Hi"}),
+    "codeassist": (
+        "/v1internal:streamGenerateContent?alt=sse",
+        {"model": "m", "request": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}},
+    ),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
 }
 """For each kind of recording a path, of its own, and a request."""

@@ -12,12 +12,13 @@ from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.gemini_interactions import GeminiInteractions
+from extproc.core.dialects.gemini_others import CodeAssist, GeminiEmbeddings, VertexPredict
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.mistral_conversations import MistralConversations
 from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.dialects.openai_completions import OpenAICompletions
-from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
+from extproc.core.dialects.openai_requests import Embeddings, Images, Moderations, RealtimeSecrets, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
@@ -42,6 +43,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     MistralConversations(),
     TextGeneration(),
     OpenAIThreads(),
+    Moderations(),
     AnthropicComplete(),
     GENERIC,
 )
@@ -55,6 +57,10 @@ VARIANTS: Mapping[str, Dialect] = {
     "rerank of Cohere": CohereRerank(),
     "rerank of TEI": HuggingFaceRerank(),
     "ollama embeddings": OllamaEmbed(),
+    "gemini of Code Assist": CodeAssist(),
+    "gemini embeddings": GeminiEmbeddings(),
+    "generic of Vertex": VertexPredict(),
+    "openai-responses of realtime": RealtimeSecrets(),
     "text-generation of llama.cpp": LlamaCpp(),
     "text-generation of SGLang": SGLang(),
 }
@@ -113,10 +119,25 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/publishers/anthropic/models/*:streamrawpredict",
         ),
     ),
+    Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
+    Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
+    Endpoint("POST", "anthropic-messages", ("*:rawpredict", "*:streamrawpredict"), ("anthropic_version",)),
+    Endpoint("POST", "openai-chat", ("*:rawpredict", "*:streamrawpredict"), ("messages",)),
+    Endpoint("POST", "openai-completions", ("*:rawpredict", "*:streamrawpredict"), ("prompt",)),
+    Endpoint("POST", "generic of Vertex", ("*:rawpredict", "*:streamrawpredict")),
+    Endpoint("POST", "generic of Vertex", ("*:predict", "*:predictlongrunning"), ("instances",)),
+    Endpoint("POST", "openai-chat", ("*/cortex/inference:complete",)),
+    Endpoint("POST", "openai-chat", ("*/invocations",), ("messages",)),
+    Endpoint("POST", "openai-completions", ("*/invocations",), ("prompt",)),
+    Endpoint("POST", "text-generation", ("*/invocations",), ("inputs",)),
+    Endpoint("POST", "openai-responses", ("*/invocations",), ("input",)),
     Endpoint("POST", "ollama embeddings", ("*/api/embeddings",), ("prompt",)),
     Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
     Endpoint("POST", "openai-images", ("*/images/generations",)),
+    Endpoint("POST", "openai-images", ("*/images/edits", "*/videos", "*/videos/{id}/remix"), ("prompt",)),
+    Endpoint("POST", "openai-moderations", ("*/moderations",), ("input",)),
+    Endpoint("POST", "openai-responses of realtime", ("*/realtime/client_secrets", "*/realtime/sessions")),
     Endpoint("POST", "openai-speech", ("*/audio/speech",)),
     Endpoint("POST", "cohere-chat", ("*/v2/chat",)),
     Endpoint("POST", "cohere-chat v1", ("*/v1/chat",), ("message", "chat_history")),
@@ -157,6 +178,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/assistants/{id}",
         ),
     ),
+    Endpoint("GET", "openai-images", ("*/v1/videos/{id}",)),
     Endpoint("GET", "mistral-conversations", ("*/conversations/{id}/history", "*/conversations/{id}/messages")),
     Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),

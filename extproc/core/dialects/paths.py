@@ -100,8 +100,11 @@ def _resolved(path: str) -> str:
 
 def _without_suffix(path: str) -> str:
     parent, _, last = path.rpartition("/")
-    shorter = (last[:-_LONGEST_SUFFIX] + _SUFFIX.sub("", last[-_LONGEST_SUFFIX:])).rstrip(_EDGES)
-    return f"{parent}/{shorter}" if shorter else path
+    head, tail = last[:-_LONGEST_SUFFIX], last[-_LONGEST_SUFFIX:]
+    while (shorter := _SUFFIX.sub("", tail).rstrip(_EDGES)) != tail:
+        tail = shorter
+    last = (head + tail).rstrip(_EDGES)
+    return f"{parent}/{last}" if last else path
 
 
 def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
