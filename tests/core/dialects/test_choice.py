@@ -225,10 +225,33 @@ SHARED = [
     ("/generate", {"text": ""}, "text-generation of SGLang"),
     ("/generate", {"prompt": ""}, "text-generation of SGLang"),
     ("/generate", {"input_ids": []}, "text-generation of SGLang"),
+    ("/v1/threads", {"messages": []}, "openai-threads"),
+    ("/v1/threads/runs", {"assistant_id": ""}, "openai-threads"),
+    ("/v1/threads/thread_1/runs", {"assistant_id": ""}, "openai-threads"),
+    ("/openai/threads/thread_1/messages", {"content": ""}, "openai-threads"),
+    ("/v1/threads/thread_1/runs/run_1/submit_tool_outputs", {"tool_outputs": []}, "openai-threads"),
+    ("/v1/assistants", {"model": ""}, "openai-threads"),
+    ("/v1/assistants/asst_1", {"instructions": ""}, "openai-threads"),
+    ("/v1/images/edits", {"prompt": ""}, "openai-images"),
+    ("/v1/videos", {"prompt": ""}, "openai-images"),
+    ("/v1/videos/video_1/remix", {"prompt": ""}, "openai-images"),
+    ("/v1/moderations", {"input": ""}, "openai-moderations"),
+    ("/serving-endpoints/m/invocations", {"messages": []}, "openai-chat"),
+    ("/invocations", {"prompt": ""}, "openai-completions"),
+    ("/endpoints/m/invocations", {"inputs": ""}, "text-generation"),
+    ("/serving-endpoints/agent/invocations", {"input": []}, "openai-responses"),
+    ("/v1/projects/p/locations/l/endpoints/1:predict", {"instances": []}, "generic of Vertex"),
+    ("/v1/p/publishers/mistralai/models/m:rawPredict", {"messages": []}, "openai-chat"),
+    ("/v1/p/publishers/mistralai/models/m:streamRawPredict", {"prompt": ""}, "openai-completions"),
+    ("/v1/p/endpoints/1:rawPredict", {"anthropic_version": "", "messages": []}, "anthropic-messages"),
+    ("/v1/p/endpoints/1:rawPredict", {"other": ""}, "generic of Vertex"),
     ("/completion", {"prompt": ""}, "text-generation of llama.cpp"),
     ("/infill", {"input_prefix": ""}, "text-generation of llama.cpp"),
     ("/rerank", {"documents": []}, "rerank"),
 ]
+
+
+_OF_ANY_BODY = {"/api/embeddings", "/rerank", *(path for path, _, _ in SHARED if path.lower().endswith("rawpredict"))}
 
 
 @pytest.mark.parametrize(("path", "body", "name"), SHARED)
@@ -237,7 +260,7 @@ def test_paths_of_the_table(path: str, body: Any, name: str) -> None:
     assert choose(found.choices, json.dumps(body).encode(), 100)[0] is ALL[name]
 
 
-@pytest.mark.parametrize("path", sorted({path for path, _, _ in SHARED} - {"/api/embeddings", "/rerank"}))
+@pytest.mark.parametrize("path", sorted({path for path, _, _ in SHARED} - _OF_ANY_BODY))
 def test_bodies_of_other_apis_are_of_no_dialect(path: str) -> None:
     assert choose(route("POST", path, {}).choices, b'{"other": 1}', 100)[0] is None
 
@@ -245,3 +268,37 @@ def test_bodies_of_other_apis_are_of_no_dialect(path: str) -> None:
 def test_settings_choose_without_looking_at_the_body() -> None:
     found = route("POST", CHAT, {"/api/*": "generic"})
     assert (found.dialect, found.choices) == (GENERIC, ())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("POST", "/v2/chat", "cohere-chat"),
+        ("POST", "/v1/embed", "cohere-embed"),
+        ("POST", "/v2/rerank", "rerank of Cohere"),
+        ("POST", "/v1beta/interactions", "gemini-interactions"),
+        ("POST", "/v1beta1/projects/p/locations/l/interactions", "gemini-interactions"),
+        ("POST", "/v1beta/interactions/v1_a/cancel", "gemini-interactions"),
+        ("GET", "/v1beta/interactions/v1_a?stream=true", "gemini-interactions"),
+        ("POST", "/v1internal:streamGenerateContent?alt=sse", "gemini of Code Assist"),
+        ("POST", "/v1beta/models/m:batchEmbedContents", "gemini embeddings"),
+        ("POST", "/v1beta/models/m:countTokens", "gemini embeddings"),
+        ("POST", "/v1/p/publishers/anthropic/models/m:streamRawPredict", "anthropic-messages"),
+        ("POST", "/v1/agents/completions", "openai-chat"),
+        ("POST", "/v1/prompts/pp-1/completions", "openai-chat"),
+        ("POST", "/v1/fim/completions", "openai-completions"),
+        ("POST", "/v1/ocr", "mistral-conversations"),
+        ("GET", "/v1/conversations/conv_1/history", "mistral-conversations"),
+        ("POST", "/api/v2/cortex/inference:complete", "openai-chat"),
+        ("POST", "/v1/threads/thread_1/runs/run_1/cancel", "openai-threads"),
+        ("GET", "/v1/threads/thread_1/messages", "openai-threads"),
+        ("GET", "/v1/threads/thread_1/runs/run_1/steps/step_1", "openai-threads"),
+        ("GET", "/v1/assistants/asst_1", "openai-threads"),
+        ("GET", "/v1/videos/video_1", "openai-images"),
+        ("POST", "/v1/realtime/client_secrets", "openai-responses of realtime"),
+        ("POST", "/v1/complete", "anthropic-complete"),
+    ],
+)
+def test_paths_of_one_api(method: str, path: str, name: str) -> None:
+    found = route(method, path, {})
+    assert (found.dialect, found.choices) == (ALL[name], ())
