@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.envoy.apis import DONE, Api, RequestOnly, data, js
+from tests.envoy.apis import DONE, GEMINI, Anthropic, Api, Chat, Gemini, RequestOnly, data, js
 
 
 class Cohere(Api):
@@ -269,6 +269,153 @@ class SGLang(Api):
         return [*map(data, pieces), DONE]
 
 
+class Threads(Api):
+    name = "threads"
+    path = "/v1/threads/runs"
+    head = 2
+    tail = 3
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        messages = [{"role": "user", "content": text} for text in texts]
+        body: dict[str, Any] = {"assistant_id": "asst_1", "thread": {"messages": messages}}
+        return js(body | ({"stream": True} if stream else {}))
+
+    def message(self, *texts: str) -> Any:
+        content = [{"type": "text", "text": {"value": text, "annotations": []}} for text in texts]
+        return {"id": "msg_1", "object": "thread.message", "role": "assistant", "content": content}
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"object": "list", "data": [self.message(text) for text in texts]})
+
+    def events(self, *texts: str) -> list[bytes]:
+        run = {"id": "run_1", "object": "thread.run", "status": "in_progress"}
+        deltas = [
+            {
+                "id": "msg_1",
+                "object": "thread.message.delta",
+                "delta": {"content": [{"index": 0, "type": "text", "text": {"value": text}}]},
+            }
+            for text in texts
+        ]
+        return [
+            data(run, "thread.run.created"),
+            data(self.message(), "thread.message.created"),
+            *(data(delta, "thread.message.delta") for delta in deltas),
+            data(self.message("".join(texts)), "thread.message.completed"),
+            data(run | {"status": "completed"}, "thread.run.completed"),
+            b"event: done\ndata: [DONE]\n\n",
+        ]
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return data(self.refusal(status, code, message), "error") + b"event: done\ndata: [DONE]\n\n"
+
+
+class AnthropicComplete(Anthropic):
+    name = "anthropic complete"
+    path = "/v1/complete"
+    head = 0
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        first, *others = texts
+        body: dict[str, Any] = {"model": "m", "prompt": first, "stop_sequences": others}
+        return js(body | ({"stream": True} if stream else {}))
+
+    @staticmethod
+    def completion(text: str, stop: str | None) -> Any:
+        return {"type": "completion", "id": "c1", "completion": text, "stop_reason": stop, "model": "m"}
+
+    def answer(self, *texts: str) -> bytes:
+        return js(self.completion("".join(texts), "stop_sequence"))
+
+    def events(self, *texts: str) -> list[bytes]:
+        pieces = [*((text, None) for text in texts), ("", "stop_sequence")]
+        return [data(self.completion(*piece), "completion") for piece in pieces]
+
+
+class CodeAssist(Gemini):
+    name = "code assist"
+    path = "/v1internal:generateContent"
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/v1internal:streamGenerateContent?alt=sse" if stream else self.path
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        contents = [{"role": "user", "parts": [{"text": text}]} for text in texts]
+        return js({"model": "m", "project": "p", "request": {"contents": contents}})
+
+    def answer(self, *texts: str) -> bytes:
+        candidates = [self.candidate(text, index) for index, text in enumerate(texts)]
+        return js({"response": {"candidates": candidates}, "traceId": "t1"})
+
+    def events(self, *texts: str) -> list[bytes]:
+        documents = [{"response": {"candidates": [self.candidate(text)]}, "traceId": "t1"} for text in texts]
+        return [data(document, end=b"\r\n\r\n") for document in documents]
+
+
+class Invocations(Chat):
+    name = "invocations"
+    path = "/serving-endpoints/m/invocations"
+
+
+class Portkey(Chat):
+    name = "portkey"
+    path = "/v1/prompts/pp-1/completions"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        variables = {f"v{number}": text for number, text in enumerate(texts)}
+        return js({"variables": variables} | ({"stream": True} if stream else {}))
+
+
+class VertexMistral(Chat):
+    name = "mistral on vertex"
+    path = "/v1/projects/p/locations/l/publishers/mistralai/models/m:rawPredict"
+
+    def path_of(self, *, stream: bool) -> str:
+        return self.path.replace("rawPredict", "streamRawPredict") if stream else self.path
+
+
+class Fim(Chat):
+    name = "fim"
+    path = "/v1/fim/completions"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        body = dict(zip(("prompt", "suffix"), texts, strict=False))
+        return js(body | ({"stream": True} if stream else {}))
+
+
+class OfGoogle(RequestOnly):
+    """An API with Google's error object, whose texts are at a place of its own."""
+
+    def __init__(self, name: str, path: str, key: str) -> None:
+        super().__init__(name, path, key)
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        return js({self._key: [{"content": {"parts": [{"text": text}]}} for text in texts]})
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return GEMINI.refusal(status, code, message)
+
+
+class RealtimeSecrets(RequestOnly):
+    """Secrets for a realtime session with instructions."""
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        first, *others = texts
+        session: dict[str, Any] = {"type": "realtime", "instructions": first, "output_modalities": ["audio"]}
+        return js({"session": session | ({"prompt": {"variables": {"a": others[0]}}} if others else {})})
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"value": "ek_1", "expires_at": 9, "session": {"type": "realtime"}})
+
+
+class OfMistral(RequestOnly):
+    """An API with Mistral's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"object": "error", **super().refusal(status, code, message)["error"]}
+
+
 class OfCohere(RequestOnly):
     """An API with Cohere's error object."""
 
@@ -307,15 +454,29 @@ WITH_ANSWERS: tuple[Api, ...] = (
     Tgi(),
     Llama(),
     SGLANG,
+    Threads(),
+    AnthropicComplete(),
+    CodeAssist(),
+    Invocations(),
+    Portkey(),
+    VertexMistral(),
+    Fim(),
 )
 
 REQUESTS_ALONE: tuple[Api, ...] = (
     OfCohere("cohere rerank", "/v2/rerank", "documents", top_n=1),
     OfHuggingFace("tei rerank", "/rerank", "texts"),
+    OfGoogle("vertex predict", "/v1/projects/p/locations/l/endpoints/1:predict", "instances"),
+    RequestOnly("moderations", "/v1/moderations", "input"),
+    RequestOnly("image edits", "/v1/images/edits", "prompt", size="512x512"),
+    RequestOnly("videos", "/v1/videos", "prompt", seconds="8"),
+    RealtimeSecrets("realtime secrets", "/v1/realtime/client_secrets", "session"),
+    OfMistral("ocr", "/v1/ocr", "document_annotation_prompt"),
 )
 
 EMBEDDINGS: tuple[Api, ...] = (
     OfCohere("cohere embed", "/v2/embed", "texts"),
     OfHuggingFace("tei embed", "/embed", "inputs"),
     OfOllama("ollama embed", "/api/embed", "input"),
+    OfGoogle("gemini embed", "/v1beta/models/m:batchEmbedContents", "requests"),
 )

@@ -92,8 +92,8 @@ _WORD = re.compile("(?<= )[A-Za-z]+")
 
 def _asked(name: str, knobs: Knobs, *, stream: bool = False) -> World:
     """Return an exchange in a dialect whose request was released."""
-    world = World(policy(hooks=["output"], failure_mode_allow=knobs.flag()), _LIMITS)
-    return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
+    profile = policy(hooks=["output"], failure_mode_allow=knobs.flag(), paths={"/fuzzed": name})
+    return World(profile, _LIMITS).request(json.dumps({"stream": stream}).encode(), path="/fuzzed")
 
 
 def stream(data: bytes) -> None:
