@@ -10,21 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from extproc.core.dialects import paths
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.endpoints import ALL, ENDPOINTS
 from extproc.core.dialects.rules import COMMON, Holds, Rule, Table
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "dialects.md"
 END = "<!-- end -->"
 NAMES_SECTION = "the common names"
 
-DIALECTS: Mapping[str, Dialect] = {**paths.NAMES, Generic.name: Generic()}
-
-_PATHS: tuple[tuple[Any, ...], ...] = paths._TABLE
-"""Rows of the method (if it is not POST), the dialect or its name, and the patterns of its paths."""
+DIALECTS: Mapping[str, Dialect] = ALL
+"""The dialects and their variants, by the titles of their sections."""
 
 _BLOCK = re.compile(r"^<!-- made by `make docs`: (.+?) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
@@ -82,12 +78,17 @@ def section(name: str) -> str:
         names = {pattern.removeprefix("**."): rule for pattern, rule in effective(COMMON).items()}
         lines = _table("keys at any depth", names)
     else:
-        lines = _dialect(DIALECTS[name])
+        lines = _dialect(name)
     return "\n".join([begin, *lines, END])
 
 
-def _dialect(dialect: Dialect) -> Iterator[str]:
-    listed = ", ".join(f"`{method} {pattern}`" for method, pattern in _paths(dialect))
+def _dialect(name: str) -> Iterator[str]:
+    dialect = DIALECTS[name]
+    if name != dialect.name:
+        yield f"A variant of `{dialect.name}`, under whose name it counts.\n"
+    if dialect.opt_in is not None:
+        yield f"Inspected only with `inspect.{dialect.opt_in}`.\n"
+    listed = "; ".join(_paths(name))
     yield f"Paths: {listed}." if listed else "Paths: none of its own."
     for title, table in tables(dialect).items():
         known = effective(dialect.event.rules if title.startswith("events (") else COMMON)
@@ -103,11 +104,13 @@ def _dialect(dialect: Dialect) -> Iterator[str]:
             yield f"In {title}: only the common names."
 
 
-def _paths(dialect: Dialect) -> Iterator[tuple[str, str]]:
-    """Yield method and pattern of each path of a dialect."""
-    for *method, owner, patterns in _PATHS:
-        if dialect.name in (owner, getattr(owner, "name", "")):
-            yield from ((" ".join(method) or "POST", pattern) for pattern in patterns)
+def _paths(name: str) -> Iterator[str]:
+    """Yield the paths of a dialect with the same keys."""
+    for each in ENDPOINTS:
+        if each.dialect == name:
+            listed = ", ".join(f"`{each.method} {pattern}`" for pattern in each.paths)
+            keys = " or ".join(f"`{key}`" for key in each.keys)
+            yield f"{listed}, if the body has {keys}" if keys else listed
 
 
 def _table(title: str, rules: Mapping[str, Rule]) -> Iterator[str]:
@@ -158,7 +161,7 @@ def _earlier(dialect: Dialect, rules: Mapping[str, Rule]) -> dict[str, str]:
     contents = _contents(rules)
     found: dict[str, str] = {}
     for other in DIALECTS.values():
-        if other.name == dialect.name:
+        if other is dialect:
             break
         same = _contents(effective(other.request.rules))
         for place, content in contents.items():

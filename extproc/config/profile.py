@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from extproc.config.model import Model
 from extproc.core import policy as core
-from extproc.core.dialects.paths import NAMES
+from extproc.core.dialects.endpoints import NAMES
 from extproc.core.errors import Reason
 from extproc.core.identity import Source
 from extproc.core.policy import EVERY_REASON

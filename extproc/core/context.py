@@ -19,7 +19,9 @@ from extproc.core.content.body import declared_length
 from extproc.core.content.media_type import media_types
 from extproc.core.detections import Allowance, Messages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.paths import GENERIC, Route, route
+from extproc.core.dialects.choice import Choice
+from extproc.core.dialects.endpoints import GENERIC
+from extproc.core.dialects.paths import Route, route
 from extproc.core.errors import Reason
 from extproc.core.gate import Gate, Released
 from extproc.core.policy import Limits, Policy, Unmatched
@@ -42,6 +44,7 @@ class Context:
         "_numbers",
         "allowance",
         "call_id",
+        "choices",
         "dialect",
         "gate",
         "has_response_begun",
@@ -54,6 +57,7 @@ class Context:
         "policy",
         "refusal",
         "scope",
+        "unmatched",
         "was_read",
     )
 
@@ -66,6 +70,9 @@ class Context:
         """The time of the current event, in seconds of the shell's monotonic clock."""
         self.is_overloaded = False
         self.dialect: Dialect | None = None
+        self.choices: tuple[Choice, ...] = ()
+        """The dialects of a path that is not specific to one API, until the request's body has decided."""
+        self.unmatched = Unmatched.PASS
         self.scope = Scope.NOTHING
         self.is_get = False
         self.is_reply_local = False
@@ -109,14 +116,35 @@ class Context:
         policy = self.policy
         found = route(method, path, policy.paths, policy.unmatched, is_upgrade=is_upgrade)
         self.is_get = method.upper() == "GET"
-        if found.dialect is not None:
-            self._name(found.dialect)
-            if policy.hooks and (found.dialect.opt_in is None or found.dialect.opt_in in policy.inspect):
-                self.scope = Scope.KNOWN
-                self.emit(ReportOutcome("allowed"))
+        self.unmatched = found.unmatched
+        if found.choices:
+            # Until the body has decided, a refusal has the shape of the first.
+            self.dialect = found.dialect
+            has_last = not found.choices[-1][0]
+            if policy.hooks and not (has_last and not any(self._is_inspected(each) for _, each in found.choices)):
+                self.choices, self.scope = found.choices, Scope.KNOWN
+        elif found.dialect is not None:
+            self._know(found.dialect)
         elif found.unmatched is Unmatched.INSPECT and policy.hooks and not is_upgrade:
             self.scope = Scope.UNMATCHED
         return found
+
+    def settle(self, dialect: Dialect | None) -> None:
+        """Take the dialect that the body has chosen. None: the path is unmatched."""
+        self.choices, self.dialect = (), None
+        self.scope = Scope.UNMATCHED if self.unmatched is Unmatched.INSPECT else Scope.NOTHING
+        if dialect is not None:
+            self.scope = Scope.NOTHING
+            self._know(dialect)
+
+    def _know(self, dialect: Dialect) -> None:
+        self._name(dialect)
+        if self.policy.hooks and self._is_inspected(dialect):
+            self.scope = Scope.KNOWN
+            self.emit(ReportOutcome("allowed"))
+
+    def _is_inspected(self, dialect: Dialect) -> bool:
+        return dialect.opt_in is None or dialect.opt_in in self.policy.inspect
 
     def answer(self, headers: Headers) -> Answer:
         """Return the answer with these headers."""

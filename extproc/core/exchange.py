@@ -48,7 +48,7 @@ from extproc.core.commands import (
     ResumeReading,
 )
 from extproc.core.context import Context
-from extproc.core.dialects.paths import DEFAULT
+from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.errors import IllegalEvent, ProtocolError
 from extproc.core.events import (
     BodyReceived,

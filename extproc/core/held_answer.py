@@ -8,7 +8,7 @@ from extproc.core.commands import ReleaseBody, ReleaseTrailers
 from extproc.core.content.body import STALE
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.dialects.paths import DEFAULT
+from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.errors import BodyTooLarge, ContentError, Reason
 from extproc.core.events import BodyReceived, TrailersReceived, VerdictReached
 from extproc.core.reading import ERROR_BYTES, Answer

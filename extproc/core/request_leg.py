@@ -8,8 +8,10 @@ from typing import assert_never
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length
+from extproc.core.content.document import Document
 from extproc.core.content.media_type import media_types
 from extproc.core.context import Context
+from extproc.core.dialects.choice import choose
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -143,7 +145,9 @@ class RequestLeg:
     def _hold(self, end_of_stream: bool, content_length: str) -> None:
         if end_of_stream:
             self._state = RequestState.DONE
-            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
+            self._choose(b"")
+            if not self._context.is_refused:
+                self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
             return
         if declared_length(content_length) > self._context.limits.request_bytes:
             if not self._is_detected or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
@@ -239,10 +243,9 @@ class RequestLeg:
         """Read the whole body and start its detection."""
         context, body = self._context, self._body
         try:
-            if context.dialect is not None and body.buffer.size:
-                context.was_read = True
-                tools = Inspect.TOOLS in context.policy.inspect
-                body.read(context.dialect, self._headers, self._path, context.limits, tools=tools)
+            self._read_body()
+            if context.is_refused:
+                return
             self._admit()
         except ContentError as error:
             body.forget_texts()
@@ -259,6 +262,42 @@ class RequestLeg:
         """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
         self._context.messages = self._body.conversation
         self._context.admit(self._body.messages, self._body.size)
+
+    def _read_body(self) -> None:
+        """Find the texts of the body; raises ContentError."""
+        context, body = self._context, self._body
+        if context.dialect is None or not body.buffer.size:
+            return  # a body of white space, or none, of a type that does not say what it is
+        if not context.choices:
+            context.was_read = True
+        plain = body.inflate(self._headers, context.limits)
+        document = self._choose(plain)
+        dialect = context.dialect
+        if dialect is not None and context.scope is not Scope.NOTHING and not context.is_refused:
+            context.was_read = True
+            tools = Inspect.TOOLS in context.policy.inspect
+            body.read(dialect, plain, document, self._headers, self._path, context.limits.values, tools=tools)
+
+    def _choose(self, plain: bytes) -> Document | None:
+        """Choose the dialect by the body if the path has several; return the document if it was parsed.
+
+        A body that belongs to none of them is read, passed or refused as on an unmatched path.
+        """
+        context = self._context
+        if not context.choices:
+            return None
+        dialect, document = choose(context.choices, plain, context.limits.values)
+        context.settle(dialect)
+        if context.scope is Scope.UNMATCHED:
+            types = media_types(self._headers)
+            reading = request_reading(types, len(plain), context.limits.request_bytes)
+            if reading is Reading.UNDECIDED:
+                reading = begun_reading(plain, is_all=True)
+            if plain and reading is not Reading.UNREAD:
+                context.adopt()
+        elif dialect is None and context.unmatched is Unmatched.BLOCK:
+            context.refuse(PATH_NOT_ALLOWED)
+        return document
 
     # -- the verdict -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from extproc.core.content.framing import Framing
 from extproc.core.content.json_array import ending
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.paths import DEFAULT
+from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.early_session import EarlySession
 from extproc.core.errors import ContentError
 from extproc.core.events import (
@@ -282,7 +282,7 @@ class ResponseLeg:
         """Return what ends a response that has begun, in its framing."""
         match self._framing:
             case Framing.JSON_LINES:
-                return self._dialect.refuse(refusal) + b"\n"
+                return self._dialect.refuse_lines(refusal)
             case Framing.AWS_EVENT_STREAM:
                 return self._dialect.refuse_frame(refusal)
             case Framing.JSON_ARRAY:

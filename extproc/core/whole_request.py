@@ -8,8 +8,8 @@ from extproc.core.content.framing import Framing
 from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.detections import Messages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.leaf import Prompt
-from extproc.core.dialects.paths import GENERIC
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of, form_of
 from extproc.core.redaction import RedactionError, edits
@@ -49,12 +49,28 @@ class WholeRequest:
         self._dialect: Dialect | None = None
         self._document: Document | None = None
 
-    def read(self, dialect: Dialect, headers: Headers, path: str, limits: Limits, *, tools: bool) -> None:
-        """Find the texts, and with `tools` those of tool definitions; raises ContentError, and there are then none."""
-        plain = inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
+    def inflate(self, headers: Headers, limits: Limits) -> bytes:
+        """Return the bytes without their content-encoding; raises ContentError."""
+        return inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
+
+    def read(
+        self,
+        dialect: Dialect,
+        plain: bytes,
+        document: Document | None,
+        headers: Headers,
+        path: str,
+        values: int,
+        *,
+        tools: bool,
+    ) -> None:
+        """Find the texts, and with `tools` those of tool definitions; raises ContentError, and there are then none.
+
+        `document` is the body `plain` if it was parsed before; else it may have at most `values` values.
+        """
         if not plain.strip():
             return
-        document = _document(dialect, plain, headers, limits.values)
+        document = _document(dialect, plain, document, headers, values)
         self._keep(dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()
@@ -95,9 +111,10 @@ class WholeRequest:
         return self.buffer.take()
 
 
-def _document(dialect: Dialect, body: bytes, headers: Headers, values: int) -> Document:
+def _document(dialect: Dialect, body: bytes, document: Document | None, headers: Headers, values: int) -> Document:
     types = media_types(headers)
     if dialect.takes_forms and any(map(is_form, types)):
         return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
-    is_lines = dialect is GENERIC and any(map(is_json_lines, types))
-    return document_of(dialect, body, Framing.JSON_LINES if is_lines else Framing.WHOLE, values)
+    if dialect is GENERIC and any(map(is_json_lines, types)):
+        return document_of(dialect, body, Framing.JSON_LINES, values)
+    return document_of(dialect, body, Framing.WHOLE, values) if document is None else document

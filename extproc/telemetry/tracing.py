@@ -36,8 +36,14 @@ _CONVENTIONS: dict[str, dict[str, AttributeValue]] = {
         ("openai-completions", "text_completion", "openai"),
         ("openai-responses", "chat", "openai"),
         ("openai-embeddings", "embeddings", "openai"),
+        ("openai-threads", "chat", "openai"),
         ("anthropic-messages", "chat", "anthropic"),
+        ("anthropic-complete", "text_completion", "anthropic"),
         ("gemini", "generate_content", "gcp.gemini"),
+        ("gemini-interactions", "generate_content", "gcp.gemini"),
+        ("cohere-chat", "chat", "cohere"),
+        ("cohere-embed", "embeddings", "cohere"),
+        ("mistral-conversations", "chat", "mistral_ai"),
     )
 }
 """The conventions' names for each dialect. The provider is that of the API, because the upstream is not known here."""

@@ -31,6 +31,15 @@ _MINIMAL: dict[str, dict[str, Any]] = {
     "/messages": {"messages": [{"role": "user", "content": "Hi"}]},
     "/embeddings": {"input": "Hi"},
     "/interactions": {"input": "Hi"},
+    "/v1/chat": {"message": "Hi"},
+    "/runs": {"assistant_id": "asst_1"},
+    "/complete": {"prompt": "Hi"},
+    "/conversations": {"inputs": "Hi"},
+    "/tgi/generate": {"inputs": "Hi"},
+    "/completion": {"prompt": "Hi"},
+    "/sglang/generate": {"text": "Hi"},
+    "/chat": {"messages": [{"role": "user", "content": "Hi"}]},
+    "v1internal:streamGenerateContent": {"request": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}},
     "enerateContent": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
 }
 """Requests for answers that were recorded without one, or with one that is not readable. By the end of the path."""
@@ -62,8 +71,7 @@ def _cases() -> Iterator[Case]:
     for each in recorded(*FOLDERS):
         yield from _legs(each)
     for own_one in own():
-        answer_type = "text/event-stream" if own_one.is_stream else "application/json"
-        yield from _legs(Recorded(own_one.name, "POST", own_one.path, 200, answer_type, None, own_one.body))
+        yield from _legs(Recorded(own_one.name, "POST", own_one.path, 200, own_one.content_type, None, own_one.body))
 
 
 def _legs(each: Recorded) -> Iterator[Case]:
@@ -79,7 +87,7 @@ def _legs(each: Recorded) -> Iterator[Case]:
 
 def _is_text(each: Recorded) -> bool:
     """Return whether the answer has the framing of JSON or of an event stream."""
-    if each.content_type.startswith("text/event-stream"):
+    if each.content_type.startswith(("text/event-stream", "application/x-ndjson")):
         return True
     try:
         json.loads(each.response or b"")

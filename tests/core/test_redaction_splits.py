@@ -199,6 +199,13 @@ def test_every_dialect_with_streams_is_tested() -> None:
         "openai-responses",
         "anthropic-messages",
         "gemini",
+        "cohere-chat",
+        "gemini-interactions",
+        "openai-threads",
+        "anthropic-complete",
+        "mistral-conversations",
+        "text-generation",
+        "ollama",
     }
     assert not any(letters(recording.body) for recording in own() + RECORDED)
 

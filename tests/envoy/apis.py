@@ -26,6 +26,7 @@ class Api:
 
     name: str
     path: str
+    stream_type = "text/event-stream"
     head = 0
     """The number of a stream's events before its first text."""
     tail = 0
@@ -53,6 +54,10 @@ class Api:
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
         """Return the end of a running stream whose last event was number `sequence` - 1."""
         return data(self.refusal(status, code, message)) + DONE
+
+    def message_in(self, said: Any) -> Any:
+        """Return the message of a refusal, or of the event or line that ends a stream with one."""
+        return (said["error"] if isinstance(said.get("error"), dict) else said)["message"]
 
 
 class Chat(Api):

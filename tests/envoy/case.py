@@ -414,7 +414,7 @@ def _check_client(case: Case, got: Got) -> None:
     expected: Any = case.client
     if isinstance(expected, Refused):
         said = json.loads(got.body)
-        message = expected.message or _message(said)
+        message = expected.message or _message(case.api, said)
         assert said == case.api.refusal(case.status, expected.code, message)
         assert got.header("content-type") == "application/json"
         assert got.header("content-length") == str(len(got.body))
@@ -424,8 +424,8 @@ def _check_client(case: Case, got: Got) -> None:
         if expected.code in ("guardrail_unreadable_response", "redaction_failed"):
             status = 502
         last = got.body[len(expected.before) :]
-        event = next(line for line in last.splitlines() if line.startswith(b"data: "))
-        message = expected.message or _message(json.loads(event.removeprefix(b"data: ")))
+        event = next(line for line in last.splitlines() if line.startswith((b"data: ", b"{")))
+        message = expected.message or _message(case.api, json.loads(event.removeprefix(b"data: ")))
         assert last == case.api.ending(status, expected.code, message, expected.sequence)
     elif expected is not ANY:
         usual = case.answer.whole if isinstance(case.answer, Said) else b""
@@ -442,9 +442,9 @@ def _check_client(case: Case, got: Got) -> None:
         assert got.header("content-length") in (None, str(len(got.body)))
 
 
-def _message(said: Any) -> str:
+def _message(api: Api, said: Any) -> str:
     """Return the message of a refusal, and check that it is a sentence."""
-    message = (said["error"] if isinstance(said.get("error"), dict) else said)["message"]
+    message = api.message_in(said)
     assert isinstance(message, str)
     assert message.endswith(".")
     return message

@@ -52,12 +52,17 @@ def _frames(*texts: str) -> tuple[bytes, ...]:
     return tuple(wrapped(json.dumps({"completion": text}), p="abcd") for text in texts)
 
 
+def said_in_events(api: Api, *pieces: bytes) -> Said:
+    """Answer with a stream in the API's framing."""
+    return Said(pieces, api.stream_type)
+
+
 def usual(api: Api) -> list[Case]:
     """Return the rows for an API whose requests and answers hold text."""
     ask, ask_stream = api.request("Hello"), api.request("Hello", stream=True)
     events = api.events("One", " two", " secret", " four")
     upto_secret = b"".join(events[: api.head + 2])
-    whole, stream = Said(api.answer("Hi")), streams(*api.events("Hel", "lo"))
+    whole, stream = Said(api.answer("Hi")), said_in_events(api, *api.events("Hel", "lo"))
     pre_call, output, heard = ("pre_call", "Hello"), ("output", "Hello", "Hi"), ("stream", "Hel", "lo")
     return [
         Case("an answer passes as it came", api, ask, whole, asked=[pre_call, output]),
@@ -104,7 +109,7 @@ def usual(api: Api) -> list[Case]:
             "a stream is blocked at its first text",
             api,
             ask_stream,
-            streams(*api.events("secret", " and more")),
+            said_in_events(api, *api.events("secret", " and more")),
             blocks("secret"),
             stream=True,
             status=400,
@@ -115,7 +120,7 @@ def usual(api: Api) -> list[Case]:
             "a stream is blocked in its midst",
             api,
             ask_stream,
-            streams(*events),
+            said_in_events(api, *events),
             blocks("secret"),
             stream=True,
             client=Ended(upto_secret, "content_policy_violation", "Not that.", api.head + 2),
@@ -145,7 +150,7 @@ def usual(api: Api) -> list[Case]:
             "a stream is redacted, its repeats too",
             api,
             ask_stream,
-            streams(*api.events("Hi ", "Jane", ", hi")),
+            said_in_events(api, *api.events("Hi ", "Jane", ", hi")),
             TAGGED,
             rig="firewall",
             stream=True,
@@ -156,7 +161,7 @@ def usual(api: Api) -> list[Case]:
             "a value split over chunks is redacted by an Aim that looks ahead",
             api,
             ask_stream,
-            streams(*api.events("Hi Ja", "ne", ", hi")),
+            said_in_events(api, *api.events("Hi Ja", "ne", ", hi")),
             redacts("Jane", "[NAME_1]", merges=True),
             rig="firewall",
             stream=True,
@@ -191,7 +196,7 @@ def usual(api: Api) -> list[Case]:
             "Aim gone in mid-stream: closed",
             api,
             ask_stream,
-            streams(*events),
+            said_in_events(api, *events),
             drops_at("secret"),
             stream=True,
             client=Ended(upto_secret, "guardrail_unavailable", sequence=api.head + 2),

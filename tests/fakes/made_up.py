@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.planted import events_of
+from tests.fakes.planted import type_of, units_of
 from tests.fakes.reading import dotted
 
 SEED = int(os.environ.get("PLANT_SEED") or random.SystemRandom().getrandbits(32))
@@ -57,12 +57,13 @@ class Garden:
         """Return an event stream with plants in the first event of each shape."""
         out: list[bytes] = []
         shapes: set[Any] = set()
-        for event in events_of(body):
+        for event in units_of(body):
             value = _json(event.data)
-            shape = (event.type, _shape(value))
+            shape = (type_of(event), _shape(value))
             if isinstance(value, dict | list) and shape not in shapes:
                 shapes.add(shape)
-                out.append(event.with_data(json.dumps(self._value(value, (f"event {len(out)} {event.type}".strip(),)))))
+                name = f"event {len(out)} {type_of(event)}".strip()
+                out.append(event.with_data(json.dumps(self._value(value, (name,)))))
             else:
                 out.append(event.raw)
         return b"".join(out)
@@ -143,7 +144,7 @@ def stream_differences(before: bytes, after: bytes, redact: Callable[[str], str]
 
     An event that has nothing to redact may only lose the tokens and the seal of a text that was redacted before.
     """
-    expected, found = events_of(before), events_of(after)
+    expected, found = units_of(before), units_of(after)
     if len(expected) != len(found):
         yield f"{len(expected)} events became {len(found)}"
         return
@@ -154,11 +155,11 @@ def stream_differences(before: bytes, after: bytes, redact: Callable[[str], str]
         elif one.raw == other.raw:
             if redact(one.data) != one.data:
                 yield f"event {number}, which is not redacted"
-        elif one.type != other.type:
+        elif type_of(one) != type_of(other):
             yield f"the type of event {number}"
         else:
             places = differences(json.loads(one.data), json.loads(other.data), redact)
-            yield from (f"event {number} {one.type} {place}" for place in places)
+            yield from (f"event {number} {type_of(one)} {place}" for place in places)
 
 
 def _are_tokens(node: Any, path: tuple[str | int, ...]) -> bool:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Edit, Raw
 from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.content.server_sent_event import ServerSentEvent
-from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.choice import choose
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.paths import pick
+from extproc.core.dialects.paths import route
 from extproc.core.redaction import is_json
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.recorded import CORPUS as CORPUS
@@ -37,7 +38,22 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "responses": ("/v1/responses", {"input": "Hi"}),
     "anthropic": ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}]}),
     "gemini": ("/v1beta/models/m:streamGenerateContent?alt=sse", {"contents": "Hi"}),
+    "cohere": ("/v2/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "cohere1": ("/v1/chat", {"message": "Hi"}),
+    "interactions": ("/v1beta/interactions", {"input": "Hi"}),
+    "mistral": ("/v1/conversations", {"inputs": "Hi"}),
+    "tgi": ("/tgi/generate", {"inputs": "Hi"}),
+    "llamacpp": ("/completion", {"prompt": "Hi"}),
+    "sglang": ("/sglang/generate", {"text": "Hi"}),
+    "threads": ("/v1/threads/thread_1/runs", {"assistant_id": "asst_1", "additional_instructions": "Hi there"}),
+    "complete": ("/v1/complete", {"prompt": "Hi"}),
+    "codeassist": (
+        "/v1internal:streamGenerateContent?alt=sse",
+        {"model": "m", "request": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}},
+    ),
+    "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
 }
+"""For each kind of recording a path, of its own, and a request."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +66,43 @@ class Recording:
 
     @property
     def dialect(self) -> Dialect:
-        dialect = pick("POST", self.path, {})
+        dialect = dialect_at(self.path)
         assert dialect is not None
         return dialect
 
     @property
+    def is_lines(self) -> bool:
+        return self.name.endswith(".jsonl")
+
+    @property
     def is_stream(self) -> bool:
-        return not self.body.lstrip().startswith(b"{") and (not self.is_array or self.dialect.streams_arrays)
+        begins = self.body.lstrip()[:1]
+        return self.is_lines or (begins != b"{" and (begins != b"[" or self.dialect.streams_arrays))
 
     @property
     def is_array(self) -> bool:
-        return self.body.lstrip().startswith(b"[")
+        return not self.is_lines and self.body.lstrip().startswith(b"[")
+
+    @property
+    def content_type(self) -> str:
+        if self.is_lines:
+            return "application/x-ndjson"
+        return "text/event-stream" if self.is_stream and not self.is_array else "application/json"
 
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
-        request = next(body for path, body in _REQUESTS.values() if pick("POST", path, {}) is self.dialect)
+        request = next(body for path, body in _REQUESTS.values() if dialect_at(path) is self.dialect)
         world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
-        return world.head("text/event-stream" if self.is_stream and not self.is_array else "application/json")
+        return world.head(self.content_type)
+
+
+def dialect_at(path: str) -> Dialect | None:
+    """Return the dialect that reads the request for a path, which may depend on the request."""
+    found = route("POST", path, {})
+    if not found.choices:
+        return found.dialect
+    request = next((body for known, body in _REQUESTS.values() if known == path), {})
+    return choose(found.choices, json.dumps(request).encode(), MAX_VALUES)[0]
 
 
 def own() -> list[Recording]:
@@ -74,7 +110,7 @@ def own() -> list[Recording]:
     return [
         Recording(file.name, _REQUESTS[file.stem.split("-")[0]][0], file.read_bytes())
         for file in sorted(RECORDINGS.iterdir())
-        if file.suffix in (".sse", ".json")
+        if file.suffix in (".sse", ".json", ".jsonl")
     ]
 
 
@@ -88,23 +124,23 @@ def corpus() -> list[Recording]:
 
 
 def _has_streams(path: str) -> bool:
-    dialect = pick("POST", path, {})
-    return dialect is not None and any(pick("POST", known, {}) is dialect for known, _ in _REQUESTS.values())
+    dialect = dialect_at(path)
+    return dialect is not None and any(dialect_at(known) is dialect for known, _ in _REQUESTS.values())
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
-def events_of(body: bytes) -> list[ServerSentEvent]:
-    """Return the events of an event stream."""
-    decoder = EventDecoder(2**24)
-    return [*decoder.feed(body), *decoder.finish()]
-
-
 def units_of(body: bytes) -> list[Unit]:
-    """Return the events of a stream, or the elements of a growing array."""
-    decoder = decoder_of(Framing.JSON_ARRAY if body.lstrip().startswith(b"[") else Framing.EVENT_STREAM, 2**24)
+    """Return the events or lines of a stream, or the elements of a growing array."""
+    framing = {b"[": Framing.JSON_ARRAY, b"{": Framing.JSON_LINES}.get(body.lstrip()[:1], Framing.EVENT_STREAM)
+    decoder = decoder_of(framing, 2**24)
     return [*decoder.feed(body), *decoder.finish()]
+
+
+def type_of(event: Unit) -> str:
+    """Return the type of an event. A line has none."""
+    return event.type if isinstance(event, ServerSentEvent) else ""
 
 
 def read(dialect: Dialect, event: Unit) -> tuple[Document | None, list[Leaf]]:
@@ -150,16 +186,17 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
         mine = [leaf for leaf in mine if leaf.kind is not Kind.SEAL] or mine
         if document is None or not mine:
             # A repeat in a place that the dialect may not read. The value must not leak there either.
-            again = {path: after for path, text in strings(document.root if document else None) if text == before}
-            out.append(event.with_data(document.rewrite(again)) if document and again else event.raw)
+            repeats = {path: after for path, text in strings(document.root if document else None) if text == before}
+            out.append(event.with_data(document.rewrite(repeats)) if document and repeats else event.raw)
             continue
         (leaf, *more) = mine
-        assert not more
+        assert all(one.kind is Kind.REPEAT for one in mine) or not more
         if leaf.kind is Kind.SEAL:
             out.append(event.raw)
         elif leaf.kind is Kind.REPEAT:
-            assert leaf.text == before
-            out.append(event.with_data(document.rewrite({leaf.path: after} | _tokens(document, leaves, leaf, after))))
+            assert all(one.text == before for one in mine)
+            again = {one.path: after for one in mine}
+            out.append(event.with_data(document.rewrite(again | _tokens(document, leaves, leaf, after))))
         elif others := {one.path: "" for one in leaves if one.kind is Kind.TEXT and one is not leaf}:
             # The event has other texts, so it stays: with the next piece or, if there is none, without text. If it is
             # the last one, further pieces follow alone.

@@ -13,7 +13,7 @@ from extproc.core.errors import DetectionError
 from extproc.core.events import ChunkVerified, SessionFailed
 from extproc.core.verdict import Allow, Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input, Leg
-from tests.fakes.planted import events_of
+from tests.fakes.planted import units_of
 from tests.fakes.reading import strings
 from tests.fakes.world import World, policy
 
@@ -39,8 +39,8 @@ class Traffic:
 
     @property
     def is_stream(self) -> bool:
-        """Return whether the answer is an event stream."""
-        return self.content_type.partition(";")[0] == "text/event-stream"
+        """Return whether the answer is a stream of events or of lines."""
+        return self.content_type.partition(";")[0] in ("text/event-stream", "application/x-ndjson")
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Witness:
         assert traffic.request is None or self.released(Leg.REQUEST), "the request hangs"
         world.head(traffic.content_type, str(traffic.status))
         if traffic.is_stream:
-            for event in events_of(traffic.answer):
+            for event in units_of(traffic.answer):
                 self._receive(event.raw)
             self._receive(b"", end=True)
         else:

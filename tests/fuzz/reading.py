@@ -21,8 +21,8 @@ from extproc.core.content.multipart import FormDecoder
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.endpoints import NAMES
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.paths import NAMES
 from extproc.core.dialects.walk import Mode
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.redaction import RedactionError, edits

@@ -14,7 +14,7 @@ import zstandard
 
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.processor import wire
-from tests.fakes.planted import CORPUS, RECORDINGS, events_of
+from tests.fakes.planted import CORPUS, RECORDINGS, units_of
 from tests.fakes.rig import chat_answer, chat_request, chat_stream
 from tests.fuzz.surfaces import SURFACES
 
@@ -73,7 +73,7 @@ def seeds(surface: str) -> Iterator[bytes]:
 
 def _data_of(body: bytes) -> list[bytes]:
     """Return the JSON of the longest events of a stream."""
-    data = (event.data for event in events_of(body))
+    data = (event.data for event in units_of(body))
     return sorted((each.encode() for each in data if each and each.startswith("{")), key=len)[-3:]
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from extproc.aim import protocol
 from extproc.core.chunk import MARK
 from extproc.core.content.document import Document
-from extproc.core.dialects.paths import NAMES
+from extproc.core.dialects.endpoints import NAMES
 from extproc.core.errors import DetectionError, ProtocolError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -92,8 +92,8 @@ _WORD = re.compile("(?<= )[A-Za-z]+")
 
 def _asked(name: str, knobs: Knobs, *, stream: bool = False) -> World:
     """Return an exchange in a dialect whose request was released."""
-    world = World(policy(hooks=["output"], failure_mode_allow=knobs.flag()), _LIMITS)
-    return world.request(json.dumps({"stream": stream}).encode(), path=_PATHS[name])
+    profile = policy(hooks=["output"], failure_mode_allow=knobs.flag(), paths={"/fuzzed": name})
+    return World(profile, _LIMITS).request(json.dumps({"stream": stream}).encode(), path="/fuzzed")
 
 
 def stream(data: bytes) -> None:

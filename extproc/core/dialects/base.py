@@ -160,6 +160,10 @@ class Dialect:
         """Return the events that end a running stream with a refusal. `sequence` is the number of the first."""
         return b"data: " + self.refuse(refusal) + b"\n\ndata: [DONE]\n\n"
 
+    def refuse_lines(self, refusal: Refusal) -> bytes:
+        """Return the lines that end a running stream of JSON lines with a refusal."""
+        return self.refuse(refusal) + b"\n"
+
 
 def running(root: Any, path: Path) -> Running:
     """Return a path with the indices that entries of lists give themselves in place of their positions."""

@@ -7,13 +7,13 @@ is held whole, and a text that continues through its elements is judged as one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering, running
+from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import (
     COMMON,
@@ -33,8 +33,6 @@ from extproc.core.dialects.rules import (
 from extproc.core.refusal import Refusal
 
 _ROLES = {"model": "assistant", "system": "system"}
-
-_STATUSES = {403: "PERMISSION_DENIED", 500: "INTERNAL", 502: "INTERNAL", 503: "UNAVAILABLE"}
 
 
 def _speaker(content: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -172,8 +170,7 @@ class Gemini(Dialect):
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return Google's error object."""
-        status = _STATUSES.get(refusal.status, "INVALID_ARGUMENT")
-        return json.dumps({"error": {"code": refusal.status, "message": refusal.message, "status": status}}).encode()
+        return google_error(refusal)
 
     def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
         """Return the error object as an event."""

@@ -9,7 +9,15 @@ from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, FACTS, OPTIONS, SAID, choice_place
 from extproc.core.dialects.rules import COMMON, Table, below, text
 
-_GIVEN = Table(*COMMON, *FACTS, text("choices[].text"), *below("choices[]", SAID), *below("choices[].message", SAID))
+_GIVEN = Table(
+    *COMMON,
+    *FACTS,
+    text("choices[].text"),
+    *below("choices[]", SAID),
+    *below("choices[].message", SAID),
+    *below("choices[].delta", SAID),
+)
+"""Mistral's completions of code have the answers and chunks of chat."""
 
 
 class OpenAICompletions(Dialect):

@@ -1,6 +1,7 @@
 """OpenAI's and Cohere's APIs whose answers are data rather than text: embeddings, images, speech, reranking.
 
-Sources: the API references of OpenAI ("Embeddings", "Images", "Audio") and Cohere ("Rerank").
+Sources: the API references of OpenAI ("Embeddings", "Images", "Videos", "Audio", "Moderations", "Realtime") and Cohere
+("Rerank").
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from extproc.core.content.document import Document
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES
-from extproc.core.dialects.rules import COMMON, Table, inert, media, opaque, text
+from extproc.core.dialects.rules import COMMON, Table, below, inert, media, opaque, text, tools
 from extproc.core.policy import Inspect
 
 
@@ -48,7 +49,7 @@ class Embeddings(DataDialect):
 
 
 class Images(DataDialect):
-    """Images from a prompt."""
+    """Images and videos from a prompt."""
 
     name = "openai-images"
     answers_media = True
@@ -57,11 +58,12 @@ class Images(DataDialect):
         *_PICTURES,
         text("prompt", "negative_prompt"),
         inert("background", "moderation", "output_format", "quality", "response_format", "size", "style", "user"),
+        inert("input_fidelity", "seconds"),
     )
     answer = event = Table(
         *COMMON,
-        text("data[].revised_prompt"),
-        inert("background", "output_format", "quality", "size"),
+        text("data[].revised_prompt", "prompt"),
+        inert("background", "output_format", "quality", "size", "seconds", "error.code"),
     )
 
 
@@ -76,6 +78,64 @@ class Speech(DataDialect):
         inert("voice", "response_format", "stream_format"),
     )
     answer = event = Table(*COMMON, media("audio", "delta", "data"))
+
+
+class Moderations(DataDialect):
+    """Texts that are classified."""
+
+    name = "openai-moderations"
+    request = Table(
+        *COMMON,
+        text(*_ENTRIES),
+        media("input[].image_url", "input[].image_url.url"),
+    )
+    answer = event = Table(*COMMON, inert("results[].category_applied_input_types.*[]"))
+
+
+_SESSION = (
+    tools("tools[]"),
+    inert(
+        "audio.input.noise_reduction",
+        "audio.input.turn_detection.eagerness",
+        "audio.output.voice",
+        "include[]",
+        "input_audio_format",
+        "max_output_tokens",
+        "max_response_output_tokens",
+        "modalities[]",
+        "output_audio_format",
+        "output_modalities[]",
+        "prompt.version",
+        "reasoning.effort",
+        "tool_choice",
+        "tool_choice.name",
+        "tracing",
+        "truncation",
+        "turn_detection.eagerness",
+        "voice",
+    ),
+)
+"""What a realtime session holds."""
+
+
+class RealtimeSecrets(DataDialect):
+    """Secrets with which a browser opens a realtime session, and the instructions of that session."""
+
+    name = "openai-responses"
+    request = Table(
+        *COMMON,
+        *_SESSION,
+        *below("session", _SESSION),
+        text("instructions", "session.instructions", role="system"),
+        inert("expires_after.anchor"),
+    )
+    answer = event = Table(
+        *COMMON,
+        *_SESSION,
+        *below("session", _SESSION),
+        text("instructions", "session.instructions"),
+        opaque("value", "client_secret.value"),
+    )
 
 
 class Rerank(DataDialect):

@@ -9,90 +9,19 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import unquote
 
-from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.gemini import Gemini
-from extproc.core.dialects.generic import Generic
-from extproc.core.dialects.openai_chat import OpenAIChat
-from extproc.core.dialects.openai_completions import OpenAICompletions
-from extproc.core.dialects.openai_requests import Embeddings, Images, Rerank, Speech
-from extproc.core.dialects.openai_responses import OpenAIResponses
+from extproc.core.dialects.choice import Choice
+from extproc.core.dialects.endpoints import ALL, ENDPOINTS, NAMES
 from extproc.core.policy import Unmatched
-
-GENERIC = Generic()
-"""The dialect that reads JSON on a path that no dialect knows."""
-
-_DIALECTS: tuple[Dialect, ...] = (
-    OpenAIChat(),
-    OpenAICompletions(),
-    OpenAIResponses(),
-    AnthropicMessages(),
-    Gemini(),
-    Embeddings(),
-    Images(),
-    Speech(),
-    Rerank(),
-    GENERIC,
-)
-
-NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
-
-DEFAULT: Dialect = _DIALECTS[0]
-"""The dialect that shapes refusals on a path that no dialect knows."""
-
-_TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("POST", "openai-chat", ("*/chat/completions",)),
-    ("POST", "openai-completions", ("*/completions",)),
-    (
-        "POST",
-        "openai-responses",
-        (
-            "*/responses",
-            "*/responses/compact",
-            "*/responses/input_tokens",
-            "*/responses/{id}/cancel",
-            "*/conversations",
-            "*/conversations/{id}/items",
-        ),
-    ),
-    (
-        "POST",
-        "anthropic-messages",
-        (
-            "*/v1/messages",
-            "*/v1/messages/count_tokens",
-            "*/publishers/anthropic/models/*:rawpredict",
-            "*/publishers/anthropic/models/*:streamrawpredict",
-        ),
-    ),
-    ("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
-    ("POST", "openai-embeddings", ("*/embeddings",)),
-    ("POST", "openai-images", ("*/images/generations",)),
-    ("POST", "openai-speech", ("*/audio/speech",)),
-    ("POST", "rerank", ("*/rerank",)),
-    # Stored and background answers are answers of the dialect that made them.
-    ("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),
-    (
-        "GET",
-        "openai-responses",
-        (
-            "*/responses/{id}",
-            "*/responses/{id}/input_items",
-            "*/conversations/{id}/items",
-            "*/conversations/{id}/items/{id}",
-        ),
-    ),
-)
-"""Method, dialect, and the normalised paths on which the dialect reads. `*` is any prefix, `{id}` one segment.
-
-The first match wins."""
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\{id\}", "[^/]+"), re.DOTALL)
 
 
-_PATTERNS = tuple((method, NAMES[name], tuple(map(_compiled, patterns))) for method, name, patterns in _TABLE)
+_PATTERNS = tuple(
+    (each.method, (each.keys, ALL[each.dialect]), tuple(map(_compiled, each.paths))) for each in ENDPOINTS
+)
 
 _ROUNDS = 32
 """How often percent-encoding is decoded at most. Only a path made for it needs more than two rounds."""
@@ -115,10 +44,14 @@ _LONGEST_SUFFIX = 32
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a request is handled: by the dialect that knows it, or, if there is none, as `unmatched` says."""
+    """How a request is handled: by the dialect that knows it, or, if there is none, as `unmatched` says.
+
+    On a path that is not specific to one API there are `choices`, and the body decides; `dialect` is that of the first.
+    """
 
     dialect: Dialect | None
     unmatched: Unmatched = Unmatched.PASS
+    choices: tuple[Choice, ...] = ()
 
 
 def normalise(path: str) -> str:
@@ -167,8 +100,11 @@ def _resolved(path: str) -> str:
 
 def _without_suffix(path: str) -> str:
     parent, _, last = path.rpartition("/")
-    shorter = (last[:-_LONGEST_SUFFIX] + _SUFFIX.sub("", last[-_LONGEST_SUFFIX:])).rstrip(_EDGES)
-    return f"{parent}/{shorter}" if shorter else path
+    head, tail = last[:-_LONGEST_SUFFIX], last[-_LONGEST_SUFFIX:]
+    while (shorter := _SUFFIX.sub("", tail).rstrip(_EDGES)) != tail:
+        tail = shorter
+    last = (head + tail).rstrip(_EDGES)
+    return f"{parent}/{last}" if last else path
 
 
 def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
@@ -195,8 +131,11 @@ def route(
         if (not wanted or wanted in methods) and matches(fnmatchcase(form, pattern) for form in forms):
             dialect = NAMES.get(target)
             return Route(dialect) if dialect is not None else Route(None, Unmatched(target))
-    found = next((built_in[each] for each in methods if each in built_in), None)
-    return Route(found, unmatched)
+    choices = next((built_in[each] for each in methods if each in built_in), ())
+    if not choices:
+        return Route(None, unmatched)
+    keys, dialect = choices[0]
+    return Route(dialect, unmatched, choices if keys else ())
 
 
 def _rule(key: str) -> tuple[str, str]:
@@ -207,20 +146,26 @@ def _rule(key: str) -> tuple[str, str]:
     return method.upper(), pattern.strip().lower()
 
 
-def _look_up(path: str) -> tuple[tuple[str, ...], Mapping[str, Dialect]]:
-    """Return the spellings of a path, and for each method its dialect in the built-in table.
+def _look_up(path: str) -> tuple[tuple[str, ...], Mapping[str, tuple[Choice, ...]]]:
+    """Return the spellings of a path, and for each method the choices in the built-in table, up to one without keys.
 
     A dialect that is always inspected goes before one that the settings switch on, however the path is read.
     """
     forms = spellings(path)
-    found = sorted((each for form in forms for each in _known(form)), key=lambda each: each[1].opt_in is not None)
-    return forms, dict(reversed(found))
+    found = [each for form in forms for each in _known(form)]
+    found.sort(key=lambda each: each[1][1].opt_in is not None)
+    choices: dict[str, tuple[Choice, ...]] = {}
+    for method, choice in found:
+        before = choices.get(method, ())
+        if choice not in before and (not before or before[-1][0]):
+            choices[method] = (*before, choice)
+    return forms, choices
 
 
-def _known(form: str) -> Iterator[tuple[str, Dialect]]:
-    for method, dialect, patterns in _PATTERNS:
+def _known(form: str) -> Iterator[tuple[str, Choice]]:
+    for method, choice, patterns in _PATTERNS:
         if any(pattern.fullmatch(form) for pattern in patterns):
-            yield method, dialect
+            yield method, choice
 
 
 _recall = lru_cache(maxsize=256)(_look_up)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from extproc.core.content.document import PlainText
+from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.dialects.generic import Generic
-from extproc.core.dialects.paths import DEFAULT
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import edits
 from tests.fakes.reading import asked, heard, masked, redacted_answer, redacted_event, redacted_request, said

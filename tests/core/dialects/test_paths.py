@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.dialects.paths import GENERIC, NAMES, Route, _recall, normalise, pick, route
+from extproc.core.dialects.endpoints import GENERIC, NAMES
+from extproc.core.dialects.paths import Route, _recall, normalise, pick, route
 from extproc.core.policy import Unmatched
 
 SPELLINGS = [
@@ -142,7 +143,6 @@ def test_path_may_have_any_prefix(path: str) -> None:
     [
         "/",
         "/v1/models",
-        "/v1/chat",
         "/v1/chat/completions/x",
         "/v1/chat/completions/chatcmpl-1/messages",
         "/v1/chat/completionsx",
@@ -150,7 +150,6 @@ def test_path_may_have_any_prefix(path: str) -> None:
         "/v1/chat/completions.veryverylong",
         "/v1/xchat/x",
         "/v1/chat/completions/../models",
-        "/v1/chat/completions%252F..",
         "/v1/models?path=/chat/completions",
         "/v1/models#/chat/completions",
     ],

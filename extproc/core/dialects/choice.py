@@ -1,0 +1,36 @@
+"""Chooses by a request's body among the dialects of a path that is not specific to one API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extproc.core.content.document import Document, fields
+from extproc.core.dialects.base import Dialect
+from extproc.core.errors import MalformedBody
+
+Choice = tuple[tuple[str, ...], Dialect]
+"""The keys of which a request of the API has at least one, and the dialect. No keys: any request is one."""
+
+_BEGINNING = 64
+
+_IGNORED = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
+"""White space, byte order marks, and the zeros of UTF-16 and UTF-32, in which some servers take JSON, too."""
+
+
+def choose(choices: Sequence[Choice], body: bytes, values: int) -> tuple[Dialect | None, Document | None]:
+    """Return the first dialect whose API has such a request, None if there is none; and the document if it was parsed.
+
+    Keys count in any letter case, because some servers read them so. A body that begins like an object but cannot be
+    read with certainty is left to the dialect that takes any request, or else to the first one. Raises BodyTooLarge for
+    a document of more than `values` values.
+    """
+    last_keys, last = choices[-1]
+    if body[:_BEGINNING].translate(None, _IGNORED)[:1] != b"{":
+        return (None if last_keys else last), None
+    try:
+        document = Document.from_bytes(body, values)
+    except MalformedBody:
+        return (choices[0][1] if last_keys else last), None
+    names = {key.casefold() for key in fields(document.root)}
+    found = (dialect for keys, dialect in choices if not keys or not names.isdisjoint(keys))
+    return next(found, None), document

@@ -1,0 +1,83 @@
+"""Google's APIs around Gemini: Code Assist, embeddings and token counts, and Vertex AI's predictions.
+
+Sources: Google's API references of the Gemini API ("Embeddings", "Counting tokens") and of Vertex AI ("predict",
+"rawPredict"); Code Assist is what Gemini's command line calls, and wraps each document of Gemini in one more object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extproc.core.content.document import fields
+from extproc.core.dialects.base import Running
+from extproc.core.dialects.gemini import Gemini
+from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.google_error import google_error
+from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.openai_requests import DataDialect
+from extproc.core.dialects.rules import COMMON, Rule, Table, below, inert, media, text
+from extproc.core.policy import Inspect
+from extproc.core.refusal import Refusal
+
+
+def _own(table: Table) -> tuple[Rule, ...]:
+    """Return the rules of a table without the common ones."""
+    return table.rules[len(COMMON) :]
+
+
+class CodeAssist(Gemini):
+    """Gemini's documents under `request` and `response`."""
+
+    unit_depth = 3
+    request = Table(
+        *COMMON,
+        *below("request", _own(Gemini.request)),
+        inert("project", "request.session_id"),
+        two_spellings=True,
+    )
+    answer = event = Table(*COMMON, *below("response", _own(Gemini.answer)), inert("traceId"), two_spellings=True)
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return a running text of the document under `response`."""
+        if leaf.path[:1] != ("response",) or len(leaf.path) == 1:
+            return super().place(root, leaf)
+        inside = Leaf(leaf.path[1:], leaf.text)
+        return ("response", *super().place(fields(root)["response"], inside))
+
+
+class GeminiEmbeddings(DataDialect, Gemini):
+    """Embeddings and token counts, which are inspected only if the settings say so."""
+
+    opt_in = Inspect.EMBEDDINGS
+    request = Table(
+        *COMMON,
+        *_own(Gemini.request),
+        text("content", "content.parts[].text", "requests[].content", "requests[].content.parts[].text"),
+        media("content.parts[].inlineData.data", "requests[].content.parts[].inlineData.data"),
+        inert(
+            "taskType",
+            "requests[].taskType",
+            "embedContentConfig.taskType",
+            "content.role",
+            "requests[].content.role",
+            "content.parts[].inlineData.mimeType",
+            "requests[].content.parts[].inlineData.mimeType",
+        ),
+        *below("generateContentRequest", _own(Gemini.request)),
+        two_spellings=True,
+    )
+    answer = event = Table(*COMMON, inert("promptTokensDetails[].modality", "usageMetadata.*[].modality"))
+
+
+class VertexPredict(Generic):
+    """Bodies of models of other makers, and of the user's own, on Vertex AI. Refusals are Google's."""
+
+    request = answer = event = Table(*COMMON, *_own(Generic.request), media("**.bytesBase64Encoded"))
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return Google's error object."""
+        return google_error(refusal)
+
+    def refuse_stream(self, refusal: Refusal, sequence: int) -> bytes:
+        """Return the error object as an event."""
+        return b"data: " + self.refuse(refusal) + b"\n\n"
