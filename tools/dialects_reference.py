@@ -15,7 +15,8 @@ from typing import Any
 from extproc.core.dialects import paths
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.generic import Generic
-from extproc.core.dialects.rules import COMMON, Holds, Rule, Table
+from extproc.core.dialects.rules import COMMON, Holds, Rule
+from extproc.core.dialects.table import Table
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "dialects.md"
 END = "<!-- end -->"

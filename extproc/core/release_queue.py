@@ -32,7 +32,8 @@ from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import MAX_DEPTH, Document, Edit, Path, is_deeper
 from extproc.core.content.escapes import decode, respell
 from extproc.core.content.framing import Unit
-from extproc.core.dialects.base import MAX_CHOICE, Dialect
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.matching import MARK, Lane, SessionViolation, Submission, mark_of, with_mark

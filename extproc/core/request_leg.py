@@ -19,7 +19,7 @@ from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, Traile
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect, Unmatched
 from extproc.core.reading import Reading, Scope, begun_reading, document_of, is_preflight, request_reading
-from extproc.core.redaction import RedactionError, edits
+from extproc.core.redaction import RedactionError, edits, redacted_prompts
 from extproc.core.refusal import (
     OVERLOADED,
     PATH_NOT_ALLOWED,
@@ -314,7 +314,10 @@ class RequestLeg:
             prompts = self._prompts_of(self._document.read_again(), locates=True)
             changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
             rewritten = self._document.rewrite(changes)
-            self._prompts = self._prompts_of(self._document.read_again(rewritten), locates=False)
+            redacted = redacted_prompts(self._prompts, texts)
+            if redacted is None:
+                redacted = self._prompts_of(self._document.read_again(rewritten), locates=False)
+            self._prompts = redacted
         except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(Leg.REQUEST))
             return

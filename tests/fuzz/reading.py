@@ -17,9 +17,9 @@ from extproc.core.content.framing import FIRST_BYTES, framing_of
 from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.sse import BOM, EventDecoder
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.found import Mode
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import NAMES
-from extproc.core.dialects.walk import Mode
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.vocabulary import Input

@@ -28,14 +28,8 @@ MAX_DEPTH = 128
 """The most nested arrays and objects: the readers of a document may recurse."""
 
 
-class Raw(str):
-    """JSON text that an edit inserts unchanged."""
-
-    __slots__ = ()
-
-
 Edit = str | None
-"""The new value of an edit: a string, None for `null`, or any JSON text as `Raw`."""
+"""The new value of an edit: a string, or None for `null`."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,7 +176,7 @@ class PlainText(Document):
 
 def _spelling(value: Edit) -> str:
     # Escaped to ASCII, because JSON can contain a lone surrogate and UTF-8 cannot.
-    return value if isinstance(value, Raw) else json.dumps(value)
+    return json.dumps(value)
 
 
 def is_deeper(root: Any, limit: int) -> bool:
@@ -203,11 +197,6 @@ def is_deeper(root: Any, limit: int) -> bool:
 def fields(node: Any) -> Mapping[str, Any]:
     """Return `node` if it is an object, else an empty object."""
     return node if type(node) is dict else {}
-
-
-def items(node: Any) -> list[Any]:
-    """Return `node` if it is an array, else an empty array."""
-    return node if type(node) is list else []
 
 
 def _skip_space(text: str, position: int) -> int:

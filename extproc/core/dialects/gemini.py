@@ -18,7 +18,6 @@ from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import (
     COMMON,
-    Table,
     arguments,
     below,
     inert,
@@ -31,6 +30,7 @@ from extproc.core.dialects.rules import (
     unnamed,
     url,
 )
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _ROLES = {"model": "assistant", "system": "system"}

@@ -18,7 +18,6 @@ from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
     COMMON,
     Rule,
-    Table,
     arguments,
     below,
     inert,
@@ -30,6 +29,7 @@ from extproc.core.dialects.rules import (
     tools,
     unnamed,
 )
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _DELTAS: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -10,7 +10,8 @@ import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.content.sse import EventDecoder
-from extproc.core.dialects.base import MAX_CHOICE, Dialect
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import MalformedBody

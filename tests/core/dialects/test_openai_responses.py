@@ -165,7 +165,7 @@ def test_texts_of_requests(body: Any, messages: list[str]) -> None:
             ["assistant: hi a", "assistant: hi b"],
         ),
         ({"type": "local_shell_call_output", "output": "hi"}, ["user: hi"]),
-        ({"type": "shell_call", "action": {"commands": ["hi a", "hi b"]}}, ["assistant: hi a", "assistant: hi b"]),
+        ({"type": "shell_call", "action": {"commands": ["hi a", "hi b"]}}, ["assistant: hi a\nhi b"]),
         (
             {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "hi a", "stderr": "hi b"}]},
             ["tool c: hi a", "tool c: hi b"],
