@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.document import Document
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.redaction import is_json
 from extproc.core.refusal import BLOCKED_RESPONSE, blocked
 from extproc.core.verdict import Allow, Anonymize, Outcome
+from tests.fakes.edited import Edit, Raw, edited
 from tests.fakes.planted import (
     CORPUS,
     MASK,
@@ -232,7 +233,7 @@ def check_whole(recording: Recording) -> None:
             text = spelt[:spot] + VALUE + spelt[spot:]
             if leaf.is_json and not is_json(text):
                 continue
-            body = document.rewrite(_planted(document, leaf, text)).encode()
+            body = edited(document, _planted(document, leaf, text)).encode()
             world = judge(recording, body)
             where = dotted(leaf.path)
             if leaf.fixed or (leaf.is_json and _IN_KEY(text)):
@@ -274,7 +275,7 @@ def test_value_across_the_elements_of_an_array_is_redacted() -> None:
                 edits[path] = f"it {piece}" if path is paths[0] else piece
                 tokens = {"chosenCandidates": [{"token": piece}]}
                 edits[(*path[:3], "logprobsResult")] = Raw(json.dumps(tokens))
-            world = judge(recording, document.rewrite(edits).encode())
+            world = judge(recording, edited(document, edits).encode())
             assert not letters(world.response.body)
             elements = json.loads(world.response.body)
             said = "".join(element["candidates"][0]["content"]["parts"][0].get("text", "") for element in elements[2:5])

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.document import Document
 from extproc.core.content.sse import EventDecoder, ServerSentEvent
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.paths import pick
+from extproc.core.dialects.paths import route
 from extproc.core.redaction import is_json
+from tests.fakes.edited import Edit, Raw, edited
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.recorded import CORPUS as CORPUS
 from tests.fakes.recorded import recorded
@@ -48,7 +49,7 @@ class Recording:
 
     @property
     def dialect(self) -> Dialect:
-        dialect = pick("POST", self.path, {})
+        dialect = route("POST", self.path, {}).dialect
         assert dialect is not None
         return dialect
 
@@ -58,7 +59,7 @@ class Recording:
 
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
-        request = next(body for path, body in _REQUESTS.values() if pick("POST", path, {}) is self.dialect)
+        request = next(body for path, body in _REQUESTS.values() if route("POST", path, {}).dialect is self.dialect)
         world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
         return world.head("text/event-stream" if self.is_stream else "application/json")
 
@@ -82,8 +83,8 @@ def corpus() -> list[Recording]:
 
 
 def _has_streams(path: str) -> bool:
-    dialect = pick("POST", path, {})
-    return dialect is not None and any(pick("POST", known, {}) is dialect for known, _ in _REQUESTS.values())
+    dialect = route("POST", path, {}).dialect
+    return dialect is not None and any(route("POST", known, {}).dialect is dialect for known, _ in _REQUESTS.values())
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
         if document is None or not mine:
             # A repeat in a place that the dialect may not read. The value must not leak there either.
             again = {path: after for path, text in strings(document.root if document else None) if text == before}
-            out.append(event.with_data(document.rewrite(again)) if document and again else event.raw)
+            out.append(event.with_data(edited(document, again)) if document and again else event.raw)
             continue
         (leaf, *more) = mine
         assert not more
@@ -147,24 +148,24 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
             out.append(event.raw)
         elif leaf.kind is Kind.REPEAT:
             assert leaf.text == before
-            out.append(event.with_data(document.rewrite({leaf.path: after} | _tokens(document, leaves, leaf, after))))
+            out.append(event.with_data(edited(document, {leaf.path: after} | _tokens(document, leaves, leaf, after))))
         elif others := {one.path: "" for one in leaves if one.kind is Kind.TEXT and one is not leaf}:
             # The event has other texts, so it stays: with the next piece or, if there is none, without text. If it is
             # the last one, further pieces follow alone.
             together -= 1
             piece = left.pop(0) if left else ""
-            out.append(event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece))))
+            out.append(event.with_data(edited(document, {leaf.path: piece} | _tokens(document, leaves, leaf, piece))))
             while left and not together:
                 piece = left.pop(0)
                 edits = {leaf.path: piece, **others} | _tokens(document, leaves, leaf, piece)
-                out.append(event.with_data(document.rewrite(edits)))
+                out.append(event.with_data(edited(document, edits)))
         else:
             # The first event is repeated for every piece, except those for shared events.
             shared = _shared(recording, place)
             while len(left) > shared:
                 piece = left.pop(0)
                 out.append(
-                    event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
+                    event.with_data(edited(document, {leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
                 )
     assert not left
     return b"".join(out)

@@ -25,9 +25,14 @@ class Gatherer:
     __slots__ = ("_into", "_is_request", "_locates", "_table", "_texts", "_walk")
 
     def __init__(
-        self, table: Table, into: Joined, walk: Callable[[Any, Place, Path], None], *, is_request: bool
+        self,
+        table: Table,
+        into: Joined,
+        walk: Callable[[Any, Place, Path, Mapping[str, Any]], None],
+        *,
+        is_request: bool,
     ) -> None:
-        """Gather `into` joined texts by `table`; `walk` reads the values at places that hold more than text."""
+        """Gather `into` joined texts by `table`; `walk` reads other values, with the object around them."""
         self._table = table
         self._into = into
         self._texts = into.texts
@@ -81,14 +86,14 @@ class Gatherer:
                             self._into.mark((at, key))
                         texts.append(value)
                 elif not child.is_inert or not looks_inert(value):
-                    self._walk(value, child, path_of((at, key)) if locates else ())
+                    self._walk(value, child, path_of((at, key)) if locates else (), node)
             elif kind in _NUMBERS:
                 if child.needs_text and value is not None:
                     raise MalformedBody("a number instead of a text")
             elif child.is_plain:
                 self._value(value, child, (at, key))
             else:
-                self._walk(value, child, path_of((at, key)) if locates else ())
+                self._walk(value, child, path_of((at, key)) if locates else (), node)
 
     def _read_key(self, key: str, at: At) -> Place:
         """Read a key that does not look like one; return its place."""

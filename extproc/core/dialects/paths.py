@@ -107,7 +107,7 @@ _PARAMETERS = re.compile(r"[;?#\0]")
 _EDGES = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1))))
 """White space and control characters. They are cut at both ends of a segment."""
 
-_SUFFIX = re.compile(r"(?:\.[a-z0-9]{0,8})+\Z")
+_SUFFIX = re.compile(rf"(?:\.[a-z0-9]{{0,8}}[{_EDGES}]{{0,8}})+\Z")
 """The format suffix of a path, such as `.json`."""
 
 _LONGEST_SUFFIX = 32

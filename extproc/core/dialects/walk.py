@@ -14,7 +14,14 @@ from typing import Any
 
 from extproc.core.content.arguments import decode
 from extproc.core.content.document import Document, Path, PlainText
-from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
+from extproc.core.content.shapes import (
+    EncodedText,
+    declares_text,
+    looks_inert,
+    looks_like_url,
+    looks_opaque,
+    read_media,
+)
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import read_definition
 from extproc.core.dialects.found import ARGUMENTS, ROLES, Found, Mode
@@ -129,8 +136,13 @@ class Walk:
         else:
             self._shaped(text, place, path, base)
 
-    def _shaped(self, text: str, place: Place, path: Path, base: Mapping[str, Any]) -> None:
-        """Read a string at the place of an address, of media, of a seal or of an opaque value."""
+    def _shaped(
+        self, text: str, place: Place, path: Path, base: Mapping[str, Any], beside: Mapping[str, Any] = _NOBODY
+    ) -> None:
+        """Read a string at the place of an address, of media, of a seal or of an opaque value.
+
+        `beside` is the object around it, which may say that media are text.
+        """
         if place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
             if looks_opaque(text):
                 if place.kind is Holds.SEAL and self._mode is Mode.EVENT:
@@ -138,7 +150,7 @@ class Walk:
                 return
         elif looks_like_url(text):
             return
-        elif media := read_media(text):
+        elif media := read_media(text, is_text=declares_text(beside)):
             if isinstance(media, EncodedText):
                 self._found.add(Leaf(path, media.text, encoded=media), UNNAMED, base)
             return
@@ -218,12 +230,14 @@ class Walk:
             into = self._found.rest
         if into is None:
             return None
-        return Gatherer(
-            self._table,
-            into,
-            lambda node, at, path: self._value(node, at, path, _NOBODY, ()),
-            is_request=self._is_request,
-        )
+        return Gatherer(self._table, into, self._gathered, is_request=self._is_request)
+
+    def _gathered(self, node: Any, place: Place, path: Path, beside: Mapping[str, Any]) -> None:
+        """Read a value below a gathered one that is not only texts. `beside` is the object around it."""
+        if place.kind is Holds.MEDIA and type(node) is str:
+            self._shaped(node, place, path, _NOBODY, beside)
+        else:
+            self._value(node, place, path, _NOBODY, ())
 
     def _whole(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read a list or an object that is one thing."""
@@ -299,7 +313,9 @@ class Walk:
                 continue
             kind = type(value)
             if kind is str:
-                if value:
+                if child.kind is Holds.MEDIA and value:
+                    self._shaped(value, child, (*path, key), base, node)
+                elif value:
                     self._string(value, child, (*path, key), base, seals)
             elif kind is dict or kind is list:
                 self._value(value, child, (*path, key), base, seals)

@@ -293,7 +293,11 @@ def test_different_keys_are_not_repeated() -> None:
 @pytest.mark.parametrize("node", [None, True, 0, 1.5, "text", [], [{"a": 1}]])
 def test_values_that_are_not_objects_have_no_fields(node: Any) -> None:
     assert fields(node) == {}
-    assert fields(node[0]) is node[0]
+
+
+def test_fields_are_the_object_itself() -> None:
+    node = {"a": 1}
+    assert fields(node) is node
 
 
 # -- a byte order mark -------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ class TestRequests:
             ({"properties": {"a": {"const": {"k": {"m": "v"}}, "examples": [{"k": "w"}]}}}, ["v", "w"]),
             ({"properties": {"default": {"type": "string", "default": "v"}, "title": {"enum": ["w"]}}}, ["v", "w"]),
             ({"properties": {"properties": {"title": "t", "properties": {"enum": {"const": "v"}}}}}, ["t", "v"]),
-            ({"$defs": {"title": {"type": "string"}}, "properties": [{"title": "v"}]}, ["v"]),
+            ({"definitions": {"title": {"type": "string"}}, "properties": [{"title": "v"}]}, ["v"]),
         ],
     )
     def test_values_of_schemas_are_texts_whatever_they_look_like(self, parameters: Any, said: list[str]) -> None:
@@ -360,6 +360,15 @@ class TestShapes:
         (leaf,) = Walk(TABLE, Mode.ANSWER, locates=True).run(body).leaves
         after = json.loads(body.rewrite(edits([(leaf, "hi [N]")])))
         assert after["picture"] == "data:text/plain;base64," + b64encode(b"hi [N]").decode()
+
+    @pytest.mark.parametrize("key", ["mime_type", "media_type"])
+    @pytest.mark.parametrize("times", [1, 300])
+    def test_media_that_are_said_to_be_text_are_read(self, key: str, times: int) -> None:
+        said = "un café pour Tom " * 5
+        node = {"a_b64": b64encode(said.encode("latin-1")).decode(), key: "text/plain"}
+        for locates in (True, False):
+            found = messages({"zq": [{"k": [node]}] * times}, locates=locates)
+            assert found[-1][1] == "\n".join([said] * max(1, times - 256))
 
 
 class TestAnswers:
