@@ -616,3 +616,8 @@ def test_refusals_have_the_shape_of_the_api() -> None:
     )
     assert RESPONSES.is_repetitive
     assert RESPONSES.streams(document({"stream": True}), "/v1/responses")
+
+
+def test_code_of_an_error_event_without_a_type_may_be_a_number() -> None:
+    document = Document('{"code": 500, "message": "it failed", "param": null}')
+    assert [leaf.text for leaf in RESPONSES.deltas(document)] == ["it failed"]
