@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.content.document import Document
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError
