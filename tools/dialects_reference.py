@@ -13,7 +13,8 @@ from pathlib import Path
 
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.endpoints import ALL, ENDPOINTS
-from extproc.core.dialects.rules import COMMON, Holds, Rule, Table
+from extproc.core.dialects.rules import COMMON, Holds, Rule
+from extproc.core.dialects.table import Table
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "dialects.md"
 END = "<!-- end -->"

@@ -64,7 +64,7 @@ def _comments(model: type[BaseModel]) -> dict[str, str]:
     for statement, following in zip(definition.body, definition.body[1:], strict=False):
         match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = text.replace("`", "")
+                found[name] = " ".join(text.replace("`", "").split())
     return {name: found[name] for name in model.model_fields}
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from extproc.core.content.arguments import Misfit, put_back, spell
 from extproc.core.content.document import MAX_DEPTH, Edit, Path, is_deeper
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.joined import Parts
+from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.errors import ExtprocError
+
+_MOST = 65_536
+"""The most values that the redaction of joined texts may change. More would keep other exchanges waiting."""
+
+_PLAIN = frozenset({"role", "content"})
+"""The fields of a message that has no other text than its content."""
 
 
 class RedactionError(ExtprocError):
@@ -35,6 +43,17 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
     return changes
 
 
+def redacted_prompts(prompts: Iterable[Prompt], texts: Iterable[str | None]) -> list[Prompt] | None:
+    """Return the messages with their redacted texts; None if a message may show a text in another of its fields."""
+    redacted = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        if prompt.leaf is None or text is None or not prompt.message.keys() <= _PLAIN:
+            return None
+        if text:
+            redacted.append(Prompt({**prompt.message, "content": text}, prompt.leaf, prompt.is_definition))
+    return redacted
+
+
 def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
     """Return the edits that give `leaf` another text, and that remove what still shows or signs the old one.
 
@@ -56,27 +75,30 @@ def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int])
     if leaf.is_joined:
         if not leaf.parts:
             raise RedactionError("the places of a joined text are unknown")
+        texts = leaf.parts.texts if isinstance(leaf.parts, Parts) else [part.text for part in leaf.parts]
         # A text that Aim has dropped is empty, whatever its parts.
-        lines = _lines(leaf.parts, text) if text else [""] * len(leaf.parts)
-        for part, said in zip(leaf.parts, lines, strict=True):
-            if said != part.text:
-                _rewrite(part, said, changes, nulled)
+        lines = _lines(texts, text) if text else [""] * len(texts)
+        for number, (before, said) in enumerate(zip(texts, lines, strict=True)):
+            if said != before:
+                _rewrite(leaf.parts[number], said, changes, nulled)
+                if len(changes) > _MOST:
+                    raise RedactionError("a redaction changes too many texts")
     elif leaf.raw:
         changes |= _rewrite_arguments(leaf, text)
     else:
         changes[leaf.path] = leaf.encoded.encode(text) if leaf.encoded is not None else text
 
 
-def _lines(parts: tuple[Leaf, ...], text: str) -> Iterator[str]:
-    """Yield the text of each part of a joined text; raise RedactionError if the number of lines has changed."""
+def _lines(texts: Sequence[str], text: str) -> list[str]:
+    """Return the lines of each joined text; raise RedactionError if the number of lines has changed."""
     lines = text.split("\n")
-    counts = [part.text.count("\n") + 1 for part in parts]
+    counts = [before.count("\n") + 1 for before in texts]
     if sum(counts) != len(lines):
         raise RedactionError("a redaction changes the number of lines")
-    position = 0
-    for count in counts:
-        yield "\n".join(lines[position : position + count])
-        position += count
+    if len(lines) == len(texts):
+        return lines
+    rest = iter(lines)
+    return ["\n".join(islice(rest, count)) for count in counts]
 
 
 def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:

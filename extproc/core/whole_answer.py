@@ -13,6 +13,7 @@ from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
 from extproc.core.detections import Allowance, Messages, join
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of
@@ -112,7 +113,7 @@ def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Le
 def _inside(number: int, leaf: Leaf) -> Leaf:
     """Return a leaf of document `number` as one of the whole body."""
     emptied = tuple((number, *path) for path in leaf.emptied)
-    parts = tuple(_inside(number, part) for part in leaf.parts)
+    parts = leaf.parts.within(number) if isinstance(leaf.parts, Parts) else ()
     return replace(leaf, path=(number, *leaf.path), emptied=emptied, parts=parts)
 
 
@@ -127,6 +128,8 @@ def _join(pieces: list[Leaf]) -> Leaf:
 
 def _stale(changes: Mapping[Path, Edit], leaves: list[Leaf], vouching: list[Leaf]) -> dict[Path, Edit]:
     """Return the edits that remove the signatures of changed texts, and the tokens that may spell them."""
+    if not vouching:
+        return {}
     changed = {path[:size] for path in changes for size in range(1, len(path) + 1)}
     texts = [leaf for leaf in leaves if any(part.path in changed for part in leaf.parts or (leaf,))]
     places, units = {leaf.place for leaf in texts}, {leaf.unit for leaf in texts}

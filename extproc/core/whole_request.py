@@ -12,7 +12,7 @@ from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of, form_of
-from extproc.core.redaction import RedactionError, edits
+from extproc.core.redaction import RedactionError, edits, redacted_prompts
 from extproc.core.verdict import Anonymize
 from extproc.core.vocabulary import Headers
 
@@ -90,7 +90,10 @@ class WholeRequest:
         prompts = dialect.prompts(document.read_again(), tools=self._tools, locates=True)
         changes = edits([(prompt.leaf, text) for prompt, text in zip(prompts, texts, strict=True)])
         rewritten = document.rewrite(changes)
-        self._keep(dialect.prompts(document.read_again(rewritten), tools=self._tools))
+        redacted = redacted_prompts(prompts, texts)
+        if redacted is None:
+            redacted = dialect.prompts(document.read_again(rewritten), tools=self._tools)
+        self._keep(redacted)
         body = rewritten.encode("utf-8", "surrogateescape")  # a form's media are no UTF-8
         self.size = max(self.size, len(body))
         return body

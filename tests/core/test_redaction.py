@@ -6,9 +6,10 @@ import pytest
 
 from extproc.core.content.document import Document
 from extproc.core.content.shapes import EncodedText
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.joined import Joined
+from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.errors import ExtprocError
-from extproc.core.redaction import RedactionError, edits, is_json, rewrite
+from extproc.core.redaction import RedactionError, edits, is_json, redacted_prompts, rewrite
 
 LEAF = Leaf(("messages", 0, "content"), "my name is Tom")
 OTHER = Leaf(("messages", 1, "content"), "hello")
@@ -150,3 +151,28 @@ def test_json_is_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "{} {}", "[" * 100_000])
 def test_other_texts_are_no_json(text: str) -> None:
     assert not is_json(text)
+
+
+def test_number_of_changed_texts_is_bounded() -> None:
+    joined = Joined(locates=True)
+    joined.add_strings(["a"] * 65_537, (None, ("zq",)), range(65_537))
+    assert len(edits([(joined.leaf(), "\n".join(["x"] * 65_536 + ["a"]))])) == 65_536
+    with pytest.raises(RedactionError, match="too many"):
+        edits([(joined.leaf(), "\n".join(["x"] * 65_537))])
+
+
+def test_parts_are_a_sequence() -> None:
+    joined = Joined(locates=True)
+    joined.add_strings(["a", "", "b"], (None, ("zq",)), range(3))
+    assert [leaf.path for leaf in joined.parts[:]] == [("zq", 0), ("zq", 2)]
+    with pytest.raises(IndexError):
+        joined.parts[2]
+
+
+def test_redacted_messages_are_known_without_reading_again() -> None:
+    plain = Prompt({"role": "user", "content": "Tom"}, LEAF)
+    found = redacted_prompts([plain, plain], ["[N]", ""])
+    assert found is not None
+    assert [prompt.message for prompt in found] == [{"role": "user", "content": "[N]"}]
+    assert redacted_prompts([Prompt({"role": "user", "content": "a", "name": "Tom"}, LEAF)], ["a"]) is None
+    assert redacted_prompts([Prompt({"role": "user", "content": None}, None)], [None]) is None

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.document import Document
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.redaction import is_json
 from extproc.core.refusal import BLOCKED_RESPONSE, blocked
 from extproc.core.verdict import Allow, Anonymize, Outcome
+from tests.fakes.edited import Edit, Raw, edited
 from tests.fakes.planted import (
     CORPUS,
     MASK,
@@ -238,7 +239,7 @@ def check_whole(recording: Recording) -> None:
             text = spelt[:spot] + VALUE + spelt[spot:]
             if leaf.is_json and not is_json(text):
                 continue
-            body = document.rewrite(_planted(document, leaf, text)).encode()
+            body = edited(document, _planted(document, leaf, text)).encode()
             world = judge(recording, body)
             where = dotted(leaf.path)
             if leaf.fixed or (leaf.is_json and _IN_KEY(text)):

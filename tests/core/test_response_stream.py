@@ -929,7 +929,8 @@ class TestTokens:
     def test_beyond_many_units_all_tokens_become_null(self) -> None:
         queue = ReleaseQueue(TokenDialect(), "c1")
         for number in range(4098):
-            (chunk,) = queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"texts": {str(number): "x"}})))
+            raw = b"data: x\n\n".ljust(200)  # a short event's chunk would wait to be joined with others
+            (chunk,) = queue.add(ServerSentEvent(raw, json.dumps({"texts": {str(number): "x"}})))
             queue.verified(((json.loads(chunk)["choices"][0]["index"], "[X]"),), {"choices": []})
         queue.take_ready()
         queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"tokens": {"b": [1]}})))

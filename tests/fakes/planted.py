@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from extproc.core.content.census import MAX_VALUES
-from extproc.core.content.document import Document, Edit, Raw
+from extproc.core.content.document import Document
 from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.content.server_sent_event import ServerSentEvent
 from extproc.core.dialects.base import Dialect
@@ -18,6 +18,7 @@ from extproc.core.dialects.choice import choose
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import route
 from extproc.core.redaction import is_json
+from tests.fakes.edited import Edit, Raw, edited
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.recorded import CORPUS as CORPUS
 from tests.fakes.recorded import recorded
@@ -186,8 +187,8 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
         mine = [leaf for leaf in mine if leaf.kind is not Kind.SEAL] or mine
         if document is None or not mine:
             # A repeat in a place that the dialect may not read. The value must not leak there either.
-            repeats = {path: after for path, text in strings(document.root if document else None) if text == before}
-            out.append(event.with_data(document.rewrite(repeats)) if document and repeats else event.raw)
+            again = {path: after for path, text in strings(document.root if document else None) if text == before}
+            out.append(event.with_data(edited(document, again)) if document and again else event.raw)
             continue
         (leaf, *more) = mine
         assert all(one.kind is Kind.REPEAT for one in mine) or not more
@@ -196,24 +197,24 @@ def plant(recording: Recording, place: Hashable, pieces: list[str]) -> bytes:
         elif leaf.kind is Kind.REPEAT:
             assert all(one.text == before for one in mine)
             again = {one.path: after for one in mine}
-            out.append(event.with_data(document.rewrite(again | _tokens(document, leaves, leaf, after))))
+            out.append(event.with_data(edited(document, again | _tokens(document, leaves, leaf, after))))
         elif others := {one.path: "" for one in leaves if one.kind is Kind.TEXT and one is not leaf}:
             # The event has other texts, so it stays: with the next piece or, if there is none, without text. If it is
             # the last one, further pieces follow alone.
             together -= 1
             piece = left.pop(0) if left else ""
-            out.append(event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece))))
+            out.append(event.with_data(edited(document, {leaf.path: piece} | _tokens(document, leaves, leaf, piece))))
             while left and not together:
                 piece = left.pop(0)
                 edits = {leaf.path: piece, **others} | _tokens(document, leaves, leaf, piece)
-                out.append(event.with_data(document.rewrite(edits)))
+                out.append(event.with_data(edited(document, edits)))
         else:
             # The first event is repeated for every piece, except those for shared events.
             shared = _shared(recording, place)
             while len(left) > shared:
                 piece = left.pop(0)
                 out.append(
-                    event.with_data(document.rewrite({leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
+                    event.with_data(edited(document, {leaf.path: piece} | _tokens(document, leaves, leaf, piece)))
                 )
     assert not left
     return _array(out) if recording.is_array else b"".join(out)

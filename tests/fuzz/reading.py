@@ -22,8 +22,8 @@ from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.endpoints import NAMES
+from extproc.core.dialects.found import Mode
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.walk import Mode
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.redaction import RedactionError, edits
 from extproc.core.vocabulary import Input

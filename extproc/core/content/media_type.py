@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from extproc.core.vocabulary import Headers
 
 _JSON_LINES = frozenset(
@@ -21,6 +23,10 @@ _JSON_LINES = frozenset(
 )
 
 
+_JSON = re.compile(r"application/(?:x-)?json|text/(?:x-)?json|application/x-amz-json-[0-9.]+|.+\+json").fullmatch
+"""The registered type, the suffix of RFC 6839 (3.1), and types that AWS and older software use."""
+
+
 def media_types(headers: Headers) -> tuple[str, ...]:
     """Return the media types that the content-type headers name."""
     values = (part for name, value in headers if name == "content-type" for part in value.split(","))
@@ -29,9 +35,7 @@ def media_types(headers: Headers) -> tuple[str, ...]:
 
 def is_json(media_type: str) -> bool:
     """Return whether a body of this type is one JSON document."""
-    if media_type.endswith("+json"):
-        return media_type not in _JSON_LINES
-    return media_type in ("application/json", "text/json")
+    return _JSON(media_type) is not None and media_type not in _JSON_LINES
 
 
 def is_json_lines(media_type: str) -> bool:

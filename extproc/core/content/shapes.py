@@ -9,7 +9,9 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 looks_inert = re.compile(r"@?[A-Za-z0-9._:/+=%-]{1,256}").fullmatch
 """Match an identifier, a name of a model or type, an enum, a number or a time. An e-mail address is none."""
@@ -25,7 +27,12 @@ _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{0,76}={0,2}(
 
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*?)(;base64)?,", re.IGNORECASE).match
 
-_TEXT_TYPE = re.compile(r"text/|application/(?:.*\+)?(?:json|xml|yaml|x-ndjson|jsonl)$|image/svg", re.IGNORECASE).match
+_TEXT_TYPE = re.compile(
+    r"text/|application/(?:.*\+)?(?:x-)?(?:json|xml|yaml|ndjson|jsonl|javascript|sql)$|image/svg", re.IGNORECASE
+).match
+
+_TYPE_KEYS = ("mimeType", "mime_type", "mediaType", "media_type", "contentType", "content_type")
+"""Keys that tell the type of the media beside them."""
 
 _HEAD = 64
 """The number of bytes by which media are recognised."""
@@ -58,16 +65,19 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]").search
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """A text in base64. `prefix` is the part of a data URL before it."""
+    """A text in base64. `prefix` is the part of a data URL before it, `mark` a byte order mark of UTF-16."""
 
     text: str
     prefix: str = ""
     is_urlsafe: bool = False
+    charset: str = "utf-8"
+    mark: bytes = b""
 
     def encode(self, text: str) -> str:
-        """Return another text in the same encoding."""
+        """Return another text in the same encoding. What Latin-1 lacks becomes `?`."""
         encode = urlsafe_b64encode if self.is_urlsafe else b64encode
-        return self.prefix + encode(text.encode("utf-8", "surrogatepass")).decode()
+        data = text.encode(self.charset, "replace" if self.charset == _LATIN else "surrogatepass")
+        return self.prefix + encode(self.mark + data).decode()
 
 
 def looks_opaque(value: str) -> bool:
@@ -80,13 +90,23 @@ def looks_like_url(value: str) -> bool:
     return len(value) <= _MAX_URL and _URL(value) is not None
 
 
-def read_media(value: str) -> EncodedText | bool:
-    """Return the text that base64 or a data URL holds, True for binary content, False for any other value."""
+def declares_text(node: Mapping[str, Any]) -> bool:
+    """Return whether an object says that the media in it are text, such as `"mimeType": "text/csv"`."""
+    types = (node.get(key) for key in _TYPE_KEYS)
+    return any(isinstance(kind, str) and _TEXT_TYPE(kind.partition(";")[0].strip()) for kind in types)
+
+
+def read_media(value: str, *, is_text: bool = False) -> EncodedText | bool:
+    """Return the text that base64 or a data URL holds, True for binary content, False for any other value.
+
+    Base64 that is said to be a text (`is_text`, or the type in a data URL) is never binary content: what cannot be
+    decoded is some other value.
+    """
     found = _DATA_URL(value)
     if found is None:
-        return _read_base64(value, "", is_text=False)
+        return _read_base64(value, "", is_text=is_text)
     kind, _, is_base64 = found.groups()
-    is_text = bool(_TEXT_TYPE(kind)) or not kind
+    is_text = is_text or bool(_TEXT_TYPE(kind)) or not kind
     if is_base64:
         return _read_base64(value[found.end() :], found.group(), is_text=is_text)
     return False
@@ -97,17 +117,49 @@ def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool
         return False
     is_urlsafe = "-" in data or "_" in data
     head = _decode(data[: 2 * _HEAD].replace("\r", "").replace("\n", "")[: _HEAD // 3 * 4])
-    if not is_text and is_binary(head):
+    charset, mark = _wide(head)
+    if not is_text and charset == "utf-8" and is_binary(head):
         return len(data) >= _SHORT or head.startswith(_SIGNATURES)
     whole = _decode(data.replace("\r", "").replace("\n", ""))
     if not whole:
         return False
     try:
-        text = whole.decode()
+        return EncodedText(whole[len(mark) :].decode(charset), prefix, is_urlsafe, charset, mark)
     except UnicodeDecodeError:
-        # The head is text and the rest is not, as in some documents with binary parts.
-        return not is_text and len(data) >= _SHORT
-    return EncodedText(text, prefix, is_urlsafe)
+        if not is_text:
+            # The head is text and the rest is not, as in some documents with binary parts.
+            return len(data) >= _SHORT
+    if _NO_LATIN(whole):
+        return False  # words can be valid base64, too
+    return EncodedText(whole.decode(_LATIN), prefix, is_urlsafe, _LATIN)
+
+
+_LATIN = "latin-1"
+"""The encoding of bytes that are said to be text, are no UTF-8 or UTF-16, and have no control characters in it."""
+
+_NO_LATIN = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]").search
+
+_MARKS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+def _wide(head: bytes) -> tuple[str, bytes]:
+    """Return the encoding of bytes that begin so, and their byte order mark: UTF-16, or else UTF-8 without one.
+
+    Without a mark they are UTF-16 if most of every second byte is zero, and no other byte is, as in Latin scripts.
+    """
+    for mark, charset in _MARKS:
+        if head.startswith(mark) and not _has_controls(head[len(mark) :], charset):
+            return charset, mark
+    if not head.startswith(_SIGNATURES):
+        for zeros, others, charset in ((head[1::2], head[::2], "utf-16-le"), (head[::2], head[1::2], "utf-16-be")):
+            if 2 * zeros.count(0) > len(zeros) and 0 not in others and not _has_controls(head, charset):
+                return charset, b""
+    return "utf-8", b""
+
+
+def _has_controls(head: bytes, charset: str) -> bool:
+    text = head.decode(charset, "replace")
+    return _CONTROLS(text.encode("utf-8", "surrogatepass")) is not None
 
 
 def _decode(data: str) -> bytes:

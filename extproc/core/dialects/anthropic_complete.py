@@ -5,7 +5,8 @@ from __future__ import annotations
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.rules import COMMON, Table, inert, text
+from extproc.core.dialects.rules import COMMON, inert, text
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 

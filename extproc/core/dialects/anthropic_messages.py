@@ -9,18 +9,8 @@ from typing import Any
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import (
-    COMMON,
-    Table,
-    arguments,
-    below,
-    inert,
-    media,
-    opaque,
-    seal,
-    text,
-    tools,
-)
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _TYPES = {403: "permission_error", 413: "request_too_large"}

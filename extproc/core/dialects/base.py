@@ -10,10 +10,11 @@ from typing import Any
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
-from extproc.core.dialects.flat_chat import MAX_CHOICE as MAX_CHOICE
+from extproc.core.dialects.found import Mode
+from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
-from extproc.core.dialects.rules import Table
-from extproc.core.dialects.walk import Mode, Walk
+from extproc.core.dialects.table import Table
+from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
@@ -27,7 +28,7 @@ _EXCEPTIONS = {400: "validationException", 503: "serviceUnavailableException"}
 
 
 class Dialect:
-    """One provider API, as data: tables that say how to read its documents. It knows JSON, but not HTTP.
+    """One provider API, as data: tables that say how to read its documents.
 
     The defaults are those of an API like OpenAI's. Every method that reads a document raises MalformedBody if it cannot
     determine the texts with certainty.
@@ -97,9 +98,14 @@ class Dialect:
         everywhere = tuple(units.pop(None, ()))
         nulled = {unit: (*everywhere, *paths) for unit, paths in units.items()}
         texts = [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS]
+
+        def mark(leaf: Leaf) -> None:
+            leaf.nulled = nulled.get(self._unit(leaf, leaf.path), everywhere) if leaf.path else everywhere
+
         for leaf in texts:
-            for part in (leaf, *leaf.parts):
-                part.nulled = nulled.get(self._unit(part, part.path), everywhere) if part.path else everywhere
+            mark(leaf)
+            if isinstance(leaf.parts, Parts):
+                leaf.parts.mark = mark
         return texts
 
     def _unit(self, leaf: Leaf, place: tuple[Hashable, ...]) -> Hashable:

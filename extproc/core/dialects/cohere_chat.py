@@ -13,18 +13,8 @@ from typing import Any
 from extproc.core.content.document import Document, fields, items
 from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import (
-    COMMON,
-    Table,
-    arguments,
-    below,
-    inert,
-    media,
-    text,
-    tokens,
-    tools,
-    url,
-)
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, url
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _ROLES = {"assistant": "assistant", "chatbot": "assistant", "system": "system"}

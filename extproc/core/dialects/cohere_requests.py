@@ -9,7 +9,8 @@ import json
 
 from extproc.core.dialects.cohere_chat import CohereDialect
 from extproc.core.dialects.openai_requests import DataDialect, Rerank
-from extproc.core.dialects.rules import COMMON, Table, inert, media, opaque, text
+from extproc.core.dialects.rules import COMMON, inert, media, opaque, text
+from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
 

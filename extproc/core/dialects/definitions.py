@@ -6,48 +6,38 @@ from typing import Any
 
 from extproc.core.content.document import Path
 from extproc.core.content.shapes import looks_inert
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.joined import At, Joined
 
 _DEFINED = frozenset({"description", "title", "enum", "default", "examples", "const"})
-"""Keys whose strings the model reads as text, whatever they look like. Other strings are names if they look so."""
+"""Keys below which the model reads all strings as text, whatever they look like. Others are names if they look so."""
+
+_MAPS = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
+"""Keys of objects whose own keys are names of their author, so that `title` there is a property of that name."""
 
 
-def definition(node: Any, path: Path, *, is_defined: bool) -> list[Leaf]:
-    """Return the texts of a definition. With `is_defined` all its strings are texts."""
-    leaves: list[Leaf] = []
-    _collect(node, path, leaves, is_defined=is_defined)
-    return leaves
+def read_definition(tool: Any, path: Path, into: Joined) -> None:
+    """Append the texts of the definition at `path`. All of one that is only a string are texts."""
+    _read(tool, (None, path), into, is_text=type(tool) is str, is_map=False)
 
 
-def _collect(node: Any, path: Path, into: list[Leaf], *, is_defined: bool) -> None:
+def _read(node: Any, at: At, into: Joined, *, is_text: bool, is_map: bool) -> None:
     if isinstance(node, str):
-        if node and (is_defined or not looks_inert(node)):
-            into.append(Leaf(path, node))
+        if node and (is_text or not looks_inert(node)):
+            if into.locates:
+                into.mark(at)
+            into.texts.append(node)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key and not looks_inert(key):
-                into.append(Leaf((*path, key), key, fixed=True))
-            is_text = is_defined or (key in _DEFINED and not isinstance(value, dict))
-            _collect(value, (*path, key), into, is_defined=is_text)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            _collect(value, (*path, index), into, is_defined=is_defined)
-
-
-def gather_definition(node: Any, into: list[str], *, is_defined: bool) -> None:
-    """Append the same texts to `into`, for a fraction of the time."""
-    if isinstance(node, str):
-        if node and (is_defined or not looks_inert(node)):
-            into.append(node)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key and not looks_inert(key):
-                into.append(key)
+                if into.locates:
+                    into.mark((at, key, None))
+                into.texts.append(key)
             if value is not None:
-                gather_definition(value, into, is_defined=is_defined or (key in _DEFINED and type(value) is not dict))
+                below = is_text or (not is_map and key in _DEFINED)
+                _read(value, (at, key), into, is_text=below, is_map=not is_map and key in _MAPS)
     elif isinstance(node, list):
-        if is_defined and set(map(type, node)) == {str}:
-            into += filter(None, node)
+        if is_text and set(map(type, node)) == {str}:
+            into.add_strings(node, at, range(len(node)))
         else:
-            for value in node:
-                gather_definition(value, into, is_defined=is_defined)
+            for index, value in enumerate(node):
+                _read(value, (at, index), into, is_text=is_text, is_map=False)

@@ -1,12 +1,14 @@
-"""Collects the texts of a large list that Aim judges as one text. Their places are not recorded."""
+"""Collects the texts of large values that are one text for Aim, for a fraction of the time of a walk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from extproc.core.content.document import Path
 from extproc.core.content.shapes import looks_inert
-from extproc.core.dialects.rules import Place, Table
+from extproc.core.dialects.joined import At, Joined, path_of
+from extproc.core.dialects.table import Place, Table
 from extproc.core.errors import MalformedBody
 
 _STRINGS = {str}
@@ -15,63 +17,87 @@ _NUMBERS = {int, float, bool, *_NULL}
 
 
 class Gatherer:
-    """Appends the texts of values to a list: the same texts as a walk joins, for a fraction of its time."""
+    """Appends the texts of values to joined texts: the same texts as a walk would.
 
-    __slots__ = ("_into", "_is_request", "_table", "_walk")
+    It raises MalformedBody for a number in place of a text and for a disguised key, as a walk does.
+    """
 
-    def __init__(self, table: Table, into: list[str], walk: Callable[[Any, Place], None]) -> None:
-        """Gather `into` a list by `table`; `walk` reads the values at places that hold more than text."""
+    __slots__ = ("_into", "_is_request", "_locates", "_table", "_texts", "_walk")
+
+    def __init__(
+        self,
+        table: Table,
+        into: Joined,
+        walk: Callable[[Any, Place, Path, Mapping[str, Any]], None],
+        *,
+        is_request: bool,
+    ) -> None:
+        """Gather `into` joined texts by `table`; `walk` reads other values, with the object around them."""
         self._table = table
         self._into = into
+        self._texts = into.texts
+        self._locates = into.locates
         self._walk = walk
-        self._is_request = False
-
-    def gather(self, node: Any, place: Place, *, is_request: bool) -> None:
-        """Append the texts of a value; raise MalformedBody for a number in place of a text, and for a disguised key."""
         self._is_request = is_request
-        self._value(node, place)
 
-    def _value(self, node: Any, place: Place) -> None:
+    def gather_list(self, nodes: list[Any], place: Place, path: Path, first: int) -> None:
+        """Append the texts of the entries of a list from the index `first` on."""
+        self._list(nodes[first:] if first else nodes, place, (None, path), first)
+
+    def gather_fields(self, node: Mapping[str, Any], place: Place, path: Path) -> None:
+        """Append the texts of an object."""
+        self._fields(node, place, (None, path))
+
+    def _value(self, node: Any, place: Place, at: At) -> None:
         kind = type(node)
         if kind is str:
             if node:
-                self._into.append(node)
+                if self._locates:
+                    self._into.mark(at)
+                self._texts.append(node)
         elif kind is list:
-            kinds = set(map(type, node))
-            if kinds == _STRINGS:
-                self._into += filter(None, node)
-            elif not kinds <= _NUMBERS:
-                for value in node:
-                    self._value(value, place)
-            elif place.needs_text and kinds - _NULL:
-                raise MalformedBody("token numbers instead of a text")
+            self._list(node, place, at, 0)
         elif kind is dict:
-            self._fields(node, place)
+            self._fields(node, place, at)
         elif place.needs_text and node is not None:
             raise MalformedBody("a number instead of a text")
 
-    def _fields(self, node: Mapping[str, Any], place: Place) -> None:
-        children, find, into = place.children, self._table.find, self._into
+    def _list(self, nodes: list[Any], place: Place, at: At, first: int) -> None:
+        kinds = set(map(type, nodes))
+        if kinds == _STRINGS:
+            self._into.add_strings(nodes, at, range(first, first + len(nodes)))
+        elif not kinds <= _NUMBERS:
+            for index, value in enumerate(nodes, first):
+                self._value(value, place, (at, index))
+        elif place.needs_text and kinds - _NULL:
+            raise MalformedBody("token numbers instead of a text")
+
+    def _fields(self, node: Mapping[str, Any], place: Place, at: At) -> None:
+        children, find, texts, locates = place.children, self._table.find, self._texts, self._locates
         if place.folded and self._is_request and any(map(place.is_disguise, node.keys() - children.keys())):
             raise MalformedBody("a key in another letter case")
         for key, value in node.items():
-            child = children.get(key) or find(key) or self._read_key(key)
+            child = children.get(key) or find(key) or self._read_key(key, at)
             kind = type(value)
             if kind is str:
                 if child.is_plain:
                     if value:
-                        into.append(value)
+                        if locates:
+                            self._into.mark((at, key))
+                        texts.append(value)
                 elif not child.is_inert or not looks_inert(value):
-                    self._walk(value, child)
+                    self._walk(value, child, path_of((at, key)) if locates else (), node)
             elif kind in _NUMBERS:
                 if child.needs_text and value is not None:
                     raise MalformedBody("a number instead of a text")
             elif child.is_plain:
-                self._value(value, child)
+                self._value(value, child, (at, key))
             else:
-                self._walk(value, child)
+                self._walk(value, child, path_of((at, key)) if locates else (), node)
 
-    def _read_key(self, key: str) -> Place:
+    def _read_key(self, key: str, at: At) -> Place:
         """Read a key that does not look like one; return its place."""
-        self._into.append(key)
+        if self._locates:
+            self._into.mark((at, key, None))
+        self._texts.append(key)
         return self._table.name(key)

@@ -17,7 +17,6 @@ from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import (
     COMMON,
-    Table,
     arguments,
     below,
     inert,
@@ -30,6 +29,7 @@ from extproc.core.dialects.rules import (
     unnamed,
     url,
 )
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _ROLES = {"model": "assistant", "system": "system"}

@@ -14,7 +14,8 @@ from extproc.core.content.document import Document, Path, fields
 from extproc.core.dialects.base import Dialect, Running, answering
 from extproc.core.dialects.google_error import google_error, google_status
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, Rule, Table, arguments, below, inert, media, seal, text, tools, unnamed
+from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, seal, text, tools, unnamed
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _FINAL = frozenset({"interaction.completed", "interaction.complete"})

@@ -15,7 +15,8 @@ from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_requests import DataDialect
-from extproc.core.dialects.rules import COMMON, Rule, Table, below, inert, media, text
+from extproc.core.dialects.rules import COMMON, Rule, below, inert, media, text
+from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
 

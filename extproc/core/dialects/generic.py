@@ -7,7 +7,8 @@ name holds.
 from __future__ import annotations
 
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.rules import COMMON, Table, inert, opaque, url
+from extproc.core.dialects.rules import COMMON, inert, opaque, url
+from extproc.core.dialects.table import Table
 
 _NAMES = (
     inert(

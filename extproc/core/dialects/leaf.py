@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -31,8 +31,8 @@ class Leaf:
     decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
     written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
     strings at `emptied` to "", because they still show or sign the old text. `is_joined` marks texts of several places
-    that Aim judges as one, each beginning a line; `number` is its position in its event. `parts` are these texts,
-    known only if the walk located them.
+    that are one for Aim, each beginning a line; `number` is its position in its event. `parts` are these texts, known
+    only if the walk located them.
     """
 
     path: Path
@@ -51,44 +51,16 @@ class Leaf:
     number: int = 0
     nulled: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
-    parts: tuple[Leaf, ...] = ()
+    parts: Sequence[Leaf] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted.
 
-    A definition of a tool is judged with the request, but is no part of the conversation that an answer is judged in.
+    A definition of a tool goes to Aim with the request, but is no part of the conversation that an answer goes with.
     """
 
     message: Mapping[str, Any]
     leaf: Leaf | None
     is_definition: bool = False
-
-
-class Joined:
-    """Collects texts that Aim judges as one, each beginning a line."""
-
-    __slots__ = ("locates", "parts", "texts")
-
-    def __init__(self, *, locates: bool) -> None:
-        """Begin empty; keep the places of the texts if `locates`."""
-        self.locates = locates
-        self.texts: list[str] = []
-        self.parts: list[Leaf] = []
-
-    def add(self, *leaves: Leaf) -> None:
-        """Append texts."""
-        self.texts += [leaf.text for leaf in leaves]
-        if self.locates:
-            self.parts += leaves
-
-    def __bool__(self) -> bool:
-        """Return whether there is a text."""
-        return bool(self.texts)
-
-    def leaf(self) -> Leaf:
-        """Return the joined text."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        return Leaf((), "\n".join(self.texts), is_joined=True, parts=tuple(self.parts))

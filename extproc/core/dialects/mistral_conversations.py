@@ -13,7 +13,8 @@ from typing import Any
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Leaf
-from extproc.core.dialects.rules import COMMON, Rule, Table, arguments, below, inert, media, text, tools
+from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, text, tools
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _FINAL = frozenset({"conversation.response.done", "conversation.response.error"})

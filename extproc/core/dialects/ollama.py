@@ -12,7 +12,8 @@ from typing import Any
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.openai_requests import DataDialect
-from extproc.core.dialects.rules import COMMON, Table, arguments, below, inert, media, text, tokens, tools, unreadable
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, unreadable
+from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import MAX_CHOICE, Dialect, Running, running
-from extproc.core.dialects.flat_chat import flat_answer, flat_chunk, flat_request
+from extproc.core.dialects.base import Dialect, Running, running
+from extproc.core.dialects.flat_chat import MAX_CHOICE, flat_answer, flat_chunk, flat_request
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.dialects.rules import (
     COMMON,
-    Table,
     arguments,
     below,
     inert,
@@ -29,6 +28,7 @@ from extproc.core.dialects.rules import (
     unreadable,
     url,
 )
+from extproc.core.dialects.table import Table
 
 SAID = (
     text("content", "content[].text", "content[].refusal", "refusal", "reasoning", "reasoning_content"),

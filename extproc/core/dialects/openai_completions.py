@@ -7,7 +7,8 @@ from typing import Any
 from extproc.core.dialects.base import Dialect, Running
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, FACTS, OPTIONS, SAID, choice_place
-from extproc.core.dialects.rules import COMMON, Table, below, text
+from extproc.core.dialects.rules import COMMON, below, text
+from extproc.core.dialects.table import Table
 
 _GIVEN = Table(
     *COMMON,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from extproc.core.content.document import Document
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES
-from extproc.core.dialects.rules import COMMON, Table, below, inert, media, opaque, text, tools
+from extproc.core.dialects.rules import COMMON, below, inert, media, opaque, text, tools
+from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 
 

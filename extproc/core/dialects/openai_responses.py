@@ -18,7 +18,6 @@ from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
     COMMON,
     Rule,
-    Table,
     arguments,
     below,
     inert,
@@ -30,6 +29,7 @@ from extproc.core.dialects.rules import (
     tools,
     unnamed,
 )
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _DELTAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -193,10 +193,10 @@ class OpenAIResponses(Dialect):
     _error = Table(*COMMON, inert("code", "param", "error.code", "error.param"))
 
     def event_table(self, root: Any) -> Table:
-        """Return the table for an event: its type says what `delta` is."""
+        """Return the table for an event: its type says what `delta` is. An error may lack a type."""
         kind = fields(root).get("type")
         if not isinstance(kind, str):
-            return self.event
+            return self._error if "code" in fields(root) else self.event
         if kind == "error":
             return self._error
         if "transcript" in kind:

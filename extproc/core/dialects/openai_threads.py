@@ -12,7 +12,8 @@ from typing import Any
 from extproc.core.content.document import fields
 from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, Table, arguments, below, inert, media, text, tools
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tools
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 _DELTA = ".delta"

@@ -36,7 +36,7 @@ _PARAMETERS = re.compile(r"[;?#\0]")
 _EDGES = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1))))
 """White space and control characters. They are cut at both ends of a segment."""
 
-_SUFFIX = re.compile(r"(?:\.[a-z0-9]{0,8})+\Z")
+_SUFFIX = re.compile(rf"(?:\.[a-z0-9]{{0,8}}[{_EDGES}]{{0,8}})+\Z")
 """The format suffix of a path, such as `.json`."""
 
 _LONGEST_SUFFIX = 32
@@ -54,22 +54,16 @@ class Route:
     choices: tuple[Choice, ...] = ()
 
 
-def normalise(path: str) -> str:
-    """Return the same form for all spellings of a path.
-
-    Query and fragment are cut, percent-encoding is decoded until nothing changes, backslashes become slashes. In each
-    segment everything from a path parameter (`;x=y`) or an encoded delimiter (`%3F`, `%23`, `%00`) is cut, and white
-    space and control characters at the ends. Dot segments and repeated slashes are resolved, a trailing slash is cut,
-    and letters are lower case. This is more lenient than any upstream, so that a path which an upstream accepts as a
-    guarded one is guarded.
-    """
-    return _resolved(_decoded(path))
-
-
 def spellings(path: str) -> tuple[str, ...]:
-    """Return the forms under which a path is looked up: the normalised path, and what some servers read instead.
+    """Return the forms under which a path is looked up: first the normalised path, then what some servers read instead.
 
-    They cut the path at an encoded `?` or `#`, as they would at a plain one, and ignore a format suffix.
+    In the normalised path query and fragment are cut, percent-encoding is decoded until nothing changes, and
+    backslashes become slashes. In each segment everything from a path parameter (`;x=y`) or an encoded delimiter
+    (`%3F`, `%23`, `%00`) is cut, and white space and control characters at the ends. Dot segments and repeated slashes
+    are resolved, a trailing slash is cut, and letters are lower case. This is more lenient than any upstream, so that a
+    path which an upstream accepts as a guarded one is guarded.
+
+    Some servers cut the path at an encoded `?` or `#`, as they would at a plain one, and some ignore a format suffix.
     """
     decoded = _decoded(path)
     found = [_resolved(decoded), _resolved(_QUERY.split(decoded, maxsplit=1)[0])]
@@ -105,11 +99,6 @@ def _without_suffix(path: str) -> str:
         tail = shorter
     last = (head + tail).rstrip(_EDGES)
     return f"{parent}/{last}" if last else path
-
-
-def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
-    """Return the dialect that knows a request, or None."""
-    return route(method, path, paths).dialect
 
 
 def route(

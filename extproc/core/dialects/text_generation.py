@@ -12,7 +12,8 @@ from extproc.core.content.document import Document, fields, items
 from extproc.core.dialects.base import Dialect, Running, running
 from extproc.core.dialects.cohere_requests import huggingface_error
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, Table, inert, media, opaque, text, tokens, tools, unreadable
+from extproc.core.dialects.rules import COMMON, inert, media, opaque, text, tokens, tools, unreadable
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extproc.core.content.document import MAX_DEPTH, Document, Path, PlainText, Raw, fields, items
+from extproc.core.content.document import MAX_DEPTH, Document, Path, PlainText, fields
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
 ODD = """ {
@@ -76,12 +76,6 @@ def test_brackets_and_quotes_in_strings_are_ignored() -> None:
     assert Document(text).rewrite({("d",): "y", ("b", 1, "c"): "z"}) == text.replace('"x"', '"y"').replace(
         '"}]"', '"z"'
     )
-
-
-def test_raw_json_is_inserted_unchanged() -> None:
-    document = Document('{"input" : {"a":"b"}, "n":1}')
-    assert document.rewrite({("input",): Raw('{ "x":1.50 }')}) == '{"input" : { "x":1.50 }, "n":1}'
-    assert document.rewrite({("input", "a"): Raw("[]"), ("n",): "[]"}) == '{"input" : {"a":[]}, "n":"[]"}'
 
 
 def test_edit_below_another_has_no_effect() -> None:
@@ -301,15 +295,9 @@ def test_values_that_are_not_objects_have_no_fields(node: Any) -> None:
     assert fields(node) == {}
 
 
-@pytest.mark.parametrize("node", [None, True, 0, 1.5, "text", {}, {"a": [1]}])
-def test_values_that_are_not_arrays_have_no_items(node: Any) -> None:
-    assert items(node) == []
-
-
-def test_fields_and_items_return_the_node_itself() -> None:
-    node: list[Any] = [{"a": 1}]
-    assert items(node) is node
-    assert fields(node[0]) is node[0]
+def test_fields_are_the_object_itself() -> None:
+    node = {"a": 1}
+    assert fields(node) is node
 
 
 # -- a byte order mark -------------------------------------------------------------------------------------------

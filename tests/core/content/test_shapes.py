@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from base64 import b64encode, encodebytes, urlsafe_b64encode
+from base64 import b64decode, b64encode, encodebytes, urlsafe_b64encode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.content.shapes import EncodedText, looks_inert, looks_like_url, looks_opaque, read_media
+from extproc.core.content.shapes import (
+    EncodedText,
+    declares_text,
+    looks_inert,
+    looks_like_url,
+    looks_opaque,
+    read_media,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 PCM = bytes(range(7, 200)) * 2
@@ -112,10 +119,55 @@ def test_text_in_lines_of_base64_is_read() -> None:
 
 
 def test_text_that_claims_to_be_text_is_never_media() -> None:
-    assert read_media("data:text/plain;base64," + b64encode(b"\xff\xfe" * 100).decode()) is False
+    assert read_media("data:text/plain;base64," + b64encode(b"\xff\x01" * 100).decode()) is False
     assert read_media("data:text/plain,some%20words") is False
     assert read_media("data:image/png;base64,no base64") is False
     assert read_media("a sentence") is False
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_utf_16_is_read_and_encoded_again(charset: str, is_text: bool) -> None:
+    given = "My name is Tom, né in Łódź. " * 9
+    found = read_media(b64encode(given.encode(charset)).decode(), is_text=is_text)
+    assert isinstance(found, EncodedText)
+    assert found.text == given
+    assert b64decode(found.encode(given.replace("Tom", "[N]"))) == given.replace("Tom", "[N]").encode(charset)
+
+
+def test_big_endian_mark_is_kept() -> None:
+    data = b"\xfe\xff" + "秘密".encode("utf-16-be")
+    found = read_media(b64encode(data).decode())
+    assert isinstance(found, EncodedText)
+    assert (found.text, b64decode(found.encode("x"))) == ("秘密", b"\xfe\xff\x00x")
+
+
+def test_latin_1_is_read_only_if_it_is_said_to_be_text() -> None:
+    data = b64encode(("café de Tom " * 9).encode("latin-1")).decode()
+    found = read_media(data, is_text=True)
+    assert isinstance(found, EncodedText)
+    assert found.text == "café de Tom " * 9
+    assert b64decode(found.encode("né à …")) == b"n\xe9 \xe0 ?"
+    assert read_media(data) is True
+
+
+@pytest.mark.parametrize("words", ["hi", "password1234", "SomeLongWordWithoutSpaces42" * 4])
+def test_words_that_are_said_to_be_text_stay_words(words: str) -> None:
+    assert read_media(words, is_text=True) is False
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"mimeType": "text/csv; charset=x"}, True),
+        ({"mime_type": "application/ld+json"}, True),
+        ({"media_type": "image/svg+xml"}, True),
+        ({"media_type": "image/png", "mimeType": 5}, False),
+        ({}, False),
+    ],
+)
+def test_object_says_that_its_media_are_text(node: dict[str, object], expected: bool) -> None:
+    assert declares_text(node) is expected
 
 
 def test_text_with_a_binary_rest_is_media() -> None:

@@ -7,7 +7,8 @@ import pytest
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.dialects.base import Dialect, running
 from extproc.core.dialects.endpoints import DEFAULT, NAMES
-from extproc.core.dialects.rules import COMMON, Table
+from extproc.core.dialects.rules import COMMON
+from extproc.core.dialects.table import Table
 from extproc.core.refusal import OVERLOADED, blocked
 
 

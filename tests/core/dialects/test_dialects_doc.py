@@ -12,9 +12,11 @@ import pytest
 
 from extproc.core.content.document import Document
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.found import Mode
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, Holds, Rule, Table
-from extproc.core.dialects.walk import Mode, Walk
+from extproc.core.dialects.rules import COMMON, Holds, Rule
+from extproc.core.dialects.table import Table
+from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import edits
 from tools.dialects_reference import DIALECTS, NAMES_SECTION, TARGET, effective, tables, with_tables

@@ -10,7 +10,8 @@ import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.content.sse import EventDecoder
-from extproc.core.dialects.base import MAX_CHOICE, Dialect
+from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import MalformedBody
@@ -342,7 +343,7 @@ def test_request_may_be_a_list_or_a_text() -> None:
         ({"prediction": {"type": "content", "content": [{"type": "text", "text": "hi"}]}}, ["hi"]),
         ({"prediction": "hi"}, ["hi"]),
         ({"prompt": "hi"}, ["hi"]),
-        ({"text": ["hi a", "hi b"]}, ["hi a", "hi b"]),
+        ({"text": ["hi a", "hi b"]}, ["hi a\nhi b"]),
         ({"documents": [{"title": "hi a", "data": {"snippet": "hi b"}}, "hi c"]}, ["hi a", "hi b", "hi c"]),
         ({"data_sources": [{"parameters": {"role_information": "hi", "endpoint": "hi b"}}]}, ["hi", "hi b"]),
         ({"plugins": [{"id": "web", "search_prompt": "hi"}]}, ["hi"]),

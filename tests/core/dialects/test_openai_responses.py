@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.content.document import Document
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError
@@ -165,7 +166,7 @@ def test_texts_of_requests(body: Any, messages: list[str]) -> None:
             ["assistant: hi a", "assistant: hi b"],
         ),
         ({"type": "local_shell_call_output", "output": "hi"}, ["user: hi"]),
-        ({"type": "shell_call", "action": {"commands": ["hi a", "hi b"]}}, ["assistant: hi a", "assistant: hi b"]),
+        ({"type": "shell_call", "action": {"commands": ["hi a", "hi b"]}}, ["assistant: hi a\nhi b"]),
         (
             {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "hi a", "stderr": "hi b"}]},
             ["tool c: hi a", "tool c: hi b"],
@@ -616,3 +617,8 @@ def test_refusals_have_the_shape_of_the_api() -> None:
     )
     assert RESPONSES.is_repetitive
     assert RESPONSES.streams(document({"stream": True}), "/v1/responses")
+
+
+def test_code_of_an_error_event_without_a_type_may_be_a_number() -> None:
+    document = Document('{"code": 500, "message": "it failed", "param": null}')
+    assert [leaf.text for leaf in RESPONSES.deltas(document)] == ["it failed"]

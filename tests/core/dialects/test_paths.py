@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.endpoints import GENERIC, NAMES
-from extproc.core.dialects.paths import Route, _recall, normalise, pick, route
+from extproc.core.dialects.paths import Route, _recall, route, spellings
 from extproc.core.policy import Unmatched
+
+
+def pick(method: str, path: str, paths: Mapping[str, str]) -> Dialect | None:
+    return route(method, path, paths).dialect
+
+
+def normalise(path: str) -> str:
+    return spellings(path)[0]
+
 
 SPELLINGS = [
     "/v1/chat/completions",

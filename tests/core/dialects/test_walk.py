@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.content.document import Document
+from extproc.core.dialects.found import Found, Mode
 from extproc.core.dialects.leaf import Kind
 from extproc.core.dialects.rules import (
     COMMON,
-    Table,
     arguments,
     inert,
     media,
@@ -28,9 +28,10 @@ from extproc.core.dialects.rules import (
     unreadable,
     url,
 )
-from extproc.core.dialects.walk import Mode, Reading, Walk
+from extproc.core.dialects.table import Table
+from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
-from extproc.core.redaction import edits
+from extproc.core.redaction import RedactionError, edits
 
 TABLE = Table(
     *COMMON,
@@ -53,7 +54,7 @@ TABLE = Table(
 )
 
 
-def walk(value: Any, mode: Mode = Mode.REQUEST, *, locates: bool = True, table: Table = TABLE) -> Reading:
+def walk(value: Any, mode: Mode = Mode.REQUEST, *, locates: bool = True, table: Table = TABLE) -> Found:
     document = Document(value if isinstance(value, str) else json.dumps(value))
     return Walk(table, mode, wants_tools=True, locates=locates).run(document)
 
@@ -75,6 +76,22 @@ class TestRequests:
             ("user", "c d"),
             ("user", "f g"),
         ]
+
+    def test_strings_of_one_list_are_one_message(self) -> None:
+        assert messages({"zq": ["4111 1111", 5, "", {"k": "v w"}, "1111 1111"]}) == [
+            ("user", "4111 1111\n1111 1111"),
+            ("user", "v w"),
+        ]
+        assert messages({"stop": ["x", "a b", "c d"]}) == [("user", "a b\nc d")]
+        assert messages({"prompt": ["a", "b"]}) == [("user", "a"), ("user", "b")]
+        assert messages({"zq": ["a"]}) == [("user", "a")]
+
+    def test_redaction_of_one_line_changes_one_string(self) -> None:
+        body = Document('{"zq": ["", "my name", 5, "is Tom"], "said": [{"zq": ["a", "b"], "signature": "c2ln"}]}')
+        first, second = Walk(TABLE, Mode.REQUEST, locates=True).run(body).prompts
+        assert edits([(first.leaf, "my name\nis [N]")]) == {("zq", 3): "is [N]"}
+        with pytest.raises(RedactionError, match="cannot be changed"):
+            edits([(second.leaf, "a\nx")])
 
     def test_chat_messages_go_as_they_are(self) -> None:
         given_ = {"role": "assistant", "content": "a b", "tag": "x", "zq": {"k": "v w"}}
@@ -155,10 +172,30 @@ class TestRequests:
         assert [prompt.message for prompt in found.definitions] == [
             {"role": "system", "content": "does\na b\nx\ny\np q"},
             {"role": "system", "content": "some words"},
+            {"role": "system", "content": "v"},
         ]
         assert found.prompts == []
         assert all(prompt.is_definition for prompt in found.definitions)
         assert walk({"tools": {"description": "a"}}).definitions[0].message["content"] == "a"
+
+    @pytest.mark.parametrize(
+        ("parameters", "said"),
+        [
+            ({"default": {"k": ["drop-all-tables", 1]}, "type": "x"}, ["drop-all-tables"]),
+            ({"properties": {"a": {"const": {"k": {"m": "v"}}, "examples": [{"k": "w"}]}}}, ["v", "w"]),
+            ({"properties": {"default": {"type": "string", "default": "v"}, "title": {"enum": ["w"]}}}, ["v", "w"]),
+            ({"properties": {"properties": {"title": "t", "properties": {"enum": {"const": "v"}}}}}, ["t", "v"]),
+            ({"definitions": {"title": {"type": "string"}}, "properties": [{"title": "v"}]}, ["v"]),
+        ],
+    )
+    def test_values_of_schemas_are_texts_whatever_they_look_like(self, parameters: Any, said: list[str]) -> None:
+        for locates in (True, False):
+            found = walk({"tools": [{"name": "f", "parameters": parameters}]}, locates=locates).definitions
+            assert [prompt.message["content"] for prompt in found] == ["\n".join(said)]
+
+    def test_definition_that_is_a_string_has_its_place(self) -> None:
+        (found,) = walk({"tools": "a sentence"}).definitions
+        assert edits([(found.leaf, "x")]) == {("tools",): "x"}
 
     def test_definitions_are_the_same_without_their_places(self) -> None:
         value = {
@@ -169,7 +206,8 @@ class TestRequests:
 
     def test_unwanted_definitions_are_not_read(self) -> None:
         document = Document('{"tools": [{"description": "a b"}]}')
-        assert Walk(TABLE, Mode.REQUEST).run(document) == Reading()
+        found = Walk(TABLE, Mode.REQUEST).run(document)
+        assert found.definitions == found.prompts == []
 
     @pytest.mark.parametrize(
         "value",
@@ -220,7 +258,7 @@ class TestRequests:
         assert (first.leaf.fixed, second.leaf.fixed) == (True, False)
 
     def test_the_texts_of_a_long_list_share_a_message(self) -> None:
-        found = messages({"zq": [f"text {n}" for n in range(300)], "prompt": "last"})
+        found = messages({"zq": [{"k": f"text {n}"} for n in range(300)], "prompt": "last"})
         assert len(found) == 258
         assert found[255:] == [
             ("user", "text 255"),
@@ -240,12 +278,12 @@ class TestRequests:
     )
     def test_all_texts_of_a_long_list_are_gathered(self, entry: Any, said: str) -> None:
         for key in ("zq", "messages"):
-            value: Any = ["x"] * 256 + [entry]
+            value: Any = [{"k": "x"}] * 256 + [entry]
             value = {key: value} if key == "zq" else {key: [{"content": value}]}
             assert messages(value, locates=False)[-1] == messages(value)[-1] == ("user", said)
 
     def test_nothing_may_follow_the_first_texts_of_a_list(self) -> None:
-        assert len(messages({"zq": ["x"] * 256 + [5]})) == 256
+        assert len(messages({"zq": [{"k": "x"}] * 256 + [5]})) == 256
 
     def test_the_texts_behind_many_entries_are_joined_however_few(self) -> None:
         rows = [{"id": "a"}] * 4096 + [{"id": "a", "note": "b c"}] * 2
@@ -322,6 +360,15 @@ class TestShapes:
         (leaf,) = Walk(TABLE, Mode.ANSWER, locates=True).run(body).leaves
         after = json.loads(body.rewrite(edits([(leaf, "hi [N]")])))
         assert after["picture"] == "data:text/plain;base64," + b64encode(b"hi [N]").decode()
+
+    @pytest.mark.parametrize("key", ["mime_type", "media_type"])
+    @pytest.mark.parametrize("times", [1, 300])
+    def test_media_that_are_said_to_be_text_are_read(self, key: str, times: int) -> None:
+        said = "un café pour Tom " * 5
+        node = {"a_b64": b64encode(said.encode("latin-1")).decode(), key: "text/plain"}
+        for locates in (True, False):
+            found = messages({"zq": [{"k": [node]}] * times}, locates=locates)
+            assert found[-1][1] == "\n".join([said] * max(1, times - 256))
 
 
 class TestAnswers:
