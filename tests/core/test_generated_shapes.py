@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from extproc.core.vocabulary import Leg
 from extproc.telemetry.record import OUTCOMES
+from tests.fakes.planted import own, units_of
 from tests.fakes.reading import dotted, strings
 from tests.fakes.rig import DONE
 from tests.fakes.witness import Traffic, Witness
@@ -44,6 +45,7 @@ class Api:
     events: tuple[dict[str, Any], ...] = ()
     end: bytes = b""
     stream_path: str = ""
+    is_lines: bool = False
 
 
 _CALL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"q": "who is it"}'}}
@@ -292,7 +294,99 @@ _GENERIC = Api(
     ({"type": "part", "id": "t_1", "said": "Well, well."}, {"type": "end", "notes": ["Who knows?"]}),
 )
 
+
+def _of_recordings(name: str, request: dict[str, Any], *, path: str = "", stream_path: str = "") -> Api:
+    """Return an API of which the answers are recordings of our own."""
+    (one,) = (each for each in own() if each.name == f"{name}.json")
+    stream = next(each for each in own() if each.name in (f"{name}.sse", f"{name}.jsonl"))
+    documents = (event.data or "" for event in units_of(stream.body))
+    events = tuple(json.loads(document) for document in documents if document.startswith("{"))
+    end = DONE if b"[DONE]" in stream.body else b""
+    return Api(path or one.path, request, json.loads(one.body), events, end, stream_path, stream.is_lines)
+
+
+_OTHERS = {
+    "cohere-chat": _of_recordings(
+        "cohere",
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "What is this?"}]},
+                {"role": "assistant", "tool_plan": "I look it up.", "tool_calls": [_CALL]},
+                {
+                    "role": "tool",
+                    "tool_call_id": "call_1",
+                    "content": [{"type": "document", "document": {"data": "No."}}],
+                },
+            ],
+            "documents": ["One more.", {"id": "d_1", "data": {"text": "Be kind."}}],
+            "tools": [_TOOL],
+        },
+    ),
+    "cohere-chat v1": _of_recordings(
+        "cohere1",
+        {
+            "message": "What is this?",
+            "preamble": "Be kind.",
+            "chat_history": [{"role": "CHATBOT", "message": "Who knows?"}],
+            "tool_results": [{"call": {"name": "f", "parameters": {"q": "who is it"}}, "outputs": [{"a": "No one."}]}],
+        },
+    ),
+    "ollama": _of_recordings(
+        "ollama",
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "What is this?", "images": [_PIXEL]},
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"q": "who is it"}}}]},
+            ],
+            "tools": [_TOOL],
+            "options": {"temperature": 0.5},
+        },
+    ),
+    "gemini-interactions": _of_recordings(
+        "interactions",
+        {
+            "model": "m",
+            "system_instruction": "Be kind.",
+            "input": [
+                {"type": "user_input", "content": [{"type": "text", "text": "What is this?"}]},
+                {"type": "function_result", "call_id": "c_1", "name": "f", "result": {"rows": ["No one."]}},
+            ],
+        },
+    ),
+    "mistral-conversations": _of_recordings(
+        "mistral",
+        {
+            "model": "m",
+            "instructions": "Be kind.",
+            "inputs": [
+                {"role": "user", "content": [{"type": "text", "text": "What is this?"}]},
+                {"type": "function.result", "tool_call_id": "c_1", "result": "No one."},
+            ],
+        },
+    ),
+    "openai-threads": _of_recordings(
+        "threads",
+        {
+            "assistant_id": "asst_1",
+            "instructions": "Be kind.",
+            "additional_messages": [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}],
+        },
+    ),
+    "text-generation": _of_recordings("tgi", {"inputs": "What is this?", "parameters": {"stop": ["\n\n"]}}),
+    "text-generation of llama.cpp": _of_recordings("llamacpp", {"prompt": "What is this?", "stop": ["\n\n"]}),
+    "anthropic-complete": _of_recordings("complete", {"prompt": "What is this?", "stop_sequences": ["\n\n"]}),
+    "gemini of Code Assist": _of_recordings(
+        "codeassist",
+        {"project": "p", "request": {"contents": [{"role": "user", "parts": [{"text": "What is this?"}]}]}},
+        path="/v1internal:generateContent",
+        stream_path="/v1internal:streamGenerateContent?alt=sse",
+    ),
+}
+
 APIS = {
+    **_OTHERS,
     "openai-chat": _CHAT,
     "openai-completions": _COMPLETIONS,
     "openai-responses": _RESPONSES,
@@ -418,8 +512,10 @@ def mutated_stream(draw: st.DrawFn, events: tuple[dict[str, Any], ...]) -> list[
     return drawn
 
 
-def encode(events: list[tuple[str, Any]], end: bytes) -> bytes:
-    """Return an event stream."""
+def encode(events: list[tuple[str, Any]], end: bytes, *, is_lines: bool = False) -> bytes:
+    """Return an event stream, or lines of JSON."""
+    if is_lines:
+        return "".join(f"{json.dumps(event)}\n" for _, event in events).encode()
     parts = [f"event: {name}\ndata: {json.dumps(event)}\n\n" if name else f"data: {json.dumps(event)}\n\n"
              for name, event in events]  # fmt: skip
     return "".join(parts).encode() + end
@@ -477,8 +573,9 @@ def whole(api: Api, answer: Any, status: int = 200) -> Traffic:
 
 
 def streamed(api: Api, events: list[tuple[str, Any]]) -> Traffic:
-    body = encode(events, api.end)
-    return Traffic(api.stream_path or api.path, request_of(api, stream=True), body, content_type="text/event-stream")
+    body = encode(events, api.end, is_lines=api.is_lines)
+    kind = "application/x-ndjson" if api.is_lines else "text/event-stream"
+    return Traffic(api.stream_path or api.path, request_of(api, stream=True), body, content_type=kind)
 
 
 apis = pytest.mark.parametrize("name", APIS)

@@ -59,13 +59,14 @@ def _anywhere(body: bytes) -> Sequence[bytes]:
 # -- what follows from a recording ------------------------------------------------------------------------------------
 
 _GUARDED = re.compile(
-    r"/(chat/completions|completions|messages|responses|embeddings|images/generations)$"
-    r"|:(stream)?generatecontent$",
+    r"/(chat/completions|completions|messages|responses|embeddings|images/generations"
+    r"|v2/chat|v2/embed|v1beta/interactions|realtime/client_secrets)$"
+    r"|:((stream)?generatecontent|(batch)?embedcontents?|counttokens)$",
     re.IGNORECASE,
 )
 """The endings of paths whose requests are always inspected."""
 
-_TEXTS = ("content", "text", "input", "prompt", "arguments", "thinking", "reasoning_content", "refusal")
+_TEXTS = ("content", "text", "texts", "input", "prompt", "arguments", "thinking", "reasoning_content", "refusal")
 """The keys of texts in the APIs of those paths."""
 
 

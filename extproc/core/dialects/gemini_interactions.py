@@ -104,16 +104,16 @@ class GeminiInteractions(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the step with the event's index, or of the whole interaction."""
         event = fields(root)
-        first, *inside = leaf.path
-        if first == "interaction":
+        first, inside = leaf.path[:1], leaf.path[1:]
+        if first == ("interaction",):
             match inside:
                 case ("steps" | "outputs", int(number), *step):
                     return (number, *_in_step(tuple(step)))
                 case _:
-                    return tuple(inside)
-        if first in ("step", "content", "delta"):
+                    return inside
+        if first in (("step",), ("content",), ("delta",)):
             index = event.get("index")
-            return (index if isinstance(index, int) else 0, *_in_step(tuple(inside)))
+            return (index if isinstance(index, int) else 0, *_in_step(inside))
         return (str(event.get("event_type")), *leaf.path)
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:

@@ -155,6 +155,10 @@ def test_texts_of_events(event: Any, texts: list[str]) -> None:
     assert redacted_event(API, event) == masked(event)
 
 
+def test_event_that_is_only_a_text_has_a_place() -> None:
+    assert places(API, json.dumps("hi there")) == [("None",)]
+
+
 def test_places_of_a_step_are_the_same_in_all_events() -> None:
     delta = {"event_type": "step.delta", "index": 1, "delta": {"text": "a"}}
     start = {"event_type": "step.start", "index": 1, "step": {"content": [{"text": "b"}]}}
