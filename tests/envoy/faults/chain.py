@@ -221,8 +221,9 @@ class Chain:
         """Repair everything."""
         self.aim.reset()
         self.upstream.reset()
-        while self._strangers:
-            self._strangers.pop().transport.abort()
+        for stranger in self._strangers:
+            stranger.transport.abort()
+        self._strangers.clear()
         for gate in (self.to_aim, self.to_model, *((self.to_sidecar,) if self.wiring.has_door else ())):
             await gate.mend()
         if self.wiring.is_process and self.process is None:
