@@ -23,7 +23,7 @@ def test_names_are_unique() -> None:
 
 
 def test_words_and_quickness_choose() -> None:
-    assert {each.name.partition(":")[0] for each in chosen(["path"], is_quick=False)} == {"path"}
+    assert {each.name.partition(":")[0] for each in chosen(["path: "], is_quick=False)} == {"path"}
     assert len(chosen([], is_quick=True)) < len(ATTACKS) / 3
 
 
