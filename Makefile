@@ -70,6 +70,9 @@ test-hostile: $(STAMP) ## test the core with thousands of random hostile streams
 	EXAMPLES=$${EXAMPLES:-5000} $(BIN)/pytest tests/core/test_stream_invariants.py \
 		tests/core/test_generated_shapes.py --timeout=3600 $(ARGS)
 
+attack: $(STAMP) ## attack a sidecar behind a real Envoy with small scripts; fail if one breaks its promise (ARGS="path")
+	$(BIN)/python -m tests.attack.run $(ARGS)
+
 fuzz: $(FUZZER) ## fuzz all code that reads untrusted bytes (SECONDS=300, ARGS="stream frames" for some surfaces)
 	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz.run --seconds $${SECONDS:-300} $(ARGS)
 

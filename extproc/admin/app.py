@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,6 +18,9 @@ from extproc.telemetry.metrics import add_process
 from extproc.telemetry.snapshot import Snapshot
 
 _UNKNOWN_HOST = "This name is not in admin_hosts. An IP address works.\n"
+
+_CLOSE = {"connection": "close"}
+"""One request per connection: a client that sends many at once would keep the process busy with their answers."""
 
 
 class Subject(Protocol):
@@ -46,11 +50,15 @@ def admin_app(subject: Subject) -> Starlette:
     """Return an app that shows `subject`, without secrets; it adds metrics of the process to its registry."""
     add_process(subject.registry, lambda: subject.is_ready, lambda: subject.settings)
 
+    # However many ask, exchanges have their turn after each of these answers, which take milliseconds.
+    costly = asyncio.Lock()
+
     async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        return PlainTextResponse("ok\n", headers=_CLOSE)
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse("ready\n") if subject.is_ready else PlainTextResponse("not ready\n", 503)
+        is_ready = subject.is_ready
+        return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503, _CLOSE)
 
     # Health and readiness are a word each, so that probes may use any name.
     def is_known(request: Request) -> bool:
@@ -58,15 +66,21 @@ def admin_app(subject: Subject) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         if not is_known(request):
-            return PlainTextResponse(_UNKNOWN_HOST, 421)
-        return Response(generate_latest(subject.registry), media_type=CONTENT_TYPE_LATEST)
+            return PlainTextResponse(_UNKNOWN_HOST, 421, _CLOSE)
+        async with costly:
+            text = generate_latest(subject.registry)
+            await asyncio.sleep(0)
+        return Response(text, headers=_CLOSE, media_type=CONTENT_TYPE_LATEST)
 
     async def status_page(request: Request) -> Response:
         if not is_known(request):
-            return PlainTextResponse(_UNKNOWN_HOST, 421)
+            return PlainTextResponse(_UNKNOWN_HOST, 421, _CLOSE)
         is_paused = "paused" in request.query_params
-        text = page(await subject.snapshot(), subject.settings, is_paused=is_paused)
-        return HTMLResponse(text, headers=HEADERS)
+        snapshot = await subject.snapshot()
+        async with costly:
+            text = page(snapshot, subject.settings, is_paused=is_paused)
+            await asyncio.sleep(0)
+        return HTMLResponse(text, headers={**HEADERS, **_CLOSE})
 
     return Starlette(
         routes=[

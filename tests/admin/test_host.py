@@ -83,6 +83,17 @@ async def port_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def test_each_connection_gets_one_answer() -> None:
+    """A client that sends many requests at once would keep the process busy with their answers."""
+    async with port_of(settings_for("http://aim.example")) as client, asyncio.timeout(30):
+        for path in ("/", "/metrics", "/healthz", "/readyz"):
+            request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(request * 50)
+            assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 1
+            writer.close()
+
+
 async def test_only_probes_may_use_a_strange_name() -> None:
     settings = settings_for("http://aim.example", admin_hosts=["sidecar.example.com"])
     async with port_of(settings) as client, asyncio.timeout(30):

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CRASHES = ROOT / "tests/fuzz/crashes"
 CORPUS = ROOT / ".fuzz"
+KEPT = ROOT / "tests/fuzz/corpus"
 TOKENS = ROOT / "tests/fuzz/tokens.dict"
 
 _INPUT_BYTES = 16_384
@@ -44,7 +45,7 @@ def main() -> int:
 
 def _run(surface: str, seconds: int) -> bool:
     """Fuzz one surface in a process of its own; print its figures; return whether it broke a promise."""
-    folders = [CORPUS / surface / "found", CORPUS / surface / "seeds", CRASHES / surface]
+    folders = [CORPUS / surface / "found", CORPUS / surface / "seeds", CRASHES / surface, KEPT / surface]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     before = set(folders[2].iterdir())

@@ -99,6 +99,7 @@ class Chain:
         self.config = Path()
         self._admin = ""
         self._killed = 0
+        self._strangers: list[asyncio.StreamWriter] = []
         self._folder = Path()
         self._bootstrap = ""
         self._envoy: RunningEnvoy | None = None
@@ -178,14 +179,21 @@ class Chain:
         assert self.process is not None
         return {line["listen"]: line["pid"] for line in self.process.lines if line["event"] == "serving"}
 
-    async def kill_worker(self) -> None:
-        """Kill the worker that has an exchange, according to Envoy."""
+    async def signal_worker(self, number: int) -> None:
+        """Kill the worker that has an exchange, according to Envoy, or stop it: then the supervisor kills it later."""
         assert self._envoy is not None
         async with httpx.AsyncClient(trust_env=False) as client:
             clusters = (await client.get(f"{self._envoy.admin}/clusters")).text
         (address,) = re.findall(rf"^{SIDECAR}::(\S+)::rq_active::[1-9]", clusters, re.MULTILINE)
         self._killed = self._workers()[f"unix:{address}"]
-        os.kill(self._killed, signal.SIGKILL)
+        os.kill(self._killed, number)
+
+    async def crowd(self, count: int) -> None:
+        """Open connections to the admin port that say nothing; they stay open until `mend`."""
+        host, port = self._admin.removeprefix("http://").split(":")
+        for _ in range(count):
+            _, writer = await asyncio.open_connection(host, int(port))
+            self._strangers.append(writer)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -215,6 +223,9 @@ class Chain:
         """Repair everything."""
         self.aim.reset()
         self.upstream.reset()
+        for stranger in self._strangers:
+            stranger.transport.abort()
+        self._strangers.clear()
         for gate in (self.to_aim, self.to_model, *((self.to_sidecar,) if self.wiring.has_door else ())):
             await gate.mend()
         if self.wiring.is_process and self.process is None:

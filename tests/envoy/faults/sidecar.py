@@ -66,7 +66,17 @@ async def stop_at_once(trial: Trial) -> None:
 
 async def kill_worker(trial: Trial) -> None:
     """Kill the worker that has the exchange."""
-    await trial.chain.kill_worker()
+    await trial.chain.signal_worker(signal.SIGKILL)
+
+
+async def stop_worker(trial: Trial) -> None:
+    """Stop the worker that has the exchange: it hangs, and its connections stay open."""
+    await trial.chain.signal_worker(signal.SIGSTOP)
+
+
+async def crowd_admin(trial: Trial) -> None:
+    """Hold more connections to the admin port than it allows."""
+    await trial.chain.crowd(560)
 
 
 async def spoil_settings(trial: Trial) -> None:
@@ -161,6 +171,15 @@ ROWS = [
         is_counted=False,
         is_dear=True,
     ),
+    Fault(
+        "one of its workers hangs",
+        in_the_middle(stop_worker),
+        on(request=always(ByEnvoy(504)), answer=always(ByEnvoy(503)), stream=always(Cut())),
+        chain="workers",
+        is_counted=False,
+        seconds=120,
+    ),
+    Fault("strangers hold 560 connections to its admin port", crowd_admin, every(always(FINE)), chain="process"),
     Fault("its settings file becomes invalid", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
     Fault(
         "limits.held_bytes is reached",
