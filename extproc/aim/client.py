@@ -10,6 +10,7 @@ from typing import TypeVarTuple
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.detector import Caller, Detector
+from extproc.aim.names import Names
 from extproc.aim.network import Network
 from extproc.aim.session import Session
 from extproc.aim.socket import Patience
@@ -59,7 +60,8 @@ class AimClient:
         clock = asyncio.get_event_loop().time
         self.breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
-        self._transport = self._network.transport()
+        self._names = Names()
+        self._transport = self._network.transport(self._names)
         self._detector = Detector(aim, self._keys, self.breaker, self._transport, self.start)
         self._tasks = asyncio.TaskGroup()
         self._sessions: set[Session] = set()
@@ -186,6 +188,7 @@ class AimClient:
                 self._session_url,
                 protocol.headers(self._form, key, Hook.OUTPUT, caller.call_id, caller.identity),
                 network=self._network,
+                names=self._names,
                 timeout=self._timeout,
                 frame_bytes=self._frame_bytes,
                 patience=self._patience,

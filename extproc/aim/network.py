@@ -7,10 +7,12 @@ import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from extproc.aim.names import Names
 from extproc.aim.transport import AiohttpTransport
 from extproc.config.aim import Aim, checked_url
 from extproc.core.errors import SettingsError
@@ -35,13 +37,35 @@ class Network:
         tls = _tls_context(aim.ca_file, verify=aim.verify)
         return cls(tls, _with_password(aim.proxy or environment_proxy(aim.base)))
 
-    def transport(self) -> AiohttpTransport:
-        """Return a new transport for REST."""
-        return AiohttpTransport(self.tls, None if self.proxy is None else httpx.Proxy(self.proxy))
+    def transport(self, names: Names | None = None) -> AiohttpTransport:
+        """Return a new transport for REST, with look-ups by `names`."""
+        return AiohttpTransport(self.tls, None if self.proxy is None else httpx.Proxy(self.proxy), names=names)
+
+    async def routes(self, url: str, names: Names) -> list[dict[str, Any]]:
+        """Return how a websocket may connect to `url`: the same for each address of the server or the proxy.
+
+        The library would look up names itself. Raises OSError.
+        """
+        parts = urlsplit(self.proxy or url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme in ("https", "wss") else 80)
+        addresses = await names.addresses(host, port)
+        if self.proxy is None:
+            return [{"proxy": None, "host": address, "port": port} for address in addresses]
+        login, at, _ = parts.netloc.rpartition("@")
+        proxy_tls = {"proxy_ssl": self.tls, "proxy_server_hostname": host} if parts.scheme == "https" else {}
+        return [
+            {"proxy": parts._replace(netloc=f"{login}{at}{_in_url(address)}:{port}").geturl(), **proxy_tls}
+            for address in addresses
+        ]
 
     def tls_for(self, url: str | None) -> ssl.SSLContext | None:
         """Return the TLS context for `url`, None if its scheme needs none."""
         return self.tls if url is not None and url.startswith(("https:", "wss:")) else None
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _tls_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:

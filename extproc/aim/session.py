@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Call
+from extproc.aim.names import Names
 from extproc.aim.network import Network
 from extproc.aim.socket import UNSENT_BYTES, Patience, Socket
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
@@ -124,6 +125,7 @@ class Session:
         headers: list[tuple[str, str]],
         *,
         network: Network,
+        names: Names,
         timeout: float,  # noqa: ASYNC109 - only for the opening
         frame_bytes: int,
         patience: Patience,
@@ -135,7 +137,7 @@ class Session:
         """
         socket: Socket | None = None
         try:
-            socket = await self._open(url, headers, network, timeout, frame_bytes)
+            socket = await self._open(url, headers, network, names, timeout, frame_bytes)
             call.succeeded()
             self._socket = socket
             socket.watch(patience, self._catch_up, self._give_up)
@@ -162,29 +164,23 @@ class Session:
                     socket.transport.abort()
 
     async def _open(
-        self, url: str, headers: list[tuple[str, str]], network: Network, seconds: float, frame_bytes: int
+        self,
+        url: str,
+        headers: list[tuple[str, str]],
+        network: Network,
+        names: Names,
+        seconds: float,
+        frame_bytes: int,
     ) -> Socket:
-        proxy_tls = network.tls_for(network.proxy)
-        more: dict[str, Any] = {} if proxy_tls is None else {"proxy_ssl": proxy_tls}
+        # The library encodes header values as latin-1. This makes them UTF-8, as over REST.
+        fields = [(name, value.encode().decode("latin-1")) for name, value in headers]
         try:
             async with asyncio.timeout(seconds):
-                socket = await _Connect(
-                    url,
-                    create_connection=Socket,
-                    # The library encodes header values as latin-1. This makes them UTF-8, as over REST.
-                    additional_headers=[(name, value.encode().decode("latin-1")) for name, value in headers],
-                    user_agent_header=None,
-                    compression=None,  # costs CPU and memory for each stream, and saves little
-                    ssl=network.tls_for(url),
-                    proxy=network.proxy,
-                    **more,
-                    open_timeout=None,
-                    close_timeout=_CLOSE_SECONDS,
-                    ping_interval=None,  # the socket's own pings do not depend on a pong in time
-                    max_size=frame_bytes,
-                    max_queue=_QUEUED_FRAMES,
-                    write_limit=UNSENT_BYTES,
-                )
+                *others, last = await network.routes(url, names)
+                for route in others:
+                    with suppress(OSError):
+                        return await self._connect(url, fields, network, frame_bytes, route)
+                return await self._connect(url, fields, network, frame_bytes, last)
         except TimeoutError as error:
             raise DetectionTimeout("Aim's session did not open in time") from error
         except InvalidStatus as error:
@@ -192,6 +188,24 @@ class Session:
         except (WebSocketException, OSError, EOFError) as error:
             raise DetectionUnavailable(Reason.UNREACHABLE, "Aim's session could not be opened") from _bare(error)
 
+    async def _connect(
+        self, url: str, fields: list[tuple[str, str]], network: Network, frame_bytes: int, route: dict[str, Any]
+    ) -> Socket:
+        socket = await _Connect(
+            url,
+            create_connection=Socket,
+            additional_headers=fields,
+            user_agent_header=None,
+            compression=None,  # costs CPU and memory for each stream, and saves little
+            ssl=network.tls_for(url),
+            open_timeout=None,
+            close_timeout=_CLOSE_SECONDS,
+            ping_interval=None,  # the socket's own pings do not depend on a pong in time
+            max_size=frame_bytes,
+            max_queue=_QUEUED_FRAMES,
+            write_limit=UNSENT_BYTES,
+            **route,
+        )
         assert isinstance(socket, Socket)
         return socket
 

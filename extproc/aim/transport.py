@@ -18,6 +18,8 @@ from io import BytesIO
 import aiohttp
 import httpx
 
+from extproc.aim.names import Names
+
 Fields = list[tuple[str, str]]
 """Header fields in order, as (name, value)."""
 
@@ -102,15 +104,17 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         tls: ssl.SSLContext | None = None,
         proxy: httpx.Proxy | None = None,
         *,
+        names: Names | None = None,
         connections: int = 1024,
         idle_seconds: float = 30.0,
     ) -> None:
-        """Prepare; the first request opens the first connection.
+        """Prepare to send requests, with look-ups by `names`; the first request opens the first connection.
 
         At most `connections` requests are under way, further ones wait. An idle connection is kept for `idle_seconds`;
         most servers keep theirs longer.
         """
         self._tls = tls
+        self._names = names or Names()
         self._connections = connections
         self._idle_seconds = idle_seconds
         self._proxy = None if proxy is None else str(proxy.url)
@@ -169,12 +173,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return response
 
     def _new_session(self) -> aiohttp.ClientSession:
-        # Threads resolve names whether or not aiodns happens to be installed.
         connector = aiohttp.TCPConnector(
             ssl=self._tls or True,
             limit=self._connections,
             keepalive_timeout=self._idle_seconds,
-            resolver=aiohttp.ThreadedResolver(),
+            resolver=self._names,
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -184,7 +187,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close all connections, and cancel a name lookup under way."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 

@@ -28,7 +28,7 @@ _MORE_STREAMS = 1000
 
 
 def grpc_server(
-    settings: Settings, *, keepalive_seconds: float = 30.0, keepalive_timeout_seconds: float = 10.0
+    settings: Settings, *, keepalive_seconds: float = 30.0, keepalive_timeout_seconds: float = 30.0
 ) -> grpc.aio.Server:
     """Return a server for Envoy, without services yet.
 
@@ -55,7 +55,9 @@ def grpc_server(
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
             # The streams of an Envoy that vanished, with its node or network, would never end. A live Envoy answers
-            # pings, however long its streams last. Pings are sent while there is no other traffic.
+            # pings, however long its streams last. Pings are sent only after a silence of the connection, but then
+            # gRPC takes nothing but the answer for a sign of life. So the time for it is generous: an Envoy whose
+            # thread is busy or throttled must not lose all its streams. (Envoy itself accepts any frame.)
             ("grpc.keepalive_time_ms", keepalive_ms),
             ("grpc.keepalive_timeout_ms", timeout_ms),
             ("grpc.http2.ping_timeout_ms", timeout_ms),

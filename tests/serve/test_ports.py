@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -350,4 +352,31 @@ async def test_connection_of_a_peer_that_answers_no_ping_ends(aim: ScriptedAim) 
                 pings += sum(isinstance(event, h2.events.PingReceived) for event in events)
             assert pings
     finally:
+        await guard.stop(0)
+
+
+async def test_ping_of_envoy_is_answered_while_the_event_loop_is_busy(aim: ScriptedAim) -> None:
+    """Envoy would take a late answer for a dead sidecar, and reset all streams of the connection."""
+    guard = grpc_server(settings_for(aim.base))
+    port = guard.add_insecure_port("127.0.0.1:0")
+    await guard.start()
+    answered = threading.Event()
+
+    def ping() -> None:
+        wire = h2.connection.H2Connection()
+        wire.initiate_connection()
+        wire.ping(b"envoy-is")
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(wire.data_to_send())
+            while data := connection.recv(65536):
+                if any(isinstance(event, h2.events.PingAckReceived) for event in wire.receive_data(data)):
+                    answered.set()
+                    return
+
+    thread = threading.Thread(target=ping)
+    try:
+        thread.start()
+        assert answered.wait(60)  # this blocks the event loop
+    finally:
+        thread.join()
         await guard.stop(0)

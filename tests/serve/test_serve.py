@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -24,7 +25,7 @@ from extproc.config.settings import Limits
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import environment, free_port, get, run, serving, written
-from tests.fakes.rig import chat_request
+from tests.fakes.rig import chat_event, chat_request
 
 
 async def health(channel: grpc.aio.Channel) -> int:
@@ -225,6 +226,33 @@ class TestReload:
             process.signal(signal.SIGHUP)
             await process.until("settings_reloaded")
             assert await self._message(port) == "Aim's"
+            process.signal()
+            assert await process.ended() == 0
+
+
+class TestLookUp:
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc reads HOSTALIASES")
+    @pytest.mark.parametrize("hook", ["pre_call", "output"])
+    async def test_look_up_that_hangs_does_not_delay_the_end(self, tmp_path: Path, aim: ScriptedAim, hook: str) -> None:
+        """The system reads a named pipe without a writer for the look-up, in place of a name server that is silent."""
+        aliases = tmp_path / "aliases"
+        os.mkfifo(aliases)
+        profile = {"hooks": [hook]}
+        config, port, _ = written(tmp_path, aim, profiles={"default": profile})
+        changed = yaml.safe_load(config.read_text())
+        changed["aim"] |= {"base_url": "http://aim-without-dots", "timeout_seconds": 0.5}
+        config.write_text(yaml.safe_dump(changed))
+        async with serving(config, HOSTALIASES=str(aliases)) as process, envoy_stream(f"127.0.0.1:{port}") as stream:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", json.dumps(chat_request("x", stream=hook == "output")).encode())
+            reply = await stream.read()
+            if hook == "output":
+                await stream.response_headers(("content-type", "text/event-stream"))
+                await stream.body("response", chat_event("x"))
+                reply = await stream.read()
+            assert reply.immediate_response.status.code == 503
+            await stream.done()
             process.signal()
             assert await process.ended() == 0
 
