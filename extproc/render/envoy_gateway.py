@@ -6,7 +6,7 @@ from extproc.config.settings import Settings
 from extproc.render.cluster import most_requests
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import JWT_NAMESPACE, METADATA_NAMESPACE, REQUEST_ATTRIBUTES, message_timeout
-from extproc.render.listener import STREAM_IDLE
+from extproc.render.listener import ESCAPED_SLASHES, STREAM_IDLE
 from extproc.render.mesh import (
     NAME,
     Place,
@@ -172,7 +172,10 @@ def _client_traffic(settings: Settings, place: Place) -> Tree:
         ),
         **because(
             "The sidecar, the routes and the model must see the same path.",
-            path={"disableMergeSlashes": False, "escapedSlashesAction": "UnescapeAndRedirect"},
+            path={
+                "disableMergeSlashes": False,
+                **because(ESCAPED_SLASHES, escapedSlashesAction="KeepUnchanged"),
+            },
         ),
         **because(
             "The default of 300 s cuts off a model that reasons without output.",

@@ -104,7 +104,7 @@ def test_istio_patches_listener_and_routes() -> None:
     assert manager["common_http_protocol_options"] == {"max_headers_count": 320}
     assert manager["normalize_path"] is True
     assert manager["merge_slashes"] is True
-    assert manager["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
+    assert manager["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
     assert value("HTTP_ROUTE") == {"request_body_buffer_limit": LIMIT}
 
 
@@ -202,7 +202,7 @@ def test_envoy_gateway_sets_listener_and_route_policies() -> None:
     client = spec("ClientTrafficPolicy", "envoy-gateway")
     assert client["connection"] == {"bufferLimit": LIMIT}
     assert client["timeout"]["http"] == {"streamIdleTimeout": "900s"}
-    assert client["path"] == {"disableMergeSlashes": False, "escapedSlashesAction": "UnescapeAndRedirect"}
+    assert client["path"] == {"disableMergeSlashes": False, "escapedSlashesAction": "KeepUnchanged"}
     assert spec("BackendTrafficPolicy", "envoy-gateway")["timeout"]["http"] == {"requestTimeout": "0s"}
 
 
