@@ -117,7 +117,7 @@ def _hosts(settings: Settings, where: str, cluster: Node, hosts: list[Node]) -> 
         yield error(
             where, "Envoy cannot connect to any of its endpoints", "check that the sidecar serves, and check TLS"
         )
-    if cluster.get("type", "STATIC") != "STATIC":
+    if cluster.get("type", "STATIC") != "STATIC" or "cluster_type" in cluster:
         return
     dialled = {str(_address(host)) for host in hosts}
     workers = {str(settings.listen.for_worker(worker)) for worker in range(settings.workers)}

@@ -51,7 +51,8 @@ def check_ai_gateway(where: str, filters: Sequence[Filter]) -> Iterator[Finding]
                 f"{where}, filter {each.name}",
                 "Envoy AI Gateway keeps the prompt before the sidecar reads it, and sends the model what it kept: "
                 "redactions are lost",
-                "put the sidecar's filter in front of it, in the listener: `extproc render envoy-gateway --ai-gateway`",
+                "put the sidecar's filter in front of it, in the listener, as `extproc render envoy-gateway "
+                "--ai-gateway LISTENER` does",
             )
 
 
@@ -149,7 +150,8 @@ def _paths(mesh: Mesh, manager: Manager) -> Iterator[Finding]:
 
 def _times(mesh: Mesh, manager: Manager) -> Iterator[Finding]:
     idle = seconds(manager.config.get("stream_idle_timeout"), _DEFAULT_IDLE_SECONDS)
-    if 0 < idle < IDLE_SECONDS:
+    own = [path(route.node, "route", "idle_timeout") for route in manager.routes]
+    if 0 < idle < IDLE_SECONDS and (None in own or not own):  # a route's own replaces it
         yield from actionable(
             warning,
             manager.where,

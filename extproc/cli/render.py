@@ -139,12 +139,23 @@ def render_envoy_gateway(
     namespace: Namespace = "default",
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
+    ai_gateway: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LISTENER",
+            help="Envoy AI Gateway runs on this listener of the Gateway: put the sidecar in front of it. May be "
+            "repeated.",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Print the policies that add the sidecar to a Gateway of Envoy Gateway."""
     from extproc.render.envoy_gateway import render_envoy_gateway as render_resources
 
-    _print_mesh(config, render_resources, namespace, gateway, service, authority, topology is Topology.SIDECAR)
+    def text(settings: Settings, place: Place) -> str:
+        return render_resources(settings, place, ai_gateway=ai_gateway or ())
+
+    _print_mesh(config, text, namespace, gateway, service, authority, topology is Topology.SIDECAR)
 
 
 @render.command("kgateway")

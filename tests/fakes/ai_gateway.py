@@ -80,7 +80,8 @@ class AIGateway:
     def install(self, tree: Any, *, position: int) -> None:
         """Add both filters to a parsed bootstrap: at `position` of the listener's chain, and to the model's cluster."""
         static = tree["static_resources"]
-        (chain,) = static["listeners"][0]["filter_chains"]
+        listener = static["listeners"][0]
+        (chain,) = listener.get("filter_chains") or [listener["default_filter_chain"]]
         filters = chain["filters"][0]["typed_config"]["http_filters"]
         modes = {
             "request_header_mode": "SEND",
@@ -96,7 +97,12 @@ class AIGateway:
             "name": "envoy.filters.http.upstream_codec",
             "typed_config": {"@type": f"{_FILTERS}.upstream_codec.v3.UpstreamCodec"},
         }
-        options = static["clusters"][1]["typed_extension_protocol_options"][_HTTP_OPTIONS]
+        (model,) = [each for each in static["clusters"] if "aim" not in each["name"]]
+        plain = {
+            "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+            "explicit_http_config": {"http_protocol_options": {}},
+        }
+        options = model.setdefault("typed_extension_protocol_options", {}).setdefault(_HTTP_OPTIONS, plain)
         options["http_filters"] = [*options.get("http_filters", ()), _filter(upstream), codec]
         address = {"socket_address": {"address": "127.0.0.1", "port_value": self.port}}
         static["clusters"].append(
