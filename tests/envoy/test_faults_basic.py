@@ -145,10 +145,13 @@ async def test_filter_that_only_observes_is_refused_and_logged() -> None:
         chain.upstream.answer = whole(b"{}")
         with structlog.testing.capture_logs() as logs:
             got = await ask(chain, ASK)
-            await ended(chain)
+            async with asyncio.timeout(SECONDS):
+                while not (errors := [log for log in logs if log["log_level"] == "error"]):
+                    await asyncio.sleep(0.01)
+        await ended(chain)
         assert got.status in (200, 503)
         assert chain.aim.questions == []
-        (error,) = [log for log in logs if log["log_level"] == "error"]
+        (error,) = errors
         assert "only observes (observability_mode" in error["problem"]
         assert "assume_full_duplex" not in error["problem"]
 
