@@ -32,6 +32,7 @@ class Context(StrEnum):
     GATEWAY = "gateway"
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+    WAYPOINT = "waypoint"
 
 
 Where = Annotated[
@@ -104,7 +105,8 @@ def render_istio(
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
     context: Annotated[
-        Context, typer.Option(help="The Envoys that get the sidecar: of a gateway, or of apps.")
+        Context,
+        typer.Option(help="The Envoys that get the sidecar: of a gateway, of apps, or of a waypoint (ambient mode)."),
     ] = Context.GATEWAY,
     selector: Annotated[
         list[str] | None,

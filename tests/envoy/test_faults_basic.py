@@ -146,7 +146,7 @@ async def test_filter_that_only_observes_is_refused_and_logged() -> None:
         with structlog.testing.capture_logs() as logs:
             got = await ask(chain, ASK)
             async with asyncio.timeout(SECONDS):
-                while not (errors := [log for log in logs if log["log_level"] == "error"]):
+                while not (errors := [log for log in logs if log["log_level"] == "error"]):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         await ended(chain)
         assert got.status in (200, 503)

@@ -34,6 +34,7 @@ VARIANTS = [
     *((mesh,) for mesh in MESHES),
     *((mesh, "--ca", "", "--service", "guard.aim", "--namespace", "edge", "--gateway", "models") for mesh in MESHES),
     ("istio", "--topology", "sidecar", "--context", "outbound", "--selector", "app=chat"),
+    ("istio", "--context", "waypoint"),
     ("istio", "--profile", "default", "--route", "edge.llm.0=default"),
     ("envoy-gateway", "--topology", "sidecar"),
     ("envoy-gateway", "--ai-gateway", "http"),
@@ -157,6 +158,26 @@ def test_all_patches_have_the_same_context(context: str, expected: str) -> None:
     found = spec("EnvoyFilter", "istio", "--context", context, "--selector", "app=chat", "--selector", "v=1")
     assert {patch["match"]["context"] for patch in found["configPatches"]} == {expected}
     assert found["workloadSelector"] == {"labels": {"app": "chat", "v": "1"}}
+
+
+def test_waypoint_is_named_and_not_selected() -> None:
+    found = spec("EnvoyFilter", "istio", "--context", "waypoint", "--gateway", "guarded")
+    assert "workloadSelector" not in found
+    assert found["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "guarded"}]
+    assert {patch["match"]["context"] for patch in found["configPatches"]} == {"SIDECAR_INBOUND"}
+    (listener,) = [patch for patch in found["configPatches"] if patch["applyTo"] == "LISTENER"]
+    assert listener["patch"] == {"operation": "MERGE", "value": {"per_connection_buffer_limit_bytes": LIMIT}}
+
+
+def test_outbound_traffic_keeps_its_paths() -> None:
+    arguments = ("--context", "outbound", "--selector", "app=chat")
+    manager = value("NETWORK_FILTER", *arguments)["typed_config"]
+    assert not {"normalize_path", "merge_slashes", "path_with_escaped_slashes_action"} & set(manager)
+    assert "Set unmatched: pass" in " ".join(run("istio", *arguments).split("\n# "))
+
+
+def test_istio_output_names_gateways_without_an_envoy() -> None:
+    assert "no effect on a gateway of the class istio-agentgateway" in " ".join(run("istio").split("\n# "))
 
 
 def test_istio_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
@@ -406,6 +427,7 @@ def test_header_names_settings_that_the_sidecar_needs(mesh: str, tmp_path: Path)
         (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
         (("istio", "--context", "outbound"), "--context outbound is for an app's pods; name them"),
         (("istio", "--context", "inbound"), "--context inbound is for an app's pods; name them"),
+        (("istio", "--context", "waypoint", "--selector", "app=chat"), "Istio ignores it for a waypoint"),
         (("agentgateway", "--route", "a b=default"), "'a b' is not the name of an HTTPRoute"),
         (("envoy-gateway", "--ai-gateway", "a b"), "ai-gateway: 'a b' is not the name of a Gateway's listener"),
         (("kgateway", "--service", "a.b.c"), "'a.b.c' is not NAME or NAME.NAMESPACE"),
