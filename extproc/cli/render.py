@@ -44,7 +44,8 @@ Service = Annotated[str, typer.Option(help="The sidecar's Service, NAME or NAME.
 Authority = Annotated[
     str,
     typer.Option(
-        "--ca", help='The Secret (Istio) or ConfigMap that holds the CA of the Service\'s certificate; "" for no TLS.'
+        "--ca",
+        help='The Secret (Istio, kgateway) or ConfigMap that holds the CA of the Service\'s certificate; "" for no TLS.',
     ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that --route does not name.")]
