@@ -45,7 +45,7 @@ Authority = Annotated[
     str,
     typer.Option(
         "--ca",
-        help='The Secret (Istio, kgateway) or ConfigMap that holds the CA of the Service\'s certificate; "" for no TLS.',
+        help='The Secret (Istio, kgateway) or ConfigMap with the CA of the Service\'s certificate; "" for no TLS.',
     ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that --route does not name.")]
