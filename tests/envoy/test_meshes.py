@@ -228,6 +228,14 @@ async def test_check_has_no_finding(chain: Rig) -> None:
     assert "1 of 1 HTTP filter chains have the filter" in findings[0].what
 
 
+async def test_check_warns_of_inspecting_all_that_an_app_sends() -> None:
+    async with bed("istio-outbound", profiles={"default": {}, "quiet": {"unmatched": "pass"}}) as chain:
+        findings = await check_envoy(settings_of(chain), chain.envoy.admin)
+    (found,) = [finding for finding in findings if "all JSON that this app sends" in finding.what]
+    assert found.severity is Severity.WARNING
+    assert found.advice == "set profiles.default.unmatched: pass"
+
+
 def listener_of(tree: Any) -> Any:
     return tree["static_resources"]["listeners"][0]
 
