@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Node = Mapping[str, Any]
-"""A protobuf message as JSON: fields in snake_case, default values left out."""
+from extproc.check.filters import PROCESSOR, Filter, read_filters
+from extproc.check.node import Node, path, type_of
 
 _MANAGER = "HttpConnectionManager"
-_PROCESSOR = "ExternalProcessor"
+_OF_APPS = "virtualOutbound"
+"""The listener by which an Envoy beside an app is known: Istio gives it to no gateway."""
 
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One HTTP filter: its name, the last part of its configuration's type, and the configuration."""
-
-    name: str
-    type: str
-    config: Node
-    is_disabled: bool = False
-
-    @property
-    def cluster(self) -> str:
-        """The cluster of an ext_proc filter's server; empty for other filters."""
-        return str(path(self.config, "grpc_service", "envoy_grpc", "cluster_name") or "")
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +34,18 @@ class Manager:
     config: Node
     filters: tuple[Filter, ...]
     routes: tuple[Route, ...]
+    is_app: bool = False
+    """Whether it is for what the app in Envoy's own pod sends and receives, as in a sidecar of Istio."""
 
     @property
     def processors(self) -> list[Filter]:
         """Its ext_proc filters."""
-        return [each for each in self.filters if each.type == _PROCESSOR]
+        return [each for each in self.filters if each.type == PROCESSOR]
+
+    @property
+    def is_outbound(self) -> bool:
+        """Whether it is for what an app sends."""
+        return self.is_app and self.listener.get("traffic_direction") == "OUTBOUND"
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -65,16 +58,20 @@ class Dump:
 
     def __init__(self, dump: Node) -> None:
         """Read the answer of `/config_dump?include_eds`."""
-        self._sections = {_type(each): each for each in dump.get("configs", ())}
+        self._sections = {type_of(each): each for each in dump.get("configs", ())}
         self.clusters: dict[str, Node] = {
             node["name"]: node for node in self._resources("ClustersConfigDump", "cluster") if "name" in node
         }
         self._routes = {node.get("name", ""): node for node in self._resources("RoutesConfigDump", "route_config")}
         self._extensions = {node.get("name", ""): node for node in self._resources("EcdsConfigDump", "ecds_filter")}
+        self.upstream_filters = {name: self._upstream_filters(node) for name, node in self.clusters.items()}
+        """The filters of each cluster's upstream chain."""
         self.managers: list[Manager] = []
         self.tcp: list[tuple[str, frozenset[str]]] = []
         """The TCP proxies: their place and their clusters."""
-        for listener in self._resources("ListenersConfigDump", "listener"):
+        listeners = list(self._resources("ListenersConfigDump", "listener"))
+        self._is_app = any(listener.get("name") == _OF_APPS for listener in listeners)
+        for listener in listeners:
             self._read_listener(listener)
 
     def _resources(self, section: str, name: str) -> Iterator[Node]:
@@ -87,6 +84,10 @@ class Dump:
                 if isinstance(node, Mapping):
                     yield node
 
+    def _upstream_filters(self, cluster: Node) -> tuple[Filter, ...]:
+        entries = http_options(cluster).get("http_filters", ())
+        return tuple(read_filters(entries, self._extensions))
+
     def _read_listener(self, listener: Node) -> None:
         chains = [*listener.get("filter_chains", ())]
         if "default_filter_chain" in listener:
@@ -97,21 +98,16 @@ class Dump:
                 where += f", filter chain {chain.get('name') or number}"
             for each in chain.get("filters", ()):
                 config = each.get("typed_config", {})
-                if _type(config) == _MANAGER:
+                if type_of(config) == _MANAGER:
                     self.managers.append(self._manager(where, listener, config))
-                elif _type(config) == "TcpProxy":
+                elif type_of(config) == "TcpProxy":
                     self.tcp.append((where, clusters_of(config)))
 
     def _manager(self, where: str, listener: Node, config: Node) -> Manager:
-        filters = tuple(self._filter(each) for each in config.get("http_filters", ()))
+        filters = tuple(read_filters(config.get("http_filters", ()), self._extensions))
         named = path(config, "rds", "route_config_name")
         routes = config.get("route_config") or self._routes.get(str(named), {})
-        return Manager(where, listener, config, filters, tuple(_routes(where, routes)))
-
-    def _filter(self, each: Node) -> Filter:
-        name = each.get("name", "")
-        config = each.get("typed_config") or self._extensions.get(name, {}).get("typed_config", {})
-        return Filter(name, _type(config), config, bool(each.get("disabled")))
+        return Manager(where, listener, config, filters, tuple(_routes(where, routes)), self._is_app)
 
 
 def _routes(where: str, config: Node) -> Iterator[Route]:
@@ -139,24 +135,7 @@ def clusters_of(action: Node) -> frozenset[str]:
     return frozenset(str(name) for name in (action.get("cluster"), *(each.get("name") for each in weighted)) if name)
 
 
-def path(node: Any, *steps: str) -> Any:
-    """Return the value at the path `steps` below `node`, or None."""
-    for step in steps:
-        if not isinstance(node, Mapping):
-            return None
-        node = node.get(step)
-    return node
-
-
-def seconds(duration: Any, default: float) -> float:
-    """Return a protobuf duration in JSON form as seconds, or `default` if it is None."""
-    return float(str(duration).removesuffix("s")) if duration is not None else default
-
-
-def mentions(node: Any, text: str) -> bool:
-    """Return whether `text` occurs anywhere in `node`, ignoring case."""
-    return text.lower() in json.dumps(node).lower()
-
-
-def _type(node: Node) -> str:
-    return str(node.get("@type", "")).rpartition(".")[2]
+def http_options(cluster: Node) -> Node:
+    """Return a cluster's HttpProtocolOptions."""
+    found = path(cluster, "typed_extension_protocol_options", _HTTP_OPTIONS)
+    return found if isinstance(found, Mapping) else {}

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from extproc.aim.transport import AiohttpTransport
 from extproc.check.cluster import check_sidecar, check_upstream
-from extproc.check.dump import Dump, Filter, Manager, Node
-from extproc.check.finding import Finding, Severity, error
-from extproc.check.manager import check_manager
+from extproc.check.dump import Dump, Manager
+from extproc.check.filters import PROCESSOR, Filter
+from extproc.check.finding import Finding, Severity, error, warning
+from extproc.check.manager import check_ai_gateway, check_manager
+from extproc.check.mesh import mesh_of
+from extproc.check.node import Node
 from extproc.check.processor import check_processor
+from extproc.check.route import check_routes, counted
+from extproc.check.version import check_version
 from extproc.config.described import without_login
 from extproc.config.settings import Settings
 
@@ -44,12 +50,31 @@ async def check_envoy(settings: Settings, admin: str) -> list[Finding]:
             )
         ]
     hosts = {each.get("name"): each.get("host_statuses", []) for each in clusters.get("cluster_statuses", ())}
-    version = str(info.get("version", "")).split("/")
-    guarded = [(manager, ours) for manager in dump.managers if (ours := _ours(settings, dump, manager))]
-    count = f"{len(guarded)} of {len(dump.managers)} HTTP filter chains have the filter"
-    findings = [Finding(Severity.OK, where, f"version {version[1] if len(version) > 1 else 'unknown'}, {count}")]
-    findings += _findings(settings, dump, hosts, guarded, where)
+    parts = str(info.get("version", "")).split("/")
+    version = parts[1] if len(parts) > 1 else "unknown"
+    guard = _guard(settings, dump)
+    count = f"{len(guard.managers)} of {len(dump.managers)} HTTP filter chains have the filter"
+    findings = [Finding(Severity.OK, where, f"version {version}, {count}"), *check_version(version, where)]
+    findings += _findings(settings, dump, hosts, guard, where)
     return findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """Where the sidecar's filters are: in the chains of listeners, and in the upstream chains of clusters."""
+
+    managers: list[tuple[Manager, list[Filter]]]
+    clusters: dict[str, list[Filter]]
+
+
+def _guard(settings: Settings, dump: Dump) -> _Guard:
+    managers = [(manager, ours) for manager in dump.managers if (ours := _ours(settings, dump, manager.processors))]
+    clusters = {
+        name: ours
+        for name, filters in dump.upstream_filters.items()
+        if (ours := _known(settings, dump, [each for each in filters if each.type == PROCESSOR]))
+    }
+    return _Guard(managers, clusters)
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -71,34 +96,55 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _findings(
-    settings: Settings,
-    dump: Dump,
-    hosts: dict[str, list[Node]],
-    guarded: Sequence[tuple[Manager, list[Filter]]],
-    where: str,
+    settings: Settings, dump: Dump, hosts: dict[str, list[Node]], guard: _Guard, where: str
 ) -> Iterator[Finding]:
-    if not guarded:
+    processors = [each for _, ours in guard.managers for each in ours]
+    processors += [each for ours in guard.clusters.values() for each in ours]
+    if not processors:
         yield error(where, "no listener has an ext_proc filter for the sidecar", _RENDER)
         return
-    for manager, ours in guarded:
-        if len(ours) > 1:
-            names = ", ".join(each.name for each in ours)
-            yield error(manager.where, f"it has {len(ours)} filters for the sidecar ({names})", "keep the last one")
+    mesh = mesh_of(dump, processors[0])
+    for manager, ours in guard.managers:
+        together = counted(manager, ours)
+        if len(together) > 1:
+            names = ", ".join(each.name for each in together)
+            yield error(manager.where, f"it has {len(together)} filters for the sidecar ({names})", "keep the last one")
         for processor in ours:
-            yield from check_processor(settings, processor, manager.where)
-        yield from check_manager(settings, manager, ours[-1])
-    sidecars = dict.fromkeys(each.cluster for _, ours in guarded for each in ours if each.cluster)
-    for name in sidecars:
-        yield from check_sidecar(settings, name, dump.clusters.get(name), hosts.get(name, []))
-    models = frozenset().union(*(manager.clusters for manager, _ in guarded))
+            yield from check_processor(settings, mesh, processor, manager.where)
+        yield from check_manager(settings, mesh, manager, ours[-1])
+        yield from check_routes(settings, mesh, manager, ours, guard.clusters)
+    for name, ours in guard.clusters.items():
+        for processor in ours:
+            yield from check_processor(settings, mesh, processor, f"cluster {name}")
+        filters = dump.upstream_filters[name]
+        yield from check_ai_gateway(f"cluster {name}", filters[filters.index(ours[-1]) + 1 :])
+    yield from _apps(settings, guard)
+    for name in dict.fromkeys(each.cluster for each in processors if each.cluster):
+        yield from check_sidecar(settings, mesh, name, dump.clusters.get(name), hosts.get(name, []))
+    models = frozenset(guard.clusters).union(*(manager.clusters for manager, _ in guard.managers))
     for name in sorted(models):
-        yield from check_upstream(settings, name, dump.clusters.get(name))
-    yield from _ways_around(dump, {id(manager) for manager, _ in guarded}, models)
+        yield from check_upstream(settings, mesh, name, dump.clusters.get(name))
+    yield from _ways_around(dump, guard, models)
 
 
-def _ways_around(dump: Dump, guarded: set[int], models: frozenset[str]) -> Iterator[Finding]:
+def _apps(settings: Settings, guard: _Guard) -> Iterator[Finding]:
+    """Yield a finding for each profile that inspects whatever an app sends, not only what it sends to models."""
+    listeners = [manager for manager, _ in guard.managers if manager.is_outbound]
+    names = [name for name, profile in settings.profiles.items() if profile.unmatched == "inspect"]
+    if listeners and names:
+        yield warning(
+            listeners[0].where,
+            "the sidecar inspects all JSON that this app sends, to whatever service",
+            "set " + ", ".join(f"profiles.{name}.unmatched: pass" for name in names),
+        )
+
+
+def _ways_around(dump: Dump, guard: _Guard, models: frozenset[str]) -> Iterator[Finding]:
     """Yield listeners and TCP proxies that reach the same models without the filter."""
+    guarded = {id(manager) for manager, _ in guard.managers}
     ways = [(manager.where, manager.clusters) for manager in dump.managers if id(manager) not in guarded]
+    # What goes through an upstream chain is guarded for HTTP, not for TCP.
+    ways = [(where, clusters - set(guard.clusters)) for where, clusters in ways]
     for where, clusters in (*ways, *dump.tcp):
         shared = sorted(clusters & models)
         if shared:
@@ -107,16 +153,14 @@ def _ways_around(dump: Dump, guarded: set[int], models: frozenset[str]) -> Itera
             )
 
 
-def _ours(settings: Settings, dump: Dump, manager: Manager) -> list[Filter]:
-    """Return the manager's filters for the sidecar: by name, else by address, else the only ext_proc filter."""
-    found = manager.processors
+def _ours(settings: Settings, dump: Dump, found: Sequence[Filter]) -> list[Filter]:
+    """Return those of a listener's ext_proc filters that are for the sidecar: the known ones, else the only one."""
+    candidates = [each for each in found if not each.is_ai_gateway]
+    return _known(settings, dump, candidates) or (candidates if len(candidates) == 1 else [])
+
+
+def _known(settings: Settings, dump: Dump, found: Sequence[Filter]) -> list[Filter]:
+    """Return those of `found` that are for the sidecar by name, else by address."""
     named = [each for each in found if "aim" in f"{each.name} {each.cluster}".lower()]
-    if named:
-        return named
     port = settings.listen.path or f'"port_value": {settings.listen.port}'
-    dialled = [each for each in found if port in _written(dump.clusters.get(each.cluster))]
-    return dialled or (found if len(found) == 1 else [])
-
-
-def _written(cluster: Node | None) -> str:
-    return json.dumps(cluster or {})
+    return named or [each for each in found if port in json.dumps(dump.clusters.get(each.cluster) or {})]

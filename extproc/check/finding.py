@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,3 +39,11 @@ def error(where: str, what: str, advice: str) -> Finding:
 def warning(where: str, what: str, advice: str) -> Finding:
     """Return a finding that something will fail sometimes."""
     return Finding(Severity.WARNING, where, what, advice)
+
+
+def actionable(
+    make: Callable[[str, str, str], Finding], where: str, what: str, advice: str | None
+) -> Iterator[Finding]:
+    """Yield the finding that `make` makes, unless `advice` is None: the operator cannot act on it."""
+    if advice is not None:
+        yield make(where, what, advice)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from extproc.check.dump import Filter, Manager, Node, Route, mentions, path, seconds
-from extproc.check.finding import Finding, error, warning
-from extproc.check.processor import check_modes, check_profile
+from extproc.check.dump import Manager
+from extproc.check.filters import Filter
+from extproc.check.finding import Finding, actionable, error, warning
+from extproc.check.mesh import Mesh, Setting
+from extproc.check.node import Node, mentions, path, seconds
+from extproc.check.route import IDLE_SECONDS, SHORT_SECONDS
 from extproc.config.settings import Settings
 from extproc.render.ext_proc import JWT_NAMESPACE
-from extproc.render.route import body_limit
 
-_IDLE_SECONDS = 900
 _DEFAULT_IDLE_SECONDS = 300
-_DEFAULT_ROUTE_SECONDS = 15
-_SHORT_SECONDS = 300
-"""Answers may last this long: a lower time limit cuts off some."""
-
-_DEFAULT_BUFFER_BYTES = 1_048_576
 
 # The keys are the last part of the configuration's type.
 _AUTHENTICATION = {
@@ -34,23 +30,36 @@ _CHANGING = {"Lua": "lua", "Wasm": "wasm", "GrpcJsonTranscoder": "grpc_json_tran
 _ONCE = "put it before the ext_proc filter, which has to be the last before the router"
 
 
-def check_manager(settings: Settings, manager: Manager, processor: Filter) -> Iterator[Finding]:
+def check_manager(settings: Settings, mesh: Mesh, manager: Manager, processor: Filter) -> Iterator[Finding]:
     """Yield findings about the surroundings of `processor`, a filter of `manager`."""
-    if processor.is_disabled and not all(_override(route, processor) for route in manager.routes):
-        where = f"{manager.where}, filter {processor.name}"
-        yield error(where, "it is disabled, except on routes that enable it", "remove disabled: true")
     yield from _order(settings, manager, processor)
-    yield from _paths(manager)
-    yield from _times(manager)
+    yield from _paths(mesh, manager)
+    yield from _times(mesh, manager)
     yield from _upgrades(manager)
-    is_buffered = path(processor.config, "processing_mode", "request_body_mode") == "BUFFERED"
-    for route in manager.routes:
-        yield from _route(settings, manager, processor, route, is_buffered=is_buffered)
+    if manager.config.get("proxy_100_continue"):
+        yield warning(manager.where, "a client that waits for 100 Continue waits for ever", "remove proxy_100_continue")
+
+
+def check_ai_gateway(where: str, filters: Sequence[Filter]) -> Iterator[Finding]:
+    """Yield a finding for each of `filters` that is of Envoy AI Gateway.
+
+    In a listener's chain `filters` are those before the sidecar's, in a cluster's upstream chain those after it.
+    """
+    for each in filters:
+        if each.is_ai_gateway:
+            yield error(
+                f"{where}, filter {each.name}",
+                "Envoy AI Gateway keeps the prompt before the sidecar reads it, and sends the model what it kept: "
+                "redactions are lost",
+                "put the sidecar's filter in front of it, in the listener, as `extproc render envoy-gateway "
+                "--ai-gateway LISTENER` does",
+            )
 
 
 def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[Finding]:
     position = manager.filters.index(processor)
     before, after = manager.filters[:position], manager.filters[position + 1 :]
+    yield from check_ai_gateway(manager.where, before)
     for each in after:
         where = f"{manager.where}, filter {each.name}"
         if each.type in _AUTHENTICATION:
@@ -119,38 +128,42 @@ def _headers_read(settings: Settings) -> list[str]:
     return list(dict.fromkeys(source.name for source in sources if source.kind == "header"))
 
 
-def _paths(manager: Manager) -> Iterator[Finding]:
-    wanted = {
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
-    }
-    for name, value in wanted.items():
-        if manager.config.get(name) != value and not (name.startswith("path_with") and _rejects(manager)):
+def _paths(mesh: Mesh, manager: Manager) -> Iterator[Finding]:
+    if manager.config.get("path_with_escaped_slashes_action") == "UNESCAPE_AND_REDIRECT":
+        usual = "set path_with_escaped_slashes_action: KEEP_UNCHANGED"
+        yield from actionable(
+            warning,
+            manager.where,
+            "a request whose path has %2F is answered with a redirect: Bedrock's ARNs, names of projects and files",
+            mesh.advice(Setting.ESCAPED_SLASHES, usual),
+        )
+    if manager.is_app:
+        return  # what an app sends elsewhere has to arrive as it was sent
+    for name in ("normalize_path", "merge_slashes"):
+        if not manager.config.get(name):
             yield warning(
                 manager.where,
                 f"the sidecar, the routes and the model may see different paths ({name})",
-                f"set {name}: {str(value).lower() if isinstance(value, bool) else value}",
+                f"set {name}: true",
             )
 
 
-def _rejects(manager: Manager) -> bool:
-    return manager.config.get("path_with_escaped_slashes_action") in ("REJECT_REQUEST", "UNESCAPE_AND_FORWARD")
-
-
-def _times(manager: Manager) -> Iterator[Finding]:
+def _times(mesh: Mesh, manager: Manager) -> Iterator[Finding]:
     idle = seconds(manager.config.get("stream_idle_timeout"), _DEFAULT_IDLE_SECONDS)
-    if 0 < idle < _IDLE_SECONDS:
-        yield warning(
+    own = [path(route.node, "route", "idle_timeout") for route in manager.routes]
+    if 0 < idle < IDLE_SECONDS and (None in own or not own):  # a route's own replaces it
+        yield from actionable(
+            warning,
             manager.where,
             f"an answer is cut off when the model is silent for {idle:g} s",
-            f"set stream_idle_timeout: {_IDLE_SECONDS}s",
+            mesh.advice(Setting.IDLE, f"set stream_idle_timeout: {IDLE_SECONDS}s", IDLE_SECONDS),
         )
     longest = seconds(path(manager.config, "common_http_protocol_options", "max_stream_duration"), 0)
     if longest > 0:
-        yield warning(
-            manager.where, f"answers that take longer than {longest:g} s are cut off", "remove max_stream_duration"
-        )
+        make = error if longest < SHORT_SECONDS else warning
+        advice = mesh.advice(Setting.STREAM_DURATION, "remove max_stream_duration")
+        what = f"answers that take longer than {longest:g} s are cut off"
+        yield from actionable(make, manager.where, what, advice)
 
 
 def _upgrades(manager: Manager) -> Iterator[Finding]:
@@ -166,71 +179,3 @@ def _upgrades(manager: Manager) -> Iterator[Finding]:
         elif not upgrade.get("enabled", True):
             for route in routes:
                 yield warning(route.where, "websockets pass here unguarded", "remove upgrade_configs of the route")
-
-
-def _route(
-    settings: Settings, manager: Manager, processor: Filter, route: Route, *, is_buffered: bool
-) -> Iterator[Finding]:
-    override = _override(route, processor)
-    if override.get("disabled"):
-        guarded = {
-            cluster
-            for other in manager.routes
-            if not _override(other, processor).get("disabled")
-            for cluster in other.clusters
-        }
-        say = error if route.clusters & guarded else warning
-        yield say(route.where, "the ext_proc filter is turned off here", f"remove disabled: true for {processor.name}")
-        return
-    overrides = override.get("overrides", {})
-    if overrides.get("failure_mode_allow"):
-        yield error(route.where, "without a sidecar everything passes unguarded", "set failure_mode_allow: false")
-    if "processing_mode" in overrides:
-        yield from check_modes(overrides["processing_mode"], route.where)
-    yield from check_profile(settings, overrides.get("grpc_initial_metadata", ()), route.where)
-    yield from check_profile(settings, path(overrides, "grpc_service", "initial_metadata") or (), route.where)
-    action = route.node["route"]
-    timeout = seconds(action.get("timeout"), _DEFAULT_ROUTE_SECONDS)
-    if timeout:
-        say = error if timeout < _SHORT_SECONDS else warning
-        default = "" if "timeout" in action else ", by default"
-        yield say(route.where, f"answers that take longer than {timeout:g} s are cut off{default}", "set timeout: 0s")
-    longest = seconds(path(action, "max_stream_duration", "max_stream_duration"), 0)
-    if longest:
-        yield warning(
-            route.where, f"answers that take longer than {longest:g} s are cut off", "remove max_stream_duration"
-        )
-    idle = seconds(action.get("idle_timeout"), 0)
-    if 0 < idle < _IDLE_SECONDS:
-        yield warning(
-            route.where,
-            f"an answer is cut off when the model is silent for {idle:g} s",
-            f"set idle_timeout: {_IDLE_SECONDS}s",
-        )
-    if is_buffered:
-        yield from _buffer(settings, manager, route)
-
-
-def _override(route: Route, processor: Filter) -> Node:
-    """Return the ExtProcPerRoute that applies to a route: the innermost one."""
-    for scope in reversed(route.scopes):
-        found = path(scope, "typed_per_filter_config", processor.name)
-        if isinstance(found, dict):
-            inner = found.get("config")
-            return {**(inner if isinstance(inner, dict) else {}), **found}
-    return {}
-
-
-def _buffer(settings: Settings, manager: Manager, route: Route) -> Iterator[Finding]:
-    limit = int(manager.listener.get("per_connection_buffer_limit_bytes", _DEFAULT_BUFFER_BYTES))
-    for scope in route.scopes:
-        for name in ("per_request_buffer_limit_bytes", "request_body_buffer_limit"):
-            if name in scope:
-                limit = int(scope[name])
-    if limit < settings.limits.request_bytes:
-        yield error(
-            route.where,
-            f"Envoy refuses requests beyond {limit:,} bytes with 413, but limits.request_bytes is "
-            f"{settings.limits.request_bytes:,}",
-            f"set request_body_buffer_limit: {body_limit(settings)}",
-        )

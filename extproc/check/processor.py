@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from extproc.check.dump import Filter, Node, path, seconds
-from extproc.check.finding import Finding, error, warning
+from extproc.check.filters import Filter
+from extproc.check.finding import Finding, actionable, error, warning
+from extproc.check.mesh import Mesh, Setting
+from extproc.check.node import Node, path, seconds
 from extproc.config.profile import PROFILE_METADATA, Profile
 from extproc.config.settings import Settings
 from extproc.core.identity import Source
@@ -36,8 +38,8 @@ _BODY_MODES = {
 }
 
 
-def check_processor(settings: Settings, processor: Filter, where: str) -> Iterator[Finding]:
-    """Yield findings about the filter's own configuration."""
+def check_processor(settings: Settings, mesh: Mesh, processor: Filter, where: str) -> Iterator[Finding]:
+    """Yield findings about the filter's own configuration, without those that `mesh` does not let anyone act on."""
     config = processor.config
     where = f"{where}, filter {processor.name}"
     if not processor.cluster:
@@ -61,13 +63,18 @@ def check_processor(settings: Settings, processor: Filter, where: str) -> Iterat
         )
     if config.get("route_cache_action") == "CLEAR":
         yield warning(where, "Envoy chooses the route again after the sidecar", "set route_cache_action: RETAIN")
+    if processor.is_conditional:
+        yield warning(
+            where, "a matcher selects the requests that it guards; the others pass unguarded", "remove the matcher"
+        )
     if path(config, "status_on_error", "code") != "ServiceUnavailable":
-        yield warning(where, "without a sidecar clients get 500", "set status_on_error: {code: ServiceUnavailable}")
+        advice = mesh.advice(Setting.STATUS, "set status_on_error: {code: ServiceUnavailable}")
+        yield from actionable(warning, where, "without a sidecar clients get 500", advice)
     yield from check_modes(path(config, "processing_mode") or {}, where)
     yield from _timeouts(settings, config, where)
     yield from _attributes(settings, config.get("request_attributes", ()), where)
-    yield from _metadata(settings, config, where)
-    yield from _mutations(config.get("mutation_rules"), where)
+    yield from _metadata(settings, mesh, config, where)
+    yield from _mutations(mesh, config.get("mutation_rules"), where)
     yield from check_profile(settings, path(config, "grpc_service", "initial_metadata") or (), where)
 
 
@@ -112,8 +119,6 @@ def _timeouts(settings: Settings, config: Node, where: str) -> Iterator[Finding]
             f"Envoy waits {limit:g} s for a verdict, but Aim may take {settings.aim.timeout_seconds:g} s",
             f"set message_timeout: {message_timeout(settings)}",
         )
-    if seconds(path(config, "grpc_service", "timeout"), 0):
-        yield error(where, "grpc_service.timeout ends every exchange that lasts longer", "remove it")
 
 
 def _attributes(settings: Settings, sent: object, where: str) -> Iterator[Finding]:
@@ -131,7 +136,7 @@ def _attributes(settings: Settings, sent: object, where: str) -> Iterator[Findin
                 )
 
 
-def _metadata(settings: Settings, config: Node, where: str) -> Iterator[Finding]:
+def _metadata(settings: Settings, mesh: Mesh, config: Node, where: str) -> Iterator[Finding]:
     options = config.get("metadata_options", {})
     forwarded = {*(path(options, "forwarding_namespaces", "untyped") or ())}
     for name, profile in settings.profiles.items():
@@ -143,16 +148,15 @@ def _metadata(settings: Settings, config: Node, where: str) -> Iterator[Finding]
                 "add it to metadata_options.forwarding_namespaces.untyped",
             )
     if METADATA_NAMESPACE not in (path(options, "receiving_namespaces", "untyped") or ()):
-        yield warning(
-            where,
-            "the access log cannot show verdicts",
-            f"add {METADATA_NAMESPACE} to metadata_options.receiving_namespaces.untyped",
-        )
+        usual = f"add {METADATA_NAMESPACE} to metadata_options.receiving_namespaces.untyped"
+        advice = mesh.advice(Setting.METADATA, usual, METADATA_NAMESPACE)
+        yield from actionable(warning, where, "the access log cannot show verdicts", advice)
 
 
-def _mutations(rules: Node | None, where: str) -> Iterator[Finding]:
+def _mutations(mesh: Mesh, rules: Node | None, where: str) -> Iterator[Finding]:
     if rules is None:
-        yield warning(where, "the sidecar may change any header", "set mutation_rules, as `extproc render envoy` does")
+        advice = mesh.advice(Setting.MUTATIONS, "set mutation_rules, as `extproc render envoy` does")
+        yield from actionable(warning, where, "the sidecar may change any header", advice)
         return
     allowed = path(rules, "allow_expression", "regex")
     denied = path(rules, "disallow_expression", "regex")

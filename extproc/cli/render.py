@@ -32,6 +32,7 @@ class Context(StrEnum):
     GATEWAY = "gateway"
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+    WAYPOINT = "waypoint"
 
 
 Where = Annotated[
@@ -43,7 +44,8 @@ Service = Annotated[str, typer.Option(help="The sidecar's Service, NAME or NAME.
 Authority = Annotated[
     str,
     typer.Option(
-        "--ca", help='The Secret (Istio) or ConfigMap that holds the CA of the Service\'s certificate; "" for no TLS.'
+        "--ca",
+        help='The Secret (Istio, kgateway) or ConfigMap with the CA of the Service\'s certificate; "" for no TLS.',
     ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="The profile of all routes that --route does not name.")]
@@ -104,7 +106,8 @@ def render_istio(
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
     context: Annotated[
-        Context, typer.Option(help="The Envoys that get the sidecar: of a gateway, or of apps.")
+        Context,
+        typer.Option(help="The Envoys that get the sidecar: of a gateway, of apps, or of a waypoint (ambient mode)."),
     ] = Context.GATEWAY,
     selector: Annotated[
         list[str] | None,
@@ -139,12 +142,23 @@ def render_envoy_gateway(
     namespace: Namespace = "default",
     service: Service = "aim-extproc",
     authority: Authority = "aim-extproc-ca",
+    ai_gateway: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LISTENER",
+            help="Envoy AI Gateway runs on this listener of the Gateway: put the sidecar in front of it. May be "
+            "repeated.",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Print the policies that add the sidecar to a Gateway of Envoy Gateway."""
     from extproc.render.envoy_gateway import render_envoy_gateway as render_resources
 
-    _print_mesh(config, render_resources, namespace, gateway, service, authority, topology is Topology.SIDECAR)
+    def text(settings: Settings, place: Place) -> str:
+        return render_resources(settings, place, ai_gateway=ai_gateway or ())
+
+    _print_mesh(config, text, namespace, gateway, service, authority, topology is Topology.SIDECAR)
 
 
 @render.command("kgateway")

@@ -91,6 +91,11 @@ def body_modes(request: Any, *, assume_full_duplex: bool) -> BodyMode:
 
     Raises ProtocolError, which names the setting to change, if the filter's modes do not let the sidecar guard traffic.
     """
+    if request.observability_mode:
+        raise ProtocolError(
+            "the filter only observes (observability_mode; in some meshes shadow mode): the data plane ignores every "
+            "reply, so nothing is guarded; set it to false"
+        )
     if not request.HasField("protocol_config"):
         if assume_full_duplex:
             return BodyMode.FULL_DUPLEX_STREAMED

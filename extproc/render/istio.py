@@ -11,11 +11,11 @@ from extproc.render.cluster import SIDECAR, processor_cluster, request_headers
 from extproc.render.commented import Tree, because
 from extproc.render.ext_proc import processor, profile_of_route
 from extproc.render.listener import IDENTITY, MANAGER_TYPE, SAME_PATHS, STREAM_IDLE
-from extproc.render.mesh import Place, print_resources, resource
+from extproc.render.mesh import Place, gateway_ref, print_resources, resource
 from extproc.render.route import body_limit
 from extproc.render.schema import check
 
-Context = Literal["gateway", "outbound", "inbound"]
+Context = Literal["gateway", "outbound", "inbound", "waypoint"]
 
 FILTER = "aim.ext_proc"
 """The name of the HTTP filter."""
@@ -23,13 +23,29 @@ FILTER = "aim.ext_proc"
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 """The label that Istio puts on the pods of a Gateway."""
 
-_CONTEXTS = {"gateway": "GATEWAY", "outbound": "SIDECAR_OUTBOUND", "inbound": "SIDECAR_INBOUND"}
+# Istio patches a waypoint as it patches what a sidecar receives.
+_CONTEXTS = {
+    "gateway": "GATEWAY",
+    "outbound": "SIDECAR_OUTBOUND",
+    "inbound": "SIDECAR_INBOUND",
+    "waypoint": "SIDECAR_INBOUND",
+}
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
 _NOTES = """\
-Needs Istio 1.29 or newer (Envoy 1.37). Envoy 1.36 does not apply request_body_buffer_limit to this filter; there, \
-raise per_connection_buffer_limit_bytes of the listeners. Istio allows websockets; the sidecar refuses them on guarded \
+Needs Istio 1.30 or newer. It has no effect on a gateway of the class istio-agentgateway, which has no \
+Envoy: use `extproc render agentgateway` there. Istio allows websockets; the sidecar refuses them on guarded \
 paths. Istio sets no route timeout by default: keep it off (0s), otherwise it cuts off longer answers."""
+
+_OUTBOUND = """\
+This changes every HTTP listener of the pods' outbound traffic, not only what goes to models: all of it waits for the \
+sidecar, may be silent for 900 s, and may have requests as large as limits.request_bytes. Set unmatched: pass in the \
+profile, otherwise the sidecar inspects all JSON that the app sends. Traffic that the app encrypts itself (https) is \
+not seen at all: let it use http, and a ServiceEntry with TLS origination."""
+
+_WAYPOINT = """\
+For ambient mode: the waypoint's name is --gateway. Only traffic to services that use this waypoint \
+(istio.io/use-waypoint) passes the sidecar; ztunnel alone has no HTTP filters."""
 
 _SHARED = """\
 The sidecar and istio-proxy share the socket in a volume. Annotate the pod:
@@ -55,26 +71,33 @@ def render_istio(
     `routes` maps names of Envoy's routes to profiles; `profile` is for all others. Raises ValueError, with a sentence
     for the operator, if the settings do not fit.
     """
-    if context != "gateway" and not labels:
+    if context == "waypoint" and labels:
+        raise ValueError("selector: Istio ignores it for a waypoint; name the waypoint with --gateway")
+    if context in ("outbound", "inbound") and not labels:
         raise ValueError(f"selector: --context {context} is for an app's pods; name them: --selector app=NAME")
     where = {"context": _CONTEXTS[context]}
     patches = [
         _cluster_patch(settings, place, where),
         _filter_patch(settings, place, where, profile),
-        _manager_patch(settings, where),
+        _manager_patch(settings, where, context),
         _limit_patch(settings, where),
+        *([_listener_patch(settings, where)] if context == "waypoint" else []),
         *(_profile_patch(where, route, named) for route, named in (routes or {}).items()),
     ]
+    if context == "waypoint":
+        target = because("A waypoint ignores an EnvoyFilter that has a selector.", targetRefs=[gateway_ref(place)])
+    else:
+        target = {"workloadSelector": {"labels": dict(labels or {GATEWAY_LABEL: place.gateway})}}
     spec = {
-        "workloadSelector": {"labels": dict(labels or {GATEWAY_LABEL: place.gateway})},
+        **target,
         **because("After other EnvoyFilters, so that this filter comes last.", priority=10),
         "configPatches": patches,
     }
-    notes = _NOTES
+    notes = "\n".join([_NOTES, *({"outbound": [_OUTBOUND], "waypoint": [_WAYPOINT]}.get(context, []))])
     if place.sidecar:
         folder = place.sockets(settings)[0].path.rpartition("/")[0] or "/"
-        shared = _SHARED_BY_GATEWAY if context == "gateway" else _SHARED
-        notes = f"{_NOTES}\n{shared.format(folder=folder)}"
+        shared = _SHARED_BY_GATEWAY if context in ("gateway", "waypoint") else _SHARED
+        notes = f"{notes}\n{shared.format(folder=folder)}"
     filter_ = resource("networking.istio.io/v1alpha3", "EnvoyFilter", spec, namespace=place.namespace)
     return print_resources([filter_], mesh="istio", place=place, settings=settings, notes=notes)
 
@@ -124,17 +147,19 @@ def _filter_patch(settings: Settings, place: Place, where: Tree, profile: str) -
     return _patch("HTTP_FILTER", match, "INSERT_BEFORE", filter_)
 
 
-def _manager_patch(settings: Settings, where: Tree) -> Tree:
+def _manager_patch(settings: Settings, where: Tree, context: Context) -> Tree:
+    # What an app sends elsewhere has to arrive as it was sent; the sidecar decodes paths itself.
+    paths = {} if context == "outbound" else SAME_PATHS
     manager = {
         "name": _MANAGER,
         "typed_config": {
             "@type": MANAGER_TYPE,
-            **because(IDENTITY, **SAME_PATHS),
+            **paths,
             **because(
                 "The 300 s of Istio's edge profile cut off a model that reasons without output.",
                 stream_idle_timeout=STREAM_IDLE,
             ),
-            "common_http_protocol_options": request_headers(settings),
+            **because(IDENTITY, common_http_protocol_options=request_headers(settings)),
         },
     }
     check(manager, "envoy.config.listener.v3.Filter")
@@ -151,6 +176,15 @@ def _limit_patch(settings: Settings, where: Tree) -> Tree:
     check(value, "envoy.config.route.v3.Route")
     match = {**where, "routeConfiguration": {"vhost": {"route": {"action": "ROUTE"}}}}
     return _patch("HTTP_ROUTE", match, "MERGE", value)
+
+
+def _listener_patch(settings: Settings, where: Tree) -> Tree:
+    value = because(
+        "The same for routes that Istio makes from an HTTPRoute: it does not patch those of a waypoint.",
+        per_connection_buffer_limit_bytes=body_limit(settings),
+    )
+    check(value, "envoy.config.listener.v3.Listener")
+    return _patch("LISTENER", dict(where), "MERGE", value)
 
 
 def _profile_patch(where: Tree, route: str, profile: str) -> Tree:

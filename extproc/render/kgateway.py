@@ -5,12 +5,11 @@ from __future__ import annotations
 from extproc.config.settings import Settings
 from extproc.render.cluster import most_requests
 from extproc.render.commented import Tree, because
-from extproc.render.ext_proc import JWT_NAMESPACE, message_timeout
+from extproc.render.ext_proc import JWT_NAMESPACE, REQUEST_ATTRIBUTES, message_timeout
 from extproc.render.listener import STREAM_IDLE
 from extproc.render.mesh import (
     NAME,
     Place,
-    backend_tls_policy,
     gateway_ref,
     print_resources,
     reference_grants,
@@ -24,10 +23,10 @@ API = f"{GROUP}/v1alpha1"
 _NOTES = """\
 Needs kgateway 2.2 or newer: older versions silently drop failOpen and the timeouts. The port of the Service needs \
 appProtocol: kubernetes.io/h2c; otherwise Envoy uses HTTP/1.1.
-kgateway can neither select a profile for a route nor send the route to the sidecar, so every exchange has the profile \
-`default`. If you need several profiles, run a sidecar for each, print these resources for each with --service, and \
-select the extension with TrafficPolicies that target HTTPRoutes. kgateway does not keep the sidecar's dynamic \
-metadata: find the call id in the response header x-aim-call-id."""
+Profiles by route: profiles.NAME.routes: ["*-httproute-HTTPROUTE-NAMESPACE-*"]. requestAttributes is printed if your \
+settings need it; releases up to 2.3 do not have it. There, run a sidecar for each profile, print these resources for \
+each with --service, and select the extension with TrafficPolicies that target HTTPRoutes. \
+kgateway does not keep the sidecar's dynamic metadata: find the call id in the response header x-aim-call-id."""
 
 _IDENTITY = """\
 The sidecar reads the user from x-aim-user-email and the conversation from x-aim-session-id, and removes both. \
@@ -47,7 +46,6 @@ def render_kgateway(settings: Settings, place: Place) -> str:
     """
     namespace = place.namespace
     resources = [
-        *([backend_tls_policy(place)] if place.tls else []),
         *reference_grants(place, GROUP, "GatewayExtension"),
         resource(API, "BackendConfigPolicy", _backend_config(settings, place), namespace=place.service_namespace),
         resource(API, "GatewayExtension", _extension(settings, place), namespace=namespace),
@@ -68,9 +66,52 @@ def _backend_config(settings: Settings, place: Place) -> Tree:
         ),
         **because(
             "Exchanges last as long as their answers, so round robin would load servers unevenly.",
-            loadBalancer={"leastRequest": {}},
+            loadBalancer={
+                "leastRequest": {},
+                **because("If no sidecar is healthy, try them all: the check may be late.", healthyPanicThreshold=1),
+            },
         ),
+        **because("A sidecar whose machine is gone; the default is 5 s.", connectTimeout="1s"),
+        **because(
+            "A sidecar that is draining or dead gets no new exchanges.",
+            healthCheck={
+                "interval": "1s",
+                "timeout": "1s",
+                "unhealthyThreshold": 1,
+                "healthyThreshold": 1,
+                "grpc": {},
+            },
+        ),
+        **(_tls(place) if place.tls else {}),
     }
+
+
+def _tls(place: Place) -> Tree:
+    return because(
+        "Not a BackendTLSPolicy: it would replace these fields, and Envoy's health checks would offer no HTTP/2, so "
+        "the sidecar would refuse each of them.",
+        tls={
+            **because(
+                "A Secret in the Service's namespace. Its key ca.crt holds the CA of the Service's certificate.",
+                secretRef={"name": place.ca},
+            ),
+            "sni": place.hostname,
+            **because(
+                "The sidecar's certificate (tls.cert_file) has to be for this name.",
+                verifySubjectAltNames=[place.hostname],
+            ),
+            **because("gRPC is HTTP/2.", alpnProtocols=["h2"]),
+        },
+    )
+
+
+def _needs_attributes(settings: Settings) -> bool:
+    """Return whether a profile reads an attribute of Envoy's: the route's name, or one that identifies the user."""
+    return any(
+        profile.routes
+        or any(source.kind == "attribute" for source in (*profile.user_email, *profile.session_id, *profile.key_alias))
+        for profile in settings.profiles.values()
+    )
 
 
 def _extension(settings: Settings, place: Place) -> Tree:
@@ -100,7 +141,12 @@ def _extension(settings: Settings, place: Place) -> Tree:
             metadataOptions={"forwarding": {"untyped": [JWT_NAMESPACE]}},
         ),
     }
-    return {"type": "ExtProc", "extProc": ext_proc}
+    if _needs_attributes(settings):
+        ext_proc |= because(
+            "For settings of the form `attribute:NAME`, and for profiles by route.",
+            requestAttributes=[*REQUEST_ATTRIBUTES],
+        )
+    return {"extProc": ext_proc}
 
 
 def _traffic(place: Place) -> Tree:

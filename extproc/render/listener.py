@@ -20,12 +20,12 @@ _EARLY_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v
 
 STREAM_IDLE = "900s"
 
-SAME_PATHS = because(
-    "The sidecar, the routes and the model must see the same path.",
-    normalize_path=True,
-    merge_slashes=True,
-    path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
-)
+ESCAPED_SLASHES = "Models' names in paths contain %2F (Bedrock's ARNs). The sidecar decodes paths itself."
+
+SAME_PATHS = {
+    **because("The sidecar, the routes and the model must see the same path.", normalize_path=True, merge_slashes=True),
+    **because(ESCAPED_SLASHES, path_with_escaped_slashes_action="KEEP_UNCHANGED"),
+}
 
 _WHO_ASKS = "Do not show the client's address to the model's provider."
 

@@ -163,10 +163,10 @@ def resource(api: str, kind: str, spec: Tree, *, namespace: str, name: str = NAM
     return {**head, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
-def backend_tls_policy(place: Place) -> Tree:
-    """Return the Gateway API's policy for TLS to the Service."""
+def backend_tls_policy(place: Place, target: Tree) -> Tree:
+    """Return the Gateway API's policy for TLS to `target`, a reference within the Service's namespace."""
     spec = {
-        "targetRefs": [{"group": "", "kind": "Service", "name": place.service_name}],
+        "targetRefs": [target],
         "validation": {
             **because(
                 CA_OF_SERVICE,
@@ -178,13 +178,16 @@ def backend_tls_policy(place: Place) -> Tree:
     return resource(f"{GATEWAY_API}/v1", "BackendTLSPolicy", spec, namespace=place.service_namespace)
 
 
-def reference_grants(place: Place, group: str, kind: str) -> list[Tree]:
-    """Return the permission for `kind` to reference the Service, if that is in another namespace."""
+def reference_grants(place: Place, group: str, kind: str, target: Tree | None = None) -> list[Tree]:
+    """Return the permission for `kind` to reference `target`, if the Service is in another namespace.
+
+    `target` is the Service itself unless it is given.
+    """
     if place.sidecar or place.service_namespace == place.namespace:
         return []
     spec = {
         "from": [{"group": group, "kind": kind, "namespace": place.namespace}],
-        "to": [{"group": "", "kind": "Service", "name": place.service_name}],
+        "to": [target or {"group": "", "kind": "Service", "name": place.service_name}],
     }
     why = "The Service is in another namespace than the gateway, which has to allow the reference."
     return [resource(f"{GATEWAY_API}/v1beta1", "ReferenceGrant", spec, namespace=place.service_namespace, why=why)]

@@ -132,6 +132,30 @@ async def test_misconfigured_filter_is_refused_and_its_setting_named() -> None:
             assert "gRPC_error_9" in entry["details"]  # FAILED_PRECONDITION
 
 
+async def test_filter_that_only_observes_is_refused_and_logged() -> None:
+    """Such a filter guards nothing. Whether Envoy passes the exchange, too, depends on when the refusal arrives."""
+
+    def observe(tree: Any) -> None:
+        config = manager_of(tree)["http_filters"][0]["typed_config"]
+        config["observability_mode"] = True
+        # Envoy accepts no full duplex then.
+        config["processing_mode"] = _USUAL | {"request_body_mode": "STREAMED", "response_body_mode": "STREAMED"}
+
+    async with rig(edit=observe) as chain:
+        chain.upstream.answer = whole(b"{}")
+        with structlog.testing.capture_logs() as logs:
+            got = await ask(chain, ASK)
+            async with asyncio.timeout(SECONDS):
+                while not (errors := [log for log in logs if log["log_level"] == "error"]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await ended(chain)
+        assert got.status in (200, 503)
+        assert chain.aim.questions == []
+        (error,) = errors
+        assert "only observes (observability_mode" in error["problem"]
+        assert "assume_full_duplex" not in error["problem"]
+
+
 async def test_filter_without_request_headers_lets_nothing_pass() -> None:
     def without_headers(tree: Any) -> None:
         manager_of(tree)["http_filters"][0]["typed_config"]["processing_mode"]["request_header_mode"] = "SKIP"

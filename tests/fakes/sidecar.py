@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from extproc.aim.client import AimClient
 from extproc.config.settings import Settings
 from extproc.processor.servicer import ExternalProcessor
@@ -17,8 +20,9 @@ from extproc.telemetry.metrics import Telemetry
 class Sidecar:
     """A running service and its port."""
 
-    def __init__(self, service: ExternalProcessor, port: int) -> None:
+    def __init__(self, service: ExternalProcessor, server: grpc.aio.Server, port: int) -> None:
         self.service = service
+        self.server = server
         self.port = port
 
     def metric(self, name: str, **labels: str) -> float:
@@ -45,9 +49,12 @@ async def sidecar(
     ):
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((service.handler(),))
+        status = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        await status.set("", health_pb2.HealthCheckResponse.SERVING)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
-            yield Sidecar(service, port)
+            yield Sidecar(service, server, port)
         finally:
             await server.stop(0)

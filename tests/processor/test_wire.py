@@ -113,6 +113,17 @@ class TestModes:
         with pytest.raises(ProtocolError, match="assume_full_duplex"):
             wire.body_modes(request(), assume_full_duplex=False)
 
+    @pytest.mark.parametrize("modes", [(Mode.BUFFERED, Mode.FULL_DUPLEX_STREAMED), ()])
+    @pytest.mark.parametrize("assume", [True, False])
+    def test_filter_that_only_observes_is_refused(self, modes: tuple[Mode, ...], assume: bool) -> None:
+        message = request()
+        message.observability_mode = True
+        if modes:
+            message.protocol_config.request_body_mode, message.protocol_config.response_body_mode = modes
+        with pytest.raises(ProtocolError, match="only observes") as refused:
+            wire.body_modes(message, assume_full_duplex=assume)
+        assert "assume_full_duplex" not in str(refused.value)
+
 
 class TestEncode:
     @pytest.mark.parametrize("leg", list(Leg))

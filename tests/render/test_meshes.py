@@ -25,17 +25,19 @@ LIMIT = 20_971_520 + 1_048_576
 
 # The stored schema of GatewayExtension is older than these; its README says so.
 NEWER = re.compile(
-    r"GatewayExtension\.spec\.extProc\."
-    r"(failOpen|processingMode|messageTimeout|routeCacheAction|metadataOptions|allowProcessingModeOverride)"
+    r"GatewayExtension\.spec\.(type: missing|extProc\."
+    r"(failOpen|processingMode|messageTimeout|routeCacheAction|metadataOptions|allowProcessingModeOverride))"
 )
-WITHOUT_SCHEMA = {"BackendTLSPolicy", "ReferenceGrant", "BackendConfigPolicy", "ListenerPolicy"}
+WITHOUT_SCHEMA = {"BackendTLSPolicy", "EnvoyPatchPolicy", "ReferenceGrant", "BackendConfigPolicy", "ListenerPolicy"}
 
 VARIANTS = [
     *((mesh,) for mesh in MESHES),
     *((mesh, "--ca", "", "--service", "guard.aim", "--namespace", "edge", "--gateway", "models") for mesh in MESHES),
     ("istio", "--topology", "sidecar", "--context", "outbound", "--selector", "app=chat"),
+    ("istio", "--context", "waypoint"),
     ("istio", "--profile", "default", "--route", "edge.llm.0=default"),
     ("envoy-gateway", "--topology", "sidecar"),
+    ("envoy-gateway", "--ai-gateway", "http"),
     ("agentgateway", "--profile", "default", "--route", "payments=default"),
 ]
 
@@ -104,7 +106,7 @@ def test_istio_patches_listener_and_routes() -> None:
     assert manager["common_http_protocol_options"] == {"max_headers_count": 320}
     assert manager["normalize_path"] is True
     assert manager["merge_slashes"] is True
-    assert manager["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
+    assert manager["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
     assert value("HTTP_ROUTE") == {"request_body_buffer_limit": LIMIT}
 
 
@@ -158,6 +160,26 @@ def test_all_patches_have_the_same_context(context: str, expected: str) -> None:
     assert found["workloadSelector"] == {"labels": {"app": "chat", "v": "1"}}
 
 
+def test_waypoint_is_named_and_not_selected() -> None:
+    found = spec("EnvoyFilter", "istio", "--context", "waypoint", "--gateway", "guarded")
+    assert "workloadSelector" not in found
+    assert found["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "guarded"}]
+    assert {patch["match"]["context"] for patch in found["configPatches"]} == {"SIDECAR_INBOUND"}
+    (listener,) = [patch for patch in found["configPatches"] if patch["applyTo"] == "LISTENER"]
+    assert listener["patch"] == {"operation": "MERGE", "value": {"per_connection_buffer_limit_bytes": LIMIT}}
+
+
+def test_outbound_traffic_keeps_its_paths() -> None:
+    arguments = ("--context", "outbound", "--selector", "app=chat")
+    manager = value("NETWORK_FILTER", *arguments)["typed_config"]
+    assert not {"normalize_path", "merge_slashes", "path_with_escaped_slashes_action"} & set(manager)
+    assert "Set unmatched: pass" in " ".join(run("istio", *arguments).split("\n# "))
+
+
+def test_istio_output_names_gateways_without_an_envoy() -> None:
+    assert "no effect on a gateway of the class istio-agentgateway" in " ".join(run("istio").split("\n# "))
+
+
 def test_istio_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
     arguments = ("--profile", "strict", "--route", "edge.llm.0=loose", "--route", "pay=strict")
     settings = "profiles: {strict: {}, loose: {}}"
@@ -181,8 +203,9 @@ def test_istio_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
 
 
 def test_envoy_gateway_extension_fails_closed() -> None:
-    (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway")["extProc"]
+    (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway", "--ca", "")["extProc"]
     assert ext_proc["backendRefs"] == [{"name": "aim-extproc", "port": 50051}]
+    assert ext_proc["backendSettings"]["timeout"] == {"tcp": {"connectTimeout": "1s"}}
     assert ext_proc["failOpen"] is False
     assert ext_proc["statusOnError"] == 503
     assert ext_proc["messageTimeout"] == "10s"
@@ -202,19 +225,38 @@ def test_envoy_gateway_sets_listener_and_route_policies() -> None:
     client = spec("ClientTrafficPolicy", "envoy-gateway")
     assert client["connection"] == {"bufferLimit": LIMIT}
     assert client["timeout"]["http"] == {"streamIdleTimeout": "900s"}
-    assert client["path"] == {"disableMergeSlashes": False, "escapedSlashesAction": "UnescapeAndRedirect"}
+    assert client["path"] == {"disableMergeSlashes": False, "escapedSlashesAction": "KeepUnchanged"}
     assert spec("BackendTrafficPolicy", "envoy-gateway")["timeout"]["http"] == {"requestTimeout": "0s"}
 
 
 def test_meshes_without_profiles_explain_the_alternative() -> None:
-    assert 'profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]' in run("envoy-gateway")
-    assert "run a sidecar for each" in run("kgateway")
+    text = " ".join(run("envoy-gateway").split("\n# "))
+    assert 'profiles.NAME.routes: ["httproute/NAMESPACE/HTTPROUTE/rule/*"]' in text
+    assert "run a sidecar for each" in " ".join(run("kgateway").split("\n# "))
 
 
 def test_each_worker_is_a_backend(tmp_path: Path) -> None:
     settings = "{listen: '0.0.0.0:6000', workers: 2}"
-    (ext_proc,) = spec("EnvoyExtensionPolicy", "envoy-gateway", settings=settings, folder=tmp_path)["extProc"]
+    clear = ("envoy-gateway", "--ca", "")
+    (ext_proc,) = spec("EnvoyExtensionPolicy", *clear, settings=settings, folder=tmp_path)["extProc"]
     assert [backend["port"] for backend in ext_proc["backendRefs"]] == [6000, 6001]
+    backend = spec("Backend", "envoy-gateway", settings=settings, folder=tmp_path)
+    assert [endpoint["fqdn"]["port"] for endpoint in backend["endpoints"]] == [6000, 6001]
+
+
+def test_filter_is_renamed_for_ai_gateway() -> None:
+    arguments = ("envoy-gateway", "--gateway", "models", "--namespace", "edge", "--ai-gateway", "http")
+    found = spec("EnvoyPatchPolicy", *arguments, "--ai-gateway", "https")
+    assert found["targetRef"] == {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "models"}
+    filters = "..http_filters[?(@.name=='envoy.filters.http.ext_proc/envoyextensionpolicy/edge/aim-extproc/extproc/0')]"
+    expected = [
+        {"op": "replace", "jsonPath": f"{filters}.disabled", "value": False},
+        {"op": "replace", "jsonPath": f"{filters}.name", "value": "aim.ext_proc"},
+    ]
+    for name in ("http", "https"):
+        named = [patch for patch in found["jsonPatches"] if patch["name"] == f"edge/models/{name}"]
+        assert [patch["operation"] for patch in named] == expected
+    assert "EnvoyPatchPolicy/aim-extproc" not in resources("envoy-gateway")
 
 
 # kgateway
@@ -222,7 +264,6 @@ def test_each_worker_is_a_backend(tmp_path: Path) -> None:
 
 def test_kgateway_extension_fails_closed() -> None:
     assert spec("GatewayExtension", "kgateway") == {
-        "type": "ExtProc",
         "extProc": {
             "grpcService": {"backendRef": {"name": "aim-extproc", "port": 50051}},
             "failOpen": False,
@@ -240,6 +281,30 @@ def test_kgateway_extension_fails_closed() -> None:
             "metadataOptions": {"forwarding": {"untyped": ["envoy.filters.http.jwt_authn"]}},
         },
     }
+
+
+def test_kgateway_sends_attributes_to_profiles_that_need_them(tmp_path: Path) -> None:
+    expected = ["request.id", "source.address", "xds.route_name"]
+    for profile in (
+        "{routes: ['*-httproute-pay-default-*']}",
+        "{user_email: ['attribute:connection.requested_server_name']}",
+    ):
+        arguments = {"settings": f"profiles: {{pay: {profile}}}", "folder": tmp_path}
+        assert spec("GatewayExtension", "kgateway", **arguments)["extProc"]["requestAttributes"] == expected
+
+
+def test_kgateway_checks_health_over_tls() -> None:
+    found = spec("BackendConfigPolicy", "kgateway", "--service", "guard.aim")
+    assert found["connectTimeout"] == "1s"
+    assert found["healthCheck"]["grpc"] == {}
+    assert found["tls"] == {
+        "secretRef": {"name": "aim-extproc-ca"},
+        "sni": "guard.aim.svc",
+        "verifySubjectAltNames": ["guard.aim.svc"],
+        "alpnProtocols": ["h2"],
+    }
+    assert "BackendTLSPolicy/aim-extproc" not in resources("kgateway")
+    assert "tls" not in spec("BackendConfigPolicy", "kgateway", "--ca", "")
 
 
 def test_kgateway_sets_listener_and_route_policies() -> None:
@@ -288,11 +353,20 @@ def test_agentgateway_sets_profiles_in_grpc_metadata(tmp_path: Path) -> None:
 # All of them
 
 
-@pytest.mark.parametrize("mesh", ["envoy-gateway", "kgateway"])
-def test_service_certificate_is_verified(mesh: str) -> None:
-    found = resources(mesh, "--service", "guard.aim")["BackendTLSPolicy/aim-extproc"]
+def test_envoy_gateway_verifies_service_certificate() -> None:
+    every = resources("envoy-gateway", "--service", "guard.aim")
+    found = every["BackendTLSPolicy/aim-extproc"]
     assert found["metadata"]["namespace"] == "aim"
-    assert found["spec"]["targetRefs"] == [{"group": "", "kind": "Service", "name": "guard"}]
+    backend = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "aim-extproc"}
+    assert found["spec"]["targetRefs"] == [backend]
+    assert every["Backend/aim-extproc"]["metadata"]["namespace"] == "aim"
+    assert every["Backend/aim-extproc"]["spec"] == {
+        "endpoints": [{"fqdn": {"hostname": "guard.aim.svc.cluster.local", "port": 50051}}],
+        "tls": {"alpnProtocols": ["h2"]},
+    }
+    (ext_proc,) = every["EnvoyExtensionPolicy/aim-extproc"]["spec"]["extProc"]
+    assert ext_proc["backendRefs"] == [{**backend, "namespace": "aim"}]
+    assert every["ReferenceGrant/aim-extproc"]["spec"]["to"] == [backend]
     assert found["spec"]["validation"] == {
         "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "aim-extproc-ca"}],
         "hostname": "guard.aim.svc",
@@ -316,7 +390,8 @@ def test_agentgateway_verifies_service_certificate() -> None:
     ],
 )
 def test_service_in_another_namespace_gets_reference_grant(mesh: str, kind: str) -> None:
-    grant = resources(mesh, "--service", "guard.aim", "--namespace", "edge")["ReferenceGrant/aim-extproc"]
+    arguments = (mesh, "--service", "guard.aim", "--namespace", "edge", "--ca", "")
+    grant = resources(*arguments)["ReferenceGrant/aim-extproc"]
     assert grant["metadata"]["namespace"] == "aim"
     ((source,), (target,)) = grant["spec"]["from"], grant["spec"]["to"]
     assert (source["kind"], source["namespace"]) == (kind, "edge")
@@ -352,7 +427,9 @@ def test_header_names_settings_that_the_sidecar_needs(mesh: str, tmp_path: Path)
         (("istio", "--selector", "app"), "'app' is not LABEL=VALUE"),
         (("istio", "--context", "outbound"), "--context outbound is for an app's pods; name them"),
         (("istio", "--context", "inbound"), "--context inbound is for an app's pods; name them"),
+        (("istio", "--context", "waypoint", "--selector", "app=chat"), "Istio ignores it for a waypoint"),
         (("agentgateway", "--route", "a b=default"), "'a b' is not the name of an HTTPRoute"),
+        (("envoy-gateway", "--ai-gateway", "a b"), "ai-gateway: 'a b' is not the name of a Gateway's listener"),
         (("kgateway", "--service", "a.b.c"), "'a.b.c' is not NAME or NAME.NAMESPACE"),
         (("kgateway", "--gateway", "A"), "gateway: 'A' is not a name"),
         (("kgateway", "--namespace", ""), "namespace: '' is not a name"),

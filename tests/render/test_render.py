@@ -138,7 +138,7 @@ def test_paths_are_normalised_before_the_filter() -> None:
     found = manager(bootstrap())
     assert found["normalize_path"] is True
     assert found["merge_slashes"] is True
-    assert found["path_with_escaped_slashes_action"] == "UNESCAPE_AND_REDIRECT"
+    assert found["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
 
 
 def test_access_log_holds_verdict_and_no_query() -> None:
