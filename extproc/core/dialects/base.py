@@ -53,6 +53,8 @@ class Dialect:
     """Whether what is no JSON is one plain text, instead of unreadable."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    is_two_way = False
+    """Whether request and answer are streams at the same time, so that the request is never whole."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 

@@ -140,3 +140,10 @@ class BedrockInvoke(BedrockDialect):
         if document is None:
             return super().is_final(data, document)
         return _METRICS in fields(document.root)
+
+
+class BedrockTwoWay(BedrockInvoke):
+    """InvokeModelWithBidirectionalStream: speech in both directions at once, which is refused."""
+
+    is_two_way = True
+    request = answer = event = Table(*COMMON)

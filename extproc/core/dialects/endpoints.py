@@ -9,7 +9,7 @@ from extproc.core.dialects.anthropic_complete import AnthropicComplete
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.bedrock_converse import BedrockConverse, BedrockCountTokens
-from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke
+from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke, BedrockTwoWay
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
@@ -58,6 +58,7 @@ NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 VARIANTS: Mapping[str, Dialect] = {
     "bedrock-converse for token counts": BedrockCountTokens(),
     "bedrock-invoke of Anthropic": BedrockAnthropic(),
+    "bedrock-invoke in both directions": BedrockTwoWay(),
     "cohere-chat v1": CohereChatV1(),
     "cohere-embed of TEI": HuggingFaceEmbed(),
     "rerank of Cohere": CohereRerank(),
@@ -99,6 +100,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "bedrock-converse for token counts", ("*/model/*/count-tokens",)),
     Endpoint("POST", "bedrock-invoke of Anthropic", _INVOKE, ("anthropic_version",)),
     Endpoint("POST", "bedrock-invoke", _INVOKE),
+    Endpoint("POST", "bedrock-invoke in both directions", ("*/model/*/invoke-with-bidirectional-stream",)),
     Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
     Endpoint(
