@@ -14,7 +14,7 @@ from extproc.core.dialects.base import Running, answering, running
 from extproc.core.dialects.bedrock import BedrockDialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_requests import DataDialect
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools, url
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools
 from extproc.core.dialects.table import Table
 
 
@@ -29,16 +29,8 @@ def result_speaker(result: Mapping[str, Any], base: Mapping[str, Any]) -> Mappin
     return answering(result.get("toolUseId"), base)
 
 
-_FILES = ("image", "document", "video", "audio")
-
-_SOURCES = (
-    media(*(f"{each}.source.bytes" for each in _FILES)),
-    url(*(f"{each}.source.s3Location.uri" for each in _FILES)),
-    inert(*(f"{each}.source.s3Location.bucketOwner" for each in _FILES)),
-)
-"""Where the files of a block are."""
-
-_CITATIONS = (url("location.web.url"), inert("location.web.domain"))
+FILES = (media("**.bytes"), inert("**.bucketOwner"))
+"""Images, documents, sounds and videos, in base64 or in S3."""
 
 BLOCK = (
     text("text", "reasoningContent.reasoningText.text"),
@@ -49,11 +41,7 @@ BLOCK = (
     opaque("reasoningContent.redactedContent"),
     text("guardContent.text.text", "citationsContent.content[].text", "document.source.text"),
     inert("guardContent.text.qualifiers[]"),
-    media("guardContent.image.source.bytes"),
-    *_SOURCES,
-    *below("toolResult.content[]", _SOURCES),
-    *below("citationsContent.citations[]", _CITATIONS),
-    inert("cachePoint.ttl"),
+    inert("citationsContent.citations[].location.web.domain", "cachePoint.ttl"),
 )
 """What a block of content holds, in requests and answers."""
 
@@ -63,8 +51,7 @@ DELTA = (
     text("toolResult[].text"),
     seal("reasoningContent.signature"),
     opaque("reasoningContent.redactedContent"),
-    *_SOURCES,
-    *below("citation", _CITATIONS),
+    inert("citation.location.web.domain"),
 )
 """What a delta of a block holds in a stream."""
 
@@ -105,7 +92,6 @@ _PROMPT = (
     text("system[]", role="system"),
     text("system[].text", "system[].guardContent.text.text", role="system"),
     inert("system[].guardContent.text.qualifiers[]", "system[].cachePoint.ttl"),
-    media("system[].guardContent.image.source.bytes"),
     text("messages[]", speaker=speaker),
     *below("messages[].content[]", BLOCK),
     text("messages[].content[].toolResult", speaker=result_speaker),
@@ -122,6 +108,7 @@ class BedrockConverse(BedrockDialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        *FILES,
         *_PROMPT,
         text("promptVariables.*.text"),
         inert(
@@ -138,6 +125,7 @@ class BedrockConverse(BedrockDialect):
     )
     answer = Table(
         *COMMON,
+        *FILES,
         *below("output.message.content[]", BLOCK),
         inert("stopReason"),
         _MODES,
@@ -145,6 +133,7 @@ class BedrockConverse(BedrockDialect):
     )
     event = Table(
         *COMMON,
+        *FILES,
         *below("delta", DELTA),
         START,
         inert("p", "stopReason"),
@@ -176,5 +165,5 @@ class BedrockCountTokens(DataDialect, BedrockDialect):
     """CountTokens: the prompt of a Converse, or the body of an InvokeModel in base64."""
 
     name = "bedrock-converse"
-    request = Table(*COMMON, *below("input.converse", _PROMPT), media("input.invokeModel.body"))
+    request = Table(*COMMON, *FILES, *below("input.converse", _PROMPT), media("input.invokeModel.body"))
     answer = event = Table(*COMMON)

@@ -15,7 +15,7 @@ from extproc.core.content.document import Document, fields
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Running, answering, running
 from extproc.core.dialects.bedrock import BedrockDialect
-from extproc.core.dialects.bedrock_converse import BLOCK, DELTA, START, TRACE, block_place, result_speaker
+from extproc.core.dialects.bedrock_converse import BLOCK, DELTA, FILES, START, TRACE, block_place, result_speaker
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools
 from extproc.core.dialects.table import Table
@@ -52,7 +52,6 @@ def _speaker(message: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping[str
 
 _PICTURES = media(
     "**.base64",
-    "**.bytes",
     "**.image",
     "**.images",
     "**.init_image",
@@ -77,6 +76,7 @@ _SAID = (
     tokens("choices[].logprobs"),
     inert("stopReason", "completionReason", "results[].completionReason", "finish_reason"),
     _PICTURES,
+    *FILES,
     *_ADDED,
 )
 """What an answer holds, or one event of a stream."""
@@ -111,6 +111,7 @@ class BedrockInvoke(BedrockDialect):
             "truncate",
         ),
         _PICTURES,
+        *FILES,
         _OPTIONS,
     )
     answer = Table(*COMMON, *_SAID)
