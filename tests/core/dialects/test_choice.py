@@ -217,6 +217,8 @@ SHARED = [
     ("/rerank", {"texts": []}, "rerank of TEI"),
     ("/v1/conversations", {"inputs": ""}, "mistral-conversations"),
     ("/v1/conversations", {"items": []}, "openai-responses"),
+    ("/v1/conversations", {"metadata": {}}, "openai-responses"),
+    ("/openai/conversations", {"items": []}, "openai-responses"),
     ("/v1/conversations/conv_1", {"inputs": ""}, "mistral-conversations"),
     ("/v1/agents", {"instructions": ""}, "mistral-conversations"),
     ("/discord/interactions", {"input": ""}, "gemini-interactions"),
@@ -251,7 +253,12 @@ SHARED = [
 ]
 
 
-_OF_ANY_BODY = {"/api/embeddings", "/rerank", *(path for path, _, _ in SHARED if path.lower().endswith("rawpredict"))}
+_OF_ANY_BODY = {
+    "/v1/conversations",
+    "/api/embeddings",
+    "/rerank",
+    *(path for path, _, _ in SHARED if path.lower().endswith("rawpredict")),
+}
 
 
 @pytest.mark.parametrize(("path", "body", "name"), SHARED)
