@@ -176,3 +176,10 @@ def test_redacted_messages_are_known_without_reading_again() -> None:
     assert [prompt.message for prompt in found] == [{"role": "user", "content": "[N]"}]
     assert redacted_prompts([Prompt({"role": "user", "content": "a", "name": "Tom"}, LEAF)], ["a"]) is None
     assert redacted_prompts([Prompt({"role": "user", "content": None}, None)], [None]) is None
+
+
+def test_number_of_changed_values_is_bounded_over_all_texts() -> None:
+    leaves = [Leaf(("zq", number), "a") for number in range(65_537)]
+    assert len(edits([*((leaf, "x") for leaf in leaves[1:]), (leaves[0], "a")])) == 65_536
+    with pytest.raises(RedactionError, match="too many"):
+        edits([(leaf, "x") for leaf in leaves])
