@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from json.decoder import scanstring
 from typing import Any, Self
 
 from extproc.core.content.census import MAX_VALUES, has_more_values
@@ -221,24 +222,32 @@ def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> Generat
 
     The generator returns the position after the container. The text must be valid JSON.
     """
+    # There may be hundreds of thousands of values, most of which are not wanted. So nothing is called without need.
+    scan, read_key, space = _skipper.scan_once, scanstring, _SPACE
     is_object = text[position] == "{"
-    position = _skip_space(text, position + 1)
+    position += 1
     index = 0
-    while text[position] not in "}]":
+    while True:
+        while text[position] in space:
+            position += 1
+        if text[position] in "}]":
+            return position + 1
         key: str | int = index
         if is_object:
-            key, position = _skipper.raw_decode(text, position)
+            key, position = read_key(text, position + 1, True)
             position = _skip_space(text, _skip_space(text, position) + 1)  # the colon
         target = wanted.get(key)
-        if isinstance(target, dict) and text[position] in "{[":
+        if target is None:
+            _, position = scan(text, position)
+        elif isinstance(target, dict) and text[position] in "{[":
             position = yield from _spans(text, position, target)
         else:
             start = position
-            _, position = _skipper.raw_decode(text, position)
+            _, position = scan(text, position)
             if isinstance(target, str):
                 yield start, position, target
         index += 1
-        position = _skip_space(text, position)
+        while text[position] in space:
+            position += 1
         if text[position] == ",":
-            position = _skip_space(text, position + 1)
-    return position + 1
+            position += 1
