@@ -13,7 +13,7 @@ from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.errors import ExtprocError
 
-MOST_EDITS = 65_536
+MOST_EDITS = 32_768
 """The most values that one redaction may change. More would keep other exchanges waiting."""
 
 _PLAIN = frozenset({"role", "content"})
@@ -28,7 +28,7 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
     """Return the edits that replace each leaf's text by its redacted text. A pair without a leaf needs no edit.
 
     Raises RedactionError if a text is missing, cannot be changed, or changes the keys or the structure of arguments. It
-    also raises if more than 65,536 values would change, and if none would: Aim then found something in a place that was
+    also raises if more than 32,768 values would change, and if none would: Aim then found something in a place that was
     not sent as text.
     """
     changes: dict[Path, Edit] = {}
