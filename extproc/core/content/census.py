@@ -23,6 +23,7 @@ _ESCAPE = re.compile(r"\\*+.?", re.DOTALL)
 _WEIGHT = 8
 """Of a string, an array or an object, in units of a number."""
 
+
 def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
     """Return whether `text` has more than `limit` values.
 
