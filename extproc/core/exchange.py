@@ -232,8 +232,8 @@ class Exchange:
                 context.emit(command)
         else:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
-            head = (("content-type", "application/json"), *named)
             dialect = context.dialect or DEFAULT
+            head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *named)
             context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
         self._is_complete = True
         context.emit(Complete())

@@ -108,7 +108,8 @@ def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:
     except Misfit as error:
         raise RedactionError("a redaction changes the keys or the structure of arguments") from error
     if not leaf.is_embedded:
-        return {leaf.path: spell(leaf.raw, changes)}
+        spelt = spell(leaf.raw, changes)
+        return {leaf.path: spelt if leaf.encoded is None else leaf.encoded.encode(spelt)}
     strings = enumerate(_strings(json.loads(leaf.raw), leaf.path))
     return {path: changes[number] for number, path in strings if number in changes}
 

@@ -21,10 +21,14 @@ from extproc.core.redaction import RedactionError
 from extproc.core.refusal import (
     OVERLOADED,
     PATH_NOT_ALLOWED,
+    SIGNED_HEADER,
+    SIGNED_REQUEST,
     TOO_MANY_HEADERS,
+    TWO_WAY_NOT_INSPECTED,
     UPGRADE_NOT_INSPECTED,
     redaction_failed,
 )
+from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
@@ -64,6 +68,7 @@ class RequestLeg:
         self._headers: Headers = ()
         self._path = ""
         self._remove: tuple[str, ...] = ()
+        self._signature: Signature | None = None
         self._body = WholeRequest(context.limits.request_bytes)
         self._beginning: Beginning | None = None
         self._has_trailers = False
@@ -98,6 +103,7 @@ class RequestLeg:
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
+        self._signature = signature_of(event.headers)
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         method = first.get(":method", "")
         is_upgrade = "upgrade" in first or method == "CONNECT"
@@ -108,10 +114,14 @@ class RequestLeg:
         route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
         if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
+        elif self._signature is not None and not self._signature.headers.isdisjoint(self._remove):
+            context.refuse(SIGNED_HEADER)
         elif self._reading(event, first.get("content-length", "")) is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif is_upgrade:
             context.refuse(UPGRADE_NOT_INSPECTED)
+        elif route.dialect is not None and route.dialect.is_two_way:
+            context.refuse(TWO_WAY_NOT_INSPECTED)
         elif context.is_overloaded:
             context.refuse(OVERLOADED)
         elif len(event.headers) > context.limits.headers:
@@ -124,7 +134,8 @@ class RequestLeg:
         context = self._context
         limits = context.limits
         if context.scope is Scope.KNOWN:
-            self._remove = (*self._remove, "accept-encoding")
+            if self._signature is None or "accept-encoding" not in self._signature.headers:
+                self._remove = (*self._remove, "accept-encoding")
             return Reading.WHOLE
         if context.scope is Scope.NOTHING or event.end_of_stream:
             return Reading.UNREAD
@@ -319,6 +330,9 @@ class RequestLeg:
 
     def _redact(self, verdict: Anonymize) -> None:
         """Put the redacted texts back."""
+        if self._signature is not None:
+            self._context.refuse(SIGNED_REQUEST)
+            return
         try:
             rewritten = self._body.redacted(verdict)
             self._admit()

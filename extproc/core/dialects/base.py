@@ -18,6 +18,7 @@ from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
+from extproc.core.vocabulary import Headers
 
 Running = tuple[Hashable, ...]
 """The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
@@ -52,6 +53,8 @@ class Dialect:
     """Whether what is no JSON is one plain text, instead of unreadable."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    is_two_way = False
+    """Whether request and answer are streams at the same time, so that the request is never whole."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
@@ -156,6 +159,10 @@ class Dialect:
         """Return the JSON body of a refusal."""
         error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
         return json.dumps({"error": error}).encode()
+
+    def refusal_headers(self, refusal: Refusal) -> Headers:
+        """Return the headers that a refusal has beside those of every refusal."""
+        return ()
 
     def refuse_frame(self, refusal: Refusal) -> bytes:
         """Return the frame that ends a running AWS event stream with a refusal."""

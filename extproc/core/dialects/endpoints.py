@@ -8,6 +8,8 @@ from typing import NamedTuple
 from extproc.core.dialects.anthropic_complete import AnthropicComplete
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.bedrock_converse import BedrockConverse, BedrockCountTokens
+from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke, BedrockTwoWay
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
@@ -45,6 +47,8 @@ _DIALECTS: tuple[Dialect, ...] = (
     OpenAIThreads(),
     Moderations(),
     AnthropicComplete(),
+    BedrockConverse(),
+    BedrockInvoke(),
     GENERIC,
 )
 
@@ -52,6 +56,9 @@ NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 """The dialects that the settings can name."""
 
 VARIANTS: Mapping[str, Dialect] = {
+    "bedrock-converse for token counts": BedrockCountTokens(),
+    "bedrock-invoke of Anthropic": BedrockAnthropic(),
+    "bedrock-invoke in both directions": BedrockTwoWay(),
     "cohere-chat v1": CohereChatV1(),
     "cohere-embed of TEI": HuggingFaceEmbed(),
     "rerank of Cohere": CohereRerank(),
@@ -85,7 +92,15 @@ class Endpoint(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+_INVOKE = ("*/model/*/invoke", "*/model/*/invoke-with-response-stream")
+
 ENDPOINTS: tuple[Endpoint, ...] = (
+    # A model's name may be an ARN, whose slashes are encoded.
+    Endpoint("POST", "bedrock-converse", ("*/model/*/converse", "*/model/*/converse-stream")),
+    Endpoint("POST", "bedrock-converse for token counts", ("*/model/*/count-tokens",)),
+    Endpoint("POST", "bedrock-invoke of Anthropic", _INVOKE, ("anthropic_version",)),
+    Endpoint("POST", "bedrock-invoke", _INVOKE),
+    Endpoint("POST", "bedrock-invoke in both directions", ("*/model/*/invoke-with-bidirectional-stream",)),
     Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
     Endpoint(
