@@ -9,8 +9,9 @@ from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, 
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length
 from extproc.core.content.document import Document
-from extproc.core.content.media_type import media_types
+from extproc.core.content.media_type import is_form, media_types
 from extproc.core.context import Context
+from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
@@ -28,7 +29,7 @@ from extproc.core.refusal import (
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
 from extproc.core.vocabulary import BodyMode, Headers, Hook, Input, Leg
-from extproc.core.whole_request import WholeRequest
+from extproc.core.whole_request import WholeRequest, read_form
 
 _REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
 
@@ -286,7 +287,13 @@ class RequestLeg:
         context = self._context
         if not context.choices:
             return None
-        dialect, document = choose(context.choices, plain, context.limits.values)
+        values = context.limits.values
+
+        def form(dialect: Dialect) -> Document:
+            return read_form(dialect, plain, self._headers, values)
+
+        is_called_form = any(map(is_form, media_types(self._headers)))
+        dialect, document = choose(context.choices, plain, values, form if is_called_form else None)
         context.settle(dialect)
         if context.scope is Scope.UNMATCHED:
             types = media_types(self._headers)

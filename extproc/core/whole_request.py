@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document
+from extproc.core.content.form import FormDocument
 from extproc.core.content.framing import Framing
 from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.detections import Messages
@@ -114,10 +115,15 @@ class WholeRequest:
         return self.buffer.take()
 
 
+def read_form(dialect: Dialect, body: bytes, headers: Headers, values: int) -> FormDocument:
+    """Return a body that its headers call a form; raises ContentError."""
+    return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
+
+
 def _document(dialect: Dialect, body: bytes, document: Document | None, headers: Headers, values: int) -> Document:
     types = media_types(headers)
     if dialect.takes_forms and any(map(is_form, types)):
-        return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
+        return document if isinstance(document, FormDocument) else read_form(dialect, body, headers, values)
     if dialect is GENERIC and any(map(is_json_lines, types)):
         return document_of(dialect, body, Framing.JSON_LINES, values)
     return document_of(dialect, body, Framing.WHOLE, values) if document is None else document

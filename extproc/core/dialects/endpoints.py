@@ -21,6 +21,7 @@ from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Moderations, RealtimeSecrets, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
+from extproc.core.dialects.openai_transcriptions import OpenAITranscriptions
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
@@ -35,6 +36,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     Embeddings(),
     Images(),
     Speech(),
+    OpenAITranscriptions(),
     Rerank(),
     CohereChat(),
     CohereEmbed(),
@@ -134,11 +136,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "openai-responses", ("*/invocations",), ("input",)),
     Endpoint("POST", "ollama embeddings", ("*/api/embeddings",), ("prompt",)),
     Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
-    Endpoint("POST", "openai-images", ("*/images/generations",)),
-    Endpoint("POST", "openai-images", ("*/images/edits", "*/videos", "*/videos/{id}/remix"), ("prompt",)),
+    Endpoint("POST", "openai-images", ("*/images/generations", "*/images/edits", "*/images/variations")),
+    Endpoint("POST", "openai-images", ("*/videos", "*/videos/{id}/remix"), ("prompt",)),
     Endpoint("POST", "openai-moderations", ("*/moderations",), ("input",)),
     Endpoint("POST", "openai-responses of realtime", ("*/realtime/client_secrets", "*/realtime/sessions")),
     Endpoint("POST", "openai-speech", ("*/audio/speech",)),
+    Endpoint("POST", "openai-transcriptions", ("*/audio/transcriptions", "*/audio/translations")),
     Endpoint("POST", "cohere-chat", ("*/v2/chat",)),
     Endpoint("POST", "cohere-chat v1", ("*/v1/chat",), ("message", "chat_history")),
     Endpoint("POST", "cohere-embed", ("*/v1/embed", "*/v2/embed")),
