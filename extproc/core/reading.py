@@ -12,7 +12,7 @@ from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
 from extproc.core.content.document import Document, PlainText
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
-from extproc.core.content.framing import Framing, Unit, framing_of
+from extproc.core.content.framing import FIRST_BYTES, Framing, Unit, framing_of
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
@@ -105,6 +105,8 @@ class Answer:
     """whether answers of its dialect may be sounds or images"""
     has_arrays: bool = False
     """whether a JSON array is a stream in its dialect"""
+    has_lines: bool = False
+    """whether answers of its dialect are lines of JSON, whatever their type"""
 
     @property
     def is_error(self) -> bool:
@@ -139,6 +141,12 @@ class Answer:
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
+        if framing is Framing.WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
+            # A document of several lines has a line end near its begin. It is read as a whole.
+            if not (is_all or len(first) >= FIRST_BYTES):
+                return Reading.UNDECIDED
+            if first.removeprefix(BOM).lstrip().startswith(b"{") and b"\n" not in first.strip():
+                return Reading.JSON_LINES
         if framing in _CUT or is_json(media_type):
             return Reading((framing or Framing.WHOLE).value)
         if self.passes_others and not (first and begins_like_json(first)):

@@ -56,6 +56,10 @@ class Dialect:
     """Whether a whole answer that is no JSON object is one plain text."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    has_records = False
+    """Whether a request holds several requests, each of which is judged for itself."""
+    streams_lines = False
+    """Whether the lines of an answer are answers that have nothing to do with each other."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 

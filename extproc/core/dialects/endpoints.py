@@ -8,6 +8,8 @@ from typing import NamedTuple
 from extproc.core.dialects.anthropic_complete import AnthropicComplete
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.batch_requests import AnthropicBatches, BatchJobs, FileUploads, GeminiBatches
+from extproc.core.dialects.batch_results import AnthropicResults, FileContents
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
@@ -63,6 +65,12 @@ VARIANTS: Mapping[str, Dialect] = {
     "gemini embeddings": GeminiEmbeddings(),
     "generic of Vertex": VertexPredict(),
     "openai-responses of realtime": RealtimeSecrets(),
+    "openai-chat of batches": BatchJobs(),
+    "openai-chat of uploads": FileUploads(),
+    "openai-chat of files": FileContents(),
+    "anthropic-messages of batches": AnthropicBatches(),
+    "anthropic-messages of results": AnthropicResults(),
+    "gemini of batches": GeminiBatches(),
     "text-generation of llama.cpp": LlamaCpp(),
     "text-generation of SGLang": SGLang(),
 }
@@ -121,6 +129,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/publishers/anthropic/models/*:streamrawpredict",
         ),
     ),
+    Endpoint("POST", "anthropic-messages of batches", ("*/v1/messages/batches", "*/v1/messages/batches/{id}/cancel")),
+    Endpoint("POST", "gemini of batches", ("*:batchgeneratecontent",)),
+    Endpoint(
+        "POST",
+        "openai-chat of batches",
+        ("*/v1/batches", "*/openai/batches", "*/v1/batches/{id}/cancel", "*/openai/batches/{id}/cancel"),
+    ),
+    Endpoint("POST", "openai-chat of uploads", ("*/v1/files", "*/openai/files")),
     Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
     Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
@@ -182,6 +198,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     Endpoint("GET", "openai-images", ("*/v1/videos/{id}",)),
+    Endpoint("GET", "anthropic-messages of batches", ("*/v1/messages/batches", "*/v1/messages/batches/{id}")),
+    Endpoint("GET", "anthropic-messages of results", ("*/v1/messages/batches/{id}/results",)),
+    Endpoint(
+        "GET",
+        "openai-chat of batches",
+        ("*/v1/batches", "*/v1/batches/{id}", "*/openai/batches", "*/openai/batches/{id}"),
+    ),
+    Endpoint("GET", "openai-chat of files", ("*/v1/files/{id}/content", "*/openai/files/{id}/content")),
     Endpoint("GET", "mistral-conversations", ("*/conversations/{id}/history", "*/conversations/{id}/messages")),
     Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),

@@ -139,7 +139,10 @@ def test_text_that_is_not_utf8_is_unreadable() -> None:
 
 
 SRT = "1\n00:00:00,000 --> 00:00:01,000\nTom\nis here\n\n2\n00:00:01,000 --> 00:00:02,000\n2\n\n"
-VTT = "WEBVTT - Tom's\r\n\r\nintro\r\n00:00.000 --> 00:01.000 align:start\r\nTom\r\n\r\n00:01.000 --> 00:02.000\r\nEnd\r\n"
+VTT = (
+    "WEBVTT - Tom's\r\n\r\nintro\r\n00:00.000 --> 00:01.000 align:start\r\nTom\r\n\r\n"
+    "00:01.000 --> 00:02.000\r\nEnd\r\n"
+)
 
 
 @pytest.mark.parametrize("subtitles", [SRT, VTT], ids=["srt", "vtt"])
