@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -51,7 +52,7 @@ def redacted_prompts(prompts: Iterable[Prompt], texts: Iterable[str | None]) -> 
         if prompt.leaf is None or text is None or not prompt.message.keys() <= _PLAIN:
             return None
         if text:
-            redacted.append(Prompt({**prompt.message, "content": text}, prompt.leaf, prompt.is_definition))
+            redacted.append(replace(prompt, message={**prompt.message, "content": text}))
     return redacted
 
 
