@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from extproc.core.errors import ContentError, Reason
@@ -45,6 +45,19 @@ BLOCKED_CODE = "content_policy_violation"
 def blocked(message: str) -> Refusal:
     """Return the refusal of a leg that Aim blocked."""
     return Refusal(400, "invalid_request_error", BLOCKED_CODE, message)
+
+
+_MOST_NAMED = 16
+_LONGEST_NAME = 64
+"""The most records of a batch that a message names, and the most characters of a name that it shows."""
+
+
+def named(records: Sequence[str]) -> str:
+    """Return the end of a message that names the blocked records of a batch; nothing if there are none."""
+    if not records:
+        return ""
+    more = f" and {len(records) - _MOST_NAMED} more" if len(records) > _MOST_NAMED else ""
+    return f" (custom_id: {', '.join(name[:_LONGEST_NAME] for name in records[:_MOST_NAMED])}{more})"
 
 
 UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")

@@ -157,14 +157,19 @@ def _has_streams(path: str) -> bool:
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
-_FRAMINGS = {b"[": Framing.JSON_ARRAY, b"{": Framing.JSON_LINES, b"\0": Framing.AWS_EVENT_STREAM}
-
-
 def units_of(body: bytes) -> list[Unit]:
     """Return the events or lines of a stream, or the elements of a growing array."""
-    framing = _FRAMINGS.get(body.lstrip()[:1], Framing.EVENT_STREAM)
-    decoder = decoder_of(framing, 2**24)
+    decoder = decoder_of(_framing(body.lstrip()), 2**24)
     return [*decoder.feed(body), *decoder.finish()]
+
+
+def _framing(body: bytes) -> Framing:
+    if body.startswith(b"\0"):
+        return Framing.AWS_EVENT_STREAM
+    first, _, rest = body.partition(b"\n")
+    if body.startswith(b"[") and not (rest and is_json(first.decode())):
+        return Framing.JSON_ARRAY
+    return Framing.JSON_LINES if body[:1] in (b"[", b"{", b'"') else Framing.EVENT_STREAM
 
 
 def type_of(event: Unit) -> str:
