@@ -93,7 +93,7 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
         if each.type == "AwsRequestSigning":
             yield error(
                 f"{manager.where}, filter {each.name}",
-                "it signs requests before the sidecar reads them: no prompt can be redacted, and answers may be compressed",
+                "it signs requests before the sidecar reads them, so no prompt can be redacted",
                 "put it between the ext_proc filter and the router",
             )
         if each.type == "Decompressor" and not _is_switched_off(path(each.config, "response_direction_config")):

@@ -1,4 +1,4 @@
-"""The wire formats of Bedrock's APIs, written by hand like those in `tests.envoy.apis`; frames by their specification."""
+"""The wire formats of Bedrock's APIs, by hand like those in `tests.envoy.apis`; frames by their specification."""
 
 from __future__ import annotations
 
