@@ -14,7 +14,7 @@ from tests.fakes.rig import Rig, rig
 @pytest_asyncio.fixture(loop_scope="package", scope="package")
 async def running() -> AsyncIterator[Rig]:
     """Yield a chain whose breaker never opens: tests fail on purpose, one after the other."""
-    async with rig(aim={"breaker": {"failures": 10_000}}) as chain:
+    async with rig(aim={"api": "firewall", "breaker": {"failures": 10_000}}) as chain:
         yield chain
 
 
