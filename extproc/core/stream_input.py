@@ -12,7 +12,6 @@ from extproc.core.errors import ContentError
 from extproc.core.policy import Limits
 from extproc.core.vocabulary import Headers
 
-
 _UNITS, _BYTES = 1024, 262_144
 """The most units that are yielded at a time, and the bytes after which no more are: others must not wait for long."""
 
