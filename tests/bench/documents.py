@@ -12,14 +12,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from tests.bench import growth, load, rounds
 from tests.bench.peer import HEAD_END
 from tests.bench.plan import DocumentSize, Plan
 from tests.bench.process import BenchError, forget_peak, peak_bytes, resident_bytes
-from tests.bench.rig import SIDECAR, Chain, Rig, running
-from tests.bench.script import Script
+from tests.bench.rig import Chain, Rig, running
 from tests.bench.shapes import SHAPES, Carrier, Shape
 
 _TIMES = 3
@@ -28,10 +28,6 @@ _TIMES = 3
 _EXCHANGE_SECONDS = 120.0
 _POLL_SECONDS = 0.005
 _HEALTH: Final = b"GET /healthz HTTP/1.1\r\nhost: bench" + HEAD_END
-_GIVEN: Final = {
-    Carrier.ANSWER: load.request(Script(given=True)),
-    Carrier.EVENT: load.request(Script(chunks=1, given=True)),
-}
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
@@ -48,7 +44,7 @@ async def _measured(names: Sequence[str], sizes: Sequence[DocumentSize]) -> dict
     """Measure some shapes with one sidecar."""
     found = {}
     async with running() as rig:
-        chain = await rig.chain(SIDECAR)
+        chain = await rig.sidecar(form="firewall")  # only this form can redact
         await rounds.warm_up(chain)
         resting = sum(map(resident_bytes, chain.guards))
         for name in names:
@@ -65,7 +61,7 @@ async def _point(rig: Rig, chain: Chain, text: str, shape: Shape, resting: int) 
         data = load.post(text.encode())
     else:
         await rig.give(text)
-        data = _GIVEN[shape.carrier]
+        data = load.request(replace(shape.script, chunks=int(shape.carrier is Carrier.EVENT), given=True))
     (pid,) = chain.guards
     forget_peak(pid)
     spent_us = await growth.cpu_us(chain, data, 1)
