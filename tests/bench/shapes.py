@@ -9,7 +9,6 @@ from typing import Final
 from tests.bench.aim import REDACTED
 from tests.bench.script import Script
 
-
 _ALLOWED: Final = Script()
 
 
