@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -51,7 +52,7 @@ def redacted_prompts(prompts: Iterable[Prompt], texts: Iterable[str | None]) -> 
         if prompt.leaf is None or text is None or not prompt.message.keys() <= _PLAIN:
             return None
         if text:
-            redacted.append(Prompt({**prompt.message, "content": text}, prompt.leaf, prompt.is_definition))
+            redacted.append(replace(prompt, message={**prompt.message, "content": text}))
     return redacted
 
 
@@ -108,7 +109,8 @@ def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:
     except Misfit as error:
         raise RedactionError("a redaction changes the keys or the structure of arguments") from error
     if not leaf.is_embedded:
-        return {leaf.path: spell(leaf.raw, changes)}
+        spelt = spell(leaf.raw, changes)
+        return {leaf.path: spelt if leaf.encoded is None else leaf.encoded.encode(spelt)}
     strings = enumerate(_strings(json.loads(leaf.raw), leaf.path))
     return {path: changes[number] for number, path in strings if number in changes}
 

@@ -6,10 +6,13 @@ walker reads requests, answers and events. What differs is where a text goes; se
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from extproc.core.content.arguments import decode
 from extproc.core.content.document import Document, Path, PlainText
 from extproc.core.content.shapes import (
     EncodedText,
@@ -19,10 +22,9 @@ from extproc.core.content.shapes import (
     looks_opaque,
     read_media,
 )
-from extproc.core.dialects.call_arguments import CallArguments
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
-from extproc.core.dialects.definitions import read_definitions, read_wanted_definitions
-from extproc.core.dialects.found import ROLES, Found, Mode
+from extproc.core.dialects.definitions import read_definition
+from extproc.core.dialects.found import ARGUMENTS, ROLES, Found, Mode
 from extproc.core.dialects.gather import Gatherer
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
@@ -40,6 +42,9 @@ _MESSAGES = 4096
 _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
 
+_EMPTY = frozenset({"{}", "[]", '""', "null"})
+"""Arguments of a call without arguments."""
+
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
 _STRINGS = {str}
 _NULL = {type(None)}
@@ -51,7 +56,7 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_arguments", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = ("_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools", "has_embedded")
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool = False, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted."""
@@ -60,20 +65,37 @@ class Walk:
         self._is_request = mode is Mode.REQUEST
         self._is_answer = mode is Mode.ANSWER
         self._wants_tools = wants_tools
+        self.has_embedded = False
+        """Whether arguments were found that are a value of JSON, and whose spelling is still unknown."""
         self._found = Found(mode, locates=locates)
-        self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
 
     def run(self, document: Document) -> Found:
         """Return the texts of the document; raise MalformedBody if they cannot be determined with certainty."""
         base = _USER if self._is_request else _NOBODY
         if isinstance(document, PlainText) and "\\" in document.text:
             # It may be JSON for a reader that is more lenient, so its escapes are decoded like those of arguments.
-            self._arguments.read_plain(document.text, base)
+            self._plain(document.text, base)
         else:
             self._value(document.root, self._table.root, (), base, ())
         self._found.end()
-        self._arguments.spell(document)
+        if self.has_embedded:
+            found = self._found
+            spell(document, found.leaves, found.prompts)
         return self._found
+
+    def find(self, node: Any, path: Path) -> Found:
+        """Return the texts of a part of a document, which is at `path`; raise like `run`.
+
+        `spell` must give arguments that are a value of JSON their spelling.
+        """
+        self._value(node, self._table.root, path, _USER, ())
+        self._found.end()
+        return self._found
+
+    def _plain(self, text: str, base: Mapping[str, Any]) -> None:
+        is_event = self._mode is Mode.EVENT
+        leaf = Leaf((), text if is_event else decode(text), is_json=True, raw="" if is_event else text)
+        self._found.add(leaf, UNNAMED, base)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -99,7 +121,7 @@ class Walk:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
         elif kind is Holds.ARGUMENTS:
-            self._arguments.read_text(text, path, base, seals)
+            self._arguments(text, path, base, seals)
         elif kind is Holds.TOKENS:
             self._tokens(text, place, path)
         elif kind is Holds.TOOLS:
@@ -125,9 +147,15 @@ class Walk:
             return
         elif media := read_media(text, is_text=declares_text(beside)):
             if isinstance(media, EncodedText):
-                self._found.add(Leaf(path, media.text, encoded=media), UNNAMED, base)
+                self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _encoded(self, path: Path, media: EncodedText) -> Leaf:
+        """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
+        if "\\" not in media.text or media.text.lstrip()[:1] not in ("{", "[") or self._mode is Mode.EVENT:
+            return Leaf(path, media.text, encoded=media)
+        return Leaf(path, decode(media.text), is_json=True, raw=media.text, encoded=media)
 
     def _list(
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
@@ -216,7 +244,7 @@ class Walk:
         """Read a list or an object that is one thing."""
         match place.kind:
             case Holds.ARGUMENTS:
-                self._arguments.read_value(node, path, base, seals)
+                self._embedded(node, path, base, seals)
             case Holds.TOOLS:
                 self._tools(node, path)
             case Holds.TOKENS:
@@ -321,14 +349,53 @@ class Walk:
         others = {key: value for key, value in node.items() if key != "content"}
         self._fields(others, place, path, brief, ())
 
-    # -- tools and tokens ------------------------------------------------------------------------------------------
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def _arguments(self, text: str, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+        """Read arguments that are a string."""
+        if self._mode is Mode.EVENT:
+            self._found.add(Leaf(path, text, is_json=True, emptied=seals), ARGUMENTS, base)
+        elif text.strip() in _EMPTY:
+            return
+        elif text.lstrip()[:1] in ("{", "[", '"'):
+            said = decode(text)
+            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), ARGUMENTS, base)
+        else:
+            self._found.add(Leaf(path, text, emptied=seals), ARGUMENTS, base)
+
+    def _embedded(self, node: Any, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+        """Read arguments that are a value of JSON."""
+        if node:
+            self.has_embedded = True
+            raw = json.dumps(node, ensure_ascii=False)
+            leaf = Leaf(path, decode(raw), is_json=True, is_embedded=True, raw=raw, emptied=seals)
+            self._found.add(leaf, ARGUMENTS, base)
+
+    # -- tools -----------------------------------------------------------------------------------------------------
 
     def _tools(self, node: Any, path: Path) -> None:
         """Read definitions: in a request a message for each tool, elsewhere they are unnamed texts."""
-        if not self._is_request:
-            read_definitions(node, path, self._found, is_answer=self._is_answer)
-        elif self._wants_tools:
-            read_wanted_definitions(node, path, self._found)
+        if self._is_request and not self._wants_tools:
+            return
+        found = self._found
+        texts = Joined(locates=found.locates)
+        for index, tool in enumerate(node) if isinstance(node, list) else [(-1, node)]:
+            where = path if index < 0 else (*path, index)
+            if self._is_request:
+                if index % _ALONE == 0 or index < _ALONE:
+                    found.add_definition(texts)
+                    texts = Joined(locates=found.locates)
+                read_definition(tool, where, texts)
+            elif self._is_answer and found.joined is None:
+                read_definition(tool, where, found.rest)
+            else:
+                apart = Joined(locates=True)
+                read_definition(tool, where, apart)
+                for leaf in apart.parts:
+                    found.add(leaf, UNNAMED, _NOBODY)
+        found.add_definition(texts)
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, node: Any, place: Place, path: Path) -> None:
         """Keep the place of tokens, and read what does not look like a token there."""
@@ -336,3 +403,19 @@ class Walk:
             self._found.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
         for leaf in no_tokens(node, path):
             self._found.add(leaf, UNNAMED, _USER)
+
+
+def spell(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None:
+    """Give arguments that are a value of JSON their spelling in the document. The lists are changed in place."""
+    embedded = [leaf for leaf in (*leaves, *(prompt.leaf for prompt in prompts)) if leaf is not None]
+    spelt = document.spelling([leaf.path for leaf in embedded if leaf.is_embedded])
+
+    def respell(leaf: Leaf) -> Leaf:
+        raw = spelt[leaf.path]
+        return replace(leaf, raw=raw, text=decode(raw))
+
+    leaves[:] = [respell(leaf) if leaf.is_embedded else leaf for leaf in leaves]
+    for number, prompt in enumerate(prompts):
+        if prompt.leaf is not None and prompt.leaf.is_embedded:
+            leaf = respell(prompt.leaf)
+            prompts[number] = replace(prompt, message={**prompt.message, "content": leaf.text}, leaf=leaf)
