@@ -68,7 +68,7 @@ class Outbox:
         self.unsent += _size(command)
 
     async def flush(self, sent: Callable[[], None]) -> None:
-        """Write until nothing waits, unless a task does so already; call `sent` after each message."""
+        """Write until nothing waits, unless a task does so already; call `sent` after each message but the last."""
         if self._is_writing:
             return
         self._is_writing = True
@@ -87,7 +87,8 @@ class Outbox:
                     await self.send(command)
                 finally:
                     self.unsent -= _size(command)
-                sent()
+                if waiting:
+                    sent()
         except BROKEN as error:
             self.reset = self.reset or broken(self.call_id, error)
         except Exception as error:
