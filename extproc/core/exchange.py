@@ -234,7 +234,8 @@ class Exchange:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
             head = (("content-type", "application/json"), *named)
             dialect = context.dialect or DEFAULT
-            context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
+            body = dialect.refuse(refusal)
+            context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
         self._is_complete = True
         context.emit(Complete())
         self._close()
