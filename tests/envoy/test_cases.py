@@ -9,11 +9,18 @@ from collections import Counter
 
 import pytest
 
-from tests.envoy import cases_aim, cases_dialects, cases_encodings, cases_http, cases_others
+from tests.envoy import cases_aim, cases_dialects, cases_encodings, cases_http, cases_mcp, cases_others
 from tests.envoy.case import Case, run
 from tests.fakes.rig import Rigs
 
-ROWS: list[Case] = [*cases_dialects.ROWS, *cases_others.ROWS, *cases_encodings.ROWS, *cases_http.ROWS, *cases_aim.ROWS]
+ROWS: list[Case] = [
+    *cases_dialects.ROWS,
+    *cases_others.ROWS,
+    *cases_mcp.ROWS,
+    *cases_encodings.ROWS,
+    *cases_http.ROWS,
+    *cases_aim.ROWS,
+]
 
 
 @pytest.mark.asyncio(loop_scope="package")
