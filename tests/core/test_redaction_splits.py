@@ -209,6 +209,8 @@ def test_every_dialect_with_streams_is_tested() -> None:
         "text-generation",
         "ollama",
         "mcp",
+        "bedrock-converse",
+        "bedrock-invoke",
     }
     assert not any(letters(recording.body) for recording in own() + RECORDED)
 
