@@ -204,13 +204,13 @@ class ResponseStream:
             self.fail(error.reason, is_detection=False)
 
     def _submit_done(self) -> None:
-        if self._state is StreamState.SUBMITTING:
+        if self._session.awaits_text:
+            self._finish()  # there is nothing that Aim owes
+        elif self._state is StreamState.SUBMITTING:
             self._state = StreamState.SUBMITTED
             for chunk in self._queue.take_deferred():
                 self._session.submit(chunk)
             self._session.submit_done()
-        elif self._session.awaits_text:
-            self._finish()
 
     # -- the session -----------------------------------------------------------------------------------------------
 

@@ -26,13 +26,15 @@ _METHODS = (
     "sampling/",
     "elicitation/",
     "completion/",
+    "logging/",
     "notifications/",
+    "subscriptions/",
     "message/",
     "tasks/",
 )
 """What the methods of MCP and A2A begin with."""
 
-_ALONE = frozenset({"initialize", "ping"})
+_ALONE = frozenset({"initialize", "ping", "server/discover"})
 """Methods of MCP that do not begin so."""
 
 _ID_CHARACTERS = 256

@@ -33,19 +33,26 @@ _NAMES = (
         "method",
         "**.kind",
         "**.*Id",
-        "**.mimeType",
+        "**.*Type",
         "**.protocolVersion",
         "**.progressToken",
         "**.stopReason",
         "**.uri",
         "**.uriTemplate",
         "**.audience",
+        "**.cacheScope",
         "**.lastModified",
+        "**.supportedVersions",
     ),
     media("**.blob", "**.src"),
-    opaque("**.cursor", "**.nextCursor"),
+    opaque("**.cursor", "**.nextCursor", "**.requestState"),
 )
 """Names that mean the same in every message."""
+
+
+def _metadata(place: str) -> Rule:
+    """Return the rule of the metadata of a request, a notification or a result. It names the two programs."""
+    return inert(f"{place}._meta.*", f"{place}._meta.*.name")
 
 
 def _parts(*places: str, role: str = "") -> tuple[Rule, ...]:
@@ -61,9 +68,42 @@ def _speaker(result: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping[str,
     return {"role": "assistant"} if result.get("role") == "assistant" else base
 
 
+def _client_result(place: str) -> tuple[Rule, ...]:
+    """Return the rules of what a client answers to the server: to a question for its model, or for its user."""
+    return (
+        unnamed(place, speaker=_speaker),
+        arguments(f"{place}.content.*", role="user"),
+        text(f"{place}.content.text"),
+        inert(
+            f"{place}.action",
+            f"{place}.content.type",
+            f"{place}.content.mimeType",
+            f"{place}.roots[].name",
+        ),
+        media(f"{place}.content.data"),
+    )
+
+
+def _server_request(place: str) -> tuple[Rule, ...]:
+    """Return the rules of the parameters of what a server asks the client."""
+    return (
+        inert(
+            f"{place}.includeContext",
+            f"{place}.mode",
+            f"{place}.modelPreferences.hints[].name",
+            f"{place}.requestedSchema.required[]",
+            f"{place}.toolChoice.mode",
+        ),
+        tools(f"{place}.tools[]"),
+        media(f"{place}.messages[].content.data"),
+    )
+
+
 _REQUEST = Table(
     *COMMON,
     *_NAMES,
+    _metadata("params"),
+    _metadata("result"),
     arguments("params.arguments.*", "params.context.arguments.*", role="user"),
     text("params.argument.value"),
     inert(
@@ -72,21 +112,18 @@ _REQUEST = Table(
         "params.argument.name",
         "params.ref.name",
         "params.clientInfo.name",
-        "params._meta.*",
         "params.configuration.acceptedOutputModes[]",
     ),
     *_parts("params.message", role="user"),
-    # What the client answers to the server: to a question for its model, or for its user.
-    unnamed("result", speaker=_speaker),
-    arguments("result.content.*", role="user"),
-    text("result.content.text"),
-    inert("result.action", "result.content.type", "result.content.mimeType", "result.roots[].name"),
-    media("result.content.data"),
+    *_client_result("result"),
+    *_client_result("params.inputResponses.*"),
 )
 
 _ANSWER = Table(
     *COMMON,
     *_NAMES,
+    _metadata("params"),
+    _metadata("result"),
     inert(
         "result.serverInfo.name",
         "result.content[].name",
@@ -95,22 +132,15 @@ _ANSWER = Table(
         "result.resources[].name",
         "result.resourceTemplates[].name",
         "result.status.state",
+        "result.inputRequests.*.method",
         "params.level",
         "params.logger",
-        "params._meta.*",
-        "params.includeContext",
-        "params.mode",
-        "params.modelPreferences.hints[].name",
-        "params.requestedSchema.required[]",
-        "params.toolChoice.mode",
     ),
-    tools("result.tools[]", "params.tools[]"),
+    tools("result.tools[]"),
     arguments("result.structuredContent"),
-    media(
-        "result.content[].data",
-        "result.messages[].content.data",
-        "params.messages[].content.data",
-    ),
+    media("result.content[].data", "result.messages[].content.data"),
+    *_server_request("params"),
+    *_server_request("result.inputRequests.*.params"),
     # A2A sends an artifact piece by piece.
     text("result.artifact.parts[].text"),
     *_parts("result", "result.status.message", "result.history[]", "result.artifacts[]", "result.artifact"),

@@ -20,6 +20,9 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
     [
         "initialize",
         "ping",
+        "server/discover",
+        "subscriptions/listen",
+        "logging/setLevel",
         "tools/list",
         "prompts/get",
         "resources/read",

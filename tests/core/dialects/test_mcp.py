@@ -84,6 +84,25 @@ CALL = ask("tools/call", name="send_mail", arguments={"to": "hi a", "body": "hi 
             [],
         ),
         (ask("initialize", clientInfo={"name": "hi there", "version": "1"}), ["hi there"]),
+        (
+            ask(
+                "server/discover",
+                _meta={
+                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                    "io.modelcontextprotocol/clientInfo": {"name": "mcp", "version": "0.1.0"},
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                },
+            ),
+            [],
+        ),
+        (
+            ask(
+                "tools/call",
+                inputResponses={"who": {"action": "accept", "content": {"id": "hi"}}},
+                requestState="c3RhdGU=",
+            ),
+            ["hi"],
+        ),
         (tell("notifications/initialized"), []),
         (tell("notifications/cancelled", requestId=3, reason="hi"), ["hi"]),
         (ask("logging/setLevel", level="debug"), []),
@@ -241,6 +260,19 @@ RESULTS: list[tuple[Any, str]] = [
         ),
         "hi a\nhi b",
     ),
+    (
+        answer(
+            resultType="input_required",
+            inputRequests={
+                "who": {
+                    "method": "elicitation/create",
+                    "params": {"message": "hi", "requestedSchema": {"type": "object", "required": ["id"]}},
+                }
+            },
+            requestState="c3RhdGU=",
+        ),
+        "hi",
+    ),
     (tell("notifications/progress", progressToken="p", progress=0.5, message="hi"), "hi"),
     (tell("notifications/message", level="info", logger="a.b", data={"note": "hi a", "why": ["hi b"]}), "hi a\nhi b"),
     (
@@ -279,6 +311,12 @@ def test_texts_of_a_message_are_one(body: Any, texts: str) -> None:
         ask("roots/list"),
         answer(),
         answer(capabilities={}, serverInfo={"name": "demo", "version": "1"}, protocolVersion="2025-06-18"),
+        answer(
+            resultType="complete",
+            cacheScope="private",
+            supportedVersions=["2026-07-28"],
+            _meta={"io.modelcontextprotocol/serverInfo": {"name": "demo", "version": ""}},
+        ),
         tell("notifications/tools/list_changed"),
         tell("notifications/progress", progressToken=1, progress=1),
         tell("notifications/resources/updated", uri="file:///a"),
