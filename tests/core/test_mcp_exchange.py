@@ -11,7 +11,7 @@ import pytest
 from extproc.core.content.document import Document
 from extproc.core.errors import Reason
 from extproc.core.policy import Limits
-from extproc.core.verdict import Anonymize, Block, Failed
+from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import CALL_ID_HEADER, BodyMode, Hook
 from tests.fakes.edited import edited
 from tests.fakes.planted import MASK, VALUE, RedactingAim, letters, own, units_of
@@ -181,6 +181,22 @@ def test_redaction_is_the_same_in_text_and_structured_content() -> None:
     (chunk,) = it.chunks
     it.verify(chunk["choices"][0]["delta"]["content"].replace("Jane", "[N]"), chunk["choices"][0]["index"])
     assert it.response.body == event(json.loads(body.replace(b"Jane", b"[N]")))
+
+
+@pytest.mark.parametrize("status", ["200", "400"])
+def test_redaction_of_many_texts_of_one_event(status: str) -> None:
+    texts = [f"Jane has {number} texts" for number in range(40)]
+    body = event(log("Hi")) + event(RESULT | {"result": {"structuredContent": {"a": "Jane b"}, "notes": texts}})
+    it = sent(CALL).judge().head("text/event-stream", status).body(body, end=True)
+    if status == "200":
+        for chunk in it.chunks:
+            (choice,) = chunk["choices"]
+            it.verify(choice["delta"]["content"].replace("Jane", "[N]"), choice["index"])
+        it.done()
+    else:
+        said = [each.output or "" for each in it.asked[1].inputs]
+        it.judge(*(Anonymize((None, text.replace("Jane", "[N]"))) if "Jane" in text else Allow() for text in said))
+    assert it.response.body == body.replace(b"Jane", b"[N]")
 
 
 def planted() -> Iterator[bytes]:
