@@ -88,6 +88,9 @@ class Parts(Sequence[Leaf]):
         if self.prefix:
             leaf.path = (*self.prefix, *leaf.path)
             leaf.emptied = tuple((*self.prefix, *path) for path in leaf.emptied)
+            if isinstance(leaf.parts, Parts):  # joined texts may be joined again
+                for step in reversed(self.prefix):
+                    leaf.parts = leaf.parts.within(step)
         return leaf
 
 
