@@ -84,11 +84,22 @@ REQUEST_REDACTION_FAILED = Refusal(
     "redaction_failed",
     "The request could not be redacted as the policy demands.",
 )
+SIGNED_REQUEST = replace(REQUEST_REDACTION_FAILED, reason="signed_request")
+"""The client has signed the body, so a redacted one would be rejected."""
+SIGNED_HEADER = Refusal(
+    400,
+    "invalid_request_error",
+    "signed_header",
+    "Headers that begin with x-aim- or x-cato- do not reach the upstream, so the request's signature must not cover them.",
+)
 RESPONSE_REDACTION_FAILED = Refusal(
     502, "api_error", "redaction_failed", "The response could not be redacted as the policy demands."
 )
 UPGRADE_NOT_INSPECTED = Refusal(
     400, "invalid_request_error", "upgrade_not_inspected", "Protocol upgrades are not allowed on this path."
+)
+TWO_WAY_NOT_INSPECTED = Refusal(
+    400, "invalid_request_error", "upgrade_not_inspected", "Streams in both directions are not allowed on this path."
 )
 PATH_NOT_ALLOWED = Refusal(403, "invalid_request_error", "path_not_allowed", "This path is not allowed.")
 MISCONFIGURED = Refusal(500, "api_error", "guardrail_misconfigured", "The AI security guardrail is misconfigured.")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
-from extproc.core.batch import Batch, Search
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length
@@ -25,13 +24,18 @@ from extproc.core.redaction import RedactionError
 from extproc.core.refusal import (
     OVERLOADED,
     PATH_NOT_ALLOWED,
+    SIGNED_HEADER,
+    SIGNED_REQUEST,
     TOO_MANY_HEADERS,
+    TWO_WAY_NOT_INSPECTED,
     UPGRADE_NOT_INSPECTED,
     redaction_failed,
 )
+from extproc.core.request_block import RequestBlock
+from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
-from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg, size_of
+from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
 from extproc.core.whole_request import WholeRequest, read_form
 
 _REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
@@ -68,13 +72,11 @@ class RequestLeg:
         self._headers: Headers = ()
         self._path = ""
         self._remove: tuple[str, ...] = ()
+        self._signature: Signature | None = None
         self._body = WholeRequest(context.limits.request_bytes)
         self._beginning: Beginning | None = None
         self._has_trailers = False
-        self._batch: Batch | None = None
-        self._batch_bytes = 0
-        self._most = MOST_INPUTS
-        self._search: Search | None = None
+        self.block = RequestBlock(context)
         self.expects_stream = False
         """Whether the request was released and asks for an event stream that will be inspected."""
 
@@ -82,7 +84,7 @@ class RequestLeg:
     def held(self) -> int:
         """Bytes held."""
         body = self._body
-        return body.buffer.size + body.text_bytes + (self._batch_bytes if self._batch is not None else 0)
+        return body.buffer.size + body.text_bytes + self.block.held
 
     @property
     def is_unreleased(self) -> bool:
@@ -106,6 +108,7 @@ class RequestLeg:
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
+        self._signature = signature_of(event.headers)
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         method = first.get(":method", "")
         is_upgrade = "upgrade" in first or method == "CONNECT"
@@ -116,10 +119,14 @@ class RequestLeg:
         route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
         if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
+        elif self._signature is not None and not self._signature.headers.isdisjoint(self._remove):
+            context.refuse(SIGNED_HEADER)
         elif self._reading(event, first.get("content-length", "")) is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif is_upgrade:
             context.refuse(UPGRADE_NOT_INSPECTED)
+        elif route.dialect is not None and route.dialect.is_two_way:
+            context.refuse(TWO_WAY_NOT_INSPECTED)
         elif context.is_overloaded:
             context.refuse(OVERLOADED)
         elif len(event.headers) > context.limits.headers:
@@ -132,7 +139,8 @@ class RequestLeg:
         context = self._context
         limits = context.limits
         if context.scope is Scope.KNOWN:
-            self._remove = (*self._remove, "accept-encoding")
+            if self._signature is None or "accept-encoding" not in self._signature.headers:
+                self._remove = (*self._remove, "accept-encoding")
             return Reading.WHOLE
         if context.scope is Scope.NOTHING or event.end_of_stream:
             return Reading.UNREAD
@@ -270,10 +278,9 @@ class RequestLeg:
         """Start the detection of the request."""
         context = self._context
         hooks = context.policy.hooks & _REQUEST_HOOKS
-        self._batch = self._body.batch
-        self._batch_bytes = size_of(self._batch.messages) if self._batch is not None else 0
-        self._most = MOST_INPUTS // len(hooks)
-        context.detect(hook, self._body.inputs(self._most))
+        most = MOST_INPUTS // len(hooks)
+        self.block.expect(self._body.batch, most)
+        context.detect(hook, self._body.inputs(most))
 
     def _admit(self) -> None:
         """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
@@ -327,7 +334,7 @@ class RequestLeg:
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `pre_call` verdict."""
         outcomes = event.outcomes
-        if self.searches(Hook.PRE_CALL, outcomes):
+        if self.block.takes(Hook.PRE_CALL, outcomes):
             return
         outcome = strictest(outcomes)
         match outcome:
@@ -336,7 +343,7 @@ class RequestLeg:
             case Anonymize():
                 self._redact(outcomes)
             case Block():
-                self.refuse_blocked(Hook.PRE_CALL, outcome)
+                self.block.begin(Hook.PRE_CALL, outcome)
             case Failed():
                 if not self._context.fails_open(Leg.REQUEST, outcome.reason):
                     return
@@ -347,40 +354,11 @@ class RequestLeg:
             case _:
                 assert_never(outcome)
 
-    def refuse_blocked(self, hook: Hook, block: Block) -> None:
-        """Refuse what Aim blocked. Of a batch, first look for the record."""
-        if self._batch is None:
-            self._context.refuse_blocked(Leg.REQUEST, block.message)
-            return
-        self._search = Search(self._batch, self._batch.groups(self._most)[block.input], block)
-        self._search_on(hook)
-
-    def searches(self, hook: Hook, outcomes: Sequence[Outcome]) -> bool:
-        """Return whether the leg looks for a blocked record, to which the outcomes of `hook` then belong."""
-        if self._search is None:
-            if not any(isinstance(outcome, Block) for outcome in outcomes):
-                self._batch = None
-            return False
-        if self._search.take(outcomes):
-            self._search_on(hook)
-        else:
-            self._refuse_found()
-        return True
-
-    def _search_on(self, hook: Hook) -> None:
-        assert self._search is not None
-        inputs = self._search.inputs(self._context.allowance)
-        if inputs:
-            self._context.detect(hook, inputs)
-        else:
-            self._refuse_found()
-
-    def _refuse_found(self) -> None:
-        assert self._search is not None
-        self._context.refuse_blocked(Leg.REQUEST, self._search.block.message, records=self._search.names)
-
     def _redact(self, outcomes: Sequence[Outcome]) -> None:
         """Put the redacted texts back."""
+        if self._signature is not None:
+            self._context.refuse(SIGNED_REQUEST)
+            return
         try:
             rewritten = self._body.redacted(outcomes)
             self._admit()
@@ -409,7 +387,6 @@ class RequestLeg:
             context.emit(ReleaseBody(Leg.REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(Leg.REQUEST))
-        self._batch = None
         if self._body.messages and Hook.MODERATION in context.policy.hooks:
             self._detect(Hook.MODERATION)
         self._body.forget_texts()
@@ -420,7 +397,7 @@ class RequestLeg:
         self._state = RequestState.DROPPED
         self._body.take()
         self._body.forget_texts()
-        self._batch = self._search = None
+        self.block.forget()
 
 
 _S = RequestState

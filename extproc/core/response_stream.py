@@ -201,7 +201,7 @@ class ResponseStream:
             self.fail(error.reason, is_detection=False)
 
     def _submit_done(self) -> None:
-        if self._state is StreamState.SUBMITTING and self._session.number is not None:
+        if self._state is StreamState.SUBMITTING:
             self._state = StreamState.SUBMITTED
             for chunk in self._queue.take_deferred():
                 self._session.submit(chunk)

@@ -41,14 +41,14 @@ class StreamSession:
         return True
 
     def submit(self, chunk: str) -> None:
-        """Submit a chunk, as JSON."""
-        if self.number is not None:
-            self._context.emit(SubmitChunk(self.number, chunk))
+        """Submit a chunk, as JSON, to the session that was begun."""
+        assert self.number is not None
+        self._context.emit(SubmitChunk(self.number, chunk))
 
     def submit_done(self) -> None:
         """Tell Aim that no chunk follows."""
-        if self.number is not None:
-            self._context.emit(SubmitDone(self.number))
+        assert self.number is not None
+        self._context.emit(SubmitDone(self.number))
 
     def leave(self) -> None:
         """Close the session if there is one."""

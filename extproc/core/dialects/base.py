@@ -18,6 +18,7 @@ from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
+from extproc.core.vocabulary import Headers
 
 Running = tuple[Hashable, ...]
 """The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
@@ -56,6 +57,8 @@ class Dialect:
     """Whether a whole answer that is no JSON object is one plain text."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    is_two_way = False
+    """Whether request and answer are streams at the same time, so that the request is never whole."""
     has_records = False
     """Whether a request holds several requests, each of which is judged for itself."""
     streams_lines = False
@@ -164,6 +167,10 @@ class Dialect:
         """Return the JSON body of a refusal."""
         error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
         return json.dumps({"error": error}).encode()
+
+    def refusal_headers(self, refusal: Refusal) -> Headers:
+        """Return the headers that a refusal has beside those of every refusal."""
+        return ()
 
     def refuse_frame(self, refusal: Refusal) -> bytes:
         """Return the frame that ends a running AWS event stream with a refusal."""

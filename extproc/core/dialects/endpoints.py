@@ -10,6 +10,8 @@ from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.batch_requests import AnthropicBatches, BatchJobs, FileUploads, GeminiBatches
 from extproc.core.dialects.batch_results import AnthropicResults, FileContents
+from extproc.core.dialects.bedrock_converse import BedrockConverse, BedrockCountTokens
+from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke, BedrockTwoWay
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
@@ -49,6 +51,8 @@ _DIALECTS: tuple[Dialect, ...] = (
     OpenAIThreads(),
     Moderations(),
     AnthropicComplete(),
+    BedrockConverse(),
+    BedrockInvoke(),
     GENERIC,
 )
 
@@ -56,6 +60,9 @@ NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 """The dialects that the settings can name."""
 
 VARIANTS: Mapping[str, Dialect] = {
+    "bedrock-converse for token counts": BedrockCountTokens(),
+    "bedrock-invoke of Anthropic": BedrockAnthropic(),
+    "bedrock-invoke in both directions": BedrockTwoWay(),
     "cohere-chat v1": CohereChatV1(),
     "cohere-embed of TEI": HuggingFaceEmbed(),
     "rerank of Cohere": CohereRerank(),
@@ -95,7 +102,15 @@ class Endpoint(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+_INVOKE = ("*/model/*/invoke", "*/model/*/invoke-with-response-stream")
+
 ENDPOINTS: tuple[Endpoint, ...] = (
+    # A model's name may be an ARN, whose slashes are encoded.
+    Endpoint("POST", "bedrock-converse", ("*/model/*/converse", "*/model/*/converse-stream")),
+    Endpoint("POST", "bedrock-converse for token counts", ("*/model/*/count-tokens",)),
+    Endpoint("POST", "bedrock-invoke of Anthropic", _INVOKE, ("anthropic_version",)),
+    Endpoint("POST", "bedrock-invoke", _INVOKE),
+    Endpoint("POST", "bedrock-invoke in both directions", ("*/model/*/invoke-with-bidirectional-stream",)),
     Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
     Endpoint(
@@ -116,6 +131,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("inputs",),
     ),
     Endpoint("POST", "openai-responses", ("*/conversations",), ("items",)),
+    Endpoint("POST", "openai-responses", ("*/v1/conversations",)),
     Endpoint("POST", "mistral-conversations", ("*/v1/agents",), ("instructions",)),
     Endpoint("PATCH", "mistral-conversations", ("*/v1/agents/{id}",), ("instructions",)),
     Endpoint("POST", "mistral-conversations", ("*/v1/ocr",)),

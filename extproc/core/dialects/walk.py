@@ -147,9 +147,15 @@ class Walk:
             return
         elif media := read_media(text, is_text=declares_text(beside)):
             if isinstance(media, EncodedText):
-                self._found.add(Leaf(path, media.text, encoded=media), UNNAMED, base)
+                self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _encoded(self, path: Path, media: EncodedText) -> Leaf:
+        """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
+        if "\\" not in media.text or media.text.lstrip()[:1] not in ("{", "[") or self._mode is Mode.EVENT:
+            return Leaf(path, media.text, encoded=media)
+        return Leaf(path, decode(media.text), is_json=True, raw=media.text, encoded=media)
 
     def _list(
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
