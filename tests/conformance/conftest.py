@@ -16,7 +16,7 @@ _FILES = {"default": {"inspect": {"files": True}}}
 @pytest_asyncio.fixture(loop_scope="package", scope="package")
 async def running() -> AsyncIterator[Rig]:
     """Yield a chain whose breaker never opens: tests fail on purpose, one after the other. It inspects files, too."""
-    async with rig(aim={"breaker": {"failures": 10_000}}, profiles=_FILES) as chain:
+    async with rig(aim={"api": "firewall", "breaker": {"failures": 10_000}}, profiles=_FILES) as chain:
         yield chain
 
 
