@@ -81,7 +81,13 @@ async def message_batches(request: Received) -> None:
     counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
     batch: dict[str, Any] = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "ended", **times}
     if request.path.endswith("/results"):
-        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn"}
+        message: dict[str, Any] = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "stop_reason": "end_turn",
+        }
         message |= {"content": [{"type": "text", "text": SAID}], "usage": {"input_tokens": 3, "output_tokens": 5}}
         lines = [{"custom_id": name, "result": {"type": "succeeded", "message": message}} for name in ("a", "b")]
         await pieces([js(each) + b"\n" for each in lines], content_type="application/x-jsonl")(request)
