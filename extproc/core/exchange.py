@@ -67,7 +67,7 @@ from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, reda
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
-from extproc.core.vocabulary import CALL_ID_HEADER, BodyMode, Hook, Leg
+from extproc.core.vocabulary import CALL_ID_HEADER, RESPONSE, BodyMode, Hook, Leg
 
 
 def misconfigured() -> ImmediateResponse:
@@ -146,7 +146,7 @@ class Exchange:
     # -- the two legs ----------------------------------------------------------------------------------------------
 
     def _on_headers(self, event: HeadersReceived) -> None:
-        if event.leg is Leg.RESPONSE:
+        if event.leg is RESPONSE:
             self._on_response_headers(event)
         elif self._response.has_begun:
             raise IllegalEvent("a request after its response")
@@ -154,7 +154,7 @@ class Exchange:
             self._request.handle(event)
 
     def _on_body(self, event: BodyReceived | TrailersReceived) -> None:
-        if event.leg is Leg.RESPONSE:
+        if event.leg is RESPONSE:
             self._response.handle(event)
         else:
             self._request.handle(event)

@@ -33,6 +33,9 @@ class HeldState(StrEnum):
     """it was released to its end, or will not be"""
 
 
+_HELD = (HeldState.HOLDING, HeldState.DETECTING)
+
+
 class HeldAnswer:
     """One answer that is held; `HELD_TABLE` says which method handles which event."""
 
@@ -53,6 +56,11 @@ class HeldAnswer:
         """Bytes held."""
         body = self._body
         return body.buffer.size + body.text_bytes
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether nothing of the answer was released."""
+        return self._state in _HELD
 
     @property
     def state(self) -> HeldState:

@@ -31,7 +31,7 @@ from extproc.core.held_answer import HeldAnswer, HeldState
 from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
-from extproc.core.transitions import Inbound, Table, advance, find, ignore
+from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.vocabulary import Headers, Leg
 
 
@@ -52,6 +52,9 @@ class ResponseState(StrEnum):
     """it was released to its end, or will not be"""
 
 
+_DONE = ResponseState.DONE
+
+
 class ResponseLeg:
     """One response; `RESPONSE_TABLE` says which method handles which event."""
 
@@ -59,7 +62,7 @@ class ResponseLeg:
         """Begin a leg that has received nothing."""
         self._context = context
         self._state = ResponseState.IDLE
-        self._inbound = Inbound.NOTHING
+        self._inbound = NOTHING
         self._headers: Headers = ()
         self._answer = Answer(Scope.NOTHING, "")
         self._beginning: Beginning | None = None
@@ -95,7 +98,7 @@ class ResponseLeg:
         """Return whether the response was released to its end."""
         if self._stream is not None:
             return self._stream.is_finished
-        return self._state is ResponseState.DONE
+        return self._state is _DONE
 
     @property
     def deadline(self) -> float | None:
@@ -113,7 +116,7 @@ class ResponseLeg:
     def handle(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if isinstance(event, _FROM_ENVOY):
-            had_ended = self._inbound is Inbound.ENDED
+            had_ended = self._inbound is ENDED
             self._inbound = advance(self._inbound, event)
             if had_ended:
                 return
@@ -241,10 +244,11 @@ class ResponseLeg:
     def _follow_whole(self) -> None:
         """Change the state with that of the held answer."""
         assert self._whole is not None
-        state = self._whole.state
-        if state is HeldState.RELEASED:
+        if self._whole.is_held:
+            return
+        if self._whole.state is HeldState.RELEASED:
             self._state = ResponseState.DONE
-        elif state is HeldState.UNREAD:
+        else:
             self._state = ResponseState.PASSING
             self._early.close()
 
