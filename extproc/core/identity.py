@@ -93,7 +93,7 @@ def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
 
 def own_headers(headers: Headers) -> tuple[str, ...]:
     """Return the names of the `x-aim-*` and `x-cato-*` headers, which the upstream must not see."""
-    return tuple(dict.fromkeys(name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))))
+    return tuple(dict.fromkeys([name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))]))
 
 
 def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | None:

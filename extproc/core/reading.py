@@ -80,9 +80,10 @@ def begun_reading(first: bytes, *, is_all: bool) -> Reading:
 
 def is_preflight(headers: Headers, *, end_of_stream: bool) -> bool:
     """Return whether a request is a CORS preflight, which browsers send by themselves and without a body."""
+    if not end_of_stream or (":method", "OPTIONS") not in headers:
+        return False
     names = {name for name, _ in headers}
-    has_fields = "origin" in names and "access-control-request-method" in names
-    return end_of_stream and has_fields and (":method", "OPTIONS") in headers
+    return "origin" in names and "access-control-request-method" in names
 
 
 # -- answers -------------------------------------------------------------------------------------------------------

@@ -115,9 +115,8 @@ class WholeRequest:
 
 
 def _document(dialect: Dialect, body: bytes, document: Document | None, headers: Headers, values: int) -> Document:
-    types = media_types(headers)
-    if dialect.takes_forms and any(map(is_form, types)):
+    if dialect.takes_forms and any(map(is_form, media_types(headers))):
         return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
-    if dialect is GENERIC and any(map(is_json_lines, types)):
+    if dialect is GENERIC and any(map(is_json_lines, media_types(headers))):
         return document_of(dialect, body, Framing.JSON_LINES, values)
     return document_of(dialect, body, Framing.WHOLE, values) if document is None else document

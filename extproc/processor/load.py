@@ -95,6 +95,9 @@ class Load:
 
         What an exchange offers counts as freed even if it first has to be sent: a stream that fails open.
         """
+        if not self.held_bytes:
+            self._left = None
+            return
         limit = self._limits().total_held_bytes
         if self.held_bytes <= limit:
             self._left = None
