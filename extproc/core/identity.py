@@ -56,8 +56,11 @@ class Source:
             case "static":
                 return self.name
             case "header":
-                found = next((value for name, value in request.headers if name == self.name and value), None)
-                return None if found is None else _decoded(found)
+                wanted = self.name
+                for name, value in request.headers:
+                    if name == wanted and value:
+                        return _decoded(value)
+                return None
             case "attribute":
                 return _text(find_attribute(request.attributes, self.name))
             case "metadata":
