@@ -67,7 +67,7 @@ from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, reda
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
-from extproc.core.vocabulary import CALL_ID_HEADER, RESPONSE, BodyMode, Hook, Leg
+from extproc.core.vocabulary import CALL_ID_HEADER, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode
 
 
 def misconfigured() -> ImmediateResponse:
@@ -189,30 +189,27 @@ class Exchange:
         hook = self._context.finish_detection(event.detection)
         if hook is None:
             return
-        leg = Leg.RESPONSE if hook is Hook.OUTPUT else Leg.REQUEST
+        leg = RESPONSE if hook is OUTPUT else REQUEST
         self._context.report(leg, hook, event.outcomes, event.milliseconds)
-        match hook:
-            case Hook.PRE_CALL:
-                self._request.handle(event)
-                self._prepare_stream()
-            case Hook.OUTPUT:
-                self._response.handle(event)
-            case Hook.MODERATION:
-                self._on_moderation(event)
-            case _:
-                assert_never(hook)
+        if leg is RESPONSE:
+            self._response.handle(event)
+        elif hook is PRE_CALL:
+            self._request.handle(event)
+            self._prepare_stream()
+        else:
+            self._on_moderation(event)
 
     def _on_moderation(self, event: VerdictReached) -> None:
         context = self._context
         (outcome,) = event.outcomes
         match outcome:
             case Block():
-                context.refuse_blocked(Leg.REQUEST, outcome.message)
+                context.refuse_blocked(REQUEST, outcome.message)
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.
-                context.refuse(redaction_failed(Leg.REQUEST))
+                context.refuse(redaction_failed(REQUEST))
             case Failed():
-                context.fails_open(Leg.REQUEST, outcome.reason)
+                context.fails_open(REQUEST, outcome.reason)
             case Allow() | Monitor():
                 pass
             case _:

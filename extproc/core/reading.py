@@ -12,7 +12,7 @@ from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
 from extproc.core.content.document import Document
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
-from extproc.core.content.framing import Framing, Unit, framing_of
+from extproc.core.content.framing import WHOLE, Framing, Unit, framing_of
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
@@ -49,7 +49,13 @@ class Reading(StrEnum):
     @property
     def framing(self) -> Framing:
         """The framing of a body that is read."""
-        return Framing(self.value)
+        return _FRAMINGS[self]
+
+
+_FRAMINGS: dict[Reading, Framing] = {
+    each: Framing(each.value) for each in Reading if each not in (Reading.UNDECIDED, Reading.UNREAD)
+}
+_READINGS = {framing: reading for reading, framing in _FRAMINGS.items()}
 
 
 # -- requests ------------------------------------------------------------------------------------------------------
@@ -134,13 +140,13 @@ class Answer:
         framing = framing_of(media_type, first, is_all=is_all)
         if framing is None and not is_all:
             return Reading.UNDECIDED
-        if framing is Framing.WHOLE and self.has_arrays and not self.is_error:
+        if framing is WHOLE and self.has_arrays and not self.is_error:
             if not is_all and (is_blank(first) or BOM.startswith(first)):
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
         if framing in _CUT or is_json(media_type):
-            return Reading((framing or Framing.WHOLE).value)
+            return _READINGS[framing or WHOLE]
         if self.passes_others and not (first and begins_like_json(first)):
             return Reading.UNREAD
         if is_media(media_type) and self.has_media:
@@ -175,7 +181,7 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
-    if framing is Framing.WHOLE:
+    if framing is WHOLE:
         if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
             return dialect.parse(text, values)
         framing = Framing.JSON_LINES

@@ -27,10 +27,10 @@ from extproc.core.refusal import (
 )
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
-from extproc.core.vocabulary import REQUEST, BodyMode, Headers, Hook, Input
+from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Input
 from extproc.core.whole_request import WholeRequest
 
-_REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
+_REQUEST_HOOKS = frozenset({PRE_CALL, MODERATION})
 
 
 class RequestState(StrEnum):
@@ -254,9 +254,9 @@ class RequestLeg:
             context.messages = ()
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        if body.messages and Hook.PRE_CALL in context.policy.hooks:
+        if body.messages and PRE_CALL in context.policy.hooks:
             self._state = RequestState.DETECTING
-            context.detect(Hook.PRE_CALL, [Input(body.messages)])
+            context.detect(PRE_CALL, [Input(body.messages)])
         else:
             self._release(None)
 
@@ -349,8 +349,8 @@ class RequestLeg:
             context.emit(ReleaseBody(REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(REQUEST))
-        if self._body.messages and Hook.MODERATION in context.policy.hooks:
-            context.detect(Hook.MODERATION, [Input(self._body.messages)])
+        if self._body.messages and MODERATION in context.policy.hooks:
+            context.detect(MODERATION, [Input(self._body.messages)])
         self._body.forget_texts()
         self.expects_stream = self._body.asks_for_stream and context.reads_answer
 

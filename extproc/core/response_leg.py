@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
 from extproc.core.content.beginning import Beginning
-from extproc.core.content.framing import Framing
+from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.content.json_array import ending
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
@@ -53,6 +53,7 @@ class ResponseState(StrEnum):
 
 
 _DONE = ResponseState.DONE
+_NO_ANSWER = Answer(Scope.NOTHING, "")
 
 
 class ResponseLeg:
@@ -64,9 +65,9 @@ class ResponseLeg:
         self._state = ResponseState.IDLE
         self._inbound = NOTHING
         self._headers: Headers = ()
-        self._answer = Answer(Scope.NOTHING, "")
+        self._answer = _NO_ANSWER
         self._beginning: Beginning | None = None
-        self._framing = Framing.WHOLE
+        self._framing = WHOLE
         self._whole: HeldAnswer | None = None
         self._has_trailers = False
         self._stream: ResponseStream | None = None
@@ -189,7 +190,7 @@ class ResponseLeg:
             self._context.adopt()
             self._context.was_read = True
         self._framing = framing
-        if framing is Framing.WHOLE or self._answer.is_error:
+        if framing is WHOLE or self._answer.is_error:
             self._begin_holding()
         else:
             self._begin_stream()
@@ -279,7 +280,7 @@ class ResponseLeg:
         shown = refusal.for_error(self._answer.status, context.policy.block_message)
         if self._whole is None:
             self._whole = HeldAnswer(context, self._headers, self._answer)
-        self._whole.release(self.refusal(shown) if self._framing is not Framing.WHOLE else self._dialect.refuse(shown))
+        self._whole.release(self.refusal(shown) if self._framing is not WHOLE else self._dialect.refuse(shown))
         self._state = ResponseState.DONE
 
     def refusal(self, refusal: Refusal) -> bytes:

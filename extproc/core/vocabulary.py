@@ -28,6 +28,10 @@ class Hook(StrEnum):
     OUTPUT = "output"
 
 
+PRE_CALL, MODERATION, OUTPUT = Hook
+"""The hooks by short names."""
+
+
 class BodyMode(Enum):
     """How the data plane sends a body."""
 

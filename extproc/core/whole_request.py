@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document
-from extproc.core.content.framing import Framing
+from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.detections import Messages
 from extproc.core.dialects.base import Dialect
@@ -119,4 +119,4 @@ def _document(dialect: Dialect, body: bytes, document: Document | None, headers:
         return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
     if dialect is GENERIC and any(map(is_json_lines, media_types(headers))):
         return document_of(dialect, body, Framing.JSON_LINES, values)
-    return document_of(dialect, body, Framing.WHOLE, values) if document is None else document
+    return document_of(dialect, body, WHOLE, values) if document is None else document
