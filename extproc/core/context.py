@@ -24,9 +24,9 @@ from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.paths import Route, route
 from extproc.core.errors import Reason
 from extproc.core.gate import Gate, Released
-from extproc.core.policy import Limits, Policy, Unmatched
+from extproc.core.policy import Inspect, Limits, Policy, Unmatched
 from extproc.core.reading import Answer, Scope
-from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, quotes_any
+from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, named, quotes_any
 from extproc.core.verdict import Outcome
 from extproc.core.vocabulary import (
     CALL_ID_HEADER,
@@ -135,6 +135,9 @@ class Context:
             if policy.hooks and not (has_last and not any(self._is_inspected(each) for _, each in found.choices)):
                 self.choices, self.scope = found.choices, Scope.KNOWN
         elif found.dialect is not None:
+            is_unread_file = found.dialect.opt_in is Inspect.FILES and not self._is_inspected(found.dialect)
+            if is_unread_file and found.unmatched is Unmatched.BLOCK:
+                return Route(None, Unmatched.BLOCK)
             self._know(found.dialect)
         elif found.unmatched is Unmatched.INSPECT and policy.hooks and not is_upgrade:
             self.scope = Scope.UNMATCHED
@@ -169,6 +172,7 @@ class Context:
             is_local=self.is_reply_local,
             has_media=self.dialect is not None and self.dialect.answers_media,
             has_arrays=self.dialect is not None and self.dialect.streams_arrays,
+            has_lines=self.dialect is not None and self.dialect.streams_lines,
         )
 
     def adopt(self) -> None:
@@ -176,6 +180,10 @@ class Context:
         if self.dialect is None:
             self._name(GENERIC)
             self.emit(ReportOutcome("allowed"))
+
+    def recognise(self, dialect: Dialect) -> None:
+        """Let `dialect` read the exchange instead of the generic one, because the request's body is of its API."""
+        self._name(dialect)
 
     def _name(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -235,7 +243,9 @@ class Context:
         number = self.number()
         # The call repeats the texts of its inputs. Messages that several inputs share are counted once.
         texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)
-        size = self._memory(inputs[0].messages)
+        size = sum(
+            self._memory(messages) for messages in {id(each.messages): each.messages for each in inputs}.values()
+        )
         self._detections[number] = hook, size + texts
         self.held += size + texts
         if hook is MODERATION:
@@ -275,12 +285,17 @@ class Context:
         self.refuse(failed(leg, reason))
         return False
 
-    def refuse_blocked(self, leg: Leg, message: str | None, withheld: Iterable[str] = ()) -> None:
-        """Refuse what Aim blocked. The client gets Aim's message unless it quotes one of the `withheld` texts."""
+    def refuse_blocked(
+        self, leg: Leg, message: str | None, withheld: Iterable[str] = (), records: Sequence[str] = ()
+    ) -> None:
+        """Refuse what Aim blocked. The client gets Aim's message unless it quotes one of the `withheld` texts.
+
+        `records` are the names of the records of a batch that were blocked.
+        """
         fixed = BLOCKED_REQUEST if leg is REQUEST else BLOCKED_RESPONSE
         if message and leg is RESPONSE and quotes_any(message, withheld):
             message = None
-        self.refuse(blocked(self.policy.block_message or message or fixed))
+        self.refuse(blocked((self.policy.block_message or message or fixed) + named(records)))
 
     def refuse(self, refusal: Refusal) -> None:
         """End the exchange with `refusal` once the current event is handled. The first refusal counts."""

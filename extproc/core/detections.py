@@ -65,6 +65,14 @@ class Allowance:
                 raise BodyTooLarge("a request would be sent to Aim with many times its size")
         self.sent = max(self.sent, most)
 
+    def takes(self, inputs: Sequence[Input]) -> bool:
+        """Return whether the messages of further inputs may be sent, which then count."""
+        most = sum(_CALL_BYTES + _spelt(each.messages) for each in inputs)
+        if self.sent + most > _FACTOR * max(self.request_size, SMALL):
+            return False
+        self.sent += most
+        return True
+
     def inputs_of(self, leaves: Sequence[Leaf], messages: Messages, received: int) -> list[Input]:
         """Return the inputs for the texts of an answer of `received` bytes, in the context of the request's messages.
 

@@ -66,8 +66,8 @@ from extproc.core.policy import Limits, Policy
 from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, redaction_failed
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
-from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
-from extproc.core.vocabulary import CALL_ID_HEADER, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, strictest
+from extproc.core.vocabulary import CALL_ID_HEADER, MODERATION, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode
 
 
 def misconfigured() -> ImmediateResponse:
@@ -201,10 +201,13 @@ class Exchange:
 
     def _on_moderation(self, event: VerdictReached) -> None:
         context = self._context
-        (outcome,) = event.outcomes
+        if self._request.block.takes(MODERATION, event.outcomes):
+            return
+        outcome = strictest(event.outcomes)
         match outcome:
             case Block():
-                context.refuse_blocked(REQUEST, outcome.message)
+                self._request.block.begin(MODERATION, outcome)
+                return
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.
                 context.refuse(redaction_failed(REQUEST))
@@ -229,9 +232,10 @@ class Exchange:
                 context.emit(command)
         else:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
-            head = (("content-type", "application/json"), *named)
             dialect = context.dialect or DEFAULT
-            context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
+            head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *named)
+            body = dialect.refuse(refusal)
+            context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
         self._is_complete = True
         context.emit(Complete())
         self._close()

@@ -148,7 +148,7 @@ class HeldAnswer:
             return
         try:
             rewritten = body.redacted(event.outcomes)
-        except RedactionError:
+        except (RedactionError, ContentError):
             context.refuse(redaction_failed(RESPONSE))
             return
         if rewritten is not None:

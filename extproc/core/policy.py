@@ -15,6 +15,7 @@ class Inspect(StrEnum):
 
     EMBEDDINGS = "embeddings"
     TOOLS = "tools"
+    FILES = "files"
 
 
 class Unmatched(StrEnum):

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
-from extproc.core.content.document import Document
+from extproc.core.content.document import Document, PlainText
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
-from extproc.core.content.framing import WHOLE, Framing, Unit, framing_of
+from extproc.core.content.framing import FIRST_BYTES, WHOLE, Framing, Unit, framing_of
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
+from extproc.core.content.subtitles import Subtitles, are_subtitles
 from extproc.core.dialects.base import Dialect
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.vocabulary import Headers
@@ -111,6 +112,8 @@ class Answer:
     """whether answers of its dialect may be sounds or images"""
     has_arrays: bool = False
     """whether a JSON array is a stream in its dialect"""
+    has_lines: bool = False
+    """whether answers of its dialect are lines of JSON, whatever their type"""
 
     @property
     def is_error(self) -> bool:
@@ -145,6 +148,12 @@ class Answer:
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
+        if framing is WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
+            # A document of several lines has a line end near its begin. It is read as a whole.
+            if not (is_all or len(first) >= FIRST_BYTES):
+                return Reading.UNDECIDED
+            if first.removeprefix(BOM).lstrip().startswith(b"{") and b"\n" not in first.strip():
+                return Reading.JSON_LINES
         if framing in _CUT or is_json(media_type):
             return _READINGS[framing or WHOLE]
         if self.passes_others and not (first and begins_like_json(first)):
@@ -173,7 +182,7 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
     """Return a whole body, with at most `values` values, as a document of `dialect`.
 
     An answer may be lines of JSON although its media type is that of one document. So may a request of the generic
-    dialect, which also takes what is no JSON as one plain text.
+    dialect, which also takes what is no JSON as one plain text, as some dialects do in answers.
 
     Raises BodyTooLarge, and MalformedBody for what is not UTF-8 and, for other dialects, not in the framing.
     """
@@ -181,6 +190,8 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
+    if framing is WHOLE and is_answer and dialect.answers_plain_text:
+        return _object_or_text(text, values)
     if framing is WHOLE:
         if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
             return dialect.parse(text, values)
@@ -200,6 +211,22 @@ def form_of(dialect: Dialect, body: bytes, content_type: str, values: int) -> Fo
         return document_of(dialect, text.encode(), framing, values)
 
     return FormDocument(body, boundary_of(content_type), values, parse)
+
+
+def _object_or_text(text: str, values: int) -> Document:
+    """Return an answer as JSON if it is an object, else as one text.
+
+    Raises MalformedBody for a text with NUL, which may be UTF-16.
+    """
+    try:
+        document = Document(text, values)
+    except MalformedBody:
+        document = None
+    if document is not None and isinstance(document.root, dict):
+        return document
+    if "\0" in text:
+        raise MalformedBody("a text with NUL")
+    return Subtitles(text) if are_subtitles(text) else PlainText(text)
 
 
 def _has_lines(text: str, values: int) -> bool:

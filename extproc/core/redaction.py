@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,8 +14,8 @@ from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.errors import ExtprocError
 
-_MOST = 65_536
-"""The most values that the redaction of joined texts may change. More would keep other exchanges waiting."""
+MOST_EDITS = 32_768
+"""The most values that one redaction may change. More would keep other exchanges waiting."""
 
 _PLAIN = frozenset({"role", "content"})
 """The fields of a message that has no other text than its content."""
@@ -28,7 +29,8 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
     """Return the edits that replace each leaf's text by its redacted text. A pair without a leaf needs no edit.
 
     Raises RedactionError if a text is missing, cannot be changed, or changes the keys or the structure of arguments. It
-    also raises if nothing would change: Aim then found something in a place that was not sent as text.
+    also raises if more than 32,768 values would change, and if none would: Aim then found something in a place that was
+    not sent as text.
     """
     changes: dict[Path, Edit] = {}
     for leaf, text in redacted:
@@ -37,7 +39,7 @@ def edits(redacted: Iterable[tuple[Leaf | None, str | None]]) -> dict[Path, Edit
         if text is None:
             raise RedactionError("a redacted text is missing")
         if text != leaf.text:
-            changes |= rewrite(leaf, text)
+            _rewrite(leaf, text, changes, set())
     if not changes:
         raise RedactionError("a redaction changes nothing")
     return changes
@@ -50,7 +52,7 @@ def redacted_prompts(prompts: Iterable[Prompt], texts: Iterable[str | None]) -> 
         if prompt.leaf is None or text is None or not prompt.message.keys() <= _PLAIN:
             return None
         if text:
-            redacted.append(Prompt({**prompt.message, "content": text}, prompt.leaf, prompt.is_definition))
+            redacted.append(replace(prompt, message={**prompt.message, "content": text}))
     return redacted
 
 
@@ -81,12 +83,12 @@ def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int])
         for number, (before, said) in enumerate(zip(texts, lines, strict=True)):
             if said != before:
                 _rewrite(leaf.parts[number], said, changes, nulled)
-                if len(changes) > _MOST:
-                    raise RedactionError("a redaction changes too many texts")
     elif leaf.raw:
         changes |= _rewrite_arguments(leaf, text)
     else:
         changes[leaf.path] = leaf.encoded.encode(text) if leaf.encoded is not None else text
+    if len(changes) > MOST_EDITS:
+        raise RedactionError("a redaction changes too many values")
 
 
 def _lines(texts: Sequence[str], text: str) -> list[str]:
@@ -107,7 +109,8 @@ def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:
     except Misfit as error:
         raise RedactionError("a redaction changes the keys or the structure of arguments") from error
     if not leaf.is_embedded:
-        return {leaf.path: spell(leaf.raw, changes)}
+        spelt = spell(leaf.raw, changes)
+        return {leaf.path: spelt if leaf.encoded is None else leaf.encoded.encode(spelt)}
     strings = enumerate(_strings(json.loads(leaf.raw), leaf.path))
     return {path: changes[number] for number, path in strings if number in changes}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from extproc.core.errors import ContentError, Reason
@@ -47,6 +47,19 @@ def blocked(message: str) -> Refusal:
     return Refusal(400, "invalid_request_error", BLOCKED_CODE, message)
 
 
+_MOST_NAMED = 16
+_LONGEST_NAME = 64
+"""The most records of a batch that a message names, and the most characters of a name that it shows."""
+
+
+def named(records: Sequence[str]) -> str:
+    """Return the end of a message that names the blocked records of a batch; nothing if there are none."""
+    if not records:
+        return ""
+    more = f" and {len(records) - _MOST_NAMED} more" if len(records) > _MOST_NAMED else ""
+    return f" (custom_id: {', '.join(name[:_LONGEST_NAME] for name in records[:_MOST_NAMED])}{more})"
+
+
 UNAVAILABLE = Refusal(503, "api_error", "guardrail_unavailable", "The AI security service is unavailable.")
 OVERLOADED = Refusal(503, "api_error", "guardrail_overloaded", "The AI security guardrail is overloaded.")
 REQUEST_TOO_LARGE = Refusal(
@@ -71,11 +84,22 @@ REQUEST_REDACTION_FAILED = Refusal(
     "redaction_failed",
     "The request could not be redacted as the policy demands.",
 )
+SIGNED_REQUEST = replace(REQUEST_REDACTION_FAILED, reason="signed_request")
+"""The client has signed the body, so a redacted one would be rejected."""
+SIGNED_HEADER = Refusal(
+    400,
+    "invalid_request_error",
+    "signed_header",
+    "The request's signature must not cover headers that begin with x-aim- or x-cato-: they do not reach the upstream.",
+)
 RESPONSE_REDACTION_FAILED = Refusal(
     502, "api_error", "redaction_failed", "The response could not be redacted as the policy demands."
 )
 UPGRADE_NOT_INSPECTED = Refusal(
     400, "invalid_request_error", "upgrade_not_inspected", "Protocol upgrades are not allowed on this path."
+)
+TWO_WAY_NOT_INSPECTED = Refusal(
+    400, "invalid_request_error", "upgrade_not_inspected", "Streams in both directions are not allowed on this path."
 )
 PATH_NOT_ALLOWED = Refusal(403, "invalid_request_error", "path_not_allowed", "This path is not allowed.")
 MISCONFIGURED = Refusal(500, "api_error", "guardrail_misconfigured", "The AI security guardrail is misconfigured.")

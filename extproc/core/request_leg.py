@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
@@ -9,9 +10,13 @@ from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, 
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length
 from extproc.core.content.document import Document
-from extproc.core.content.media_type import media_types
+from extproc.core.content.media_type import is_form, media_types
 from extproc.core.context import Context
+from extproc.core.detections import MOST_INPUTS
+from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
+from extproc.core.dialects.endpoints import MCP
+from extproc.core.dialects.json_rpc import read_known
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -21,14 +26,19 @@ from extproc.core.redaction import RedactionError
 from extproc.core.refusal import (
     OVERLOADED,
     PATH_NOT_ALLOWED,
+    SIGNED_HEADER,
+    SIGNED_REQUEST,
     TOO_MANY_HEADERS,
+    TWO_WAY_NOT_INSPECTED,
     UPGRADE_NOT_INSPECTED,
     redaction_failed,
 )
+from extproc.core.request_block import RequestBlock
+from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
-from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor
-from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Input
-from extproc.core.whole_request import WholeRequest
+from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
+from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Hook
+from extproc.core.whole_request import WholeRequest, read_form
 
 _REQUEST_HOOKS = frozenset({PRE_CALL, MODERATION})
 
@@ -67,9 +77,11 @@ class RequestLeg:
         self._headers: Headers = ()
         self._path = ""
         self._remove: tuple[str, ...] = ()
+        self._signature: Signature | None = None
         self._body = WholeRequest(context.limits.request_bytes)
         self._beginning: Beginning | None = None
         self._has_trailers = False
+        self.block = RequestBlock(context)
         self.expects_stream = False
         """Whether the request was released and asks for an event stream that will be inspected."""
 
@@ -77,7 +89,7 @@ class RequestLeg:
     def held(self) -> int:
         """Bytes held."""
         body = self._body
-        return body.buffer.size + body.text_bytes
+        return body.buffer.size + body.text_bytes + self.block.held
 
     @property
     def is_unreleased(self) -> bool:
@@ -101,6 +113,7 @@ class RequestLeg:
         self._headers = event.headers
         first = dict(reversed(event.headers))
         self._remove = own_headers(event.headers)
+        self._signature = signature_of(event.headers)
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         method = first.get(":method", "")
         is_upgrade = "upgrade" in first or method == "CONNECT"
@@ -111,10 +124,14 @@ class RequestLeg:
         route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
         if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
+        elif self._signature is not None and not self._signature.headers.isdisjoint(self._remove):
+            context.refuse(SIGNED_HEADER)
         elif self._reading(event, first.get("content-length", "")) is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif is_upgrade:
             context.refuse(UPGRADE_NOT_INSPECTED)
+        elif route.dialect is not None and route.dialect.is_two_way:
+            context.refuse(TWO_WAY_NOT_INSPECTED)
         elif context.is_overloaded:
             context.refuse(OVERLOADED)
         elif len(event.headers) > context.limits.headers:
@@ -127,7 +144,8 @@ class RequestLeg:
         context = self._context
         limits = context.limits
         if context.scope is Scope.KNOWN:
-            self._remove = (*self._remove, "accept-encoding")
+            if self._signature is None or "accept-encoding" not in self._signature.headers:
+                self._remove = (*self._remove, "accept-encoding")
             return Reading.WHOLE
         if context.scope is Scope.NOTHING or event.end_of_stream:
             return Reading.UNREAD
@@ -256,9 +274,17 @@ class RequestLeg:
             return
         if body.messages and PRE_CALL in context.policy.hooks:
             self._state = RequestState.DETECTING
-            context.detect(PRE_CALL, [Input(body.messages)])
+            self._detect(PRE_CALL)
         else:
             self._release(None)
+
+    def _detect(self, hook: Hook) -> None:
+        """Start the detection of the request."""
+        context = self._context
+        hooks = context.policy.hooks & _REQUEST_HOOKS
+        most = MOST_INPUTS // len(hooks)
+        self.block.expect(self._body.batch, most)
+        context.detect(hook, self._body.inputs(most))
 
     def _admit(self) -> None:
         """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
@@ -273,12 +299,19 @@ class RequestLeg:
         if not context.choices:
             context.was_read = True
         plain = body.inflate(self._headers, context.limits)
+        values = context.limits.values
         document = self._choose(plain)
+        if context.scope is Scope.UNMATCHED and (known := read_known(plain, document, values)):
+            document = known
+            context.recognise(MCP)
         dialect = context.dialect
         if dialect is not None and context.scope is not Scope.NOTHING and not context.is_refused:
             context.was_read = True
             tools = Inspect.TOOLS in context.policy.inspect
-            body.read(dialect, plain, document, self._headers, self._path, context.limits.values, tools=tools)
+            try:
+                body.read(dialect, plain, document, self._headers, self._path, values, tools=tools)
+            finally:
+                context.dialect = body.after or dialect
 
     def _choose(self, plain: bytes) -> Document | None:
         """Choose the dialect by the body if the path has several; return the document if it was parsed.
@@ -288,7 +321,13 @@ class RequestLeg:
         context = self._context
         if not context.choices:
             return None
-        dialect, document = choose(context.choices, plain, context.limits.values)
+        values = context.limits.values
+
+        def form(dialect: Dialect) -> Document:
+            return read_form(dialect, plain, self._headers, values)
+
+        is_called_form = any(map(is_form, media_types(self._headers)))
+        dialect, document = choose(context.choices, plain, values, form if is_called_form else None)
         context.settle(dialect)
         if context.scope is Scope.UNMATCHED:
             types = media_types(self._headers)
@@ -304,25 +343,35 @@ class RequestLeg:
     # -- the verdict -----------------------------------------------------------------------------------------------
 
     def _on_verdict(self, event: VerdictReached) -> None:
-        """Apply the `pre_call` verdict."""
-        (outcome,) = event.outcomes
+        """Apply the strictest `pre_call` verdict."""
+        outcomes = event.outcomes
+        if self.block.takes(PRE_CALL, outcomes):
+            return
+        outcome = strictest(outcomes)
         match outcome:
             case Allow() | Monitor():
                 self._release(None)
             case Anonymize():
-                self._redact(outcome)
+                self._redact(outcomes)
             case Block():
-                self._context.refuse_blocked(REQUEST, outcome.message)
+                self.block.begin(PRE_CALL, outcome)
             case Failed():
-                if self._context.fails_open(REQUEST, outcome.reason):
+                if not self._context.fails_open(REQUEST, outcome.reason):
+                    return
+                if any(isinstance(each, Anonymize) for each in outcomes):
+                    self._redact(outcomes)
+                else:
                     self._release(None)
             case _:
                 assert_never(outcome)
 
-    def _redact(self, verdict: Anonymize) -> None:
+    def _redact(self, outcomes: Sequence[Outcome]) -> None:
         """Put the redacted texts back."""
+        if self._signature is not None:
+            self._context.refuse(SIGNED_REQUEST)
+            return
         try:
-            rewritten = self._body.redacted(verdict)
+            rewritten = self._body.redacted(outcomes)
             self._admit()
         except (RedactionError, ContentError):
             self._context.refuse(redaction_failed(REQUEST))
@@ -350,7 +399,7 @@ class RequestLeg:
         if self._has_trailers:
             context.emit(ReleaseTrailers(REQUEST))
         if self._body.messages and MODERATION in context.policy.hooks:
-            context.detect(MODERATION, [Input(self._body.messages)])
+            self._detect(MODERATION)
         self._body.forget_texts()
         self.expects_stream = self._body.asks_for_stream and context.reads_answer
 
@@ -359,6 +408,7 @@ class RequestLeg:
         self._state = RequestState.DROPPED
         self._body.take()
         self._body.forget_texts()
+        self.block.forget()
 
 
 _S = RequestState

@@ -52,11 +52,15 @@ class Anonymize:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The content must not be released. `message` is Aim's message for the client, if there is one."""
+    """The content must not be released. `message` is Aim's message for the client, if there is one.
+
+    `input` is the number of the input that was blocked, of a detection with several.
+    """
 
     message: str | None = None
     policies: tuple[str, ...] = ()
     invocation: Invocation | None = field(default=None, compare=False)
+    input: int = 0
     action = "block"
 
 

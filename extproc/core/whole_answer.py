@@ -17,7 +17,7 @@ from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of
-from extproc.core.redaction import RedactionError, edits
+from extproc.core.redaction import MOST_EDITS, RedactionError, edits
 from extproc.core.verdict import Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input
 
@@ -70,6 +70,8 @@ class WholeAnswer:
         for leaf, outcome in zip(join(leaves, len(outcomes)), outcomes, strict=True):
             if isinstance(outcome, Anonymize):  # one by one: each redaction must change its own text
                 changes |= edits([(leaf, outcome.texts[-1] if outcome.texts else None)])
+                if len(changes) > MOST_EDITS:
+                    raise RedactionError("a redaction changes too many values")
         return document.rewrite(changes | _stale(changes, leaves, vouching)).encode()
 
     def cleaned(self) -> bytes | None:
@@ -104,7 +106,7 @@ def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Le
             if leaf.kind is Kind.SEAL or leaf.kind is Kind.TOKENS:
                 vouching.append(_inside(number, leaf))
                 continue
-            is_alone = leaf.place is None or leaf.kind is Kind.REPEAT
+            is_alone = dialect.streams_lines or leaf.place is None or leaf.kind is Kind.REPEAT
             run = (number, leaf.path, leaf.number) if is_alone else ("running", leaf.place)
             runs[run].append(_inside(number, leaf))
     return list(map(_join, runs.values())), vouching

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -182,8 +183,14 @@ class Driver:
         self._pass_on(LoadChanged(is_overloaded), now)
 
     def _pass_on(self, event: Event, now: float) -> None:
-        for command in self._exchange.handle(event, now):
-            _ACTIONS[type(command)](self, command)
+        # A document of many values would start the garbage collector again and again while it is read, which would
+        # take as long as the reading. Nothing of it is garbage before the event was handled.
+        gc.disable()
+        try:
+            for command in self._exchange.handle(event, now):
+                _ACTIONS[type(command)](self, command)
+        finally:
+            gc.enable()
 
     def _hold(self, command: Hold) -> None:
         self._exchange_bytes = command.size

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from tests.bench.aim import REDACTED
 from tests.bench.script import Script
+
+_ALLOWED: Final = Script()
 
 
 class Carrier(Enum):
@@ -22,7 +25,7 @@ class Shape:
     """A JSON text: `before`, then the unit again and again with `separator` between, then `after`.
 
     Each `#` in the unit becomes its number, in seven digits. `values` are those of a unit, as `limits.values` counts
-    them; those of `before` and `after` are few.
+    them; those of `before` and `after` are few. `script` is that of the request.
     """
 
     carrier: Carrier
@@ -31,6 +34,12 @@ class Shape:
     after: str
     values: float
     separator: str = ","
+    script: Script = _ALLOWED
+
+    def redacted(self) -> Shape:
+        """Return the same document, one text of which Aim redacts."""
+        script = replace(self.script, word=REDACTED)
+        return replace(self, before=self.before.replace(str(self.script), str(script)), script=script)
 
     def text(self, values: int, size: int) -> str:
         """Return the document with as many units as fit into `values` values and `size` characters."""
@@ -48,7 +57,7 @@ class Shape:
 PLAIN: Final = "plain prompt"
 """The shape of comparison: a text that readers copy as a whole."""
 
-_FEW = 32
+_FEW = 48
 """At least the values around the units."""
 
 _SYSTEM = f'{{"role":"system","content":"{Script()}"}}'
@@ -80,29 +89,29 @@ _WHOLE_CHOICE = '"choices":[{"index":0,"message":{"role":"assistant","content":"
 _DELTA_CHOICE = '"choices":[{"index":0,"delta":{"content":"Hello"}'
 _LOGPROB = '{"token":"a","logprob":-1.5}'
 
-SHAPES: Final = {
+_READ: Final = {
     PLAIN: _message('{"role":"user","content":"', "mesh and ", '"}', 0, ""),
     "escapes in tool arguments": _message(
         f'{{"role":"assistant","content":null,"tool_calls":[{_CALL}{{\\"a\\":\\"', r"\\u0041", '\\"}"}}]}', 0, ""
     ),
     "strings under a made-up key": _made_up('"a"', 1),
     "strings as content": _message('{"role":"user","content":[', '"a"', "]}", 1),
-    "content parts": _message('{"role":"user","content":[', '{"type":"text","text":"a"}', "]}", 3),
-    "messages": _message("", '{"role":"user","content":"a"}', "", 3),
-    "bare messages": _message("", '{"content":"a"}', "", 2),
-    "objects of one key": _made_up('{"a":"b"}', 2),
-    "keys of one object": _made_up('"k#":"a b"', 1, "{}"),
-    "keys with spaces": _made_up('"k #":1', 1, "{}"),
+    "content parts": _message('{"role":"user","content":[', '{"type":"text","text":"a"}', "]}", 5),
+    "messages": _message("", '{"role":"user","content":"a"}', "", 5),
+    "bare messages": _message("", '{"content":"a"}', "", 3),
+    "objects of one key": _made_up('{"a":"b"}', 3),
+    "keys of one object": _made_up('"k#":"a b"', 2, "{}"),
+    "keys with spaces": _made_up('"k #":1', 1.125, "{}"),
     "lists of one string": _made_up('["a"]', 2),
     "lists 100 deep": _made_up("[" * 100 + '"a"' + "]" * 100, 101),
     "empty lists": _made_up("[]", 1),
     "empty objects": _made_up("{}", 1),
     "numbers": _made_up("1", 1 / 8),
     "tool calls": _message(
-        '{"role":"assistant","content":null,"tool_calls":[', _CALL + '{\\"a\\":\\"b\\"}"}}', "]}", 6
+        '{"role":"assistant","content":null,"tool_calls":[', _CALL + '{\\"a\\":\\"b\\"}"}}', "]}", 11
     ),
     "tool definitions": Shape(
-        Carrier.REQUEST, _REQUEST + '],"tools":[', '{"type":"function","function":{"description":"a b"}}', "]}", 4
+        Carrier.REQUEST, _REQUEST + '],"tools":[', '{"type":"function","function":{"description":"a b"}}', "]}", 7
     ),
     "enum of a tool": Shape(
         Carrier.REQUEST,
@@ -112,15 +121,28 @@ SHAPES: Final = {
         1,
     ),
     "answer: strings under a made-up key": _answer(_WHOLE_CHOICE + '}],"zz":[', '"a"', "]", 1),
-    "answer: choices": _answer('"choices":[', '{"index":0,"message":{"role":"assistant","content":"a"}}', "]", 4.125),
+    "answer: choices": _answer('"choices":[', '{"index":0,"message":{"role":"assistant","content":"a"}}', "]", 8.125),
     "answer: tool calls": _answer(
         '"choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[',
         _CALL + '{\\"a\\":\\"b\\"}"}}',
         "]}}]",
-        6,
+        11,
     ),
-    "answer: log probabilities": _answer(_WHOLE_CHOICE + ',"logprobs":{"content":[', _LOGPROB, "]}}]", 2.125),
+    "answer: log probabilities": _answer(_WHOLE_CHOICE + ',"logprobs":{"content":[', _LOGPROB, "]}}]", 4.125),
     "event: strings under a made-up key": _event(_DELTA_CHOICE + '}],"zz":[', '"a"', "]", 1),
-    "event: choices": _event('"choices":[', '{"index":0,"delta":{"content":"a"}}', "]", 3.125),
-    "event: log probabilities": _event(_DELTA_CHOICE + ',"logprobs":{"content":[', _LOGPROB, "]}}]", 2.125),
+    "event: choices": _event('"choices":[', '{"index":0,"delta":{"content":"a"}}', "]", 6.125),
+    "event: log probabilities": _event(_DELTA_CHOICE + ',"logprobs":{"content":[', _LOGPROB, "]}}]", 4.125),
 }
+
+_REDACTED: Final = (
+    "strings under a made-up key",
+    "content parts",
+    "bare messages",
+    "keys of one object",
+    "lists of one string",
+    "lists 100 deep",
+    "answer: choices",
+)
+"""The shapes whose redaction is measured, too."""
+
+SHAPES: Final = _READ | {f"redacted: {name}": _READ[name].redacted() for name in _REDACTED}

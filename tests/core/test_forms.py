@@ -104,6 +104,62 @@ def test_form_on_an_unknown_path_passes() -> None:
     assert it.record.outcome == "unmatched"
 
 
+OPTIONS = (
+    part("model", b"gpt-image-1"),
+    part("n", b"2"),
+    part("size", b"1024x1024"),
+    part("stream", b"true"),
+    part("image[]", PNG, "Content-Type: image/png", more='; filename="a.png"'),
+    part("mask", PNG, "Content-Type: image/png", more='; filename="b.png"'),
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/videos", "/v1/videos/video_1/remix"])
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_prompt_beside_images_is_judged_and_redacted(path: str, mode: BodyMode) -> None:
+    body = form(*OPTIONS, part("prompt", b"Draw Tom"))
+    it = sent(body, path=path, mode=mode)
+    assert texts(it) == ["Draw Tom"]
+    assert it.record.dialect == "openai-images"
+    it.judge(Anonymize(("Draw [N]",)))
+    released = it.upstream.buffered.body if it.upstream.buffered is not None else it.upstream.body
+    assert released == body.replace(b"Tom", b"[N]")
+
+
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/images/variations"])
+def test_form_of_images_without_a_prompt_asks_nothing(path: str) -> None:
+    it = sent(form(*OPTIONS), path=path)
+    assert not it.asked
+    assert it.record.outcome == "allowed"
+
+
+def test_form_of_another_api_passes_on_a_path_of_several() -> None:
+    it = sent(form(part("title", b"Tom"), part("video", PNG, more="; filename=a.mp4")), path="/v1/videos")
+    assert not it.asked
+    assert it.record.outcome == "unmatched"
+    assert it.upstream.buffered is not None
+
+
+@pytest.mark.parametrize("name", ["prompt", "Prompt", "prompt[]", "prompt[text]"])
+def test_name_of_a_field_chooses_in_every_spelling(name: str) -> None:
+    it = sent(form(part(name, b"Draw Tom")), path="/v1/videos")
+    assert it.record.code == "invalid_body" if name == "Prompt" else texts(it) == ["Draw Tom"]
+
+
+@pytest.mark.parametrize("body", [form(part("prompt"))[:-9], form(part("title"), end=b"x")])
+def test_form_that_cannot_be_read_is_refused_on_a_path_of_several(body: bytes) -> None:
+    assert sent(body, path="/v1/videos").code == "invalid_body"
+
+
+def test_body_of_json_that_is_called_a_form_is_chosen_by_its_keys() -> None:
+    assert sent(b'{"title": "Tom"}', path="/v1/videos").record.outcome == "unmatched"
+    assert sent(b"", path="/v1/videos").record.outcome == "unmatched"
+
+
+def test_form_passes_where_no_api_of_the_path_takes_forms() -> None:
+    assert sent(BODY, path="/invocations").record.outcome == "unmatched"
+
+
 def test_json_file_may_be_lines() -> None:
     it = sent(
         form(part("a", b'{"q": "Tom"}\n{"q": "Eve"}', "Content-Type: application/json", more="; filename=a.json"))

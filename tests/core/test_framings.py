@@ -32,7 +32,7 @@ def delta(text: str) -> bytes:
     return event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})
 
 
-def converse(path: str = "/model/m/converse-stream", **profile: Any) -> World:
+def converse(path: str = "/other", **profile: Any) -> World:
     it = World(policy(**profile))
     return it.request(CONVERSE, ("content-type", "application/json"), path=path).judge().head(AWS)
 

@@ -155,10 +155,10 @@ def test_other_texts_are_no_json(text: str) -> None:
 
 def test_number_of_changed_texts_is_bounded() -> None:
     joined = Joined(locates=True)
-    joined.add_strings(["a"] * 65_537, (None, ("zq",)), range(65_537))
-    assert len(edits([(joined.leaf(), "\n".join(["x"] * 65_536 + ["a"]))])) == 65_536
+    joined.add_strings(["a"] * 32_769, (None, ("zq",)), range(32_769))
+    assert len(edits([(joined.leaf(), "\n".join(["x"] * 32_768 + ["a"]))])) == 32_768
     with pytest.raises(RedactionError, match="too many"):
-        edits([(joined.leaf(), "\n".join(["x"] * 65_537))])
+        edits([(joined.leaf(), "\n".join(["x"] * 32_769))])
 
 
 def test_parts_are_a_sequence() -> None:
@@ -176,3 +176,10 @@ def test_redacted_messages_are_known_without_reading_again() -> None:
     assert [prompt.message for prompt in found] == [{"role": "user", "content": "[N]"}]
     assert redacted_prompts([Prompt({"role": "user", "content": "a", "name": "Tom"}, LEAF)], ["a"]) is None
     assert redacted_prompts([Prompt({"role": "user", "content": None}, None)], [None]) is None
+
+
+def test_number_of_changed_values_is_bounded_over_all_texts() -> None:
+    leaves = [Leaf(("zq", number), "a") for number in range(32_769)]
+    assert len(edits([*((leaf, "x") for leaf in leaves[1:]), (leaves[0], "a")])) == 32_768
+    with pytest.raises(RedactionError, match="too many"):
+        edits([(leaf, "x") for leaf in leaves])

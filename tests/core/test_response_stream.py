@@ -655,6 +655,10 @@ class TestSession:
             ReportFailOpen(Leg.RESPONSE, Reason.TIMEOUT)
         ]
 
+    def test_two_deadlines_at_once_are_one_refusal(self) -> None:
+        it = begun(limits={"held_bytes": 1024}).body(chat_event("x" * 2000)).wait(VERDICT_TIMEOUT)
+        assert it.code == "guardrail_unavailable"
+
     def test_stream_may_fail_open_after_its_end(self) -> None:
         it = begun(failure_mode_allow=True).body(chat_event("a"), end=True).lose()
         assert (it.response.body, it.response.is_ended) == (chat_event("a"), True)

@@ -25,6 +25,15 @@ GEMINI = "/v1beta/models/gemini-2.5-pro:generateContent"
 GEMINI_STREAM = "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+COHERE = "/v2/chat"
+COHERE1 = "/v1/chat"
+OLLAMA = "/api/chat"
+INTERACTIONS = "/v1beta/interactions"
+MISTRAL = "/v1/conversations"
+THREADS = "/v1/threads/runs"
+TGI = "/generate"
+INVOCATIONS = "/invocations"
+PREDICT = "/v1/projects/p/locations/l/endpoints/1:predict"
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -36,6 +45,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
     GEMINI_STREAM: {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
     COMPLETIONS: {"model": "m", "prompt": "Hi"},
     EMBEDDINGS: {"model": "m", "input": "Hi"},
+    COHERE: {"model": "m", "messages": HI},
+    COHERE1: {"model": "m", "message": "Hi"},
+    OLLAMA: {"model": "m", "messages": HI},
+    INTERACTIONS: {"model": "m", "input": "Hi"},
+    MISTRAL: {"model": "m", "inputs": "Hi"},
+    THREADS: {"assistant_id": "asst_1", "instructions": "Hi"},
+    TGI: {"inputs": "Hi"},
+    INVOCATIONS: {"messages": HI},
+    PREDICT: {"instances": [{"content": "Hi"}]},
 }
 
 Row = tuple[str, Leg, Traffic]
@@ -288,6 +306,41 @@ def _anthropic() -> Iterator[Row]:
         yield streamed(name, ANTHROPIC, *_anthropic_stream(block))
 
 
+# -- further APIs ---------------------------------------------------------------------------------------------------
+
+
+def _others() -> Iterator[Row]:
+    yield asked("documents.data", COHERE, documents=[{"id": "d_1", "data": {"note": TEXT}}])
+    yield asked("tool result", COHERE, messages=[*HI, {"role": "tool", "content": [{"document": {"data": TEXT}}]}])
+    yield asked("chat_history.tool_results", COHERE1, chat_history=[{"role": "TOOL", "tool_results": [{"o": TEXT}]}])
+    yield asked("options.stop", OLLAMA, options={"stop": [TEXT]})
+    yield asked("format.enum", OLLAMA, format={"type": "string", "enum": ["ab", TEXT]})
+    yield asked("function_result.result", INTERACTIONS, input=[{"type": "function_result", "result": [{"text": TEXT}]}])
+    yield asked("function.result", MISTRAL, inputs=[{"type": "function.result", "result": TEXT}])
+    yield asked("additional_messages.content", THREADS, additional_messages=[{"role": "user", "content": TEXT}])
+    yield asked("parameters.stop", TGI, parameters={"stop": [TEXT]})
+    yield asked("databricks_options", INVOCATIONS, databricks_options={"note": TEXT})
+    yield asked("instances.prompt", PREDICT, instances=[{"prompt": TEXT}])
+    yield told("tool_plan", COHERE, {"message": {"role": "assistant", "tool_plan": TEXT}})
+    yield told("citations.sources", COHERE, {"message": {"citations": [{"sources": [{"document": {"title": TEXT}}]}]}})
+    yield told("search_queries", COHERE1, {"text": "Well.", "search_queries": [{"text": TEXT}]})
+    yield told("message.thinking", OLLAMA, {"message": {"content": "Well.", "thinking": TEXT}, "done": True})
+    yield told("outputs.content.title", MISTRAL, {"outputs": [{"content": [{"title": TEXT}]}]})
+    yield told(
+        "annotations.text", THREADS, {"content": [{"text": {"value": "Well.", "annotations": [{"text": TEXT}]}}]}
+    )
+    yield told("details.best_of_sequences", TGI, {"details": {"best_of_sequences": [{"generated_text": TEXT}]}})
+    yield told("predictions", PREDICT, {"predictions": [{"content": TEXT}]})
+    steps = [{"type": "google_search_result", "result": [{"title": TEXT}]}]
+    yield told("google_search_result.result", INTERACTIONS, {"id": "v1_a", "steps": steps})
+    source = {"type": "citation-start", "index": 0, "delta": {"message": {"citations": {"sources": [{"t": TEXT}]}}}}
+    yield streamed("citations.sources", COHERE, source, {"type": "message-end", "delta": {}})
+    delta = {"event_type": "step.delta", "index": 0, "delta": {"type": "google_search_result", "result": TEXT}}
+    yield streamed("step.delta.result", INTERACTIONS, delta)
+    yield streamed("tool.execution.done.info", MISTRAL, {"type": "tool.execution.done", "info": {"note": TEXT}})
+    yield streamed("last_error.message", THREADS, {"object": "thread.run", "last_error": {"message": TEXT}}, end=DONE)
+
+
 # -- Gemini ---------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +388,7 @@ TABLE = [
     *CHAT_REQUESTS,
     *_responses(),
     *_anthropic(),
+    *_others(),
     *_gemini(),
     *_completions(),
 ]

@@ -97,6 +97,15 @@ def test_texts_that_were_submitted_together_are_settled_together(said: str) -> N
     assert it.is_complete or it.session is None
 
 
+def test_deferred_texts_are_submitted_when_the_stream_ends_without_a_mark() -> None:
+    it = deferring().body(b"y\n\n", end=True)
+    (chunk,) = it.chunks
+    assert chunk["choices"][0]["delta"]["content"] == "xy"
+    it.verify_all().done()
+    assert it.response.is_ended
+    assert it.response.body.endswith(b"x\n\ny\n\n")
+
+
 def test_text_that_was_not_submitted_cannot_be_verified() -> None:
     it = deferring()
     it.verify("x", 1024)

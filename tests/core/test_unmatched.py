@@ -148,6 +148,15 @@ class TestRequest:
             assert it.upstream.buffered is not None
             assert it.upstream.buffered.body == b'{"q":"Hello"}\r\n\n{"q":"[N]"}\ntext'
 
+    def test_lists_in_the_lines_of_an_answer_are_redacted(self) -> None:
+        words = ",".join(f'"word {number}"' for number in range(60))
+        body = f'{{"a":"Hello"}}\n{{"a":[{words},"J\\u0061ne",{{"b":"and Jane"}}]}}\n'.encode()
+        it = world().request(None, path="/x").head("application/json").body(body, end=True)
+        texts = [each.output or "" for each in it.asked[-1].inputs]
+        redacted = [text.replace("Jane", "[N]") for text in texts]
+        it.judge(*(Anonymize((new,)) if new != old else Allow() for old, new in zip(texts, redacted, strict=True)))
+        assert it.response.body == body.replace(b"Jane", b"[N]").replace(b"J\\u0061ne", b"[N]")
+
     @pytest.mark.parametrize("body", [b"{ no json", b"[1, 2", b"a\nb", b'{"a":1}x'])
     def test_what_does_not_parse_is_one_text(self, body: bytes) -> None:
         it = sent(world(), body, JSON)

@@ -82,6 +82,17 @@ class Cohere1(Cohere):
         return said["error"] if "error" in said else said["message"]
 
 
+class Cohere1Events(Cohere1):
+    """Version 1 as server-sent events."""
+
+    name = "cohere v1 in events"
+    stream_type = "text/event-stream"
+
+    @staticmethod
+    def line(kind: str, **more: Any) -> bytes:
+        return b"data: " + Cohere1.line(kind, **more) + b"\n"
+
+
 class Ollama(Api):
     name = "ollama"
     path = "/api/chat"
@@ -227,6 +238,20 @@ class Tgi(Api):
 
     def message_in(self, said: Any) -> Any:
         return said["error"]
+
+
+class TgiLines(Tgi):
+    """The same behind a proxy that makes lines of events."""
+
+    name = "tgi in lines"
+    stream_type = "application/x-ndjson"
+
+    @staticmethod
+    def event(text: str, whole: str | None = None) -> bytes:
+        return Tgi.event(text, whole).removeprefix(b"data: ").rstrip() + b"\n"
+
+    def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
+        return js(self.refusal(status, code, message)) + b"\n"
 
 
 class Llama(Api):
@@ -447,11 +472,13 @@ SGLANG = SGLang()
 WITH_ANSWERS: tuple[Api, ...] = (
     Cohere(),
     Cohere1(),
+    Cohere1Events(),
     Ollama(),
     OllamaGenerate(),
     Interactions(),
     Mistral(),
     Tgi(),
+    TgiLines(),
     Llama(),
     SGLANG,
     Threads(),

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+from extproc.core.content.aws_event_stream import Frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document
 from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.content.server_sent_event import ServerSentEvent
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
+from extproc.core.dialects.endpoints import MCP
+from extproc.core.dialects.json_rpc import read_known
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import route
 from extproc.core.redaction import is_json
+from tests.fakes.aws import event as frame_of
+from tests.fakes.aws import wrapped
 from tests.fakes.edited import Edit, Raw, edited
 from tests.fakes.reading import all_of, at, strings
 from tests.fakes.recorded import CORPUS as CORPUS
@@ -52,7 +57,17 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1internal:streamGenerateContent?alt=sse",
         {"model": "m", "request": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}},
     ),
+    "bedrock": ("/model/m/converse-stream", {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}),
+    "invoke": ("/model/m/invoke-with-response-stream", {"prompt": "Hi"}),
+    "claude": (
+        "/model/claude/invoke-with-response-stream",
+        {"anthropic_version": "bedrock-2023-05-31", "messages": [{"role": "user", "content": "Hi"}]},
+    ),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "mcp": (
+        "/mcp",
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "f", "arguments": {"q": "Hi"}}},
+    ),
 }
 """For each kind of recording a path, of its own, and a request."""
 
@@ -76,6 +91,10 @@ class Recording:
         return self.name.endswith(".jsonl")
 
     @property
+    def is_frames(self) -> bool:
+        return self.name.endswith(".frames")
+
+    @property
     def is_stream(self) -> bool:
         begins = self.body.lstrip()[:1]
         return self.is_lines or (begins != b"{" and (begins != b"[" or self.dialect.streams_arrays))
@@ -88,31 +107,44 @@ class Recording:
     def content_type(self) -> str:
         if self.is_lines:
             return "application/x-ndjson"
+        if self.is_frames:
+            return "application/vnd.amazon.eventstream"
         return "text/event-stream" if self.is_stream and not self.is_array else "application/json"
 
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
         request = next(body for path, body in _REQUESTS.values() if dialect_at(path) is self.dialect)
-        world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
+        body = json.dumps({**request, "stream": self.is_stream}).encode()
+        world = World().request(body, ("content-type", "application/json"), path=self.path).judge()
         return world.head(self.content_type)
 
 
 def dialect_at(path: str) -> Dialect | None:
     """Return the dialect that reads the request for a path, which may depend on the request."""
     found = route("POST", path, {})
-    if not found.choices:
-        return found.dialect
-    request = next((body for known, body in _REQUESTS.values() if known == path), {})
-    return choose(found.choices, json.dumps(request).encode(), MAX_VALUES)[0]
+    request = json.dumps(next((body for known, body in _REQUESTS.values() if known == path), {})).encode()
+    if read_known(request, None, MAX_VALUES):
+        return MCP
+    return choose(found.choices, request, MAX_VALUES)[0] if found.choices else found.dialect
 
 
 def own() -> list[Recording]:
     """Return the recordings in the repository."""
     return [
-        Recording(file.name, _REQUESTS[file.stem.split("-")[0]][0], file.read_bytes())
+        Recording(file.name, _REQUESTS[file.stem.split("-")[0]][0], _body(file))
         for file in sorted(RECORDINGS.iterdir())
-        if file.suffix in (".sse", ".json", ".jsonl")
+        if file.suffix in (".sse", ".json", ".jsonl", ".frames")
     ]
+
+
+def _body(file: FilePath) -> bytes:
+    if file.suffix != ".frames":
+        return file.read_bytes()
+    kinds_and_payloads = (line.split(" ", 1) for line in file.read_text().splitlines())
+    return b"".join(
+        wrapped(payload, p="abcd") if kind == "chunk" else frame_of(kind, payload.encode())
+        for kind, payload in kinds_and_payloads
+    )
 
 
 def corpus() -> list[Recording]:
@@ -134,13 +166,23 @@ def _has_streams(path: str) -> bool:
 
 def units_of(body: bytes) -> list[Unit]:
     """Return the events or lines of a stream, or the elements of a growing array."""
-    framing = {b"[": Framing.JSON_ARRAY, b"{": Framing.JSON_LINES}.get(body.lstrip()[:1], Framing.EVENT_STREAM)
-    decoder = decoder_of(framing, 2**24)
+    decoder = decoder_of(_framing(body.lstrip()), 2**24)
     return [*decoder.feed(body), *decoder.finish()]
+
+
+def _framing(body: bytes) -> Framing:
+    if body.startswith(b"\0"):
+        return Framing.AWS_EVENT_STREAM
+    first, _, rest = body.partition(b"\n")
+    if body.startswith(b"[") and not (rest and is_json(first.decode())):
+        return Framing.JSON_ARRAY
+    return Framing.JSON_LINES if body[:1] in (b"[", b"{", b'"') else Framing.EVENT_STREAM
 
 
 def type_of(event: Unit) -> str:
     """Return the type of an event. A line has none."""
+    if isinstance(event, Frame):
+        return event.event_type
     return event.type if isinstance(event, ServerSentEvent) else ""
 
 
@@ -272,12 +314,12 @@ def shape(dialect: Dialect, event: Unit) -> Any:
     """Return the parts of an event that a redaction does not change."""
     if read(dialect, event)[0] is None:
         return event.raw
-    return getattr(event, "type", ""), all_of(json.loads(event.data or ""))
+    return type_of(event), all_of(json.loads(event.data or ""))
 
 
 def letters(body: bytes) -> set[str]:
     """Return the letters of the value that occur anywhere in a body, in any spelling."""
-    text = body.decode()
+    text = "".join(unit.data or "" for unit in units_of(body)) if body.startswith(b"\0") else body.decode()
     for letter in VALUE:
         text = text.replace(f"\\u{ord(letter):04x}", letter)
     return set(VALUE) & set(text)

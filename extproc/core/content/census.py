@@ -1,8 +1,7 @@
 """Counts the values of a JSON text before it is parsed.
 
 A parsed value can take up to fifty times the memory of its text, so the length of a text does not bound its cost.
-Strings, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each. Keys are counted
-apart, against the same limit.
+Strings, keys among them, arrays and objects count one each, numbers, `true`, `false` and `null` one eighth each.
 
 The text is read in blocks with the fast methods of `str`, because a loop over the values would take as long as the
 parser does.
@@ -26,7 +25,7 @@ _WEIGHT = 8
 
 
 def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
-    """Return whether `text` has more than `limit` values, or more than `limit` keys.
+    """Return whether `text` has more than `limit` values.
 
     The count is exact for JSON. For another text it is some number, found in linear time too. `block_size` is in
     characters.
@@ -40,7 +39,6 @@ def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
     start = strings = containers = empty = commas = keys = weight = 0
     is_in_string = False
     opener = ""
-    # In the middle of the text one value may be counted too many: a key whose colon is still to come.
     while start < len(text) and weight <= _WEIGHT * (limit + 1):
         end = start + block_size
         if text[end - 1 : end] == "\\":
@@ -54,16 +52,16 @@ def has_more_values(text: str, limit: int, *, block_size: int = _BLOCK) -> bool:
         outside = '"'.join(pieces[is_in_string::2])
         if is_in_string and len(pieces) > 1:
             outside = '"' + outside  # the string that began in an earlier block
-        colons = outside.count(":")
-        keys += colons
-        strings += outside.count('"') - colons
+        keys += outside.count(":")
+        strings += outside.count('"')
         is_in_string ^= len(pieces) % 2 == 0
         containers += outside.count("[") + outside.count("{")
         commas += outside.count(",")
         outside = opener + "".join(outside.split())
         empty += outside.count("[]") + outside.count("{}")
         opener = outside[-1:] if outside[-1:] in ("[", "{") else ""
-        # The values are the root, one behind each comma, and the first of each container that is not empty.
-        numbers = 1 + commas - empty - strings
-        weight = max(_WEIGHT * (strings + containers) + numbers, _WEIGHT * keys)
+        # The values are the root, one behind each comma, and the first of each container that is not empty. In the
+        # middle of the text one may be counted too many: the first of a container that will be empty.
+        numbers = 1 + commas + keys - empty - strings
+        weight = _WEIGHT * (strings + containers) + numbers
     return weight > _WEIGHT * limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from extproc.core.content.census import MAX_VALUES, has_more_values
@@ -111,7 +111,16 @@ class Document:
 
     def read_again(self, text: str | None = None) -> Self:
         """Return the document with its parsed value, which this one may have forgotten; or one of another `text`."""
-        return type(self)(self.text if text is None else text, sys.maxsize)
+        if text is not None:
+            return type(self)(text, sys.maxsize)
+        again = type(self).__new__(type(self))
+        again.text, again._start = self.text, self._start
+        again.root = self._read_root()
+        return again
+
+    def _read_root(self) -> Any:
+        """Return the value of the text, which was checked before."""
+        return _skipper.raw_decode(self.text, self._first())[0]
 
     def forget(self) -> None:
         """Free the parsed value, which takes much memory. `rewrite` needs only the text."""
@@ -125,16 +134,15 @@ class Document:
         if () in edits:
             return self.text[: self._start] + _spelling(edits[()])
         wanted, count = _tree({path: _spelling(value) for path, value in edits.items()})
-        pieces: list[str] = []
-        position = found = 0
         first = self._first()
-        if self.text.startswith(("{", "["), first):
-            for start, end, replacement in _spans(self.text, first, wanted):
-                pieces += (self.text[position:start], replacement)
-                position = end
-                found += 1
-        if found != count:
+        spans = _spans(self.text, first, wanted) if self.text.startswith(("{", "["), first) else []
+        if len(spans) != count:
             raise KeyError("an edit names a place that the document lacks")
+        pieces: list[str] = []
+        position = 0
+        for start, end, replacement in spans:
+            pieces += (self.text[position:start], replacement)
+            position = end
         pieces.append(self.text[position:])
         return "".join(pieces)
 
@@ -172,6 +180,10 @@ class PlainText(Document):
         self.root = text
         self._start = 0
 
+    def _read_root(self) -> Any:
+        """Return the text."""
+        return self.text
+
     def rewrite(self, edits: Mapping[Path, Edit]) -> str:
         """Return the new text at the path `()`, or the text if there is no edit; raises KeyError for other paths."""
         if edits.keys() - {()}:
@@ -200,6 +212,25 @@ def is_deeper(root: Any, limit: int) -> bool:
     return bool(level)
 
 
+def without(root: Any, paths: Iterable[Path]) -> Any:
+    """Return a copy of a JSON value in which the values at the paths are null. Other values are shared, not copied."""
+    tree: dict[str | int, Any] = {}
+    for path in paths:
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = None
+    return _without(root, tree)
+
+
+def _without(node: Any, tree: Mapping[str | int, Any] | None) -> Any:
+    if not tree:
+        return node if tree is not None else None
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    found = {step: _without(value, tree[step]) if step in tree else value for step, value in pairs}
+    return found if isinstance(node, dict) else list(found.values())
+
+
 def fields(node: Any) -> Mapping[str, Any]:
     """Return `node` if it is an object, else an empty object."""
     return node if type(node) is dict else {}
@@ -210,35 +241,46 @@ def items(node: Any) -> list[Any]:
     return node if type(node) is list else []
 
 
-def _skip_space(text: str, position: int) -> int:
-    while text[position] in _SPACE:
-        position += 1
-    return position
+def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> list[tuple[int, int, str]]:
+    """Return (start, end, replacement) of the wanted values in the container at `position`, in order.
 
-
-def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> Generator[tuple[int, int, str], None, int]:
-    """Yield (start, end, replacement) of the wanted values in the container at `position`, in order.
-
-    The generator returns the position after the container. The text must be valid JSON.
+    The text must be valid JSON.
     """
+    spans: list[tuple[int, int, str]] = []
+    _find(text, position, wanted, spans)
+    return spans
+
+
+def _find(text: str, position: int, wanted: Mapping[str | int, Any], spans: list[tuple[int, int, str]]) -> int:
+    """Append the spans of the wanted values in the container at `position`; return the position after it."""
+    # There may be hundreds of thousands of values, most of which are not wanted. So nothing is called without need.
+    read, space = _skipper.raw_decode, _SPACE
     is_object = text[position] == "{"
-    position = _skip_space(text, position + 1)
+    position += 1
     index = 0
-    while text[position] not in "}]":
+    while True:
+        while text[position] in space:
+            position += 1
+        if text[position] in "}]":
+            return position + 1
         key: str | int = index
         if is_object:
-            key, position = _skipper.raw_decode(text, position)
-            position = _skip_space(text, _skip_space(text, position) + 1)  # the colon
+            key, position = read(text, position)
+            while text[position] in space:
+                position += 1
+            position += 1  # the colon
+            while text[position] in space:
+                position += 1
         target = wanted.get(key)
         if isinstance(target, dict) and text[position] in "{[":
-            position = yield from _spans(text, position, target)
+            position = _find(text, position, target, spans)
         else:
             start = position
-            _, position = _skipper.raw_decode(text, position)
+            _, position = read(text, position)
             if isinstance(target, str):
-                yield start, position, target
+                spans.append((start, position, target))
         index += 1
-        position = _skip_space(text, position)
+        while text[position] in space:
+            position += 1
         if text[position] == ",":
-            position = _skip_space(text, position + 1)
-    return position + 1
+            position += 1

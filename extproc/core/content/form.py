@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from extproc.core.content.census import has_more_values
@@ -54,7 +55,7 @@ class FormDocument(Document):
         self._parts: list[FormPart] = [*decoder.feed(body), *decoder.finish()]
         self.text = ""
         self._start = 0
-        documents = [part.data for part in self._parts if part.data and part.framing is not Framing.UNKNOWN]
+        documents = [part.data for part in self._parts if part.data and _may_be_json(part)]
         lines = sum(text.count("\n") + text.count("\r") for text in documents)
         if has_more_values(",".join(documents), values - _PART_VALUES * (len(self._parts) + lines)):
             raise BodyTooLarge("too many values")
@@ -66,9 +67,15 @@ class FormDocument(Document):
     def _read(self, part: FormPart) -> Document | None:
         if not part.data:
             return None
-        if part.framing is Framing.UNKNOWN or not part.data.strip():
+        if not part.data.strip():
             return PlainText(part.data)
-        return self._parse(part.data, part.framing)
+        if part.framing is not Framing.UNKNOWN:
+            return self._parse(part.data, part.framing)
+        # Servers take JSON in files of any name.
+        for framing in (Framing.JSON_LINES, Framing.WHOLE) if _may_be_json(part) else ():
+            with suppress(MalformedBody):
+                return self._parse(part.data, framing)
+        return PlainText(part.data)
 
     def _fields(self) -> dict[str, Any]:
         root: dict[str, Any] = {}
@@ -118,13 +125,22 @@ class FormDocument(Document):
 
     def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the text of the value at each path."""
+        inside: dict[int, list[Path]] = {}
         found: dict[Path, str] = {}
         for path in paths:
             number, size = self._find(path)
             document = self._inner[number]
             assert document is not None
-            rest = path[size:]
-            found[path] = document.spelling([rest])[rest] if rest else document.text
+            if len(path) == size:
+                found[path] = document.text
+            else:
+                inside.setdefault(number, []).append(path)
+        for number, within in inside.items():
+            document = self._inner[number]
+            assert document is not None
+            size = self._find(within[0])[1]
+            spelt = document.spelling([path[size:] for path in within])
+            found |= {path: spelt[path[size:]] for path in within}
         return found
 
     def _find(self, path: Path) -> tuple[int, int]:
@@ -164,6 +180,13 @@ class FormDocument(Document):
         if type(node[key]) is not type(empty):
             raise MalformedBody("a field is an object and a list")
         return node[key]
+
+
+def _may_be_json(part: FormPart) -> bool:
+    """Return whether a part is JSON, or a file that begins like an object."""
+    if part.framing is not Framing.UNKNOWN:
+        return True
+    return part.filename is not None and (part.data or "").lstrip("\ufeff \t\r\n").startswith("{")
 
 
 def _steps(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from extproc.core.content.census import has_more_values
 from extproc.core.content.document import Document, Edit, Path
@@ -74,3 +74,16 @@ class FramedDocument(Document):
         if inside:
             raise KeyError("an edit names a document that the body lacks")
         return "".join(pieces)
+
+    def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the text of the value at each path, below the root of a document."""
+        inside: dict[int, list[Path]] = {}
+        for path in paths:
+            assert isinstance(path[0], int)
+            inside.setdefault(path[0], []).append(path[1:])
+        found: dict[Path, str] = {}
+        for number, within in inside.items():
+            document = self.documents[number]
+            assert document is not None
+            found |= {(number, *path): text for path, text in document.spelling(within).items()}
+        return found

@@ -79,7 +79,8 @@ class MixedBlock:
             if run is not None:
                 lines = run[0]
                 self._keep(cleaned(lines), len(lines))
-                if self._run is not None and self._part.text is not None:
+                if self._run is not None:
+                    assert self._part.text is not None
                     self._part.text += run_text(lines)
                 position = run.end()
                 continue
@@ -101,8 +102,8 @@ class MixedBlock:
             yield from self._begin(run)
             text = self._part.text = bytearray()
             line = foreign_text(line)
-        if text is not None:
-            text += line + b"\n"
+        assert text is not None  # a run has begun
+        text += line + b"\n"
 
     def _keep_data(self, position: int, end: int) -> None:
         """Keep lines of data; what stands between them is emptied."""

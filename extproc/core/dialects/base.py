@@ -18,6 +18,7 @@ from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
+from extproc.core.vocabulary import Headers
 
 Running = tuple[Hashable, ...]
 """The identity of a running text: the keys to it, and the indices that the API gives to choices and parts."""
@@ -25,6 +26,8 @@ Running = tuple[Hashable, ...]
 
 _EXCEPTIONS = {400: "validationException", 503: "serviceUnavailableException"}
 """The exceptions that streams of Bedrock may have, by the status of a refusal."""
+
+_TRUE = frozenset({"true", "1", "yes", "on", "y", "t"})
 
 
 class Dialect:
@@ -50,8 +53,18 @@ class Dialect:
     """Whether a JSON array is a stream that grows by its elements."""
     takes_plain_text = False
     """Whether what is no JSON is one plain text, instead of unreadable."""
+    answers_plain_text = False
+    """Whether a whole answer that is no JSON object is one plain text."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    is_often_silent = False
+    """Whether a stream may have no text for long: its session then begins with its first text."""
+    is_two_way = False
+    """Whether request and answer are streams at the same time, so that the request is never whole."""
+    has_records = False
+    """Whether a request holds several requests, each of which is judged for itself."""
+    streams_lines = False
+    """Whether the lines of an answer are answers that have nothing to do with each other."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
@@ -82,6 +95,10 @@ class Dialect:
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the request, sent to `path`, asks for an event stream."""
         return fields(document.root).get("stream") is True
+
+    def after(self, request: Document, *, tools: bool) -> Dialect:
+        """Return the dialect of the answer to `request`, and of its refusal. With `tools` definitions are inspected."""
+        return self
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of a whole answer: the named ones, and last all others joined."""
@@ -152,10 +169,18 @@ class Dialect:
         """Return whether an event ends the stream. `document` is None if the event was not parsed."""
         return document is None and data.strip() == "[DONE]"
 
+    def status(self, refusal: Refusal) -> int:
+        """Return the status of a refusal."""
+        return refusal.status
+
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the JSON body of a refusal."""
         error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.code}
         return json.dumps({"error": error}).encode()
+
+    def refusal_headers(self, refusal: Refusal) -> Headers:
+        """Return the headers that a refusal has beside those of every refusal."""
+        return ()
 
     def refuse_frame(self, refusal: Refusal) -> bytes:
         """Return the frame that ends a running AWS event stream with a refusal."""
@@ -180,6 +205,12 @@ def running(root: Any, path: Path) -> Running:
         own = node.get("index") if type(step) is int and type(node) is dict else None
         steps.append(own if isinstance(own, int | str) else step)
     return tuple(steps)
+
+
+def asks_in_form(document: Document) -> bool:
+    """Return whether a form asks for an event stream. Its fields are strings, and servers read several as true."""
+    stream = fields(document.root).get("stream")
+    return isinstance(stream, str) and stream.strip().lower() in _TRUE
 
 
 def answering(call_id: Any, base: Mapping[str, Any]) -> Mapping[str, Any]:

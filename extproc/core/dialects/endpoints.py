@@ -8,12 +8,17 @@ from typing import NamedTuple
 from extproc.core.dialects.anthropic_complete import AnthropicComplete
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.batch_requests import AnthropicBatches, BatchJobs, FileUploads, GeminiBatches
+from extproc.core.dialects.batch_results import AnthropicResults, FileContents
+from extproc.core.dialects.bedrock_converse import BedrockConverse, BedrockCountTokens
+from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke, BedrockTwoWay
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.gemini_interactions import GeminiInteractions
 from extproc.core.dialects.gemini_others import CodeAssist, GeminiEmbeddings, VertexPredict
 from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.mcp import Mcp
 from extproc.core.dialects.mistral_conversations import MistralConversations
 from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
@@ -21,10 +26,14 @@ from extproc.core.dialects.openai_completions import OpenAICompletions
 from extproc.core.dialects.openai_requests import Embeddings, Images, Moderations, RealtimeSecrets, Rerank, Speech
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
+from extproc.core.dialects.openai_transcriptions import OpenAITranscriptions
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
 """The dialect that reads JSON on a path that no dialect knows."""
+
+MCP = Mcp()
+"""The dialect that reads JSON-RPC of MCP and A2A on such a path."""
 
 _DIALECTS: tuple[Dialect, ...] = (
     OpenAIChat(),
@@ -35,6 +44,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     Embeddings(),
     Images(),
     Speech(),
+    OpenAITranscriptions(),
     Rerank(),
     CohereChat(),
     CohereEmbed(),
@@ -45,6 +55,9 @@ _DIALECTS: tuple[Dialect, ...] = (
     OpenAIThreads(),
     Moderations(),
     AnthropicComplete(),
+    MCP,
+    BedrockConverse(),
+    BedrockInvoke(),
     GENERIC,
 )
 
@@ -52,6 +65,9 @@ NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 """The dialects that the settings can name."""
 
 VARIANTS: Mapping[str, Dialect] = {
+    "bedrock-converse for token counts": BedrockCountTokens(),
+    "bedrock-invoke of Anthropic": BedrockAnthropic(),
+    "bedrock-invoke in both directions": BedrockTwoWay(),
     "cohere-chat v1": CohereChatV1(),
     "cohere-embed of TEI": HuggingFaceEmbed(),
     "rerank of Cohere": CohereRerank(),
@@ -61,6 +77,12 @@ VARIANTS: Mapping[str, Dialect] = {
     "gemini embeddings": GeminiEmbeddings(),
     "generic of Vertex": VertexPredict(),
     "openai-responses of realtime": RealtimeSecrets(),
+    "openai-chat of batches": BatchJobs(),
+    "openai-chat of uploads": FileUploads(),
+    "openai-chat of files": FileContents(),
+    "anthropic-messages of batches": AnthropicBatches(),
+    "anthropic-messages of results": AnthropicResults(),
+    "gemini of batches": GeminiBatches(),
     "text-generation of llama.cpp": LlamaCpp(),
     "text-generation of SGLang": SGLang(),
 }
@@ -85,7 +107,15 @@ class Endpoint(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+_INVOKE = ("*/model/*/invoke", "*/model/*/invoke-with-response-stream")
+
 ENDPOINTS: tuple[Endpoint, ...] = (
+    # A model's name may be an ARN, whose slashes are encoded.
+    Endpoint("POST", "bedrock-converse", ("*/model/*/converse", "*/model/*/converse-stream")),
+    Endpoint("POST", "bedrock-converse for token counts", ("*/model/*/count-tokens",)),
+    Endpoint("POST", "bedrock-invoke of Anthropic", _INVOKE, ("anthropic_version",)),
+    Endpoint("POST", "bedrock-invoke", _INVOKE),
+    Endpoint("POST", "bedrock-invoke in both directions", ("*/model/*/invoke-with-bidirectional-stream",)),
     Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
     Endpoint(
@@ -106,6 +136,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("inputs",),
     ),
     Endpoint("POST", "openai-responses", ("*/conversations",), ("items",)),
+    Endpoint("POST", "openai-responses", ("*/v1/conversations",)),
     Endpoint("POST", "mistral-conversations", ("*/v1/agents",), ("instructions",)),
     Endpoint("PATCH", "mistral-conversations", ("*/v1/agents/{id}",), ("instructions",)),
     Endpoint("POST", "mistral-conversations", ("*/v1/ocr",)),
@@ -119,6 +150,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/publishers/anthropic/models/*:streamrawpredict",
         ),
     ),
+    Endpoint("POST", "anthropic-messages of batches", ("*/v1/messages/batches", "*/v1/messages/batches/{id}/cancel")),
+    Endpoint("POST", "gemini of batches", ("*:batchgeneratecontent",)),
+    Endpoint(
+        "POST",
+        "openai-chat of batches",
+        ("*/v1/batches", "*/openai/batches", "*/v1/batches/{id}/cancel", "*/openai/batches/{id}/cancel"),
+    ),
+    Endpoint("POST", "openai-chat of uploads", ("*/v1/files", "*/openai/files")),
     Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
     Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
@@ -134,11 +173,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "openai-responses", ("*/invocations",), ("input",)),
     Endpoint("POST", "ollama embeddings", ("*/api/embeddings",), ("prompt",)),
     Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
-    Endpoint("POST", "openai-images", ("*/images/generations",)),
-    Endpoint("POST", "openai-images", ("*/images/edits", "*/videos", "*/videos/{id}/remix"), ("prompt",)),
+    Endpoint("POST", "openai-images", ("*/images/generations", "*/images/edits", "*/images/variations")),
+    Endpoint("POST", "openai-images", ("*/videos", "*/videos/{id}/remix"), ("prompt",)),
     Endpoint("POST", "openai-moderations", ("*/moderations",), ("input",)),
     Endpoint("POST", "openai-responses of realtime", ("*/realtime/client_secrets", "*/realtime/sessions")),
     Endpoint("POST", "openai-speech", ("*/audio/speech",)),
+    Endpoint("POST", "openai-transcriptions", ("*/audio/transcriptions", "*/audio/translations")),
     Endpoint("POST", "cohere-chat", ("*/v2/chat",)),
     Endpoint("POST", "cohere-chat v1", ("*/v1/chat",), ("message", "chat_history")),
     Endpoint("POST", "cohere-embed", ("*/v1/embed", "*/v2/embed")),
@@ -179,6 +219,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     Endpoint("GET", "openai-images", ("*/v1/videos/{id}",)),
+    Endpoint("GET", "anthropic-messages of batches", ("*/v1/messages/batches", "*/v1/messages/batches/{id}")),
+    Endpoint("GET", "anthropic-messages of results", ("*/v1/messages/batches/{id}/results",)),
+    Endpoint(
+        "GET",
+        "openai-chat of batches",
+        ("*/v1/batches", "*/v1/batches/{id}", "*/openai/batches", "*/openai/batches/{id}"),
+    ),
+    Endpoint("GET", "openai-chat of files", ("*/v1/files/{id}/content", "*/openai/files/{id}/content")),
     Endpoint("GET", "mistral-conversations", ("*/conversations/{id}/history", "*/conversations/{id}/messages")),
     Endpoint("GET", "gemini-interactions", ("*/v1beta*/interactions/{id}",)),
     Endpoint("GET", "openai-chat", ("*/chat/completions/{id}", "*/chat/completions/{id}/messages")),

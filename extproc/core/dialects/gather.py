@@ -63,6 +63,9 @@ class Gatherer:
             raise MalformedBody("a number instead of a text")
 
     def _list(self, nodes: list[Any], place: Place, at: At, first: int) -> None:
+        if len(nodes) == 1 and type(nodes[0]) is list:  # as in deep nests
+            self._list(nodes[0], place, (at, first), 0)
+            return
         kinds = set(map(type, nodes))
         if kinds == _STRINGS:
             self._into.add_strings(nodes, at, range(first, first + len(nodes)))

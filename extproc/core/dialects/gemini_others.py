@@ -15,15 +15,10 @@ from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_requests import DataDialect
-from extproc.core.dialects.rules import COMMON, Rule, below, inert, media, text
+from extproc.core.dialects.rules import COMMON, below, inert, media, text
 from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
-
-
-def _own(table: Table) -> tuple[Rule, ...]:
-    """Return the rules of a table without the common ones."""
-    return table.rules[len(COMMON) :]
 
 
 class CodeAssist(Gemini):
@@ -32,11 +27,11 @@ class CodeAssist(Gemini):
     unit_depth = 3
     request = Table(
         *COMMON,
-        *below("request", _own(Gemini.request)),
+        *below("request", Gemini.request.own),
         inert("project", "request.session_id"),
         two_spellings=True,
     )
-    answer = event = Table(*COMMON, *below("response", _own(Gemini.answer)), inert("traceId"), two_spellings=True)
+    answer = event = Table(*COMMON, *below("response", Gemini.answer.own), inert("traceId"), two_spellings=True)
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text of the document under `response`."""
@@ -52,7 +47,7 @@ class GeminiEmbeddings(DataDialect, Gemini):
     opt_in = Inspect.EMBEDDINGS
     request = Table(
         *COMMON,
-        *_own(Gemini.request),
+        *Gemini.request.own,
         text("content", "content.parts[].text", "requests[].content", "requests[].content.parts[].text"),
         media("content.parts[].inlineData.data", "requests[].content.parts[].inlineData.data"),
         inert(
@@ -64,7 +59,7 @@ class GeminiEmbeddings(DataDialect, Gemini):
             "content.parts[].inlineData.mimeType",
             "requests[].content.parts[].inlineData.mimeType",
         ),
-        *below("generateContentRequest", _own(Gemini.request)),
+        *below("generateContentRequest", Gemini.request.own),
         two_spellings=True,
     )
     answer = event = Table(*COMMON, inert("promptTokensDetails[].modality", "usageMetadata.*[].modality"))
@@ -73,7 +68,7 @@ class GeminiEmbeddings(DataDialect, Gemini):
 class VertexPredict(Generic):
     """Bodies of models of other makers, and of the user's own, on Vertex AI. Refusals are Google's."""
 
-    request = answer = event = Table(*COMMON, *_own(Generic.request), media("**.bytesBase64Encoded"))
+    request = answer = event = Table(*COMMON, *Generic.request.own, media("**.bytesBase64Encoded"))
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return Google's error object."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from extproc.core.content.document import Path
 from extproc.core.content.shapes import EncodedText
@@ -54,13 +54,22 @@ class Leaf:
     parts: Sequence[Leaf] = ()
 
 
+class Record(NamedTuple):
+    """One request of a batch: its number, and the name that the client gave it."""
+
+    number: int
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted.
 
     A definition of a tool goes to Aim with the request, but is no part of the conversation that an answer goes with.
+    `record` is the record of a batch that the message is of; None if it is of none.
     """
 
     message: Mapping[str, Any]
     leaf: Leaf | None
     is_definition: bool = False
+    record: Record | None = None

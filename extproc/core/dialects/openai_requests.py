@@ -50,16 +50,17 @@ class Embeddings(DataDialect):
 
 
 class Images(DataDialect):
-    """Images and videos from a prompt."""
+    """Images and videos from a prompt. Requests with images or videos are forms."""
 
     name = "openai-images"
     answers_media = True
+    takes_forms = True
     request = Table(
         *COMMON,
         *_PICTURES,
         text("prompt", "negative_prompt"),
         inert("background", "moderation", "output_format", "quality", "response_format", "size", "style", "user"),
-        inert("input_fidelity", "seconds"),
+        inert("input_fidelity", "seconds", "n", "output_compression", "partial_images", "stream"),
     )
     answer = event = Table(
         *COMMON,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.core.content.shapes import looks_inert
-from extproc.core.dialects.rules import Holds, Rule, Speaker
+from extproc.core.dialects.rules import COMMON, Holds, Rule, Speaker
 
 
 class Place:
@@ -107,6 +107,11 @@ class Table:
         self._all_ends = tuple(end for end, _ in self._ends)
         self._all_begins = tuple(begin for begin, _ in self._begins)
         self.root.finish()
+
+    @property
+    def own(self) -> tuple[Rule, ...]:
+        """The rules without the common names, with which each table begins."""
+        return self.rules[len(COMMON) :]
 
     def _add_name(self, key: str, rule: Rule) -> None:
         place = Place()

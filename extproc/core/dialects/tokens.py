@@ -12,7 +12,7 @@ from extproc.core.dialects.leaf import Leaf
 _looks_like_token = re.compile(r"\s{0,128}+\S{0,64}+\s{0,128}+").fullmatch
 """Match what a tokenizer may call a token: it never has white space between words."""
 
-_TOKENS = frozenset({"token", "tokens", "decoded_token"})
+_TOKENS = frozenset({"token", "tokens", "decoded_token", "word"})
 """Keys under which the strings are tokens."""
 
 _KEYED = "top_logprobs"

@@ -56,16 +56,17 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_found", "_has_embedded", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = ("_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools", "has_embedded")
 
-    def __init__(self, table: Table, mode: Mode, *, wants_tools: bool = False, locates: bool = False) -> None:
-        """Walk by `table`; read tool definitions if they are wanted."""
+    def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
+        """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
         self._table = table
         self._mode = mode
         self._is_request = mode is Mode.REQUEST
         self._is_answer = mode is Mode.ANSWER
-        self._wants_tools = wants_tools
-        self._has_embedded = False
+        self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
+        self.has_embedded = False
+        """Whether arguments were found that are a value of JSON, and whose spelling is still unknown."""
         self._found = Found(mode, locates=locates)
 
     def run(self, document: Document) -> Found:
@@ -77,30 +78,24 @@ class Walk:
         else:
             self._value(document.root, self._table.root, (), base, ())
         self._found.end()
-        if self._has_embedded:
-            self._spell(document)
+        if self.has_embedded:
+            found = self._found
+            spell(document, found.leaves, found.prompts)
+        return self._found
+
+    def find(self, node: Any, path: Path) -> Found:
+        """Return the texts of a part of a document, which is at `path`; raise like `run`.
+
+        `spell` must give arguments that are a value of JSON their spelling.
+        """
+        self._value(node, self._table.root, path, _USER, ())
+        self._found.end()
         return self._found
 
     def _plain(self, text: str, base: Mapping[str, Any]) -> None:
         is_event = self._mode is Mode.EVENT
         leaf = Leaf((), text if is_event else decode(text), is_json=True, raw="" if is_event else text)
         self._found.add(leaf, UNNAMED, base)
-
-    def _spell(self, document: Document) -> None:
-        """Give arguments that are a value of JSON their spelling in the document."""
-        found = self._found
-        leaves = [leaf for leaf in (*found.leaves, *(prompt.leaf for prompt in found.prompts)) if leaf is not None]
-        spelt = document.spelling([leaf.path for leaf in leaves if leaf.is_embedded])
-
-        def respell(leaf: Leaf) -> Leaf:
-            raw = spelt[leaf.path]
-            return replace(leaf, raw=raw, text=decode(raw))
-
-        found.leaves = [respell(leaf) if leaf.is_embedded else leaf for leaf in found.leaves]
-        for number, prompt in enumerate(found.prompts):
-            if prompt.leaf is not None and prompt.leaf.is_embedded:
-                leaf = respell(prompt.leaf)
-                found.prompts[number] = Prompt({**prompt.message, "content": leaf.text}, leaf)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +121,7 @@ class Walk:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
         elif kind is Holds.ARGUMENTS:
-            self._arguments(text, path, base, seals)
+            self._arguments(text, place, path, base, seals)
         elif kind is Holds.TOKENS:
             self._tokens(text, place, path)
         elif kind is Holds.TOOLS:
@@ -152,9 +147,15 @@ class Walk:
             return
         elif media := read_media(text, is_text=declares_text(beside)):
             if isinstance(media, EncodedText):
-                self._found.add(Leaf(path, media.text, encoded=media), UNNAMED, base)
+                self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _encoded(self, path: Path, media: EncodedText) -> Leaf:
+        """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
+        if "\\" not in media.text or media.text.lstrip()[:1] not in ("{", "[") or self._mode is Mode.EVENT:
+            return Leaf(path, media.text, encoded=media)
+        return Leaf(path, decode(media.text), is_json=True, raw=media.text, encoded=media)
 
     def _list(
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
@@ -243,7 +244,7 @@ class Walk:
         """Read a list or an object that is one thing."""
         match place.kind:
             case Holds.ARGUMENTS:
-                self._embedded(node, path, base, seals)
+                self._embedded(node, place, path, base, seals)
             case Holds.TOOLS:
                 self._tools(node, path)
             case Holds.TOKENS:
@@ -350,31 +351,32 @@ class Walk:
 
     # -- arguments -------------------------------------------------------------------------------------------------
 
-    def _arguments(self, text: str, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+    def _arguments(self, text: str, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read arguments that are a string."""
+        place = place if place.role else ARGUMENTS
         if self._mode is Mode.EVENT:
-            self._found.add(Leaf(path, text, is_json=True, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, text, is_json=True, emptied=seals), place, base)
         elif text.strip() in _EMPTY:
             return
-        elif text.lstrip()[:1] in ("{", "[", '"'):
+        elif text.lstrip()[:1] in ("{", "[", '"') and (place is ARGUMENTS or _is_json(text)):
             said = decode(text)
-            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), place, base)
         else:
-            self._found.add(Leaf(path, text, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, text, emptied=seals), place, base)
 
-    def _embedded(self, node: Any, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+    def _embedded(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read arguments that are a value of JSON."""
         if node:
-            self._has_embedded = True
+            self.has_embedded = True
             raw = json.dumps(node, ensure_ascii=False)
             leaf = Leaf(path, decode(raw), is_json=True, is_embedded=True, raw=raw, emptied=seals)
-            self._found.add(leaf, ARGUMENTS, base)
+            self._found.add(leaf, place if place.role else ARGUMENTS, base)
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
     def _tools(self, node: Any, path: Path) -> None:
         """Read definitions: in a request a message for each tool, elsewhere they are unnamed texts."""
-        if self._is_request and not self._wants_tools:
+        if not self._wants_tools:
             return
         found = self._found
         texts = Joined(locates=found.locates)
@@ -402,3 +404,28 @@ class Walk:
             self._found.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
         for leaf in no_tokens(node, path):
             self._found.add(leaf, UNNAMED, _USER)
+
+
+def spell(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None:
+    """Give arguments that are a value of JSON their spelling in the document. The lists are changed in place."""
+    embedded = [leaf for leaf in (*leaves, *(prompt.leaf for prompt in prompts)) if leaf is not None]
+    spelt = document.spelling([leaf.path for leaf in embedded if leaf.is_embedded])
+
+    def respell(leaf: Leaf) -> Leaf:
+        raw = spelt[leaf.path]
+        return replace(leaf, raw=raw, text=decode(raw))
+
+    leaves[:] = [respell(leaf) if leaf.is_embedded else leaf for leaf in leaves]
+    for number, prompt in enumerate(prompts):
+        if prompt.leaf is not None and prompt.leaf.is_embedded:
+            leaf = respell(prompt.leaf)
+            prompts[number] = replace(prompt, message={**prompt.message, "content": leaf.text}, leaf=leaf)
+
+
+def _is_json(text: str) -> bool:
+    """Return whether arguments that need not be JSON are. Such text is a value of JSON for some tools."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

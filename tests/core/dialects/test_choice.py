@@ -130,7 +130,7 @@ def test_lines_of_json_are_read_line_by_line() -> None:
     it = sent(b'{"note": "Hello"}\n{"note": "again"}\n', ("content-type", "application/x-ndjson"))
     assert it.record.code == "invalid_body"  # it begins like a request of the API
     it = sent(b'"Hello"\n"again"\n', ("content-type", "application/x-ndjson"))
-    assert asked(it) == ["Hello", "again"]
+    assert asked(it) == ["Hello\nagain"]  # one value may run over several lines
 
 
 def test_unmatched_pass_lets_other_json_through() -> None:
@@ -217,6 +217,8 @@ SHARED = [
     ("/rerank", {"texts": []}, "rerank of TEI"),
     ("/v1/conversations", {"inputs": ""}, "mistral-conversations"),
     ("/v1/conversations", {"items": []}, "openai-responses"),
+    ("/v1/conversations", {"metadata": {}}, "openai-responses"),
+    ("/openai/conversations", {"items": []}, "openai-responses"),
     ("/v1/conversations/conv_1", {"inputs": ""}, "mistral-conversations"),
     ("/v1/agents", {"instructions": ""}, "mistral-conversations"),
     ("/discord/interactions", {"input": ""}, "gemini-interactions"),
@@ -232,7 +234,6 @@ SHARED = [
     ("/v1/threads/thread_1/runs/run_1/submit_tool_outputs", {"tool_outputs": []}, "openai-threads"),
     ("/v1/assistants", {"model": ""}, "openai-threads"),
     ("/v1/assistants/asst_1", {"instructions": ""}, "openai-threads"),
-    ("/v1/images/edits", {"prompt": ""}, "openai-images"),
     ("/v1/videos", {"prompt": ""}, "openai-images"),
     ("/v1/videos/video_1/remix", {"prompt": ""}, "openai-images"),
     ("/v1/moderations", {"input": ""}, "openai-moderations"),
@@ -251,7 +252,12 @@ SHARED = [
 ]
 
 
-_OF_ANY_BODY = {"/api/embeddings", "/rerank", *(path for path, _, _ in SHARED if path.lower().endswith("rawpredict"))}
+_OF_ANY_BODY = {
+    "/v1/conversations",
+    "/api/embeddings",
+    "/rerank",
+    *(path for path, _, _ in SHARED if path.lower().endswith("rawpredict")),
+}
 
 
 @pytest.mark.parametrize(("path", "body", "name"), SHARED)
@@ -295,6 +301,10 @@ def test_settings_choose_without_looking_at_the_body() -> None:
         ("GET", "/v1/threads/thread_1/runs/run_1/steps/step_1", "openai-threads"),
         ("GET", "/v1/assistants/asst_1", "openai-threads"),
         ("GET", "/v1/videos/video_1", "openai-images"),
+        ("POST", "/v1/images/edits", "openai-images"),
+        ("POST", "/v1/images/variations", "openai-images"),
+        ("POST", "/v1/audio/transcriptions", "openai-transcriptions"),
+        ("POST", "/v1/audio/translations", "openai-transcriptions"),
         ("POST", "/v1/realtime/client_secrets", "openai-responses of realtime"),
         ("POST", "/v1/complete", "anthropic-complete"),
     ],

@@ -21,6 +21,7 @@ from tests.fakes.reading import (
     redacted_request,
     said,
 )
+from tests.fakes.world import World
 
 API = ALL["gemini-interactions"]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
@@ -191,3 +192,18 @@ def test_refusals() -> None:
     }
     error = {"event_type": "error", "error": {"code": "UNAVAILABLE", "message": UNAVAILABLE.message}}
     assert API.refuse_stream(UNAVAILABLE, 0) == b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+
+def test_stored_interaction_is_read() -> None:
+    it = World().request(None, path="/v1beta/interactions/v1_a", method="GET")
+    it.head("application/json").body(json.dumps(INTERACTION).encode(), end=True)
+    (question,) = it.asked
+    assert [each.output for each in question.inputs] == ["hi a", '{"q": "hi b"}', "hi c", "hi d"]
+    assert it.record.dialect == "gemini-interactions"
+
+
+def test_stored_interaction_is_read_as_a_stream() -> None:
+    it = World().request(None, path="/v1beta/interactions/v1_a?stream=true", method="GET").head()
+    event = {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "hi"}}
+    it.body(f"data: {json.dumps(event)}\n\n".encode())
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["hi"]

@@ -237,6 +237,11 @@ def test_rounds_of_decoding_are_bounded() -> None:
     assert "%" in normalise(nested(40))
 
 
+def test_suffixes_are_cut_until_none_is_left() -> None:
+    assert pick("POST", "/v1/responses.json%20.json", {}) is NAMES["openai-responses"]
+    assert pick("POST", "/v1/responses.json%20.a%20.b", {}) is NAMES["openai-responses"]
+
+
 def test_longest_suffix_is_short() -> None:
     assert pick("POST", "/v1/chat/completions" + ".a" * 16, {}) is NAMES["openai-chat"]
     assert pick("POST", "/v1/chat/completions" + ".a" * 4000 + "!", {}) is None
