@@ -204,12 +204,12 @@ class Exchange:
 
     def _on_moderation(self, event: VerdictReached) -> None:
         context = self._context
-        if self._request.searches(Hook.MODERATION, event.outcomes):
+        if self._request.block.takes(Hook.MODERATION, event.outcomes):
             return
         outcome = strictest(event.outcomes)
         match outcome:
             case Block():
-                self._request.refuse_blocked(Hook.MODERATION, outcome)
+                self._request.block.begin(Hook.MODERATION, outcome)
                 return
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.
@@ -237,7 +237,8 @@ class Exchange:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
             dialect = context.dialect or DEFAULT
             head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *named)
-            context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
+            body = dialect.refuse(refusal)
+            context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
         self._is_complete = True
         context.emit(Complete())
         self._close()

@@ -16,7 +16,7 @@ from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of, form_of
-from extproc.core.redaction import RedactionError, edits, redacted_prompts
+from extproc.core.redaction import MOST_EDITS, RedactionError, edits, redacted_prompts
 from extproc.core.verdict import Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input
 
@@ -29,6 +29,7 @@ class WholeRequest:
         "_dialect",
         "_document",
         "_tools",
+        "after",
         "asks_for_stream",
         "batch",
         "buffer",
@@ -45,6 +46,8 @@ class WholeRequest:
         """The memory that the text takes in addition to the buffer, once the body was read."""
         self.size = 0
         """The size of the body without its content-encoding, once it was read."""
+        self.after: Dialect | None = None
+        """The dialect of the answer, once the body was parsed."""
         self.asks_for_stream = False
         """Whether the request asks for an event stream."""
         self.conversation: Messages = ()
@@ -80,6 +83,7 @@ class WholeRequest:
         if not plain.strip():
             return
         document = _document(dialect, plain, document, headers, values)
+        self.after = dialect.after(document, tools=tools)
         self._keep(dialect, dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()
@@ -117,6 +121,8 @@ class WholeRequest:
             else:  # one by one: each redaction must change its own texts
                 changes |= edits([(prompt.leaf, text) for prompt, text in zip(group, outcome.texts, strict=True)])
                 texts += outcome.texts
+                if len(changes) > MOST_EDITS:
+                    raise RedactionError("a redaction changes too many values")
         rewritten = document.rewrite(changes)
         redacted = redacted_prompts(prompts, texts)
         if redacted is None:

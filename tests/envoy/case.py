@@ -77,13 +77,16 @@ def _http2_upstream(tree: Any) -> None:
     tree["static_resources"]["clusters"].append(behind)
 
 
+_PATHS = {"/mcp": "mcp"}
+
+
 def _profile(**fields: Any) -> dict[str, Any]:
-    return {"profiles": {"default": fields}}
+    return {"profiles": {"default": {"paths": _PATHS} | fields}}
 
 
 RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "default": {},
-    "firewall": {"aim": {"api": "firewall"}},
+    "default": _profile(),
+    "firewall": {"aim": {"api": "firewall"}, **_profile()},
     "cato": {"aim": {"api": "cato"}},
     "moderation": _profile(hooks=["moderation"]),
     "moderation firewall": {"aim": {"api": "firewall"}, **_profile(hooks=["moderation"])},
@@ -103,6 +106,9 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         "limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024},
         **_profile(failure_mode_allow=True),
     },
+    "files": _profile(inspect={"files": True}),
+    "firewall files": {"aim": {"api": "firewall"}, **_profile(inspect={"files": True})},
+    "small files": {"limits": {"request_bytes": 4096}, **_profile(inspect={"files": True})},
     "few fields": {"limits": {"headers": 16}},
     "dry run": {"aim": {"api": "firewall"}, **_profile(enforce=False)},
     "bare": {"edit": _bare},

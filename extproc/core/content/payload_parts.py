@@ -92,9 +92,10 @@ class PartDecoder:
 
     @property
     def pending(self) -> int:
-        """The number of bytes of the incomplete frame and unit."""
+        """The number of bytes of the incomplete frame and unit, and of units that were not yielded yet."""
         inside = self._inner.pending if self._inner is not None else 0
-        return self._frames.pending + len(self._said) + len(self._raw or b"") + inside
+        ready = sum(len(unit.raw) for unit in self._ready)
+        return self._frames.pending + len(self._said) + len(self._raw or b"") + inside + ready
 
     def feed(self, data: bytes) -> Iterator[Part | Frame]:
         """Yield the units that `data` completes; raise BodyTooLarge or MalformedBody, as the decoders inside do."""

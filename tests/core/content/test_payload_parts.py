@@ -151,6 +151,7 @@ def test_rest_of_a_reader_that_stops() -> None:
     body = part(EVENTS[0] + EVENTS[2]) + part(EVENTS[3])
     it = decoder()
     first = next(it.feed(body))
+    assert it.pending > len(part(EVENTS[3]))  # the second event waits
     assert payloads(first.raw + it.take_rest()) == payloads(body)
     it = decoder()
     assert list(it.feed(part(b"data: a"))) == []
