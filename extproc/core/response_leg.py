@@ -289,7 +289,8 @@ class ResponseLeg:
             case Framing.JSON_LINES:
                 return self._dialect.refuse_lines(refusal)
             case Framing.AWS_EVENT_STREAM:
-                return self._dialect.refuse_frame(refusal)
+                is_part = self._stream is not None and self._stream.has_parts
+                return self._dialect.refuse_frame(refusal, is_part=is_part)
             case Framing.JSON_ARRAY:
                 return ending(self._stream.tail if self._stream is not None else b"", self._dialect.refuse(refusal))
             case _:

@@ -104,6 +104,11 @@ class ResponseStream:
         return self._output.separator
 
     @property
+    def has_parts(self) -> bool:
+        """Return whether the stream is one of payload parts."""
+        return self._input.has_parts
+
+    @property
     def pending(self) -> int:
         """The bytes of the incomplete event."""
         return self._input.pending

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Protocol
 
-from extproc.core.content.aws_event_stream import FrameDecoder
 from extproc.core.content.json_array import ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines
+from extproc.core.content.payload_parts import Inside, PartDecoder
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 
@@ -75,7 +75,7 @@ def decoder_of(framing: Framing, limit: int) -> Decoder:
         case Framing.JSON_LINES:
             return LineDecoder(limit)
         case Framing.AWS_EVENT_STREAM:
-            return FrameDecoder(limit)
+            return PartDecoder(limit, _inside)
         case Framing.JSON_ARRAY:
             return ArrayDecoder(limit)
         case _:
@@ -115,6 +115,20 @@ def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -
     if found is None and not first_bytes.removeprefix(BOM).strip(_SPACE):
         return WHOLE  # white space alone is no image, and JSON may follow
     return found or Framing.UNKNOWN
+
+
+def _inside(first: bytes, is_all: bool) -> Inside:
+    """Return what the stream in payload parts is."""
+    return _INSIDE[framing_of("", first, is_all=is_all)]
+
+
+_INSIDE = {
+    None: Inside.UNDECIDED,
+    Framing.EVENT_STREAM: Inside.EVENTS,
+    Framing.WHOLE: Inside.LINES,
+    Framing.UNKNOWN: Inside.OTHER,
+}
+"""What the framing of the first bytes means there. White space alone may precede JSON."""
 
 
 def _by_bytes(first: bytes) -> Framing | None:
