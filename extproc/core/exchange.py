@@ -237,7 +237,8 @@ class Exchange:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
             dialect = context.dialect or DEFAULT
             head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *named)
-            context.emit(ImmediateResponse(refusal.status, head, dialect.refuse(refusal), refusal.details))
+            body = dialect.refuse(refusal)
+            context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
         self._is_complete = True
         context.emit(Complete())
         self._close()

@@ -15,6 +15,8 @@ from extproc.core.context import Context
 from extproc.core.detections import MOST_INPUTS
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
+from extproc.core.dialects.endpoints import MCP
+from extproc.core.dialects.json_rpc import read_known
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -295,12 +297,19 @@ class RequestLeg:
         if not context.choices:
             context.was_read = True
         plain = body.inflate(self._headers, context.limits)
+        values = context.limits.values
         document = self._choose(plain)
+        if context.scope is Scope.UNMATCHED and (known := read_known(plain, document, values)):
+            document = known
+            context.recognise(MCP)
         dialect = context.dialect
         if dialect is not None and context.scope is not Scope.NOTHING and not context.is_refused:
             context.was_read = True
             tools = Inspect.TOOLS in context.policy.inspect
-            body.read(dialect, plain, document, self._headers, self._path, context.limits.values, tools=tools)
+            try:
+                body.read(dialect, plain, document, self._headers, self._path, values, tools=tools)
+            finally:
+                context.dialect = body.after or dialect
 
     def _choose(self, plain: bytes) -> Document | None:
         """Choose the dialect by the body if the path has several; return the document if it was parsed.

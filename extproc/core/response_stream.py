@@ -71,7 +71,7 @@ class ResponseStream:
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
-        self._session = StreamSession(context)
+        self._session = StreamSession(context, is_late=dialect.is_often_silent or context.is_get)
         self._rest: OpenedRest | None = None  # what is passed on after the stream has failed open
 
     @property
@@ -122,6 +122,9 @@ class ResponseStream:
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""
         self._session.begin(session)
+        if self._session.awaits_text:
+            # Nothing may come for long, and the client waits for the headers.
+            self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
@@ -204,7 +207,9 @@ class ResponseStream:
             self.fail(error.reason, is_detection=False)
 
     def _submit_done(self) -> None:
-        if self._state is StreamState.SUBMITTING:
+        if self._session.awaits_text:
+            self._finish()  # there is nothing that Aim owes
+        elif self._state is StreamState.SUBMITTING:
             self._state = StreamState.SUBMITTED
             for chunk in self._queue.take_deferred():
                 self._session.submit(chunk)
@@ -238,8 +243,11 @@ class ResponseStream:
         self._finish(event.milliseconds)
 
     def _on_lost(self, event: SessionFailed) -> None:
-        """Open another session if nothing was submitted to this one, else apply the failure policy."""
-        if not event.opened or self._queue.has_text:
+        """Open another session if this one owes nothing, else apply the failure policy."""
+        is_idle = self._session.is_late and self._state is StreamState.SUBMITTING and not self._queue.is_waiting
+        if event.opened and is_idle:
+            self._session.await_text()
+        elif not event.opened or self._queue.has_text:
             self.fail(event.reason)
         elif self._state is StreamState.SUBMITTED:
             self._finish()  # there was nothing to verify
@@ -257,6 +265,8 @@ class ResponseStream:
                 case Clock.HEAD:
                     self._queue.is_head_open = True
                     self._progress()
+                    if self._session.awaits_text and self._queue.is_empty:
+                        self._send(b"")
                 case Clock.SILENCE:
                     self.fail(Reason.TIMEOUT)
                 case Clock.HELD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator
 
 from extproc.core.chunk import SessionViolation
@@ -12,7 +13,7 @@ from extproc.core.held_event import HeldText
 from extproc.core.matching import Lane
 
 _PLACES = 4096
-"""The most running texts of one stream."""
+"""The most running texts of one stream, together with the texts that continue no other and were not verified yet."""
 
 _LANE_BYTES = 1000
 """The memory that a lane takes beside its texts: it stays until the stream ends."""
@@ -21,12 +22,13 @@ _LANE_BYTES = 1000
 class WaitingTexts:
     """Keeps the waiting texts in lanes. A text that Aim does not read in an unchanged event has an index of its own."""
 
-    __slots__ = ("_fresh", "_indices", "_lanes", "count", "is_short")
+    __slots__ = ("_alone", "_fresh", "_indices", "_lanes", "count", "is_short")
 
     def __init__(self) -> None:
         """Begin without texts."""
         self._lanes: dict[int, Lane[HeldText]] = {}
         self._indices: dict[Hashable, int] = {}
+        self._alone: deque[int] = deque()  # the indices of texts without a place
         self._fresh = MAX_CHOICE
         self.count = 0
         """How many texts wait."""
@@ -45,12 +47,22 @@ class WaitingTexts:
         """
         index = None if place is None else self._indices.get(place)
         if index is None or leaf.kind is Kind.REPEAT:
-            self._fresh += 1
-            index = self._fresh
-            if index > MAX_CHOICE + _PLACES:
-                raise MalformedBody("a stream has too many texts")
-            if place is not None:
+            index = self._new_index()
+            if place is None:
+                self._alone.append(index)
+            else:
                 self._indices[place] = index
+        return index
+
+    def _new_index(self) -> int:
+        """Return an index that no text has, or else the one of the oldest text without a place, if it is verified."""
+        if self._fresh < MAX_CHOICE + _PLACES:
+            self._fresh += 1
+            return self._fresh
+        if not self._alone or self._lanes[self._alone[0]].waiting:
+            raise MalformedBody("a stream has too many texts")
+        index = self._alone.popleft()
+        self._lanes[index] = Lane()
         return index
 
     def add(self, index: int, text: HeldText) -> None:

@@ -29,6 +29,7 @@ class WholeRequest:
         "_dialect",
         "_document",
         "_tools",
+        "after",
         "asks_for_stream",
         "batch",
         "buffer",
@@ -45,6 +46,8 @@ class WholeRequest:
         """The memory that the text takes in addition to the buffer, once the body was read."""
         self.size = 0
         """The size of the body without its content-encoding, once it was read."""
+        self.after: Dialect | None = None
+        """The dialect of the answer, once the body was parsed."""
         self.asks_for_stream = False
         """Whether the request asks for an event stream."""
         self.conversation: Messages = ()
@@ -80,6 +83,7 @@ class WholeRequest:
         if not plain.strip():
             return
         document = _document(dialect, plain, document, headers, values)
+        self.after = dialect.after(document, tools=tools)
         self._keep(dialect, dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()

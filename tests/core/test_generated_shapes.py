@@ -385,8 +385,26 @@ _OTHERS = {
     ),
 }
 
+_CALL_OF_A_TOOL = next(each for each in own() if each.name == "mcp-call.sse")
+_MCP = Api(
+    "/mcp",
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "look_up",
+            "arguments": {"question": "What is this?", "options": {"tone": "Be kind."}, "lines": ["One more."]},
+            "_meta": {"progressToken": 1},
+        },
+    },
+    json.loads(next(each.body for each in own() if each.name == "mcp.json")),
+    tuple(json.loads(event.data) for event in units_of(_CALL_OF_A_TOOL.body) if event.data),
+)
+
 APIS = {
     **_OTHERS,
+    "mcp": _MCP,
     "openai-chat": _CHAT,
     "openai-completions": _COMPLETIONS,
     "openai-responses": _RESPONSES,

@@ -77,13 +77,16 @@ def _http2_upstream(tree: Any) -> None:
     tree["static_resources"]["clusters"].append(behind)
 
 
+_PATHS = {"/mcp": "mcp"}
+
+
 def _profile(**fields: Any) -> dict[str, Any]:
-    return {"profiles": {"default": fields}}
+    return {"profiles": {"default": {"paths": _PATHS} | fields}}
 
 
 RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "default": {},
-    "firewall": {"aim": {"api": "firewall"}},
+    "default": _profile(),
+    "firewall": {"aim": {"api": "firewall"}, **_profile()},
     "cato": {"aim": {"api": "cato"}},
     "moderation": _profile(hooks=["moderation"]),
     "moderation firewall": {"aim": {"api": "firewall"}, **_profile(hooks=["moderation"])},

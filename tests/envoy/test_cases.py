@@ -16,6 +16,7 @@ from tests.envoy import (
     cases_encodings,
     cases_files,
     cases_http,
+    cases_mcp,
     cases_others,
 )
 from tests.envoy.case import Case, run
@@ -26,6 +27,7 @@ ROWS: list[Case] = [
     *cases_others.ROWS,
     *cases_bedrock.ROWS,
     *cases_files.ROWS,
+    *cases_mcp.ROWS,
     *cases_encodings.ROWS,
     *cases_http.ROWS,
     *cases_aim.ROWS,

@@ -16,6 +16,8 @@ from extproc.core.content.framing import Framing, Unit, decoder_of
 from extproc.core.content.server_sent_event import ServerSentEvent
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
+from extproc.core.dialects.endpoints import MCP
+from extproc.core.dialects.json_rpc import read_known
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.paths import route
 from extproc.core.redaction import is_json
@@ -63,6 +65,10 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "transcripts": ("/v1/audio/transcriptions", {"prompt": "Hi"}),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "mcp": (
+        "/mcp",
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "f", "arguments": {"q": "Hi"}}},
+    ),
 }
 """For each kind of recording a path, of its own, and a request."""
 
@@ -109,17 +115,18 @@ class Recording:
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
         request = next(body for path, body in _REQUESTS.values() if dialect_at(path) is self.dialect)
-        world = World().request(json.dumps({**request, "stream": self.is_stream}).encode(), path=self.path).judge()
+        body = json.dumps({**request, "stream": self.is_stream}).encode()
+        world = World().request(body, ("content-type", "application/json"), path=self.path).judge()
         return world.head(self.content_type)
 
 
 def dialect_at(path: str) -> Dialect | None:
     """Return the dialect that reads the request for a path, which may depend on the request."""
     found = route("POST", path, {})
-    if not found.choices:
-        return found.dialect
-    request = next((body for known, body in _REQUESTS.values() if known == path), {})
-    return choose(found.choices, json.dumps(request).encode(), MAX_VALUES)[0]
+    request = json.dumps(next((body for known, body in _REQUESTS.values() if known == path), {})).encode()
+    if read_known(request, None, MAX_VALUES):
+        return MCP
+    return choose(found.choices, request, MAX_VALUES)[0] if found.choices else found.dialect
 
 
 def own() -> list[Recording]:

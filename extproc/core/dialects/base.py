@@ -57,6 +57,8 @@ class Dialect:
     """Whether a whole answer that is no JSON object is one plain text."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
+    is_often_silent = False
+    """Whether a stream may have no text for long: its session then begins with its first text."""
     is_two_way = False
     """Whether request and answer are streams at the same time, so that the request is never whole."""
     has_records = False
@@ -93,6 +95,10 @@ class Dialect:
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the request, sent to `path`, asks for an event stream."""
         return fields(document.root).get("stream") is True
+
+    def after(self, request: Document, *, tools: bool) -> Dialect:
+        """Return the dialect of the answer to `request`, and of its refusal. With `tools` definitions are inspected."""
+        return self
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of a whole answer: the named ones, and last all others joined."""
@@ -162,6 +168,10 @@ class Dialect:
     def is_final(self, data: str, document: Document | None) -> bool:
         """Return whether an event ends the stream. `document` is None if the event was not parsed."""
         return document is None and data.strip() == "[DONE]"
+
+    def status(self, refusal: Refusal) -> int:
+        """Return the status of a refusal."""
+        return refusal.status
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the JSON body of a refusal."""

@@ -18,6 +18,7 @@ from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.gemini_interactions import GeminiInteractions
 from extproc.core.dialects.gemini_others import CodeAssist, GeminiEmbeddings, VertexPredict
 from extproc.core.dialects.generic import Generic
+from extproc.core.dialects.mcp import Mcp
 from extproc.core.dialects.mistral_conversations import MistralConversations
 from extproc.core.dialects.ollama import Ollama, OllamaEmbed
 from extproc.core.dialects.openai_chat import OpenAIChat
@@ -30,6 +31,9 @@ from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGenerati
 
 GENERIC = Generic()
 """The dialect that reads JSON on a path that no dialect knows."""
+
+MCP = Mcp()
+"""The dialect that reads JSON-RPC of MCP and A2A on such a path."""
 
 _DIALECTS: tuple[Dialect, ...] = (
     OpenAIChat(),
@@ -51,6 +55,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     OpenAIThreads(),
     Moderations(),
     AnthropicComplete(),
+    MCP,
     BedrockConverse(),
     BedrockInvoke(),
     GENERIC,

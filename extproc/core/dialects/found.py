@@ -64,7 +64,7 @@ class Found:
         """Keep a text from `place`, in a request as a message with the fields of `base`."""
         if leaf.emptied and self._is_request:
             # The provider checks a signature in a request, so the text cannot be changed. No API signs arguments.
-            leaf = replace(leaf, fixed=place is not ARGUMENTS, emptied=())
+            leaf = replace(leaf, fixed=place.kind is not Holds.ARGUMENTS, emptied=())
         if self.joined is None and self.count >= _MOST:
             self.begin_joined()
         if self.joined is not None:

@@ -46,7 +46,7 @@ class Parts(Sequence[Leaf]):
         self.mark: Callable[[Leaf], None] | None = None
         """Completes a leaf."""
 
-    def within(self, step: int) -> Parts:
+    def within(self, step: str | int) -> Parts:
         """Return the parts as those of a document that is number `step` of several."""
         parts = Parts(self.texts, self._first, self._places)
         parts.prefix, parts.mark = (step, *self.prefix), self.mark
@@ -88,6 +88,9 @@ class Parts(Sequence[Leaf]):
         if self.prefix:
             leaf.path = (*self.prefix, *leaf.path)
             leaf.emptied = tuple((*self.prefix, *path) for path in leaf.emptied)
+            if isinstance(leaf.parts, Parts):  # joined texts may be joined again
+                for step in reversed(self.prefix):
+                    leaf.parts = leaf.parts.within(step)
         return leaf
 
 

@@ -74,9 +74,9 @@ def unnamed(*patterns: str, role: str = "", speaker: Speaker | None = None) -> R
     return Rule(Holds.UNNAMED, patterns, role, speaker)
 
 
-def arguments(*patterns: str) -> Rule:
-    """Return a rule for tool arguments."""
-    return Rule(Holds.ARGUMENTS, patterns)
+def arguments(*patterns: str, role: str = "") -> Rule:
+    """Return a rule for tool arguments. Without a `role` they are the assistant's."""
+    return Rule(Holds.ARGUMENTS, patterns, role)
 
 
 def message(*patterns: str) -> Rule:

@@ -58,13 +58,13 @@ class Walk:
 
     __slots__ = ("_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools", "has_embedded")
 
-    def __init__(self, table: Table, mode: Mode, *, wants_tools: bool = False, locates: bool = False) -> None:
-        """Walk by `table`; read tool definitions if they are wanted."""
+    def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
+        """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
         self._table = table
         self._mode = mode
         self._is_request = mode is Mode.REQUEST
         self._is_answer = mode is Mode.ANSWER
-        self._wants_tools = wants_tools
+        self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
         self.has_embedded = False
         """Whether arguments were found that are a value of JSON, and whose spelling is still unknown."""
         self._found = Found(mode, locates=locates)
@@ -121,7 +121,7 @@ class Walk:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
         elif kind is Holds.ARGUMENTS:
-            self._arguments(text, path, base, seals)
+            self._arguments(text, place, path, base, seals)
         elif kind is Holds.TOKENS:
             self._tokens(text, place, path)
         elif kind is Holds.TOOLS:
@@ -244,7 +244,7 @@ class Walk:
         """Read a list or an object that is one thing."""
         match place.kind:
             case Holds.ARGUMENTS:
-                self._embedded(node, path, base, seals)
+                self._embedded(node, place, path, base, seals)
             case Holds.TOOLS:
                 self._tools(node, path)
             case Holds.TOKENS:
@@ -351,31 +351,32 @@ class Walk:
 
     # -- arguments -------------------------------------------------------------------------------------------------
 
-    def _arguments(self, text: str, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+    def _arguments(self, text: str, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read arguments that are a string."""
+        place = place if place.role else ARGUMENTS
         if self._mode is Mode.EVENT:
-            self._found.add(Leaf(path, text, is_json=True, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, text, is_json=True, emptied=seals), place, base)
         elif text.strip() in _EMPTY:
             return
-        elif text.lstrip()[:1] in ("{", "[", '"'):
+        elif text.lstrip()[:1] in ("{", "[", '"') and (place is ARGUMENTS or _is_json(text)):
             said = decode(text)
-            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), place, base)
         else:
-            self._found.add(Leaf(path, text, emptied=seals), ARGUMENTS, base)
+            self._found.add(Leaf(path, text, emptied=seals), place, base)
 
-    def _embedded(self, node: Any, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
+    def _embedded(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         """Read arguments that are a value of JSON."""
         if node:
             self.has_embedded = True
             raw = json.dumps(node, ensure_ascii=False)
             leaf = Leaf(path, decode(raw), is_json=True, is_embedded=True, raw=raw, emptied=seals)
-            self._found.add(leaf, ARGUMENTS, base)
+            self._found.add(leaf, place if place.role else ARGUMENTS, base)
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
     def _tools(self, node: Any, path: Path) -> None:
         """Read definitions: in a request a message for each tool, elsewhere they are unnamed texts."""
-        if self._is_request and not self._wants_tools:
+        if not self._wants_tools:
             return
         found = self._found
         texts = Joined(locates=found.locates)
@@ -419,3 +420,12 @@ def spell(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None
         if prompt.leaf is not None and prompt.leaf.is_embedded:
             leaf = respell(prompt.leaf)
             prompts[number] = replace(prompt, message={**prompt.message, "content": leaf.text}, leaf=leaf)
+
+
+def _is_json(text: str) -> bool:
+    """Return whether arguments that need not be JSON are. Such text is a value of JSON for some tools."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
