@@ -6,6 +6,7 @@ OpenAI's, "Batch" and "Files"; Google's, "Batch Mode".
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -43,9 +44,10 @@ class Batch(DataDialect):
 
     has_records = True
 
+    @abstractmethod
     def entries(self, root: Any) -> Iterator[Entry]:
         """Yield the records of a request, in order."""
-        raise NotImplementedError
+        ...
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the messages around the records, and those of each record with its tool definitions."""

@@ -5,6 +5,7 @@ Sources: OpenAI's API reference, "Batch" and "Retrieve file content"; Anthropic'
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
@@ -38,9 +39,10 @@ class Results(DataDialect):
     streams_lines = True
     takes_plain_text = True
 
+    @abstractmethod
     def entry(self, root: Any) -> tuple[Path, Dialect] | None:
         """Return the place of a line's answer, and the dialect that reads it; None if the line has none."""
-        raise NotImplementedError
+        ...
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one line: those around its answer, and those of the answer."""
