@@ -90,6 +90,12 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
                 if mentions(each.config, name):
                     yield error(where, f"it changes {name} after the sidecar has read it", _ONCE)
     for each in before:
+        if each.type == "AwsRequestSigning":
+            yield error(
+                f"{manager.where}, filter {each.name}",
+                "it signs requests before the sidecar reads them, so no prompt can be redacted",
+                "put it between the ext_proc filter and the router",
+            )
         if each.type == "Decompressor" and not _is_switched_off(path(each.config, "response_direction_config")):
             yield error(
                 f"{manager.where}, filter {each.name}",

@@ -27,6 +27,7 @@ _CHANGED = (
     "digest",
     "repr-digest",
     "etag",
+    "x-amzn-errortype",
     "x-aim-user-email",
     "x-cato-user-email",
     CALL_ID_HEADER,

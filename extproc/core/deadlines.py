@@ -15,6 +15,8 @@ class Clock(StrEnum):
     """bounds how long Aim may be silent while text waits"""
     HELD = "held"
     """bounds how long the stream may stay at its limit of held bytes without a release"""
+    MORE = "more"
+    """lets other exchanges go first when much of the stream has come at once"""
     PING = "ping"
     """bounds how long the client may get nothing while events wait"""
 

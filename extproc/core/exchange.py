@@ -204,12 +204,12 @@ class Exchange:
 
     def _on_moderation(self, event: VerdictReached) -> None:
         context = self._context
-        if self._request.searches(Hook.MODERATION, event.outcomes):
+        if self._request.block.takes(Hook.MODERATION, event.outcomes):
             return
         outcome = strictest(event.outcomes)
         match outcome:
             case Block():
-                self._request.refuse_blocked(Hook.MODERATION, outcome)
+                self._request.block.begin(Hook.MODERATION, outcome)
                 return
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.

@@ -19,7 +19,7 @@ class OpenedRest:
             queue.drop()
             self._queue = None
 
-    def pass_on(self, data: bytes, *, is_end: bool = False) -> bytes:
+    def pass_on(self, data: bytes) -> bytes:
         """Return what may leave of the next decoded bytes.
 
         Raises ContentError or RedactionError for an event that may repeat what Aim has rewritten.
@@ -27,7 +27,5 @@ class OpenedRest:
         queue = self._queue
         if queue is None:
             return self._input.take_rest() + data
-        released = list(map(queue.pass_on, self._input.units(data)))
-        if is_end:
-            released += map(queue.pass_on, self._input.last_units())
-        return b"".join(released)
+        self._input.add(data)
+        return b"".join(map(queue.pass_on, self._input.all_units()))

@@ -90,7 +90,7 @@ SIGNED_HEADER = Refusal(
     400,
     "invalid_request_error",
     "signed_header",
-    "Headers that begin with x-aim- or x-cato- do not reach the upstream, so the request's signature must not cover them.",
+    "The request's signature must not cover headers that begin with x-aim- or x-cato-: they do not reach the upstream.",
 )
 RESPONSE_REDACTION_FAILED = Refusal(
     502, "api_error", "redaction_failed", "The response could not be redacted as the policy demands."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
-from extproc.core.batch import Batch, Search
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length
@@ -34,10 +33,11 @@ from extproc.core.refusal import (
     UPGRADE_NOT_INSPECTED,
     redaction_failed,
 )
+from extproc.core.request_block import RequestBlock
 from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import Inbound, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
-from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg, size_of
+from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
 from extproc.core.whole_request import WholeRequest, read_form
 
 _REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
@@ -78,10 +78,7 @@ class RequestLeg:
         self._body = WholeRequest(context.limits.request_bytes)
         self._beginning: Beginning | None = None
         self._has_trailers = False
-        self._batch: Batch | None = None
-        self._batch_bytes = 0
-        self._most = MOST_INPUTS
-        self._search: Search | None = None
+        self.block = RequestBlock(context)
         self.expects_stream = False
         """Whether the request was released and asks for an event stream that will be inspected."""
 
@@ -89,7 +86,7 @@ class RequestLeg:
     def held(self) -> int:
         """Bytes held."""
         body = self._body
-        return body.buffer.size + body.text_bytes + (self._batch_bytes if self._batch is not None else 0)
+        return body.buffer.size + body.text_bytes + self.block.held
 
     @property
     def is_unreleased(self) -> bool:
@@ -283,10 +280,9 @@ class RequestLeg:
         """Start the detection of the request."""
         context = self._context
         hooks = context.policy.hooks & _REQUEST_HOOKS
-        self._batch = self._body.batch
-        self._batch_bytes = size_of(self._batch.messages) if self._batch is not None else 0
-        self._most = MOST_INPUTS // len(hooks)
-        context.detect(hook, self._body.inputs(self._most))
+        most = MOST_INPUTS // len(hooks)
+        self.block.expect(self._body.batch, most)
+        context.detect(hook, self._body.inputs(most))
 
     def _admit(self) -> None:
         """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
@@ -347,7 +343,7 @@ class RequestLeg:
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `pre_call` verdict."""
         outcomes = event.outcomes
-        if self.searches(Hook.PRE_CALL, outcomes):
+        if self.block.takes(Hook.PRE_CALL, outcomes):
             return
         outcome = strictest(outcomes)
         match outcome:
@@ -356,7 +352,7 @@ class RequestLeg:
             case Anonymize():
                 self._redact(outcomes)
             case Block():
-                self.refuse_blocked(Hook.PRE_CALL, outcome)
+                self.block.begin(Hook.PRE_CALL, outcome)
             case Failed():
                 if not self._context.fails_open(Leg.REQUEST, outcome.reason):
                     return
@@ -366,38 +362,6 @@ class RequestLeg:
                     self._release(None)
             case _:
                 assert_never(outcome)
-
-    def refuse_blocked(self, hook: Hook, block: Block) -> None:
-        """Refuse what Aim blocked. Of a batch, first look for the record."""
-        if self._batch is None:
-            self._context.refuse_blocked(Leg.REQUEST, block.message)
-            return
-        self._search = Search(self._batch, self._batch.groups(self._most)[block.input], block)
-        self._search_on(hook)
-
-    def searches(self, hook: Hook, outcomes: Sequence[Outcome]) -> bool:
-        """Return whether the leg looks for a blocked record, to which the outcomes of `hook` then belong."""
-        if self._search is None:
-            if not any(isinstance(outcome, Block) for outcome in outcomes):
-                self._batch = None
-            return False
-        if self._search.take(outcomes):
-            self._search_on(hook)
-        else:
-            self._refuse_found()
-        return True
-
-    def _search_on(self, hook: Hook) -> None:
-        assert self._search is not None
-        inputs = self._search.inputs(self._context.allowance)
-        if inputs:
-            self._context.detect(hook, inputs)
-        else:
-            self._refuse_found()
-
-    def _refuse_found(self) -> None:
-        assert self._search is not None
-        self._context.refuse_blocked(Leg.REQUEST, self._search.block.message, records=self._search.names)
 
     def _redact(self, outcomes: Sequence[Outcome]) -> None:
         """Put the redacted texts back."""
@@ -432,7 +396,6 @@ class RequestLeg:
             context.emit(ReleaseBody(Leg.REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(Leg.REQUEST))
-        self._batch = None
         if self._body.messages and Hook.MODERATION in context.policy.hooks:
             self._detect(Hook.MODERATION)
         self._body.forget_texts()
@@ -443,7 +406,7 @@ class RequestLeg:
         self._state = RequestState.DROPPED
         self._body.take()
         self._body.forget_texts()
-        self._batch = self._search = None
+        self.block.forget()
 
 
 _S = RequestState

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
 from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
-from extproc.core.content.framing import Framing, Unit
+from extproc.core.content.framing import Framing
 from extproc.core.context import Context
 from extproc.core.deadlines import Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
@@ -139,8 +138,8 @@ class ResponseStream:
         """Cut the bytes into events and submit their texts."""
         plain = self._decode(event.data)
         if plain is not None:
-            self._take(self._input.units(plain))
-            self._progress()
+            self._input.add(plain)
+            self._take()
 
     def _pass(self, event: BodyReceived) -> None:
         """Release the bytes; what Aim has rewritten is not repeated in them."""
@@ -158,23 +157,13 @@ class ResponseStream:
 
     def _end(self, event: StreamEnd) -> None:
         """End the input: submit what is left and tell Aim."""
-        if not self._end_upstream(event):
-            return
-        self._take(self._input.last_units())
-        if self.is_finished or self._context.is_refused:
-            return
-        if self._state is StreamState.VERIFIED:
-            self._close(self._queue.take_ready())
-        elif self._queue.has_text:
-            self._submit_done()
-            self._progress()
-        else:
-            self._finish()
+        if self._end_upstream(event):
+            self._take()
 
     def _pass_end(self, event: StreamEnd) -> None:
         """Release the end of the stream."""
         if self._end_upstream(event):
-            self._close(self._pass_on(b"", is_end=True))
+            self._close(self._pass_on(b""))
 
     def _end_upstream(self, event: StreamEnd) -> bool:
         """Record the end; return whether the content-encoding is complete, else refuse."""
@@ -189,10 +178,24 @@ class ResponseStream:
         """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
         self._context.refuse(failed(Leg.RESPONSE, reason))
 
-    def _take(self, events: Iterator[Unit]) -> None:
-        """Queue events and submit their texts."""
+    def _take(self) -> None:
+        """Queue the next events and submit their texts; once all of an ended stream was read, tell Aim."""
+        self._queue_events()
+        if self.is_finished or self._context.is_refused:
+            return
+        if not self._input.is_over:
+            self._progress()
+        elif self._state is StreamState.VERIFIED:
+            self._close(self._queue.take_ready())
+        elif self._queue.has_text:
+            self._submit_done()
+            self._progress()
+        else:
+            self._finish()
+
+    def _queue_events(self) -> None:
         try:
-            for event in events:
+            for event in self._input.units():
                 for chunk in self._queue.add(event):
                     if self._state is StreamState.SUBMITTING:
                         self._session.submit(chunk)
@@ -268,6 +271,8 @@ class ResponseStream:
                     self.fail(Reason.TIMEOUT)
                 case Clock.HELD:
                     self.fail(Reason.HELD_BYTES)
+                case Clock.MORE:
+                    self._take()
                 case Clock.PING:
                     self._ping()
                 case _:
@@ -294,6 +299,8 @@ class ResponseStream:
         """Release what may be released, and start or stop the clocks."""
         if self._state is StreamState.OPENED or self._state is StreamState.FINISHED or self._context.is_refused:
             return
+        if self._input.has_more:
+            self._start(Clock.MORE, 0)
         queue = self._queue
         ready = queue.take_ready()
         if ready:
@@ -346,7 +353,7 @@ class ResponseStream:
             if is_rewritten:
                 self._context.report_redacted()
         self._state = StreamState.VERIFIED
-        if self._input.upstream is not Upstream.OPEN:
+        if self._input.is_over:
             self._close(self._queue.take_ready())
         else:
             self._leave_session()
@@ -368,16 +375,16 @@ class ResponseStream:
         self._state = StreamState.OPENED
         self._rest = OpenedRest(self._queue, self._input)
         if self._input.upstream is not Upstream.OPEN:
-            self._close(data + self._pass_on(b"", is_end=True))
+            self._close(data + self._pass_on(b""))
         else:
             self._output.send(data + self._pass_on(b""))
             self._leave_session()
 
-    def _pass_on(self, data: bytes, *, is_end: bool = False) -> bytes:
+    def _pass_on(self, data: bytes) -> bytes:
         """Return what may leave of the next bytes of a stream that fails open."""
         assert self._rest is not None
         try:
-            return self._rest.pass_on(data, is_end=is_end)
+            return self._rest.pass_on(data)
         except (ContentError, RedactionError):
             # What cannot be read may repeat what Aim has rewritten.
             self._context.refuse(redaction_failed(Leg.RESPONSE))

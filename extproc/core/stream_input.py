@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from enum import StrEnum
 
 from extproc.core.content.body import inflater
 from extproc.core.content.framing import Framing, Unit, decoder_of
+from extproc.core.errors import ContentError
 from extproc.core.policy import Limits
 from extproc.core.vocabulary import Headers
+
+_UNITS, _BYTES = 1024, 262_144
+"""The most units that are yielded at a time, and the bytes after which no more are: others must not wait for long."""
 
 
 class Upstream(StrEnum):
@@ -22,12 +27,17 @@ class Upstream(StrEnum):
 class StreamInput:
     """Decodes the bytes of one stream."""
 
-    __slots__ = ("_decoder", "_inflater", "upstream")
+    __slots__ = ("_cut", "_decoder", "_inflater", "_pieces", "_uncut", "has_more", "upstream")
 
     def __init__(self, headers: Headers, framing: Framing, limits: Limits) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = decoder_of(framing, limits.event_bytes)
+        self._pieces: deque[bytes] = deque()
+        self._uncut = 0  # the bytes of the pieces
+        self._cut = self._units()
+        self.has_more = False
+        """Whether `units` may yield more than it has yielded."""
         self.upstream = Upstream.OPEN
 
     @property
@@ -36,9 +46,14 @@ class StreamInput:
         return self._inflater is not None
 
     @property
+    def is_over(self) -> bool:
+        """Return whether the upstream has ended the stream, and all of it was yielded."""
+        return self.upstream is not Upstream.OPEN and not self.has_more
+
+    @property
     def pending(self) -> int:
-        """The bytes of the incomplete unit."""
-        return self._decoder.pending
+        """The bytes that are in no unit yet."""
+        return self._decoder.pending + self._uncut
 
     def decode(self, data: bytes) -> bytes:
         """Return the bytes without their content-encoding; raise ContentError if it is broken."""
@@ -49,15 +64,55 @@ class StreamInput:
         self.upstream = Upstream.ENDED_BY_TRAILERS if has_trailers else Upstream.ENDED
         if self._inflater is not None:
             self._inflater.finish()
+        self.add(b"")
 
-    def units(self, plain: bytes) -> Iterator[Unit]:
-        """Yield the units that decoded bytes complete; raise ContentError for one that cannot be read."""
-        return self._decoder.feed(plain)
+    def add(self, plain: bytes) -> None:
+        """Take decoded bytes, of which `units` then yields what is complete."""
+        self._pieces.append(plain)
+        self._uncut += len(plain)
+        self.has_more = True
 
-    def last_units(self) -> Iterator[Unit]:
-        """Yield the rest of an ended stream; raise like `units`."""
-        return self._decoder.finish()
+    def units(self) -> Iterator[Unit]:
+        """Yield the next units, at last the rest of an ended stream, but not too many at a time.
+
+        Raises ContentError for a unit that cannot be read.
+        """
+        count = size = 0
+        try:
+            while count < _UNITS and size < _BYTES:
+                unit = next(self._cut)
+                if unit is None:
+                    self.has_more = False
+                    return
+                count += 1
+                size += len(unit.raw)
+                yield unit
+        except ContentError:
+            self.has_more = False
+            self._cut = self._units()
+            raise
+        self.has_more = self.pending > 0 or self.upstream is not Upstream.OPEN
+
+    def all_units(self) -> Iterator[Unit]:
+        """Yield all units that `units` would yield."""
+        while self.has_more:
+            yield from self.units()
+
+    def _units(self) -> Iterator[Unit | None]:
+        """Yield the units, and None wherever no more are complete."""
+        while True:
+            while self._pieces:
+                piece = self._pieces.popleft()
+                self._uncut -= len(piece)
+                yield from self._decoder.feed(piece)
+            if self.upstream is not Upstream.OPEN:
+                yield from self._decoder.finish()
+            yield None
 
     def take_rest(self) -> bytes:
         """Remove and return the decoded bytes that are in no unit yet."""
-        return self._decoder.take_rest()
+        rest = self._decoder.take_rest() + b"".join(self._pieces)
+        self._pieces.clear()
+        self._uncut = 0
+        self.has_more = False
+        return rest

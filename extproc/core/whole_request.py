@@ -16,7 +16,7 @@ from extproc.core.dialects.endpoints import GENERIC
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of, form_of
-from extproc.core.redaction import RedactionError, edits, redacted_prompts
+from extproc.core.redaction import MOST_EDITS, RedactionError, edits, redacted_prompts
 from extproc.core.verdict import Anonymize, Outcome
 from extproc.core.vocabulary import Headers, Input
 
@@ -121,6 +121,8 @@ class WholeRequest:
             else:  # one by one: each redaction must change its own texts
                 changes |= edits([(prompt.leaf, text) for prompt, text in zip(group, outcome.texts, strict=True)])
                 texts += outcome.texts
+                if len(changes) > MOST_EDITS:
+                    raise RedactionError("a redaction changes too many values")
         rewritten = document.rewrite(changes)
         redacted = redacted_prompts(prompts, texts)
         if redacted is None:

@@ -33,6 +33,8 @@ class Share:
 
     def hold(self, held: int, yields: int) -> None:
         """Count the exchange as holding `held` bytes from now on, of which it gives up `yields` on demand."""
+        if held == self.held and yields == self.yields:
+            return  # so it is most of the time
         self._load.held_bytes += held - self.held
         if self.is_first:
             self._load.first_bytes += yields - self.yields

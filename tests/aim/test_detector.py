@@ -178,7 +178,7 @@ async def test_texts_are_detected_concurrently_and_a_block_cancels_the_rest(aim:
     inputs = [Input((), text) for text in ("a", "bad", "c")]
     async with client_of(aim.base) as client:
         outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER, uncounted)
-    assert outcomes == (Block("No."),)
+    assert outcomes == (Block("No.", input=1),)
 
 
 async def test_each_text_has_its_own_outcome(aim: ScriptedAim) -> None:

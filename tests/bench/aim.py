@@ -1,5 +1,7 @@
 """Aim's stand-in: it allows every call, and verifies every chunk of a session except those that contain WITHHELD.
 
+In the `firewall` form it redacts calls that contain REDACTED: it changes one letter of the last text.
+
 It reads as little as possible, so that it does not distort the measurement. `GET /counters` returns what it received:
 a chain that does not call Aim would be fast, but its measurement would be worthless.
 
@@ -22,6 +24,9 @@ from tests.bench.peer import HEAD_END, Peer, header, serve
 
 WITHHELD: Final = "withheld"
 """A chunk that contains this word never gets an answer."""
+
+REDACTED: Final = "redacted"
+"""A call with this word in the script of its request is redacted."""
 
 ALLOW: Final = json.dumps({"detected": False, "details": {}, "detection_message": None}).encode()
 """The allow of the `detect` form, which is the sidecar's default. The next is that of the `firewall` form, which is
@@ -49,7 +54,10 @@ class Aim(Peer):
     def on_request(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST"):
             COUNTERS["questions"] += 1
-            self.answer(ALLOW_FIREWALL if head.startswith(b"POST /fw/") else ALLOW)
+            if not head.startswith(b"POST /fw/"):
+                self.answer(ALLOW)
+            else:
+                self.answer(_redaction(body) if f" {REDACTED} ".encode() in body else ALLOW_FIREWALL)
         elif (key := header(head, b"sec-websocket-key")) is not None:
             accept = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest())
             self.takes_raw = True
@@ -107,6 +115,16 @@ class Aim(Peer):
             bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 65536 else b"\x7f" + size.to_bytes(8)
         )
         self.transport.write(bytes([0x80 | opcode]) + length + payload)
+
+
+def _redaction(call: bytes) -> bytes:
+    """Return the answer that redacts the last `a` of the last message of a call."""
+    messages = json.loads(call)["messages"]
+    before, letter, after = messages[-1]["content"].rpartition("a")
+    messages[-1]["content"] = f"{before}{letter and 'x'}{after}"
+    action, chat = {"action_type": "anonymize_action"}, {"all_redacted_messages": messages}
+    answer = {"analysis_result": {"policy_drill_down": {}}, "required_action": action, "redacted_chat": chat}
+    return json.dumps(answer).encode()
 
 
 def _unmasked(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:

@@ -11,15 +11,15 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from tests.bench import growth, load, rounds
 from tests.bench.peer import HEAD_END
 from tests.bench.plan import DocumentSize, Plan
 from tests.bench.process import BenchError, forget_peak, peak_bytes, resident_bytes
-from tests.bench.rig import SIDECAR, Chain, Rig, running
-from tests.bench.script import Script
+from tests.bench.rig import Chain, Rig, running
 from tests.bench.shapes import SHAPES, Carrier, Shape
 
 _TIMES = 3
@@ -28,10 +28,6 @@ _TIMES = 3
 _EXCHANGE_SECONDS = 120.0
 _POLL_SECONDS = 0.005
 _HEALTH: Final = b"GET /healthz HTTP/1.1\r\nhost: bench" + HEAD_END
-_GIVEN: Final = {
-    Carrier.ANSWER: load.request(Script(given=True)),
-    Carrier.EVENT: load.request(Script(chunks=1, given=True)),
-}
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
@@ -48,7 +44,7 @@ async def _measured(names: Sequence[str], sizes: Sequence[DocumentSize]) -> dict
     """Measure some shapes with one sidecar."""
     found = {}
     async with running() as rig:
-        chain = await rig.chain(SIDECAR)
+        chain = await rig.sidecar(form="firewall")  # only this form can redact
         await rounds.warm_up(chain)
         resting = sum(map(resident_bytes, chain.guards))
         for name in names:
@@ -65,7 +61,7 @@ async def _point(rig: Rig, chain: Chain, text: str, shape: Shape, resting: int) 
         data = load.post(text.encode())
     else:
         await rig.give(text)
-        data = _GIVEN[shape.carrier]
+        data = load.request(replace(shape.script, chunks=int(shape.carrier is Carrier.EVENT), given=True))
     (pid,) = chain.guards
     forget_peak(pid)
     spent_us = await growth.cpu_us(chain, data, 1)
@@ -97,15 +93,26 @@ def _loads_us(text: str) -> float:
 
 async def _waits(chain: Chain, data: bytes) -> list[float]:
     """Return the longest small exchange and the longest health check during one exchange with `data`, in ms."""
-    assert chain.admin is not None
-    connections = [*await load.connect(chain.port, 2), *await load.connect(chain.admin, 1)]
-    document, exchange, health = connections
+    connections = await load.connect(chain.port, 2)
+    document, exchange = connections
     ended = asyncio.Event()
+
+    async def check_health() -> None:
+        assert chain.admin is not None
+        checks = await load.connect(chain.admin, 1)  # the admin port closes a connection after each answer
+        try:
+            await checks[0].exchange(_HEALTH, _EXCHANGE_SECONDS)
+        finally:
+            load.close(checks)
+
+    async def perform() -> None:
+        await exchange.exchange(load.request(), _EXCHANGE_SECONDS)
+
     try:
         async with asyncio.TaskGroup() as group:
             others = [
-                group.create_task(_longest(exchange, load.request(), 0, ended)),
-                group.create_task(_longest(health, _HEALTH, _POLL_SECONDS, ended)),
+                group.create_task(_longest(perform, 0, ended)),
+                group.create_task(_longest(check_health, _POLL_SECONDS, ended)),
             ]
             await document.exchange(data, _EXCHANGE_SECONDS)
             ended.set()
@@ -114,8 +121,8 @@ async def _waits(chain: Chain, data: bytes) -> list[float]:
     return [task.result() * 1e3 for task in others]
 
 
-async def _longest(connection: load.Connection, data: bytes, pause: float, ended: asyncio.Event) -> float:
-    """Perform exchanges with a pause between them until `ended`; return the longest time, in seconds.
+async def _longest(perform: Callable[[], Awaitable[None]], pause: float, ended: asyncio.Event) -> float:
+    """Perform something with a pause between until `ended`; return the longest time, in seconds.
 
     The first that fails is the last: Envoy gives up an exchange for which the sidecar is too late.
     """
@@ -124,7 +131,7 @@ async def _longest(connection: load.Connection, data: bytes, pause: float, ended
         began = time.perf_counter()
         has_failed = False
         try:
-            await connection.exchange(data, _EXCHANGE_SECONDS)
+            await perform()
         except BenchError as error:
             has_failed = True
             print(f"  others failed: {error}", file=sys.stderr)

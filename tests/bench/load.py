@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
         self._first = None
         self.arrivals = Arrivals(time.monotonic_ns())
         self._whole = asyncio.get_running_loop().create_future()
+        if self._transport.is_closing():
+            raise BenchError("the connection was closed before the request")
         self._transport.write(data)
 
     def close(self) -> None:

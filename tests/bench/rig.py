@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
+from extproc.aim.protocol import Form
 from extproc.config.address import Address
 from extproc.config.settings import Settings
 from extproc.render.cluster import SIDECAR as SIDECAR_CLUSTER
@@ -125,19 +126,28 @@ class Rig:
         workers: int = 1,
         aim: int | None = None,
         checkout: Path | None = None,
+        form: Form = "detect",
     ) -> Chain:
-        """Run a chain with the sidecar of this checkout or of `checkout`, with defaults except for the arguments."""
+        """Run a chain with the sidecar of this checkout or of `checkout`, with defaults except for the arguments.
+
+        `form` is the form of Aim's API.
+        """
         aim = aim or self.aim
         admin = loopback(free_port(workers))
         settings = Settings(listen=listen or loopback(free_port(workers)), admin=admin, workers=workers)
-        process = self._stack.enter_context(self.serve(settings, aim, name, checkout))
+        process = self._stack.enter_context(self.serve(settings, aim, name, checkout, form))
         process.wait(*(settings.listen.for_worker(worker) for worker in range(workers)))
         envoy = await self._envoy(settings)
         guards = tuple(process.children()) if workers > 1 else (process.pid,)
         return Chain(name, _port(envoy), envoy, guards, aim, admin.port)
 
     def serve(
-        self, settings: Settings, aim: int, name: str = SIDECAR, checkout: Path | None = None
+        self,
+        settings: Settings,
+        aim: int,
+        name: str = SIDECAR,
+        checkout: Path | None = None,
+        form: Form = "detect",
     ) -> AbstractContextManager[Started]:
         """Run the sidecar of this checkout or of `checkout`, with the addresses and workers of `settings`."""
         python = sys.executable if checkout is None else str(checkout / ".venv/bin/python")
@@ -148,6 +158,7 @@ class Rig:
             PYTHONPATH=str(checkout or ROOT),  # checkouts may share an environment, in which one of them is installed
             AIM_API_KEY=_KEY,
             AIM_API_BASE=f"http://{LOOPBACK}:{aim}",
+            EXTPROC_AIM__API=form,
             EXTPROC_LISTEN=str(settings.listen),
             EXTPROC_ADMIN=str(settings.admin),
             EXTPROC_WORKERS=str(settings.workers),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from tests.bench.aim import REDACTED
 from tests.bench.script import Script
+
+_ALLOWED: Final = Script()
 
 
 class Carrier(Enum):
@@ -22,7 +25,7 @@ class Shape:
     """A JSON text: `before`, then the unit again and again with `separator` between, then `after`.
 
     Each `#` in the unit becomes its number, in seven digits. `values` are those of a unit, as `limits.values` counts
-    them; those of `before` and `after` are few.
+    them; those of `before` and `after` are few. `script` is that of the request.
     """
 
     carrier: Carrier
@@ -31,6 +34,12 @@ class Shape:
     after: str
     values: float
     separator: str = ","
+    script: Script = _ALLOWED
+
+    def redacted(self) -> Shape:
+        """Return the same document, one text of which Aim redacts."""
+        script = replace(self.script, word=REDACTED)
+        return replace(self, before=self.before.replace(str(self.script), str(script)), script=script)
 
     def text(self, values: int, size: int) -> str:
         """Return the document with as many units as fit into `values` values and `size` characters."""
@@ -80,7 +89,7 @@ _WHOLE_CHOICE = '"choices":[{"index":0,"message":{"role":"assistant","content":"
 _DELTA_CHOICE = '"choices":[{"index":0,"delta":{"content":"Hello"}'
 _LOGPROB = '{"token":"a","logprob":-1.5}'
 
-SHAPES: Final = {
+_READ: Final = {
     PLAIN: _message('{"role":"user","content":"', "mesh and ", '"}', 0, ""),
     "escapes in tool arguments": _message(
         f'{{"role":"assistant","content":null,"tool_calls":[{_CALL}{{\\"a\\":\\"', r"\\u0041", '\\"}"}}]}', 0, ""
@@ -124,3 +133,16 @@ SHAPES: Final = {
     "event: choices": _event('"choices":[', '{"index":0,"delta":{"content":"a"}}', "]", 6.125),
     "event: log probabilities": _event(_DELTA_CHOICE + ',"logprobs":{"content":[', _LOGPROB, "]}}]", 4.125),
 }
+
+_REDACTED: Final = (
+    "strings under a made-up key",
+    "content parts",
+    "bare messages",
+    "keys of one object",
+    "lists of one string",
+    "lists 100 deep",
+    "answer: choices",
+)
+"""The shapes whose redaction is measured, too."""
+
+SHAPES: Final = _READ | {f"redacted: {name}": _READ[name].redacted() for name in _REDACTED}

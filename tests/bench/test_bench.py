@@ -159,7 +159,7 @@ class TestShapes:
     @pytest.mark.parametrize("name", SHAPES)
     def test_request_has_a_script(self, name: str) -> None:
         if SHAPES[name].carrier is Carrier.REQUEST:
-            assert Script.of(SHAPES[name].text(self.VALUES, self.SIZE).encode()) == Script()
+            assert Script.of(SHAPES[name].text(self.VALUES, self.SIZE).encode()) == SHAPES[name].script
 
 
 class TestGrowth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from tests.envoy.case import blocks, fails
+from tests.envoy.case import blocks, fails, redacts
 from tests.fakes.rig import Rig
 
 MESSAGE = "Not that."
@@ -24,6 +24,11 @@ async def collect(stream: AsyncIterator[Any], into: list[Any]) -> None:
         into.append(item)  # noqa: PERF401 - see above
 
 
+def sent(chain: Rig) -> str:
+    """Return the body of the last request that reached the model."""
+    return chain.upstream.requests[-1].body.decode()
+
+
 def blocks_requests(chain: Rig) -> None:
     """Block prompts that hold `secret`."""
     blocks("secret", MESSAGE)(chain.aim)
@@ -32,6 +37,16 @@ def blocks_requests(chain: Rig) -> None:
 def blocks_answers(chain: Rig) -> None:
     """Block what says that it rains; nothing in a prompt does."""
     blocks("rains", MESSAGE)(chain.aim)
+
+
+def blocks_at_once(chain: Rig) -> None:
+    """Block a stream at its first words, before the client got any byte of it."""
+    blocks("It ", MESSAGE)(chain.aim)
+
+
+def redacts_the_city(chain: Rig) -> None:
+    """Replace the city's name, in prompts and in answers."""
+    redacts("Oslo", "[CITY]")(chain.aim)
 
 
 def is_down(chain: Rig) -> None:

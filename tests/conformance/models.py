@@ -7,9 +7,12 @@ with JSON; any other with a sentence.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from tests.envoy.apis import DONE, data, js
+from tests.fakes.aws import event, wrapped
+from tests.fakes.sigv4 import is_signed
 from tests.fakes.upstream import Received, pieces, whole
 
 SENTENCE = ("It ", "rains in", " Oslo.")
@@ -159,3 +162,88 @@ async def gemini(request: Received) -> None:
         await pieces([data(answer, end=b"\r\n\r\n") for answer in answers])(request)
     else:
         await whole(js(answers[0]))(request)
+
+
+# -- Bedrock -----------------------------------------------------------------------------------------------------------
+
+AWS_SECRET = "made-up-secret"
+_METRICS = {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 3, "outputTokenCount": 5}}
+
+
+async def bedrock(request: Received) -> None:
+    """Bedrock's runtime. It accepts only requests whose signature is valid."""
+    if not is_signed(request, AWS_SECRET):
+        refused = {"x_amzn_errortype": "InvalidSignatureException"}
+        await whole(js({"message": "The request signature does not match."}), 403, **refused)(request)
+        return
+    body = json.loads(request.body)
+    operation = request.path.rpartition("/")[2]
+    is_claude = "anthropic_version" in body
+    match operation:
+        case "count-tokens":
+            await whole(js({"inputTokens": 11}))(request)
+        case "converse":
+            await whole(js(_converse(body)))(request)
+        case "converse-stream":
+            await pieces(list(_converse_frames(body)), content_type=_AWS)(request)
+        case "invoke":
+            said = "".join(SENTENCE)
+            await whole(js(_claude([{"type": "text", "text": said}]) if is_claude else {"generation": said}))(request)
+        case _:
+            events = _claude_events() if is_claude else [*({"generation": word} for word in SENTENCE), _METRICS]
+            await pieces([wrapped(json.dumps(each), p="abcd") for each in events], content_type=_AWS)(request)
+
+
+_AWS = "application/vnd.amazon.eventstream"
+
+
+def _calls_tool(body: Any) -> bool:
+    """Return whether a Converse is answered with a call: it offers tools, and has no result of one yet."""
+    return "toolConfig" in body and not any("toolResult" in part for part in body["messages"][-1]["content"])
+
+
+def _converse(body: Any) -> Any:
+    use = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather", "input": {"city": "Oslo"}}}
+    asks = _calls_tool(body)
+    message = {"role": "assistant", "content": [use if asks else {"text": "".join(SENTENCE)}]}
+    usage = {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}
+    stop = "tool_use" if asks else "end_turn"
+    return {"output": {"message": message}, "stopReason": stop, "usage": usage, "metrics": {"latencyMs": 7}}
+
+
+def _converse_frames(body: Any) -> Iterator[bytes]:
+    asks = _calls_tool(body)
+    yield event("messageStart", {"role": "assistant", "p": "abcdef"})
+    if asks:
+        start = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather"}}
+        yield event("contentBlockStart", {"contentBlockIndex": 0, "start": start})
+    for piece in ARGUMENTS if asks else SENTENCE:
+        delta = {"toolUse": {"input": piece}} if asks else {"text": piece}
+        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta, "p": "abc"})
+    yield event("contentBlockStop", {"contentBlockIndex": 0})
+    yield event("messageStop", {"stopReason": "tool_use" if asks else "end_turn"})
+    usage = {"inputTokens": 3, "outputTokens": 5, "totalTokens": 8}
+    yield event("metadata", {"usage": usage, "metrics": {"latencyMs": 7}})
+
+
+def _claude(content: Any) -> Any:
+    base = {"id": "msg_bdrk_1", "type": "message", "role": "assistant", "model": "m", "content": content}
+    return base | {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 5}}
+
+
+def _claude_events() -> list[Any]:
+    return [
+        {"type": "message_start", "message": _claude([]) | {"stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+            for word in SENTENCE
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 5},
+        },
+        {"type": "message_stop", **_METRICS},
+    ]

@@ -237,6 +237,12 @@ def test_redaction_that_does_not_fit_its_record_fails(texts: tuple[str | None, .
     assert it.record.code == "redaction_failed"
 
 
+def test_redactions_of_too_many_values_fail() -> None:
+    it = messages(*(params("I am Tom") for _ in range(33_000)))
+    it.judge(*(Anonymize(("I am [N]",) * len(each.messages)) for each in it.asked[0].inputs))
+    assert it.record.code == "redaction_failed"
+
+
 def test_failed_record_fails_the_batch() -> None:
     it = messages(params("Hello"), params("Bye"))
     it.judge(Allow(), Failed(Reason.TIMEOUT))

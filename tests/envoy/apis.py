@@ -55,6 +55,15 @@ class Api:
         """Return the end of a running stream whose last event was number `sequence` - 1."""
         return data(self.refusal(status, code, message)) + DONE
 
+    def refusal_headers(self, status: int) -> dict[str, str]:
+        """Return the headers of a refusal that only this API has."""
+        return {}
+
+    def said_at(self, ending: bytes) -> Any:
+        """Return the JSON of the event or line that ends a stream with a refusal."""
+        event = next(line for line in ending.splitlines() if line.startswith((b"data: ", b"{")))
+        return json.loads(event.removeprefix(b"data: "))
+
     def message_in(self, said: Any) -> Any:
         """Return the message of a refusal, or of the event or line that ends a stream with one."""
         return (said["error"] if isinstance(said.get("error"), dict) else said)["message"]

@@ -9,13 +9,24 @@ from collections import Counter
 
 import pytest
 
-from tests.envoy import cases_aim, cases_dialects, cases_encodings, cases_http, cases_mcp, cases_others
+from tests.envoy import (
+    cases_aim,
+    cases_bedrock,
+    cases_dialects,
+    cases_encodings,
+    cases_files,
+    cases_http,
+    cases_mcp,
+    cases_others,
+)
 from tests.envoy.case import Case, run
 from tests.fakes.rig import Rigs
 
 ROWS: list[Case] = [
     *cases_dialects.ROWS,
     *cases_others.ROWS,
+    *cases_bedrock.ROWS,
+    *cases_files.ROWS,
     *cases_mcp.ROWS,
     *cases_encodings.ROWS,
     *cases_http.ROWS,

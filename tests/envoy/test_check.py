@@ -77,6 +77,13 @@ def after(name: str, type_: str, **config: Any) -> Edit:
     return lambda tree: manager_of(tree)["http_filters"].insert(1, http_filter(name, type_, config))
 
 
+_SIGNING = {
+    "service_name": "bedrock",
+    "region": "us-east-1",
+    "credential_provider": {"inline_credential": {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "made-up"}},
+}
+
+
 def before(name: str, type_: str, **config: Any) -> Edit:
     return lambda tree: manager_of(tree)["http_filters"].insert(0, http_filter(name, type_, config))
 
@@ -306,6 +313,11 @@ BENT = [
         settings=_USER_BY_JWT,
     ),
     Bent("no metadata back", processor(metadata_options=None), "the access log cannot show verdicts", WARNING),
+    Bent(
+        "signing before",
+        before("aws_request_signing", "aws_request_signing.v3.AwsRequestSigning", **_SIGNING),
+        "it signs requests before the sidecar reads them",
+    ),
     Bent("no mutation rules", processor(mutation_rules=None), "the sidecar may change any header", WARNING),
     Bent(
         "narrow mutation rules",

@@ -242,14 +242,14 @@ class World:
         return self
 
     def body(self, data: bytes, *, end: bool = False) -> World:
-        """Send bytes of a response."""
+        """Send bytes of a response, and let the exchange go on until it has read them."""
         self.send(BodyReceived(Leg.RESPONSE, data, end))
-        return self
+        return self.wait(0)
 
     def trailers(self) -> World:
-        """Send a response's trailers."""
+        """Send a response's trailers, and let the exchange go on until it has read all before them."""
         self.send(TrailersReceived(Leg.RESPONSE))
-        return self
+        return self.wait(0)
 
     # -- Aim's side ----------------------------------------------------------------------------------------------
 

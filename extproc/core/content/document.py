@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from extproc.core.content.census import MAX_VALUES, has_more_values
@@ -210,6 +210,25 @@ def is_deeper(root: Any, limit: int) -> bool:
         if not level:
             return False
     return bool(level)
+
+
+def without(root: Any, paths: Iterable[Path]) -> Any:
+    """Return a copy of a JSON value in which the values at the paths are null. Other values are shared, not copied."""
+    tree: dict[str | int, Any] = {}
+    for path in paths:
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = None
+    return _without(root, tree)
+
+
+def _without(node: Any, tree: Mapping[str | int, Any] | None) -> Any:
+    if not tree:
+        return node if tree is not None else None
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    found = {step: _without(value, tree[step]) if step in tree else value for step, value in pairs}
+    return found if isinstance(node, dict) else list(found.values())
 
 
 def fields(node: Any) -> Mapping[str, Any]:

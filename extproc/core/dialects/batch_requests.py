@@ -6,10 +6,10 @@ OpenAI's, "Batch" and "Files"; Google's, "Batch Mode".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from extproc.core.content.document import Document, Path, fields, items
+from extproc.core.content.document import Document, Path, fields, items, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.cohere_chat import CohereChat
@@ -63,7 +63,7 @@ class Batch(DataDialect):
             )
             has_embedded |= walk.has_embedded
 
-        read(self.request, _without(root, entries), (), None)
+        read(self.request, without(root, [each.path for each in entries]), (), None)
         for each in entries:
             read(each.dialect.request, each.body, each.path, each.record)
         if has_embedded:
@@ -71,27 +71,6 @@ class Batch(DataDialect):
         if not prompts and not isinstance(root, dict):
             raise MalformedBody("a request of an unknown shape")
         return prompts
-
-
-def _without(root: Any, entries: list[Entry]) -> Any:
-    """Return a copy of a document that lacks the records' requests."""
-    tree: dict[str | int, Any] = {}
-    for each in entries:
-        node = tree
-        for step in each.path[:-1]:
-            node = node.setdefault(step, {})
-        node[each.path[-1]] = None
-    return _pruned(root, tree)
-
-
-def _pruned(node: Any, tree: Mapping[str | int, Any] | None) -> Any:
-    if tree is None:
-        return None
-    if not tree:
-        return node
-    pairs = node.items() if isinstance(node, dict) else enumerate(node)
-    pruned = {step: _pruned(value, tree[step]) if step in tree else value for step, value in pairs}
-    return pruned if isinstance(node, dict) else list(pruned.values())
 
 
 def _record(number: int, name: Any) -> Record:

@@ -104,8 +104,14 @@ def message(*content: Any, role: str = "user") -> Any:
                 ],
                 "inferenceConfig": {"maxTokens": 5, "stopSequences": ["hi f"]},
             },
-            [("system", "hi a"), ("system", "hi b"), ("user", "hi c"), ("assistant", "hi d"), ("system", "hi e")]
-            + [("user", "hi f")],
+            [
+                ("system", "hi a"),
+                ("system", "hi b"),
+                ("user", "hi c"),
+                ("assistant", "hi d"),
+                ("system", "hi e"),
+                ("user", "hi f"),
+            ],
         ),
         (
             message({"toolUse": {"toolUseId": "t1", "name": "f", "input": {"to": "hi a"}}}, role="assistant"),
@@ -247,15 +253,17 @@ EVENTS: list[tuple[Any, list[str]]] = [
     ({"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "hi"}}}, ["hi"]),
     ({"contentBlockIndex": 0, "delta": {"reasoningContent": {"signature": SEAL}}}, ["~" + SEAL]),
     ({"contentBlockIndex": 0, "delta": {"reasoningContent": {"redactedContent": SEAL}}}, []),
-    ({"contentBlockIndex": 0, "delta": {"toolResult": [{"text": "hi a"}, {"json": {"b": "hi"}}]}},
-     ["hi a", '{"b": "hi"}']),
+    (
+        {"contentBlockIndex": 0, "delta": {"toolResult": [{"text": "hi a"}, {"json": {"b": "hi"}}]}},
+        ["hi a", '{"b": "hi"}'],
+    ),
     ({"contentBlockIndex": 0, "delta": {"citation": {"title": "hi", "location": {"web": {"domain": "a.b"}}}}}, ["hi"]),
     ({"contentBlockIndex": 0, "delta": {"image": {"source": {"bytes": PNG}}}}, []),
     ({"stopReason": "end_turn", "additionalModelResponseFields": {"note": "hi"}}, ["hi"]),
     ({"metrics": {"latencyMs": 2}, "usage": {"inputTokens": 1}, "serviceTier": {"type": "default"}}, []),
     ({"message": "hi"}, ["hi"]),
     ({"p": "hi there"}, ["hi there"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "texts"), EVENTS)
@@ -321,8 +329,14 @@ def test_body_of_a_token_count_is_decoded(spelling: str) -> None:
                 "schemaVersion": "messages-v1",
                 "system": [{"text": "hi a"}],
                 "messages": [
-                    {"role": "user", "content": [{"text": "hi b"}, {"image": {"format": "png", "source": {"bytes": PNG}}}]},
-                    {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"a": "hi c"}}}]},
+                    {
+                        "role": "user",
+                        "content": [{"text": "hi b"}, {"image": {"format": "png", "source": {"bytes": PNG}}}],
+                    },
+                    {
+                        "role": "assistant",
+                        "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"a": "hi c"}}}],
+                    },
                     {"role": "user", "content": [{"toolResult": {"toolUseId": "t", "content": [{"text": "hi d"}]}}]},
                 ],
             },
@@ -333,28 +347,51 @@ def test_body_of_a_token_count_is_decoded(spelling: str) -> None:
                 "messages": [
                     {"role": "developer", "content": "hi a"},
                     {"role": "user", "content": [{"type": "text", "text": "hi b"}]},
-                    {"role": "assistant", "content": None, "tool_calls": [
-                        {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "hi c"}'}}]},
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [
+                            {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "hi c"}'}}
+                        ],
+                    },
                     {"role": "tool", "tool_call_id": "c", "content": "hi d"},
-                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}]},
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}],
+                    },
                 ],
                 "model": "openai.gpt-oss-120b-1:0",
             },
             [("system", "hi a"), ("user", "hi b"), ("assistant", '{"a": "hi c"}'), ("tool", "hi d")],
         ),
         (
-            {"chat_history": [{"role": "CHATBOT", "message": "hi a"}, {"role": "USER", "message": "hi b"}], "message": "hi c"},
+            {
+                "chat_history": [{"role": "CHATBOT", "message": "hi a"}, {"role": "USER", "message": "hi b"}],
+                "message": "hi c",
+            },
             [("assistant", "hi a"), ("user", "hi b"), ("user", "hi c")],
         ),
-        ({"texts": ["hi a", "hi b"], "input_type": "search_document", "truncate": "NONE"}, [("user", "hi a"), ("user", "hi b")]),
         (
-            {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": {"embeddingPurpose": "GENERIC_RETRIEVAL",
-             "text": {"value": "hi", "truncationMode": "NONE"}, "embeddingDimension": 256}},
+            {"texts": ["hi a", "hi b"], "input_type": "search_document", "truncate": "NONE"},
+            [("user", "hi a"), ("user", "hi b")],
+        ),
+        (
+            {
+                "taskType": "SINGLE_EMBEDDING",
+                "singleEmbeddingParams": {
+                    "embeddingPurpose": "GENERIC_RETRIEVAL",
+                    "text": {"value": "hi", "truncationMode": "NONE"},
+                    "embeddingDimension": 256,
+                },
+            },
             [("user", "hi")],
         ),
-        ({"taskType": "TEXT_IMAGE", "textToImageParams": {"text": "hi"}, "inPaintingParams": {"image": PNG}}, [("user", "hi")]),
+        (
+            {"taskType": "TEXT_IMAGE", "textToImageParams": {"text": "hi"}, "inPaintingParams": {"image": PNG}},
+            [("user", "hi")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_texts_of_invoke_requests(body: Any, texts: list[tuple[str, str]]) -> None:
     assert asked(INVOKE, body) == texts
     assert redacted_request(INVOKE, body) == masked(body)
@@ -373,11 +410,15 @@ def test_texts_of_invoke_requests(body: Any, texts: list[tuple[str, str]]) -> No
         ({"artifacts": [{"base64": PNG, "finishReason": "hi there"}]}, ["hi there"]),
         ({"embedding": [0.5, 1], "inputTextTokenCount": 3, "note": "hi"}, ["hi"]),
         (
-            {"generation": "hi", "amazon-bedrock-guardrailAction": "NONE", "amazon-bedrock-trace": {"guardrail": {"a": "hi b"}}},
+            {
+                "generation": "hi",
+                "amazon-bedrock-guardrailAction": "NONE",
+                "amazon-bedrock-trace": {"guardrail": {"a": "hi b"}},
+            },
             ["hi", "hi b"],
         ),
     ],
-)  # fmt: skip
+)
 def test_texts_of_invoke_answers(body: Any, texts: list[str]) -> None:
     assert said(INVOKE, body) == texts
     assert redacted_answer(INVOKE, body) == masked(body)
@@ -544,13 +585,15 @@ def test_redacted_reasoning_loses_its_signature() -> None:
 
 
 def test_padding_of_a_wrapped_event_stays() -> None:
-    inner = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Tom"}}
+    def padded(text: str) -> bytes:
+        inner = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        return wrapped(json.dumps(inner), p="abcdef")
+
     body = {"anthropic_version": "b", **message({"type": "text", "text": "Hello"})}
     it = exchange("invoke-with-response-stream", body).judge().head(AWS)
-    it.body(wrapped(json.dumps(inner), p="abcdef"), end=True)
+    it.body(padded("Tom"), end=True)
     it.verify("[N]", it.chunks[0]["choices"][0]["index"]).done()
-    inner["delta"]["text"] = "[N]"
-    assert it.response.body == wrapped(json.dumps(inner), p="abcdef")
+    assert it.response.body == padded("[N]")
 
 
 def test_redacted_request_goes_upstream() -> None:

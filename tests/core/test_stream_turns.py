@@ -1,0 +1,131 @@
+"""A stream of which much comes at once: it is read in turns, so that other exchanges go first in between."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from extproc.core.events import BodyReceived, TrailersReceived
+from extproc.core.policy import Limits
+from extproc.core.vocabulary import Leg
+from tests.fakes.rig import DONE, chat_event, chat_request
+from tests.fakes.world import World, policy
+
+REQUEST = json.dumps(chat_request("Hello", stream=True)).encode()
+EVENTS = 3000
+WORDS = EVENTS * chat_event("word ")
+LIMITS = Limits(held_bytes=100_000_000)
+
+
+def begun(*headers: tuple[str, str], opens: bool = False) -> World:
+    request = World(policy(failure_mode_allow=opens), LIMITS).request(REQUEST).judge()
+    return request.head("text/event-stream", "200", *headers)
+
+
+def read(it: World) -> int:
+    """Let the exchange go on without time passing; return in how many turns it has read everything."""
+    turns = 1
+    while it.due_in is not None and it.due_in <= 0:
+        it.wake()
+        turns += 1
+    return turns
+
+
+def test_each_turn_reads_a_bounded_number_of_events() -> None:
+    it = begun()
+    it.send(BodyReceived(Leg.RESPONSE, WORDS + DONE))
+    assert len(it.chunks) == 1024
+    it.wake()
+    assert len(it.chunks) == 2048
+    assert read(it) == 2
+    assert len(it.chunks) == EVENTS
+    it.verify_all().done()
+    assert it.response.body == WORDS + DONE
+
+
+def test_each_turn_reads_a_bounded_number_of_bytes() -> None:
+    events = 9 * chat_event("x" * 100_000)
+    it = begun()
+    it.send(BodyReceived(Leg.RESPONSE, events))
+    assert len(it.chunks) == 3
+    assert read(it) == 3
+    it.verify_all().body(DONE).done()
+    assert it.response.body == events + DONE
+
+
+def test_tiny_events_that_a_small_piece_inflates_to_are_read_in_turns() -> None:
+    lines = b"".join(b'data: %d\n\n: "\n\n' % number for number in range(10_000))
+    it = begun(("content-encoding", "gzip"))
+    it.send(BodyReceived(Leg.RESPONSE, gzip.compress(lines), end_of_stream=True))
+    assert it.held > len(lines)
+    assert not it.is_complete
+    assert read(it) == 19
+    assert it.is_complete
+    assert it.response.body == lines.replace(b': "', b":")
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+def test_end_of_the_stream_waits_for_what_comes_before_it(trailers: bool) -> None:
+    it = begun()
+    if trailers:
+        it.send(BodyReceived(Leg.RESPONSE, WORDS))
+        it.send(TrailersReceived(Leg.RESPONSE))
+    else:
+        it.send(BodyReceived(Leg.RESPONSE, WORDS, end_of_stream=True))
+    assert not it.is_submitted_done
+    read(it)
+    assert it.is_submitted_done
+    it.verify_all().done()
+    assert it.response.body == WORDS
+    assert it.is_complete
+
+
+def test_more_that_comes_meanwhile_is_read_behind_it() -> None:
+    it = begun()
+    for data in (WORDS, WORDS[:-3], WORDS[-3:], chat_event("last") + DONE):
+        it.send(BodyReceived(Leg.RESPONSE, data))
+    read(it)
+    it.verify_all().done()
+    assert it.response.body == 2 * WORDS + chat_event("last") + DONE
+
+
+@pytest.mark.parametrize("is_altered", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_what_was_not_read_leaves_when_the_stream_fails_open(is_altered: bool, end: bool) -> None:
+    it = begun(opens=True)
+    it.send(BodyReceived(Leg.RESPONSE, WORDS + WORDS, end_of_stream=end))
+    first = it.chunks[0]
+    if is_altered:
+        first["choices"][0]["delta"]["content"] = "[X] "
+    it.verify_chunk(first).lose()
+    assert it.due_in is None
+    if not end:
+        it.send(BodyReceived(Leg.RESPONSE, DONE))
+    expected = 2 * WORDS if end else 2 * WORDS + DONE
+    assert it.response.body == (expected.replace(b"word ", b"[X] ", 1) if is_altered else expected)
+    assert it.is_complete is end
+
+
+def test_what_follows_the_mark_of_the_end_is_read_although_aim_is_done() -> None:
+    comments = 2 * EVENTS * b"data: {}\n\n"
+    it = begun()
+    it.send(BodyReceived(Leg.RESPONSE, chat_event("word ") + DONE + comments))
+    it.verify_all()
+    assert it.is_submitted_done
+    it.send(BodyReceived(Leg.RESPONSE, b"", end_of_stream=True))
+    it.done()
+    assert not it.is_complete
+    read(it)
+    assert it.response.body == chat_event("word ") + DONE + comments
+    assert it.is_complete
+
+
+def test_text_behind_the_mark_of_the_end_is_found_in_a_later_turn() -> None:
+    it = begun()
+    it.send(BodyReceived(Leg.RESPONSE, chat_event("word ") + DONE + EVENTS * b"data: {}\n\n" + chat_event("more")))
+    it.verify_all().done()
+    read(it)
+    assert b"guardrail_unreadable_response" in it.response.body
+    assert b"more" not in it.response.body
