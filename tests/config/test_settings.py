@@ -343,6 +343,7 @@ def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], respon
         ({}, {Inspect.TOOLS}),
         ({"tools": False}, set()),
         ({"embeddings": True}, {Inspect.EMBEDDINGS, Inspect.TOOLS}),
+        ({"files": True}, {Inspect.FILES, Inspect.TOOLS}),
     ],
 )
 def test_tool_definitions_are_inspected_unless_they_are_switched_off(value: Any, inspected: set[Inspect]) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from extproc.core.batch import MOST_SEARCHED
+from extproc.core.batch import MOST_SEARCHED, Batch, Search
+from extproc.core.detections import Allowance
+from extproc.core.dialects.leaf import Prompt, Record
 from extproc.core.errors import Reason
 from extproc.core.policy import Limits
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Outcome
@@ -187,11 +189,16 @@ def test_message_names_some_records_of_a_large_group() -> None:
 
 
 def test_search_ends_where_it_would_send_many_times_the_batch() -> None:
-    huge = "x" * 400_000
-    it = messages(*(params(huge if number == 0 else "a") for number in range(64 * 128)))
-    asked = judge_by(it, huge)
-    assert asked < 64 + MOST_SEARCHED
-    assert "r-0" in message_of(it)
+    prompts = [
+        Prompt({"role": "user", "content": "a"}, None, record=Record(number, str(number))) for number in range(2)
+    ]
+    search = Search(Batch(prompts, tuple(prompt.message for prompt in prompts)), (0, 2), Block("Not that."))
+    allowance = Allowance()
+    allowance.sent = 8 * 65_536 - 100
+    assert search.inputs(allowance) == []
+    allowance.sent = 0
+    assert len(search.inputs(allowance)) == 2
+    assert allowance.sent > 128
 
 
 def test_records_of_two_hooks_share_the_inputs() -> None:
@@ -412,7 +419,8 @@ def test_batch_of_contents_is_asked_by_record(config: str, name: str) -> None:
         {"request": {"contents": [{"parts": [{"text": text}]}]}, "metadata": {"key": key}}
         for key, text in (("a", "Hello"), ("b", "a secret"))
     ]
-    body = {"batch": {name: "Nightly run", config: {"requests": {"requests": requests}}}}
+    named = [*requests, {"metadata": {"key": "c"}}]
+    body = {"batch": {name: "Nightly run", config: {"requests": {"requests": named}}}}
     it = World(policy()).request(json.dumps(body).encode(), JSON, path="/v1beta/models/m:batchGenerateContent")
     assert texts(it) == [["Nightly run"], ["Hello"], ["a secret"]]
     it.judge(Allow(), Allow(), Block("Not that.", input=2))

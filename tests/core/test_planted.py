@@ -32,6 +32,7 @@ _MINIMAL: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "Hi"},
     "/interactions": {"input": "Hi"},
     "/v1/chat": {"message": "Hi"},
+    "/transcriptions": {"prompt": "Hi"},
     "/runs": {"assistant_id": "asst_1"},
     "/complete": {"prompt": "Hi"},
     "/conversations": {"inputs": "Hi"},

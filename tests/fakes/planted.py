@@ -63,6 +63,7 @@ _REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
         "/model/claude/invoke-with-response-stream",
         {"anthropic_version": "bedrock-2023-05-31", "messages": [{"role": "user", "content": "Hi"}]},
     ),
+    "transcripts": ("/v1/audio/transcriptions", {"prompt": "Hi"}),
     "ollama": ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
     "mcp": (
         "/mcp",

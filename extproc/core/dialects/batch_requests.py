@@ -6,12 +6,14 @@ OpenAI's, "Batch" and "Files"; Google's, "Batch Mode".
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from extproc.core.content.document import Document, Path, fields, items, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.call_arguments import spell
 from extproc.core.dialects.cohere_chat import CohereChat
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.gemini import Gemini
@@ -23,7 +25,7 @@ from extproc.core.dialects.openai_requests import DataDialect, Embeddings, Image
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.rules import COMMON, inert, text
 from extproc.core.dialects.table import Table
-from extproc.core.dialects.walk import Walk, spell
+from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 
@@ -42,9 +44,10 @@ class Batch(DataDialect):
 
     has_records = True
 
+    @abstractmethod
     def entries(self, root: Any) -> Iterator[Entry]:
         """Yield the records of a request, in order."""
-        raise NotImplementedError
+        ...
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the messages around the records, and those of each record with its tool definitions."""

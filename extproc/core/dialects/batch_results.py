@@ -5,6 +5,7 @@ Sources: OpenAI's API reference, "Batch" and "Retrieve file content"; Anthropic'
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
@@ -14,6 +15,7 @@ from zlib import crc32
 from extproc.core.content.document import Document, Path, fields, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.call_arguments import spell
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.leaf import Kind, Leaf
@@ -23,7 +25,7 @@ from extproc.core.dialects.openai_requests import DataDialect, Embeddings
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.rules import COMMON, inert, text
 from extproc.core.dialects.table import Table
-from extproc.core.dialects.walk import Walk, spell
+from extproc.core.dialects.walk import Walk
 from extproc.core.policy import Inspect
 
 _SLOTS = 16
@@ -37,9 +39,10 @@ class Results(DataDialect):
     streams_lines = True
     takes_plain_text = True
 
+    @abstractmethod
     def entry(self, root: Any) -> tuple[Path, Dialect] | None:
         """Return the place of a line's answer, and the dialect that reads it; None if the line has none."""
-        raise NotImplementedError
+        ...
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one line: those around its answer, and those of the answer."""

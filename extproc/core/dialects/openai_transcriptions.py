@@ -16,6 +16,7 @@ from extproc.core.dialects.table import Table
 
 _WHOLE = "transcript.text.done"
 _PIECES = ("transcript.text.delta", _WHOLE)
+_SAID = (("delta",), ("text",))
 
 
 class OpenAITranscriptions(Dialect):
@@ -61,7 +62,8 @@ class OpenAITranscriptions(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: the transcript, or another text of the event. Segments are one text, too."""
         kind = fields(root).get("type")
-        return ("transcript",) if len(leaf.path) == 1 and kind in _PIECES else (str(kind), *running(root, leaf.path))
+        is_said = leaf.path in _SAID and kind in _PIECES
+        return ("transcript",) if is_said else (str(kind), *running(root, leaf.path))
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is new text, or the whole transcript again."""
