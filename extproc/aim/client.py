@@ -9,11 +9,11 @@ from typing import TypeVarTuple
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
+from extproc.aim.connection import Patience
 from extproc.aim.detector import Caller, Detector
 from extproc.aim.names import Names
 from extproc.aim.network import Network
 from extproc.aim.session import Session
-from extproc.aim.socket import Patience
 from extproc.aim.transport import ignore
 from extproc.config.keys import Keys
 from extproc.config.settings import Settings

@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from extproc.aim import protocol
 from extproc.aim.breaker import Call
+from extproc.aim.connection import UNSENT_BYTES, Patience, Socket
 from extproc.aim.names import Names
 from extproc.aim.network import Network
-from extproc.aim.socket import UNSENT_BYTES, Patience, Socket
 from extproc.core.errors import DetectionError, DetectionRejected, DetectionTimeout, DetectionUnavailable, Reason
 from extproc.core.events import ChunkVerified, Event, SessionDone, SessionFailed, StreamBlocked
 

@@ -28,7 +28,18 @@ from extproc.core.policy import Inspect, Limits, Policy, Unmatched
 from extproc.core.reading import Answer, Scope
 from extproc.core.refusal import BLOCKED_REQUEST, BLOCKED_RESPONSE, Refusal, blocked, failed, named, quotes_any
 from extproc.core.verdict import Outcome
-from extproc.core.vocabulary import CALL_ID_HEADER, Headers, Hook, Input, Leg, size_of
+from extproc.core.vocabulary import (
+    CALL_ID_HEADER,
+    MODERATION,
+    OUTPUT,
+    REQUEST,
+    RESPONSE,
+    Headers,
+    Hook,
+    Input,
+    Leg,
+    size_of,
+)
 
 _UNKNOWN = None, 0
 
@@ -109,7 +120,7 @@ class Context:
     @property
     def reads_answer(self) -> bool:
         """Return whether the answer is inspected: it may have texts, and the `output` hook applies."""
-        return Hook.OUTPUT in self.policy.hooks and self.scope is not Scope.NOTHING
+        return OUTPUT in self.policy.hooks and self.scope is not Scope.NOTHING
 
     def pick_dialect(self, method: str, path: str, *, is_upgrade: bool = False) -> Route:
         """Choose by method and path how the exchange is handled."""
@@ -199,7 +210,7 @@ class Context:
     def response_headers(self, remove: tuple[str, ...] = ()) -> ReleaseHeaders:
         """Return the command that releases the response's headers."""
         named = ((CALL_ID_HEADER, self.call_id),) if self.was_read else ()
-        return ReleaseHeaders(Leg.RESPONSE, set=named, remove=remove)
+        return ReleaseHeaders(RESPONSE, set=named, remove=remove)
 
     def take_commands(self) -> list[Command]:
         """Remove and return the commands so far, in order."""
@@ -220,7 +231,7 @@ class Context:
 
     def admit(self, messages: Messages, size: int) -> None:
         """Let the hooks of the request send `messages` for a request of `size` bytes; raises BodyTooLarge."""
-        calls = len(self.policy.hooks) - (Hook.OUTPUT in self.policy.hooks)
+        calls = len(self.policy.hooks) - (OUTPUT in self.policy.hooks)
         self.allowance.admit(messages, self._memory(messages), size, calls)
 
     def _memory(self, messages: Messages) -> int:
@@ -237,7 +248,7 @@ class Context:
         )
         self._detections[number] = hook, size + texts
         self.held += size + texts
-        if hook is Hook.MODERATION:
+        if hook is MODERATION:
             self.gate.close()
         self.allowance.inputs += len(inputs)
         self.emit(Detect(number, hook, tuple(inputs)))
@@ -281,8 +292,8 @@ class Context:
 
         `records` are the names of the records of a batch that were blocked.
         """
-        fixed = BLOCKED_REQUEST if leg is Leg.REQUEST else BLOCKED_RESPONSE
-        if message and leg is Leg.RESPONSE and quotes_any(message, withheld):
+        fixed = BLOCKED_REQUEST if leg is REQUEST else BLOCKED_RESPONSE
+        if message and leg is RESPONSE and quotes_any(message, withheld):
             message = None
         self.refuse(blocked((self.policy.block_message or message or fixed) + named(records)))
 

@@ -21,6 +21,10 @@ class Clock(StrEnum):
     """bounds how long the client may get nothing while events wait"""
 
 
+HEAD, SILENCE, HELD, PING = Clock
+"""The clocks by short names, which are found faster in Python 3.11."""
+
+
 class Deadlines:
     """The clocks that run, each with the time at which it runs out."""
 

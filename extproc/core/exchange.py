@@ -67,7 +67,7 @@ from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, reda
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, strictest
-from extproc.core.vocabulary import CALL_ID_HEADER, BodyMode, Hook, Leg
+from extproc.core.vocabulary import CALL_ID_HEADER, MODERATION, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode
 
 
 def misconfigured() -> ImmediateResponse:
@@ -146,7 +146,7 @@ class Exchange:
     # -- the two legs ----------------------------------------------------------------------------------------------
 
     def _on_headers(self, event: HeadersReceived) -> None:
-        if event.leg is Leg.RESPONSE:
+        if event.leg is RESPONSE:
             self._on_response_headers(event)
         elif self._response.has_begun:
             raise IllegalEvent("a request after its response")
@@ -154,7 +154,7 @@ class Exchange:
             self._request.handle(event)
 
     def _on_body(self, event: BodyReceived | TrailersReceived) -> None:
-        if event.leg is Leg.RESPONSE:
+        if event.leg is RESPONSE:
             self._response.handle(event)
         else:
             self._request.handle(event)
@@ -189,33 +189,30 @@ class Exchange:
         hook = self._context.finish_detection(event.detection)
         if hook is None:
             return
-        leg = Leg.RESPONSE if hook is Hook.OUTPUT else Leg.REQUEST
+        leg = RESPONSE if hook is OUTPUT else REQUEST
         self._context.report(leg, hook, event.outcomes, event.milliseconds)
-        match hook:
-            case Hook.PRE_CALL:
-                self._request.handle(event)
-                self._prepare_stream()
-            case Hook.OUTPUT:
-                self._response.handle(event)
-            case Hook.MODERATION:
-                self._on_moderation(event)
-            case _:
-                assert_never(hook)
+        if leg is RESPONSE:
+            self._response.handle(event)
+        elif hook is PRE_CALL:
+            self._request.handle(event)
+            self._prepare_stream()
+        else:
+            self._on_moderation(event)
 
     def _on_moderation(self, event: VerdictReached) -> None:
         context = self._context
-        if self._request.block.takes(Hook.MODERATION, event.outcomes):
+        if self._request.block.takes(MODERATION, event.outcomes):
             return
         outcome = strictest(event.outcomes)
         match outcome:
             case Block():
-                self._request.block.begin(Hook.MODERATION, outcome)
+                self._request.block.begin(MODERATION, outcome)
                 return
             case Anonymize():
                 # The request is upstream already: it is too late to redact it.
-                context.refuse(redaction_failed(Leg.REQUEST))
+                context.refuse(redaction_failed(REQUEST))
             case Failed():
-                context.fails_open(Leg.REQUEST, outcome.reason)
+                context.fails_open(REQUEST, outcome.reason)
             case Allow() | Monitor():
                 pass
             case _:

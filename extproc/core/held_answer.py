@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from extproc.core.commands import ReleaseBody, ReleaseTrailers
 from extproc.core.content.body import STALE
-from extproc.core.content.framing import Framing
+from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.context import Context
 from extproc.core.dialects.endpoints import DEFAULT
 from extproc.core.errors import BodyTooLarge, ContentError, Reason
@@ -16,7 +16,7 @@ from extproc.core.redaction import RedactionError
 from extproc.core.refusal import OVERLOADED, redaction_failed
 from extproc.core.transitions import Table, find
 from extproc.core.verdict import Block, Failed, strictest
-from extproc.core.vocabulary import Headers, Hook, Leg
+from extproc.core.vocabulary import OUTPUT, RESPONSE, Headers
 from extproc.core.whole_answer import WholeAnswer
 
 
@@ -33,6 +33,9 @@ class HeldState(StrEnum):
     """it was released to its end, or will not be"""
 
 
+_HELD = (HeldState.HOLDING, HeldState.DETECTING)
+
+
 class HeldAnswer:
     """One answer that is held; `HELD_TABLE` says which method handles which event."""
 
@@ -44,7 +47,7 @@ class HeldAnswer:
         self._headers = headers
         self._answer = answer
         self._body = WholeAnswer(context.limits.response_bytes)
-        self._framing = Framing.WHOLE
+        self._framing = WHOLE
         self._has_trailers = False
         self._state = HeldState.HOLDING
 
@@ -53,6 +56,11 @@ class HeldAnswer:
         """Bytes held."""
         body = self._body
         return body.buffer.size + body.text_bytes
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether nothing of the answer was released."""
+        return self._state in _HELD
 
     @property
     def state(self) -> HeldState:
@@ -98,7 +106,7 @@ class HeldAnswer:
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
         """Release an unreadable answer if the failure policy allows it."""
-        if self._context.fails_open(Leg.RESPONSE, reason):
+        if self._context.fails_open(RESPONSE, reason):
             self._release_unread(end_of_stream)
 
     def _release_unread(self, end_of_stream: bool) -> None:
@@ -108,7 +116,7 @@ class HeldAnswer:
         self._state = HeldState.UNREAD
         self._context.release_headers()
         if self._body.buffer.size:
-            self._context.release_response(ReleaseBody(Leg.RESPONSE, self._body.take()))
+            self._context.release_response(ReleaseBody(RESPONSE, self._body.take()))
 
     # -- the whole answer ------------------------------------------------------------------------------------------
 
@@ -125,7 +133,7 @@ class HeldAnswer:
             return
         if inputs:
             self._state = HeldState.DETECTING
-            context.detect(Hook.OUTPUT, inputs)
+            context.detect(OUTPUT, inputs)
         else:
             self.release(body.cleaned())
 
@@ -134,14 +142,14 @@ class HeldAnswer:
         context, body = self._context, self._body
         decisive = strictest(event.outcomes)
         if isinstance(decisive, Block):
-            context.refuse_blocked(Leg.RESPONSE, decisive.message, [leaf.text for leaf in body.leaves])
+            context.refuse_blocked(RESPONSE, decisive.message, [leaf.text for leaf in body.leaves])
             return
-        if isinstance(decisive, Failed) and not context.fails_open(Leg.RESPONSE, decisive.reason):
+        if isinstance(decisive, Failed) and not context.fails_open(RESPONSE, decisive.reason):
             return
         try:
             rewritten = body.redacted(event.outcomes)
         except (RedactionError, ContentError):
-            context.refuse(redaction_failed(Leg.RESPONSE))
+            context.refuse(redaction_failed(RESPONSE))
             return
         if rewritten is not None:
             context.report_redacted()
@@ -154,9 +162,9 @@ class HeldAnswer:
         self._context.release_headers(() if rewritten is None else (*STALE, "content-length"))
         body = original if rewritten is None else rewritten
         if body or not self._has_trailers:
-            self._context.release_response(ReleaseBody(Leg.RESPONSE, body, end_of_stream=not self._has_trailers))
+            self._context.release_response(ReleaseBody(RESPONSE, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
-            self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
+            self._context.release_response(ReleaseTrailers(RESPONSE))
 
 
 _S = HeldState

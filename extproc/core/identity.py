@@ -56,8 +56,11 @@ class Source:
             case "static":
                 return self.name
             case "header":
-                found = next((value for name, value in request.headers if name == self.name and value), None)
-                return None if found is None else _decoded(found)
+                wanted = self.name
+                for name, value in request.headers:
+                    if name == wanted and value:
+                        return _decoded(value)
+                return None
             case "attribute":
                 return _text(find_attribute(request.attributes, self.name))
             case "metadata":
@@ -93,7 +96,7 @@ def find_attribute(attributes: Mapping[str, Any], name: str) -> Any:
 
 def own_headers(headers: Headers) -> tuple[str, ...]:
     """Return the names of the `x-aim-*` and `x-cato-*` headers, which the upstream must not see."""
-    return tuple(dict.fromkeys(name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))))
+    return tuple(dict.fromkeys([name for name, _ in headers if name.startswith(("x-aim-", "x-cato-"))]))
 
 
 def first_value(sources: Iterable[Source], request: HeadersReceived) -> str | None:

@@ -12,7 +12,7 @@ from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
 from extproc.core.content.document import Document, PlainText
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
-from extproc.core.content.framing import FIRST_BYTES, Framing, Unit, framing_of
+from extproc.core.content.framing import FIRST_BYTES, WHOLE, Framing, Unit, framing_of
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
@@ -50,7 +50,13 @@ class Reading(StrEnum):
     @property
     def framing(self) -> Framing:
         """The framing of a body that is read."""
-        return Framing(self.value)
+        return _FRAMINGS[self]
+
+
+_FRAMINGS: dict[Reading, Framing] = {
+    each: Framing(each.value) for each in Reading if each not in (Reading.UNDECIDED, Reading.UNREAD)
+}
+_READINGS = {framing: reading for reading, framing in _FRAMINGS.items()}
 
 
 # -- requests ------------------------------------------------------------------------------------------------------
@@ -81,9 +87,10 @@ def begun_reading(first: bytes, *, is_all: bool) -> Reading:
 
 def is_preflight(headers: Headers, *, end_of_stream: bool) -> bool:
     """Return whether a request is a CORS preflight, which browsers send by themselves and without a body."""
+    if not end_of_stream or (":method", "OPTIONS") not in headers:
+        return False
     names = {name for name, _ in headers}
-    has_fields = "origin" in names and "access-control-request-method" in names
-    return end_of_stream and has_fields and (":method", "OPTIONS") in headers
+    return "origin" in names and "access-control-request-method" in names
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
@@ -136,19 +143,19 @@ class Answer:
         framing = framing_of(media_type, first, is_all=is_all)
         if framing is None and not is_all:
             return Reading.UNDECIDED
-        if framing is Framing.WHOLE and self.has_arrays and not self.is_error:
+        if framing is WHOLE and self.has_arrays and not self.is_error:
             if not is_all and (is_blank(first) or BOM.startswith(first)):
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
-        if framing is Framing.WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
+        if framing is WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
             # A document of several lines has a line end near its begin. It is read as a whole.
             if not (is_all or len(first) >= FIRST_BYTES):
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"{") and b"\n" not in first.strip():
                 return Reading.JSON_LINES
         if framing in _CUT or is_json(media_type):
-            return Reading((framing or Framing.WHOLE).value)
+            return _READINGS[framing or WHOLE]
         if self.passes_others and not (first and begins_like_json(first)):
             return Reading.UNREAD
         if is_media(media_type) and self.has_media:
@@ -183,9 +190,9 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
-    if framing is Framing.WHOLE and is_answer and dialect.answers_plain_text:
+    if framing is WHOLE and is_answer and dialect.answers_plain_text:
         return _object_or_text(text, values)
-    if framing is Framing.WHOLE:
+    if framing is WHOLE:
         if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
             return dialect.parse(text, values)
         framing = Framing.JSON_LINES

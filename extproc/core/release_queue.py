@@ -47,6 +47,8 @@ _PIECE_BYTES = 320
 _PLACE_BYTES = 480
 """The memory that the place of tokens, of a repeat or of a signature takes in an event."""
 
+_REPEAT, _SEAL, _TOKENS = Kind.REPEAT, Kind.SEAL, Kind.TOKENS
+
 _END = "[DONE]"
 """The mark of the end. APIs that have none of their own get it from servers and gateways."""
 
@@ -161,13 +163,15 @@ class ReleaseQueue:
         knows_text = False
         tokens: list[Leaf] = []
         for leaf in leaves:
-            if leaf.kind is Kind.TOKENS:
+            kind = leaf.kind
+            if kind is _TOKENS:
                 tokens.append(leaf)
                 self._charge(event, _PLACE_BYTES)
                 continue
-            place = short_place(leaf.place)
+            # The place of a delta with an index of its own is short: a chat dialect has named its keys.
+            place = leaf.place if leaf.index is not None else short_place(leaf.place)
             running = self._running.get(place)
-            if leaf.kind is Kind.SEAL or (leaf.kind is Kind.REPEAT and running and running.repeats(leaf.text)):
+            if kind is _SEAL or (kind is _REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
                     event.echoes.append((leaf, running))
                     self._charge(event, len(leaf.text) + _PLACE_BYTES)

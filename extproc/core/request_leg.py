@@ -35,12 +35,12 @@ from extproc.core.refusal import (
 )
 from extproc.core.request_block import RequestBlock
 from extproc.core.signature import Signature, signature_of
-from extproc.core.transitions import Inbound, Table, advance, find, ignore
+from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
-from extproc.core.vocabulary import BodyMode, Headers, Hook, Leg
+from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Hook
 from extproc.core.whole_request import WholeRequest, read_form
 
-_REQUEST_HOOKS = frozenset({Hook.PRE_CALL, Hook.MODERATION})
+_REQUEST_HOOKS = frozenset({PRE_CALL, MODERATION})
 
 
 class RequestState(StrEnum):
@@ -62,15 +62,18 @@ class RequestState(StrEnum):
     """it will not be released"""
 
 
+_UNRELEASED = (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.DETECTING)
+
+
 class RequestLeg:
     """One request; `REQUEST_TABLE` says which method handles which event."""
 
     def __init__(self, context: Context, mode: BodyMode) -> None:
         """Begin a leg that has received nothing."""
         self._context = context
-        self._mode = mode
+        self._is_buffered = mode is BodyMode.BUFFERED
         self._state = RequestState.IDLE
-        self._inbound = Inbound.NOTHING
+        self._inbound = NOTHING
         self._headers: Headers = ()
         self._path = ""
         self._remove: tuple[str, ...] = ()
@@ -91,12 +94,12 @@ class RequestLeg:
     @property
     def is_unreleased(self) -> bool:
         """Return whether the request was not released yet, so that a response can only be Envoy's own."""
-        return self._state in (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.DETECTING)
+        return self._state in _UNRELEASED
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if not isinstance(event, VerdictReached):
-            had_ended = self._inbound is Inbound.ENDED
+            had_ended = self._inbound is ENDED
             self._inbound = advance(self._inbound, event)
             if had_ended:
                 return
@@ -157,47 +160,46 @@ class RequestLeg:
         """Release the request unread."""
         self._state = RequestState.DONE if end_of_stream else RequestState.PASSING
         # Envoy then streams the rest of a buffered body past the sidecar, and its buffer limit does not apply.
-        skips_body = self._mode is BodyMode.BUFFERED and not end_of_stream
-        self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove, replace_body=skips_body))
+        skips_body = self._is_buffered and not end_of_stream
+        self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove, replace_body=skips_body))
 
     def _hold(self, end_of_stream: bool, content_length: str) -> None:
         if end_of_stream:
             self._state = RequestState.DONE
             self._choose(b"")
             if not self._context.is_refused:
-                self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
+                self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
             return
         if declared_length(content_length) > self._context.limits.request_bytes:
-            if not self._is_detected or self._context.fails_open(Leg.REQUEST, Reason.BODY_TOO_LARGE):
+            if not self._is_detected or self._context.fails_open(REQUEST, Reason.BODY_TOO_LARGE):
                 self._pass(end_of_stream)
             return
         self._state = RequestState.HOLDING if self._beginning is None else RequestState.UNDECIDED
-        if self._mode is BodyMode.BUFFERED:
+        if self._is_buffered:
             # Envoy sends the body only after this, and still holds the request.
-            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
+            self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
 
     # -- body and trailers -----------------------------------------------------------------------------------------
 
     def _pass_body(self, event: BodyReceived) -> None:
         """Release the body unread."""
-        is_buffered = self._mode is BodyMode.BUFFERED
-        if is_buffered:
-            self._context.emit(ReleaseBuffered(Leg.REQUEST))
+        if self._is_buffered:
+            self._context.emit(ReleaseBuffered(REQUEST))
         else:
-            self._context.emit(ReleaseBody(Leg.REQUEST, event.data, event.end_of_stream))
-        if event.end_of_stream or is_buffered:
+            self._context.emit(ReleaseBody(REQUEST, event.data, event.end_of_stream))
+        if event.end_of_stream or self._is_buffered:
             self._state = RequestState.DONE
 
     def _pass_trailers(self, _: TrailersReceived) -> None:
         """Release the trailers."""
-        self._context.emit(ReleaseTrailers(Leg.REQUEST))
+        self._context.emit(ReleaseTrailers(REQUEST))
         self._state = RequestState.DONE
 
     def _begin_body(self, event: BodyReceived) -> None:
         """Hold the body if it begins like JSON, else release it."""
         assert self._beginning is not None
         self._beginning.feed(event.data)
-        is_all = event.end_of_stream or self._mode is BodyMode.BUFFERED or self._beginning.is_enough
+        is_all = event.end_of_stream or self._is_buffered or self._beginning.is_enough
         match begun_reading(self._beginning.first, is_all=is_all):
             case Reading.UNDECIDED:
                 self._hold_body(event)
@@ -211,9 +213,9 @@ class RequestLeg:
     def _release_begun(self, event: BodyReceived) -> None:
         """Release a body that is not read, with the white space that came before."""
         self._state = RequestState.PASSING
-        if self._mode is not BodyMode.BUFFERED:
-            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
-            event = BodyReceived(Leg.REQUEST, self._body.take() + event.data, event.end_of_stream)
+        if not self._is_buffered:
+            self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
+            event = BodyReceived(REQUEST, self._body.take() + event.data, event.end_of_stream)
         self._pass_body(event)
 
     def _hold_body(self, event: BodyReceived) -> None:
@@ -227,12 +229,12 @@ class RequestLeg:
             self._go_on_unread(error.reason, event.end_of_stream)
             return
         # A BUFFERED body is always whole. If trailers follow, end_of_stream is not set.
-        if event.end_of_stream or self._mode is BodyMode.BUFFERED:
+        if event.end_of_stream or self._is_buffered:
             self._read()
 
     def _end_by_trailers(self, event: TrailersReceived) -> None:
         """Read the body: the trailers are its end."""
-        if self._mode is BodyMode.BUFFERED:
+        if self._is_buffered:
             self._pass_trailers(event)  # there is no body, so nothing is held
             return
         self._has_trailers = True
@@ -244,13 +246,13 @@ class RequestLeg:
 
     def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
         """Release an unreadable request if no hook applies to requests or the failure policy allows it."""
-        if self._is_detected and not self._context.fails_open(Leg.REQUEST, reason):
+        if self._is_detected and not self._context.fails_open(REQUEST, reason):
             return
-        if end_of_stream or self._mode is BodyMode.BUFFERED:
+        if end_of_stream or self._is_buffered:
             self._release(None)
         else:
-            self._context.emit(ReleaseHeaders(Leg.REQUEST, remove=self._remove))
-            self._context.emit(ReleaseBody(Leg.REQUEST, self._body.take()))
+            self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
+            self._context.emit(ReleaseBody(REQUEST, self._body.take()))
             self._state = RequestState.PASSING
 
     @property
@@ -270,9 +272,9 @@ class RequestLeg:
             context.messages = ()
             self._go_on_unread(error.reason, end_of_stream=True)
             return
-        if body.messages and Hook.PRE_CALL in context.policy.hooks:
+        if body.messages and PRE_CALL in context.policy.hooks:
             self._state = RequestState.DETECTING
-            self._detect(Hook.PRE_CALL)
+            self._detect(PRE_CALL)
         else:
             self._release(None)
 
@@ -343,7 +345,7 @@ class RequestLeg:
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `pre_call` verdict."""
         outcomes = event.outcomes
-        if self.block.takes(Hook.PRE_CALL, outcomes):
+        if self.block.takes(PRE_CALL, outcomes):
             return
         outcome = strictest(outcomes)
         match outcome:
@@ -352,9 +354,9 @@ class RequestLeg:
             case Anonymize():
                 self._redact(outcomes)
             case Block():
-                self.block.begin(Hook.PRE_CALL, outcome)
+                self.block.begin(PRE_CALL, outcome)
             case Failed():
-                if not self._context.fails_open(Leg.REQUEST, outcome.reason):
+                if not self._context.fails_open(REQUEST, outcome.reason):
                     return
                 if any(isinstance(each, Anonymize) for each in outcomes):
                     self._redact(outcomes)
@@ -372,7 +374,7 @@ class RequestLeg:
             rewritten = self._body.redacted(outcomes)
             self._admit()
         except (RedactionError, ContentError):
-            self._context.refuse(redaction_failed(Leg.REQUEST))
+            self._context.refuse(redaction_failed(REQUEST))
             return
         self._release(rewritten)
 
@@ -383,21 +385,21 @@ class RequestLeg:
         original = self._body.take()
         if rewritten is not None:
             context.report_redacted()
-        if self._mode is BodyMode.BUFFERED:
+        if self._is_buffered:
             if rewritten is None:
-                context.emit(ReleaseBuffered(Leg.REQUEST))
+                context.emit(ReleaseBuffered(REQUEST))
             else:
                 length = (("content-length", str(len(rewritten))),)
-                context.emit(ReleaseBuffered(Leg.REQUEST, rewritten, set=length, remove=STALE))
+                context.emit(ReleaseBuffered(REQUEST, rewritten, set=length, remove=STALE))
         else:
             remove = self._remove if rewritten is None else (*self._remove, *STALE, "content-length")
             body = original if rewritten is None else rewritten
-            context.emit(ReleaseHeaders(Leg.REQUEST, remove=remove))
-            context.emit(ReleaseBody(Leg.REQUEST, body, end_of_stream=not self._has_trailers))
+            context.emit(ReleaseHeaders(REQUEST, remove=remove))
+            context.emit(ReleaseBody(REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
-            context.emit(ReleaseTrailers(Leg.REQUEST))
-        if self._body.messages and Hook.MODERATION in context.policy.hooks:
-            self._detect(Hook.MODERATION)
+            context.emit(ReleaseTrailers(REQUEST))
+        if self._body.messages and MODERATION in context.policy.hooks:
+            self._detect(MODERATION)
         self._body.forget_texts()
         self.expects_stream = self._body.asks_for_stream and context.reads_answer
 

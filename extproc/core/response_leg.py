@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
 from extproc.core.content.beginning import Beginning
-from extproc.core.content.framing import Framing
+from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.content.json_array import ending
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
@@ -31,7 +31,7 @@ from extproc.core.held_answer import HeldAnswer, HeldState
 from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
-from extproc.core.transitions import Inbound, Table, advance, find, ignore
+from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.vocabulary import Headers, Leg
 
 
@@ -52,6 +52,10 @@ class ResponseState(StrEnum):
     """it was released to its end, or will not be"""
 
 
+_DONE = ResponseState.DONE
+_NO_ANSWER = Answer(Scope.NOTHING, "")
+
+
 class ResponseLeg:
     """One response; `RESPONSE_TABLE` says which method handles which event."""
 
@@ -59,11 +63,11 @@ class ResponseLeg:
         """Begin a leg that has received nothing."""
         self._context = context
         self._state = ResponseState.IDLE
-        self._inbound = Inbound.NOTHING
+        self._inbound = NOTHING
         self._headers: Headers = ()
-        self._answer = Answer(Scope.NOTHING, "")
+        self._answer = _NO_ANSWER
         self._beginning: Beginning | None = None
-        self._framing = Framing.WHOLE
+        self._framing = WHOLE
         self._whole: HeldAnswer | None = None
         self._has_trailers = False
         self._stream: ResponseStream | None = None
@@ -95,7 +99,7 @@ class ResponseLeg:
         """Return whether the response was released to its end."""
         if self._stream is not None:
             return self._stream.is_finished
-        return self._state is ResponseState.DONE
+        return self._state is _DONE
 
     @property
     def deadline(self) -> float | None:
@@ -113,7 +117,7 @@ class ResponseLeg:
     def handle(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
         if isinstance(event, _FROM_ENVOY):
-            had_ended = self._inbound is Inbound.ENDED
+            had_ended = self._inbound is ENDED
             self._inbound = advance(self._inbound, event)
             if had_ended:
                 return
@@ -186,7 +190,7 @@ class ResponseLeg:
             self._context.adopt()
             self._context.was_read = True
         self._framing = framing
-        if framing is Framing.WHOLE or self._answer.is_error:
+        if framing is WHOLE or self._answer.is_error:
             self._begin_holding()
         else:
             self._begin_stream()
@@ -241,10 +245,11 @@ class ResponseLeg:
     def _follow_whole(self) -> None:
         """Change the state with that of the held answer."""
         assert self._whole is not None
-        state = self._whole.state
-        if state is HeldState.RELEASED:
+        if self._whole.is_held:
+            return
+        if self._whole.state is HeldState.RELEASED:
             self._state = ResponseState.DONE
-        elif state is HeldState.UNREAD:
+        else:
             self._state = ResponseState.PASSING
             self._early.close()
 
@@ -275,7 +280,7 @@ class ResponseLeg:
         shown = refusal.for_error(self._answer.status, context.policy.block_message)
         if self._whole is None:
             self._whole = HeldAnswer(context, self._headers, self._answer)
-        self._whole.release(self.refusal(shown) if self._framing is not Framing.WHOLE else self._dialect.refuse(shown))
+        self._whole.release(self.refusal(shown) if self._framing is not WHOLE else self._dialect.refuse(shown))
         self._state = ResponseState.DONE
 
     def refusal(self, refusal: Refusal) -> bytes:
@@ -284,7 +289,8 @@ class ResponseLeg:
             case Framing.JSON_LINES:
                 return self._dialect.refuse_lines(refusal)
             case Framing.AWS_EVENT_STREAM:
-                return self._dialect.refuse_frame(refusal)
+                is_part = self._stream is not None and self._stream.has_parts
+                return self._dialect.refuse_frame(refusal, is_part=is_part)
             case Framing.JSON_ARRAY:
                 return ending(self._stream.tail if self._stream is not None else b"", self._dialect.refuse(refusal))
             case _:

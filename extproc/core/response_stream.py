@@ -10,7 +10,7 @@ from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.deadlines import Clock, Deadlines
+from extproc.core.deadlines import HEAD, HELD, PING, SILENCE, Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -49,6 +49,10 @@ class StreamState(StrEnum):
     """the last byte was released"""
 
 
+_SUBMITTING, _SUBMITTED, _, _OPENED, _FINISHED = StreamState
+_OVER = (_OPENED, _FINISHED)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
     """The upstream has sent its last byte."""
@@ -77,7 +81,7 @@ class ResponseStream:
     @property
     def is_finished(self) -> bool:
         """Return whether the last byte was released."""
-        return self._state is StreamState.FINISHED
+        return self._state is _FINISHED
 
     @property
     def deadline(self) -> float | None:
@@ -100,6 +104,11 @@ class ResponseStream:
         return self._output.separator
 
     @property
+    def has_parts(self) -> bool:
+        """Return whether the stream is one of payload parts."""
+        return self._input.has_parts
+
+    @property
     def pending(self) -> int:
         """The bytes of the incomplete event."""
         return self._input.pending
@@ -117,7 +126,7 @@ class ResponseStream:
     @property
     def yields_room(self) -> bool:
         """Return whether the stream gives up all that it holds when room is demanded."""
-        return self._state is not StreamState.OPENED and self._state is not StreamState.FINISHED
+        return self._state not in _OVER
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""
@@ -197,9 +206,9 @@ class ResponseStream:
         try:
             for event in self._input.units():
                 for chunk in self._queue.add(event):
-                    if self._state is StreamState.SUBMITTING:
+                    if self._state is _SUBMITTING:
                         self._session.submit(chunk)
-                if self._state is not StreamState.SUBMITTING and self._queue.is_waiting:
+                if self._state is not _SUBMITTING and self._queue.is_waiting:
                     # Text follows the mark of the end, although Aim was told that no text follows.
                     self.fail(Reason.BODY_UNREADABLE, is_detection=False)
                     return
@@ -219,7 +228,7 @@ class ResponseStream:
 
     def _on_verified(self, event: ChunkVerified) -> None:
         """Match the chunk with the waiting texts and release what it covers."""
-        self._deadlines.stop(Clock.SILENCE)  # each frame restarts it
+        self._deadlines.stop(SILENCE)  # each frame restarts it
         try:
             self._queue.verified(event.texts, event.chunk)
         except SessionViolation:
@@ -284,10 +293,10 @@ class ResponseStream:
 
     def watch_hold(self, *, is_full: bool) -> None:
         """Start the clock `HELD` if the limit of held bytes is reached, else stop it."""
-        if is_full and self._state not in (StreamState.OPENED, StreamState.FINISHED):
-            self._start(Clock.HELD, self._context.policy.verdict_timeout_seconds)
+        if is_full and self._state not in _OVER:
+            self._start(HELD, self._context.policy.verdict_timeout_seconds)
         else:
-            self._deadlines.stop(Clock.HELD)
+            self._deadlines.stop(HELD)
 
     def _start(self, clock: Clock, seconds: float) -> None:
         """Start a clock unless it runs already."""
@@ -297,7 +306,7 @@ class ResponseStream:
 
     def _progress(self) -> None:
         """Release what may be released, and start or stop the clocks."""
-        if self._state is StreamState.OPENED or self._state is StreamState.FINISHED or self._context.is_refused:
+        if self._state in _OVER or self._context.is_refused:
             return
         if self._input.has_more:
             self._start(Clock.MORE, 0)
@@ -305,32 +314,32 @@ class ResponseStream:
         ready = queue.take_ready()
         if ready:
             self._send(ready)
-            self._deadlines.stop(Clock.HELD)
+            self._deadlines.stop(HELD)
         elif not (queue.is_head_open or queue.is_empty):
-            self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
+            self._start(HEAD, self._context.policy.stream_head_seconds)
         if queue.awaits_done:
             # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
-        if queue.is_waiting_for_aim or self._state is StreamState.SUBMITTED:
-            self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)
+        if queue.is_waiting_for_aim or self._state is _SUBMITTED:
+            self._start(SILENCE, self._context.policy.verdict_timeout_seconds)
         else:
-            self._deadlines.stop(Clock.SILENCE)
+            self._deadlines.stop(SILENCE)
         if self._ping_seconds:
             if ready or queue.is_empty:
-                self._deadlines.stop(Clock.PING)
+                self._deadlines.stop(PING)
             if not queue.is_empty:
-                self._start(Clock.PING, self._ping_seconds)
+                self._start(PING, self._ping_seconds)
 
     def _ping(self) -> None:
         """Send a ping, unless a block could still become an error status."""
         if self._queue.is_head_open and not self._context.gate.is_closed:
-            self._deadlines.stop(Clock.HEAD)
+            self._deadlines.stop(HEAD)
             self._output.ping()
-        self._start(Clock.PING, self._ping_seconds)
+        self._start(PING, self._ping_seconds)
 
     def _send(self, data: bytes) -> None:
         """Release bytes of the stream."""
-        self._deadlines.stop(Clock.HEAD)
+        self._deadlines.stop(HEAD)
         self._output.send(data)
 
     def _close(self, data: bytes) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from extproc.core.content.body import inflater
 from extproc.core.content.framing import Framing, Unit, decoder_of
+from extproc.core.content.payload_parts import PartDecoder
 from extproc.core.errors import ContentError
 from extproc.core.policy import Limits
 from extproc.core.vocabulary import Headers
@@ -54,6 +55,11 @@ class StreamInput:
     def pending(self) -> int:
         """The bytes that are in no unit yet."""
         return self._decoder.pending + self._uncut
+
+    @property
+    def has_parts(self) -> bool:
+        """Return whether the stream is one of payload parts."""
+        return isinstance(self._decoder, PartDecoder) and self._decoder.has_parts
 
     def decode(self, data: bytes) -> bytes:
         """Return the bytes without their content-encoding; raise ContentError if it is broken."""

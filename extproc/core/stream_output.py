@@ -10,7 +10,7 @@ from extproc.core.content.body import DIGESTS, STALE
 from extproc.core.content.framing import Framing
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.context import Context
-from extproc.core.vocabulary import Leg
+from extproc.core.vocabulary import RESPONSE
 
 _BLANK_LINE = re.compile(rb"(\r\n|\n|\r(?!\n))(\r\n|\n|\r)\Z")
 
@@ -25,6 +25,9 @@ class Head(StrEnum):
     PINGED = "pinged"
     """the headers and a ping, but nothing of the upstream's body"""
     BEGUN = "begun"
+
+
+_BEGUN = Head.BEGUN
 
 
 class StreamOutput:
@@ -52,14 +55,21 @@ class StreamOutput:
 
     def send(self, data: bytes, *, end_of_stream: bool = False) -> None:
         """Release bytes of the stream, after the headers."""
-        if self.head is Head.NOTHING:
-            self._release_headers()
-        if self.head is Head.PINGED and data:
-            data = data.removeprefix(BOM)  # after a ping, a BOM would be part of a field's name
-        if self.head is Head.NOTHING or data:
-            self.head = Head.BEGUN
+        if self.head is not _BEGUN:
+            data = self._begin(data)
         if data or end_of_stream:
             self._release(data, end_of_stream=end_of_stream)
+
+    def _begin(self, data: bytes) -> bytes:
+        """Release the headers unless a ping has; return the first bytes of the stream as the client gets them."""
+        if self.head is Head.NOTHING:
+            self._release_headers()
+        else:
+            data = data.removeprefix(BOM)  # after a ping, a BOM would be part of a field's name
+            if not data:
+                return data
+        self.head = _BEGUN
+        return data
 
     def ping(self) -> None:
         """Release a ping, after the headers."""
@@ -72,7 +82,7 @@ class StreamOutput:
         """Release the last bytes and the end."""
         self.send(data, end_of_stream=not has_trailers)
         if has_trailers:
-            self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
+            self._context.release_response(ReleaseTrailers(RESPONSE))
 
     def _release_headers(self) -> None:
         # The stream is released decoded: only whole events can be released, and they are decoded to be read. Later
@@ -81,4 +91,4 @@ class StreamOutput:
 
     def _release(self, data: bytes, *, end_of_stream: bool = False) -> None:
         self.tail = (self.tail + data[-4:])[-4:]
-        self._context.release_response(ReleaseBody(Leg.RESPONSE, data, end_of_stream))
+        self._context.release_response(ReleaseBody(RESPONSE, data, end_of_stream))

@@ -33,6 +33,9 @@ class Inbound(StrEnum):
     ENDED = "ended"
 
 
+NOTHING, OPEN, ENDED = Inbound
+"""The members by short names, which are found faster in Python 3.11."""
+
 INBOUND: Mapping[tuple[Inbound, type], Inbound] = {
     (Inbound.NOTHING, HeadersReceived): Inbound.OPEN,
     (Inbound.OPEN, BodyReceived): Inbound.OPEN,
@@ -48,5 +51,5 @@ def advance(state: Inbound, event: FromEnvoy) -> Inbound:
     if following is None:
         raise IllegalEvent(f"{event.leg} {type(event).__name__} when {state} had arrived")
     if not isinstance(event, TrailersReceived) and event.end_of_stream:
-        return Inbound.ENDED
+        return ENDED
     return following

@@ -88,4 +88,6 @@ def strictest(outcomes: Sequence[Outcome]) -> Outcome:
     A failure is stricter than a redaction, because its text is not verified, and weaker than a block, which no failure
     policy may open.
     """
+    if len(outcomes) == 1:
+        return outcomes[0]
     return max(outcomes, key=lambda outcome: STRICTNESS[outcome.action], default=Allow())

@@ -8,7 +8,7 @@ from extproc.core.batch import Batch
 from extproc.core.content.body import BodyBuffer, inflate
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.form import FormDocument
-from extproc.core.content.framing import Framing
+from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.content.media_type import is_form, is_json_lines, media_types
 from extproc.core.detections import Messages
 from extproc.core.dialects.base import Dialect
@@ -165,4 +165,4 @@ def _document(dialect: Dialect, body: bytes, document: Document | None, headers:
         return document if isinstance(document, FormDocument) else read_form(dialect, body, headers, values)
     if dialect is GENERIC and any(map(is_json_lines, types)):
         return document_of(dialect, body, Framing.JSON_LINES, values)
-    return document_of(dialect, body, Framing.WHOLE, values) if document is None else document
+    return document_of(dialect, body, WHOLE, values) if document is None else document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -183,14 +182,8 @@ class Driver:
         self._pass_on(LoadChanged(is_overloaded), now)
 
     def _pass_on(self, event: Event, now: float) -> None:
-        # A document of many values would start the garbage collector again and again while it is read, which would
-        # take as long as the reading. Nothing of it is garbage before the event was handled.
-        gc.disable()
-        try:
-            for command in self._exchange.handle(event, now):
-                _ACTIONS[type(command)](self, command)
-        finally:
-            gc.enable()
+        for command in self._exchange.handle(event, now):
+            _ACTIONS[type(command)](self, command)
 
     def _hold(self, command: Hold) -> None:
         self._exchange_bytes = command.size

@@ -82,7 +82,8 @@ class Load:
 
     def is_full(self, own: int) -> bool:
         """Return whether the exchanges beside one that holds `own` bytes leave no room."""
-        return self.held_bytes - own > self._limits().total_held_bytes
+        others = self.held_bytes - own
+        return others > 0 and others > self._limits().total_held_bytes
 
     def share(self, yield_room: Callable[[], None], *, is_first: bool) -> Share:
         """Return the share of a new exchange, which gives up what it can when `yield_room` is called."""
@@ -95,6 +96,9 @@ class Load:
 
         What an exchange offers counts as freed even if it first has to be sent: a stream that fails open.
         """
+        if not self.held_bytes:
+            self._left = None
+            return
         limit = self._limits().total_held_bytes
         if self.held_bytes <= limit:
             self._left = None

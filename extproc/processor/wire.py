@@ -26,7 +26,7 @@ from extproc.core.commands import (
 )
 from extproc.core.errors import ProtocolError
 from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived
-from extproc.core.vocabulary import BodyMode, Headers, Leg
+from extproc.core.vocabulary import REQUEST, RESPONSE, BodyMode, Headers, Leg
 from extproc.telemetry.record import LegRecord
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -130,15 +130,15 @@ def decode(request: Any) -> Event | None:
     """Return the event in a `ProcessingRequest`, None for an unknown kind, which a newer Envoy may send."""
     match request.WhichOneof("request"):
         case "response_body":
-            return BodyReceived(Leg.RESPONSE, request.response_body.body, request.response_body.end_of_stream)
+            return BodyReceived(RESPONSE, request.response_body.body, request.response_body.end_of_stream)
         case "request_body":
-            return BodyReceived(Leg.REQUEST, request.request_body.body, request.request_body.end_of_stream)
+            return BodyReceived(REQUEST, request.request_body.body, request.request_body.end_of_stream)
         case "request_headers":
             message = request.request_headers
             known = request.metadata_context.filter_metadata if request.HasField("metadata_context") else {}
             attributes = request.attributes
             return HeadersReceived(
-                Leg.REQUEST,
+                REQUEST,
                 _headers(message),
                 message.end_of_stream,
                 metadata={name: _plain(known[name]) for name in known},
@@ -146,11 +146,11 @@ def decode(request: Any) -> Event | None:
             )
         case "response_headers":
             message = request.response_headers
-            return HeadersReceived(Leg.RESPONSE, _headers(message), message.end_of_stream)
+            return HeadersReceived(RESPONSE, _headers(message), message.end_of_stream)
         case "request_trailers":
-            return TrailersReceived(Leg.REQUEST)
+            return TrailersReceived(REQUEST)
         case "response_trailers":
-            return TrailersReceived(Leg.RESPONSE)
+            return TrailersReceived(RESPONSE)
         case _:
             return None
 
@@ -212,20 +212,20 @@ def _encoded(command: ReleaseHeaders | ReleaseBuffered | ReleaseTrailers | Immed
     response = Response()
     match command:
         case ReleaseHeaders():
-            common = (response.request_headers if command.leg is Leg.REQUEST else response.response_headers).response
+            common = (response.request_headers if command.leg is REQUEST else response.response_headers).response
             # Envoy needs a response even if nothing changes.
             common.SetInParent()
             if command.replace_body:
                 common.status = CONTINUE_AND_REPLACE
             _mutate(common.header_mutation, command.set, command.remove)
         case ReleaseBuffered():
-            common = (response.request_body if command.leg is Leg.REQUEST else response.response_body).response
+            common = (response.request_body if command.leg is REQUEST else response.response_body).response
             common.SetInParent()
             if command.body is not None:
                 common.body_mutation.body = command.body
                 _mutate(common.header_mutation, command.set, command.remove)
         case ReleaseTrailers():
-            (response.request_trailers if command.leg is Leg.REQUEST else response.response_trailers).SetInParent()
+            (response.request_trailers if command.leg is REQUEST else response.response_trailers).SetInParent()
         case ImmediateResponse():
             reply = response.immediate_response
             reply.status.code = command.status
@@ -254,7 +254,7 @@ def _pieces(command: ReleaseBody) -> Iterator[bytes]:
 
 def _streamed(leg: Leg, data: bytes, end_of_stream: bool) -> bytes:
     response = Response()
-    body = (response.response_body if leg is Leg.RESPONSE else response.request_body).response
+    body = (response.response_body if leg is RESPONSE else response.request_body).response
     streamed = body.body_mutation.streamed_response
     streamed.SetInParent()
     streamed.body = data

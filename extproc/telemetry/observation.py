@@ -24,7 +24,7 @@ from extproc.core.commands import (
 from extproc.core.events import BodyReceived
 from extproc.core.identity import Identity
 from extproc.core.verdict import Failed, Outcome, strictest
-from extproc.core.vocabulary import Hook, Leg
+from extproc.core.vocabulary import OUTPUT, Hook, Leg
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.record import ExchangeRecord
@@ -115,7 +115,7 @@ class Observation:
                 assert_never(command)
 
     def _note_verdict(self, command: ReportVerdict) -> None:
-        if command.hook is Hook.OUTPUT:
+        if command.hook is OUTPUT:
             self._session_verdict = command
         audit = self._telemetry.audit
         for outcome in command.outcomes:
@@ -165,20 +165,20 @@ class Observation:
 
     def session_judged(self, milliseconds: int) -> None:
         """Record that a session reached its verdict `milliseconds` after its first chunk."""
-        self._telemetry.detected(Hook.OUTPUT, milliseconds / 1000)
+        self._telemetry.detected(OUTPUT, milliseconds / 1000)
 
     def session_closed(self) -> None:
         """Record the end of the session, which has no verdict if the exchange did not need one."""
         self._telemetry.sessions.dec()
         if self._submitted:
             self._detections += 1
-            self._telemetry.sent(Hook.OUTPUT, self._submitted)
+            self._telemetry.sent(OUTPUT, self._submitted)
             self._submitted = 0
         if self.trace is not None:
             outcome = strictest(self._session_verdict.outcomes) if self._session_verdict is not None else None
             self.trace.detection(
                 "session",
-                Hook.OUTPUT,
+                OUTPUT,
                 self._opened,
                 time.monotonic(),
                 action=outcome.action if outcome is not None else None,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.envoy.apis import DONE, data, js
-from tests.fakes.aws import event, wrapped
+from tests.fakes.aws import event, frame, string, wrapped
 from tests.fakes.sigv4 import is_signed
 from tests.fakes.upstream import Received, pieces, whole
 
@@ -247,3 +247,15 @@ def _claude_events() -> list[Any]:
         },
         {"type": "message_stop", **_METRICS},
     ]
+
+
+async def sagemaker(request: Received) -> None:
+    """An endpoint of SageMaker: a chat's event stream in parts that are cut anywhere."""
+    if not is_signed(request, AWS_SECRET):
+        await whole(js({"message": "The request signature does not match."}), 403)(request)
+        return
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in SENTENCE]
+    stream = b"".join((*map(data, chunks), DONE))
+    named = (string(":event-type", "PayloadPart"), string(":message-type", "event"))
+    parts = [frame(stream[at : at + 37], *named) for at in range(0, len(stream), 37)]
+    await pieces(parts, content_type=_AWS)(request)

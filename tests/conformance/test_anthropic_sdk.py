@@ -8,7 +8,17 @@ import anthropic
 import pytest
 
 from tests.conformance import models
-from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
+from tests.conformance.harness import (
+    MESSAGE,
+    blocks_answers,
+    blocks_at_once,
+    blocks_requests,
+    collect,
+    is_down,
+    redacts_the_city,
+    same_with_and_without,
+    sent,
+)
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import Rig
 
@@ -91,6 +101,25 @@ async def test_a_block_in_mid_stream(chain: Rig, guarded: anthropic.AsyncAnthrop
     assert texts == ["It "]
     assert caught.value.body == {"type": "error", "error": {"type": "invalid_request_error", "message": MESSAGE}}
     assert MESSAGE in caught.value.message
+
+
+async def test_a_block_before_the_first_byte(chain: Rig, guarded: anthropic.AsyncAnthropic) -> None:
+    blocks_at_once(chain)
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        await guarded.messages.create(model="m", max_tokens=64, messages=_HELLO, stream=True)
+    assert MESSAGE in caught.value.message
+
+
+async def test_redactions(chain: Rig, guarded: anthropic.AsyncAnthropic) -> None:
+    redacts_the_city(chain)
+    asked: Any = [{"role": "user", "content": "Is Oslo wet?"}]
+    told = await guarded.messages.create(model="m", max_tokens=64, messages=asked)
+    assert told.content[0].type == "text"
+    assert told.content[0].text == "It rains in [CITY]."
+    assert "Is [CITY] wet?" in sent(chain)
+    async with guarded.messages.stream(model="m", max_tokens=64, messages=asked) as stream:
+        assert await stream.get_final_text() == "It rains in [CITY]."
+    assert "Is [CITY] wet?" in sent(chain)
 
 
 @_streamed_or_not

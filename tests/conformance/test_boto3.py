@@ -38,12 +38,12 @@ _LLAMA = json.dumps({"prompt": "Hello"})
 
 
 @asynccontextmanager
-async def client(url: str) -> AsyncIterator[Any]:
+async def client(url: str, service: str = "bedrock-runtime") -> AsyncIterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
         opened = boto3.session.Session().client(
-            "bedrock-runtime",
+            service,
             region_name="us-east-1",
             endpoint_url=url,
             aws_access_key_id="AKIDEXAMPLE",
@@ -197,6 +197,31 @@ async def test_redactions_of_signed_exchanges() -> None:
         events = await asyncio.to_thread(_converse_stream, guarded)
         deltas = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
         assert deltas == ["It ", "rains in", " [CITY]."]
+
+
+# -- SageMaker ---------------------------------------------------------------------------------------------------------
+
+
+async def test_stream_of_sagemaker(chain: Rig) -> None:
+    def read(client: Any) -> bytes:
+        body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True})
+        answer = client.invoke_endpoint_with_response_stream(
+            EndpointName="e", Body=body, ContentType="application/json"
+        )
+        with closing(answer["Body"]) as stream:
+            return b"".join(event["PayloadPart"]["Bytes"] for event in stream)
+
+    chain.upstream.answer = models.sagemaker
+    async with (
+        client(chain.envoy.url, "sagemaker-runtime") as guarded,
+        client(f"http://127.0.0.1:{chain.upstream.port}", "sagemaker-runtime") as direct,
+    ):
+        through = await asyncio.to_thread(read, guarded)
+        assert through == await asyncio.to_thread(read, direct)
+        assert b"rains in" in through
+        blocks_answers(chain)
+        with pytest.raises(exceptions.EventStreamError, match=r"Not that\."):
+            await asyncio.to_thread(read, guarded)
 
 
 # -- Anthropic's client for Bedrock ------------------------------------------------------------------------------------

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from tests.conformance import models
-from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
+from tests.conformance.harness import (
+    MESSAGE,
+    blocks_answers,
+    blocks_at_once,
+    blocks_requests,
+    collect,
+    is_down,
+    redacts_the_city,
+    same_with_and_without,
+    sent,
+)
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import Rig
 
@@ -106,6 +116,20 @@ async def test_a_block_in_mid_stream(chain: Rig, guarded: Any) -> None:
         await collect(stream, chunks)
     assert [chunk.text for chunk in chunks] == ["It "]
     assert (caught.value.code, caught.value.message) == (400, MESSAGE)
+
+
+async def test_a_block_before_the_first_byte(chain: Rig, guarded: Any) -> None:
+    blocks_at_once(chain)
+    with pytest.raises(errors.ClientError) as caught:
+        await _drain(guarded, "Hello", stream=True)
+    assert (caught.value.code, caught.value.message) == (400, MESSAGE)
+
+
+async def test_redactions(chain: Rig, guarded: Any) -> None:
+    redacts_the_city(chain)
+    for stream in (False, True):
+        assert "".join(await _drain(guarded, "Is Oslo wet?", stream=stream)) == "It rains in [CITY]."
+        assert "Is [CITY] wet?" in sent(chain)
 
 
 @_streamed_or_not

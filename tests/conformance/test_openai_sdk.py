@@ -9,7 +9,17 @@ import pytest
 from pydantic import BaseModel
 
 from tests.conformance import models
-from tests.conformance.harness import MESSAGE, blocks_answers, blocks_requests, collect, is_down, same_with_and_without
+from tests.conformance.harness import (
+    MESSAGE,
+    blocks_answers,
+    blocks_at_once,
+    blocks_requests,
+    collect,
+    is_down,
+    redacts_the_city,
+    same_with_and_without,
+    sent,
+)
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import Rig
 
@@ -172,6 +182,42 @@ async def test_a_block_in_mid_stream_of_a_response_is_an_event(chain: Rig, guard
     assert [event.delta for event in before if event.type == "response.output_text.delta"] == ["It "]
     assert (last.type, last.message, last.code) == ("error", MESSAGE, "content_policy_violation")
     assert [event.sequence_number for event in (*before, last)] == list(range(len(before) + 1))
+
+
+@_each_api
+async def test_a_block_before_the_first_byte(chain: Rig, guarded: openai.AsyncOpenAI, api: str) -> None:
+    blocks_at_once(chain)
+    chain.upstream.answer = _MODELS[api]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await _calls(guarded, _HELLO, stream=True)[api]()
+    assert _message_of(caught.value) == MESSAGE
+
+
+def _text_of(api: str, answer: Any) -> str:
+    """Return the text of a whole answer."""
+    if api == "responses":
+        return str(answer.output_text)
+    return str(answer.choices[0].message.content if api == "chat" else answer.choices[0].text)
+
+
+def _deltas(api: str, events: list[Any]) -> str:
+    """Return the text of a stream."""
+    if api == "responses":
+        return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    choices = [choice for event in events for choice in event.choices]
+    return "".join((choice.delta.content if api == "chat" else choice.text) or "" for choice in choices)
+
+
+@_each_api
+async def test_redactions(chain: Rig, guarded: openai.AsyncOpenAI, api: str) -> None:
+    redacts_the_city(chain)
+    chain.upstream.answer = _MODELS[api]
+    asked: Any = [{"role": "user", "content": "Is Oslo wet?"}]
+    assert _text_of(api, await _calls(guarded, asked, stream=False)[api]()) == "It rains in [CITY]."
+    assert "Is [CITY] wet?" in sent(chain)
+    events = [event async for event in await _calls(guarded, asked, stream=True)[api]()]
+    assert _deltas(api, events) == "It rains in [CITY]."
+    assert "Is [CITY] wet?" in sent(chain)
 
 
 @_each_api

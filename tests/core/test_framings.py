@@ -372,3 +372,69 @@ def test_undecided_array_ends_with_its_body() -> None:
     it.send(BodyReceived(Leg.RESPONSE, b" ", end_of_stream=False))
     it.body(b"", end=True)
     assert it.response.body == b" "
+
+
+def test_digits_of_a_text_are_no_number() -> None:
+    pieces = [frame(digits, string(":event-type", "piece")) for digits in (b"4111", b"1111")]
+    it = converse().body(b"".join(pieces), end=True)
+    assert said(it) == ["4111", "1111"]
+
+
+# -- payload parts of SageMaker ----------------------------------------------------------------------------------------
+
+SAGEMAKER = "/endpoints/e/invocations-response-stream"
+CHAT = b'{"messages":[{"role":"user","content":"Hello"}],"stream":true}'
+
+
+def part(payload: bytes) -> bytes:
+    return frame(payload, string(":event-type", "PayloadPart"), string(":message-type", "event"))
+
+
+def chunk(text: str) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+def sagemaker() -> World:
+    it = World(policy()).request(CHAT, ("content-type", "application/json"), path=SAGEMAKER)
+    return it.judge().head(AWS)
+
+
+def joined(body: bytes) -> bytes:
+    return b"".join(each.payload for each in FrameDecoder(1 << 20).feed(body))
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_payload_parts_leave_as_they_came(is_cut: bool) -> None:
+    body = b"".join(map(part, (chunk("Hi"), chunk(" Tom"), b"data: [DONE]\n\n")))
+    it = sagemaker()
+    for piece in bytewise(body) if is_cut else [body]:
+        it.body(piece)
+    it.body(b"", end=True).verify_all().done()
+    assert it.response.body == body
+    assert it.record.dialect == "openai-chat"
+
+
+@pytest.mark.parametrize("at", range(1, len(chunk(VALUE) * 2)))
+def test_no_letter_of_a_value_leaves_in_parts_that_are_cut_anywhere(at: int) -> None:
+    inside = chunk(VALUE) + chunk(" b")
+    it = sagemaker().body(part(inside[:at]) + part(inside[at:]), end=True)
+    assert said(it) == [VALUE, " b"]
+    it.verify("[X]", 0, it.chunks[0][MARK]).verify(" b", 0, it.chunks[1][MARK]).done()
+    assert joined(it.response.body) == chunk("[X]") + chunk(" b")
+    assert it.response.is_ended
+
+
+def test_blocked_payload_parts_end_with_an_exception() -> None:
+    it = sagemaker().body(part(chunk("Hi"))).verify_all().body(part(chunk("bad"))).block("No.")
+    last = frames(it.response.body)[-1]
+    assert joined(it.response.body).startswith(chunk("Hi"))
+    assert b"bad" not in it.response.body
+    assert (last.message_type, last.exception_type) == ("exception", "ModelStreamError")
+    assert json.loads(last.payload) == {"ErrorCode": "content_policy_violation", "Message": "No."}
+
+
+def test_payload_parts_that_fail_open_are_whole() -> None:
+    it = World(policy(failure_mode_allow=True)).request(CHAT, ("content-type", "application/json"), path=SAGEMAKER)
+    whole = chunk("Hi") + chunk(" there")
+    it.judge().head(AWS).body(part(whole[:70])).lose().body(part(whole[70:]), end=True)
+    assert joined(it.response.body) == whole

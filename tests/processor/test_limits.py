@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import json
 import sys
@@ -510,31 +509,3 @@ async def test_chunks_that_wait_for_a_session_to_open_count(aim: ScriptedAim) ->
         await stream.done()
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.service.load.held_bytes == 0
-
-
-# -- what a document costs others -------------------------------------------------------------------------------------
-
-
-async def test_garbage_is_not_collected_while_a_document_is_read(aim: ScriptedAim) -> None:
-    """Each collection would look at all values that were read so far."""
-    running: list[str] = []
-
-    def on_collection(phase: str, _: dict[str, int]) -> None:
-        frame = sys._getframe() if phase == "start" else None
-        while frame is not None:
-            running.append(frame.f_code.co_filename.rpartition("/")[2])
-            frame = frame.f_back
-
-    lists = b'{"messages": [{"role": "user", "content": "Hi"}], "x": [' + b"[]," * 200_000 + b"[]]}"
-    thresholds = gc.get_threshold()
-    gc.callbacks.append(on_collection)
-    try:
-        gc.set_threshold(1000)
-        async with sidecar(settings_for(aim.base)) as guard, one_exchange(guard) as stream:
-            assert await asked(stream, lists) == ""
-    finally:
-        gc.callbacks.remove(on_collection)
-        gc.set_threshold(*thresholds)
-    assert running
-    assert "document.py" not in running
-    assert gc.isenabled()

@@ -159,3 +159,11 @@ def test_demo_has_everything_that_local_aim_needs() -> None:
 def test_the_envoy_folder_holds_no_python() -> None:
     """`envoy` is also the import name of the Envoy wheel: a package here would shadow it."""
     assert [path for path in repository_files() if path.parent == ROOT / "envoy" and path.suffix == ".py"] == []
+
+
+def test_the_clients_of_the_compatibility_page_are_those_of_the_tests() -> None:
+    page = read(ROOT / "docs" / "compatibility.md").split("## Clients")[1]
+    tested = dict(re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    assert len(tested) == 8
+    locked = pins("requirements/dev.txt")
+    assert tested == {name: locked[name] for name in tested}

@@ -11,6 +11,7 @@ The data of a frame is found like this:
   Padding (`p`) may stand beside it. With other fields beside it, the data is the payload with the decoded text, or the
   JSON that it is, in the place of the base64.
 - A frame of type `error` has no payload. Its data is the header `:error-message`.
+- A `PayloadPart` is read by `payload_parts`, because it is a piece of another stream.
 - Other headers are not inspected, so they must look inert.
 
     decoder = FrameDecoder(limit)
@@ -42,6 +43,10 @@ _OVERHEAD = _PRELUDE + _CRC.size
 
 _HEADERS_BYTES = 128 * 1024
 """The most bytes of headers that the specification allows."""
+
+
+PAYLOAD_PART = "PayloadPart"
+"""The type of the events of Amazon SageMaker."""
 
 
 class Place(Enum):
@@ -86,6 +91,11 @@ class Frame:
         return value if isinstance(value, str) else ""
 
     @property
+    def header_block(self) -> bytes:
+        """The headers as they came."""
+        return self.raw[_PRELUDE : _PRELUDE + self._headers_size]
+
+    @property
     def payload(self) -> bytes:
         """The payload as it came."""
         return self.raw[_PRELUDE + self._headers_size : -_CRC.size]
@@ -97,9 +107,9 @@ class Frame:
 
     def with_data(self, data: str) -> bytes:
         """Return the frame's bytes with other data, and with new lengths and CRCs."""
-        headers = self.raw[_PRELUDE : _PRELUDE + self._headers_size]
+        headers = self.header_block
         if self.place is Place.HEADER:
-            return _frame(with_message(headers, data), self.payload)
+            return frame_of(with_message(headers, data), self.payload)
         if self.place is Place.BYTES:
             data = Document(self.payload.decode()).rewrite({("bytes",): _base64(data)})
         elif self.place is Place.BESIDE:
@@ -107,12 +117,12 @@ class Frame:
             inner = document.root["bytes"]
             text = inner if isinstance(inner, str) else document.spelling([("bytes",)])["bytes",]
             data = document.rewrite({("bytes",): _base64(text)})
-        return _frame(headers, data.encode())
+        return frame_of(headers, data.encode())
 
 
 def exception_frame(kind: str, payload: bytes) -> bytes:
     """Return a frame that ends a stream with an exception of this type. `payload` is JSON with a `message`."""
-    return _frame(
+    return frame_of(
         string_header(":exception-type", kind)
         + string_header(":content-type", "application/json")
         + string_header(":message-type", "exception"),
@@ -185,9 +195,17 @@ def _read(raw: bytes) -> Frame:
         raise MalformedBody("a frame has another CRC")
     end = _PRELUDE + _LENGTHS.unpack_from(raw)[1]
     headers = {name: value for name, value, _ in headers_of(raw[_PRELUDE:end])}
+    if headers.get(":event-type") == PAYLOAD_PART:
+        return Frame(raw, headers)
+    return with_text(Frame(raw, headers))
+
+
+def with_text(frame: Frame) -> Frame:
+    """Return a frame with its text; raise MalformedBody if it has none that can be read."""
+    raw, headers = frame.raw, frame.headers
     message = headers.get(MESSAGE, "")
     try:
-        text = raw[end : -_CRC.size].decode()
+        text = frame.payload.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("a frame is not UTF-8") from error
     if not isinstance(message, str) or (message and text):
@@ -239,7 +257,7 @@ def _base64(text: str) -> str:
     return b64encode(text.encode("utf-8", "replace")).decode()
 
 
-def _frame(headers: bytes, payload: bytes) -> bytes:
+def frame_of(headers: bytes, payload: bytes) -> bytes:
     """Return a frame with new lengths and CRCs."""
     lengths = _LENGTHS.pack(_OVERHEAD + len(headers) + len(payload), len(headers))
     whole = lengths + _CRC.pack(crc32(lengths)) + headers + payload

@@ -211,7 +211,9 @@ def inflater(headers: Headers, limit: int | None, ratio: int) -> Inflater | None
 
     Raises UnsupportedEncoding for an unknown encoding and for several stacked ones.
     """
-    named = ",".join(value for name, value in headers if name == "content-encoding")
+    named = ",".join([value for name, value in headers if name == "content-encoding"])
+    if not named:
+        return None
     codings = [coding for part in named.split(",") if (coding := part.strip().lower()) not in ("", "identity")]
     if not codings:
         return None

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Protocol
 
-from extproc.core.content.aws_event_stream import FrameDecoder
 from extproc.core.content.json_array import ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines
+from extproc.core.content.payload_parts import Inside, PartDecoder
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.sse import EventDecoder
 
@@ -27,6 +27,10 @@ class Framing(StrEnum):
     """the body is an array that grows; a dialect says whether its arrays do"""
     UNKNOWN = "unknown"
     """neither the content type nor the first bytes are those of a framing that is read"""
+
+
+WHOLE = Framing.WHOLE
+"""The framing of most bodies by a short name, which is found faster in Python 3.11."""
 
 
 class Unit(Protocol):
@@ -71,7 +75,7 @@ def decoder_of(framing: Framing, limit: int) -> Decoder:
         case Framing.JSON_LINES:
             return LineDecoder(limit)
         case Framing.AWS_EVENT_STREAM:
-            return FrameDecoder(limit)
+            return PartDecoder(limit, _inside)
         case Framing.JSON_ARRAY:
             return ArrayDecoder(limit)
         case _:
@@ -101,7 +105,7 @@ def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -
     if is_aws_event_stream(media_type):
         return Framing.AWS_EVENT_STREAM
     if is_json(media_type):
-        return Framing.WHOLE
+        return WHOLE
     is_lines = is_json_lines(media_type)
     found = _by_bytes(first_bytes[:FIRST_BYTES])
     if found is None and not is_all and len(first_bytes) < FIRST_BYTES:
@@ -109,8 +113,22 @@ def framing_of(content_type: str, first_bytes: bytes, *, is_all: bool = False) -
     if is_lines:
         return Framing.EVENT_STREAM if found is Framing.EVENT_STREAM else Framing.JSON_LINES
     if found is None and not first_bytes.removeprefix(BOM).strip(_SPACE):
-        return Framing.WHOLE  # white space alone is no image, and JSON may follow
+        return WHOLE  # white space alone is no image, and JSON may follow
     return found or Framing.UNKNOWN
+
+
+def _inside(first: bytes, is_all: bool) -> Inside:
+    """Return what the stream in payload parts is."""
+    return _INSIDE[framing_of("", first, is_all=is_all)]
+
+
+_INSIDE = {
+    None: Inside.UNDECIDED,
+    Framing.EVENT_STREAM: Inside.EVENTS,
+    Framing.WHOLE: Inside.LINES,
+    Framing.UNKNOWN: Inside.OTHER,
+}
+"""What the framing of the first bytes means there. White space alone may precede JSON."""
 
 
 def _by_bytes(first: bytes) -> Framing | None:
@@ -119,7 +137,7 @@ def _by_bytes(first: bytes) -> Framing | None:
     if BOM.startswith(first[: len(BOM)]):
         first = first[len(BOM) :].lstrip(_SPACE)
     if first.startswith(_JSON_STARTS):
-        return Framing.WHOLE
+        return WHOLE
     if _EVENT_START(first):
         return Framing.EVENT_STREAM
     return None if not first or first in _PARTS else Framing.UNKNOWN

@@ -29,8 +29,9 @@ _JSON = re.compile(r"application/(?:x-)?json|text/(?:x-)?json|application/x-amz-
 
 def media_types(headers: Headers) -> tuple[str, ...]:
     """Return the media types that the content-type headers name."""
-    values = (part for name, value in headers if name == "content-type" for part in value.split(","))
-    return tuple(kind for value in values if (kind := value.split(";", 1)[0].strip().lower()))
+    named = [value for name, value in headers if name == "content-type"]
+    types = [part.split(";", 1)[0].strip().lower() for value in named for part in value.split(",")]
+    return tuple(filter(None, types))
 
 
 def is_json(media_type: str) -> bool:

@@ -74,7 +74,9 @@ class Dialect:
         Raises BodyTooLarge, and MalformedBody for what is no JSON but should be.
         """
         try:
-            return Document(text, values)
+            document = Document(text, values)
+            # A number or word alone is a piece of a text.
+            return document if not is_foreign or type(document.root) in (dict, list) else PlainText(text)
         except MalformedBody:
             # With NUL it may be UTF-16, which is no text for Aim but JSON for some readers.
             if (self.takes_plain_text or is_foreign) and "\0" not in text:
@@ -182,8 +184,11 @@ class Dialect:
         """Return the headers that a refusal has beside those of every refusal."""
         return ()
 
-    def refuse_frame(self, refusal: Refusal) -> bytes:
-        """Return the frame that ends a running AWS event stream with a refusal."""
+    def refuse_frame(self, refusal: Refusal, *, is_part: bool = False) -> bytes:
+        """Return the frame that ends a running AWS event stream with a refusal: SageMaker's, or else Bedrock's."""
+        if is_part:
+            said = {"ErrorCode": refusal.code, "Message": refusal.message}
+            return exception_frame("ModelStreamError", json.dumps(said).encode())
         kind = _EXCEPTIONS.get(refusal.status, "internalServerException")
         return exception_frame(kind, json.dumps({"message": refusal.message}).encode())
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from extproc.core.content.document import Document, Path, fields, items, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.call_arguments import spell
 from extproc.core.dialects.cohere_chat import CohereChat
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.gemini import Gemini
@@ -24,7 +25,7 @@ from extproc.core.dialects.openai_requests import DataDialect, Embeddings, Image
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.rules import COMMON, inert, text
 from extproc.core.dialects.table import Table
-from extproc.core.dialects.walk import Walk, spell
+from extproc.core.dialects.walk import Walk
 from extproc.core.errors import MalformedBody
 from extproc.core.policy import Inspect
 

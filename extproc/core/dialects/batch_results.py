@@ -15,6 +15,7 @@ from zlib import crc32
 from extproc.core.content.document import Document, Path, fields, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.call_arguments import spell
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.leaf import Kind, Leaf
@@ -24,7 +25,7 @@ from extproc.core.dialects.openai_requests import DataDialect, Embeddings
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.rules import COMMON, inert, text
 from extproc.core.dialects.table import Table
-from extproc.core.dialects.walk import Walk, spell
+from extproc.core.dialects.walk import Walk
 from extproc.core.policy import Inspect
 
 _SLOTS = 16

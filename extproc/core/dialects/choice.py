@@ -14,8 +14,6 @@ Choice = tuple[tuple[str, ...], Dialect]
 ReadForm = Callable[[Dialect], Document]
 """Returns the body, which is called a form, as a document of a dialect."""
 
-_BEGINNING = 64
-
 _IGNORED = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 """White space, byte order marks, and the zeros of UTF-16 and UTF-32, in which some servers take JSON, too."""
 
@@ -33,7 +31,7 @@ def choose(
     the fields; a form that cannot be read with certainty is left to the first such dialect.
     """
     last_keys, last = choices[-1]
-    if body[:_BEGINNING].translate(None, _IGNORED)[:1] != b"{":
+    if body.lstrip(_IGNORED)[:1] != b"{":
         takers = [(keys, dialect) for keys, dialect in choices if dialect.takes_forms]
         if body and read_form is not None and takers:
             return _choose_by_form(takers, read_form)

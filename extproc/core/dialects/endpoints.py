@@ -107,6 +107,9 @@ class Endpoint(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+_INVOCATIONS = ("*/invocations", "*/invocations-response-stream")
+"""The second is SageMaker's."""
+
 _INVOKE = ("*/model/*/invoke", "*/model/*/invoke-with-response-stream")
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -167,10 +170,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "generic of Vertex", ("*:rawpredict", "*:streamrawpredict")),
     Endpoint("POST", "generic of Vertex", ("*:predict", "*:predictlongrunning"), ("instances",)),
     Endpoint("POST", "openai-chat", ("*/cortex/inference:complete",)),
-    Endpoint("POST", "openai-chat", ("*/invocations",), ("messages",)),
-    Endpoint("POST", "openai-completions", ("*/invocations",), ("prompt",)),
-    Endpoint("POST", "text-generation", ("*/invocations",), ("inputs",)),
-    Endpoint("POST", "openai-responses", ("*/invocations",), ("input",)),
+    Endpoint("POST", "openai-chat", _INVOCATIONS, ("messages",)),
+    Endpoint("POST", "openai-completions", _INVOCATIONS, ("prompt",)),
+    Endpoint("POST", "text-generation", _INVOCATIONS, ("inputs",)),
+    Endpoint("POST", "openai-responses", _INVOCATIONS, ("input",)),
     Endpoint("POST", "ollama embeddings", ("*/api/embeddings",), ("prompt",)),
     Endpoint("POST", "openai-embeddings", ("*/embeddings",)),
     Endpoint("POST", "openai-images", ("*/images/generations", "*/images/edits", "*/images/variations")),

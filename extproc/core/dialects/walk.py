@@ -6,9 +6,7 @@ walker reads requests, answers and events. What differs is where a text goes; se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,9 +20,10 @@ from extproc.core.content.shapes import (
     looks_opaque,
     read_media,
 )
+from extproc.core.dialects.call_arguments import CallArguments, spell
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
-from extproc.core.dialects.definitions import read_definition
-from extproc.core.dialects.found import ARGUMENTS, ROLES, Found, Mode
+from extproc.core.dialects.definitions import read_definitions, read_own_definitions
+from extproc.core.dialects.found import ROLES, Found, Mode
 from extproc.core.dialects.gather import Gatherer
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
@@ -42,9 +41,6 @@ _MESSAGES = 4096
 _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
 
-_EMPTY = frozenset({"{}", "[]", '""', "null"})
-"""Arguments of a call without arguments."""
-
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
 _STRINGS = {str}
 _NULL = {type(None)}
@@ -56,7 +52,7 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools", "has_embedded")
+    __slots__ = ("_arguments", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
@@ -65,20 +61,24 @@ class Walk:
         self._is_request = mode is Mode.REQUEST
         self._is_answer = mode is Mode.ANSWER
         self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
-        self.has_embedded = False
-        """Whether arguments were found that are a value of JSON, and whose spelling is still unknown."""
         self._found = Found(mode, locates=locates)
+        self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
+
+    @property
+    def has_embedded(self) -> bool:
+        """Return whether arguments were found that are a value of JSON, and whose spelling is still unknown."""
+        return self._arguments.has_values
 
     def run(self, document: Document) -> Found:
         """Return the texts of the document; raise MalformedBody if they cannot be determined with certainty."""
         base = _USER if self._is_request else _NOBODY
         if isinstance(document, PlainText) and "\\" in document.text:
             # It may be JSON for a reader that is more lenient, so its escapes are decoded like those of arguments.
-            self._plain(document.text, base)
+            self._arguments.read_plain(document.text, base)
         else:
             self._value(document.root, self._table.root, (), base, ())
         self._found.end()
-        if self.has_embedded:
+        if self._arguments.has_values:
             found = self._found
             spell(document, found.leaves, found.prompts)
         return self._found
@@ -91,11 +91,6 @@ class Walk:
         self._value(node, self._table.root, path, _USER, ())
         self._found.end()
         return self._found
-
-    def _plain(self, text: str, base: Mapping[str, Any]) -> None:
-        is_event = self._mode is Mode.EVENT
-        leaf = Leaf((), text if is_event else decode(text), is_json=True, raw="" if is_event else text)
-        self._found.add(leaf, UNNAMED, base)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -121,7 +116,7 @@ class Walk:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
         elif kind is Holds.ARGUMENTS:
-            self._arguments(text, place, path, base, seals)
+            self._arguments.read_text(text, place, path, base, seals)
         elif kind is Holds.TOKENS:
             self._tokens(text, place, path)
         elif kind is Holds.TOOLS:
@@ -244,7 +239,7 @@ class Walk:
         """Read a list or an object that is one thing."""
         match place.kind:
             case Holds.ARGUMENTS:
-                self._embedded(node, place, path, base, seals)
+                self._arguments.read_value(node, place, path, base, seals)
             case Holds.TOOLS:
                 self._tools(node, path)
             case Holds.TOKENS:
@@ -349,54 +344,15 @@ class Walk:
         others = {key: value for key, value in node.items() if key != "content"}
         self._fields(others, place, path, brief, ())
 
-    # -- arguments -------------------------------------------------------------------------------------------------
-
-    def _arguments(self, text: str, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
-        """Read arguments that are a string."""
-        place = place if place.role else ARGUMENTS
-        if self._mode is Mode.EVENT:
-            self._found.add(Leaf(path, text, is_json=True, emptied=seals), place, base)
-        elif text.strip() in _EMPTY:
-            return
-        elif text.lstrip()[:1] in ("{", "[", '"') and (place is ARGUMENTS or _is_json(text)):
-            said = decode(text)
-            self._found.add(Leaf(path, said, is_json=True, raw=text, emptied=seals), place, base)
-        else:
-            self._found.add(Leaf(path, text, emptied=seals), place, base)
-
-    def _embedded(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
-        """Read arguments that are a value of JSON."""
-        if node:
-            self.has_embedded = True
-            raw = json.dumps(node, ensure_ascii=False)
-            leaf = Leaf(path, decode(raw), is_json=True, is_embedded=True, raw=raw, emptied=seals)
-            self._found.add(leaf, place if place.role else ARGUMENTS, base)
-
-    # -- tools -----------------------------------------------------------------------------------------------------
+    # -- tools and tokens ------------------------------------------------------------------------------------------
 
     def _tools(self, node: Any, path: Path) -> None:
-        """Read definitions: in a request a message for each tool, elsewhere they are unnamed texts."""
         if not self._wants_tools:
             return
-        found = self._found
-        texts = Joined(locates=found.locates)
-        for index, tool in enumerate(node) if isinstance(node, list) else [(-1, node)]:
-            where = path if index < 0 else (*path, index)
-            if self._is_request:
-                if index % _ALONE == 0 or index < _ALONE:
-                    found.add_definition(texts)
-                    texts = Joined(locates=found.locates)
-                read_definition(tool, where, texts)
-            elif self._is_answer and found.joined is None:
-                read_definition(tool, where, found.rest)
-            else:
-                apart = Joined(locates=True)
-                read_definition(tool, where, apart)
-                for leaf in apart.parts:
-                    found.add(leaf, UNNAMED, _NOBODY)
-        found.add_definition(texts)
-
-    # -- tokens ----------------------------------------------------------------------------------------------------
+        if self._is_request:
+            read_own_definitions(node, path, self._found)
+        else:
+            read_definitions(node, path, self._found, is_answer=self._is_answer)
 
     def _tokens(self, node: Any, place: Place, path: Path) -> None:
         """Keep the place of tokens, and read what does not look like a token there."""
@@ -404,28 +360,3 @@ class Walk:
             self._found.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
         for leaf in no_tokens(node, path):
             self._found.add(leaf, UNNAMED, _USER)
-
-
-def spell(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None:
-    """Give arguments that are a value of JSON their spelling in the document. The lists are changed in place."""
-    embedded = [leaf for leaf in (*leaves, *(prompt.leaf for prompt in prompts)) if leaf is not None]
-    spelt = document.spelling([leaf.path for leaf in embedded if leaf.is_embedded])
-
-    def respell(leaf: Leaf) -> Leaf:
-        raw = spelt[leaf.path]
-        return replace(leaf, raw=raw, text=decode(raw))
-
-    leaves[:] = [respell(leaf) if leaf.is_embedded else leaf for leaf in leaves]
-    for number, prompt in enumerate(prompts):
-        if prompt.leaf is not None and prompt.leaf.is_embedded:
-            leaf = respell(prompt.leaf)
-            prompts[number] = replace(prompt, message={**prompt.message, "content": leaf.text}, leaf=leaf)
-
-
-def _is_json(text: str) -> bool:
-    """Return whether arguments that need not be JSON are. Such text is a value of JSON for some tools."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

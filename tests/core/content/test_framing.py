@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.content.aws_event_stream import FrameDecoder
 from extproc.core.content.framing import FIRST_BYTES, Framing, decoder_of, framing_of
 from extproc.core.content.json_array import ArrayDecoder
 from extproc.core.content.json_lines import LineDecoder
+from extproc.core.content.payload_parts import PartDecoder
 from extproc.core.content.sse import EventDecoder
 
 WHOLE, EVENTS, LINES, UNKNOWN = Framing.WHOLE, Framing.EVENT_STREAM, Framing.JSON_LINES, Framing.UNKNOWN
@@ -139,5 +139,5 @@ def test_decision_is_bounded_and_does_not_change_with_more_bytes(content_type: s
 def test_decoder_belongs_to_its_framing() -> None:
     assert isinstance(decoder_of(Framing.JSON_LINES, 1), LineDecoder)
     assert isinstance(decoder_of(Framing.EVENT_STREAM, 1), EventDecoder)
-    assert isinstance(decoder_of(Framing.AWS_EVENT_STREAM, 1), FrameDecoder)
+    assert isinstance(decoder_of(Framing.AWS_EVENT_STREAM, 1), PartDecoder)
     assert isinstance(decoder_of(Framing.JSON_ARRAY, 1), ArrayDecoder)

@@ -133,6 +133,13 @@ def test_lines_of_json_are_read_line_by_line() -> None:
     assert asked(it) == ["Hello\nagain"]  # one value may run over several lines
 
 
+@pytest.mark.parametrize("blanks", [63, 64, 10_000])
+def test_white_space_before_the_body_decides_nothing(blanks: int) -> None:
+    body = b" " * blanks + b'{"messages": [{"role": "user", "content": "Hello"}]}'
+    it = sent(body, ("content-type", "application/octet-stream"), unmatched="pass")
+    assert asked(it) == ["Hello"]
+
+
 def test_unmatched_pass_lets_other_json_through() -> None:
     it = sent(OTHER, unmatched="pass")
     assert it.upstream.buffered is not None
