@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from extproc.core.content.shapes import (
     EncodedText,
     declares_text,
+    is_binary,
     looks_inert,
     looks_like_url,
     looks_opaque,
@@ -178,6 +179,20 @@ def test_character_cut_by_the_head_does_not_make_a_text_binary() -> None:
     for shift in range(4):
         text = "x" * shift + "é" * 100
         assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
+
+
+@pytest.mark.parametrize(
+    "first", [b"\x89PNG", b"\xff\xd8", b"ID3\x03\x00", b"RIFF\x00\x00", b"a\x00", b"ok\xffok", b"\x7fELF\x02"]
+)
+def test_binary_body_begins_so(first: bytes) -> None:
+    assert is_binary(first)
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"text\r\n\t\x0b", "é".encode(), "né€".encode()[:-1], b"<svg/>", b"{}", b"ok\xff"]
+)
+def test_text_is_not_binary(first: bytes) -> None:
+    assert not is_binary(first)
 
 
 @given(st.text(min_size=1), st.booleans())
