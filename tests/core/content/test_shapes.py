@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from base64 import b64decode, b64encode, encodebytes, urlsafe_b64encode
 
 import pytest
@@ -169,6 +170,29 @@ def test_words_that_are_said_to_be_text_stay_words(words: str) -> None:
 )
 def test_object_says_that_its_media_are_text(node: dict[str, object], expected: bool) -> None:
     assert declares_text(node) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("application/" + "a" * 100 + "+json", True),
+        ("application/" + "a" * 128 + "+json", False),
+        ("text/" + "a" * 999, True),
+    ],
+)
+def test_only_the_beginning_of_a_type_counts(kind: str, expected: bool) -> None:
+    assert declares_text({"mime_type": kind}) is expected
+
+
+def test_data_url_with_a_long_header_takes_little_memory() -> None:
+    header = "data:text/plain" + ";" * 100_000 + ";BASE64,"
+    value = header + b64encode(b"some words").decode()
+    tracemalloc.start()
+    media = read_media(value)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert media == EncodedText("some words", header)
+    assert peak < 8 * len(value)
 
 
 def test_text_with_a_binary_rest_is_media() -> None:
