@@ -90,7 +90,7 @@ MUTANTS = (
         1,
         "a blocked request goes on",
         "extproc/core/request_leg.py",
-        "self._context.refuse_blocked(Leg.REQUEST, outcome.message)",
+        "self.block.begin(Hook.PRE_CALL, outcome)",
         "self._release(None)",
         MACHINE,
     ),

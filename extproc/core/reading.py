@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from extproc.core.content.beginning import begins_like_json, is_binary, is_blank
+from extproc.core.content.beginning import begins_like_json, is_blank
 from extproc.core.content.document import Document, PlainText
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
@@ -16,6 +16,7 @@ from extproc.core.content.framing import FIRST_BYTES, WHOLE, Framing, Unit, fram
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
+from extproc.core.content.shapes import is_binary
 from extproc.core.content.subtitles import Subtitles, are_subtitles
 from extproc.core.dialects.base import Dialect
 from extproc.core.errors import ContentError, MalformedBody

@@ -10,7 +10,7 @@ from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.deadlines import HEAD, HELD, PING, SILENCE, Clock, Deadlines
+from extproc.core.deadlines import HEAD, HELD, MORE, PING, SILENCE, Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -133,7 +133,7 @@ class ResponseStream:
         self._session.begin(session)
         if self._session.awaits_text:
             # Nothing may come for long, and the client waits for the headers.
-            self._start(Clock.HEAD, self._context.policy.stream_head_seconds)
+            self._start(HEAD, self._context.policy.stream_head_seconds)
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
@@ -309,7 +309,7 @@ class ResponseStream:
         if self._state in _OVER or self._context.is_refused:
             return
         if self._input.has_more:
-            self._start(Clock.MORE, 0)
+            self._start(MORE, 0)
         queue = self._queue
         ready = queue.take_ready()
         if ready:

@@ -107,8 +107,8 @@ class WholeRequest:
         ContentError if the result cannot be read.
         """
         dialect, document = self._dialect, self._document
-        if dialect is None or document is None:
-            raise RedactionError("nothing was read")
+        assert dialect is not None
+        assert document is not None
         prompts = dialect.prompts(document.read_again(), tools=self._tools, locates=True)
         texts: list[str | None] = []
         changes: dict[Path, Edit] = {}

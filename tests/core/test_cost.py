@@ -12,6 +12,7 @@ from types import FrameType
 
 import pytest
 
+from extproc.core.content.escapes import decode
 from extproc.core.refusal import quotes_any
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World
@@ -139,6 +140,14 @@ def calls_and_events_without_text(size: int) -> None:
 def test_work_grows_with_the_stream(work: Callable[[int], object]) -> None:
     work(8)  # a warm-up, for work that is done only once
     assert calls(work, 64 * TIMES) < SLACK * TIMES * calls(work, 64)
+
+
+@pytest.mark.parametrize("invalid", ["\\q", "\\ud800", "\\udc00", "\U000f0000"])
+def test_escapes_beside_an_invalid_one_are_decoded_at_once(invalid: str) -> None:
+    def decoded(size: int) -> None:
+        assert decode(invalid + size * '\\n\\\\"') == (invalid + size * '\n\\"', len(invalid) + size * 5)
+
+    assert calls(decoded, 640) == calls(decoded, 64)
 
 
 def test_message_full_of_quotes_is_searched_once_for_each_quote() -> None:

@@ -277,6 +277,17 @@ class TestAnswer:
         it.verify("[X]", second).verify("[Y]", third).done()
         assert it.response.body == b'{"a":"one two"}\r\n\n{"a":"[X]"}\n[Y]'
 
+    @pytest.mark.parametrize("kind", ["application/json-seq", "application/geo+json-seq", "application/vnd.x+ndjson"])
+    def test_lines_under_other_types_are_verified(self, kind: str) -> None:
+        it = (
+            world()
+            .request(None, path="/x")
+            .head(kind)
+            .body(b'\x1e{"a":"one two"}\n\x1e{"a":\n"three four"}\n', end=True)
+        )
+        first, second, third = (chunk["choices"][0]["delta"]["content"] for chunk in it.chunks)
+        assert (first, second, third) == ("one two", '{"a":', '"three four"}')
+
     def test_block_in_json_lines_is_a_line(self) -> None:
         it = world().request(None, path="/x").head("application/x-ndjson").body(b'{"a":"one two"}\n')
         it.verify("one two", it.chunks[0]["choices"][0]["index"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -66,6 +67,26 @@ async def test_envoy_signs_what_the_sidecar_releases(chain: Rig, text: str) -> N
     assert is_signed(request, SECRET)
     request.body = CONVERSE.request("I am Joe")
     assert not is_signed(request, SECRET)
+
+
+async def test_boto3_without_a_signature_of_its_own(chain: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3, botocore = pytest.importorskip("boto3"), pytest.importorskip("botocore")
+    config = pytest.importorskip("botocore.config")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    redacts("Jane", "[NAME_1]")(chain.aim)
+    client = boto3.session.Session().client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=chain.envoy.url,
+        config=config.Config(signature_version=botocore.UNSIGNED),
+    )
+    messages = [{"role": "user", "content": [{"text": "I am Jane"}]}]
+    answer = await asyncio.to_thread(client.converse, modelId="a.b:0", messages=messages)
+    client.close()
+    assert answer["output"]["message"]["content"] == [{"text": "Hi"}]
+    (request,) = chain.upstream.requests
+    assert b"I am [NAME_1]" in request.body
+    assert is_signed(request, SECRET)
 
 
 async def test_signature_of_the_client_prevents_a_redaction(chain: Rig) -> None:

@@ -14,8 +14,6 @@ _SLICE = 256
 _MOST_READ = 65_536
 """The encoded bytes within which a body must begin: the header of a gzip body can be long."""
 
-_CONTROLS = frozenset(range(0x20)) - frozenset(b"\t\n\f\r\x1b")
-
 
 class Beginning:
     """Collects the first bytes of a body, without its content-encoding."""
@@ -60,14 +58,3 @@ def is_blank(first: bytes) -> bool:
 def begins_like_json(first: bytes) -> bool:
     """Return whether a body that begins so may be JSON with a text in it."""
     return is_blank(first) or first.removeprefix(BOM).lstrip(b" \t\r\n")[:1] in (b"{", b"[", b'"')
-
-
-def is_binary(first: bytes) -> bool:
-    """Return whether a body that begins so is no text: it is not UTF-8, or has control characters."""
-    if not _CONTROLS.isdisjoint(first):
-        return True
-    try:
-        first.decode()
-    except UnicodeDecodeError as error:
-        return error.end < len(first) or error.reason != "unexpected end of data"
-    return False

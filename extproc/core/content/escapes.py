@@ -25,8 +25,17 @@ _CUT = re.compile(
 MAX_CUT = 11
 """The most characters of an incomplete escape."""
 
-_MARK = "\U000f0000"
-"""A private character that stands for a backslash while a text is decoded."""
+_INVALID = re.compile(
+    rf'\\(?!["/bfnrt]|u(?![dD][89a-fA-F]){_HEX}{{4}}|u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}}'
+    rf"|(?<=\\u[dD][89abAB]{_HEX}{{2}}\\)u[dD][c-fC-F]{_HEX}{{2}})"
+)
+"""A backslash that begins no escape, and half of a surrogate pair, in a text without escaped backslashes."""
+
+_BACKSLASH = r"\u005c"
+"""Another spelling of an escaped backslash."""
+
+_LITERAL = _BACKSLASH.replace("\\", "\\\\")
+"""The same as a template of `re`."""
 
 _ANY = re.compile(r"\\.", re.DOTALL)
 
@@ -69,18 +78,18 @@ def _starts_escape(text: str, position: int) -> bool:
 
 
 def _decoded(text: str) -> str:
-    """Return a text without an incomplete escape decoded: in C, unless something in it is unusual."""
-    if _MARK not in text:
-        # Without escaped backslashes every backslash begins an escape, and all quotation marks can be escaped alike.
-        marked = text.replace("\\\\", _MARK)
-        try:
-            decoded: str = _read('"' + marked.replace('\\"', '"').replace('"', '\\"') + '"')
-        except ValueError:
-            pass
-        else:
-            if decoded.count(_MARK) == marked.count(_MARK) and not _SURROGATE.search(decoded):
-                return decoded.replace(_MARK, "\\")
-    return _ESCAPE.sub(lambda found: str(_read(f'"{found[0]}"')), text)
+    """Return a text without an incomplete escape decoded, in C."""
+    # Without escaped backslashes every backslash begins an escape, and all quotation marks can be escaped alike.
+    marked = text.replace("\\\\", _BACKSLASH).replace('\\"', '"').replace('"', '\\"')
+    try:
+        decoded: str = _read(f'"{marked}"')
+    except ValueError:
+        pass
+    else:
+        if not _SURROGATE.search(decoded):
+            return decoded
+    sound: str = _read(f'"{_INVALID.sub(_LITERAL, marked)}"')
+    return sound
 
 
 def _ends(raw: str) -> list[bool]:

@@ -3,6 +3,9 @@
 Each line holds one JSON value. Lines end in LF, which CR may precede; the last line may lack its end. A run of blank
 lines is one unit without data.
 
+JSON text sequences (`application/json-seq`, RFC 7464) are read as lines, too: a record separator may begin a line. A
+text of several lines, or several texts in one, are unreadable.
+
     decoder = LineDecoder(limit)
     for line in decoder.feed(data): ...    # any split of the bytes gives the same lines with data
     for line in decoder.finish(): ...
@@ -22,13 +25,15 @@ from extproc.core.errors import BodyTooLarge, MalformedBody
 _BLANK = re.compile(rb"(?:[ \t\r]*+\n)++")
 _LINE_ENDS = re.compile(rb"[\r\n]+")
 _SPACE = b" \t\r\n"
+_AROUND = _SPACE + b"\x1e"
+"""What may stand around the text of a line: white space and record separators."""
 
 
 @dataclass(frozen=True, slots=True)
 class JSONLine:
     """One line, or a run of blank lines. `raw` are its unchanged bytes, including the line end.
 
-    `data` is the text without white space around it, None for blank lines. The first line of a body may begin with a
+    `data` is the text without what may stand around it, None for blank lines. The first line of a body may begin with a
     byte order mark.
     """
 
@@ -41,7 +46,7 @@ class JSONLine:
         """Return the line's bytes with other data. Line ends within `data`, where JSON may have them, become spaces."""
         prefix = BOM if self.is_first and self.raw.startswith(BOM) else b""
         line = self.raw[len(prefix) :]
-        text = line.strip(_SPACE)
+        text = line.strip(_AROUND)
         if not text:
             return self.raw
         start = line.index(text)
@@ -98,7 +103,7 @@ class LineDecoder:
         raw = bytes(self._buffer[:end])
         text = raw.removeprefix(BOM) if self._is_first else raw
         try:
-            data = text.strip(_SPACE).decode()
+            data = text.strip(_AROUND).decode()
         except UnicodeDecodeError as error:
             raise MalformedBody("a line is not UTF-8") from error
         del self._buffer[:end]

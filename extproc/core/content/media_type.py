@@ -9,6 +9,7 @@ from extproc.core.vocabulary import Headers
 _JSON_LINES = frozenset(
     {
         "application/json-lines",
+        "application/json-seq",
         "application/jsonl",
         "application/jsonlines",
         "application/ndjson",
@@ -22,6 +23,8 @@ _JSON_LINES = frozenset(
     }
 )
 
+_JSON_LINES_SUFFIXES = ("+json-seq", "+jsonl", "+ndjson")
+"""The suffix of RFC 8091, and others like it, which are not registered."""
 
 _JSON = re.compile(r"application/(?:x-)?json|text/(?:x-)?json|application/x-amz-json-[0-9.]+|.+\+json").fullmatch
 """The registered type, the suffix of RFC 6839 (3.1), and types that AWS and older software use."""
@@ -41,7 +44,7 @@ def is_json(media_type: str) -> bool:
 
 def is_json_lines(media_type: str) -> bool:
     """Return whether each line of a body of this type is a JSON document."""
-    return media_type in _JSON_LINES
+    return media_type in _JSON_LINES or media_type.endswith(_JSON_LINES_SUFFIXES)
 
 
 def is_event_stream(media_type: str) -> bool:

@@ -9,8 +9,8 @@ Servers differ in what they accept, so only one reading is accepted here, and ev
   values pass that mean no encoding. A multipart body in a part is not read.
 - A text is UTF-8: another charset, in a part's type or for all parts (`_charset_`), is unreadable.
 
-The data of a part is its text. A part of a type that is no text, and that begins like binary data, is media: it has no
-data and stays as it is.
+The data of a part is its text. A file of a type that is no text, and that begins like binary data, is media: it has no
+data and stays as it is. A part without the name of a file is a text, whatever its type, because servers read it so.
 
     decoder = FormDecoder(boundary, limit)
     for part in decoder.feed(data): ...    # any split of the bytes gives the same parts
@@ -226,4 +226,4 @@ def _framing(kind: str, filename: str | None) -> Framing:
 
 
 def _is_text(kind: str, filename: str | None) -> bool:
-    return kind.startswith("text/") or (not kind and filename is None)
+    return kind.startswith("text/") or not filename

@@ -25,7 +25,13 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}").fullmatch
 _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{60,76}\r?\n)+[A-Za-z0-9+/]{0,76}={0,2}(?:\r?\n)?").fullmatch
 """Base64 in lines, as MIME (RFC 2045, 6.8) and PEM (RFC 1421) write it."""
 
-_DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*?)(;base64)?,", re.IGNORECASE).match
+_SCHEME = "data:"
+
+_BASE64_MARK = ";base64"
+"""What the header of a data URL ends with if the data are in base64."""
+
+_MAX_TYPE = 128
+"""The most characters of a media type that are read. Registered ones are shorter."""
 
 _TEXT_TYPE = re.compile(
     r"text/|application/(?:.*\+)?(?:x-)?(?:json|xml|yaml|ndjson|jsonl|javascript|sql)$|image/svg", re.IGNORECASE
@@ -93,7 +99,12 @@ def looks_like_url(value: str) -> bool:
 def declares_text(node: Mapping[str, Any]) -> bool:
     """Return whether an object says that the media in it are text, such as `"mimeType": "text/csv"`."""
     types = (node.get(key) for key in _TYPE_KEYS)
-    return any(isinstance(kind, str) and _TEXT_TYPE(kind.partition(";")[0].strip()) for kind in types)
+    return any(isinstance(kind, str) and _is_text_type(kind) for kind in types)
+
+
+def _is_text_type(kind: str) -> bool:
+    # It is read once for each value beside it, so only its beginning counts.
+    return _TEXT_TYPE(kind[:_MAX_TYPE].partition(";")[0].strip()) is not None
 
 
 def read_media(value: str, *, is_text: bool = False) -> EncodedText | bool:
@@ -102,13 +113,13 @@ def read_media(value: str, *, is_text: bool = False) -> EncodedText | bool:
     Base64 that is said to be a text (`is_text`, or the type in a data URL) is never binary content: what cannot be
     decoded is some other value.
     """
-    found = _DATA_URL(value)
-    if found is None:
+    comma = value.find(",") if value[: len(_SCHEME)].lower() == _SCHEME else -1
+    if comma < 0:
         return _read_base64(value, "", is_text=is_text)
-    kind, _, is_base64 = found.groups()
-    is_text = is_text or bool(_TEXT_TYPE(kind)) or not kind
-    if is_base64:
-        return _read_base64(value[found.end() :], found.group(), is_text=is_text)
+    kind = value[len(_SCHEME) : min(comma, len(_SCHEME) + _MAX_TYPE)].partition(";")[0]
+    is_text = is_text or _is_text_type(kind) or not kind
+    if value[max(len(_SCHEME), comma - len(_BASE64_MARK)) : comma].lower() == _BASE64_MARK:
+        return _read_base64(value[comma + 1 :], value[: comma + 1], is_text=is_text)
     return False
 
 

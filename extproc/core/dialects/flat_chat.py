@@ -123,9 +123,9 @@ def _only_choice(root: Any) -> dict[str, Any] | None:
 def _is_inert_beside(root: Mapping[str, Any], known: str | None) -> bool:
     """Return whether a document has nothing to read beside its choices and the field `known`."""
     for key, value in root.items():
-        if key == "choices" or key == known or (not value and key in _EMPTY):
+        if key in _INERT and (type(value) is int or (type(value) is str and looks_inert(value))):
             continue
-        if key not in _INERT or not (type(value) is int or (type(value) is str and looks_inert(value))):
+        if key != "choices" and key != known and (value or key not in _EMPTY):
             return False
     return True
 

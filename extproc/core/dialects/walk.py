@@ -189,8 +189,9 @@ class Walk:
                 found.begin_joined()
             gatherer = self._gatherer(place, seals)
             if gatherer is not None:
-                # Nothing is to be known of the rest but its texts.
-                gatherer.gather_list(nodes, place, path, index)
+                # Nothing is to be known of the rest but its texts. Lines are among the texts already.
+                rest = [None if type(each) is str else each for each in nodes] if has_lines else nodes
+                gatherer.gather_list(rest, place, path, index)
                 break
             self._value(node, place, (*path, index), base, seals)
         if is_mine and found.joined is not None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.content.beginning import Beginning, begins_like_json, is_binary, is_blank
+from extproc.core.content.beginning import Beginning, begins_like_json, is_blank
 from extproc.core.content.framing import FIRST_BYTES, Framing, framing_of
 from extproc.core.content.media_type import is_event_stream, is_json, is_json_lines, is_media, media_types
 
@@ -51,18 +51,6 @@ def test_json_begins_so(first: bytes) -> None:
 @pytest.mark.parametrize("first", [b"a={", b"1", b"-1", b"true", b"null", b"<", b"data: {", b"\x00{", b"\x0b{"])
 def test_json_with_a_text_does_not_begin_so(first: bytes) -> None:
     assert not begins_like_json(first)
-
-
-@pytest.mark.parametrize(
-    "first", [b"\x89PNG", b"\xff\xd8", b"ID3\x03\x00", b"RIFF\x00\x00", b"a\x00", b"ok\xffok", b"\x7fELF\x02"]
-)
-def test_binary_body_begins_so(first: bytes) -> None:
-    assert is_binary(first)
-
-
-@pytest.mark.parametrize("first", [b"", b"text\r\n\t", "é".encode(), "né€".encode()[:-1], b"<svg/>", b"{}"])
-def test_text_is_not_binary(first: bytes) -> None:
-    assert not is_binary(first)
 
 
 def test_media_types_are_those_of_all_headers() -> None:

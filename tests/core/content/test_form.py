@@ -50,7 +50,7 @@ def file(name: str, content: bytes, filename: str = "a.bin", *headers: str) -> b
         ([part("a", b" \n", "Content-Type: application/json")], {"a": " \n"}),
         ([file("f", PNG)], {"f": {"filename": None, "content": None}}),
         ([file("f", PNG, "Ask Tom.png")], {"f": {"filename": "Ask Tom.png", "content": None}}),
-        ([file("f", PNG, "")], {"f": {"filename": None, "content": None}}),
+        ([file("f", b"", "")], {"f": {"filename": None, "content": None}}),
         ([file("f", b"text")], {"f": {"filename": None, "content": "text"}}),
         ([file("f", b'{"a":1}\n\n{"b":2}', "a.jsonl")], {"f": {"filename": None, "content": [{"a": 1}, {"b": 2}]}}),
         (

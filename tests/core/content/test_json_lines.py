@@ -52,6 +52,8 @@ def datas(lines: list[JSONLine]) -> list[tuple[bytes, str]]:
         ('"a\u2028b\x85"\n'.encode(), [('"a\u2028b\x85"\n'.encode(), '"a\u2028b\x85"')]),
         (BOM + b"1\n" + BOM + b"2\n", [(BOM + b"1\n", "1"), (BOM + b"2\n", "\ufeff2")]),
         (BOM + b"\n1", [(b"1", "1")]),
+        (b"\x1e1\n\x1e2\n", [(b"\x1e1\n", "1"), (b"\x1e2\n", "2")]),
+        (b"\x1e\n \x1e\x1e 1", [(b" \x1e\x1e 1", "1")]),
     ],
 )
 def test_lines_are_cut(body: bytes, expected: list[tuple[bytes, str]]) -> None:
@@ -162,3 +164,8 @@ def test_every_document_is_found(documents: list[dict[str, str]], end: str) -> N
     lines = decode(body.encode())
     assert [json.loads(line.data or "") for line in lines] == documents
     assert "".join(line.with_data("0").decode() for line in lines) == f"0{end}" * len(documents)
+
+
+def test_record_separator_stays_before_other_data() -> None:
+    [line] = decode(b'\x1e{"a":1}\n')
+    assert line.with_data('{"a":2}') == b'\x1e{"a":2}\n'

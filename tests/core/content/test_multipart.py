@@ -100,6 +100,13 @@ def test_text_is_read_by_type_and_name(more: str, headers: Sequence[str], framin
     assert (found.data, found.framing) == ('{"x": 1}', framing)
 
 
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "text/plain", ""])
+@pytest.mark.parametrize("more", ["", '; filename=""', "; filename*=utf-8''"])
+def test_field_without_the_name_of_a_file_is_a_text(kind: str, more: str) -> None:
+    headers = [f"Content-Type: {kind}"] if kind else []
+    assert one(part("a", b"\x01Ask Tom", *headers, more=more)).data == "\x01Ask Tom"
+
+
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "audio/mpeg", ""])
 @pytest.mark.parametrize("content", [PNG, b"\xff\xfb\x90", b"\x00", b"x" * 63 + b"\x00", b"a\xff" + b"x" * 99])
 def test_media_have_no_data(kind: str, content: bytes) -> None:
@@ -111,6 +118,8 @@ def test_media_have_no_data(kind: str, content: bytes) -> None:
     ("more", "headers", "content"),
     [
         ("", (), PNG),  # a field, and no file
+        ("", ("Content-Type: image/png",), PNG),
+        ('; filename=""', ("Content-Type: application/octet-stream",), PNG),
         ("", ("Content-Type: text/plain",), PNG),
         ("; filename=a.jsonl", ("Content-Type: image/png",), PNG),
         ("; filename=a.png", ("Content-Type: image/png",), b"x" * 64 + b"\xff"),  # it does not look like an image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from base64 import b64decode, b64encode, encodebytes, urlsafe_b64encode
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from extproc.core.content.shapes import (
     EncodedText,
     declares_text,
+    is_binary,
     looks_inert,
     looks_like_url,
     looks_opaque,
@@ -170,6 +172,29 @@ def test_object_says_that_its_media_are_text(node: dict[str, object], expected: 
     assert declares_text(node) is expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("application/" + "a" * 100 + "+json", True),
+        ("application/" + "a" * 128 + "+json", False),
+        ("text/" + "a" * 999, True),
+    ],
+)
+def test_only_the_beginning_of_a_type_counts(kind: str, expected: bool) -> None:
+    assert declares_text({"mime_type": kind}) is expected
+
+
+def test_data_url_with_a_long_header_takes_little_memory() -> None:
+    header = "data:text/plain" + ";" * 100_000 + ";BASE64,"
+    value = header + b64encode(b"some words").decode()
+    tracemalloc.start()
+    media = read_media(value)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert media == EncodedText("some words", header)
+    assert peak < 8 * len(value)
+
+
 def test_text_with_a_binary_rest_is_media() -> None:
     assert read_media(b64encode(b"words " * 20 + b"\xff\xfe").decode()) is True
 
@@ -178,6 +203,20 @@ def test_character_cut_by_the_head_does_not_make_a_text_binary() -> None:
     for shift in range(4):
         text = "x" * shift + "é" * 100
         assert read_media(b64encode(text.encode()).decode()) == EncodedText(text)
+
+
+@pytest.mark.parametrize(
+    "first", [b"\x89PNG", b"\xff\xd8", b"ID3\x03\x00", b"RIFF\x00\x00", b"a\x00", b"ok\xffok", b"\x7fELF\x02"]
+)
+def test_binary_body_begins_so(first: bytes) -> None:
+    assert is_binary(first)
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"text\r\n\t\x0b", "é".encode(), "né€".encode()[:-1], b"<svg/>", b"{}", b"ok\xff"]
+)
+def test_text_is_not_binary(first: bytes) -> None:
+    assert not is_binary(first)
 
 
 @given(st.text(min_size=1), st.booleans())

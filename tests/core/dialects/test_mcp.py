@@ -147,6 +147,14 @@ def test_image_of_a_client_is_not_read() -> None:
     assert asked(MCP, answer(role="assistant", content={"type": "image", "data": PNG, "mimeType": "image/png"})) == []
 
 
+def test_arguments_behind_the_first_256_share_a_message() -> None:
+    body = ask("tools/call", arguments={f"a{number}": {"q": "hi"} if number % 2 else "hi" for number in range(300)})
+    messages = asked(MCP, body)
+    assert len(messages) == 257
+    assert messages[-1] == ("user", "\n".join(["hi", '{"q": "hi"}'] * 22))
+    assert redacted_request(MCP, body) == masked(body)
+
+
 def test_keys_of_arguments_cannot_be_redacted() -> None:
     with pytest.raises(RedactionError):
         redacted_request(MCP, ask("tools/call", arguments={"say hi": "a"}))

@@ -257,6 +257,14 @@ class TestRequests:
         assert second.leaf is not None
         assert (first.leaf.fixed, second.leaf.fixed) == (True, False)
 
+    @pytest.mark.parametrize("locates", [True, False])
+    def test_strings_behind_many_objects_are_read_once(self, locates: bool) -> None:
+        found = walk({"rows": [{"a": f"row {n}"} for n in range(300)] + ["my one", "my two"]}, locates=locates)
+        sent = [prompt.message["content"] for prompt in found.prompts]
+        assert "\n".join(sent).count("my one") == 1
+        assert sent[0] == "my one\nmy two"
+        assert sent[-1].endswith("row 299")
+
     def test_the_texts_of_a_long_list_share_a_message(self) -> None:
         found = messages({"zq": [{"k": f"text {n}"} for n in range(300)], "prompt": "last"})
         assert len(found) == 258
