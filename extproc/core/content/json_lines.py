@@ -3,8 +3,8 @@
 Each line holds one JSON value. Lines end in LF, which CR may precede; the last line may lack its end. A run of blank
 lines is one unit without data.
 
-JSON text sequences (`application/json-seq`, RFC 7464) are read as lines, too: a record separator may begin a line. A text
-of several lines, or several texts in one, are unreadable.
+JSON text sequences (`application/json-seq`, RFC 7464) are read as lines, too: a record separator may begin a line. A
+text of several lines, or several texts in one, are unreadable.
 
     decoder = LineDecoder(limit)
     for line in decoder.feed(data): ...    # any split of the bytes gives the same lines with data
