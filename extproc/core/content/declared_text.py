@@ -25,15 +25,14 @@ _TEXT_TYPE = re.compile(
     re.IGNORECASE,
 ).match
 
-_EXTENSIONS = frozenset(
-    (
-        "adoc asm awk bash bat c cc cfg clj cmd cnf conf cpp cs css csv cxx dart diff dockerfile elm eml env erl "
-        "ex exs f90 fs geojson go gql gradle graphql groovy h hcl hh hpp hs htm html ics ini ipynb java jl js json "
-        "json5 jsonl jsx kt kts latex less lisp log lua m markdown md mdx mjs ml ndjson patch php pl pm properties "
-        "proto ps1 py pyi r rb rs rst rtf sass scala scss sh sql srt svg swift tex text tf toml ts tsv tsx txt vb "
-        "vcf vtt vue xhtml xml yaml yml zig zsh"
-    ).split()
-)
+_is_text_format = re.compile(
+    r"adoc|asm|awk|bash|bat|c|cc|cfg|clj|cmd|cnf|conf|cpp|cs|css|csv|cxx|dart|diff|dockerfile|elm|eml|env|erl|"
+    r"ex|exs|f90|fs|geojson|go|gql|gradle|graphql|groovy|h|hcl|hh|hpp|hs|htm|html|ics|ini|ipynb|java|jl|js|json|"
+    r"json5|jsonl|jsx|kt|kts|latex|less|lisp|log|lua|m|markdown|md|mdx|mjs|ml|ndjson|patch|php|pl|pm|properties|"
+    r"proto|ps1|py|pyi|r|rb|rs|rst|rtf|sass|scala|scss|sh|sql|srt|svg|swift|tex|text|tf|toml|ts|tsv|tsx|txt|vb|"
+    r"vcf|vtt|vue|xhtml|xml|yaml|yml|zig|zsh",
+    re.IGNORECASE,
+).fullmatch
 """The extensions of files that are text, and the names of formats."""
 
 _CHARSET = re.compile(r";[ \t]*charset[ \t]*=[ \t]*[\"']?([^\"';,\s]*)", re.IGNORECASE).search
@@ -73,10 +72,10 @@ def declares_text(node: Mapping[str, Any]) -> bool:
     if any(isinstance(kind, str) and is_text_type(kind) for kind in map(node.get, _TYPE_KEYS)):
         return True
     form = node.get("format")
-    if isinstance(form, str) and form.lower() in _EXTENSIONS:
+    if isinstance(form, str) and _is_text_format(form):
         return True
     names = map(node.get, _NAME_KEYS)
-    return any(isinstance(name, str) and name[-_MAX_TYPE:].rpartition(".")[2].lower() in _EXTENSIONS for name in names)
+    return any(isinstance(name, str) and _is_text_format(name[-_MAX_TYPE:].rpartition(".")[2]) for name in names)
 
 
 def declares_wide(media_type: str) -> bool:

@@ -53,7 +53,7 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_around", "_arguments", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = ("_arguments", "_around", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
