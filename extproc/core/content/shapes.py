@@ -9,9 +9,10 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from extproc.core.content.declared_text import declares_wide, is_text_type
+from extproc.core.errors import MalformedBody
 
 looks_inert = re.compile(r"@?[A-Za-z0-9._:/+=%-]{1,256}").fullmatch
 """Match an identifier, a name of a model or type, an enum, a number or a time. An e-mail address is none."""
@@ -29,16 +30,6 @@ _SCHEME = "data:"
 
 _BASE64_MARK = ";base64"
 """What the header of a data URL ends with if the data are in base64."""
-
-_MAX_TYPE = 128
-"""The most characters of a media type that are read. Registered ones are shorter."""
-
-_TEXT_TYPE = re.compile(
-    r"text/|application/(?:.*\+)?(?:x-)?(?:json|xml|yaml|ndjson|jsonl|javascript|sql)$|image/svg", re.IGNORECASE
-).match
-
-_TYPE_KEYS = ("mimeType", "mime_type", "mediaType", "media_type", "contentType", "content_type")
-"""Keys that tell the type of the media beside them."""
 
 _HEAD = 64
 """The number of bytes by which media are recognised."""
@@ -96,59 +87,93 @@ def looks_like_url(value: str) -> bool:
     return len(value) <= _MAX_URL and _URL(value) is not None
 
 
-def declares_text(node: Mapping[str, Any]) -> bool:
-    """Return whether an object says that the media in it are text, such as `"mimeType": "text/csv"`."""
-    types = (node.get(key) for key in _TYPE_KEYS)
-    return any(isinstance(kind, str) and _is_text_type(kind) for kind in types)
-
-
-def _is_text_type(kind: str) -> bool:
-    # It is read once for each value beside it, so only its beginning counts.
-    return _TEXT_TYPE(kind[:_MAX_TYPE].partition(";")[0].strip()) is not None
-
-
-def read_media(value: str, *, is_text: bool = False) -> EncodedText | bool:
+def read_media(value: str, *, is_text: bool = False, is_wide: bool = False) -> EncodedText | bool:
     """Return the text that base64 or a data URL holds, True for binary content, False for any other value.
 
     Base64 that is said to be a text (`is_text`, or the type in a data URL) is never binary content: what cannot be
-    decoded is some other value.
+    decoded is some other value. Raises MalformedBody for a text in a charset that is not read, and if it is said to be
+    UTF-16 (`is_wide`, or in a data URL) but does not look so.
     """
-    comma = value.find(",") if value[: len(_SCHEME)].lower() == _SCHEME else -1
+    comma = value.find(",") if is_data_url(value) else -1
     if comma < 0:
-        return _read_base64(value, "", is_text=is_text)
-    kind = value[len(_SCHEME) : min(comma, len(_SCHEME) + _MAX_TYPE)].partition(";")[0]
-    is_text = is_text or _is_text_type(kind) or not kind
+        return _read_base64(value, "", is_text=is_text, is_wide=is_wide)
+    kind = value[len(_SCHEME) : comma]
+    is_wide = is_wide or declares_wide(kind)
+    is_text = is_text or is_text_type(kind) or kind[:1] in ("", ";")
     if value[max(len(_SCHEME), comma - len(_BASE64_MARK)) : comma].lower() == _BASE64_MARK:
-        return _read_base64(value[comma + 1 :], value[: comma + 1], is_text=is_text)
+        return _read_base64(value[comma + 1 :], value[: comma + 1], is_text=is_text, is_wide=is_wide)
     return False
 
 
-def _read_base64(data: str, prefix: str, *, is_text: bool) -> EncodedText | bool:
+def is_data_url(value: str) -> bool:
+    """Return whether `value` begins like a data URL."""
+    return value[: len(_SCHEME)].lower() == _SCHEME
+
+
+def _read_base64(data: str, prefix: str, *, is_text: bool, is_wide: bool) -> EncodedText | bool:
     if not (_BASE64(data) or _WRAPPED(data)):
         return False
     is_urlsafe = "-" in data or "_" in data
     head = _decode(data[: 2 * _HEAD].replace("\r", "").replace("\n", "")[: _HEAD // 3 * 4])
     charset, mark = _wide(head)
+    if is_wide and charset == "utf-8":
+        raise MalformedBody("a text that is said to be UTF-16")
+    is_long = len(data) >= _SHORT
     if not is_text and charset == "utf-8" and is_binary(head):
-        return len(data) >= _SHORT or head.startswith(_SIGNATURES)
+        if head.startswith(_SIGNATURES):
+            return True
+        if not is_long or _repaired(head, is_text=False) is None:
+            return is_long
     whole = _decode(data.replace("\r", "").replace("\n", ""))
     if not whole:
         return False
     try:
         return EncodedText(whole[len(mark) :].decode(charset), prefix, is_urlsafe, charset, mark)
     except UnicodeDecodeError:
-        if not is_text:
-            # The head is text and the rest is not, as in some documents with binary parts.
-            return len(data) >= _SHORT
-    if _NO_LATIN(whole):
-        return False  # words can be valid base64, too
-    return EncodedText(whole.decode(_LATIN), prefix, is_urlsafe, _LATIN)
+        if not is_text and not is_long:
+            return False
+    if not is_text and head.startswith(_DOCUMENTS):
+        return True
+    found = _repaired(whole[len(mark) :], charset, is_text=is_text)
+    if found is None:
+        return not is_text  # what is said to be text may be words, which can be valid base64, too
+    return EncodedText(found[1], prefix, is_urlsafe, found[0], mark)
 
+
+_DOCUMENTS = (b"%PDF-",)
+"""Signatures of formats that are binary although most of their bytes may be text."""
+
+_FEW, _VERY_FEW = 8, 16
+"""One of so many bytes may be none of a text."""
+
+_ASCII = bytes(range(0x80))
+
+
+def _repaired(data: bytes, charset: str = "utf-8", *, is_text: bool) -> tuple[str, str] | None:
+    """Return the charset of bytes of which few are no text in it, and the text; None if too many are no text.
+
+    It is Latin-1 if UTF-8 would lose more characters than it has beyond ASCII. In bytes that are not said to be text,
+    each byte of such characters counts as none of a text.
+    """
+    text = data.decode(charset, "replace")
+    lost = text.count(_LOST)
+    if charset == "utf-8":
+        beyond = len(data.translate(None, _ASCII))  # bytes beyond ASCII
+        if len(text) - lost - (len(data) - beyond) <= lost:
+            charset, text = _LATIN, data.decode(_LATIN)
+            lost = 0 if is_text else beyond
+    controls = len(_CONTROLS_OF_LATIN.findall(text)) if is_text else len(_CONTROLS_OF_TEXT.findall(text))
+    return (charset, text) if (lost + controls) * (_VERY_FEW if is_text else _FEW) <= len(text) else None
+
+
+_LOST = "\ufffd"
+
+_CONTROLS_OF_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+_CONTROLS_OF_LATIN = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 
 _LATIN = "latin-1"
-"""The encoding of bytes that are said to be text, are no UTF-8 or UTF-16, and have no control characters in it."""
-
-_NO_LATIN = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]").search
+"""The encoding of bytes that are text, but no UTF-8 or UTF-16, and have few control characters in it."""
 
 _MARKS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 

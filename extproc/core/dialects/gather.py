@@ -11,6 +11,9 @@ from extproc.core.dialects.joined import At, Joined, path_of
 from extproc.core.dialects.table import Place, Table
 from extproc.core.errors import MalformedBody
 
+SOURCE = "source"
+"""The key of an object with media whose type may stand beside it, as in the documents of Bedrock."""
+
 _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
@@ -93,7 +96,7 @@ class Gatherer:
             elif kind in _NUMBERS:
                 if child.needs_text and value is not None:
                     raise MalformedBody("a number instead of a text")
-            elif child.is_plain:
+            elif child.is_plain and key != SOURCE:
                 self._value(value, child, (at, key))
             else:
                 self._walk(value, child, path_of((at, key)) if locates else (), node)

@@ -6,8 +6,13 @@ name holds.
 
 from __future__ import annotations
 
-from extproc.core.dialects.base import Dialect
+from typing import Any
+
+from extproc.core.content.document import Document
+from extproc.core.dialects.base import Dialect, Running
+from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import COMMON, inert, opaque, url
+from extproc.core.dialects.several import asks_for_several, numbered
 from extproc.core.dialects.table import Table
 
 _NAMES = (
@@ -35,3 +40,18 @@ class Generic(Dialect):
     takes_plain_text = True
     takes_forms = True
     request = answer = event = Table(*COMMON, *_NAMES)
+
+    def after(self, request: Document, *, tools: bool) -> Dialect:
+        """Return the dialect of the answer. The number of an event may count events, unless there are several texts."""
+        return _SEVERAL if asks_for_several(request.root) else self
+
+
+class _Several(Generic):
+    """The dialect of an answer with several texts, whose events have the number of theirs."""
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return the identity of the running text that a leaf continues."""
+        return numbered(root, leaf)
+
+
+_SEVERAL = _Several()

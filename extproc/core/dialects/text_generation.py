@@ -13,6 +13,7 @@ from extproc.core.dialects.base import Dialect, Running, running
 from extproc.core.dialects.cohere_requests import huggingface_error
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, inert, media, opaque, text, tokens, tools, unreadable
+from extproc.core.dialects.several import asks_for_several, numbered
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -63,7 +64,7 @@ class TextGeneration(Dialect):
 
 
 class LlamaCpp(Dialect):
-    """llama.cpp's server. Its error object has the fields of OpenAI's."""
+    """llama.cpp's server. Its error object has the fields of OpenAI's. Events have the number of their prompt."""
 
     name = "text-generation"
     request = Table(
@@ -83,6 +84,14 @@ class LlamaCpp(Dialect):
         inert("stop_type", "generation_settings.samplers[]", "generation_settings.chat_format"),
     )
 
+    def after(self, request: Document, *, tools: bool) -> Dialect:
+        """Return the dialect of the answer, in which one of several texts may end before another."""
+        return _SEVERAL if asks_for_several(request.root) else self
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return the identity of the running text that a leaf continues."""
+        return numbered(root, leaf)
+
     def is_final(self, data: str, document: Document | None) -> bool:
         """Return whether the event is the last one."""
         if document is None:
@@ -94,8 +103,19 @@ class LlamaCpp(Dialect):
         return b"data: " + self.refuse(refusal) + b"\n\n"
 
 
+class _Several(LlamaCpp):
+    """llama.cpp's answer to several prompts: it ends with its last byte."""
+
+    def is_final(self, data: str, document: Document | None) -> bool:
+        """Return whether an event is a mark of the end."""
+        return Dialect.is_final(self, data, document)
+
+
+_SEVERAL = _Several()
+
+
 class SGLang(Dialect):
-    """SGLang, and servers like it. Its error object has the fields of OpenAI's.
+    """SGLang, and servers like it. Its error object has the fields of OpenAI's. Events have the number of their prompt.
 
     Each event repeats the whole text so far, unless the server is told to send pieces: then it has fewer tokens than
     the count says.
@@ -133,3 +153,7 @@ class SGLang(Dialect):
         given = len(items(event.get("output_ids")))
         is_piece = isinstance(count, int) and 0 < given < count
         return Kind.TEXT if is_piece or leaf.path[:1] != ("text",) else Kind.REPEAT
+
+    def place(self, root: Any, leaf: Leaf) -> Running:
+        """Return the identity of the running text that a leaf continues."""
+        return numbered(root, leaf)

@@ -11,10 +11,11 @@ from itertools import islice
 from typing import Any
 
 from extproc.core.content.arguments import decode
+from extproc.core.content.declared_text import declares_text, wide_media
 from extproc.core.content.document import Document, Path, PlainText
 from extproc.core.content.shapes import (
     EncodedText,
-    declares_text,
+    is_data_url,
     looks_inert,
     looks_like_url,
     looks_opaque,
@@ -24,7 +25,7 @@ from extproc.core.dialects.call_arguments import CallArguments, spell
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import read_definitions, read_own_definitions
 from extproc.core.dialects.found import ROLES, Found, Mode
-from extproc.core.dialects.gather import Gatherer
+from extproc.core.dialects.gather import SOURCE, Gatherer
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Holds
@@ -52,7 +53,7 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_arguments", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = ("_arguments", "_around", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
@@ -62,6 +63,7 @@ class Walk:
         self._is_answer = mode is Mode.ANSWER
         self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
         self._found = Found(mode, locates=locates)
+        self._around = _NOBODY
         self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
 
     @property
@@ -131,20 +133,43 @@ class Walk:
     ) -> None:
         """Read a string at the place of an address, of media, of a seal or of an opaque value.
 
-        `beside` is the object around it, which may say that media are text.
+        `beside` is the object around it, which may say that media are text: in base64, or, with type `text`, as they
+        are.
         """
         if place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
             if looks_opaque(text):
                 if place.kind is Holds.SEAL and self._mode is Mode.EVENT:
                     self._found.leaves.append(Leaf(path, text, kind=Kind.SEAL))
                 return
+        elif beside.get("type") == "text":
+            pass  # a source of Anthropic's, which holds the text itself
         elif looks_like_url(text):
             return
-        elif media := read_media(text, is_text=declares_text(beside)):
+        elif (place.kind is Holds.MEDIA or is_data_url(text)) and (
+            media := read_media(
+                text,
+                is_text=declares_text(beside) or declares_text(self._around),
+                is_wide=wide_media(beside),
+            )
+        ):
             if isinstance(media, EncodedText):
                 self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _source(
+        self,
+        node: dict[str, Any],
+        place: Place,
+        path: Path,
+        base: Mapping[str, Any],
+        seals: tuple[Path, ...],
+        around: Mapping[str, Any],
+    ) -> None:
+        """Read an object with media, of which the object `around` it may say that they are text."""
+        before, self._around = self._around, around
+        self._value(node, place, path, base, seals)
+        self._around = before
 
     def _encoded(self, path: Path, media: EncodedText) -> Leaf:
         """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
@@ -231,8 +256,11 @@ class Walk:
 
     def _gathered(self, node: Any, place: Place, path: Path, beside: Mapping[str, Any]) -> None:
         """Read a value below a gathered one that is not only texts. `beside` is the object around it."""
+        source: Any = beside.get(SOURCE)
         if place.kind is Holds.MEDIA and type(node) is str:
             self._shaped(node, place, path, _NOBODY, beside)
+        elif type(node) is dict and node is source:
+            self._source(node, place, path, _NOBODY, (), beside)
         else:
             self._value(node, place, path, _NOBODY, ())
 
@@ -314,6 +342,8 @@ class Walk:
                     self._shaped(value, child, (*path, key), base, node)
                 elif value:
                     self._string(value, child, (*path, key), base, seals)
+            elif kind is dict and key == SOURCE:
+                self._source(value, child, (*path, key), base, seals, node)
             elif kind is dict or kind is list:
                 self._value(value, child, (*path, key), base, seals)
             elif child.needs_text:

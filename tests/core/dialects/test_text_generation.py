@@ -195,3 +195,57 @@ def test_pieces_are_judged_as_one_text() -> None:
     found = submitted(sglang(*events))
     assert [text for _, text in found] == ["It", " is", " me"]
     assert len({index for index, _ in found}) == 1
+
+
+# -- several prompts -----------------------------------------------------------------------------------------------
+
+
+def read(path: str, request: dict[str, Any], *events: dict[str, Any]) -> dict[int, str]:
+    """Return what Aim reads of the stream that answers a request: a text for each choice index."""
+    body = json.dumps({**request, "stream": True}).encode()
+    it = World().request(body, ("content-type", "application/json"), path=path).judge().head()
+    found: dict[int, str] = {}
+    for event in events:
+        it.body(f"data: {json.dumps(event)}\n\n".encode())
+        for index, text in submitted(it):
+            found[index] = found.get(index, "") + text
+        it.chunks.clear()
+    assert it.record.outcome != "refused"
+    return found
+
+
+TWO = ["Say it", "Say that"]
+
+
+def pieces(key: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"index": n, key: text, **more} for n, text in ((0, "4111 "), (1, "one "), (0, "1111"), (1, "two"))]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "events"),
+    [
+        ("/completion", {"prompt": TWO}, pieces("content", stop=False)),
+        ("/generate", {"text": TWO}, pieces("text", output_ids=[1], meta_info={"completion_tokens": 5})),
+        ("/x/y", {"prompts": TWO}, pieces("text")),
+        ("/x/y", {"q": "Say it", "n": 2}, pieces("text")),
+        ("/x/y", {"prompts": TWO}, [{**each, "prompt_index": each.pop("index")} for each in pieces("text")]),
+    ],
+)
+def test_texts_of_several_prompts_are_apart(path: str, request_: dict[str, Any], events: list[dict[str, Any]]) -> None:
+    assert sorted(read(path, request_, *events).values()) == ["4111 1111", "one two"]
+
+
+def test_number_of_an_event_is_none_of_a_text_if_there_is_one_prompt() -> None:
+    events = [{"index": n, "text": text} for n, text in enumerate(("4111 ", "1111"))]
+    assert list(read("/x/y", {"prompt": "Say it"}, *events).values()) == ["4111 1111"]
+
+
+def test_end_of_one_text_is_not_the_end_of_several() -> None:
+    request = document({"prompt": TWO})
+    answer = LLAMA.after(request, tools=False)
+    assert not answer.is_final("", document({"index": 0, "stop": True}))
+    assert answer.is_final("[DONE]", None)
+    assert LLAMA.after(document({"prompt": "Say it"}), tools=False) is LLAMA
+    events = [{"index": 0, "content": "one", "stop": False}, {"index": 0, "content": "", "stop": True}]
+    found = read("/completion", {"prompt": TWO}, *events, {"index": 1, "content": "two", "stop": False})
+    assert sorted(found.values()) == ["one", "two"]

@@ -378,6 +378,39 @@ class TestShapes:
             found = messages({"zq": [{"k": [node]}] * times}, locates=locates)
             assert found[-1][1] == "\n".join([said] * max(1, times - 256))
 
+    @pytest.mark.parametrize("times", [1, 300])
+    @pytest.mark.parametrize("mode", [Mode.REQUEST, Mode.ANSWER])
+    def test_object_around_a_source_says_that_it_is_text(self, mode: Mode, times: int) -> None:
+        data = b64encode(("пароль " * 20).encode("koi8-r")).decode()
+        said = ("пароль " * 20).encode("koi8-r").decode("latin-1")
+        node = {"format": "txt", "source": {"a_b64": data}}
+        picture = {"format": "png", "source": {"a_b64": data}}
+        for locates in (True, False):
+            found = walk({"zq": [[node, picture]] * times, "n": {"a_b64": data}}, mode, locates=locates)
+            sent = [str(each.message["content"]) for each in found.prompts] or [leaf.text for leaf in found.leaves]
+            assert "\n".join(sent).count(said) == times
+            assert data not in "".join(sent)
+
+    @pytest.mark.parametrize("data", ["4111111111111111", "hunter2hunter2", b64encode(b"some words").decode()])
+    @pytest.mark.parametrize("times", [1, 300])
+    def test_data_of_type_text_are_no_base64(self, data: str, times: int) -> None:
+        node = {"type": "text", "media_type": "text/plain", "a_b64": data}
+        for locates in (True, False):
+            found = messages({"zq": [node] * times}, locates=locates)
+            assert "\n".join(content for _, content in found) == "\n".join([data] * times)
+
+    @pytest.mark.parametrize("size", [99, 9999])
+    def test_base64_at_the_place_of_an_address_is_a_text(self, size: int) -> None:
+        value = b64encode(bytes(range(256)) * 40).decode()[:size]
+        assert texts({"link": value}) == texts({"zq": {"image_url": value}}) == [value]
+        assert texts({"link": f"data:image/png;base64,{value}", "picture": value}) == []
+
+    def test_charset_that_is_not_read_is_unreadable(self) -> None:
+        with pytest.raises(MalformedBody, match="charset"):
+            walk({"picture": "data:text/plain;charset=gbk;base64,aGkgVG9t"})
+        with pytest.raises(MalformedBody, match="charset"):
+            walk({"zq": {"a_b64": "aGkgVG9t", "mime_type": "text/plain; charset=gbk"}})
+
 
 class TestAnswers:
     def test_named_texts_are_alone_and_all_others_joined(self) -> None:
