@@ -195,3 +195,13 @@ def test_pieces_are_judged_as_one_text() -> None:
     found = submitted(sglang(*events))
     assert [text for _, text in found] == ["It", " is", " me"]
     assert len({index for index, _ in found}) == 1
+
+
+def test_stream_that_repeats_its_text_in_each_event_is_verified_to_its_end() -> None:
+    it = sglang()
+    for number in range(4200):
+        event = {"text": f"word {number}", "meta_info": {"completion_tokens": number + 2}}
+        it.body(f"data: {json.dumps(event)}\n\n".encode()).verify_all()
+        it.response.body = b""
+    it.body(b"data: [DONE]\n\n").done()
+    assert it.response.body == b"data: [DONE]\n\n"
