@@ -60,9 +60,12 @@ class Allowance:
         # The bound is cheap, and exact enough for most requests.
         most = calls * _ESCAPED * memory
         if most > 4 * SMALL:
-            most = calls * (_CALL_BYTES + _spelt(messages))
-            if most > _REQUEST_FACTOR * max(self.request_size, SMALL):
-                raise BodyTooLarge("a request would be sent to Aim with many times its size")
+            allowed = _REQUEST_FACTOR * max(self.request_size, SMALL)
+            most = calls * (_CALL_BYTES + 1)
+            for message in messages:  # one by one, because all of them may be much more than is allowed
+                most += calls * (1 + _spelt(message))
+                if most > allowed:
+                    raise BodyTooLarge("a request would be sent to Aim with many times its size")
         self.sent = max(self.sent, most)
 
     def takes(self, inputs: Sequence[Input]) -> bool:
@@ -119,5 +122,5 @@ def _cost(leaves: Sequence[Leaf]) -> int:
     return sum(_CALL_BYTES + _spelt(leaf.text) for leaf in leaves)
 
 
-def _spelt(value: Messages | str) -> int:
+def _spelt(value: Messages | Mapping[str, Any] | str) -> int:
     return len(json_codec.encode(value))

@@ -67,13 +67,14 @@ def rewrite(leaf: Leaf, text: str) -> dict[Path, Edit]:
 
 
 def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int]) -> None:
-    """Add the edits of one leaf to `changes`. Parts of one unit share a tuple of tokens, which is added once."""
+    """Add the edits of one leaf to `changes`. Parts of one unit share tuples of tokens, which are added once."""
     if leaf.fixed:
         raise RedactionError("a redacted text cannot be changed")
     changes |= dict.fromkeys(leaf.emptied, "")
-    if leaf.nulled and id(leaf.nulled) not in nulled:
-        nulled.add(id(leaf.nulled))
-        changes |= dict.fromkeys(leaf.nulled)
+    for paths in (leaf.nulled_everywhere, leaf.nulled):
+        if paths and id(paths) not in nulled:
+            nulled.add(id(paths))
+            changes |= dict.fromkeys(paths)
     if leaf.is_joined:
         if not leaf.parts:
             raise RedactionError("the places of a joined text are unknown")

@@ -22,13 +22,13 @@ _LANE_BYTES = 1000
 class WaitingTexts:
     """Keeps the waiting texts in lanes. A text that Aim does not read in an unchanged event has an index of its own."""
 
-    __slots__ = ("_alone", "_fresh", "_indices", "_lanes", "count", "is_short")
+    __slots__ = ("_fresh", "_indices", "_lanes", "_over", "count", "is_short")
 
     def __init__(self) -> None:
         """Begin without texts."""
         self._lanes: dict[int, Lane[HeldText]] = {}
         self._indices: dict[Hashable, int] = {}
-        self._alone: deque[int] = deque()  # the indices of texts without a place
+        self._over: deque[int] = deque()  # the indices of texts that nothing continues
         self._fresh = MAX_CHOICE
         self.count = 0
         """How many texts wait."""
@@ -47,21 +47,24 @@ class WaitingTexts:
         """
         index = None if place is None else self._indices.get(place)
         if index is None or leaf.kind is Kind.REPEAT:
+            if index is not None:
+                self._over.append(index)
             index = self._new_index()
             if place is None:
-                self._alone.append(index)
+                self._over.append(index)
             else:
                 self._indices[place] = index
         return index
 
     def _new_index(self) -> int:
-        """Return an index that no text has, or else the one of the oldest text without a place, if it is verified."""
+        """Return an index that no text has, or else that of the oldest text that is over, if it is verified."""
         if self._fresh < MAX_CHOICE + _PLACES:
             self._fresh += 1
             return self._fresh
-        if not self._alone or self._lanes[self._alone[0]].waiting:
+        oldest = self._lanes.get(self._over[0]) if self._over else None
+        if not self._over or (oldest is not None and oldest.waiting):
             raise MalformedBody("a stream has too many texts")
-        index = self._alone.popleft()
+        index = self._over.popleft()
         self._lanes[index] = Lane()
         return index
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -135,6 +136,16 @@ def test_the_cheap_bound_of_messages_is_one(messages: list[dict[str, Any]]) -> N
     made.admit(tuple(messages), size_of(messages), 100, 1)
     if messages:
         assert size([Input(tuple(messages))]) <= made.sent
+
+
+def test_messages_of_many_times_the_request_are_not_all_encoded() -> None:
+    messages = ({"role": "user", "content": "a" * 100_000},) * 1000
+    tracemalloc.start()
+    with pytest.raises(BodyTooLarge):
+        Allowance().admit(messages, 100_000_000, 100_000, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 # -- whole exchanges -----------------------------------------------------------------------------------------------

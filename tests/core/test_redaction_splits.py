@@ -256,7 +256,9 @@ def check_whole(recording: Recording) -> None:
 
 
 def _planted(document: Document, leaf: Leaf, text: str) -> dict[Any, Edit]:
-    edits: dict[Any, Edit] = {path: as_tokens(at(document.root, path), text) for path in leaf.nulled}
+    edits: dict[Any, Edit] = {
+        path: as_tokens(at(document.root, path), text) for path in (*leaf.nulled_everywhere, *leaf.nulled)
+    }
     return {**edits, leaf.path: Raw(text) if leaf.is_embedded else text}
 
 

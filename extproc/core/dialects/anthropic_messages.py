@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, answering
+from extproc.core.dialects.base import Dialect, Running, answering, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools
 from extproc.core.dialects.table import Table
@@ -114,7 +114,7 @@ class AnthropicMessages(Dialect):
             seal = next((_SEALED[step] for step in leaf.path if step in _SEALED), "")
             inside = (seal,) if leaf.kind is Kind.SEAL else leaf.path[1:]
             return (index if isinstance(index, int) else 0, *inside)
-        return (str(event.get("type")), *leaf.path)
+        return (short_name(event.get("type")), *leaf.path)
 
     def is_final(self, data: str, document: Document | None) -> bool:
         """Return whether the event is `message_stop`, or `[DONE]` of a server that copies the API."""

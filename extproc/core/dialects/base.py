@@ -27,6 +27,9 @@ Running = tuple[Hashable, ...]
 _EXCEPTIONS = {400: "validationException", 503: "serviceUnavailableException"}
 """The exceptions that streams of Bedrock may have, by the status of a refusal."""
 
+_LONGEST_NAME = 64
+_LONGEST_ID = 64
+
 _TRUE = frozenset({"true", "1", "yes", "on", "y", "t"})
 
 
@@ -115,11 +118,13 @@ class Dialect:
         for leaf in tokens:
             units.setdefault(self._unit(leaf, leaf.path), []).append(leaf.path)
         everywhere = tuple(units.pop(None, ()))
-        nulled = {unit: (*everywhere, *paths) for unit, paths in units.items()}
+        nulled = {unit: tuple(paths) for unit, paths in units.items()}
         texts = [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS]
 
         def mark(leaf: Leaf) -> None:
-            leaf.nulled = nulled.get(self._unit(leaf, leaf.path), everywhere) if leaf.path else everywhere
+            # Texts of one unit share the tuples, because there may be many of both.
+            leaf.nulled_everywhere = everywhere
+            leaf.nulled = nulled.get(self._unit(leaf, leaf.path), ()) if leaf.path else ()
 
         for leaf in texts:
             mark(leaf)
@@ -208,7 +213,7 @@ def running(root: Any, path: Path) -> Running:
     for step in path:
         node = node[step]
         own = node.get("index") if type(step) is int and type(node) is dict else None
-        steps.append(own if isinstance(own, int | str) else step)
+        steps.append(own if isinstance(own, int) else short_name(own) or step)
     return tuple(steps)
 
 
@@ -218,6 +223,17 @@ def asks_in_form(document: Document) -> bool:
     return isinstance(stream, str) and stream.strip().lower() in _TRUE
 
 
+def short_name(value: Any) -> str:
+    """Return a name that a peer gives, such as the type of an event; "" for what is no string, or longer than a name.
+
+    It becomes part of each place of an event, so it must be short.
+    """
+    return value if isinstance(value, str) and len(value) <= _LONGEST_NAME else ""
+
+
 def answering(call_id: Any, base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the message of a tool's result. Aim's schema accepts role tool only with the id of the call."""
-    return {"role": "tool", "tool_call_id": call_id} if isinstance(call_id, str) and call_id else base
+    """Return the message of a tool's result. Aim's schema accepts role tool only with the id of the call.
+
+    It goes with each text of the result, so a long one is cut.
+    """
+    return {"role": "tool", "tool_call_id": call_id[:_LONGEST_ID]} if isinstance(call_id, str) and call_id else base

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, answering, running
+from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import (
@@ -183,7 +183,8 @@ def _whole(pieces: list[Leaf]) -> Leaf:
         return pieces[0]
     first, *others = pieces
     emptied = [*first.emptied, *(path for leaf in others for path in (*leaf.emptied, leaf.path))]
-    nulled = {path: None for leaf in pieces for path in leaf.nulled}
+    shared = {id(leaf.nulled): leaf.nulled for leaf in pieces}.values()
+    nulled = dict.fromkeys(path for paths in shared for path in paths)
     return replace(
         first,
         text="".join(leaf.text for leaf in pieces),
@@ -200,7 +201,7 @@ def _place(root: Any, path: tuple[Any, ...]) -> Running:
         return place
     candidate, parts = fields(candidates[path[1]]), path[3]
     index = candidate.get("index", 0)
-    head = ("candidates", index if isinstance(index, int | str) else 0)
+    head = ("candidates", index if isinstance(index, int) else short_name(index) or 0)
     if path[2] != "content" or parts != "parts":
         return (*head, *place[2:])
     part = candidate["content"]["parts"]
@@ -211,7 +212,8 @@ def _place(root: Any, path: tuple[Any, ...]) -> Running:
         case ("functionCall" | "function_call" as call, "partialArgs" | "partial_args" as listed, int(number), key):
             target = fields(part[call][listed][number])
             if key in ("stringValue", "string_value"):
-                return (*head, "args", str(target.get("jsonPath", target.get("json_path"))))
+                own = target.get("jsonPath", target.get("json_path"))
+                return (*head, "args", own if isinstance(own, str) else "")
             return (*head, *place[2:])
         case _:
             return (*head, *place[2:])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Dialect, Running, answering
+from extproc.core.dialects.base import Dialect, Running, answering, short_name
 from extproc.core.dialects.google_error import google_error, google_status
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, seal, text, tools, unnamed
@@ -114,7 +114,7 @@ class GeminiInteractions(Dialect):
         if first in (("step",), ("content",), ("delta",)):
             index = event.get("index")
             return (index if isinstance(index, int) else 0, *_in_step(inside))
-        return (str(event.get("event_type")), *leaf.path)
+        return (short_name(event.get("event_type")), *leaf.path)
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is new text, or a repeat in the whole interaction."""

@@ -29,8 +29,9 @@ class Leaf:
     part that the text belongs to: its tokens have the same unit, or None if they spell texts of any unit. `is_json`
     marks tool arguments: in a stream `text` is a raw piece of them; else `raw` is their JSON, and `text` the same with
     decoded escapes. With `is_embedded` the value at `path` is that JSON itself. `encoded` tells how a text in base64 is
-    written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` to null and the
-    strings at `emptied` to "", because they still show or sign the old text. `is_joined` marks texts of several places
+    written. A `fixed` text is inspected but cannot be rewritten. A rewrite sets the values at `nulled` and
+    `nulled_everywhere` to null and the strings at `emptied` to "", because they still show or sign the old text. Those
+    everywhere are the tokens that may be of any text of the document. `is_joined` marks texts of several places
     that are one for Aim, each beginning a line; `number` is its position in its event. `parts` are these texts, known
     only if the walk located them.
     """
@@ -50,6 +51,7 @@ class Leaf:
     is_joined: bool = False
     number: int = 0
     nulled: tuple[Path, ...] = ()
+    nulled_everywhere: tuple[Path, ...] = ()
     emptied: tuple[Path, ...] = ()
     parts: Sequence[Leaf] = ()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.base import Dialect, short_name
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.json_rpc import Id, error, request_ids
@@ -190,8 +190,9 @@ class Mcp(Dialect):
         leaves = self._walk(Mode.EVENT, document, locates=locates)
         artifact = fields(fields(fields(document.root).get("result")).get("artifact"))
         pieces = [leaf for leaf in leaves if _is_piece(leaf)]
+        name = short_name(artifact.get("artifactId"))
         for leaf in pieces:
-            leaf.place = ("artifact", str(artifact.get("artifactId")), leaf.path[3])
+            leaf.place = ("artifact", name, leaf.path[3])
         found = [*pieces, *_one([leaf for leaf in leaves if not _is_piece(leaf)], locates=locates)]
         return [replace(leaf, number=number) for number, leaf in enumerate(found)]
 

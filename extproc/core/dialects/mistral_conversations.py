@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, answering, running
+from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, text, tools
 from extproc.core.dialects.table import Table
@@ -109,7 +109,7 @@ class MistralConversations(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the part of an output, or of the call, to which the event belongs."""
         event = fields(root)
-        kind = str(event.get("type")).rpartition(".")[0]
+        kind = short_name(event.get("type")).rpartition(".")[0]
         inside = ("text",) if leaf.path in (("content",), ("content", "text")) else running(root, leaf.path)
         return (kind, *(_number(event.get(key)) for key in ("output_index", "content_index")), *inside)
 

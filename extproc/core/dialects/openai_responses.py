@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Dialect, Running, answering
+from extproc.core.dialects.base import Dialect, Running, answering, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
@@ -208,7 +208,7 @@ class OpenAIResponses(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return the place of the text in the finished response, or a place of its own for other texts."""
         found = _target(root, leaf.path)
-        return found[0] if found is not None else (str(fields(root).get("type")), *_output(root), *leaf.path)
+        return found[0] if found is not None else (short_name(fields(root).get("type")), *_output(root), *leaf.path)
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether the text repeats earlier deltas."""
@@ -246,8 +246,7 @@ def _output(root: Any) -> Path:
 def _target(root: Any, path: Path) -> tuple[Running, Kind] | None:
     """Return the place in the finished response of the value at `path` of an event, and whether it is new."""
     event = fields(root)
-    kind = event.get("type")
-    name, _, stage = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
+    name, _, stage = short_name(event.get("type")).rpartition(".")
     output = _output(root)
     first = path[0] if path else None
     if name in _DELTAS and stage in ("added", "delta", "done"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.content.document import fields
-from extproc.core.dialects.base import Dialect, Running, answering, running
+from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tools
 from extproc.core.dialects.table import Table
@@ -82,7 +82,7 @@ class OpenAIThreads(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return the place of a text in its object."""
         place = running(root, leaf.path)
-        return (str(fields(root).get("id")), *(place[1:] if place[:1] == ("delta",) else place))
+        return (short_name(fields(root).get("id")), *(place[1:] if place[:1] == ("delta",) else place))
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is new text, or of a whole object, which may repeat deltas or an earlier state."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, asks_in_form, running
+from extproc.core.dialects.base import Dialect, Running, asks_in_form, running, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, inert, media, text, tokens
 from extproc.core.dialects.table import Table
@@ -63,7 +63,7 @@ class OpenAITranscriptions(Dialect):
         """Return a running text: the transcript, or another text of the event. Segments are one text, too."""
         kind = fields(root).get("type")
         is_said = leaf.path in _SAID and kind in _PIECES
-        return ("transcript",) if is_said else (str(kind), *running(root, leaf.path))
+        return ("transcript",) if is_said else (short_name(kind), *running(root, leaf.path))
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is new text, or the whole transcript again."""

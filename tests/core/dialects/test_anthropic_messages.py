@@ -401,8 +401,8 @@ def start(**block: Any) -> dict[str, Any]:
             [("error", "error", "message")],
         ),
         ({"type": "from_next_year", "inner": {"text": "hi"}}, ["hi"], [("from_next_year", "inner", "text")]),
-        ({"type": ["ping"], "text": "hi"}, ["hi"], [("['ping']", "text")]),
-        ([{"text": "hi"}], ["hi"], [("None", 0, "text")]),
+        ({"type": ["ping"], "text": "hi"}, ["hi"], [("", "text")]),
+        ([{"text": "hi"}], ["hi"], [("", 0, "text")]),
     ],
 )
 def test_texts_of_events(event: Any, texts: list[str], running: list[Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
-from extproc.core.dialects.base import Dialect, running
+from extproc.core.dialects.base import Dialect, answering, running
 from extproc.core.dialects.endpoints import DEFAULT, NAMES
 from extproc.core.dialects.rules import COMMON
 from extproc.core.dialects.table import Table
@@ -97,6 +100,38 @@ def test_entries_of_a_list_are_identified_by_their_own_index() -> None:
         ("a", 3, "b"),
     ]
     assert running(root, ("a", 0, "b", 0)) == ("a", 7, "b", 0)
+
+
+LONG = "n" * 65
+
+
+@pytest.mark.parametrize("given", [[1], {"a": "b"}, 5, LONG, None])
+@pytest.mark.parametrize(
+    ("name", "key", "event"),
+    [
+        ("openai-threads", "id", {"delta": {"content": [{"text": {"value": "a b"}}]}}),
+        ("mistral-conversations", "type", {"content": [{"text": "a b"}]}),
+        ("gemini-interactions", "event_type", {"x": "a b"}),
+        ("openai-transcriptions", "type", {"x": "a b"}),
+        ("anthropic-messages", "type", {"x": "a b"}),
+        ("openai-responses", "type", {"x": "a b"}),
+    ],
+)
+def test_only_a_short_name_becomes_part_of_a_place(name: str, key: str, event: dict[str, Any], given: Any) -> None:
+    leaves = NAMES[name].deltas(Document(json.dumps({**event, key: given})))
+    place = next(leaf.place for leaf in leaves if leaf.text == "a b")
+    assert isinstance(place, tuple)
+    assert place[0] == ""
+
+
+def test_long_index_of_an_entry_is_none() -> None:
+    assert running({"a": [{"index": LONG, "b": "x"}]}, ("a", 0, "b")) == ("a", 0, "b")
+    event = {"candidates": [{"index": LONG, "content": {"parts": [{"text": "a b"}]}}]}
+    assert [leaf.place for leaf in NAMES["gemini"].deltas(Document(json.dumps(event)))] == [("candidates", 0, "text")]
+
+
+def test_long_id_of_a_call_is_cut() -> None:
+    assert answering(LONG, {}) == {"role": "tool", "tool_call_id": "n" * 64}
 
 
 @pytest.mark.parametrize("dialect", NAMES.values(), ids=NAMES)

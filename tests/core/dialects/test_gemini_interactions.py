@@ -157,7 +157,7 @@ def test_texts_of_events(event: Any, texts: list[str]) -> None:
 
 
 def test_event_that_is_only_a_text_has_a_place() -> None:
-    assert places(API, json.dumps("hi there")) == [("None",)]
+    assert places(API, json.dumps("hi there")) == [("",)]
 
 
 def test_places_of_a_step_are_the_same_in_all_events() -> None:

@@ -378,6 +378,15 @@ def test_tokens_of_all_messages_go_with_any_text() -> None:
     assert [leaf.unit for leaf in leaves if leaf.is_everywhere] == [None, None]
 
 
+def test_parts_with_tokens_share_the_tokens_of_all_messages() -> None:
+    content = [{"text": "hi", "logprobs": [{"token": "hi"}]}]
+    leaves = answers(RESPONSES, {"output": [{"content": content}] * 2, "output_messages": [{"tokens": [1]}] * 3})
+    first, second = (leaf for leaf in leaves if leaf.text == "hi")
+    assert len(first.nulled_everywhere) == 3
+    assert first.nulled_everywhere is second.nulled_everywhere
+    assert first.nulled == (("output", 0, "content", 0, "logprobs"),)
+
+
 def test_transcripts_are_fixed_and_arguments_are_json() -> None:
     spoken = {"output": [{"type": "message", "content": [{"type": "output_audio", "data": PNG, "transcript": "hi"}]}]}
     assert fixed(answers(RESPONSES, spoken)) == said(RESPONSES, spoken) == ["hi"]

@@ -249,3 +249,13 @@ def test_end_of_one_text_is_not_the_end_of_several() -> None:
     events = [{"index": 0, "content": "one", "stop": False}, {"index": 0, "content": "", "stop": True}]
     found = read("/completion", {"prompt": TWO}, *events, {"index": 1, "content": "two", "stop": False})
     assert sorted(found.values()) == ["one", "two"]
+
+
+def test_stream_that_repeats_its_text_in_each_event_is_verified_to_its_end() -> None:
+    it = sglang()
+    for number in range(4200):
+        event = {"text": f"word {number}", "meta_info": {"completion_tokens": number + 2}}
+        it.body(f"data: {json.dumps(event)}\n\n".encode()).verify_all()
+        it.response.body = b""
+    it.body(b"data: [DONE]\n\n").done()
+    assert it.response.body == b"data: [DONE]\n\n"
