@@ -154,7 +154,7 @@ MUTANTS = (
         6,
         "a silent Aim is waited for without end",
         "extproc/core/response_stream.py",
-        "self._start(Clock.SILENCE, self._context.policy.verdict_timeout_seconds)",
+        "self._start(SILENCE, self._context.policy.verdict_timeout_seconds)",
         "pass",
         STREAM,
     ),

@@ -17,11 +17,13 @@ class Clock(StrEnum):
     """bounds how long the stream may stay at its limit of held bytes without a release"""
     MORE = "more"
     """lets other exchanges go first when much of the stream has come at once"""
+    DEFER = "defer"
+    """bounds how long a text may wait to be joined with later ones"""
     PING = "ping"
     """bounds how long the client may get nothing while events wait"""
 
 
-HEAD, SILENCE, HELD, MORE, PING = Clock
+HEAD, SILENCE, HELD, MORE, DEFER, PING = Clock
 """The clocks by short names, which are found faster in Python 3.11."""
 
 

@@ -88,6 +88,11 @@ class ReleaseQueue:
         return self._waiting.count > 0 and self._waiting.count > self._chunks.deferred
 
     @property
+    def has_deferred(self) -> bool:
+        """Return whether any text waits to be submitted together with later ones."""
+        return self._chunks.deferred > 0
+
+    @property
     def is_altered(self) -> bool:
         """Return whether any text was rewritten."""
         return self._writer.is_altered
@@ -202,7 +207,7 @@ class ReleaseQueue:
         return self._chunks.take(is_last=event.is_final)
 
     def take_deferred(self) -> list[str]:
-        """Return the chunks that are left to submit at the end of the stream."""
+        """Return the chunks with the texts that wait for later ones."""
         return self._chunks.take(is_last=True)
 
     def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:

@@ -10,7 +10,7 @@ from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.deadlines import HEAD, HELD, MORE, PING, SILENCE, Clock, Deadlines
+from extproc.core.deadlines import DEFER, HEAD, HELD, MORE, PING, SILENCE, Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -32,6 +32,9 @@ from extproc.core.stream_session import StreamSession
 from extproc.core.transitions import Table, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Headers, Hook, Leg
+
+_DEFER_SECONDS = 0.25
+"""How long a text may wait to be joined with later ones: a stream may be silent for ever behind it."""
 
 
 class StreamState(StrEnum):
@@ -216,13 +219,16 @@ class ResponseStream:
             self.fail(error.reason, is_detection=False)
 
     def _submit_done(self) -> None:
-        if self._session.awaits_text:
+        if self._session.awaits_text and not self._queue.has_deferred:
             self._finish()  # there is nothing that Aim owes
         elif self._state is StreamState.SUBMITTING:
             self._state = StreamState.SUBMITTED
-            for chunk in self._queue.take_deferred():
-                self._session.submit(chunk)
+            self._submit_deferred()
             self._session.submit_done()
+
+    def _submit_deferred(self) -> None:
+        for chunk in self._queue.take_deferred():
+            self._session.submit(chunk)
 
     # -- the session -----------------------------------------------------------------------------------------------
 
@@ -282,6 +288,9 @@ class ResponseStream:
                     self.fail(Reason.HELD_BYTES)
                 case Clock.MORE:
                     self._take()
+                case Clock.DEFER:
+                    self._submit_deferred()
+                    self._progress()
                 case Clock.PING:
                     self._ping()
                 case _:
@@ -320,6 +329,10 @@ class ResponseStream:
         if queue.awaits_done:
             # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
+        if queue.has_deferred:
+            self._start(DEFER, _DEFER_SECONDS)
+        else:
+            self._deadlines.stop(DEFER)
         if queue.is_waiting_for_aim or self._state is _SUBMITTED:
             self._start(SILENCE, self._context.policy.verdict_timeout_seconds)
         else:

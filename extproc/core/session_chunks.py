@@ -3,8 +3,8 @@
 A chat event is submitted as it came, with its mark. Every other text becomes a chunk of its own.
 
 A chunk is longer than a short text many times over. Where a stream of short texts would send Aim more than some times
-its own bytes, texts are kept until more of the stream has arrived, and are submitted in one chunk: those of one index
-are joined. Aim's answer settles them together.
+its own bytes, texts are kept until more of the stream has arrived, but only for a short time, and are submitted in one
+chunk: those of one index are joined. Aim's answer settles them together.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ _FREE_BYTES = 65_536
 _TIMES = 6
 """How many times its own bytes a stream submits before texts are joined.
 
-What is left at its end is submitted whatever it takes. With it, a stream submits at most 8 times its bytes: its at most
-4096 indices take at most 29 bytes each beyond that (61 for a choice, less 8 times the 4 bytes of a text in a list).
+What is left at its end is submitted whatever it takes, and so is what has waited for its time: at most four chunks a
+second. Without the latter, a stream submits at most 8 times its bytes: its at most 4096 indices take at most 29 bytes
+each beyond that (61 for a choice, less 8 times the 4 bytes of a text in a list). Each of the latter takes at most 256
+bytes, and 64 for each index, beside its texts.
 """
 
 _CHUNK_BYTES = 256
@@ -50,6 +52,7 @@ class SessionChunks:
         "_last_mark",
         "_ready",
         "_sent",
+        "deferred",
         "received",
     )
 
@@ -65,6 +68,8 @@ class SessionChunks:
         self._deferred: dict[int, list[HeldText]] = {}
         self._joined_bytes = 0  # what a chunk with the deferred texts takes at most
         self._sent = 0
+        self.deferred = 0
+        """How many texts wait to be joined."""
         self.received = 0
         """The bytes of the stream so far."""
 
@@ -100,17 +105,13 @@ class SessionChunks:
             texts = self._deferred[index] = []
             self._joined_bytes += _CHOICE_BYTES
         texts.append(text)
+        self.deferred += 1
         self._joined_bytes += len(json.dumps(text.text)) - 2
 
     @property
     def _most(self) -> int:
         """The bytes that may be submitted so far."""
         return _TIMES * max(_FREE_BYTES, self.received)
-
-    @property
-    def deferred(self) -> int:
-        """How many texts are deferred."""
-        return sum(map(len, self._deferred.values()))
 
     def take(self, *, is_last: bool = False) -> list[str]:
         """Remove and return the chunks to submit now; with `is_last`, the deferred texts are among them."""
@@ -124,13 +125,14 @@ class SessionChunks:
             chunk = joined_chunk(self._id, joined, self._last_mark)
             self._sent += len(chunk)
             self._ready.append(chunk)
-            self._deferred.clear()
+            self.drop_deferred()
         ready, self._ready = self._ready, []
         return ready
 
     def drop_deferred(self) -> None:
-        """Forget the deferred texts: they are not submitted."""
+        """Forget the deferred texts."""
         self._deferred.clear()
+        self.deferred = 0
 
     def expect(self, choices: list[Any], *, has_text: bool) -> None:
         """Record the choices of a chat event, whose chunk Aim may echo."""

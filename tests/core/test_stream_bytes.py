@@ -1,4 +1,7 @@
-"""What one stream sends to Aim's session: at most 8 times its bytes, if it has more than 64 KiB."""
+"""What one stream sends to Aim's session: at most 8 times its bytes, if it has more than 64 KiB.
+
+Texts that wait for a quarter of a second are submitted beyond that.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +71,53 @@ def test_stream_sends_at_most_eight_times_its_bytes(name: str, size: int) -> Non
 
 def test_silence_of_aim_is_not_counted_while_texts_are_deferred() -> None:
     it = deferring()
-    assert it.verify_all().due_in is None
+    assert it.verify_all().due_in == 0.25  # not the timeout of a verdict
     deferred = it.exchange.held_bodies
     it.body(b": more\n\n" * 30)
     assert it.exchange.held_bodies > deferred > 0
+
+
+def test_deferred_texts_leave_although_nothing_follows_them() -> None:
+    it = deferring()
+    for joined in ("xy", "y", "y"):
+        it.body(b"y\n\n")
+        assert not it.chunks
+        it.wait(0.25)
+        assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == [joined]
+        it.verify_all()
+        assert it.response.body.endswith(b"y\n\n")
+        assert it.exchange.held_bodies == 0
+        assert it.due_in is None
+
+
+def test_texts_wait_for_a_quarter_of_a_second_in_all() -> None:
+    it = deferring().wait(0.125).body(b"y\n\n")
+    assert it.due_in == 0.125
+    it.wait(0.125)
+    assert it.chunks[0]["choices"][0]["delta"]["content"] == "xy"
+
+
+def test_rows_of_a_silent_stream_leave() -> None:
+    """MCP's answers come in one event stream that stays open: no bytes follow the last answer."""
+    row = {"jsonrpc": "2.0", "id": 1, "result": {"structuredContent": {"rows": [["Ann", "red car"]] * 12}}}
+    answer = event(row)
+    it = World(policy()).request(None, ("accept", "text/event-stream"), path="/sse", method="GET").head()
+    for sent in range(1, 401):
+        it.body(answer).verify_all()
+        it.wait(0.25).verify_all()
+        assert it.response.body == answer * sent
+    assert it.due_in is None
+
+
+def test_first_text_of_a_silent_stream_is_submitted_at_its_end_though_it_was_deferred() -> None:
+    """The escapes of control characters are longer than 6 times the text."""
+    line = b"\x01" * 100_000 + b"\n\n"
+    it = World(policy()).request(None, ("accept", "text/event-stream"), path="/sse", method="GET").head()
+    it.body(line)
+    assert not it.opened
+    it.body(b"", end=True).verify_all().done()
+    assert it.response.body == line
+    assert it.is_complete
 
 
 def deferring() -> World:
