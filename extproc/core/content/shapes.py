@@ -82,6 +82,11 @@ def looks_opaque(value: str) -> bool:
     return looks_inert(value) is not None or _BASE64(value) is not None or _WRAPPED(value) is not None
 
 
+def looks_like_words(value: str) -> bool:
+    """Return whether `value` is certainly a text: it has a space, which no other shape has but a data URL."""
+    return " " in value and value[: len(_SCHEME)].lower() != _SCHEME
+
+
 def looks_like_url(value: str) -> bool:
     """Return whether `value` is a URL of at most 8 KiB without white space."""
     return len(value) <= _MAX_URL and _URL(value) is not None
@@ -183,6 +188,8 @@ def _wide(head: bytes) -> tuple[str, bytes]:
 
     Without a mark they are UTF-16 if most of every second byte is zero, and no other byte is, as in Latin scripts.
     """
+    if head.isascii() and 0 not in head:
+        return "utf-8", b""  # as most are
     for mark, charset in _MARKS:
         if head.startswith(mark) and not _has_controls(head[len(mark) :], charset):
             return charset, mark

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from extproc.core.content.document import Path
@@ -15,27 +16,30 @@ _looks_like_token = re.compile(r"\s{0,128}+\S{0,64}+\s{0,128}+").fullmatch
 _TOKENS = frozenset({"token", "tokens", "decoded_token", "word"})
 """Keys under which the strings are tokens."""
 
+_NESTED = frozenset({str, dict, list})
+"""The types of values that have strings."""
+
 _KEYED = "top_logprobs"
 """A key under which some servers use tokens as keys."""
 
 
-def no_tokens(node: Any, path: Path) -> list[Leaf]:
-    """Return the strings at a place of tokens that are none."""
-    leaves: list[Leaf] = []
-    _collect(node, path, "", leaves)
-    return leaves
+def read_others(node: Any, path: Path, add: Callable[[Leaf], None]) -> None:
+    """Add the strings at a place of tokens that are none, each as soon as it is found: there may be many."""
+    _collect(node, path, "", add)
 
 
-def _collect(node: Any, path: Path, name: str, into: list[Leaf]) -> None:
-    """Append the strings below the key `name` that are no tokens."""
+def _collect(node: Any, path: Path, name: str, add: Callable[[Leaf], None]) -> None:
+    """Add the strings below the key `name` that are no tokens."""
     if isinstance(node, str):
         if node and not (looks_inert(node) or (name in _TOKENS and _looks_like_token(node))):
-            into.append(Leaf(path, node))
+            add(Leaf(path, node))
     elif isinstance(node, dict):
         for key, value in node.items():
             if key and not (looks_inert(key) or (name == _KEYED and _looks_like_token(key))):
-                into.append(Leaf((*path, key), key, fixed=True))
-            _collect(value, (*path, key), key, into)
+                add(Leaf((*path, key), key, fixed=True))
+            if value.__class__ in _NESTED:
+                _collect(value, (*path, key), key, add)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            _collect(value, (*path, index), name, into)
+            if value.__class__ in _NESTED:
+                _collect(value, (*path, index), name, add)

@@ -18,6 +18,7 @@ from extproc.core.content.shapes import (
     is_data_url,
     looks_inert,
     looks_like_url,
+    looks_like_words,
     looks_opaque,
     read_media,
 )
@@ -30,7 +31,7 @@ from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Holds
 from extproc.core.dialects.table import UNNAMED, Place, Table
-from extproc.core.dialects.tokens import no_tokens
+from extproc.core.dialects.tokens import read_others
 from extproc.core.errors import MalformedBody
 
 _ALONE = 256
@@ -43,6 +44,7 @@ _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
 
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
+_SHAPED = frozenset({Holds.INERT, Holds.MEDIA, Holds.OPAQUE, Holds.SEAL, Holds.URL})
 _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
@@ -136,7 +138,9 @@ class Walk:
         `beside` is the object around it, which may say that media are text: in base64, or, with type `text`, as they
         are.
         """
-        if place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
+        if looks_like_words(text):
+            pass
+        elif place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
             if looks_opaque(text):
                 if place.kind is Holds.SEAL and self._mode is Mode.EVENT:
                     self._found.leaves.append(Leaf(path, text, kind=Kind.SEAL))
@@ -218,6 +222,10 @@ class Walk:
                 rest = [None if type(each) is str else each for each in nodes] if has_lines else nodes
                 gatherer.gather_list(rest, place, path, index)
                 break
+            into = found.rest if found.joined is None and self._is_answer else found.joined
+            if into is not None and kinds == _STRINGS and place.kind in _SHAPED and not seals:
+                self._shaped_list(nodes, place, path, base, index, into)
+                break
             self._value(node, place, (*path, index), base, seals)
         if is_mine and found.joined is not None:
             found.end_joined(base)
@@ -242,6 +250,19 @@ class Walk:
             lines.add_strings([nodes[number] for number in numbers], (None, path), numbers)
         self._found.add(lines.leaf(), UNNAMED, base)
         return True
+
+    def _shaped_list(
+        self, nodes: list[str], place: Place, path: Path, base: Mapping[str, Any], first: int, into: Joined
+    ) -> None:
+        """Read the strings of a list from the index `first` on, at a place of shapes, `into` joined texts."""
+        for index in range(first, len(nodes)):
+            node = nodes[index]
+            if looks_like_words(node):
+                if into.locates:
+                    into.mark(((None, path), index))
+                into.texts.append(node)
+            else:
+                self._value(node, place, (*path, index), base, ())
 
     def _gatherer(self, place: Place, seals: tuple[Path, ...]) -> Gatherer | None:
         """Return what gathers the texts below `place`, if all are joined and no seal must be known with its text."""
@@ -389,5 +410,5 @@ class Walk:
         """Keep the place of tokens, and read what does not look like a token there."""
         if node and not self._is_request:
             self._found.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
-        for leaf in no_tokens(node, path):
-            self._found.add(leaf, UNNAMED, _USER)
+        found = self._found
+        read_others(node, path, lambda leaf: found.add(leaf, UNNAMED, _USER))
