@@ -20,12 +20,14 @@ class OpenedRest:
             self._queue = None
 
     def pass_on(self, data: bytes) -> bytes:
-        """Return what may leave of the next decoded bytes.
+        """Return what may leave, decoded, of the next bytes.
 
-        Raises ContentError or RedactionError for an event that may repeat what Aim has rewritten.
+        Raises ContentError for a broken content-encoding. An event that may repeat what Aim has rewritten raises
+        ContentError or RedactionError.
         """
         queue = self._queue
+        if data:
+            self._input.add(data)
         if queue is None:
-            return self._input.take_rest() + data
-        self._input.add(data)
+            return self._input.take_rest()
         return b"".join(map(queue.pass_on, self._input.all_units()))

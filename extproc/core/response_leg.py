@@ -111,7 +111,7 @@ class ResponseLeg:
         limit = self._context.limits.held_bytes
         if held > limit and (self._state is ResponseState.STREAMING or self._state is ResponseState.PASSING):
             # An incomplete event has a limit of its own: only its rest, not Aim, can free it.
-            return held - (self._stream.pending if self._stream is not None else 0) > limit
+            return held - (self._stream.incomplete if self._stream is not None else 0) > limit
         return False
 
     def handle(self, event: FromEnvoy | FromSession | VerdictReached | RoomDemanded | Woken) -> None:

@@ -112,9 +112,9 @@ class ResponseStream:
         return self._input.has_parts
 
     @property
-    def pending(self) -> int:
-        """The bytes of the incomplete event."""
-        return self._input.pending
+    def incomplete(self) -> int:
+        """The bytes of an event that only the upstream can complete."""
+        return self._input.incomplete
 
     @property
     def held(self) -> int:
@@ -148,47 +148,26 @@ class ResponseStream:
 
     def _read(self, event: BodyReceived) -> None:
         """Cut the bytes into events and submit their texts."""
-        plain = self._decode(event.data)
-        if plain is not None:
-            self._input.add(plain)
-            self._take()
+        self._input.add(event.data)
+        self._take()
 
     def _pass(self, event: BodyReceived) -> None:
         """Release the bytes; what Aim has rewritten is not repeated in them."""
-        plain = self._decode(event.data)
-        if plain is not None:
-            self._output.send(self._pass_on(plain))
-
-    def _decode(self, data: bytes) -> bytes | None:
-        """Return the bytes without their content-encoding; refuse and return None if it is broken."""
-        try:
-            return self._input.decode(data)
-        except ContentError as error:
-            self._refuse_undecodable(error.reason)
-            return None
+        data = self._pass_on(event.data)
+        if not self._context.is_refused:
+            self._output.send(data)
 
     def _end(self, event: StreamEnd) -> None:
         """End the input: submit what is left and tell Aim."""
-        if self._end_upstream(event):
-            self._take()
+        self._input.end(has_trailers=event.has_trailers)
+        self._take()
 
     def _pass_end(self, event: StreamEnd) -> None:
         """Release the end of the stream."""
-        if self._end_upstream(event):
-            self._close(self._pass_on(b""))
-
-    def _end_upstream(self, event: StreamEnd) -> bool:
-        """Record the end; return whether the content-encoding is complete, else refuse."""
-        try:
-            self._input.end(has_trailers=event.has_trailers)
-        except ContentError as error:
-            self._refuse_undecodable(error.reason)
-            return False
-        return True
-
-    def _refuse_undecodable(self, reason: Reason) -> None:
-        """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
-        self._context.refuse(failed(Leg.RESPONSE, reason))
+        self._input.end(has_trailers=event.has_trailers)
+        data = self._pass_on(b"")
+        if not self._context.is_refused:
+            self._close(data)
 
     def _take(self) -> None:
         """Queue the next events and submit their texts; once all of an ended stream was read, tell Aim."""
@@ -216,7 +195,14 @@ class ResponseStream:
                     self.fail(Reason.BODY_UNREADABLE, is_detection=False)
                     return
         except ContentError as error:
-            self.fail(error.reason, is_detection=False)
+            if self._input.is_broken:
+                self._refuse_unknown(error.reason)
+            else:
+                self.fail(error.reason, is_detection=False)
+
+    def _refuse_unknown(self, reason: Reason) -> None:
+        """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
+        self._context.refuse(failed(Leg.RESPONSE, reason))
 
     def _submit_done(self) -> None:
         if self._session.awaits_text and not self._queue.has_deferred:
@@ -317,10 +303,10 @@ class ResponseStream:
         """Release what may be released, and start or stop the clocks."""
         if self._state in _OVER or self._context.is_refused:
             return
-        if self._input.has_more:
-            self._start(MORE, 0)
         queue = self._queue
         ready = queue.take_ready()
+        if self._input.has_more and queue.held <= self._context.limits.held_bytes:
+            self._start(MORE, 0)
         if ready:
             self._send(ready)
             self._deadlines.stop(HELD)
@@ -396,10 +382,13 @@ class ResponseStream:
             return
         self._state = StreamState.OPENED
         self._rest = OpenedRest(self._queue, self._input)
+        data += self._pass_on(b"")
+        if context.is_refused:
+            return
         if self._input.upstream is not Upstream.OPEN:
-            self._close(data + self._pass_on(b""))
+            self._close(data)
         else:
-            self._output.send(data + self._pass_on(b""))
+            self._output.send(data)
             self._leave_session()
 
     def _pass_on(self, data: bytes) -> bytes:
@@ -407,9 +396,12 @@ class ResponseStream:
         assert self._rest is not None
         try:
             return self._rest.pass_on(data)
-        except (ContentError, RedactionError):
-            # What cannot be read may repeat what Aim has rewritten.
-            self._context.refuse(redaction_failed(Leg.RESPONSE))
+        except (ContentError, RedactionError) as error:
+            if self._input.is_broken and isinstance(error, ContentError):
+                self._refuse_unknown(error.reason)
+            else:
+                # What cannot be read may repeat what Aim has rewritten.
+                self._context.refuse(redaction_failed(Leg.RESPONSE))
             return b""
 
     def drop(self) -> None:
@@ -419,7 +411,7 @@ class ResponseStream:
             self._context.emit(ReportChunks(result, count))
         self._queue.results.clear()
         self._queue.drop()
-        self._input.take_rest()
+        self._input.drop()
         self._leave_session()
 
     def _leave_session(self) -> None:

@@ -14,7 +14,10 @@ from extproc.core.policy import Limits
 from extproc.core.vocabulary import Headers
 
 _UNITS, _BYTES = 1024, 262_144
-"""The most units that are yielded at a time, and the bytes after which no more are: others must not wait for long."""
+"""What ends a turn: so many units, units of so many bytes, or so many inflated bytes. Others must not wait for long.
+
+A slice of inflated bytes, with which a turn may end, has at most 64 KiB, but for zstd.
+"""
 
 
 class Upstream(StrEnum):
@@ -28,17 +31,32 @@ class Upstream(StrEnum):
 class StreamInput:
     """Decodes the bytes of one stream."""
 
-    __slots__ = ("_cut", "_decoder", "_inflater", "_pieces", "_uncut", "has_more", "upstream")
+    __slots__ = (
+        "_cut",
+        "_decoder",
+        "_inflater",
+        "_open",
+        "_pieces",
+        "_slices",
+        "_uncut",
+        "has_more",
+        "is_broken",
+        "upstream",
+    )
 
     def __init__(self, headers: Headers, framing: Framing, limits: Limits) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
         self._inflater = inflater(headers, None, limits.inflate_ratio)
         self._decoder = decoder_of(framing, limits.event_bytes)
         self._pieces: deque[bytes] = deque()
-        self._uncut = 0  # the bytes of the pieces
+        self._slices: Iterator[bytes] = iter(())  # what is left of the piece that is being inflated
+        self._open = 0  # the bytes of that piece
+        self._uncut = 0  # the bytes of all pieces, as they came
         self._cut = self._units()
         self.has_more = False
         """Whether `units` may yield more than it has yielded."""
+        self.is_broken = False
+        """Whether the content-encoding is broken: what follows is unknown."""
         self.upstream = Upstream.OPEN
 
     @property
@@ -53,43 +71,45 @@ class StreamInput:
 
     @property
     def pending(self) -> int:
-        """The bytes that are in no unit yet."""
+        """The bytes that are in no unit yet; those that were not inflated count as they are."""
         return self._decoder.pending + self._uncut
+
+    @property
+    def incomplete(self) -> int:
+        """The bytes of a unit that only the upstream can complete."""
+        return 0 if self.has_more else self._decoder.pending
 
     @property
     def has_parts(self) -> bool:
         """Return whether the stream is one of payload parts."""
         return isinstance(self._decoder, PartDecoder) and self._decoder.has_parts
 
-    def decode(self, data: bytes) -> bytes:
-        """Return the bytes without their content-encoding; raise ContentError if it is broken."""
-        return data if self._inflater is None else self._inflater.feed(data)
-
     def end(self, *, has_trailers: bool) -> None:
-        """Record that the upstream has ended; raise ContentError if its content-encoding is incomplete."""
+        """Record that the upstream has ended."""
         self.upstream = Upstream.ENDED_BY_TRAILERS if has_trailers else Upstream.ENDED
-        if self._inflater is not None:
-            self._inflater.finish()
-        self.add(b"")
+        self.has_more = True
 
-    def add(self, plain: bytes) -> None:
-        """Take decoded bytes, of which `units` then yields what is complete."""
-        self._pieces.append(plain)
-        self._uncut += len(plain)
+    def add(self, data: bytes) -> None:
+        """Take bytes as they came, of which `units` then yields what is complete."""
+        self._pieces.append(data)
+        self._uncut += len(data)
         self.has_more = True
 
     def units(self) -> Iterator[Unit]:
         """Yield the next units, at last the rest of an ended stream, but not too many at a time.
 
-        Raises ContentError for a unit that cannot be read.
+        Raises ContentError for a unit that cannot be read, and for a broken content-encoding (`is_broken`).
         """
-        count = size = 0
+        count = size = inflated = 0
         try:
-            while count < _UNITS and size < _BYTES:
+            while count < _UNITS and size < _BYTES and inflated < _BYTES:
                 unit = next(self._cut)
                 if unit is None:
                     self.has_more = False
                     return
+                if isinstance(unit, int):
+                    inflated += unit
+                    continue
                 count += 1
                 size += len(unit.raw)
                 yield unit
@@ -100,25 +120,74 @@ class StreamInput:
         self.has_more = self.pending > 0 or self.upstream is not Upstream.OPEN
 
     def all_units(self) -> Iterator[Unit]:
-        """Yield all units that `units` would yield."""
+        """Yield all units that `units` would yield; raise like it."""
         while self.has_more:
             yield from self.units()
 
-    def _units(self) -> Iterator[Unit | None]:
-        """Yield the units, and None wherever no more are complete."""
+    def _units(self) -> Iterator[Unit | int | None]:
+        """Yield the units, the size of each inflated slice, and None wherever no more are complete."""
         while True:
-            while self._pieces:
-                piece = self._pieces.popleft()
-                self._uncut -= len(piece)
-                yield from self._decoder.feed(piece)
+            while (plain := self._next()) is not None:
+                yield from self._decoder.feed(plain)
+                if self._inflater is not None:
+                    yield len(plain)
             if self.upstream is not Upstream.OPEN:
+                self._check_end()
                 yield from self._decoder.finish()
             yield None
 
+    def _next(self) -> bytes | None:
+        """Return the next decoded bytes; None if there are none. Raises ContentError if the encoding is broken."""
+        while True:
+            if self._open:
+                plain = self._inflated()
+                if plain is not None:
+                    return plain
+            if not self._pieces:
+                return None
+            piece = self._pieces.popleft()
+            if self._inflater is None:
+                self._uncut -= len(piece)
+                return piece
+            self._slices = self._inflater.slices(piece)
+            self._open = len(piece)
+
+    def _inflated(self) -> bytes | None:
+        """Return the next slice of the piece that is being inflated; None at its end."""
+        try:
+            plain = next(self._slices, None)
+        except ContentError:
+            self.is_broken = True
+            self.drop()
+            raise
+        if plain is None:
+            self._uncut -= self._open
+            self._open = 0
+        return plain
+
+    def _check_end(self) -> None:
+        """Check that the content-encoding is complete; raise MalformedBody."""
+        try:
+            if self._inflater is not None:
+                self._inflater.finish()
+        except ContentError:
+            self.is_broken = True
+            raise
+
     def take_rest(self) -> bytes:
-        """Remove and return the decoded bytes that are in no unit yet."""
-        rest = self._decoder.take_rest() + b"".join(self._pieces)
-        self._pieces.clear()
-        self._uncut = 0
+        """Remove and return the decoded bytes that are in no unit yet; raise ContentError if the encoding is broken."""
+        rest = [self._decoder.take_rest()]
+        while (plain := self._next()) is not None:
+            rest.append(plain)
         self.has_more = False
-        return rest
+        if self.upstream is not Upstream.OPEN:
+            self._check_end()
+        return b"".join(rest)
+
+    def drop(self) -> None:
+        """Forget the bytes that are in no unit yet."""
+        self._decoder.take_rest()
+        self._pieces.clear()
+        self._slices = iter(())
+        self._open = self._uncut = 0
+        self.has_more = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 
+import brotli
 import pytest
+import zstandard
 
 from extproc.core.events import BodyReceived, TrailersReceived
 from extproc.core.policy import Limits
@@ -129,3 +131,107 @@ def test_text_behind_the_mark_of_the_end_is_found_in_a_later_turn() -> None:
     read(it)
     assert b"guardrail_unreadable_response" in it.response.body
     assert b"more" not in it.response.body
+
+
+HELD = Limits(held_bytes=100_000)
+VARIED = b"".join(chat_event(f"word {number} ") for number in range(EVENTS))
+
+
+def limited(*headers: tuple[str, str], opens: bool = False) -> World:
+    """Return a stream within `HELD`."""
+    it = World(policy(failure_mode_allow=opens), HELD).request(REQUEST).judge()
+    return it.head("text/event-stream", "200", *headers)
+
+
+def test_what_was_not_cut_counts_and_pauses_the_reading() -> None:
+    it = limited()
+    it.send(BodyReceived(Leg.RESPONSE, EVENTS * b"data: {}\n\n"))
+    it.send(BodyReceived(Leg.RESPONSE, WORDS))
+    assert it.held > len(WORDS) > 100_000
+    assert it.is_paused
+
+
+def test_an_event_without_its_end_does_not_pause_the_reading() -> None:
+    it = limited()
+    it.body(b"data: " + b"x" * 150_000)
+    assert it.held > 150_000
+    assert not it.is_paused
+
+
+def test_a_full_stream_is_cut_on_only_when_aim_has_freed_something() -> None:
+    it = limited().body(WORDS)
+    assert it.is_paused
+    assert len(it.chunks) == 1024
+    assert it.held < 2_500_000
+    for turn in range(1, 4):
+        it.verify_all().wait(0)
+        assert len(it.chunks) == (1024 if turn == 1 else EVENTS - 2048 if turn == 2 else 0)
+    assert not it.is_paused
+    assert it.response.body == WORDS
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_a_full_stream_is_inflated_on_only_when_aim_has_freed_something(coding: str) -> None:
+    words = b"".join(chat_event(f"{number} ") for number in range(20_000))
+    piece = {"gzip": gzip.compress, "br": brotli.compress, "zstd": zstandard.compress}[coding](words)
+    it = limited(("content-encoding", coding)).body(piece)
+    assert it.is_paused
+    assert it.held < 2_000_000 + len(words) * (coding == "zstd")
+    turns = 0
+    while it.chunks:
+        it.verify_all().wait(0)
+        turns += 1
+    assert turns >= 19
+    assert it.response.body == words
+    assert it.body(b"", end=True).done().is_complete
+
+
+def test_text_without_an_end_is_inflated_in_turns() -> None:
+    text = chat_event(" ".join(map(str, range(150_000))))
+    it = begun(("content-encoding", "gzip"))
+    it.send(BodyReceived(Leg.RESPONSE, gzip.compress(text, 1)))
+    assert not it.chunks
+    assert read(it) == 5  # the last finds that nothing is left
+    it.verify_all()
+    assert it.response.body == text
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_encoding_that_is_broken_behind_what_fits_is_refused_in_its_turn(opens: bool) -> None:
+    it = limited(("content-encoding", "gzip"), opens=opens).body(gzip.compress(VARIED) + b"no member")
+    assert it.record.outcome == "allowed"
+    while it.chunks:
+        it.verify_all().wait(0)
+    assert it.record.outcome == "refused"
+    assert it.response.body.startswith(VARIED[:200_000])
+    assert b"guardrail_unreadable_response" in it.response.body
+
+
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_encoding_that_is_broken_in_what_waits_is_refused_when_the_stream_fails_open(is_altered: bool) -> None:
+    it = limited(("content-encoding", "gzip"), opens=True).body(gzip.compress(VARIED) + b"no member")
+    first = it.chunks[0]
+    if is_altered:
+        first["choices"][0]["delta"]["content"] = "[X] "
+    it.verify_chunk(first).lose()
+    assert b"guardrail_unreadable_response" in it.response.body
+    assert it.is_complete
+
+
+@pytest.mark.parametrize("is_altered", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_what_was_not_inflated_leaves_when_the_stream_fails_open(is_altered: bool, end: bool) -> None:
+    it = limited(("content-encoding", "gzip"), opens=True).body(gzip.compress(VARIED), end=end)
+    first = it.chunks[0]
+    if is_altered:
+        first["choices"][0]["delta"]["content"] = "[X] "
+    it.verify_chunk(first).lose()
+    assert it.response.body == (VARIED.replace(b"word 0 ", b"[X] ", 1) if is_altered else VARIED)
+    assert it.is_complete is end
+
+
+def test_encoding_that_is_cut_short_is_refused_at_the_end_of_a_stream_that_failed_open() -> None:
+    it = limited(("content-encoding", "gzip"), opens=True).body(gzip.compress(VARIED)[:-4]).lose()
+    assert it.response.body == VARIED
+    it.body(b"", end=True)
+    assert b"guardrail_unreadable_response" in it.response.body

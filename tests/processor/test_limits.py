@@ -96,7 +96,18 @@ def headers(count: int, own: int) -> list[tuple[str, str]]:
 
 def event(size: int) -> bytes:
     """Return an event of `size` bytes."""
-    return chat_event("x" * (size - len(chat_event(""))))
+    return chat_event(text(size))
+
+
+def text(size: int) -> str:
+    """Return the text of an event of `size` bytes."""
+    return "x" * (size - len(chat_event("")))
+
+
+def waiting(raw: bytes, said: str) -> int:
+    """Return what counts as held for a chat event that waits: its bytes, its data, its text, and what these take."""
+    data = raw.removeprefix(b"data: ").strip().decode()
+    return len(raw) + sys.getsizeof(data) + 640 + (len(said) + 640 if said else 0)
 
 
 def inflating(size: int) -> bytes:
@@ -286,24 +297,23 @@ async def test_held_bytes_of_a_stream_are_limited(aim: ScriptedAim) -> None:
         await session.closed.wait()
 
     aim.script = script
-    beside = 2 * 256 + len(ROLE)  # the memory of two events in addition to their bytes, and the first event
-    settings = settings_for(
-        aim.base,
-        limits={"held_bytes": 8192},
-        aim={"verdict_timeout_seconds": 1},
-        profiles={"default": {"stream_head_seconds": 300}},
-    )
-    async with sidecar(settings) as guard:
-        for size, expected in (
-            (8192 - beside, "503 guardrail_unavailable"),
-            (8193 - beside, "503 guardrail_overloaded"),
-        ):
+    held = waiting(ROLE, "") + waiting(event(4096), text(4096))
+    for limit, expected, reason in (
+        (held, "503 guardrail_unavailable", "timeout"),
+        (held - 1, "503 guardrail_overloaded", "held_bytes"),
+    ):
+        settings = settings_for(
+            aim.base,
+            limits={"held_bytes": limit},
+            aim={"verdict_timeout_seconds": 1},
+            profiles={"default": {"stream_head_seconds": 300}},
+        )
+        async with sidecar(settings) as guard:
             async with one_exchange(guard) as stream:
-                assert await answered(stream, ROLE + event(size), SSE, request=STREAMED, end=False) == expected
-        await asyncio.wait_for(guard.service.idle.wait(), 10)
-        for reason in ("timeout", "held_bytes"):
+                assert await answered(stream, ROLE + event(4096), SSE, request=STREAMED, end=False) == expected
+            await asyncio.wait_for(guard.service.idle.wait(), 10)
             assert guard.metric("extproc_detection_errors_total", hook="output", reason=reason) == 1
-        assert guard.service.load.held_bytes == 0
+            assert guard.service.load.held_bytes == 0
 
 
 async def test_held_bytes_of_the_process_are_limited(aim: ScriptedAim) -> None:
@@ -373,17 +383,21 @@ async def streams_that_wait(
     assert not guard.service.load.shares
 
 
+ROOM = 180_000
+"""The held bytes of the process that events of nearly 60,000 bytes take: they count with their data and their texts."""
+
+
 async def body_of(stream: EnvoyStream) -> bytes:
     """Return the next released piece of a response."""
     return bytes((await stream.read()).response_body.response.body_mutation.streamed_response.body)
 
 
 async def test_fullest_event_streams_end_beyond_the_held_bytes_of_the_process(aim: ScriptedAim) -> None:
-    async with streams_that_wait(aim, {"total_held_bytes": 60_000}, 20_000, 30_000, 5_000) as (guard, streams):
-        assert guard.service.load.held_bytes < 60_000
+    async with streams_that_wait(aim, {"total_held_bytes": ROOM}, 20_000, 30_000, 5_000) as (guard, streams):
+        assert guard.service.load.held_bytes < ROOM
         await streams[2].body("response", event(10_000), end=False)
         assert b"guardrail_overloaded" in await body_of(streams[1])  # the fullest, though the last one grew
-        assert guard.service.load.held_bytes < 60_000
+        assert guard.service.load.held_bytes < ROOM
         assert guard.metric("extproc_detection_errors_total", hook="output", reason="held_bytes") == 1
         await streams[0].body("response", event(40_000), end=False)
         assert b"guardrail_overloaded" in await body_of(streams[0])  # now it is the fullest itself
@@ -392,28 +406,30 @@ async def test_fullest_event_streams_end_beyond_the_held_bytes_of_the_process(ai
 
 async def test_event_stream_that_yields_its_room_may_fail_open(aim: ScriptedAim) -> None:
     opens = {"failure_mode_allow": {"response": ["held_bytes"]}}
-    async with streams_that_wait(aim, {"total_held_bytes": 60_000}, 20_000, 30_000, **opens) as (guard, streams):
+    async with streams_that_wait(aim, {"total_held_bytes": ROOM}, 20_000, 30_000, **opens) as (guard, streams):
         await streams[0].body("response", event(15_000), end=False)
         assert await body_of(streams[0]) == event(20_000) + event(15_000)
         assert guard.metric("extproc_fail_open_total", leg="response", reason="held_bytes") == 1
-        while guard.service.load.held_bytes >= 60_000:  # noqa: ASYNC110 - what was written counts a little longer
+        while guard.service.load.held_bytes >= ROOM:  # noqa: ASYNC110 - what was written counts a little longer
             await asyncio.sleep(0)
 
 
 async def test_dry_run_yields_its_room_before_an_event_stream(aim: ScriptedAim) -> None:
-    limits = {"total_held_bytes": 60_000}
+    limits = {"total_held_bytes": ROOM}
     async with streams_that_wait(aim, limits, 10_000, 12_000, enforce=False) as (guard, _):
         guard.service.settings = settings_for(aim.base, limits=limits)
         async with one_exchange(guard) as stream:
             assert await answered(stream, chat_event("Hi"), SSE, request=STREAMED, end=False) == ""
             assert (await stream.read()).HasField("response_body")
             before = guard.service.load.first_bytes
-            assert before > 22_000
+            assert before > waiting(event(10_000), text(10_000)) + waiting(event(12_000), text(12_000))
             await stream.body("response", event(40_000), end=False)
             while guard.service.load.first_bytes == before:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
-            assert guard.service.load.first_bytes < 12_000  # the fullest dry run is enough
-            assert guard.service.load.stream_bytes > 40_000
+            assert guard.service.load.first_bytes < waiting(
+                event(12_000), text(12_000)
+            )  # the fullest dry run is enough
+            assert guard.service.load.stream_bytes > waiting(event(40_000), text(40_000))
 
 
 async def test_each_concurrent_call_of_an_answer_counts(aim: ScriptedAim) -> None:

@@ -183,22 +183,24 @@ class Inflater:
         self._written = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return the decoded form of `data`, as far as it is known.
+        """Return the decoded form of `data`, as far as it is known; raise like `slices`."""
+        return b"".join(self.slices(data))
+
+    def slices(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decoded form of `data`, as far as it is known, in pieces: all must be taken before more is decoded.
 
         Raises BodyTooLarge beyond the limits and MalformedBody for data that is not in the encoding.
         """
         self._read += len(data)
         allowed = max(_SMALL, self._read * self._ratio)
-        pieces: list[bytes] = []
         try:
             for piece in self._decompressor.inflate(data):
                 self._written += len(piece)
                 if self._written > allowed or (self._limit is not None and self._written > self._limit):
                     raise BodyTooLarge("a compressed body inflates beyond the limit")
-                pieces.append(piece)
+                yield piece
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
             raise MalformedBody("a compressed body is broken") from error
-        return b"".join(pieces)
 
     def finish(self) -> None:
         """Check that the body is complete; raises MalformedBody."""
