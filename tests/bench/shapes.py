@@ -94,6 +94,9 @@ _READ: Final = {
     "escapes in tool arguments": _message(
         f'{{"role":"assistant","content":null,"tool_calls":[{_CALL}{{\\"a\\":\\"', r"\\u0041", '\\"}"}}]}', 0, ""
     ),
+    "escapes beside an invalid one": _message(
+        f'{{"role":"assistant","content":null,"tool_calls":[{_CALL}{{\\"a\\":\\"\\\\q', r"\\n", '\\"}"}}]}', 0, ""
+    ),
     "strings under a made-up key": _made_up('"a"', 1),
     "strings as content": _message('{"role":"user","content":[', '"a"', "]}", 1),
     "content parts": _message('{"role":"user","content":[', '{"type":"text","text":"a"}', "]}", 5),
@@ -120,6 +123,27 @@ _READ: Final = {
         "]}}}}}]}",
         1,
     ),
+    "semicolons of a data URL": Shape(Carrier.REQUEST, _REQUEST + '],"a_url":"data:', ";", '"}', 0, ""),
+    "media beside their type": Shape(
+        Carrier.REQUEST,
+        _REQUEST + '],"zz":{"mime_type":"application/' + "+" * 900 + '"',
+        ',"k#_b64":"QUJD"',
+        "}}",
+        2,
+        "",
+    ),
+    "base64 of texts": _message(
+        '{"role":"user","content":[', '{"type":"image_url","image_url":{"url":"YWIgYw=="}}', "]}", 7
+    ),
+    "sentences as names": Shape(Carrier.REQUEST, _REQUEST + '],"models":[', '"a b"', "]}", 1),
+    "answer: sentences as addresses": _answer(_WHOLE_CHOICE + '}],"citations":[', '"a b"', "]", 1),
+    "answer: base64 of texts": _answer(
+        '"choices":[{"index":0,"message":{"role":"assistant","content":"a","images":[',
+        '{"image_url":{"url":"YWIgYw=="}}',
+        "]}}]",
+        5,
+    ),
+    "answer: sentences as tokens": _answer(_WHOLE_CHOICE + ',"logprobs":[', '"a b"', "]}]", 1),
     "answer: strings under a made-up key": _answer(_WHOLE_CHOICE + '}],"zz":[', '"a"', "]", 1),
     "answer: choices": _answer('"choices":[', '{"index":0,"message":{"role":"assistant","content":"a"}}', "]", 8.125),
     "answer: tool calls": _answer(

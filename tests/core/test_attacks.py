@@ -54,6 +54,28 @@ def test_redaction_of_a_long_list_of_an_answer_is_put_back(path: str) -> None:
     assert it.response.body == answer.replace(TEXT.encode(), b"[X]")
 
 
+@pytest.mark.parametrize("key", ["citations", "models"])
+def test_sentences_in_a_list_of_addresses_or_names_are_redacted_at_their_places(key: str) -> None:
+    listed = ["a b", "https://a.example/b", "", "data:text/plain,c d", TEXT, "Köln"] * 60
+    answer = json.dumps({key: listed}, ensure_ascii=False)
+    it = World(policy()).request(REQUEST).judge().head("application/json").body(answer.encode(), end=True)
+    (asked,) = it.asked[-1].inputs
+    assert asked.output is not None
+    assert asked.output.count(TEXT) == 60
+    it.judge(Anonymize((*(None for _ in asked.messages), asked.output.replace(TEXT, "[X]"))))
+    assert it.response.body == answer.replace(TEXT, "[X]").encode()
+
+
+@pytest.mark.parametrize("count", [3, 400])
+def test_sentences_in_a_list_of_addresses_of_a_request_are_redacted(count: int) -> None:
+    request = json.dumps({**chat_request("Hello"), "citations": ["a b", TEXT] * count}).encode()
+    it = World(policy()).request(request)
+    messages = it.asked[-1].inputs[0].messages
+    it.judge(Anonymize(tuple(str(one["content"]).replace(TEXT, "[X]") for one in messages)))
+    assert it.upstream.buffered is not None
+    assert it.upstream.buffered.body == request.replace(TEXT.encode(), b"[X]")
+
+
 def test_seal_that_is_a_list_resets_no_stream() -> None:
     request = json.dumps({"stream": True, "messages": [{"role": "user", "content": "Hello"}]}).encode()
     it = World(policy()).request(request, path="/v1/messages").judge().head()

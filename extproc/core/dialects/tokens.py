@@ -39,7 +39,7 @@ def _collect(node: Any, path: Path, name: str, add: Callable[[Leaf], None]) -> N
                 add(Leaf((*path, key), key, fixed=True))
             if value.__class__ in _NESTED:
                 _collect(value, (*path, key), key, add)
-    elif isinstance(node, list):
+    else:
         for index, value in enumerate(node):
             if value.__class__ in _NESTED:
                 _collect(value, (*path, index), name, add)
