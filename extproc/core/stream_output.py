@@ -66,8 +66,6 @@ class StreamOutput:
             self._release_headers()
         else:
             data = data.removeprefix(BOM)  # after a ping, a BOM would be part of a field's name
-            if not data:
-                return data
         self.head = _BEGUN
         return data
 

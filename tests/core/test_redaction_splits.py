@@ -207,6 +207,7 @@ def test_every_dialect_with_streams_is_tested() -> None:
         "anthropic-complete",
         "mistral-conversations",
         "text-generation",
+        "openai-transcriptions",
         "ollama",
         "mcp",
         "bedrock-converse",

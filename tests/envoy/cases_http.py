@@ -671,7 +671,7 @@ PATHS = [
         CHAT,
         b"",
         streams(b"data: free text\n\n"),
-        path="/v1/audio/transcriptions",
+        path="/v1/audio/unknown",
         is_inspected=False,
         has_id=True,
         asked=ANY,

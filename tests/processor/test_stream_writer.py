@@ -286,7 +286,7 @@ async def test_failed_write_ends_a_stream_that_waits_for_room(aim: ScriptedAim) 
         assert [await envoy.offered.get() for _ in range(2)] == list(ORDER[:2])
         envoy.send(SSE, piece("a"))
         assert await envoy.offered.get() == "response_headers"
-        envoy.send(*(piece("x" * 40_000) for _ in range(5)))
+        envoy.send(*(piece("x" * 16_000) for _ in range(5)))
         while envoy.sent.qsize() > 3:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         for _ in range(10):
