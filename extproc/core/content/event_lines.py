@@ -37,7 +37,7 @@ _UNREAD = rb"(?::|(?:id|retry)(?=[:\r\n]|\Z))"
 """What lines without data and without a name begin with: they are not read."""
 
 _INERT_LINE = rb"(?::" + _COMMENT + rb"|id(?::" + _VALUE + rb")?|retry(?::" + _TIMEOUT + rb")?)"
-INERT_RUN = re.compile(rb"(?:" + _INERT_LINE + _END + rb")++")
+INERT_RUN = re.compile(rb"(?:" + _INERT_LINE + _END + rb")+")
 """A run of such lines that pass."""
 
 STARTS_INERT = b":ir"
@@ -73,9 +73,9 @@ def run_of(line: bytes) -> Run:
 
 
 _is_whole = re.compile(_WHOLE).fullmatch
-_ANY_RUN = re.compile(rb"(?:(?:" + _UNREAD + rb"[^\r\n]*+|" + _FOREIGN + rb")" + _END + rb")++")
-_TEXT_RUN = re.compile(rb"(?:(?:" + _UNREAD + rb"[^\r\n]*+|(?!" + _WHOLE + rb")" + _FOREIGN + rb")" + _END + rb")++")
-_UNREAD_RUN = re.compile(rb"(?:" + _UNREAD + rb"[^\r\n]*+" + _END + rb")++")
+_ANY_RUN = re.compile(rb"(?:(?:" + _UNREAD + rb"[^\r\n]*+|" + _FOREIGN + rb")" + _END + rb")+")
+_TEXT_RUN = re.compile(rb"(?:(?:" + _UNREAD + rb"[^\r\n]*+|(?!" + _WHOLE + rb")" + _FOREIGN + rb")" + _END + rb")+")
+_UNREAD_RUN = re.compile(rb"(?:" + _UNREAD + rb"[^\r\n]*+" + _END + rb")+")
 FOREIGN_RUNS = {None: _UNREAD_RUN, Run.TEXT: _TEXT_RUN, Run.OPEN: _ANY_RUN}
 """The lines that may follow in a run: its own, and lines that are not read. None stands for no run."""
 

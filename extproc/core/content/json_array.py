@@ -32,7 +32,7 @@ _SPACE = b" \t\r\n"
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 
 _FLAT = re.compile(
-    rb"""(?:[^"{}\[\]]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+" | \[[^"{}\[\]]*+\] | \{[^"{}\[\]]*+\})*+""",
+    rb"""(?:[^"{}\[\]]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+" | \[[^"{}\[\]]*+\] | \{[^"{}\[\]]*+\}){0,256}""",
     re.DOTALL | re.VERBOSE,
 )
 """What does not change the depth: whole strings, containers without strings and containers, and everything else."""
@@ -169,9 +169,9 @@ class ArrayDecoder:
         position = self._scanned
         while position < size:
             found = (_IN_STRING if self._is_in_string else _FLAT).match(buffer, position)
-            position = found.end() if found is not None else position
-            if position == size:
-                break
+            if found is not None and found.end() > position:
+                position = found.end()
+                continue
             match buffer[position]:
                 case 0x22:  # a quotation mark
                     self._is_in_string = not self._is_in_string
