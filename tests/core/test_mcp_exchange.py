@@ -315,7 +315,8 @@ def test_stream_may_have_any_number_of_messages() -> None:
 
 
 def test_stream_may_have_no_more_messages_than_lanes_that_wait() -> None:
-    it = gotten().body(b"".join(event(log("Hi")) for _ in range(4097)))
+    it = mapped(limits={"held_bytes": 100_000_000}).request(None, path="/mcp", method="GET").head()
+    it.body(b"".join(event(log("Hi")) for _ in range(4097)))
     assert it.record.code == "guardrail_unreadable_response"
 
 
