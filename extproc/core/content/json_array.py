@@ -37,6 +37,8 @@ _FLAT = re.compile(
 )
 """What does not change the depth: whole strings, containers without strings and containers, and everything else."""
 
+_QUOTATION_MARK, _BACKSLASH = b'"\\'
+
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
@@ -172,21 +174,19 @@ class ArrayDecoder:
             if found is not None and found.end() > position:
                 position = found.end()
                 continue
-            match buffer[position]:
-                case 0x22:  # a quotation mark
-                    self._is_in_string = not self._is_in_string
-                case 0x7B | 0x5B:
-                    self._depth += 1
-                    if self._depth > MAX_DEPTH:
-                        raise MalformedBody("nested too deeply")
-                case 0x7D | 0x5D:
-                    self._depth -= 1
-                    if not self._depth:
-                        self._scanned = position + 1
-                        return True
-                case _:  # the first half of an escape
-                    break
+            byte = buffer[position]
+            if byte == _BACKSLASH:  # the first half of an escape
+                break
             position += 1
+            if byte == _QUOTATION_MARK:
+                self._is_in_string = not self._is_in_string
+            else:
+                self._depth += 1 if byte in b"{[" else -1
+            if self._depth > MAX_DEPTH:
+                raise MalformedBody("nested too deeply")
+            if not self._depth:
+                self._scanned = position
+                return True
         self._scanned = position
         return False
 
