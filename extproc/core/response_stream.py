@@ -378,13 +378,13 @@ class ResponseStream:
         except RedactionError:
             context.refuse(redaction_failed(Leg.RESPONSE))
             return
-        if not context.fails_open(Leg.RESPONSE, reason):
+        if opens:
+            # What waits may prove to be undecodable. Then nothing leaves, and the stream has not failed open.
+            self._rest = OpenedRest(self._queue, self._input)
+            data += self._pass_on(b"")
+        if context.is_refused or not context.fails_open(Leg.RESPONSE, reason):
             return
         self._state = StreamState.OPENED
-        self._rest = OpenedRest(self._queue, self._input)
-        data += self._pass_on(b"")
-        if context.is_refused:
-            return
         if self._input.upstream is not Upstream.OPEN:
             self._close(data)
         else:
