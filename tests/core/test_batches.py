@@ -328,7 +328,7 @@ def test_lines_of_an_upload_are_read_by_the_dialects_of_their_urls(path: str, fi
 
 
 def test_escapes_are_read_whatever_the_name_of_the_file() -> None:
-    escaped = chat("a", "XXX").replace(b"XXX", b"\\u0054om")
+    escaped = chat("a", "NAME").replace(b"NAME", b"\\u0054om")
     it = uploaded(upload(escaped, filename="in.txt"))
     assert texts(it) == [["Tom"]]
 
