@@ -121,6 +121,10 @@ class Profile(Model):
     paths: Annotated[dict[str, str], AfterValidator(_known_paths)] = Field(default_factory=dict)
     """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or
     block, by [METHOD ]GLOB; the first match wins, and these patterns come before the built-in ones"""
+    models: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
+    """such as {"gpt-4*": strict}: the profile of requests that name such a model, in the path where the API has it
+    there, else in the body; the first match wins; needs enforce and a hook. A client that names a model chooses the
+    profile, so both must be acceptable"""
     routes: tuple[str, ...] = ()
     """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)
@@ -134,10 +138,17 @@ class Profile(Model):
     api_key_file: Path | None = None
     """the API key of a tenant's own guard; wins over all keys of aim; re-read when it changes"""
 
-    def policy(self, *, verdict_timeout_seconds: float) -> core.Policy:
-        """Return the profile as the core needs it."""
+    @model_validator(mode="after")
+    def _guards_models(self) -> Profile:
+        if self.models and not (self.enforce and self.hooks):
+            raise ValueError("models needs a profile that enforces and has a hook")
+        return self
+
+    def policy(self, name: str, *, verdict_timeout_seconds: float) -> core.Policy:
+        """Return the profile as the core needs it, under its name and without `models`."""
         allow = self.failure_mode_allow
         return core.Policy(
+            name=name,
             hooks=self.hooks,
             failure_mode_allow=core.FailureModeAllow(allow.request, allow.response),
             stream_head_seconds=self.stream_head_seconds,

@@ -111,7 +111,12 @@ def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
     for name in value:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError("a profile name has 1 to 64 letters, digits, dots, dashes or underscores")
-    return {DEFAULT_PROFILE: Profile(), **value}
+    profiles = {DEFAULT_PROFILE: Profile(), **value}
+    for name, profile in profiles.items():
+        unknown = sorted(set(profile.models.values()) - profiles.keys())
+        if unknown:
+            raise ValueError(f"{name}.models: unknown profile {', '.join(unknown)}; known: {', '.join(profiles)}")
+    return profiles
 
 
 class Settings(StrictNumbers, BaseSettings):
@@ -171,7 +176,11 @@ class Settings(StrictNumbers, BaseSettings):
     def policies(self) -> Mapping[str, core.Policy]:
         """The profiles, by name, as the core needs them."""
         timeout = self.aim.verdict_timeout_seconds
-        return {name: profile.policy(verdict_timeout_seconds=timeout) for name, profile in self.profiles.items()}
+        plain = {name: profile.policy(name, verdict_timeout_seconds=timeout) for name, profile in self.profiles.items()}
+        return {
+            name: dataclasses.replace(plain[name], models={glob: plain[to] for glob, to in profile.models.items()})
+            for name, profile in self.profiles.items()
+        }
 
     @cached_property
     def exchange_limits(self) -> core.Limits:

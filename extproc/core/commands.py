@@ -156,6 +156,13 @@ class Close:
     """Forget the exchange: it handles no further event. What was released before is still sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class UseProfile:
+    """Make later detections and reports under this profile, because of the model that the request names."""
+
+    profile: str
+
+
 # -- for operators -------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +220,6 @@ class ReportGivenUp:
 
 ToEnvoy = ReleaseHeaders | ReleaseBuffered | ReleaseBody | ReleaseTrailers | ImmediateResponse | Reset
 ToAim = Detect | CancelDetection | OpenSession | SubmitChunk | SubmitDone | CloseSession
-ToShell = Hold | PauseReading | ResumeReading | Complete | Close
+ToShell = Hold | PauseReading | ResumeReading | Complete | Close | UseProfile
 Report = ReportDialect | ReportVerdict | ReportOutcome | ReportFailOpen | ReportChunks | ReportGivenUp
 Command = ToEnvoy | ToAim | ToShell | Report

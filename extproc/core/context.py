@@ -14,6 +14,7 @@ from extproc.core.commands import (
     ReportFailOpen,
     ReportOutcome,
     ReportVerdict,
+    UseProfile,
 )
 from extproc.core.content.body import declared_length
 from extproc.core.content.media_type import media_types
@@ -119,8 +120,14 @@ class Context:
 
     @property
     def reads_answer(self) -> bool:
-        """Return whether the answer is inspected: it may have texts, and the `output` hook applies."""
-        return OUTPUT in self.policy.hooks and self.scope is not Scope.NOTHING
+        """Return whether the answer is inspected: it may have texts, and the `output` hook applies.
+
+        Which hooks apply to a stored answer, only the answer tells if the policy depends on the model.
+        """
+        hooks = self.policy.hooks
+        if self.is_get:
+            hooks = hooks.union(*(policy.hooks for policy in self.policy.models.values()))
+        return OUTPUT in hooks and self.scope is not Scope.NOTHING
 
     def pick_dialect(self, method: str, path: str, *, is_upgrade: bool = False) -> Route:
         """Choose by method and path how the exchange is handled."""
@@ -155,10 +162,32 @@ class Context:
         self._name(dialect)
         if self.policy.hooks and self._is_inspected(dialect):
             self.scope = Scope.KNOWN
-            self.emit(ReportOutcome("allowed"))
+            self._allow()
 
     def _is_inspected(self, dialect: Dialect) -> bool:
-        return dialect.opt_in is None or dialect.opt_in in self.policy.inspect
+        """Return whether what `dialect` knows is read, at least until the model is known."""
+        return dialect.opt_in is None or self.policy.may_inspect(dialect.opt_in)
+
+    def _allow(self) -> None:
+        """Report the exchange as read, unless the model that the request names decides whether it is."""
+        if not self.policy.models or self.is_get:
+            self.emit(ReportOutcome("allowed"))
+
+    def follow_models(self, names: Sequence[str]) -> bool:
+        """Continue under the policy of the models that are named, if there is one for them.
+
+        Return whether the exchange is still read: the policy may lack hooks, or the inspection of this API.
+        """
+        chosen = self.policy.for_model(names)
+        if chosen is not None:
+            self.policy = chosen
+            self.emit(UseProfile(chosen.name))
+        opt_in = self.dialect.opt_in if self.dialect is not None else None
+        if self.policy.hooks and (opt_in is None or opt_in in self.policy.inspect):
+            self.emit(ReportOutcome("allowed"))
+            return True
+        self.scope, self.was_read = Scope.NOTHING, False
+        return False
 
     def answer(self, headers: Headers) -> Answer:
         """Return the answer with these headers."""
@@ -176,7 +205,13 @@ class Context:
         )
 
     def adopt(self) -> None:
-        """Let the generic dialect read request or answer, if no dialect knows the path."""
+        """Let the generic dialect read the request, if no dialect knows the path."""
+        if self.dialect is None:
+            self._name(GENERIC)
+            self._allow()
+
+    def adopt_answer(self) -> None:
+        """Let the generic dialect read the answer, if no dialect knows the path and the request was not read."""
         if self.dialect is None:
             self._name(GENERIC)
             self.emit(ReportOutcome("allowed"))

@@ -123,10 +123,13 @@ class HeldAnswer:
     def _read(self) -> None:
         """Read the whole body and start its detection."""
         context, body = self._context, self._body
-        context.adopt()
+        context.adopt_answer()
         context.was_read = True
         try:
             body.read(context.dialect or DEFAULT, self._framing, self._headers, context.limits)
+            if context.is_get and context.policy.models and not self._is_read_for_its_model():
+                self.release(None)
+                return
             inputs = body.inputs(context.messages, context.allowance)
         except ContentError as error:
             self._go_on_unread(error.reason, end_of_stream=True)
@@ -136,6 +139,10 @@ class HeldAnswer:
             context.detect(OUTPUT, inputs)
         else:
             self.release(body.cleaned())
+
+    def _is_read_for_its_model(self) -> bool:
+        """Follow the model of a stored answer: the request that made it is not known. Return whether it is read."""
+        return self._context.follow_models(self._body.models) and OUTPUT in self._context.policy.hooks
 
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `output` verdict."""

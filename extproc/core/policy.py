@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from extproc.core.errors import Reason
 from extproc.core.vocabulary import Hook, Leg
@@ -62,6 +63,8 @@ class Limits:
 class Policy:
     """One profile, as the core needs it. Times are in seconds."""
 
+    name: str = "default"
+    """the profile's name"""
     hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
     stream_head_seconds: float = 2
@@ -72,3 +75,20 @@ class Policy:
     paths: Mapping[str, str] = field(default_factory=dict)
     """`[METHOD ]GLOB` -> the name of a dialect, or a value of `Unmatched`; the first match wins"""
     inspect: frozenset[Inspect] = frozenset({Inspect.TOOLS})
+    models: Mapping[str, Policy] = field(default_factory=dict)
+    """a glob of model names -> the policy of requests that name such a model; the first match wins"""
+
+    def for_model(self, names: Iterable[str]) -> Policy | None:
+        """Return the policy of requests that name these models; None if no glob matches one of them.
+
+        Letter case does not matter: some providers ignore it, so it must not choose the policy.
+        """
+        for name in names:
+            for pattern, policy in self.models.items():
+                if fnmatchcase(name.casefold(), pattern.casefold()):
+                    return policy
+        return None
+
+    def may_inspect(self, inspect: Inspect) -> bool:
+        """Return whether the inspection is on under this policy, or for some model."""
+        return inspect in self.inspect or any(inspect in policy.inspect for policy in self.models.values())

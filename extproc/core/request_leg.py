@@ -17,6 +17,7 @@ from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
 from extproc.core.dialects.endpoints import MCP
 from extproc.core.dialects.json_rpc import read_known
+from extproc.core.dialects.model_name import model_names
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -38,7 +39,7 @@ from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
 from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Hook
-from extproc.core.whole_request import WholeRequest, read_form
+from extproc.core.whole_request import WholeRequest, parse_request, read_form
 
 _REQUEST_HOOKS = frozenset({PRE_CALL, MODERATION})
 
@@ -167,6 +168,8 @@ class RequestLeg:
         if end_of_stream:
             self._state = RequestState.DONE
             self._choose(b"")
+            if self._context.policy.models and self._context.scope is not Scope.NOTHING:
+                self._context.follow_models(model_names(None, self._path))
             if not self._context.is_refused:
                 self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
             return
@@ -305,13 +308,19 @@ class RequestLeg:
             document = known
             context.recognise(MCP)
         dialect = context.dialect
-        if dialect is not None and context.scope is not Scope.NOTHING and not context.is_refused:
-            context.was_read = True
+        if dialect is None or context.scope is Scope.NOTHING or context.is_refused:
+            return
+        context.was_read = True
+        document = parse_request(dialect, plain, document, self._headers, values)
+        if document is None:
+            return
+        if context.policy.models and not context.follow_models(model_names(document.root, self._path)):
+            return
+        try:
             tools = Inspect.TOOLS in context.policy.inspect
-            try:
-                body.read(dialect, plain, document, self._headers, self._path, values, tools=tools)
-            finally:
-                context.dialect = body.after or dialect
+            body.read(dialect, document, self._path, len(plain), tools=tools)
+        finally:
+            context.dialect = body.after or dialect
 
     def _choose(self, plain: bytes) -> Document | None:
         """Choose the dialect by the body if the path has several; return the document if it was parsed.

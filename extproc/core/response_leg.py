@@ -32,7 +32,7 @@ from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
-from extproc.core.vocabulary import Headers, Leg
+from extproc.core.vocabulary import OUTPUT, Headers, Leg
 
 
 class ResponseState(StrEnum):
@@ -187,7 +187,7 @@ class ResponseLeg:
     def _begin(self, framing: Framing) -> None:
         """Begin to read the answer."""
         if self._answer.is_certain:
-            self._context.adopt()
+            self._context.adopt_answer()
             self._context.was_read = True
         self._framing = framing
         if framing is WHOLE or self._answer.is_error:
@@ -204,6 +204,9 @@ class ResponseLeg:
         self._follow_whole()
 
     def _begin_stream(self) -> None:
+        if OUTPUT not in self._context.policy.hooks:
+            self._pass(end_of_stream=False)  # a stored answer, read only under the profile of some model
+            return
         self._state = ResponseState.STREAMING
         self._whole = None
         self._context.messages = ()  # a session gets the answer alone

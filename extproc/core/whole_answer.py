@@ -15,6 +15,7 @@ from extproc.core.detections import Allowance, Messages, join
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf
+from extproc.core.dialects.model_name import model_names
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of
 from extproc.core.redaction import MOST_EDITS, RedactionError, edits
@@ -25,12 +26,14 @@ from extproc.core.vocabulary import Headers, Input
 class WholeAnswer:
     """The body of one answer."""
 
-    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves", "text_bytes")
+    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves", "models", "text_bytes")
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
         self.buffer = BodyBuffer(limit)
         self.leaves: list[Leaf] = []
+        self.models: tuple[str, ...] = ()
+        """The models that the answer names, once the body was read."""
         self._dialect: Dialect | None = None
         self._document: Document | None = None
         self._size = 0
@@ -43,6 +46,7 @@ class WholeAnswer:
         if not plain.strip():
             return
         document = document_of(dialect, plain, framing, limits.values, is_answer=True)
+        self.models = model_names(document.root)
         self.leaves, _ = _leaves(dialect, document, locates=False)
         document.forget()
         self.text_bytes = document.size

@@ -65,30 +65,17 @@ class WholeRequest:
         """Return the bytes without their content-encoding; raises ContentError."""
         return inflate(self.buffer.peek(), headers, limits.request_bytes, limits.inflate_ratio)
 
-    def read(
-        self,
-        dialect: Dialect,
-        plain: bytes,
-        document: Document | None,
-        headers: Headers,
-        path: str,
-        values: int,
-        *,
-        tools: bool,
-    ) -> None:
-        """Find the texts, and with `tools` those of tool definitions; raises ContentError, and there are then none.
+    def read(self, dialect: Dialect, document: Document, path: str, size: int, *, tools: bool) -> None:
+        """Find the texts of a body of `size` bytes, and with `tools` those of tool definitions.
 
-        `document` is the body `plain` if it was parsed before; else it may have at most `values` values.
+        Raises ContentError, and there are then none.
         """
-        if not plain.strip():
-            return
-        document = _document(dialect, plain, document, headers, values)
         self.after = dialect.after(document, tools=tools)
         self._keep(dialect, dialect.prompts(document, tools=tools))
         self.asks_for_stream = dialect.streams(document, path)
         document.forget()
         self.text_bytes = document.size
-        self.size = len(plain)
+        self.size = size
         self._dialect, self._document, self._tools = dialect, document, tools
 
     def inputs(self, most: int) -> list[Input]:
@@ -159,7 +146,15 @@ def read_form(dialect: Dialect, body: bytes, headers: Headers, values: int) -> F
     return form_of(dialect, body, ", ".join(value for name, value in headers if name == "content-type"), values)
 
 
-def _document(dialect: Dialect, body: bytes, document: Document | None, headers: Headers, values: int) -> Document:
+def parse_request(
+    dialect: Dialect, body: bytes, document: Document | None, headers: Headers, values: int
+) -> Document | None:
+    """Return the body, parsed to at most `values` values: `document` if it was parsed before, None if it is blank.
+
+    Raises ContentError.
+    """
+    if not body.strip():
+        return None
     types = media_types(headers)
     if dialect.takes_forms and any(map(is_form, types)):
         return document if isinstance(document, FormDocument) else read_form(dialect, body, headers, values)

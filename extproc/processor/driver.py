@@ -19,6 +19,7 @@ from extproc.core.commands import (
     ResumeReading,
     ToAim,
     ToEnvoy,
+    UseProfile,
 )
 from extproc.core.dry_run import DryRun
 from extproc.core.events import BodyReceived, Event, LoadChanged, RoomDemanded, StreamEnded, Woken
@@ -218,6 +219,11 @@ class Driver:
         except Exception as error:  # telemetry must not touch the exchange
             log_internal_error(error)
 
+    def _use_profile(self, command: UseProfile) -> None:
+        if self._effects is not None:
+            self._effects.use_profile(command.profile)
+        self._observation.use_profile(command.profile)
+
     def _close(self, _: Close | None = None) -> None:
         """Stop what is under way: the exchange handles no further event."""
         self.is_closed = True
@@ -271,5 +277,6 @@ _ACTIONS: Mapping[type[Command], Callable[[Driver, Any], None]] = {
     ResumeReading: Driver._resume,
     Complete: Driver._complete,
     Close: Driver._close,
+    UseProfile: Driver._use_profile,
 }
 """What to do for each kind of command: a match statement would try many types for each chunk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -70,6 +71,10 @@ class Effects:
     def is_behind(self) -> bool:
         """Return whether Aim reads the session's chunks more slowly than they are submitted."""
         return self._session is not None and self._session.is_behind
+
+    def use_profile(self, profile: str) -> None:
+        """Make later detections and sessions with the key of `profile`."""
+        self._caller = replace(self._caller, profile=profile)
 
     def perform(self, command: ToAim) -> None:
         """Perform `command`."""

@@ -44,6 +44,7 @@ class Observation:
     __slots__ = (
         "_callers",
         "_detections",
+        "_identity",
         "_is_dry_run",
         "_opened",
         "_session_verdict",
@@ -64,12 +65,22 @@ class Observation:
         self.began = began
         self.trace: Trace | None = None
         self._is_dry_run = is_dry_run
-        self._callers = telemetry.audit.callers(record.profile, identity) if telemetry.audit is not None else {}
+        self._identity = identity
+        self._callers = self._called()
         self._detections = 0
         self._opened = began
         self._submitted = 0
         self._session_verdict: ReportVerdict | None = None
         self._waiting_since: dict[Leg, float] = {}
+
+    def _called(self) -> dict[str, str]:
+        audit = self._telemetry.audit
+        return audit.callers(self.record.profile, self._identity) if audit is not None else {}
+
+    def use_profile(self, profile: str) -> None:
+        """Record the rest of the exchange under `profile`."""
+        self.record.profile = profile
+        self._callers = self._called()
 
     def arrived(self, event: BodyReceived) -> None:
         """Record that a leg waits. The wait starts with the first piece of its body, and restarts with the last."""

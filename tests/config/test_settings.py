@@ -331,7 +331,7 @@ def test_text_that_is_not_an_address_is_refused(text: str) -> None:
     ],
 )
 def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], response_opens: set[Reason]) -> None:
-    mode = Profile(failure_mode_allow=value).policy(verdict_timeout_seconds=1).failure_mode_allow
+    mode = Profile(failure_mode_allow=value).policy("default", verdict_timeout_seconds=1).failure_mode_allow
     for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
         tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
         assert {reason for reason in tried if mode.opens(leg, reason)} == opens
@@ -347,7 +347,7 @@ def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], respon
     ],
 )
 def test_tool_definitions_are_inspected_unless_they_are_switched_off(value: Any, inspected: set[Inspect]) -> None:
-    assert Profile(inspect=value).policy(verdict_timeout_seconds=1).inspect == inspected
+    assert Profile(inspect=value).policy("default", verdict_timeout_seconds=1).inspect == inspected
 
 
 def test_pings_are_off_or_at_least_a_second_apart(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ profiles:
     paths: {"get  /v1/models": pass, "GET /v1/models": block, "*/llm": gemini, "/x/*": inspect, "PATCH /y": generic}
 """
     profile = load(written(tmp_path, text)).profiles["default"]
-    policy = profile.policy(verdict_timeout_seconds=1)
+    policy = profile.policy("default", verdict_timeout_seconds=1)
     assert policy.unmatched is Unmatched.BLOCK
     assert list(policy.paths.items()) == [
         ("GET /v1/models", "pass"),
@@ -384,3 +384,31 @@ def test_key_of_paths_is_a_glob_with_or_without_a_method(tmp_path: Path, key: st
 def test_unmatched_is_inspected_by_default(tmp_path: Path) -> None:
     assert load(written(tmp_path, "aim: {api_key: k}\n")).profiles["default"].unmatched == "inspect"
     assert any("unmatched" in each for each in problems(written(tmp_path, "profiles: {default: {unmatched: maybe}}")))
+
+
+def test_models_lead_to_the_policies_of_other_profiles(tmp_path: Path) -> None:
+    text = """
+aim: {api_key: k}
+profiles:
+  default: {models: {"gpt-4*": strict, "*": default}}
+  strict: {hooks: [moderation], models: {"*": default}}
+"""
+    policies = load(written(tmp_path, text)).policies
+    chosen = policies["default"].models["gpt-4*"]
+    assert (chosen.name, set(chosen.hooks)) == ("strict", {Hook.MODERATION})
+    assert not chosen.models  # one step, never a chain
+    assert policies["strict"].models["*"].name == "default"
+
+
+@pytest.mark.parametrize(
+    ("profile", "problem"),
+    [
+        ("{models: {x: other}}", "default.models: unknown profile other; known: default"),
+        ("{models: {x: default}, enforce: false}", "models needs a profile that enforces and has a hook"),
+        ("{models: {x: default}, hooks: []}", "models needs a profile that enforces and has a hook"),
+        ('{models: {"": default}}', "String should have at least 1 character"),
+    ],
+)
+def test_models_that_cannot_apply_are_refused(tmp_path: Path, profile: str, problem: str) -> None:
+    (found,) = problems(written(tmp_path, f"profiles: {{default: {profile}}}"))
+    assert problem in found

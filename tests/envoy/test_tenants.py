@@ -92,6 +92,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cha
     for tenant in TENANTS:
         (keys / tenant).write_text(f"key-of-{tenant}\n")
         profiles[tenant] = {"api_key_file": keys / tenant}
+    profiles["acme"]["models"] = {"lenient-*": "globex"}
     async with AsyncExitStack() as stack:
         aim = await stack.enter_async_context(ScriptedAim().running())
         upstream = await stack.enter_async_context(ScriptedUpstream().running())
@@ -181,3 +182,17 @@ async def test_client_cannot_choose_its_guard(chain: Chain) -> None:
     )
     assert answer.status_code == 400
     assert keys_seen(chain) == {"acme"}
+
+
+async def test_model_leads_to_another_profile_and_its_key(chain: Chain) -> None:
+    chain.upstream.answer = pieces(chat_stream("the ", "merger"))
+    request = chat_request("merger", stream=True)
+    mesh, model = [
+        await chain.clients["acme"].post(CHAT, json=request | {"model": name}) for name in ("strict-1", "Lenient-1")
+    ]
+    assert (mesh.status_code, model.status_code) == (400, 200)
+    assert b"merger" in model.content
+    assert [tenant_of(each.headers) for each in chain.aim.questions] == ["acme", "globex"]
+    assert [tenant_of(each.headers) for each in chain.aim.sessions] == ["globex"]
+    outcomes = {"dialect": "openai-chat", "outcome": "allowed"}
+    assert chain.guard.metric("extproc_exchanges_total", profile="globex", **outcomes) >= 1

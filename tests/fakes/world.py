@@ -33,6 +33,7 @@ from extproc.core.commands import (
     ResumeReading,
     SubmitChunk,
     SubmitDone,
+    UseProfile,
 )
 from extproc.core.errors import Reason
 from extproc.core.events import (
@@ -184,6 +185,8 @@ class World:
     def _note(self, command: Command) -> None:
         """Update the record and the reports, as the shell's telemetry does."""
         match command:
+            case UseProfile(profile):
+                self.record.profile = profile
             case ReportDialect(dialect):
                 self.record.name_dialect(dialect)
             case ReportOutcome(outcome, code, reason):

@@ -65,13 +65,14 @@ def spellings(path: str) -> tuple[str, ...]:
 
     Some servers cut the path at an encoded `?` or `#`, as they would at a plain one, and some ignore a format suffix.
     """
-    decoded = _decoded(path)
-    found = [_resolved(decoded), _resolved(_QUERY.split(decoded, maxsplit=1)[0])]
+    plain = decoded(path)
+    found = [_resolved(plain), _resolved(_QUERY.split(plain, maxsplit=1)[0])]
     found += [_without_suffix(form) for form in found]
     return tuple(dict.fromkeys(found))
 
 
-def _decoded(path: str) -> str:
+def decoded(path: str) -> str:
+    """Return a path without query and fragment, with its percent-encoding decoded until nothing changes."""
     path = _QUERY.split(path, maxsplit=1)[0]
     for _ in range(_ROUNDS):
         before = path
