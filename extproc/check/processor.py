@@ -28,6 +28,7 @@ _CHANGED = (
     "repr-digest",
     "etag",
     "x-amzn-errortype",
+    "x-should-retry",
     "x-aim-user-email",
     "x-cato-user-email",
     CALL_ID_HEADER,

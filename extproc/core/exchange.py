@@ -233,7 +233,7 @@ class Exchange:
         else:
             named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
             dialect = context.dialect or DEFAULT
-            head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *named)
+            head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *refusal.headers, *named)
             body = dialect.refuse(refusal)
             context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
         self._is_complete = True

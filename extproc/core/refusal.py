@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from extproc.core.errors import ContentError, Reason
-from extproc.core.vocabulary import Leg
+from extproc.core.vocabulary import Headers, Leg
 
 BLOCKED_REQUEST = "The request was blocked by the organization's AI security policy."
 BLOCKED_RESPONSE = "The response was blocked by the organization's AI security policy."
@@ -33,6 +33,11 @@ class Refusal:
         """The outcome of the exchange: blocked by Aim, or refused for another reason."""
         return "blocked" if self.code == BLOCKED_CODE else "refused"
 
+    @property
+    def headers(self) -> Headers:
+        """The headers that every dialect's refusal has, beside its content type."""
+        return _NO_RETRY if self.code in _REPEATED else ()
+
     def for_error(self, status: str, block_message: str) -> Refusal:
         """Return the refusal that replaces the body of an error answer: under its status, with a fixed message."""
         message = (block_message or BLOCKED_RESPONSE) if self.code == BLOCKED_CODE else self.message
@@ -40,6 +45,12 @@ class Refusal:
 
 
 BLOCKED_CODE = "content_policy_violation"
+
+_REPEATED = frozenset({"redaction_failed", "guardrail_unreadable_response", "request_too_large"})
+"""The codes of refusals that the same request meets again. SDKs would repeat some of them, by their status."""
+
+_NO_RETRY = (("x-should-retry", "false"),)
+"""What the SDKs of OpenAI and Anthropic obey."""
 
 
 def blocked(message: str) -> Refusal:

@@ -15,7 +15,9 @@ METADATA_NAMESPACE = "aim"
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 REQUEST_ATTRIBUTES = ("request.id", "source.address", "xds.route_name")
 
-CHANGED_HEADERS = "accept-encoding|content-(length|encoding|type|md5|digest)|(repr-)?digest|etag|x-(aim|cato|amzn)-.*"
+CHANGED_HEADERS = (
+    "accept-encoding|content-(length|encoding|type|md5|digest)|(repr-)?digest|etag|x-(aim|cato|amzn|should)-[!-~]*"
+)
 """The headers that the sidecar sets or removes, as the regular expression of its mutation rules.
 
 Envoy up to 1.36 rejects an expression whose RE2 program is larger than 100.

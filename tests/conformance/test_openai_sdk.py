@@ -22,6 +22,7 @@ from tests.conformance.harness import (
 )
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import Rig
+from tests.fakes.upstream import whole
 
 pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="package")]
 
@@ -227,3 +228,11 @@ async def test_aim_is_down(chain: Rig, guarded: openai.AsyncOpenAI, api: str, st
     with pytest.raises(openai.InternalServerError) as caught:
         await _calls(guarded, _HELLO, stream=stream)[api]()
     assert (caught.value.status_code, caught.value.code) == (503, "guardrail_unavailable")
+
+
+async def test_unreadable_answer_is_not_asked_for_again(chain: Rig, guarded: openai.AsyncOpenAI) -> None:
+    chain.upstream.answer = whole(b'{"choices": [')
+    with pytest.raises(openai.InternalServerError) as caught:
+        await guarded.with_options(max_retries=2).chat.completions.create(model="m", messages=_HELLO)
+    assert caught.value.code == "guardrail_unreadable_response"
+    assert len(chain.upstream.requests) == 1

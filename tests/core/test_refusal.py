@@ -34,6 +34,12 @@ def test_refusals_are_those_of_the_contract(given: Refusal, status: int, kind: s
     assert given.details == f"aim_{code}"
 
 
+def test_refusals_that_would_repeat_tell_sdks_not_to_retry() -> None:
+    repeated = (refusal.REQUEST_TOO_LARGE, refusal.UNREADABLE_RESPONSE, *map(redaction_failed, Leg))
+    assert all(each.headers == (("x-should-retry", "false"),) for each in repeated)
+    assert not any(each.headers for each in (refusal.UNAVAILABLE, refusal.OVERLOADED, blocked("no")))
+
+
 def test_block_has_the_given_message() -> None:
     assert blocked("because").message == "because"
 

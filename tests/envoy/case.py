@@ -392,6 +392,10 @@ async def run(rigs: Rigs, case: Case) -> None:
     _check_aim(case, chain, tag, got)
 
 
+REPEATED = ("redaction_failed", "guardrail_unreadable_response", "request_too_large")
+"""The codes of refusals that the same request meets again."""
+
+
 async def _all_freed(chain: Rig, before: int) -> None:
     """Check that no byte of the exchange is held any more. A dry run's shadow may live a little longer."""
     for _ in range(200):
@@ -424,6 +428,7 @@ def _check_client(case: Case, got: Got) -> None:
         assert said == case.api.refusal(case.status, expected.code, message)
         assert got.header("content-type") == "application/json"
         assert got.header("content-length") == str(len(got.body))
+        assert got.header("x-should-retry") == ("false" if expected.code in REPEATED else None)
         assert {name: got.header(name) for name in case.api.refusal_headers(case.status)} == case.api.refusal_headers(
             case.status
         )
