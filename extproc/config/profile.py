@@ -125,6 +125,8 @@ class Profile(Model):
     """such as {"gpt-4*": strict}: the profile of requests that name such a model, in the path where the API has it
     there, else in the body; the first match wins; needs enforce and a hook. A client that names a model chooses the
     profile, so both must be acceptable"""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """the share of exchanges that a dry run inspects; the others pass unread, as unmatched"""
     routes: tuple[str, ...] = ()
     """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)

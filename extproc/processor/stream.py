@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import structlog
@@ -136,8 +137,11 @@ class Stream:
             await self._refuse_profile(name)
             return None
         call_id = _new_id()
+        policy = settings.policies[name]
+        if not profile.enforce and random.random() >= profile.sample:  # noqa: S311 - it guards nothing
+            policy = replace(policy, hooks=frozenset())
         kind = Exchange if profile.enforce else DryRun
-        exchange = kind(call_id, settings.policies[name], settings.exchange_limits, request_mode=mode)
+        exchange = kind(call_id, policy, settings.exchange_limits, request_mode=mode)
         identity = Identity(
             first_value(profile.user_email, headers),
             first_value(profile.key_alias, headers),

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode as Mode
 
 from tests.fakes.aim import AimSession, ScriptedAim, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
@@ -206,3 +207,32 @@ async def test_shadow_ends_if_the_process_is_overloaded(aim: ScriptedAim) -> Non
                 await asyncio.sleep(0)
         await other.request_headers()
         assert (await other.read()).HasField("request_headers")
+
+
+@pytest.mark.parametrize(("sample", "least", "most"), [(0, 0, 0), (0.5, 1, 59), (1, 60, 60)])
+async def test_dry_run_inspects_a_share_of_the_exchanges(
+    aim: ScriptedAim, sample: float, least: int, most: int
+) -> None:
+    profiles = {"default": {"enforce": False, "hooks": ["pre_call"], "sample": sample}}
+    async with sidecar(settings_for(aim.base, profiles=profiles)) as guard:
+        for _ in range(60):
+            async with envoy_stream(address(guard)) as stream:
+                await stream.request_headers(modes=(Mode.FULL_DUPLEX_STREAMED, Mode.FULL_DUPLEX_STREAMED))
+                assert (await stream.read()).HasField("request_headers")
+                await stream.body("request", REQUEST)
+                assert (await stream.read()).HasField("request_body")
+                await stream.done()
+        inspected = await outcome(guard, "dry_run")
+        assert least <= inspected <= most
+        assert inspected == len(aim.questions)
+        assert await outcome(guard, "unmatched") == 60 - inspected
+
+
+async def test_profile_that_enforces_has_no_sample(aim: ScriptedAim) -> None:
+    settings = settings_for(aim.base, profiles={"default": {"sample": 0}})
+    async with sidecar(settings) as guard, envoy_stream(address(guard)) as stream:
+        await stream.request_headers()
+        await stream.read()
+        await stream.body("request", REQUEST)
+        assert (await stream.read()).HasField("request_body")
+        assert len(aim.questions) == 1
