@@ -101,6 +101,23 @@ def _none_or_a_second(value: float) -> float:
     return value
 
 
+_RETRIED = frozenset({408, 409, 425, 429})
+"""The statuses below 500 after which SDKs repeat a request."""
+
+
+def _not_retried(value: int) -> int:
+    if value in _RETRIED:
+        raise ValueError("must not be one of 408, 409, 425 and 429, after which SDKs repeat the request")
+    return value
+
+
+class Refusal(Model):
+    """What a client gets in place of what Aim has blocked. Failures keep their own statuses."""
+
+    status: Annotated[int, Field(ge=400, le=499), AfterValidator(_not_retried)] = 400
+    """the HTTP status of the error, but not 408, 409, 425 or 429, after which SDKs repeat the request"""
+
+
 class Profile(Model):
     """One policy: which detections are made, and what follows from their verdicts and failures."""
 
@@ -116,6 +133,8 @@ class Profile(Model):
     """send an SSE comment after this many seconds without output, at least 1; 0 disables it"""
     block_message: Annotated[str, Field(max_length=4096)] = ""
     """replaces Aim's message to the client; at most 4096 characters"""
+    refusal: Refusal = Refusal()
+    """what a client gets in place of what Aim has blocked"""
     unmatched: Literal["inspect", "pass", "block"] = "inspect"
     """a path that no dialect knows: inspect (read JSON, JSON lines and event streams; pass the rest), pass or block"""
     paths: Annotated[dict[str, str], AfterValidator(_known_paths)] = Field(default_factory=dict)
@@ -157,6 +176,7 @@ class Profile(Model):
             stream_ping_seconds=self.stream_ping_seconds,
             verdict_timeout_seconds=verdict_timeout_seconds,
             block_message=self.block_message,
+            block_status=self.refusal.status,
             unmatched=core.Unmatched(self.unmatched),
             paths=self.paths,
             inspect=frozenset(each for each in core.Inspect if getattr(self.inspect, each)),

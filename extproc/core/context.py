@@ -330,7 +330,7 @@ class Context:
         fixed = BLOCKED_REQUEST if leg is REQUEST else BLOCKED_RESPONSE
         if message and leg is RESPONSE and quotes_any(message, withheld):
             message = None
-        self.refuse(blocked((self.policy.block_message or message or fixed) + named(records)))
+        self.refuse(blocked((self.policy.block_message or message or fixed) + named(records), self.policy.block_status))
 
     def refuse(self, refusal: Refusal) -> None:
         """End the exchange with `refusal` once the current event is handled. The first refusal counts."""

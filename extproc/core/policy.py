@@ -71,6 +71,8 @@ class Policy:
     stream_ping_seconds: float = 0
     verdict_timeout_seconds: float = 15
     block_message: str = ""
+    block_status: int = 400
+    """the HTTP status of a block that is refused with an error"""
     unmatched: Unmatched = Unmatched.INSPECT
     paths: Mapping[str, str] = field(default_factory=dict)
     """`[METHOD ]GLOB` -> the name of a dialect, or a value of `Unmatched`; the first match wins"""

@@ -17,11 +17,19 @@ class Refusal:
     """A status, a message, and OpenAI's `type` and `code`. Other dialects derive their codes from the status."""
 
     status: int
+    """the status of its kind; the client gets `http_status`"""
     type: str
     code: str
     message: str
     reason: str = field(default="", compare=False)
     """Why, for the log, where the code does not tell: a `Reason`, or one word more."""
+    chosen_status: int | None = None
+    """The HTTP status that the settings choose for it, without changing the rest of its shape."""
+
+    @property
+    def http_status(self) -> int:
+        """The status that the client gets."""
+        return self.chosen_status or self.status
 
     @property
     def details(self) -> str:
@@ -41,7 +49,8 @@ class Refusal:
     def for_error(self, status: str, block_message: str) -> Refusal:
         """Return the refusal that replaces the body of an error answer: under its status, with a fixed message."""
         message = (block_message or BLOCKED_RESPONSE) if self.code == BLOCKED_CODE else self.message
-        return replace(self, status=int(status) if status.isdecimal() else self.status, message=message)
+        status_ = int(status) if status.isdecimal() else self.status
+        return replace(self, status=status_, chosen_status=None, message=message)
 
 
 BLOCKED_CODE = "content_policy_violation"
@@ -53,9 +62,9 @@ _NO_RETRY = (("x-should-retry", "false"),)
 """What the SDKs of OpenAI and Anthropic obey."""
 
 
-def blocked(message: str) -> Refusal:
-    """Return the refusal of a leg that Aim blocked."""
-    return Refusal(400, "invalid_request_error", BLOCKED_CODE, message)
+def blocked(message: str, status: int = 400) -> Refusal:
+    """Return the refusal of a leg that Aim blocked, for a client that gets it under `status`."""
+    return Refusal(400, "invalid_request_error", BLOCKED_CODE, message, chosen_status=status)
 
 
 _MOST_NAMED = 16

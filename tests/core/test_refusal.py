@@ -34,6 +34,13 @@ def test_refusals_are_those_of_the_contract(given: Refusal, status: int, kind: s
     assert given.details == f"aim_{code}"
 
 
+def test_status_of_a_block_can_be_chosen_but_not_that_of_an_error_answer() -> None:
+    assert blocked("no").http_status == 400
+    chosen = blocked("no", 451)
+    assert (chosen.http_status, chosen.status) == (451, 400)
+    assert chosen.for_error("404", "").http_status == 404
+
+
 def test_refusals_that_would_repeat_tell_sdks_not_to_retry() -> None:
     repeated = (refusal.REQUEST_TOO_LARGE, refusal.UNREADABLE_RESPONSE, *map(redaction_failed, Leg))
     assert all(each.headers == (("x-should-retry", "false"),) for each in repeated)

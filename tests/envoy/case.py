@@ -101,6 +101,7 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         user_email=["static:ann@example.com"],
         key_alias=["header:x-key"],
     ),
+    "teapot": _profile(refusal={"status": 418}),
     "small": {"limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024}},
     "small open": {
         "limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024},

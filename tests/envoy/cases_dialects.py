@@ -41,6 +41,12 @@ UNAVAILABLE = Refused("guardrail_unavailable")
 TAGGED = redacts("Jane", "[NAME_1]")
 
 
+def _under(api: Api, status: int) -> bytes:
+    """Return the body of a block that the client gets under `status`: only Gemini repeats it there."""
+    body = json.dumps(api.refusal(400, "content_policy_violation", "Not that.")).encode()
+    return body.replace(b'"code": 400', b'"code": %d' % status)
+
+
 _ARRAY = (b"[" + GEMINI.answer("Hi Jane"), b",\r\n" + GEMINI.answer(", hi"), b"]\n")
 _BLOCKED_ELEMENT = b'{"error": {"code": 400, "message": "Not that.", "status": "INVALID_ARGUMENT"}}'
 
@@ -81,6 +87,17 @@ def usual(api: Api) -> list[Case]:
             aim=blocks("secret"),
             status=400,
             client=BLOCKED,
+            upstream=NEVER,
+            asked=[("pre_call", "a secret")],
+        ),
+        Case(
+            "a request is blocked with the status that the settings choose",
+            api,
+            api.request("a secret"),
+            aim=blocks("secret"),
+            rig="teapot",
+            status=418,
+            client=_under(api, 418),
             upstream=NEVER,
             asked=[("pre_call", "a secret")],
         ),

@@ -68,7 +68,7 @@ SERVERS = Mcp(None)
 
 def _answered(row: Case) -> Case:
     """Return a row with the status that a block of a request has here."""
-    return replace(row, status=200) if row.client == BLOCKED else row
+    return replace(row, status=200) if row.client == BLOCKED or row.rig == "teapot" else row
 
 
 _PING = b": ping - 2025-06-18 10:00:00.123456+00:00\r\n\r\n"

@@ -178,7 +178,7 @@ class Dialect:
 
     def status(self, refusal: Refusal) -> int:
         """Return the status of a refusal."""
-        return refusal.status
+        return refusal.http_status
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the JSON body of a refusal."""

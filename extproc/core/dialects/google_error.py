@@ -16,5 +16,5 @@ def google_status(refusal: Refusal) -> str:
 
 def google_error(refusal: Refusal) -> bytes:
     """Return the error object of a refusal."""
-    error = {"code": refusal.status, "message": refusal.message, "status": google_status(refusal)}
+    error = {"code": refusal.http_status, "message": refusal.message, "status": google_status(refusal)}
     return json.dumps({"error": error}).encode()

@@ -201,7 +201,7 @@ class Mcp(Dialect):
 
     def status(self, refusal: Refusal) -> int:
         """Return the status of a refusal: an error of JSON-RPC that answers a request is no failure of HTTP."""
-        return 200 if self._ids and refusal.code == BLOCKED_CODE else refusal.status
+        return 200 if self._ids and refusal.code == BLOCKED_CODE else refusal.http_status
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return an error for each request, in an array if they came in one; one without an id if there is none."""

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.dialects.base import Dialect, answering, running
-from extproc.core.dialects.endpoints import DEFAULT, NAMES
+from extproc.core.dialects.endpoints import ALL, DEFAULT, NAMES
 from extproc.core.dialects.rules import COMMON
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import OVERLOADED, blocked
@@ -148,3 +148,16 @@ def test_key_that_is_a_sentence_is_read(dialect: Dialect) -> None:
     document = Document('{"my password is hi":1}')
     (leaf,) = dialect.answers(document, locates=True)
     assert (leaf.text, leaf.fixed) == ("my password is hi", True)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_chosen_status_of_a_block_changes_nothing_else(name: str) -> None:
+    dialect = ALL[name]
+    usual, chosen = blocked("no"), blocked("no", 451)
+    numeric = dialect.refuse(usual).replace(b'"code": 400', b'"code": 451')
+    assert dialect.refuse(chosen) == numeric
+    assert (numeric == dialect.refuse(usual)) != (b'"status": "INVALID_ARGUMENT"' in numeric)
+    assert dialect.refusal_headers(chosen) == dialect.refusal_headers(usual)
+    assert (dialect.status(usual), dialect.status(chosen)) == (400, 451)
+    frame = dialect.refuse_frame(usual)
+    assert dialect.refuse_frame(chosen) == frame
