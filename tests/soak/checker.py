@@ -68,16 +68,26 @@ def judge(script: Script, got: Transcript, *, is_open: bool = False) -> Judgemen
     is_cut = script.cut_after is not None
     redacted = _Answer(script.expected, not is_cut and script.answer_word != FORBIDDEN)
     as_it_came = _Answer(script.events, not is_cut)
-    judgements = [_judge(script, got, answer) for answer in (redacted, as_it_came)]
-    return _without_words(min(judgements, key=lambda judgement: len(judgement.wrongs)), got)
-
-
-def _without_words(judgement: Judgement, got: Transcript) -> Judgement:
-    """Return a judgement in which words for Aim are no problem if they are where the script has put them."""
     try:
         text = got.text
     except zlib.error:
-        return judgement
+        return _judge(script, got, redacted)
+    if script.answer_word:
+        answers = (redacted, as_it_came)
+        likelier = max(answers, key=lambda answer: _shared(b"".join(answer.events), text))
+    else:
+        likelier = redacted  # both are the same
+    return _without_words(_judge(script, got, likelier), text)
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """Return how many bytes two texts have in common at their beginning."""
+    differ = (at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    return next(differ, min(len(one), len(other)))
+
+
+def _without_words(judgement: Judgement, text: bytes) -> Judgement:
+    """Return a judgement in which words for Aim are no problem if they are where the script has put them."""
     bare = BARE.findall(text)
     if len(bare) != sum(text.count(word.encode()) for word in (FORBIDDEN, PRIVATE)):
         return judgement

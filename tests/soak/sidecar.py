@@ -8,7 +8,7 @@ from __future__ import annotations
 from extproc.aim.client import AimClient
 from extproc.cli.main import main
 
-PING_SECONDS = 0.25
+PING_SECONDS = 0.1
 
 if __name__ == "__main__":
     defaults = AimClient.__init__.__kwdefaults__

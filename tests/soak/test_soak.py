@@ -30,7 +30,12 @@ def soak(target: Path, *arguments: str, seconds: float) -> dict[str, Any]:
     return dict(json.loads(target.read_text()))
 
 
-OWN_FAULTS = {"tls": "certificate rotation", "mtls": "certificate rotation", "workers": "kill -9 of a worker"}
+OWN_FAULTS = {
+    "tls": "certificate rotation",
+    "mtls": "certificate rotation",
+    "workers": "kill -9 of a worker",
+    "slow-aim": "Aim: slower",
+}
 """The faults that only one variant has."""
 
 
@@ -41,9 +46,14 @@ def check(results: dict[str, Any]) -> None:
     assert all(results["endings"].values()), "an ending never occurred"
     assert 0 < results["marks"]["seen"] <= results["marks"]["verified"]
     assert results["streams_at_once"]["max"] > 0
-    assert results["slow_clients"]["envoy_bytes_per_client"] > 0
+    variant = results["plan"]["variant"]
+    if variant == "slow-aim":
+        assert results["large_answers"]["complete"] > 0
+    else:
+        assert results["slow_clients"]["envoy_bytes_per_client"] > 0
+    assert bool(results["failed_open"]) is (variant == "open")
     assert {"kill -9 of the sidecar", "kill -9 of Aim", "key rotation", "settings reloaded"} <= results["faults"].keys()
-    assert OWN_FAULTS.get(results["plan"]["variant"], "key rotation") in results["faults"]
+    assert OWN_FAULTS.get(variant, "key rotation") in results["faults"]
 
 
 @pytest.mark.more
