@@ -55,6 +55,9 @@ UNREADABLE, UNKNOWN_ACTION = "unreadable", "unknown_action"
 SESSIONS_CUT, SESSIONS_SILENT, SESSIONS_UNKNOWN = "sessions_cut", "sessions_silent", "sessions_unknown_frame"
 SLOWER = "slower"
 
+_LATE_SECONDS = 1.0
+"""By how much a session may catch up."""
+
 _SLOWER = 6
 """How many times longer everything takes when Aim is slower than usual. No part of the chain may mind."""
 
@@ -119,6 +122,7 @@ class SoakAim:
             session.abort()
             return
         held: list[dict[str, Any]] = []
+        due = 0.0
         manner, is_spared = random.randrange(3), random.random() > _SHARE
         while (chunk := await session.receive()) is not None:
             session.chunks.clear()
@@ -138,15 +142,26 @@ class SoakAim:
             if fault == SILENT or (not is_spared and fault == SESSIONS_SILENT):
                 continue
             for verified in released(held, manner):
+                due = await self._take_time(due)
                 await self._release(session, verified)
         if session.is_done and self.orders.fault != SILENT:
             for chunk in held:
+                due = await self._take_time(due)
                 await self._release(session, chunk)
             await session.done()
 
+    async def _take_time(self, due: float) -> float:
+        """Wait as long as one chunk takes, after the last one, which was `due`; return when this one is due.
+
+        A chunk that is late, because the machine is busy, makes the next ones come earlier.
+        """
+        now = asyncio.get_running_loop().time()
+        due = max(due + self._lag * (_SLOWER if self.orders.fault == SLOWER else 1), now - _LATE_SECONDS)
+        if self._lag and due > now:
+            await asyncio.sleep(due - now)
+        return due
+
     async def _release(self, session: AimSession, chunk: dict[str, Any]) -> None:
-        if self._lag:
-            await asyncio.sleep(self._lag * (_SLOWER if self.orders.fault == SLOWER else 1))
         self._verify(texts_of(chunk))
         await session.verify(redacted(chunk))
         self._note_judged(texts_of(chunk))

@@ -166,7 +166,7 @@ class Rig:
                 "response_bytes": 1_048_576,
                 "event_bytes": 524_288,
                 "held_bytes": HELD_BYTES,
-                "total_held_bytes": 67_108_864,
+                "total_held_bytes": 134_217_728,
                 "streams": 2000,
             },
         }
