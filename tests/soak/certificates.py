@@ -15,7 +15,7 @@ import trustme
 from extproc.render.cluster import SIDECAR
 from tests.bench.process import LOOPBACK
 
-_CONNECTION_SECONDS = 20
+_CONNECTION_SECONDS = 60
 """How long Envoy uses a connection. It opens new ones under load, and so meets the new certificates."""
 
 _ANSWER_SECONDS = 10.0
