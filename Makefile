@@ -112,7 +112,7 @@ $(PEERS_STAMP): requirements/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --only-binary :all: --no-deps --require-hashes -r requirements/peers.txt
 	@touch $@
 
-soak: $(STAMP) ## inject faults under load (MINUTES=5 STREAMS=500; see docs/soak.md)
+soak: $(STAMP) ## inject faults under load (MINUTES=5 STREAMS=500 ARGS='--variant tls'; see docs/soak.md)
 	$(BIN)/python tests/soak/run.py --minutes $${MINUTES:-5} --streams $${STREAMS:-500} $(ARGS)
 
 schema: $(STAMP) ## generate the schema of ext_proc's messages from envoy-data-plane

@@ -2,7 +2,7 @@
 
 The soak writes the current fault to a file (`Orders`), so that it also applies to a restarted process.
 
-    python -m tests.soak.aim PORT ORDERS JOURNAL
+    python -m tests.soak.aim PORT ORDERS JOURNAL LAG
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import json
 import random
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, anonymize
-from tests.soak.journal import REFUSED_KEY, VERIFIED, Journal
-from tests.soak.script import FORBIDDEN, GONE, MARK, PRIVATE
+from tests.soak.journal import JUDGED, REFUSED_KEY, VERIFIED, Journal
+from tests.soak.script import BARE, FORBIDDEN, GONE, MARK, PRIVATE
 
 SILENT_SECONDS: Final = 60.0
 """Longer than any part of the chain waits."""
@@ -52,6 +53,13 @@ class Orders:
 SERVER_ERROR, RATE_LIMITED, KEY_REFUSED, SILENT = "server_error", "rate_limited", "key_refused", "silent"
 UNREADABLE, UNKNOWN_ACTION = "unreadable", "unknown_action"
 SESSIONS_CUT, SESSIONS_SILENT, SESSIONS_UNKNOWN = "sessions_cut", "sessions_silent", "sessions_unknown_frame"
+SLOWER = "slower"
+
+_LATE_SECONDS = 1.0
+"""By how much a session may catch up."""
+
+_SLOWER = 6
+"""How many times longer everything takes when Aim is slower than usual. No part of the chain may mind."""
 
 _STATUS = {SERVER_ERROR: 503, RATE_LIMITED: 429, KEY_REFUSED: 401}
 
@@ -59,8 +67,9 @@ _STATUS = {SERVER_ERROR: 503, RATE_LIMITED: 429, KEY_REFUSED: 401}
 class SoakAim:
     """The judge and the script of a `ScriptedAim`."""
 
-    def __init__(self, aim: ScriptedAim, orders: Path, journal: Journal) -> None:
-        """Serve through `aim`."""
+    def __init__(self, aim: ScriptedAim, orders: Path, journal: Journal, lag: float) -> None:
+        """Serve through `aim`. A session verifies one chunk every `lag` seconds, and reads no further meanwhile."""
+        self._lag = lag
         self._aim = aim
         self._path = orders
         self._seen = 0
@@ -92,9 +101,11 @@ class SoakAim:
         texts = [text for text in question.texts if isinstance(text, str)]
         judged = texts if question.hook != "output" else texts[-1:]
         if any(FORBIDDEN in text for text in judged):
+            self._note_judged(judged)
             return {"required_action": {"action_type": "block_action", "detection_message": "Not that."}}
         self._verify(judged)
         if any(PRIVATE in text for text in judged):
+            self._note_judged(judged)
             return anonymize(question, lambda text: text.replace(PRIVATE, GONE))
         return {"analysis_result": {"policy_drill_down": {}}, "required_action": None}
 
@@ -111,6 +122,7 @@ class SoakAim:
             session.abort()
             return
         held: list[dict[str, Any]] = []
+        due = 0.0
         manner, is_spared = random.randrange(3), random.random() > _SHARE
         while (chunk := await session.receive()) is not None:
             session.chunks.clear()
@@ -124,23 +136,43 @@ class SoakAim:
             if any(FORBIDDEN in text for text in texts_of(chunk)):
                 # Like Aim's, the message quotes what was found.
                 await session.block(f"Found '{next(texts_of(chunk))}'.")
+                self._note_judged(texts_of(chunk))
                 return
             held.append(chunk)
             if fault == SILENT or (not is_spared and fault == SESSIONS_SILENT):
                 continue
             for verified in released(held, manner):
+                due = await self._take_time(due)
                 await self._release(session, verified)
         if session.is_done and self.orders.fault != SILENT:
             for chunk in held:
+                due = await self._take_time(due)
                 await self._release(session, chunk)
             await session.done()
+
+    async def _take_time(self, due: float) -> float:
+        """Wait as long as one chunk takes, after the last one, which was `due`; return when this one is due.
+
+        A chunk that is late, because the machine is busy, makes the next ones come earlier.
+        """
+        now = asyncio.get_running_loop().time()
+        due = max(due + self._lag * (_SLOWER if self.orders.fault == SLOWER else 1), now - _LATE_SECONDS)
+        if self._lag and due > now:
+            await asyncio.sleep(due - now)
+        return due
 
     async def _release(self, session: AimSession, chunk: dict[str, Any]) -> None:
         self._verify(texts_of(chunk))
         await session.verify(redacted(chunk))
+        self._note_judged(texts_of(chunk))
 
     def _verify(self, texts: Any) -> None:
         self._journal.note(VERIFIED, (mark.decode() for text in texts for mark in MARK.findall(text.encode())))
+
+    def _note_judged(self, texts: Iterable[str]) -> None:
+        """Journal which texts were blocked or redacted. In a session that is done after it was said."""
+        marks = (mark.decode() for text in texts for mark in BARE.findall(text.encode()))
+        self._journal.note(JUDGED, (f"{mark} {time.monotonic():.3f}" for mark in marks))
 
     def _refusal(self, headers: dict[str, str]) -> int | None:
         orders = self.orders
@@ -194,14 +226,14 @@ def _is_plain(chunk: dict[str, Any]) -> bool:
     return len(chunk["choices"]) == len(texts) == 1 and PRIVATE not in texts[0]
 
 
-async def _main(port: int, orders: Path, journal: Path) -> None:
+async def _main(port: int, orders: Path, journal: Path, lag: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     aim = ScriptedAim()
-    SoakAim(aim, orders, Journal(journal))
+    SoakAim(aim, orders, Journal(journal), lag)
     async with aim.running(port):
         await stop.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
+    asyncio.run(_main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])))

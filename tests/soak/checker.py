@@ -6,13 +6,14 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from tests.envoy.apis import Api
 from tests.soak import journal
 from tests.soak.client import Transcript
-from tests.soak.script import FORBIDDEN, MARK, PRIVATE, Script
+from tests.soak.openings import REQUEST, RESPONSE, Openings
+from tests.soak.script import BARE, FORBIDDEN, MARK, PRIVATE, Script
 
 _POLICY = "content_policy_violation"
 _CODES = (
@@ -47,10 +48,57 @@ class Judgement:
     ending: Ending
     wrongs: tuple[str, ...]
     marks: frozenset[str]
+    bare: frozenset[str] = frozenset()
+    """The marks of the texts that the client saw with a word for Aim. Where the sidecar fails open it may."""
 
 
-def judge(script: Script, got: Transcript) -> Judgement:
-    """Judge the transcript of the client of `script`."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The events that a client may get, and whether it may get all of them as a complete answer."""
+
+    events: list[bytes]
+    is_whole: bool
+
+
+def judge(script: Script, got: Transcript, *, is_open: bool = False) -> Judgement:
+    """Judge the transcript of the client of `script`; `is_open` says that the sidecar fails open."""
+    if not is_open:
+        return _judge(script, got, _Answer(script.expected, not script.is_refused))
+    # What Aim has not judged leaves as it came. Only one text has a word for Aim, so it leaves in one of two ways.
+    is_cut = script.cut_after is not None
+    redacted = _Answer(script.expected, not is_cut and script.answer_word != FORBIDDEN)
+    as_it_came = _Answer(script.events, not is_cut)
+    try:
+        text = got.text
+    except zlib.error:
+        return _judge(script, got, redacted)
+    if script.answer_word:
+        answers = (redacted, as_it_came)
+        likelier = max(answers, key=lambda answer: _shared(b"".join(answer.events), text))
+    else:
+        likelier = redacted  # both are the same
+    return _without_words(_judge(script, got, likelier), text)
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """Return how many bytes two texts have in common at their beginning."""
+    differ = (at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    return next(differ, min(len(one), len(other)))
+
+
+def _without_words(judgement: Judgement, text: bytes) -> Judgement:
+    """Return a judgement in which words for Aim are no problem if they are where the script has put them."""
+    bare = BARE.findall(text)
+    if len(bare) != sum(text.count(word.encode()) for word in (FORBIDDEN, PRIVATE)):
+        return judgement
+    wrongs = tuple(wrong for wrong in judgement.wrongs if wrong not in _SEEN.values())
+    return replace(judgement, wrongs=wrongs, bare=frozenset(mark.decode() for mark in bare))
+
+
+_SEEN = {word: f"the client saw {word}" for word in (FORBIDDEN, PRIVATE)}
+
+
+def _judge(script: Script, got: Transcript, answer: _Answer) -> Judgement:
     wrongs: list[str] = []
     try:
         text = got.text
@@ -59,24 +107,25 @@ def judge(script: Script, got: Transcript) -> Judgement:
         wrongs.append("the body is not in its content-encoding")
     if got.is_stuck:
         wrongs.append("it did not end in time")
-    wrongs += [f"the client saw {word}" for word in (FORBIDDEN, PRIVATE) if word.encode() in text]
+    wrongs += [said for word, said in _SEEN.items() if word.encode() in text]
     if not got.status or not got.is_whole:
         # Only a status 200 can be the beginning of the answer.
-        if got.status == 200 and not b"".join(script.expected).startswith(text) and not _is_cut_ending(script, text):
+        begins = b"".join(answer.events).startswith(text) or _is_cut_ending(script, answer, text)
+        if got.status == 200 and not begins:
             wrongs.append("what came before the cut is not how the answer begins")
         ending = Ending.LEFT if got.has_left else Ending.CUT
     elif got.status == 200:
-        ending = _whole(script, text, wrongs)
+        ending = _whole(script, answer, text, wrongs)
     else:
         ending = _refusal(script, got, text, wrongs)
     marks = frozenset(mark.decode() for mark in MARK.findall(text)) if script.api is not None else frozenset()
     return Judgement(ending, tuple(wrongs), marks)
 
 
-def _whole(script: Script, text: bytes, wrongs: list[str]) -> Ending:
+def _whole(script: Script, answer: _Answer, text: bytes, wrongs: list[str]) -> Ending:
     """Judge an answer that is whole for HTTP."""
-    expected = script.expected
-    if text == b"".join(expected) and not script.is_refused:
+    expected = answer.events
+    if text == b"".join(expected) and answer.is_whole:
         return Ending.COMPLETE
     position, count = _common(expected, text)
     rest = text[position:]
@@ -122,11 +171,11 @@ def _ending(api: Api, rest: bytes, sequence: int) -> Ending | None:
     return None
 
 
-def _is_cut_ending(script: Script, text: bytes) -> bool:
+def _is_cut_ending(script: Script, answer: _Answer, text: bytes) -> bool:
     """Return whether the text was cut within the refusal at the end of a stream."""
     if script.api is None or not script.is_stream:
         return False
-    position, count = _common(script.expected, text)
+    position, count = _common(answer.events, text)
     rest = text[position:]
     for status, code in itertools.product((400, 502, 503), _CODES):
         before, _, _ = script.api.ending(status, code, _MESSAGE, count).partition(_MESSAGE.encode())
@@ -160,46 +209,88 @@ class Span:
     began: float
     ended: float
     is_harmless: bool = False
+    spares_streams: bool = False
+    """Whether it does not affect a stream whose session is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exchange that failed: a description, its times, and whether it was a stream of which text had arrived."""
+
+    what: str
+    began: float
+    ended: float
+    was_running: bool = False
+
+
+_NONE = Openings()
 
 
 @dataclass(slots=True)
 class Tally:
     """The results of all exchanges of a soak."""
 
+    is_open: bool = False
+    """Whether the sidecar fails open."""
     endings: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
     wrongs: list[str] = field(default_factory=list)
     marks: set[str] = field(default_factory=set)
-    failures: list[tuple[str, float, float]] = field(default_factory=list)
-    """Exchanges that failed although their script does not explain it: a description, and their times."""
+    bare: set[str] = field(default_factory=set)
+    """The marks of the texts that clients saw with a word for Aim."""
+    too_large: set[int] = field(default_factory=set)
+    """The exchanges whose request is too large."""
+    large: dict[int, float] = field(default_factory=dict)
+    """When the large answers that are complete had arrived."""
+    failures: list[Failure] = field(default_factory=list)
+    """Exchanges that failed although their script does not explain it."""
     longest: float = 0.0
     """The most seconds that an exchange took longer than its script."""
 
     def add(self, script: Script, got: Transcript) -> Ending:
         """Add an exchange; return its end."""
-        judgement = judge(script, got)
+        judgement = judge(script, got, is_open=self.is_open)
         kind = f"{script.number} ({script.api.name if script.api else 'unmatched'}{' stream' * script.is_stream})"
         self.endings[judgement.ending] += 1
         self.wrongs += [f"exchange {kind}: {wrong}" for wrong in judgement.wrongs]
         self.marks |= judgement.marks
+        self.bare |= judgement.bare
+        if script.is_too_large:
+            self.too_large.add(script.number)
+        if script.is_large and judgement.ending is Ending.COMPLETE:
+            self.large[script.number] = got.ended
         self.longest = max(self.longest, got.ended - got.began - script.seconds)
         if judgement.ending not in (Ending.COMPLETE, Ending.LEFT) and not script.is_refused:
-            self.failures.append((f"exchange {kind}: {judgement.ending}, {got.status}", got.began, got.ended))
+            what = f"exchange {kind}: {judgement.ending}, {got.status}"
+            was_running = script.is_stream and got.status == 200 and bool(judgement.marks)
+            self.failures.append(Failure(what, got.began, got.ended, was_running))
         return judgement.ending
 
     def unexplained(self, spans: Iterable[Span]) -> list[str]:
         """Return the failures that no fault can have caused: no fault overlaps with the exchange."""
         known = [span for span in spans if not span.is_harmless]
         return [
-            f"{what} without a fault"
-            for what, began, ended in self.failures
-            if not any(span.began <= ended and began <= span.ended for span in known)
+            f"{failure.what} without a fault"
+            for failure in self.failures
+            if not any(
+                span.began <= failure.ended and failure.began <= span.ended
+                for span in known
+                if not (span.spares_streams and failure.was_running)
+            )
         ]
 
-    def unverified(self, noted: Mapping[str, set[str]]) -> list[str]:
-        """Return the texts that clients or the model got although Aim never verified them."""
+    def unverified(self, noted: Mapping[str, set[str]], openings: Openings = _NONE) -> list[str]:
+        """Return the texts that clients or the model got although Aim never verified them, and no leg failed open."""
         verified = noted[journal.VERIFIED]
-        found = [f"the client saw <{mark}>, which Aim never verified" for mark in sorted(self.marks - verified)]
-        asked = noted[journal.RECEIVED] - verified
+        # Where the sidecar fails open, a prompt that is too large is not read.
+        unread = {f"{number}.p" for number in self.too_large} if self.is_open else set()
+        seen = (mark for mark in self.marks - verified if not openings.has(mark, RESPONSE))
+        found = [f"the client saw <{mark}>, which Aim never verified" for mark in sorted(seen)]
+        asked = (mark for mark in noted[journal.RECEIVED] - verified - unread if not openings.has(mark, REQUEST))
         found += [f"the model was asked <{mark}>, which Aim never verified" for mark in sorted(asked)]
         leaked = sorted(noted[journal.LEAKED])
-        return found + [f"the model was asked what Aim blocked or redacted, in exchange {number}" for number in leaked]
+        if not self.is_open:
+            what = "the model was asked what Aim blocked or redacted, in exchange"
+            return found + [f"{what} {number}" for number in leaked]
+        judged = journal.latest(noted[journal.JUDGED])
+        found += openings.leaks(judged, self.bare, RESPONSE)
+        return found + openings.leaks(judged, {f"{number}.p" for number in leaked} - unread, REQUEST)

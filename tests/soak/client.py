@@ -39,6 +39,11 @@ class Transcript:
         return decoded(self.body, self.headers.get("content-encoding", ""))
 
 
+def email(number: int) -> str:
+    """Return the user of exchange `number`: the audit log names the exchange by it."""
+    return f"{number}@soak"
+
+
 async def perform(port: int, script: Script, bound: float) -> Transcript:
     """Perform the client's part of `script`; give up `bound` seconds after it should have ended."""
     clock = asyncio.get_running_loop().time
@@ -55,7 +60,12 @@ async def perform(port: int, script: Script, bound: float) -> Transcript:
 
 async def _talk(port: int, script: Script, got: Transcript) -> None:
     wire = h11.Connection(h11.CLIENT)
-    fields = [("host", "soak"), ("content-type", script.content_type), (NUMBER, str(script.number))]
+    fields = [
+        ("host", "soak"),
+        ("content-type", script.content_type),
+        (NUMBER, str(script.number)),
+        ("x-aim-user-email", email(script.number)),
+    ]
     body = script.request
     request = h11.Request(method="POST", target=script.path, headers=[*fields, ("content-length", str(len(body)))])
     data = (wire.send(request) or b"") + (wire.send(h11.Data(data=body)) or b"")

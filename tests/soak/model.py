@@ -1,21 +1,29 @@
 """The soak's model: it answers exchange N as its script says, and journals the requests.
 
-python -m tests.soak.model PORT SEED PIECES INTERVAL JOURNAL
+python -m tests.soak.model PORT SEED PACE JOURNAL
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
 from tests.bench.peer import Peer, header, serve
-from tests.soak.journal import LEAKED, RECEIVED, Journal
+from tests.soak.journal import LEAKED, PAUSED, RECEIVED, SENT, Journal
 from tests.soak.script import FORBIDDEN, MARK, PRIVATE, Pace, Script, Scripts, encoded
 
 NUMBER: Final = "x-soak"
 """The header with the number of the exchange."""
+
+_SMALL_BUFFER = 65_536
+"""The bytes of a large answer that the kernel keeps for the model."""
+
+_PAUSE_SECONDS = 0.2
+"""Shorter pauses of an answer are not noted."""
 
 
 def model(scripts: Scripts, journal: Journal) -> type[Peer]:
@@ -25,10 +33,24 @@ def model(scripts: Scripts, journal: Journal) -> type[Peer]:
         def __init__(self) -> None:
             super().__init__()
             self._next: asyncio.TimerHandle | None = None
+            self._paused: float | None = None
+            self._waiting: tuple[Script, list[bytes], int] | None = None
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._next is not None:
                 self._next.cancel()
+
+        def pause_writing(self) -> None:
+            self._paused = time.monotonic()
+
+        def resume_writing(self) -> None:
+            began, self._paused = self._paused, None
+            if self._waiting is not None:
+                script, pieces, at = self._waiting
+                self._waiting = None
+                if began is not None and (seconds := time.monotonic() - began) >= _PAUSE_SECONDS:
+                    journal.note(PAUSED, [f"{script.number} {seconds:.1f}"])
+                self._stream(script, pieces, at)
 
         def on_request(self, head: bytes, body: bytes) -> None:
             number = header(head, NUMBER.encode())
@@ -47,6 +69,8 @@ def model(scripts: Scripts, journal: Journal) -> type[Peer]:
         def _begin(self, script: Script) -> None:
             pieces = encoded(script.events, script.encoding)
             coding = f"content-encoding: {script.encoding}\r\n" if script.encoding else ""
+            if script.is_large:
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BUFFER)
             if script.is_stream:
                 self._write(f"text/event-stream\r\n{coding}transfer-encoding: chunked")
                 self._stream(script, pieces, 0)
@@ -63,11 +87,16 @@ def model(scripts: Scripts, journal: Journal) -> type[Peer]:
             self.transport.write(f"HTTP/1.1 200 OK\r\ncontent-type: {fields}\r\n\r\n".encode())
 
         def _stream(self, script: Script, pieces: list[bytes], at: int) -> None:
+            if self._paused is not None:
+                self._waiting = script, pieces, at
+                return
             if at == script.cut_after:
                 self.transport.close()
                 return
             if at == len(pieces):
                 self.transport.write(b"0\r\n\r\n")
+                if script.is_large:
+                    journal.note(SENT, [f"{script.number} {time.monotonic():.3f}"])
                 return
             self.transport.write(b"%x\r\n%b\r\n" % (len(pieces[at]), pieces[at]))
             self._later(script.interval, self._stream, script, pieces, at + 1)
@@ -76,5 +105,5 @@ def model(scripts: Scripts, journal: Journal) -> type[Peer]:
 
 
 if __name__ == "__main__":
-    _, port, seed, pieces, interval, path = sys.argv
-    serve(model(Scripts(int(seed), Pace(int(pieces), float(interval))), Journal(Path(path))), int(port))
+    _, port, seed, pace, path = sys.argv
+    serve(model(Scripts(int(seed), Pace.parse(pace)), Journal(Path(path))), int(port))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,82 +24,52 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.config.address import Address
 from extproc.config.settings import Settings
 from extproc.render.envoy import Upstream, render_envoy
-from tests.bench.process import LOOPBACK, Started, loopback, started
+from tests.bench.process import LOOPBACK
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.ports import free_port
 from tests.soak.aim import Orders
+from tests.soak.certificates import Certificates
+from tests.soak.openings import Opening
+from tests.soak.part import Part
 from tests.soak.script import REQUEST_BYTES, Pace
+from tests.soak.variants import Variant
 
 AIM_TIMEOUT, VERDICT_TIMEOUT, BREAKER_OPEN = 5.0, 10.0, 2.0
 """The limits of a detection, of Aim's silence in a session, and of the pause after many failures, in seconds."""
 
+HELD_BYTES = 4_194_304
+"""The most unverified text of one stream that the sidecar holds."""
+
+_FAILED_OPEN = "failed_open"
+
 GAUGES = ("extproc_streams", "extproc_sessions", "extproc_held_bytes")
-
-
-class Part:
-    """One process of the chain."""
-
-    def __init__(self, name: str, folder: Path, arguments: list[str], port: int, **environment: str) -> None:
-        """Prepare `python -m ARGUMENTS`, which listens on `port`, without starting it."""
-        self.name = name
-        self.port = port
-        self._folder = folder
-        self._arguments = arguments
-        self._environment = environment
-        self._starts = 0
-        self._running = ExitStack()
-        self._process: Started | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running process."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it listens; raises BenchError."""
-        self._starts += 1
-        log = self._folder / f"{self.name}.{self._starts}.log"
-        self._process = self._running.enter_context(
-            started(log, sys.executable, "-m", *self._arguments, environment=self._environment)
-        )
-        self._process.wait(loopback(self.port))
-
-    def kill(self) -> None:
-        """Kill it, as in a crash."""
-        os.kill(self.pid, signal.SIGKILL)
-        self.stop()
-
-    def stop(self) -> None:
-        """Stop it regularly if it runs."""
-        self._process = None
-        self._running.close()
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
-
-    def logs(self) -> Iterator[str]:
-        """Yield all lines that it has logged, including those before a restart."""
-        for path in sorted(self._folder.glob(f"{self.name}.*.log")):
-            yield from path.read_text(errors="replace").splitlines()
 
 
 class Rig:
     """The running chain."""
 
-    def __init__(self, folder: Path, seed: int, pace: Pace) -> None:
+    def __init__(self, folder: Path, seed: int, pace: Pace, variant: Variant) -> None:
         """Prepare the chain; its files go to `folder`."""
         self.folder = folder
+        self.variant = variant
+        self.problems: list[str] = []
+        """What faults have found to be wrong."""
         self.journals = {name: folder / f"{name}.journal" for name in ("aim", "model")}
+        self._audit = folder / "audit.jsonl"
         self._orders, self._key, self._config = folder / "orders.json", folder / "key", folder / "settings.yaml"
-        first = free_port(6)
-        aim, model, sidecar, admin, self.port, self._envoy_admin = range(first, first + 6)
+        first = free_port(5 + variant.workers)
+        aim, model, admin, self.port, self._envoy_admin, *sidecar = range(first, first + 5 + variant.workers)
         self._admin = admin
+        self.certificates = (
+            Certificates(folder / "tls", has_client_tls=variant.has_client_tls) if variant.has_tls else None
+        )
         self._settings: dict[str, Any] = {
-            "listen": f"{LOOPBACK}:{sidecar}",
+            "listen": f"{LOOPBACK}:{sidecar[0]}",
             "admin": f"{LOOPBACK}:{admin}",
-            "workers": 1,
+            "workers": variant.workers,
+            "tls": self.certificates.settings if self.certificates else {},
+            # Of each exchange that fails open the audit log names the user, and so its number.
+            "audit": {"file": str(self._audit), "identity": "plain"} if variant.is_open else {},
             "aim": {
                 "api": "firewall",
                 "base_url": f"http://{LOOPBACK}:{aim}",
@@ -109,21 +82,33 @@ class Rig:
                 "request_bytes": REQUEST_BYTES,
                 "response_bytes": 1_048_576,
                 "event_bytes": 524_288,
-                "held_bytes": 4_194_304,
-                "total_held_bytes": 67_108_864,
+                "held_bytes": HELD_BYTES,
+                "total_held_bytes": 134_217_728,
                 "streams": 2000,
             },
         }
         self.orders = Orders()
-        self.aim = Part("aim", folder, ["tests.soak.aim", str(aim), str(self._orders), str(self.journals["aim"])], aim)
-        script = [str(seed), str(pace.pieces), str(pace.interval)]
-        self.model = Part(
-            "model", folder, ["tests.soak.model", str(model), *script, str(self.journals["model"])], model
-        )
-        self.sidecar = Part("sidecar", folder, ["extproc", "serve", "--config", str(self._config)], sidecar)
+        served = [str(aim), str(self._orders), str(self.journals["aim"]), str(pace.lag)]
+        self.aim = Part("aim", folder, ["tests.soak.aim", *served], aim)
+        script = [str(model), str(seed), str(pace), str(self.journals["model"])]
+        self.model = Part("model", folder, ["tests.soak.model", *script], model)
+        command = "tests.soak.sidecar" if variant.is_aim_slow else "extproc"
+        self.sidecar = Part("sidecar", folder, [command, "serve", "--config", str(self._config)], *sidecar)
         self._envoys = AsyncExitStack()
         self.envoy: RunningEnvoy | None = None
         self.envoy_version = ""
+
+    @property
+    def sidecar_pids(self) -> list[int]:
+        """The ids of the sidecar's processes: the only one, or the supervisor and its workers."""
+        return [self.sidecar.pid, *self.sidecar.children]
+
+    async def rotate_certificate(self, seconds: float) -> None:
+        """Replace the sidecar's certificate; check after `seconds` that new connections get it."""
+        assert self.certificates is not None
+        self.certificates.rotate()
+        await asyncio.sleep(seconds)
+        self.problems += await self.certificates.problems(self.sidecar.port)
 
     @property
     def envoy_pid(self) -> int:
@@ -153,6 +138,10 @@ class Rig:
             upstreams=[Upstream.parse(f"http://{LOOPBACK}:{self.model.port}")],
             admin=Address(host=LOOPBACK, port=self._envoy_admin),
         )
+        if self.certificates:
+            bootstrap = yaml.safe_load(text)
+            self.certificates.trust(bootstrap)
+            text = yaml.safe_dump(bootstrap)
         self.envoy = await self._envoys.enter_async_context(run_envoy(text, log_level="error"))
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             answer = await client.get(f"{self.envoy.admin}/server_info")
@@ -175,7 +164,8 @@ class Rig:
 
     def configure(self, **profile: object) -> None:
         """Replace the sidecar's settings file; `profile` has further settings of the default profile."""
-        _replace(self._config, yaml.safe_dump(self._settings | {"profiles": {"default": profile}}))
+        profiles = {"default": {"failure_mode_allow": self.variant.is_open, **profile}}
+        _replace(self._config, yaml.safe_dump(self._settings | {"profiles": profiles}))
 
     async def gauges(self) -> dict[str, float]:
         """Return the sidecar's `GAUGES`, and the number of legs that failed open."""
@@ -201,17 +191,50 @@ class Rig:
         if self.envoy:
             shutil.copy(self.envoy.folder / "access.log", target)
 
+    def openings(self) -> list[Opening]:
+        """Return the legs that failed open, as the sidecar has logged it."""
+        numbers = {
+            line["call_id"]: int(line["user_email"].partition("@")[0])
+            for line in (_parsed(text) for text in _lines(self._audit))
+            if "user_email" in line
+        }
+        # The log has the time of day, everything else that of the monotonic clock.
+        ahead = time.time() - time.monotonic()
+        return [
+            Opening(
+                numbers.get(line["call_id"]),
+                line["leg"],
+                line["reason"],
+                datetime.fromisoformat(line["timestamp"]).timestamp() - ahead,
+            )
+            for line in map(_parsed, self.sidecar.logs())
+            if line.get("event") == _FAILED_OPEN
+        ]
+
+    def logged_openings(self) -> int:
+        """Return how many legs failed open since the sidecar's last start."""
+        return sum(_parsed(line).get("event") == _FAILED_OPEN for line in self.sidecar.last_log())
+
     def internal_errors(self) -> list[str]:
         """Return the lines of the sidecar's log that must never occur."""
         found = []
         for line in self.sidecar.logs():
-            try:
-                event = json.loads(line).get("event")
-            except ValueError:
-                event = "unreadable"
+            event = _parsed(line).get("event", "unreadable")
             if event in ("internal_error", "library", "protocol_error", "unreadable"):
                 found.append(line[:500])
         return found
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Return a JSON line; an empty object if it is none."""
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return {}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def _replace(path: Path, text: str) -> None:
@@ -221,10 +244,10 @@ def _replace(path: Path, text: str) -> None:
 
 
 @asynccontextmanager
-async def running(seed: int, pace: Pace) -> AsyncIterator[Rig]:
+async def running(seed: int, pace: Pace, variant: Variant) -> AsyncIterator[Rig]:
     """Run a chain until the block ends. After an error, print the end of the sidecar's log to stderr."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        rig = Rig(Path(name), seed, pace)
+        rig = Rig(Path(name), seed, pace, variant)
         try:
             await rig.start()
             yield rig
@@ -235,9 +258,9 @@ async def running(seed: int, pace: Pace) -> AsyncIterator[Rig]:
             await rig.stop()
 
 
-def file_descriptors(pid: int) -> int:
-    """Return how many files a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def file_descriptors(pids: Iterable[int]) -> int:
+    """Return how many files some processes have open."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
 def sockets(pid: int) -> int:

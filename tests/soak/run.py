@@ -2,6 +2,7 @@
 
     make soak                          five minutes, 500 exchanges at a time
     make soak MINUTES=60 STREAMS=800
+    make soak ARGS='--variant tls'     another form of deployment
 
 docs/soak.md describes the soak and its checks. The command prints a table and writes JSON to tests/soak/results/, or to
 --json. It exits with 1 if anything was wrong.
@@ -37,56 +38,22 @@ from tests.fakes.envoy import EnvoyFailed
 from tests.soak import faults, journal, report
 from tests.soak.checker import Ending, Span, Tally
 from tests.soak.client import perform
-from tests.soak.rig import GAUGES, Rig, file_descriptors, running, sockets
+from tests.soak.lag import held_problems, lag
+from tests.soak.openings import Openings
+from tests.soak.plan import BOUND_SECONDS, Plan, tiny, usual
+from tests.soak.rig import GAUGES, HELD_BYTES, Rig, file_descriptors, running, sockets
 from tests.soak.samples import Sample, memory
-from tests.soak.script import SLOW, Pace, Scripts
+from tests.soak.script import LARGE, SLOW, Scripts
+from tests.soak.variants import PLAIN, VARIANTS
 
 RESULTS = Path(__file__).parent / "results"
 
-BOUND_SECONDS = 45.0
-"""No exchange takes this much longer than its script, whatever fails."""
+_LARGE_SECONDS = 60.0
+"""How much later than the load the last large answer may end."""
 
 _SETTLE_SECONDS = 60.0
 _MORE_FILES = 8
-"""The additional files that may be open at the end: the connections of Envoy and of the soak's own requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The duration, the number of exchanges at once, and the faults of a soak."""
-
-    seconds: float
-    streams: int
-    pace: Pace
-    injected: tuple[faults.Fault, ...]
-    calm: float
-    rest: float
-    """The least time of load after the last fault, which ends later than planned on a slow machine."""
-    ramp: float
-    slow_clients: int
-    slow_seconds: float
-    """How long the slow clients do not read."""
-    seed: int
-
-    @property
-    def longest(self) -> float:
-        """The time after which the soak is given up, in seconds."""
-        return 2 * self.seconds + 4 * BOUND_SECONDS + 120
-
-
-def usual(minutes: float, streams: int, seed: int) -> Plan:
-    """Return the plan of `make soak`."""
-    seconds, calm = 60 * minutes, 12.0
-    ramp = min(20.0, seconds / 10)
-    injected = tuple(faults.until(seconds - ramp, calm))
-    return Plan(
-        seconds, streams, Pace(30, 1.5), injected, calm, calm, ramp, slow_clients=10, slow_seconds=20, seed=seed
-    )
-
-
-def tiny(streams: int, seed: int) -> Plan:
-    """Return a plan that takes seconds, only to check that everything works."""
-    return Plan(14, streams, Pace(10, 0.2), faults.BRIEF, 1.0, 4.0, 0.5, slow_clients=1, slow_seconds=2, seed=seed)
+"""The additional files that each worker may have open at the end: connections of Envoy and of the soak itself."""
 
 
 @dataclass(slots=True)
@@ -95,7 +62,7 @@ class Soak:
 
     plan: Plan
     rig: Rig
-    tally: Tally = field(default_factory=Tally)
+    tally: Tally
     spans: list[Span] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
@@ -108,16 +75,18 @@ class Soak:
     async def run(self) -> dict[str, Any]:
         """Run the whole soak; return the results as JSON."""
         plan, rig = self.plan, self.rig
-        self.rest = resident_bytes(rig.sidecar.pid)
-        files, listening = file_descriptors(rig.sidecar.pid), sockets(rig.aim.pid)
+        self.rest = sum(map(resident_bytes, rig.sidecar_pids))
+        files, listening = file_descriptors(rig.sidecar_pids), sockets(rig.aim.pid)
         self.began = asyncio.get_running_loop().time()
         scripts = Scripts(plan.seed, plan.pace)
-        numbers = itertools.count()
+        numbers, large = itertools.count(), itertools.count(LARGE)
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(self._watch())
             async with asyncio.TaskGroup() as load:
                 for slot in range(plan.streams):
                     load.create_task(self._slot(scripts, numbers, plan.ramp * slot / plan.streams))
+                for _ in range(plan.large_clients):
+                    load.create_task(self._slot(scripts, large, plan.ramp))
                 load.create_task(self._inject())
             watcher.cancel()
         await self._settle(files, listening)
@@ -134,6 +103,8 @@ class Soak:
         await asyncio.sleep(delay)
         while self._now < max(self.plan.seconds, self.faults_until + self.plan.rest):
             script = scripts[next(numbers)]
+            if script.is_large and self._now + script.seconds > self.plan.seconds + _LARGE_SECONDS:
+                return
             ending = self.tally.add(script, await perform(self.rig.port, script, BOUND_SECONDS))
             # After a failed exchange the client waits longer.
             rest = self.plan.pace.interval if ending is Ending.COMPLETE else max(1.0, self.plan.pace.interval)
@@ -144,7 +115,7 @@ class Soak:
 
         def note(span: Span) -> None:
             self.spans.append(span)
-            if "sidecar" in span.name:
+            if span.name == faults.KILLED_SIDECAR:
                 self.sidecar_since = self._now
 
         await faults.inject(self.rig, self.plan.injected, self.plan.calm, note)
@@ -154,15 +125,17 @@ class Soak:
         """Take a sample each second."""
         while True:
             with suppress(AssertionError, OSError, IndexError, httpx.HTTPError):  # a part is just being restarted
-                sidecar = self.rig.sidecar.pid
+                sidecar = self.rig.sidecar_pids
+                gauges = await self.rig.gauges()
                 self.samples.append(
                     Sample(
                         self._now,
-                        resident_bytes(sidecar),
+                        sum(map(resident_bytes, sidecar)),
                         resident_bytes(self.rig.envoy_pid),
                         file_descriptors(sidecar),
-                        int((await self.rig.gauges())["extproc_streams"]),
+                        int(gauges["extproc_streams"]),
                         os.getloadavg()[0],
+                        int(gauges["extproc_held_bytes"]),
                     )
                 )
             await asyncio.sleep(1)
@@ -179,13 +152,16 @@ class Soak:
             left = [f"{name} is {gauges[name]:g} at the end" for name in GAUGES if gauges[name]]
             if (count := sockets(rig.aim.pid)) > listening:
                 left.append(f"Aim has {count - listening} open sockets at the end")
-            if (count := file_descriptors(rig.sidecar.pid)) > files + _MORE_FILES:
+            if (count := file_descriptors(rig.sidecar_pids)) > files + _MORE_FILES * rig.variant.workers:
                 left.append(f"the sidecar has {count} open files at the end, {files} at rest")
             if not left:
                 break
             await asyncio.sleep(0.5)
-        if gauges["extproc_fail_open_total"]:
+        counted = round(gauges["extproc_fail_open_total"])
+        if counted and not rig.variant.is_open:
             left.append("something went on without a verdict")
+        elif counted != (logged := rig.logged_openings()):
+            left.append(f"{counted} legs were counted as failed open, {logged} are in the log")
         self.wrongs += left
 
     async def _slow_clients(self, scripts: Scripts) -> None:
@@ -216,7 +192,9 @@ class Soak:
         tally, rig = self.tally, self.rig
         noted = {name: journal.read(path) for name, path in rig.journals.items()}
         together = {what: noted["aim"][what] | noted["model"][what] for what in noted["aim"]}
-        wrongs = [*tally.wrongs, *tally.unverified(together), *tally.unexplained(self.spans), *self.wrongs]
+        openings = Openings(rig.openings())
+        wrongs = [*tally.wrongs, *tally.unverified(together, openings), *tally.unexplained(self.spans)]
+        wrongs += [*self._unexplained_openings(openings), *self.wrongs, *rig.problems]
         wrongs += [f"Aim saw the old key {key}" for key in sorted(together[journal.REFUSED_KEY])]
         wrongs += [f"the sidecar logged {line}" for line in rig.internal_errors()]
         found = memory(self.samples, self.sidecar_since, self.rest)
@@ -224,18 +202,35 @@ class Soak:
             wrongs.append(f"memory grew from {found.warm:.0f} to {found.end:.0f} MiB")
         if (complete := tally.endings[Ending.COMPLETE]) < self.plan.streams:
             wrongs.append(f"only {complete} exchanges ended well: that shows nothing")
+        large = None
+        if clients := self.plan.large_clients:
+            large = lag(clients, tally.large, together)
+            wrongs += large.problems(self.plan.least_behind, self.plan.least_paused)
+            wrongs += held_problems(self.samples, clients, self.plan.streams, HELD_BYTES)
         verified = len(together[journal.VERIFIED])
-        everything = report.Found(tally, self.spans, self.samples, found, self.slow, verified, wrongs)
+        everything = report.Found(
+            tally, self.spans, self.samples, found, self.slow, verified, openings.counts, large, wrongs
+        )
         plan = {name: getattr(self.plan, name) for name in ("seconds", "streams", "slow_clients", "seed")}
+        plan["variant"] = rig.variant.name
         return report.results(plan, rig.envoy_version, everything)
+
+    def _unexplained_openings(self, openings: Openings) -> list[str]:
+        """Return what is wrong with the times at which the sidecar failed open."""
+        if not self.rig.variant.is_open:
+            return []
+        if not openings.all:
+            return ["nothing failed open: that shows nothing"]
+        times = [(span.began, span.ended) for span in self.spans if not span.is_harmless]
+        return openings.unexplained(times, self.tally.too_large)
 
 
 async def soak(plan: Plan) -> dict[str, Any]:
     """Run a soak by `plan`; return the results as JSON. Raises BenchError, EnvoyFailed and TimeoutError."""
-    async with asyncio.timeout(plan.longest), running(plan.seed, plan.pace) as rig:
-        results = await Soak(plan, rig).run()
+    async with asyncio.timeout(plan.longest), running(plan.seed, plan.pace, plan.variant) as rig:
+        results = await Soak(plan, rig, Tally(is_open=plan.variant.is_open)).run()
         if results["wrongs"]:
-            rig.keep(RESULTS / "wrong")
+            rig.keep(RESULTS / f"wrong-{plan.variant.name}")
         return results
 
 
@@ -250,6 +245,9 @@ async def _until_told(plan: Plan) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description="Soak the sidecar behind a real Envoy; see docs/soak.md.")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, default=PLAIN.name, help=f"the form of deployment (default: {PLAIN.name})"
+    )
     parser.add_argument("--minutes", type=float, default=5, help="how long there is load (default: 5)")
     parser.add_argument("--streams", type=int, help="exchanges at a time (default: 500, 20 with --tiny)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)), help="draw these exchanges again")
@@ -259,7 +257,10 @@ def main(arguments: list[str]) -> int:
     streams = options.streams if options.streams is not None else 20 if options.tiny else 500
     if not 0.25 <= options.minutes <= 24 * 60 or not 1 <= streams <= 5000:
         parser.error("from 0.25 to 1440 minutes, from 1 to 5000 streams")
-    plan = tiny(streams, options.seed) if options.tiny else usual(options.minutes, streams, options.seed)
+    variant = VARIANTS[options.variant]
+    plan = (
+        tiny(variant, streams, options.seed) if options.tiny else usual(variant, options.minutes, streams, options.seed)
+    )
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an exchange needs several sockets in each process
     try:
@@ -271,7 +272,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
-    target = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    target = options.json or RESULTS / f"{variant.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(results, indent=2) + "\n")
     print(report.tables(results), end="")

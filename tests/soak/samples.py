@@ -20,7 +20,7 @@ _FEWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample: seconds since the beginning, bytes, open files, streams, and the machine's load."""
+    """One sample: seconds since the beginning, bytes, open files, streams, the machine's load, and held bytes."""
 
     at: float
     sidecar: int
@@ -28,6 +28,7 @@ class Sample:
     files: int
     streams: int
     load: float
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,13 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from tests.envoy.apis import CHAT, WITH_ANSWERS, Api
+from tests.envoy.apis import CHAT, RESPONSES, WITH_ANSWERS, Api
 
 MARK: Final = re.compile(rb"<(\d+\.(?:p|\d+))>")
 """The mark of a text: of a piece of an answer, or of a prompt (`p`)."""
+
+BARE: Final = re.compile(rb"<(\d+\.(?:p|\d+))>[^<\"]*?(?:forbidden|private)")
+"""The mark of a text in which a word for Aim is still there."""
 
 FORBIDDEN: Final = "forbidden"
 """Aim blocks texts with this word."""
@@ -28,6 +31,15 @@ REQUEST_BYTES: Final = 65_536
 
 _WORDS = ("mesh", "guard", "filter", "stream", "prompt", "model", "answer", "cluster", "listener", "route")
 _SLOW_BYTES = 8192
+_BURST_PIECES = 40
+"""So many that the repeats at the end of a Responses stream fit into the held bytes, which count each three times:
+an Aim that looks ahead releases the last text only after the stream's end, which the sidecar must be able to read."""
+
+LARGE: Final = 500_000_000
+"""The first number of the exchanges whose answers are so large that Aim is far behind."""
+_LARGE_PIECE_BYTES = 32_768
+_LARGE_APIS = tuple(api for api in WITH_ANSWERS if api is not RESPONSES)
+"""The stream of the Responses API repeats the whole text several times, each time in one event."""
 
 SLOW: Final = 1_000_000_000
 """The first number of the exchanges with which slow clients are measured."""
@@ -41,6 +53,20 @@ class Pace:
 
     pieces: int
     interval: float
+    large_pieces: int = 0
+    """The pieces of a large answer."""
+    lag: float = 0.0
+    """How long a session needs for a chunk, in seconds."""
+
+    @classmethod
+    def parse(cls, text: str) -> Pace:
+        """Return the pace that `str` has written."""
+        pieces, interval, large_pieces, lag = text.split(",")
+        return cls(int(pieces), float(interval), int(large_pieces), float(lag))
+
+    def __str__(self) -> str:
+        """Return the pace as an argument of a command."""
+        return f"{self.pieces},{self.interval},{self.large_pieces},{self.lag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +85,8 @@ class Script:
     delay: float = 0.0
     """Seconds until the model begins to answer."""
     interval: float = 0.0
+    lag: float = 0.0
+    """How long Aim needs for a chunk, in seconds."""
     cut_after: int | None = None
     """The number of events after which the model drops the connection; in a whole answer, after the head."""
     leaves_after: int | None = None
@@ -109,9 +137,14 @@ class Script:
         return self.is_too_large or FORBIDDEN in (self.prompt_word, self.answer_word) or self.cut_after is not None
 
     @property
+    def is_large(self) -> bool:
+        """Return whether the answer is so large that Aim is far behind."""
+        return LARGE <= self.number < SLOW
+
+    @property
     def seconds(self) -> float:
         """The duration of the exchange without faults."""
-        return self.delay + self.interval * len(self.texts) + self.pause
+        return self.delay + max(self.interval, self.lag) * len(self.texts) + self.pause
 
 
 class Scripts:
@@ -127,6 +160,10 @@ class Scripts:
         draw = random.Random(self._seed * 1_000_003 + number)
         if number >= SLOW:
             return Script(number, CHAT, True, _texts(draw, number, SLOW_PIECES, "", size=SLOW_PIECE_BYTES))
+        if number >= LARGE:
+            word = draw.choice(("", PRIVATE))
+            texts = _texts(draw, number, self._pace.large_pieces, word, size=_LARGE_PIECE_BYTES)
+            return Script(number, draw.choice(_LARGE_APIS), True, texts, "", word, lag=self._pace.lag)
         if draw.random() < 0.06:
             return Script(number, None, delay=0.2 * draw.random())
         return self._stream(draw, number) if draw.random() < 0.6 else self._whole(draw, number)
@@ -134,11 +171,10 @@ class Scripts:
     def _stream(self, draw: random.Random, number: int) -> Script:
         api = draw.choice(WITH_ANSWERS)
         prompt_word, answer_word = _words(draw)
-        if draw.random() < 0.03:
+        if draw.random() < 0.03 and not self._pace.large_pieces:
             # The model sends everything at once, and the client reads slowly.
-            texts = _texts(draw, number, 48, answer_word, size=_SLOW_BYTES)
-            pause = 2 * self._pace.interval
-            return Script(number, api, True, texts, prompt_word, answer_word, pause=pause)
+            texts = _texts(draw, number, _BURST_PIECES, answer_word, size=_SLOW_BYTES)
+            return Script(number, api, True, texts, prompt_word, answer_word, pause=2 * self._pace.interval)
         count = draw.randint(max(2, self._pace.pieces // 4), self._pace.pieces)
         return Script(
             number,
@@ -150,6 +186,7 @@ class Scripts:
             encoding=draw.choice(("", "", "", "gzip", "deflate")),
             delay=self._pace.interval * draw.random(),
             interval=self._pace.interval * draw.uniform(0.7, 1.3),
+            lag=self._pace.lag,
             cut_after=draw.randrange(count) if draw.random() < 0.05 else None,
             leaves_after=draw.randrange(count) if draw.random() < 0.08 else None,
         )

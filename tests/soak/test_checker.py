@@ -12,6 +12,8 @@ from tests.envoy.apis import CHAT, RESPONSES, WITH_ANSWERS, Api
 from tests.soak import journal
 from tests.soak.checker import Ending, Span, Tally, judge
 from tests.soak.client import Transcript
+from tests.soak.lag import Lag, held_problems, lag
+from tests.soak.openings import REQUEST, RESPONSE, TOO_LARGE, Opening, Openings
 from tests.soak.samples import MEBIBYTE, Sample, memory
 from tests.soak.script import FORBIDDEN, GONE, PRIVATE, Pace, Script, Scripts, decoded, encoded
 
@@ -26,6 +28,11 @@ def stream(api: Api = CHAT, **more: Any) -> Script:
 def got(body: bytes | Sequence[bytes], status: int = 200, *, is_whole: bool = True, **more: Any) -> Transcript:
     data = body if isinstance(body, bytes) else b"".join(body)
     return replace(Transcript(status, {}, data, is_whole), **more)
+
+
+def notes(**entries: set[str]) -> dict[str, set[str]]:
+    """Return journals that have only `entries`."""
+    return {kind: entries.get(kind, set()) for kind in journal.KINDS}
 
 
 @pytest.mark.parametrize("api", WITH_ANSWERS, ids=lambda api: api.name)
@@ -90,6 +97,162 @@ class TestAnyStream:
         assert "the client saw private" in judge(script, got(script.events)).wrongs
 
 
+SECRET = ("<7.0> One ", f"<7.1> {PRIVATE} ", "<7.2> three ")
+
+
+@pytest.mark.parametrize("api", WITH_ANSWERS, ids=lambda api: api.name)
+class TestStreamThatFailsOpen:
+    """Of a stream that fails open Aim has judged a part, or nothing."""
+
+    def test_stream_may_leave_redacted_or_as_it_came(self, api: Api) -> None:
+        script = stream(api, texts=SECRET, answer_word=PRIVATE)
+        for events, bare in ((script.expected, []), (script.events, ["7.1"])):
+            judgement = judge(script, got(events), is_open=True)
+            assert (judgement.ending, judgement.wrongs, list(judgement.bare)) == (Ending.COMPLETE, (), bare)
+
+    def test_forbidden_text_may_leave_or_end_the_stream(self, api: Api) -> None:
+        script = stream(api, texts=("<7.0> One ", f"<7.1> {FORBIDDEN} ", "<7.2> three "), answer_word=FORBIDDEN)
+        judgement = judge(script, got(script.events), is_open=True)
+        assert (judgement.ending, judgement.wrongs, list(judgement.bare)) == (Ending.COMPLETE, (), ["7.1"])
+        blocked = got([*script.expected, api.ending(400, POLICY, "No.", len(script.expected))])
+        assert judge(script, blocked, is_open=True).ending is Ending.BLOCKED
+        # The events before the block are no complete answer.
+        assert "presented as complete" in str(judge(script, got(script.expected), is_open=True).wrongs)
+
+    @pytest.mark.parametrize(
+        ("ruin", "said"),
+        [
+            pytest.param(lambda events: [*events[:2], *events[3:]], "missing or changed", id="loss"),
+            pytest.param(lambda events: [*events[:2], *events[1:]], "twice", id="doubled"),
+            pytest.param(lambda events: events[:-1], "presented as complete", id="its end is lost"),
+        ],
+    )
+    def test_loss_and_repetition_are_wrong(
+        self, api: Api, ruin: Callable[[list[bytes]], list[bytes]], said: str
+    ) -> None:
+        script = stream(api, texts=(*SECRET, "<7.3> four "), answer_word=PRIVATE)
+        for events in (script.expected, script.events):
+            judgement = judge(script, got(ruin(events)), is_open=True)
+            assert [wrong for wrong in judgement.wrongs if said in wrong], judgement.wrongs
+
+    def test_cut_stream_is_recognised(self, api: Api) -> None:
+        script = stream(api, texts=SECRET, answer_word=PRIVATE)
+        for body in (b"".join(script.expected), b"".join(script.events)):
+            for end in range(0, len(body), 7):
+                assert judge(script, got(body[:end], is_whole=False), is_open=True).wrongs == ()
+
+    def test_word_outside_of_its_text_is_wrong(self, api: Api) -> None:
+        script = stream(api)
+        ending = api.ending(400, POLICY, f"Found '{PRIVATE}'.", 2)
+        assert "the client saw private" in judge(script, got([*script.events[:2], ending]), is_open=True).wrongs
+
+    def test_stream_that_the_model_cut_is_not_complete(self, api: Api) -> None:
+        script = stream(api, cut_after=2)
+        assert judge(script, got(script.events), is_open=True).wrongs
+
+
+def test_later_repeat_of_a_redacted_text_is_a_leak() -> None:
+    script = stream(RESPONSES, texts=SECRET, answer_word=PRIVATE)
+    deltas = len(SECRET) + RESPONSES.head
+    mixed = [*script.expected[:deltas], *script.events[deltas:]]
+    assert "came something else" in str(judge(script, got(mixed), is_open=True).wrongs)
+
+
+def opened(*openings: Opening) -> Openings:
+    return Openings(openings)
+
+
+def leaking(leg: str = RESPONSE) -> tuple[Tally, dict[str, set[str]]]:
+    """Return the tally and the journals of an exchange whose word for Aim left on one leg, unverified."""
+    tally = Tally(is_open=True)
+    if leg == REQUEST:
+        tally.add(stream(prompt_word=PRIVATE), got(CHAT.events(*TEXTS)))
+        return tally, notes(verified={"7.0", "7.1", "7.2", "7.3"}, received={"7.p"}, leaked={"7"})
+    script = stream(texts=SECRET, answer_word=PRIVATE)
+    tally.add(script, got(script.events))
+    return tally, notes(verified={"7.0", "7.2", "7.p"}, received={"7.p"})
+
+
+@pytest.mark.parametrize(("leg", "mark"), [(REQUEST, "7.p"), (RESPONSE, "7.1")])
+class TestLeakWhereTheSidecarFailsOpen:
+    def test_text_of_a_leg_that_failed_open_may_leave(self, leg: str, mark: str) -> None:
+        tally, noted = leaking(leg)
+        assert tally.unverified(noted, opened(Opening(7, leg, "session", 5.0))) == []
+
+    def test_text_of_another_leg_is_a_leak(self, leg: str, mark: str) -> None:
+        tally, noted = leaking(leg)
+        other = RESPONSE if leg == REQUEST else REQUEST
+        for openings in (opened(), opened(Opening(7, other, "session", 5.0)), opened(Opening(8, leg, "session", 5.0))):
+            wrongs = tally.unverified(noted, openings)
+            assert f"<{mark}> left the {leg} leg with a word for Aim, and the leg did not fail open" in wrongs
+            assert f"<{mark}>, which Aim never verified" in str(wrongs)
+
+    def test_word_that_aim_had_redacted_before_is_a_leak(self, leg: str, mark: str) -> None:
+        tally, noted = leaking(leg)
+        noted[journal.JUDGED].add(f"{mark} 4.900")
+        for reason in ("session", "unreachable"):
+            (wrong,) = tally.unverified(noted, opened(Opening(7, leg, reason, 5.0)))
+            assert "had blocked or redacted before" in wrong
+            # Aim came too late.
+            assert tally.unverified(noted, opened(Opening(7, leg, reason, 4.8))) == []
+
+    def test_word_that_crossed_with_the_sidecars_own_decision_is_no_leak(self, leg: str, mark: str) -> None:
+        tally, noted = leaking(leg)
+        noted[journal.JUDGED].add(f"{mark} 4.900")
+        assert tally.unverified(noted, opened(Opening(7, leg, "timeout", 5.0))) == []
+        assert tally.unverified(noted, opened(Opening(7, leg, "timeout", 6.0))) != []
+
+
+def test_request_that_is_too_large_is_not_read_where_the_sidecar_fails_open() -> None:
+    script = stream(is_too_large=True, prompt_word=PRIVATE)
+    noted = notes(verified={"7.0", "7.1", "7.2", "7.3"}, received={"7.p"}, leaked={"7"})
+    for is_open in (True, False):
+        tally = Tally(is_open=is_open)
+        tally.add(script, got(CHAT.events(*TEXTS)))
+        assert bool(tally.unverified(noted)) is not is_open
+
+
+def test_opening_without_a_fault_is_wrong() -> None:
+    found = [Opening(1, REQUEST, "timeout", at) for at in (0.5, 1.0, 2.0, 2.5)]
+    found += [Opening(2, REQUEST, TOO_LARGE, 9.0), Opening(3, REQUEST, TOO_LARGE, 9.0)]
+    openings = Openings(found)
+    assert openings.unexplained([(1.0, 2.0)], too_large={2}) == [
+        "exchange 1 failed open (request, timeout) without a fault",
+        "exchange 1 failed open (request, timeout) without a fault",
+        "exchange 3 failed open (request, body_too_large) without a fault",
+    ]
+    assert openings.counts == {"request body_too_large": 2, "request timeout": 4}
+
+
+def test_fault_of_calls_does_not_explain_a_running_stream() -> None:
+    tally = Tally()
+    events = CHAT.events(*TEXTS)
+    refused = CHAT.ending(503, "guardrail_unavailable", "Not now.", 2)
+    tally.add(stream(), got([*events[:2], refused], began=1.0, ended=2.0))
+    tally.add(stream(), got(b"upstream connect error", 503, began=1.0, ended=2.0))
+    calls = Span("Aim: server_error", 0.0, 9.0, spares_streams=True)
+    assert tally.unexplained([calls]) == ["exchange 7 (chat stream): refused, 200 without a fault"]
+    assert tally.unexplained([calls, Span("kill -9 of Aim", 0.0, 1.5)]) == []
+
+
+def test_lag_of_large_answers_is_measured() -> None:
+    noted = notes(sent={"5 10.0", "6 11.0"}, paused={"5 2.0", "5 7.5"})
+    found = lag(8, {5: 95.5, 6: 20.0, 9: 99.0}, noted)
+    assert found == Lag(clients=8, complete=3, behind=85.5, paused=7.5)
+    assert list(found.problems(60, 5)) == []
+    assert len(list(found.problems(90, 10))) == 2
+    assert list(Lag(8, 0, 0.0, 9.0).problems(60, 5)) == ["no large answer arrived whole"]
+
+
+def test_too_many_held_bytes_are_detected() -> None:
+    def held(most: int) -> list[str]:
+        return list(held_problems([Sample(0, 0, 0, 0, 0, 0.0, most)], clients=2, streams=0, limit=1000))
+
+    assert held(3000) == []
+    assert held(3001) == ["3001 bytes were held, more than 3000"]
+    assert held(999) == ["at most 999 bytes were held: that shows nothing"]
+
+
 def test_refusal_with_another_number_is_wrong() -> None:
     events = RESPONSES.events(*TEXTS)[:2]
     assert judge(stream(RESPONSES), got([*events, RESPONSES.ending(400, POLICY, "No.", 3)])).wrongs
@@ -121,12 +284,7 @@ def test_a_compressed_answer_is_read() -> None:
 def test_unverified_text_is_found() -> None:
     tally = Tally()
     tally.add(stream(), got(CHAT.events(*TEXTS)))
-    noted: dict[str, set[str]] = {
-        journal.VERIFIED: {"7.0", "7.2", "7.3", "7.p"},
-        journal.RECEIVED: {"7.p", "8.p"},
-        journal.LEAKED: {"9"},
-        journal.REFUSED_KEY: set(),
-    }
+    noted = notes(verified={"7.0", "7.2", "7.3", "7.p"}, received={"7.p", "8.p"}, leaked={"9"})
     assert tally.unverified(noted) == [
         "the client saw <7.1>, which Aim never verified",
         "the model was asked <8.p>, which Aim never verified",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.envoy import needs_envoy
+from tests.soak.variants import VARIANTS
 
 pytestmark = [
     *needs_envoy,
@@ -29,6 +30,15 @@ def soak(target: Path, *arguments: str, seconds: float) -> dict[str, Any]:
     return dict(json.loads(target.read_text()))
 
 
+OWN_FAULTS = {
+    "tls": "certificate rotation",
+    "mtls": "certificate rotation",
+    "workers": "kill -9 of a worker",
+    "slow-aim": "Aim: slower",
+}
+"""The faults that only one variant has."""
+
+
 def check(results: dict[str, Any]) -> None:
     """Check that the soak has covered everything and found no problem."""
     assert results["wrongs"] == []
@@ -36,14 +46,21 @@ def check(results: dict[str, Any]) -> None:
     assert all(results["endings"].values()), "an ending never occurred"
     assert 0 < results["marks"]["seen"] <= results["marks"]["verified"]
     assert results["streams_at_once"]["max"] > 0
-    assert results["slow_clients"]["envoy_bytes_per_client"] > 0
+    variant = results["plan"]["variant"]
+    if variant == "slow-aim":
+        assert results["large_answers"]["complete"] > 0
+    else:
+        assert results["slow_clients"]["envoy_bytes_per_client"] > 0
+    assert bool(results["failed_open"]) is (variant == "open")
     assert {"kill -9 of the sidecar", "kill -9 of Aim", "key rotation", "settings reloaded"} <= results["faults"].keys()
+    assert OWN_FAULTS.get(variant, "key rotation") in results["faults"]
 
 
 @pytest.mark.more
 @pytest.mark.timeout(180)
-def test_smallest_soak_finds_no_problem(tmp_path: Path) -> None:
-    results = soak(tmp_path / "soak.json", "--tiny", "--seed", "1", seconds=170)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_smallest_soak_finds_no_problem(variant: str, tmp_path: Path) -> None:
+    results = soak(tmp_path / "soak.json", "--tiny", "--seed", "1", "--variant", variant, seconds=170)
     check(results)
 
 
@@ -56,7 +73,9 @@ def test_short_soak_with_every_fault_finds_no_problem(tmp_path: Path) -> None:
     assert results["memory_mib"]["end"] > 0
 
 
-@pytest.mark.parametrize("argument", ["--minutes=0", "--minutes=x", "--streams=0", "--streams=100000"])
+@pytest.mark.parametrize(
+    "argument", ["--minutes=0", "--minutes=x", "--streams=0", "--streams=100000", "--variant=unknown"]
+)
 def test_a_soak_without_bounds_is_refused(argument: str) -> None:
     command = [sys.executable, "tests/soak/run.py", argument]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
