@@ -178,6 +178,8 @@ class ReleaseQueue:
             running = self._running.get(place)
             if kind is _SEAL or (kind is _REPEAT and running and running.repeats(leaf.text)):
                 if running is not None:
+                    if not (leaf.is_joined or leaf.raw or leaf.encoded):
+                        leaf.text = ""  # its place is enough to rewrite it, and a repeat may be as long as the answer
                     event.echoes.append((leaf, running))
                     self._charge(event, len(leaf.text) + _PLACE_BYTES)
                 continue

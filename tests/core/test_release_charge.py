@@ -88,3 +88,15 @@ def test_held_bytes_are_about_the_memory_that_small_events_take(name: str) -> No
         tracemalloc.stop()
     counted = queue.held + queue.kept - before
     assert taken / 1.1 < counted < 2 * taken
+
+
+def test_repeats_of_a_long_text_are_held_only_as_they_came() -> None:
+    """They wait for the last word of Aim, however late it says it, so the limit must have room for several of them."""
+    dialect, said = OpenAIResponses(), "a" * 100_000
+    repeat = event({"type": "response.output_text.done", **PART, "text": said})
+    raws = [event({"type": "response.output_text.delta", **PART, "delta": said}), *[repeat] * 4]
+    queue, decoder = ReleaseQueue(dialect, "c"), EventDecoder(1 << 20)
+    for raw in raws:
+        for unit in decoder.feed(raw):
+            queue.add(unit)
+    assert queue.held < 3 * len(raws[0]) + 4 * 2.1 * len(repeat)
