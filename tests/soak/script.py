@@ -31,9 +31,8 @@ REQUEST_BYTES: Final = 65_536
 
 _WORDS = ("mesh", "guard", "filter", "stream", "prompt", "model", "answer", "cluster", "listener", "route")
 _SLOW_BYTES = 8192
-_BURST_PIECES = 40
-"""So many that the repeats at the end of a Responses stream fit into the held bytes, which count each three times:
-an Aim that looks ahead releases the last text only after the stream's end, which the sidecar must be able to read."""
+_BURST_PIECES = 48
+"""The repeats at the end of a Responses stream of so many pieces fit into the held bytes, which count each twice."""
 
 LARGE: Final = 500_000_000
 """The first number of the exchanges whose answers are so large that Aim is far behind."""
