@@ -240,6 +240,21 @@ def images() -> list[Case]:
                 asked=[("pre_call", "a secret")],
             ),
         ]
+    named = part(
+        "image", PNG, "Content-ID: <1>", "Content-Transfer-Encoding: binary", more='; filename="n\udce9\\".png"'
+    )
+    latin = part("prompt", b"Hello", "Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit")
+    rows += [
+        Case(
+            f"a form with an odd file name passes {how}",
+            IMAGES,
+            cut(form(named, latin)),
+            path="/v1/images/edits",
+            headers=(("content-type", "multipart/form-data; boundary=xYz-1; charset=ISO-8859-1"),),
+            asked=[("pre_call", 'n\ufffd".png\nné".png', "Hello")],
+        )
+        for how, cut in CUTS.items()
+    ]
     variation = form(PICTURE, part("n", b"2"))
     rows.append(Case("a form without text passes", IMAGES, variation, path="/v1/images/variations", headers=FORM))
     return rows
