@@ -134,7 +134,7 @@ class Profile(Model):
     api_key_file: Path | None = None
     """the API key of a tenant's own guard; wins over all keys of aim; re-read when it changes"""
 
-    def policy(self, *, verdict_timeout_seconds: float) -> core.Policy:
+    def policy(self, *, timeout_seconds: float, verdict_timeout_seconds: float) -> core.Policy:
         """Return the profile as the core needs it."""
         allow = self.failure_mode_allow
         return core.Policy(
@@ -142,6 +142,7 @@ class Profile(Model):
             failure_mode_allow=core.FailureModeAllow(allow.request, allow.response),
             stream_head_seconds=self.stream_head_seconds,
             stream_ping_seconds=self.stream_ping_seconds,
+            timeout_seconds=timeout_seconds,
             verdict_timeout_seconds=verdict_timeout_seconds,
             block_message=self.block_message,
             unmatched=core.Unmatched(self.unmatched),

@@ -170,8 +170,9 @@ class Settings(StrictNumbers, BaseSettings):
     @cached_property
     def policies(self) -> Mapping[str, core.Policy]:
         """The profiles, by name, as the core needs them."""
-        timeout = self.aim.verdict_timeout_seconds
-        return {name: profile.policy(verdict_timeout_seconds=timeout) for name, profile in self.profiles.items()}
+        aim = self.aim
+        times = {"timeout_seconds": aim.timeout_seconds, "verdict_timeout_seconds": aim.verdict_timeout_seconds}
+        return {name: profile.policy(**times) for name, profile in self.profiles.items()}
 
     @cached_property
     def exchange_limits(self) -> core.Limits:

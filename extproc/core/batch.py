@@ -58,10 +58,10 @@ class Batch:
 class Search:
     """Finds the smallest blocked group of a batch: it is halved until one half alone is no longer blocked."""
 
-    __slots__ = ("_batch", "_halves", "_left", "block", "group")
+    __slots__ = ("_batch", "_halves", "_left", "block", "deadline", "group")
 
-    def __init__(self, batch: Batch, group: Group, block: Block) -> None:
-        """Begin with a blocked group."""
+    def __init__(self, batch: Batch, group: Group, block: Block, deadline: float) -> None:
+        """Begin with a blocked group. `deadline` is in the time of the exchange."""
         self._batch = batch
         self._left = MOST_SEARCHED
         self._halves: tuple[Group, ...] = ()
@@ -69,6 +69,8 @@ class Search:
         """The smallest group that was found so far."""
         self.block = block
         """What Aim said of it."""
+        self.deadline = deadline
+        """The time at which the search ends with what it has found."""
 
     @property
     def names(self) -> list[str]:
