@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from extproc.core.content.document import Document, Path, fields, items, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.call_arguments import spell
+from extproc.core.dialects.call_arguments import take_spellings
 from extproc.core.dialects.cohere_chat import CohereChat
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.gemini import Gemini
@@ -70,7 +70,7 @@ class BatchDialect(DataDialect):
         for each in entries:
             read(each.dialect.request, each.body, each.path, each.record)
         if has_embedded:
-            spell(document, [], prompts)  # once, because each time reads the whole document
+            take_spellings(document, [], prompts)  # once, because each time reads the whole document
         if not prompts and not isinstance(root, dict):
             raise MalformedBody("a request of an unknown shape")
         return prompts

@@ -15,7 +15,7 @@ from zlib import crc32
 from extproc.core.content.document import Document, Path, fields, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.call_arguments import spell
+from extproc.core.dialects.call_arguments import take_spellings
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.leaf import Kind, Leaf
@@ -58,7 +58,7 @@ class Results(DataDialect):
             *inside.find(reduce(getitem, path, root), path).leaves,
         ]
         if inside.has_embedded:
-            spell(document, leaves, [])
+            take_spellings(document, leaves, [])
         for leaf in leaves:
             leaf.is_everywhere = leaf.kind is Kind.TOKENS  # of any text of the line
         return self._with_tokens(leaves)
