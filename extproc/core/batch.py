@@ -1,4 +1,4 @@
-"""The records of a batch: which messages each has, in which groups they are asked, and the search for a blocked one."""
+"""The records of a batch: which messages each has, in which groups they go to Aim, and the search for a blocked one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Batch:
         return self._starts[group[0]], self._starts[group[1]]
 
     def input(self, group: Group) -> Input:
-        """Return the input that asks about a group."""
+        """Return the input of a detection of one group."""
         first, end = self.bounds(group)
         return Input(self.messages[first:end])
 
@@ -78,7 +78,7 @@ class Search:
         return self._batch.names(self.group)
 
     def inputs(self, allowance: Allowance) -> list[Input]:
-        """Return the inputs to ask about next; none if the group cannot be halved, or Aim was asked enough."""
+        """Return the inputs of the next detection; none if the group cannot be halved, or there were enough inputs."""
         first, end = self.group
         middle = (first + end) // 2
         if middle == first or self._left < 2:

@@ -34,7 +34,7 @@ class RequestBlock:
         return self._search.deadline if self._search is not None else None
 
     def expect(self, batch: Batch | None, most: int) -> None:
-        """Keep the records of a batch, which Aim is asked about in at most `most` inputs. None: it is no batch."""
+        """Keep the records of a batch, whose detection has at most `most` inputs. None: it is no batch."""
         self._batch, self._most = batch, most
         self._bytes = size_of(batch.messages) if batch is not None else 0
 

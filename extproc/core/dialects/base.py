@@ -65,7 +65,7 @@ class Dialect:
     is_two_way = False
     """Whether request and answer are streams at the same time, so that the request is never whole."""
     has_records = False
-    """Whether a request holds several requests, each of which is judged for itself."""
+    """Whether a request holds several requests, each of which is an input of its own."""
     streams_lines = False
     """Whether the lines of an answer are answers that have nothing to do with each other."""
     opt_in: Inspect | None = None

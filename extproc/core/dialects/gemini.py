@@ -2,7 +2,7 @@
 
 Source: Google's Gemini API reference. Protobuf's JSON mapping accepts each field in camelCase and in snake_case.
 Without `alt=sse` a stream is one growing JSON array, which is released element by element. The array of an error answer
-is held whole, and a text that continues through its elements is judged as one.
+is held whole, and a text that continues through its elements is one text for Aim.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Walk:
         elif kind is Holds.TOOLS:
             self._tools(text, path)
         elif kind is Holds.UNREADABLE:
-            raise MalformedBody("a text in a form that cannot be judged")
+            raise MalformedBody("a text in a form that Aim cannot read")
         else:
             self._shaped(text, place, path, base)
 
@@ -295,7 +295,7 @@ class Walk:
             case Holds.TOKENS:
                 self._tokens(node, place, path)
             case _:
-                raise MalformedBody("a text in a form that cannot be judged")
+                raise MalformedBody("a text in a form that Aim cannot read")
 
     def _object(
         self,
