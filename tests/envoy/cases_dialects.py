@@ -20,6 +20,7 @@ from tests.envoy.apis import (
     Api,
     data,
     js,
+    typed,
 )
 from tests.envoy.case import (
     NEVER,
@@ -526,16 +527,16 @@ CHAT_ROWS = [
 # -- the others ---------------------------------------------------------------------------------------------------
 
 _TOOL_STREAM = [
-    ANTHROPIC.event("message_start", message=ANTHROPIC.message()),
-    ANTHROPIC.event("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""}),
-    ANTHROPIC.event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Jane asks"}),
-    ANTHROPIC.event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"}),
-    ANTHROPIC.event("content_block_stop", index=0),
-    ANTHROPIC.event("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "input": {}}),
-    ANTHROPIC.event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": '{"a":'}),
-    ANTHROPIC.event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "1}"}),
-    ANTHROPIC.event("content_block_stop", index=1),
-    ANTHROPIC.event("message_stop"),
+    typed("message_start", message=ANTHROPIC.message()),
+    typed("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""}),
+    typed("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Jane asks"}),
+    typed("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"}),
+    typed("content_block_stop", index=0),
+    typed("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "input": {}}),
+    typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": '{"a":'}),
+    typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "1}"}),
+    typed("content_block_stop", index=1),
+    typed("message_stop"),
 ]
 
 OTHER_ROWS = [
