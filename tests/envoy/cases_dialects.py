@@ -23,11 +23,16 @@ from tests.envoy.apis import (
     typed,
 )
 from tests.envoy.case import (
+    BLOCKED,
     NEVER,
+    OWN_MESSAGE,
+    TAGGED,
+    UNAVAILABLE,
     Case,
     Ended,
     Refused,
     Said,
+    blocked_request,
     blocks,
     drops_at,
     fails,
@@ -36,11 +41,6 @@ from tests.envoy.case import (
 )
 from tests.fakes.aws import wrapped
 from tests.fakes.cuts import bytewise
-
-BLOCKED = Refused("content_policy_violation", "Not that.")
-UNAVAILABLE = Refused("guardrail_unavailable")
-TAGGED = redacts("Jane", "[NAME_1]")
-
 
 _ARRAY = (b"[" + GEMINI.answer("Hi Jane"), b",\r\n" + GEMINI.answer(", hi"), b"]\n")
 _BLOCKED_ELEMENT = b'{"error": {"code": 400, "message": "Not that.", "status": "INVALID_ARGUMENT"}}'
@@ -75,27 +75,8 @@ def usual(api: Api) -> list[Case]:
             whole,
             asked=[("pre_call", "Hello", "again"), ("output", "Hello", "again", "Hi")],
         ),
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
-        Case(
-            "a request for a stream is blocked",
-            api,
-            api.request("a secret", stream=True),
-            aim=blocks("secret"),
-            stream=True,
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api),
+        blocked_request("a request for a stream is blocked", api, api.request("a secret", stream=True), stream=True),
         Case(
             "an answer is blocked",
             api,
@@ -215,7 +196,7 @@ def requests_alone(api: Api) -> list[Case]:
     ask = api.request("Hello")
     answer = Said(bytes(range(256)), "audio/mpeg") if api is SPEECH else Said(api.answer())
     rig = "custom" if api is EMBEDDINGS else "default"  # "custom" inspects embeddings and replaces messages
-    blocked = Refused("content_policy_violation", "Ask the help desk.") if api is EMBEDDINGS else BLOCKED
+    blocked = OWN_MESSAGE if api is EMBEDDINGS else BLOCKED
     rows = [
         Case("an answer passes unread", api, ask, answer, rig=rig, asked=[("pre_call", "Hello")]),
         Case(
@@ -226,17 +207,7 @@ def requests_alone(api: Api) -> list[Case]:
             rig=rig,
             asked=[("pre_call", "Hello", "again")],
         ),
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            rig=rig,
-            status=400,
-            client=blocked,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api, rig=rig, client=blocked),
         Case(
             "Aim down: closed",
             api,
@@ -619,17 +590,7 @@ OTHER_ROWS = [
         client=b"".join(_TOOL_STREAM).replace(b"Jane", b"[NAME_1]").replace(b"c2ln", b""),
         asked=[PRE_CALL, ("stream", "Jane asks", '{"a":', "1}")],
     ),
-    Case(
-        "counting tokens is guarded too",
-        ANTHROPIC,
-        ANTHROPIC.request("a secret"),
-        aim=blocks("secret"),
-        path="/v1/messages/count_tokens",
-        status=400,
-        client=BLOCKED,
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("counting tokens is guarded too", ANTHROPIC, path="/v1/messages/count_tokens"),
     Case(
         "Vertex's spelling",
         ANTHROPIC,
