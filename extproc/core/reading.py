@@ -111,10 +111,8 @@ class Answer:
     """whether it is Envoy's own"""
     has_media: bool = False
     """whether answers of its dialect may be sounds or images"""
-    has_arrays: bool = False
-    """whether a JSON array is a stream in its dialect"""
-    has_lines: bool = False
-    """whether answers of its dialect are lines of JSON, whatever their type"""
+    streams_in: Framing | None = None
+    """how answers of its dialect that are called JSON are streams; see `Dialect.streams_in`"""
 
     @property
     def is_error(self) -> bool:
@@ -144,12 +142,12 @@ class Answer:
         framing = framing_of(media_type, first, is_all=is_all)
         if framing is None and not is_all:
             return Reading.UNDECIDED
-        if framing is WHOLE and self.has_arrays and not self.is_error:
+        if framing is WHOLE and self.streams_in is Framing.JSON_ARRAY and not self.is_error:
             if not is_all and (is_blank(first) or BOM.startswith(first)):
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
-        if framing is WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
+        if framing is WHOLE and self.streams_in is Framing.JSON_LINES and not (self.is_error or is_json(media_type)):
             # A document of several lines has a line end near its begin. It is read as a whole.
             if not (is_all or len(first) >= FIRST_BYTES):
                 return Reading.UNDECIDED

@@ -10,6 +10,7 @@ from typing import Any
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
@@ -52,8 +53,9 @@ class Dialect:
     """Whether the API's clients skip comments in a stream."""
     answers_media = False
     """Whether a whole answer may be audio or an image."""
-    streams_arrays = False
-    """Whether a JSON array is a stream that grows by its elements."""
+    streams_in: Framing | None = None
+    """How answers that are called JSON are streams: JSON_ARRAY if an array is one that grows by its elements,
+    JSON_LINES if they are lines, each of them an answer of its own; None if they are none."""
     takes_plain_text = False
     """Whether what is no JSON is one plain text, instead of unreadable."""
     answers_plain_text = False
@@ -66,8 +68,6 @@ class Dialect:
     """Whether request and answer are streams at the same time, so that the request is never whole."""
     has_records = False
     """Whether a request holds several requests, each of which is an input of its own."""
-    streams_lines = False
-    """Whether the lines of an answer are answers that have nothing to do with each other."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from zlib import crc32
 
 from extproc.core.content.document import Document, Path, fields, without
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.call_arguments import take_spellings
@@ -36,7 +37,7 @@ class Results(DataDialect):
     """A dialect whose answers are lines that have nothing to do with each other. Its table says what is around them."""
 
     opt_in = Inspect.FILES
-    streams_lines = True
+    streams_in = Framing.JSON_LINES
     takes_plain_text = True
 
     @abstractmethod
