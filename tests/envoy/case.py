@@ -350,6 +350,14 @@ class Case:
         return f"{self.api.name}, {self.rig}: {self.name}"
 
 
+ASK = CHAT.request("Hello")
+ASK_STREAM = CHAT.request("Hello", stream=True)
+ANSWER = Said(CHAT.answer("Hi"))
+PRE_CALL = ("pre_call", "Hello")
+OUTPUT = ("output", "Hello", "Hi")
+JUDGED = [PRE_CALL, OUTPUT]
+"""A request, its answer, and what Aim gets of them."""
+
 BLOCKED = Refused("content_policy_violation", "Not that.")
 OWN_MESSAGE = Refused("content_policy_violation", "Ask the help desk.")
 """What is blocked in the rig "custom"."""

@@ -7,9 +7,15 @@ from typing import Any
 
 from tests.envoy.apis import ANTHROPIC, CHAT, GEMINI, RESPONSES, js
 from tests.envoy.case import (
+    ANSWER,
     ANY,
+    ASK,
+    ASK_STREAM,
+    JUDGED,
     NEVER,
+    OUTPUT,
     OWN_MESSAGE,
+    PRE_CALL,
     TAGGED,
     UNAVAILABLE,
     Behaviour,
@@ -30,12 +36,6 @@ from tests.envoy.case import (
 from tests.fakes.aim import AimSession, ScriptedAim, chunk_of
 from tests.fakes.upstream import Received
 
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-ANSWER = Said(CHAT.answer("Hi"))
-PRE_CALL = ("pre_call", "Hello")
-OUTPUT = ("output", "Hello", "Hi")
-JUDGED = [PRE_CALL, OUTPUT]
 BLOCKED_REQUEST = Refused(
     "content_policy_violation", "The request was blocked by the organization's AI security policy."
 )

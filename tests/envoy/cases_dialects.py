@@ -23,9 +23,12 @@ from tests.envoy.apis import (
     typed,
 )
 from tests.envoy.case import (
+    ASK,
+    ASK_STREAM,
     BLOCKED,
     NEVER,
     OWN_MESSAGE,
+    PRE_CALL,
     TAGGED,
     UNAVAILABLE,
     Case,
@@ -239,10 +242,6 @@ def requests_alone(api: Api) -> list[Case]:
 
 
 # -- chat ---------------------------------------------------------------------------------------------------------
-
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-PRE_CALL = ("pre_call", "Hello")
 
 
 def _said(**message: object) -> bytes:

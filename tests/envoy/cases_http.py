@@ -8,9 +8,14 @@ from collections.abc import Awaitable, Callable
 from extproc.core.refusal import BLOCKED_RESPONSE
 from tests.envoy.apis import ANTHROPIC, CHAT, COMPLETIONS, DONE, GEMINI, RESPONSES, Api, js
 from tests.envoy.case import (
+    ANSWER,
     ANY,
+    ASK,
+    ASK_STREAM,
     BLOCKED,
+    JUDGED,
     NEVER,
+    PRE_CALL,
     TAGGED,
     Case,
     Ended,
@@ -22,12 +27,6 @@ from tests.envoy.case import (
 )
 from tests.fakes.upstream import Received
 
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-ANSWER = Said(CHAT.answer("Hi"))
-PRE_CALL = ("pre_call", "Hello")
-OUTPUT = ("output", "Hello", "Hi")
-JUDGED = [PRE_CALL, OUTPUT]
 UNREADABLE = Refused("guardrail_unreadable_response")
 INVALID = Refused("invalid_body")
 TOO_LARGE = Refused("request_too_large")
