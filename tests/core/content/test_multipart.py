@@ -92,6 +92,8 @@ def test_form_without_parts_is_read() -> None:
         ("; filename=a.JSONL", ("Content-Type: application/octet-stream",), Framing.JSON_LINES),
         ('; filename="a b.jsonl"', ("Content-Type: text/plain",), Framing.JSON_LINES),
         ("; filename=x; filename*=UTF-8''a%20b.ndjson", (), Framing.JSON_LINES),
+        ('; filename="a \\"b\\".jsonl"', ("Content-Type: application/octet-stream",), Framing.JSON_LINES),
+        ('; filename="\udce9.json"', (), Framing.WHOLE),
         ("", ("Content-Type: image/svg+xml",), Framing.UNKNOWN),
         ("", ("Content-Transfer-Encoding: 8Bit", "X-A: b", "X-B:"), Framing.UNKNOWN),
     ],
