@@ -18,7 +18,7 @@ from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.shapes import is_binary
 from extproc.core.content.subtitles import Subtitles, are_subtitles
-from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.base import Dialect, PlainTexts
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.vocabulary import Headers
 
@@ -189,10 +189,10 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
-    if framing is WHOLE and is_answer and dialect.answers_plain_text:
+    if framing is WHOLE and is_answer and dialect.plain_texts is PlainTexts.ANSWERS:
         return _object_or_text(text, values)
     if framing is WHOLE:
-        if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
+        if not ((is_answer or dialect.plain_texts is PlainTexts.EVERYWHERE) and _has_lines(text, values)):
             return dialect.parse(text, values)
         framing = Framing.JSON_LINES
 

@@ -15,7 +15,7 @@ from zlib import crc32
 from extproc.core.content.document import Document, Path, fields, without
 from extproc.core.content.framing import Framing
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
-from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.base import Dialect, PlainTexts
 from extproc.core.dialects.call_arguments import take_spellings
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.generic import Generic
@@ -38,7 +38,7 @@ class Results(DataDialect):
 
     opt_in = Inspect.FILES
     streams_in = Framing.JSON_LINES
-    takes_plain_text = True
+    plain_texts = PlainTexts.EVERYWHERE
 
     @abstractmethod
     def entry(self, root: Any) -> tuple[Path, Dialect] | None:
