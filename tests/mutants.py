@@ -90,7 +90,7 @@ MUTANTS = (
         1,
         "a blocked request goes on",
         "extproc/core/request_leg.py",
-        "self.block.begin(Hook.PRE_CALL, outcome)",
+        "self.block.begin(PRE_CALL, outcome)",
         "self._release(None)",
         MACHINE,
     ),

@@ -30,11 +30,11 @@ def troubles(snapshot: Snapshot, settings: Settings, minutes: Sequence[Minute]) 
             where = f" in {number} of {len(workers)} workers" if len(workers) > 1 else ""
             yield Sentence(f"The circuit breaker for {what} is open{where}: Aim does not answer.")
     failed_open = sum(minute.failed_open for minute in minutes)
-    unjudged = added(minute.verdicts for minute in minutes)["error"]
+    without_verdict = added(minute.verdicts for minute in minutes)["error"]
     if failed_open:
         yield Sentence(f"Traffic passed without a verdict {words.count(failed_open, 'time')} in the last minutes.")
-    if unjudged:
-        yield Sentence(f"Aim gave no verdict {words.count(unjudged, 'time')} in the last minutes.")
+    if without_verdict:
+        yield Sentence(f"Aim gave no verdict {words.count(without_verdict, 'time')} in the last minutes.")
     reload = last_reload(snapshot)
     if reload is not None and reload.problems:
         yield Sentence("The last change of the settings was refused at ", reload.at, "; the old ones are in force.")

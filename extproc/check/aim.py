@@ -1,4 +1,4 @@
-"""Checks Aim: sends one harmless question with each key, over REST and through a session."""
+"""Checks Aim: makes one harmless detection with each key, over REST and through a session."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def check_aim(settings: Settings) -> list[Finding]:
     """
     findings = await check_network(settings)
     if any(finding.severity is Severity.ERROR for finding in findings):
-        return findings  # every question would fail in the same way
+        return findings  # every detection would fail in the same way
     keys = {DEFAULT_PROFILE: "AIM_API_KEY or aim.api_key_file"} | {
         name: f"profiles.{name}.api_key_file" for name, profile in settings.profiles.items() if profile.api_key_file
     }

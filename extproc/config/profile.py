@@ -165,7 +165,7 @@ class Profile(Model):
             raise ValueError("models needs a profile that enforces and has a hook")
         return self
 
-    def policy(self, name: str, *, verdict_timeout_seconds: float) -> core.Policy:
+    def policy(self, name: str, *, timeout_seconds: float, verdict_timeout_seconds: float) -> core.Policy:
         """Return the profile as the core needs it, under its name and without `models`."""
         allow = self.failure_mode_allow
         return core.Policy(
@@ -174,6 +174,7 @@ class Profile(Model):
             failure_mode_allow=core.FailureModeAllow(allow.request, allow.response),
             stream_head_seconds=self.stream_head_seconds,
             stream_ping_seconds=self.stream_ping_seconds,
+            timeout_seconds=timeout_seconds,
             verdict_timeout_seconds=verdict_timeout_seconds,
             block_message=self.block_message,
             block_status=self.refusal.status,

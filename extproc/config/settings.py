@@ -175,8 +175,9 @@ class Settings(StrictNumbers, BaseSettings):
     @cached_property
     def policies(self) -> Mapping[str, core.Policy]:
         """The profiles, by name, as the core needs them."""
-        timeout = self.aim.verdict_timeout_seconds
-        plain = {name: profile.policy(name, verdict_timeout_seconds=timeout) for name, profile in self.profiles.items()}
+        aim = self.aim
+        times = {"timeout_seconds": aim.timeout_seconds, "verdict_timeout_seconds": aim.verdict_timeout_seconds}
+        plain = {name: profile.policy(name, **times) for name, profile in self.profiles.items()}
         return {
             name: dataclasses.replace(plain[name], models={glob: plain[to] for glob, to in profile.models.items()})
             for name, profile in self.profiles.items()

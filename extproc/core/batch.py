@@ -1,4 +1,4 @@
-"""The records of a batch: which messages each has, in which groups they are asked, and the search for a blocked one."""
+"""The records of a batch: which messages each has, in which groups they go to Aim, and the search for a blocked one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Batch:
         return self._starts[group[0]], self._starts[group[1]]
 
     def input(self, group: Group) -> Input:
-        """Return the input that asks about a group."""
+        """Return the input of a detection of one group."""
         first, end = self.bounds(group)
         return Input(self.messages[first:end])
 
@@ -58,10 +58,10 @@ class Batch:
 class Search:
     """Finds the smallest blocked group of a batch: it is halved until one half alone is no longer blocked."""
 
-    __slots__ = ("_batch", "_halves", "_left", "block", "group")
+    __slots__ = ("_batch", "_halves", "_left", "block", "deadline", "group")
 
-    def __init__(self, batch: Batch, group: Group, block: Block) -> None:
-        """Begin with a blocked group."""
+    def __init__(self, batch: Batch, group: Group, block: Block, deadline: float) -> None:
+        """Begin with a blocked group. `deadline` is in the time of the exchange."""
         self._batch = batch
         self._left = MOST_SEARCHED
         self._halves: tuple[Group, ...] = ()
@@ -69,6 +69,8 @@ class Search:
         """The smallest group that was found so far."""
         self.block = block
         """What Aim said of it."""
+        self.deadline = deadline
+        """The time at which the search ends with what it has found."""
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +78,7 @@ class Search:
         return self._batch.names(self.group)
 
     def inputs(self, allowance: Allowance) -> list[Input]:
-        """Return the inputs to ask about next; none if the group cannot be halved, or Aim was asked enough."""
+        """Return the inputs of the next detection; none if the group cannot be halved, or there were enough inputs."""
         first, end = self.group
         middle = (first + end) // 2
         if middle == first or self._left < 2:

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import Any
 
 from extproc.core.content.document import MAX_DEPTH, is_deeper
-from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.errors import ExtprocError
+from extproc.core.vocabulary import MAX_CHOICE
 
 MARK = "x_aim_extproc"
 """The key of a chunk's mark: an integer, from 1 on."""

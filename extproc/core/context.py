@@ -200,8 +200,7 @@ class Context:
             is_get=self.is_get,
             is_local=self.is_reply_local,
             has_media=self.dialect is not None and self.dialect.answers_media,
-            has_arrays=self.dialect is not None and self.dialect.streams_arrays,
-            has_lines=self.dialect is not None and self.dialect.streams_lines,
+            streams_in=self.dialect.streams_in if self.dialect is not None else None,
         )
 
     def adopt(self) -> None:

@@ -99,7 +99,12 @@ class Exchange:
     @property
     def deadline(self) -> float | None:
         """The time at which the exchange wants to be woken, in the time of `handle`; None if it does not."""
-        return None if self._is_closed else self._response.deadline
+        if self._is_closed:
+            return None
+        of_search, of_stream = self._request.block.deadline, self._response.deadline
+        if of_search is None:
+            return of_stream
+        return of_search if of_stream is None else min(of_search, of_stream)
 
     @property
     def is_request_unreleased(self) -> bool:
@@ -160,7 +165,11 @@ class Exchange:
             self._request.handle(event)
             self._prepare_stream()
 
-    def _on_session(self, event: FromSession | RoomDemanded | Woken) -> None:
+    def _on_session(self, event: FromSession | RoomDemanded) -> None:
+        self._response.handle(event)
+
+    def _on_woken(self, event: Woken) -> None:
+        self._request.block.wake()
         self._response.handle(event)
 
     def _on_load_changed(self, event: LoadChanged) -> None:
@@ -300,7 +309,8 @@ _ROUTES: Mapping[type[Event], Callable[[Exchange, Any], None]] = {
     BodyReceived: Exchange._on_body,
     TrailersReceived: Exchange._on_body,
     VerdictReached: Exchange._on_verdict,
-    **dict.fromkeys((*get_args(FromSession), RoomDemanded, Woken), Exchange._on_session),
+    **dict.fromkeys((*get_args(FromSession), RoomDemanded), Exchange._on_session),
+    Woken: Exchange._on_woken,
     LoadChanged: Exchange._on_load_changed,
     StreamEnded: Exchange._on_stream_ended,
 }

@@ -69,6 +69,8 @@ class Policy:
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
     stream_head_seconds: float = 2
     stream_ping_seconds: float = 0
+    timeout_seconds: float = 5
+    """how long the search for the blocked records of a batch may take, which is as long as one detection may take"""
     verdict_timeout_seconds: float = 15
     block_message: str = ""
     block_status: int = 400

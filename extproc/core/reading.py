@@ -18,7 +18,7 @@ from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
 from extproc.core.content.shapes import is_binary
 from extproc.core.content.subtitles import Subtitles, are_subtitles
-from extproc.core.dialects.base import Dialect
+from extproc.core.dialects.base import Dialect, PlainTexts
 from extproc.core.errors import ContentError, MalformedBody
 from extproc.core.vocabulary import Headers
 
@@ -111,10 +111,8 @@ class Answer:
     """whether it is Envoy's own"""
     has_media: bool = False
     """whether answers of its dialect may be sounds or images"""
-    has_arrays: bool = False
-    """whether a JSON array is a stream in its dialect"""
-    has_lines: bool = False
-    """whether answers of its dialect are lines of JSON, whatever their type"""
+    streams_in: Framing | None = None
+    """how answers of its dialect that are called JSON are streams; see `Dialect.streams_in`"""
 
     @property
     def is_error(self) -> bool:
@@ -144,12 +142,12 @@ class Answer:
         framing = framing_of(media_type, first, is_all=is_all)
         if framing is None and not is_all:
             return Reading.UNDECIDED
-        if framing is WHOLE and self.has_arrays and not self.is_error:
+        if framing is WHOLE and self.streams_in is Framing.JSON_ARRAY and not self.is_error:
             if not is_all and (is_blank(first) or BOM.startswith(first)):
                 return Reading.UNDECIDED
             if first.removeprefix(BOM).lstrip().startswith(b"["):
                 return Reading.JSON_ARRAY
-        if framing is WHOLE and self.has_lines and not (self.is_error or is_json(media_type)):
+        if framing is WHOLE and self.streams_in is Framing.JSON_LINES and not (self.is_error or is_json(media_type)):
             # A document of several lines has a line end near its begin. It is read as a whole.
             if not (is_all or len(first) >= FIRST_BYTES):
                 return Reading.UNDECIDED
@@ -191,10 +189,10 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedBody("not UTF-8") from error
-    if framing is WHOLE and is_answer and dialect.answers_plain_text:
+    if framing is WHOLE and is_answer and dialect.plain_texts is PlainTexts.ANSWERS:
         return _object_or_text(text, values)
     if framing is WHOLE:
-        if not ((is_answer or dialect.takes_plain_text) and _has_lines(text, values)):
+        if not ((is_answer or dialect.plain_texts is PlainTexts.EVERYWHERE) and _has_lines(text, values)):
             return dialect.parse(text, values)
         framing = Framing.JSON_LINES
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from extproc.core.content.arguments import Misfit, put_back, spell
+from extproc.core.content.arguments import Misfit, put_back, replace_strings
 from extproc.core.content.document import MAX_DEPTH, Edit, Path, is_deeper
 from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Leaf, Prompt
@@ -110,7 +110,7 @@ def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:
     except Misfit as error:
         raise RedactionError("a redaction changes the keys or the structure of arguments") from error
     if not leaf.is_embedded:
-        spelt = spell(leaf.raw, changes)
+        spelt = replace_strings(leaf.raw, changes)
         return {leaf.path: spelt if leaf.encoded is None else leaf.encoded.encode(spelt)}
     strings = enumerate(_strings(json.loads(leaf.raw), leaf.path))
     return {path: changes[number] for number, path in strings if number in changes}

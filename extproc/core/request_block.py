@@ -28,8 +28,13 @@ class RequestBlock:
         """The bytes of the messages that are kept for a search."""
         return self._bytes
 
+    @property
+    def deadline(self) -> float | None:
+        """The time at which the search ends, whatever it has found; None if there is none."""
+        return self._search.deadline if self._search is not None else None
+
     def expect(self, batch: Batch | None, most: int) -> None:
-        """Keep the records of a batch, which Aim is asked about in at most `most` inputs. None: it is no batch."""
+        """Keep the records of a batch, whose detection has at most `most` inputs. None: it is no batch."""
         self._batch, self._most = batch, most
         self._bytes = size_of(batch.messages) if batch is not None else 0
 
@@ -55,8 +60,15 @@ class RequestBlock:
         if self._batch is None:
             self._context.refuse_blocked(Leg.REQUEST, block.message)
             return
-        self._search = Search(self._batch, self._batch.groups(self._most)[block.input], block)
+        group = self._batch.groups(self._most)[block.input]
+        deadline = self._context.now + self._context.policy.timeout_seconds
+        self._search = Search(self._batch, group, block, deadline)
         self._go_on(hook, self._search)
+
+    def wake(self) -> None:
+        """End a search whose time is over, with the smallest group that it has found."""
+        if self._search is not None and self._search.deadline <= self._context.now:
+            self._refuse(self._search)
 
     def _go_on(self, hook: Hook, search: Search) -> None:
         inputs = search.inputs(self._context.allowance)

@@ -45,6 +45,8 @@ Headers = tuple[tuple[str, str], ...]
 CALL_ID_HEADER = "x-aim-call-id"
 """The response header that identifies the exchange."""
 
+MAX_CHOICE = 1023
+"""The largest choice index that is submitted to Aim unchanged. Other texts get indices above it."""
 
 _MESSAGE_BYTES = 576
 """The memory that a message takes in addition to its text: two objects and its place (measured: 500 to 640)."""

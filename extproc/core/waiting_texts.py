@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 
 from extproc.core.chunk import SessionViolation
-from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.errors import MalformedBody
 from extproc.core.held_event import HeldText
 from extproc.core.matching import Lane
+from extproc.core.vocabulary import MAX_CHOICE
 
 _PLACES = 4096
 """The most running texts of one stream, together with the texts that continue no other and were not verified yet."""

@@ -110,7 +110,7 @@ def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Le
             if leaf.kind is Kind.SEAL or leaf.kind is Kind.TOKENS:
                 vouching.append(_inside(number, leaf))
                 continue
-            is_alone = dialect.streams_lines or leaf.place is None or leaf.kind is Kind.REPEAT
+            is_alone = dialect.streams_in is Framing.JSON_LINES or leaf.place is None or leaf.kind is Kind.REPEAT
             run = (number, leaf.path, leaf.number) if is_alone else ("running", leaf.place)
             runs[run].append(_inside(number, leaf))
     return list(map(_join, runs.values())), vouching

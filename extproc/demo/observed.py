@@ -1,4 +1,4 @@
-"""Collects what the demo's parts saw: questions to Aim, requests to the model, the sidecar's access records."""
+"""Collects what the demo's parts saw: detections, requests to the model, the sidecar's access records."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _KEPT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One question to Aim: `hook`, the text if it is known, and the verdict.
+class Detection:
+    """One detection: `hook`, the text if it is known, and the verdict.
 
     `milliseconds` is the local Aim's own time, or the time that the sidecar waited for a real Aim.
     """
@@ -78,23 +78,23 @@ class Observed:
         await _wait(is_written)
         return found
 
-    async def analyses(self, call_id: str, expected: int) -> list[Asked]:
-        """Return the local Aim's questions of an exchange, after waiting some seconds for `expected` of them."""
+    async def analyses(self, call_id: str, expected: int) -> list[Detection]:
+        """Return the local Aim's detections of an exchange, after waiting some seconds for `expected` of them."""
 
         def of_exchange() -> list[Analysis]:
             return [analysis for analysis in self._analyses if analysis.call_id == call_id]
 
         await _wait(lambda: len(of_exchange()) >= expected)
         return [
-            Asked(each.hook, each.action, each.policies, each.milliseconds, each.text or _last_text(each))
+            Detection(each.hook, each.action, each.policies, each.milliseconds, each.text or _last_text(each))
             for each in of_exchange()
         ]
 
 
-def asked_by_record(record: dict[str, Any]) -> list[Asked]:
+def detections_of(record: dict[str, Any]) -> list[Detection]:
     """Return the verdicts in an access record, which is all that is known about a real Aim."""
     return [
-        Asked(leg, verdict["action"], tuple(verdict["policies"]), verdict["ms"])
+        Detection(leg, verdict["action"], tuple(verdict["policies"]), verdict["ms"])
         for leg in ("request", "response")
         if (verdict := record.get(leg))
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from extproc.demo.chain import Chain
 from extproc.demo.client import ANSWER_SECONDS, PROVIDER_SECONDS, Answer, ask
 from extproc.demo.model import Generation, answer_to
-from extproc.demo.observed import Asked, asked_by_record
+from extproc.demo.observed import Detection, detections_of
 
 _BLOCKED = "content_policy_violation"
 _INJECTION_FOUND = "This looks like an attempt to override the model's instructions."
@@ -32,7 +32,7 @@ class Take:
     """What happened in a scene, as seen by all parts; `outcome` is the sidecar's."""
 
     answer: Answer
-    asked: list[Asked]
+    detections: list[Detection]
     generation: Generation | None
     outcome: str
 
@@ -63,11 +63,11 @@ class Scene:
             seconds=ANSWER_SECONDS if plan.is_enforced else PROVIDER_SECONDS,
         )
         record = await observed.record(answer.call_id) if answer.call_id else {}
-        asked = asked_by_record(record)
+        detections = detections_of(record)
         if plan.account is None:
             # The local Aim also reports the texts that it saw.
-            asked = await observed.analyses(answer.call_id, len(asked))
-        return Take(answer, asked, await observed.generation(), str(record.get("outcome", "")))
+            detections = await observed.analyses(answer.call_id, len(detections))
+        return Take(answer, detections, await observed.generation(), str(record.get("outcome", "")))
 
     def verify(self, take: Take, *, is_enforced: bool) -> list[Check]:
         """Return the checks of what happened; without `is_enforced`, only whether there was an answer."""
@@ -75,7 +75,7 @@ class Scene:
             return [_answered(take.answer)]
         if take.answer.problem:
             return [Check("the client gets an answer", False, take.answer.problem)]
-        seen = tuple((asked.hook, asked.action) for asked in take.asked)
+        seen = tuple((each.hook, each.action) for each in take.detections)
         wanted, found = (", ".join(map(" ".join, each)) for each in (self.verdicts, seen))
         return [
             *self.expectations(take),

@@ -83,16 +83,17 @@ class Screen:
                 done, planned = len(generation.chunks), len(generation.planned)
                 rows.add_row("", Text(f"stopped after {done} of {planned} chunks", style="dim"))
         rows.add_row("client got", self._got(answer))
-        for position, asked in enumerate(take.asked):
-            row = Text(f"{asked.hook:<8}  ")
-            row.append(f"{asked.action:<9}", _ACTION_STYLES.get(asked.action, ""))
-            row.append(f"  {asked.milliseconds:.1f} ms", "dim")
-            row.append(f"  {', '.join(asked.policies)}" if asked.policies else "", "dim")
+        for position, detection in enumerate(take.detections):
+            row = Text(f"{detection.hook:<8}  ")
+            row.append(f"{detection.action:<9}", _ACTION_STYLES.get(detection.action, ""))
+            row.append(f"  {detection.milliseconds:.1f} ms", "dim")
+            row.append(f"  {', '.join(detection.policies)}" if detection.policies else "", "dim")
             rows.add_row("" if position else "Aim", row)
-            if asked.text:
+            if detection.text:
                 rows.add_row(
                     "",
-                    Text("  asked about ", style="dim") + self._quoted(asked.text, max(self._width - _BESIDE_ASKED, 1)),
+                    Text("  asked about ", style="dim")
+                    + self._quoted(detection.text, max(self._width - _BESIDE_ASKED, 1)),
                 )
         rows.add_row("times", Text(_times(answer)))
         verdicts = _rows()

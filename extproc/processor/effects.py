@@ -41,7 +41,7 @@ class Effects:
         deliver_verdict: Callable[[Event], Awaitable[None]],
         recount: Callable[[], None],
     ) -> None:
-        """Ask `client` on behalf of `caller`.
+        """Use `client` on behalf of `caller`.
 
         Events of the session go to `deliver`. Verdicts go to `deliver_verdict`, which the detection's task awaits, so
         that this task also writes to Envoy what follows from the verdict. `recount` is called when `held` has changed
@@ -84,7 +84,7 @@ class Effects:
                     self._session.submit(command.chunk)
                     self._observation.submitted(command.chunk)
             case Detect():
-                self._observation.asked(len(command.inputs))
+                self._observation.detecting(len(command.inputs))
                 self._detections[command.detection] = self._client.start(self._detect, command)
                 calls = min(len(command.inputs), CONCURRENT)
                 if calls > 1:
@@ -148,7 +148,7 @@ class Effects:
 
     def _on_session(self, event: Event) -> None:
         if isinstance(event, SessionDone | StreamBlocked):
-            self._observation.session_judged(event.milliseconds)
+            self._observation.session_decided(event.milliseconds)
         self._deliver(event)
 
     def _close_session(self) -> None:

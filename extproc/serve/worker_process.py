@@ -159,13 +159,13 @@ class WorkerProcess:
                     assert_never(message)
 
     async def _watch(self, link: Link) -> None:
-        """Ask the worker once per beat whether it is alive, until cancelled."""
+        """Send the worker one beat at a time, which it answers while it is alive, until cancelled."""
         pulse = self._pulse
         while True:
             await asyncio.sleep(pulse.beat_seconds)
             if self._missed_beats is None:
                 continue
-            if self._missed_beats == 0:  # one question at a time, so that the link never fills
+            if self._missed_beats == 0:  # one beat at a time, so that the link never fills
                 link.send(Beat())
             if self._missed_beats == pulse.silent_beats:
                 self._is_silent = True

@@ -109,7 +109,7 @@ class Observation:
         record = self.record
         match command:
             case ReportVerdict():
-                record.judge(command.leg, command.outcomes, command.milliseconds)
+                record.add_outcomes(command.leg, command.outcomes, command.milliseconds)
                 self._telemetry.report(record, command)
                 self._note_verdict(command)
             case ReportOutcome():
@@ -141,7 +141,7 @@ class Observation:
                 line["reason"] = outcome.reason
             audit.write(line | invocation)
 
-    def asked(self, inputs: int) -> None:
+    def detecting(self, inputs: int) -> None:
         """Record that a detection of so many inputs begins."""
         self._detections += inputs
 
@@ -174,7 +174,7 @@ class Observation:
         self._telemetry.sessions.inc()
         self._opened, self._session_verdict = time.monotonic(), None
 
-    def session_judged(self, milliseconds: int) -> None:
+    def session_decided(self, milliseconds: int) -> None:
         """Record that a session reached its verdict `milliseconds` after its first chunk."""
         self._telemetry.detected(OUTPUT, milliseconds / 1000)
 

@@ -46,7 +46,7 @@ class ExchangeRecord:
         """Record the dialect of the request."""
         self.dialect = dialect
 
-    def judge(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
+    def add_outcomes(self, leg: str, outcomes: Sequence[Outcome], milliseconds: int) -> None:
         """Record the outcomes of one detection or session.
 
         A leg keeps the strictest action of all its verdicts (`pre_call`, then `moderation`), the policies of all of

@@ -331,7 +331,11 @@ def test_text_that_is_not_an_address_is_refused(text: str) -> None:
     ],
 )
 def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], response_opens: set[Reason]) -> None:
-    mode = Profile(failure_mode_allow=value).policy("default", verdict_timeout_seconds=1).failure_mode_allow
+    mode = (
+        Profile(failure_mode_allow=value)
+        .policy("default", timeout_seconds=1, verdict_timeout_seconds=1)
+        .failure_mode_allow
+    )
     for leg, opens in ((Leg.REQUEST, request_opens), (Leg.RESPONSE, response_opens)):
         tried = (Reason.TIMEOUT, Reason.KEY_REFUSED)
         assert {reason for reason in tried if mode.opens(leg, reason)} == opens
@@ -347,7 +351,7 @@ def test_failure_modes_are_parsed(value: Any, request_opens: set[Reason], respon
     ],
 )
 def test_tool_definitions_are_inspected_unless_they_are_switched_off(value: Any, inspected: set[Inspect]) -> None:
-    assert Profile(inspect=value).policy("default", verdict_timeout_seconds=1).inspect == inspected
+    assert Profile(inspect=value).policy("default", timeout_seconds=1, verdict_timeout_seconds=1).inspect == inspected
 
 
 def test_pings_are_off_or_at_least_a_second_apart(tmp_path: Path) -> None:
@@ -365,7 +369,7 @@ profiles:
     paths: {"get  /v1/models": pass, "GET /v1/models": block, "*/llm": gemini, "/x/*": inspect, "PATCH /y": generic}
 """
     profile = load(written(tmp_path, text)).profiles["default"]
-    policy = profile.policy("default", verdict_timeout_seconds=1)
+    policy = profile.policy("default", timeout_seconds=1, verdict_timeout_seconds=1)
     assert policy.unmatched is Unmatched.BLOCK
     assert list(policy.paths.items()) == [
         ("GET /v1/models", "pass"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,15 +79,24 @@ async def test_generation_is_the_same(chain: Rig, guarded: ollama.AsyncClient, d
     assert len(chain.aim.asked("pre_call")) == 2
 
 
-async def _drain(client: ollama.AsyncClient, api: str, text: str, *, stream: bool) -> list[Any]:
-    """Return the texts of an answer. What came before an exception is in the exception's note."""
-    if not stream:
-        if api == "chat":
-            return [(await client.chat("m", _say(text))).message.content]
-        return [(await client.generate("m", text)).response]
+def _heard(part: Any) -> str:
+    """Return the text of an answer or a part of one, in either API."""
+    text = part.message.content if isinstance(part, ollama.ChatResponse) else part.response
+    assert isinstance(text, str)
+    return text
+
+
+async def _stream(client: ollama.AsyncClient, api: str, text: str) -> AsyncIterator[Any]:
     if api == "chat":
-        return [part.message.content async for part in await client.chat("m", _say(text), stream=True)]
-    return [part.response async for part in await client.generate("m", text, stream=True)]
+        return await client.chat("m", _say(text), stream=True)
+    return await client.generate("m", text, stream=True)
+
+
+async def _drain(client: ollama.AsyncClient, api: str, text: str, *, stream: bool) -> list[str]:
+    """Return the texts of an answer."""
+    if stream:
+        return [_heard(part) async for part in await _stream(client, api, text)]
+    return [_heard(await (client.chat("m", _say(text)) if api == "chat" else client.generate("m", text)))]
 
 
 _each_api = pytest.mark.parametrize("api", ["chat", "generate"])
@@ -95,27 +104,21 @@ _streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["whole"
 
 
 @_each_api
-@_streamed_or_not
-async def test_a_blocked_request(chain: Rig, guarded: ollama.AsyncClient, api: str, stream: bool) -> None:
-    blocks_requests(chain)
+@pytest.mark.parametrize(
+    ("behave", "text", "stream"),
+    [
+        pytest.param(blocks_requests, "my secret", False, id="request"),
+        pytest.param(blocks_requests, "my secret", True, id="request for a stream"),
+        pytest.param(blocks_answers, "Hello", False, id="answer"),
+        pytest.param(blocks_at_once, "Hello", True, id="stream before its first byte"),
+    ],
+)
+async def test_a_block(
+    chain: Rig, guarded: ollama.AsyncClient, api: str, behave: Callable[[Rig], None], text: str, stream: bool
+) -> None:
+    behave(chain)
     with pytest.raises(ollama.ResponseError) as caught:
-        await _drain(guarded, api, "my secret", stream=stream)
-    assert (caught.value.error, caught.value.status_code) == (MESSAGE, 400)
-
-
-@_each_api
-async def test_a_blocked_answer(chain: Rig, guarded: ollama.AsyncClient, api: str) -> None:
-    blocks_answers(chain)
-    with pytest.raises(ollama.ResponseError) as caught:
-        await _drain(guarded, api, "Hello", stream=False)
-    assert (caught.value.error, caught.value.status_code) == (MESSAGE, 400)
-
-
-@_each_api
-async def test_a_block_before_the_first_byte(chain: Rig, guarded: ollama.AsyncClient, api: str) -> None:
-    blocks_at_once(chain)
-    with pytest.raises(ollama.ResponseError) as caught:
-        await _drain(guarded, api, "Hello", stream=True)
+        await _drain(guarded, api, text, stream=stream)
     assert (caught.value.error, caught.value.status_code) == (MESSAGE, 400)
 
 
@@ -123,12 +126,9 @@ async def test_a_block_before_the_first_byte(chain: Rig, guarded: ollama.AsyncCl
 async def test_a_block_in_mid_stream(chain: Rig, guarded: ollama.AsyncClient, api: str) -> None:
     blocks_answers(chain)
     parts: list[Any] = []
-    stream: Any = await (
-        guarded.chat("m", _say("Hello"), stream=True) if api == "chat" else guarded.generate("m", "Hello", stream=True)
-    )
     with pytest.raises(ollama.ResponseError) as caught:
-        await collect(stream, parts)
-    assert [part.message.content if api == "chat" else part.response for part in parts] == ["It "]
+        await collect(await _stream(guarded, api, "Hello"), parts)
+    assert list(map(_heard, parts)) == ["It "]
     assert caught.value.error == MESSAGE
 
 

@@ -188,11 +188,41 @@ def test_message_names_some_records_of_a_large_group() -> None:
     assert message_of(it).endswith(f"policy. (custom_id: {shown} and 24 more)")
 
 
+@pytest.mark.parametrize("hook", ["pre_call", "moderation"])
+def test_search_ends_after_the_time_of_one_detection(hook: str) -> None:
+    it = messages(*(params(f"Hello {number}") for number in range(512)), hooks=[hook], timeout_seconds=4)
+    assert it.due_in is None
+    it.wait(100).judge(Allow(), Block("Not these.", input=1))
+    assert it.due_in == 4
+    it.wait(3).judge(Block("Not this half.", input=0))
+    assert it.due_in == 1
+    assert len(it.detections) == 1
+    it.wake()
+    assert message_of(it) == "Not this half. (custom_id: r-8, r-9, r-10, r-11)"
+    assert it.record.outcome == "blocked"
+    assert not it.detections
+    assert it.held == 0
+    assert it.due_in is None
+
+
+def test_search_and_stream_have_their_own_deadlines() -> None:
+    it = messages(*(params(f"Hello {number}") for number in range(256)), hooks=["moderation", "output"])
+    it.judge(Block("Not these.", input=0))
+    assert it.due_in == 5
+    it.head().body(b'data: {"x": "Hi"}\n\n')
+    assert it.due_in is not None
+    assert it.due_in < 5
+    it.wake()
+    assert it.reply is None
+    it.wait(5)
+    assert message_of(it) == "Not these. (custom_id: r-0, r-1, r-2, r-3)"
+
+
 def test_search_ends_where_it_would_send_many_times_the_batch() -> None:
     prompts = [
         Prompt({"role": "user", "content": "a"}, None, record=Record(number, str(number))) for number in range(2)
     ]
-    search = Search(Batch(prompts, tuple(prompt.message for prompt in prompts)), (0, 2), Block("Not that."))
+    search = Search(Batch(prompts, tuple(prompt.message for prompt in prompts)), (0, 2), Block("Not that."), 0.0)
     allowance = Allowance()
     allowance.sent = 8 * 65_536 - 100
     assert search.inputs(allowance) == []

@@ -63,6 +63,77 @@ def test_name_of_a_file_is_judged_but_cannot_be_redacted() -> None:
     assert it.judge(Anonymize(("[N] at home.png",))).code == "redaction_failed"
 
 
+LATIN = ("Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit")
+CLIENTS = {
+    "apache": (
+        f"{KIND}; charset=ISO-8859-1",
+        part(
+            "image",
+            PNG,
+            "Content-Type: image/png",
+            "Content-Transfer-Encoding: binary",
+            more='; filename="caf\udce9.png"',
+        ),
+        part("prompt", b"Ask Tom", *LATIN),
+        "caf\ufffd.png\ncafé.png",
+    ),
+    "cxf": (
+        KIND,
+        part("image", PNG, "Content-Type: image/png", "Content-ID: <image>", more="; filename=a.png"),
+        part("prompt", b"Ask Tom", "Content-Type: text/plain", "Content-ID: <1.a@cxf.apache.org>"),
+        None,
+    ),
+    "curl": (
+        KIND,
+        part("image", PNG, "Content-Type: image/png", more='; filename="a\\"b.png"'),
+        part("prompt", b"Ask Tom"),
+        'a"b.png',
+    ),
+    "browser": (
+        KIND,
+        part("image", PNG, "Content-Type: image/png", more='; filename="a%22b.png"'),
+        part("prompt", b"Ask Tom"),
+        None,
+    ),
+    ".net": (
+        KIND,
+        part("image", PNG, more="; filename=\"=?utf-8?B?w6k=?=\"; filename*=utf-8''%C3%A9.png"),
+        part("prompt", b"Ask Tom"),
+        "=?utf-8?B?w6k=?=\né.png",
+    ),
+}
+"""Forms as clients write them: their type, an image, a prompt, and the name of the file if it is inspected."""
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_forms_of_clients_are_read(client: str, mode: BodyMode) -> None:
+    kind, image, prompt, name = CLIENTS[client]
+    body = form(image, prompt)
+    named = [] if name is None else [name]
+    it = sent(body, kind, mode, "/v1/images/edits")
+    assert texts(it) == [*named, "Ask Tom"]
+    it.judge()
+    assert (it.upstream.buffered.body or body if it.upstream.buffered is not None else it.upstream.body) == body
+    it = sent(body, kind, mode, "/v1/images/edits").judge(Anonymize((*named, "Ask [N]")))
+    released = it.upstream.buffered.body if it.upstream.buffered is not None else it.upstream.body
+    assert released == body.replace(b"Tom", b"[N]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        (f"{KIND}; charset=utf-7", part("prompt", b"+AEEAcwBr-")),
+        (f"{KIND}; boundary*0=abc", part("image", PNG + b"--abc\r\n" + part("prompt"), more="; filename=a.png")),
+        (KIND, part("image", PNG, more="; filename=a.png; name*0=prompt")),
+        (KIND, part("image", PNG, more='; filename="a.png; name=prompt"')),
+        (KIND, part("prompt", b"\x01Ask Tom\xff", more="; filename*=utf-8''a.png")),
+    ],
+)
+def test_form_with_a_text_that_only_some_servers_see_is_refused(kind: str, raw: bytes) -> None:
+    assert sent(form(raw), kind, path="/v1/images/edits").code == "invalid_body"
+
+
 @pytest.mark.parametrize("text", ["--xYz-1", "a\r\n--xYz-1\r\n"])
 def test_redaction_with_the_boundary_fails(text: str) -> None:
     assert sent(form(part())).judge(Anonymize((text,))).code == "redaction_failed"

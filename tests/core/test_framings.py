@@ -136,7 +136,7 @@ def test_block_in_a_running_stream_is_an_exception() -> None:
     it = converse().body(START + delta("Hi")).verify_all().body(delta("bad")).block("No.")
     assert it.response.body.startswith(START + delta("Hi"))
     last = frames(it.response.body)[-1]
-    assert (last.message_type, last.exception_type) == ("exception", "validationException")
+    assert (last.message_type, last.headers.get(":exception-type")) == ("exception", "validationException")
     assert json.loads(last.payload) == {"message": "No."}
     assert it.response.is_ended
 
@@ -146,19 +146,19 @@ def test_broken_frame_ends_the_stream(broken: bytes) -> None:
     assert converse().body(START + broken).code == "guardrail_unreadable_response"
     it = converse().body(delta("Hi")).verify_all().body(broken)
     assert it.response.body.startswith(delta("Hi"))
-    assert frames(it.response.body)[-1].exception_type == "internalServerException"
+    assert frames(it.response.body)[-1].headers.get(":exception-type") == "internalServerException"
     it = converse(failure_mode_allow=True).body(START + broken).body(STOP, end=True)
     assert it.response.body == START + broken + STOP
 
 
 def test_stream_that_ends_within_a_frame_is_not_presented_as_complete() -> None:
     it = converse().body(delta("Hi")).verify_all().body(delta("you")[:-1], end=True)
-    assert frames(it.response.body)[-1].exception_type == "internalServerException"
+    assert frames(it.response.body)[-1].headers.get(":exception-type") == "internalServerException"
 
 
 def test_silent_aim_ends_the_stream_with_an_exception() -> None:
     it = converse().body(delta("Hi")).verify_all().body(delta("you")).wait(20)
-    assert frames(it.response.body)[-1].exception_type == "serviceUnavailableException"
+    assert frames(it.response.body)[-1].headers.get(":exception-type") == "serviceUnavailableException"
 
 
 def test_frame_over_the_limit_is_refused_before_it_is_whole() -> None:
@@ -429,7 +429,7 @@ def test_blocked_payload_parts_end_with_an_exception() -> None:
     last = frames(it.response.body)[-1]
     assert joined(it.response.body).startswith(chunk("Hi"))
     assert b"bad" not in it.response.body
-    assert (last.message_type, last.exception_type) == ("exception", "ModelStreamError")
+    assert (last.message_type, last.headers.get(":exception-type")) == ("exception", "ModelStreamError")
     assert json.loads(last.payload) == {"ErrorCode": "content_policy_violation", "Message": "No."}
 
 

@@ -16,9 +16,19 @@ def js(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+def asking(body: dict[str, Any], *, stream: bool) -> bytes:
+    """Return a request that asks for a stream, or not."""
+    return js(body | ({"stream": True} if stream else {}))
+
+
 def data(value: Any, event: str = "", end: bytes = b"\n\n") -> bytes:
     """Return a server-sent event."""
     return (f"event: {event}\n".encode() if event else b"") + b"data: " + js(value) + end
+
+
+def typed(kind: str, **more: Any) -> bytes:
+    """Return a server-sent event whose type is also in its data."""
+    return data({"type": kind, **more}, kind)
 
 
 class Api:
@@ -77,7 +87,7 @@ class Chat(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         choices = [
@@ -106,7 +116,7 @@ class Completions(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         prompt = texts[0] if len(texts) == 1 else list(texts)
-        return js({"model": "m", "prompt": prompt} | ({"stream": True} if stream else {}))
+        return asking({"model": "m", "prompt": prompt}, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         choices = [{"text": text, "index": index, "finish_reason": "stop"} for index, text in enumerate(texts)]
@@ -128,7 +138,7 @@ class Responses(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         given = texts[0] if len(texts) == 1 else [{"role": "user", "content": text} for text in texts]
-        return js({"model": "m", "input": given} | ({"stream": True} if stream else {}))
+        return asking({"model": "m", "input": given}, stream=stream)
 
     @staticmethod
     def part(text: str) -> Any:
@@ -175,7 +185,7 @@ class Anthropic(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         messages = [{"role": "user", "content": text} for text in texts]
-        return js({"model": "m", "max_tokens": 64, "messages": messages} | ({"stream": True} if stream else {}))
+        return asking({"model": "m", "max_tokens": 64, "messages": messages}, stream=stream)
 
     def message(self, *texts: str) -> Any:
         content = [{"type": "text", "text": text} for text in texts]
@@ -184,19 +194,15 @@ class Anthropic(Api):
     def answer(self, *texts: str) -> bytes:
         return js(self.message(*texts))
 
-    @staticmethod
-    def event(kind: str, **more: Any) -> bytes:
-        return data({"type": kind, **more}, kind)
-
     def events(self, *texts: str) -> list[bytes]:
         return [
-            self.event("message_start", message=self.message() | {"stop_reason": None}),
-            self.event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-            self.event("ping"),
-            *(self.event("content_block_delta", index=0, delta={"type": "text_delta", "text": text}) for text in texts),
-            self.event("content_block_stop", index=0),
-            self.event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}),
-            self.event("message_stop"),
+            typed("message_start", message=self.message() | {"stop_reason": None}),
+            typed("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            typed("ping"),
+            *(typed("content_block_delta", index=0, delta={"type": "text_delta", "text": text}) for text in texts),
+            typed("content_block_stop", index=0),
+            typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}),
+            typed("message_stop"),
         ]
 
     def refusal(self, status: int, code: str, message: str) -> Any:

@@ -351,6 +351,32 @@ class Case:
         return f"{self.api.name}, {self.rig}: {self.name}"
 
 
+ASK = CHAT.request("Hello")
+ASK_STREAM = CHAT.request("Hello", stream=True)
+ANSWER = Said(CHAT.answer("Hi"))
+PRE_CALL = ("pre_call", "Hello")
+OUTPUT = ("output", "Hello", "Hi")
+JUDGED = [PRE_CALL, OUTPUT]
+"""A request, its answer, and what Aim gets of them."""
+
+BLOCKED = Refused("content_policy_violation", "Not that.")
+OWN_MESSAGE = Refused("content_policy_violation", "Ask the help desk.")
+"""What is blocked in the rig "custom"."""
+UNAVAILABLE = Refused("guardrail_unavailable")
+TAGGED = redacts("Jane", "[NAME_1]")
+
+
+def blocked_request(
+    name: str, api: Api, request: bytes | Sequence[bytes] | None = None, *, client: Refused = BLOCKED, **more: Any
+) -> Case:
+    """Return a row with a request, by default the API's own, that has "a secret", and that Aim blocks."""
+    request = api.request("a secret") if request is None else request
+    asked = [("pre_call", "a secret")]
+    return Case(
+        name, api, request, aim=blocks("secret"), status=400, client=client, upstream=NEVER, asked=asked, **more
+    )
+
+
 async def shared(rigs: Rigs, name: str) -> Rig:
     """Return the chain `name` of RIGS."""
     return await rigs.get(name, **RIGS[name])

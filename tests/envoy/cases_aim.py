@@ -7,14 +7,24 @@ from typing import Any
 
 from tests.envoy.apis import ANTHROPIC, CHAT, GEMINI, RESPONSES, js
 from tests.envoy.case import (
+    ANSWER,
     ANY,
+    ASK,
+    ASK_STREAM,
+    JUDGED,
     NEVER,
+    OUTPUT,
+    OWN_MESSAGE,
+    PRE_CALL,
+    TAGGED,
+    UNAVAILABLE,
     Behaviour,
     Case,
     Ended,
     Refused,
     Said,
     allows,
+    blocked_request,
     blocks,
     drops_at,
     fails,
@@ -26,14 +36,6 @@ from tests.envoy.case import (
 from tests.fakes.aim import AimSession, ScriptedAim, chunk_of
 from tests.fakes.upstream import Received
 
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-ANSWER = Said(CHAT.answer("Hi"))
-PRE_CALL = ("pre_call", "Hello")
-OUTPUT = ("output", "Hello", "Hi")
-JUDGED = [PRE_CALL, OUTPUT]
-TAGGED = redacts("Jane", "[NAME_1]")
-UNAVAILABLE = Refused("guardrail_unavailable")
 BLOCKED_REQUEST = Refused(
     "content_policy_violation", "The request was blocked by the organization's AI security policy."
 )
@@ -353,17 +355,7 @@ HOOKS = [
         asked=[PRE_CALL, ("moderation", "Hello"), ("stream", "Hi")],
     ),
     Case("all hooks: an answer", CHAT, ASK, ANSWER, rig="all hooks", asked=[PRE_CALL, ("moderation", "Hello"), OUTPUT]),
-    Case(
-        "all hooks: a block of pre_call spares moderation",
-        CHAT,
-        CHAT.request("a secret"),
-        aim=blocks("secret"),
-        rig="all hooks",
-        status=400,
-        client=Refused("content_policy_violation", "Not that."),
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("all hooks: a block of pre_call spares moderation", CHAT, rig="all hooks"),
     Case("output only: the request is context", CHAT, ASK, ANSWER, rig="output only", asked=[OUTPUT]),
     Case(
         "output only: a blocked word in the request passes",
@@ -396,17 +388,7 @@ HOOKS = [
         rig="output only",
         asked=[("stream", "Hi")],
     ),
-    Case(
-        "block_message takes the place of Aim's",
-        CHAT,
-        CHAT.request("a secret"),
-        aim=blocks("secret"),
-        rig="custom",
-        status=400,
-        client=Refused("content_policy_violation", "Ask the help desk."),
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("block_message takes the place of Aim's", CHAT, rig="custom", client=OWN_MESSAGE),
 ]
 
 DRY_RUN = [

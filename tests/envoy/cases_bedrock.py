@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.envoy.apis import CHAT
 from tests.envoy.bedrock_apis import CLAUDE, CONVERSE, COUNT_TOKENS, INVOKE
-from tests.envoy.case import ANY, NEVER, Case, Refused, Said, blocks, fails
-from tests.envoy.cases_dialects import TAGGED, requests_alone, usual
+from tests.envoy.case import ANY, NEVER, TAGGED, Case, Refused, Said, blocked_request, fails
+from tests.envoy.cases_dialects import requests_alone, usual
 from tests.envoy.cases_others import in_pieces
 from tests.fakes.aws import event
 
@@ -151,17 +151,7 @@ SIGNED_ROWS = [
         )
         for api, path in ((CONVERSE, "/model/m/converse"), (CHAT, "/unknown"))
     ),
-    Case(
-        "a signed request is blocked",
-        CONVERSE,
-        CONVERSE.request("a secret"),
-        aim=blocks("secret"),
-        headers=(_signed(),),
-        status=400,
-        client=Refused("content_policy_violation", "Not that."),
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("a signed request is blocked", CONVERSE, headers=(_signed(),)),
 ]
 
 ROWS = [

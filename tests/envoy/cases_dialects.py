@@ -20,13 +20,22 @@ from tests.envoy.apis import (
     Api,
     data,
     js,
+    typed,
 )
 from tests.envoy.case import (
+    ASK,
+    ASK_STREAM,
+    BLOCKED,
     NEVER,
+    OWN_MESSAGE,
+    PRE_CALL,
+    TAGGED,
+    UNAVAILABLE,
     Case,
     Ended,
     Refused,
     Said,
+    blocked_request,
     blocks,
     drops_at,
     fails,
@@ -35,10 +44,6 @@ from tests.envoy.case import (
 )
 from tests.fakes.aws import wrapped
 from tests.fakes.cuts import bytewise
-
-BLOCKED = Refused("content_policy_violation", "Not that.")
-UNAVAILABLE = Refused("guardrail_unavailable")
-TAGGED = redacts("Jane", "[NAME_1]")
 
 
 def _under(api: Api, status: int) -> bytes:
@@ -80,16 +85,7 @@ def usual(api: Api) -> list[Case]:
             whole,
             asked=[("pre_call", "Hello", "again"), ("output", "Hello", "again", "Hi")],
         ),
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api),
         Case(
             "a request is blocked with the status that the settings choose",
             api,
@@ -101,17 +97,7 @@ def usual(api: Api) -> list[Case]:
             upstream=NEVER,
             asked=[("pre_call", "a secret")],
         ),
-        Case(
-            "a request for a stream is blocked",
-            api,
-            api.request("a secret", stream=True),
-            aim=blocks("secret"),
-            stream=True,
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request for a stream is blocked", api, api.request("a secret", stream=True), stream=True),
         Case(
             "an answer is blocked",
             api,
@@ -231,7 +217,7 @@ def requests_alone(api: Api) -> list[Case]:
     ask = api.request("Hello")
     answer = Said(bytes(range(256)), "audio/mpeg") if api is SPEECH else Said(api.answer())
     rig = "custom" if api is EMBEDDINGS else "default"  # "custom" inspects embeddings and replaces messages
-    blocked = Refused("content_policy_violation", "Ask the help desk.") if api is EMBEDDINGS else BLOCKED
+    blocked = OWN_MESSAGE if api is EMBEDDINGS else BLOCKED
     rows = [
         Case("an answer passes unread", api, ask, answer, rig=rig, asked=[("pre_call", "Hello")]),
         Case(
@@ -242,17 +228,7 @@ def requests_alone(api: Api) -> list[Case]:
             rig=rig,
             asked=[("pre_call", "Hello", "again")],
         ),
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            rig=rig,
-            status=400,
-            client=blocked,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api, rig=rig, client=blocked),
         Case(
             "Aim down: closed",
             api,
@@ -284,10 +260,6 @@ def requests_alone(api: Api) -> list[Case]:
 
 
 # -- chat ---------------------------------------------------------------------------------------------------------
-
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-PRE_CALL = ("pre_call", "Hello")
 
 
 def _said(**message: object) -> bytes:
@@ -543,16 +515,16 @@ CHAT_ROWS = [
 # -- the others ---------------------------------------------------------------------------------------------------
 
 _TOOL_STREAM = [
-    ANTHROPIC.event("message_start", message=ANTHROPIC.message()),
-    ANTHROPIC.event("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""}),
-    ANTHROPIC.event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Jane asks"}),
-    ANTHROPIC.event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"}),
-    ANTHROPIC.event("content_block_stop", index=0),
-    ANTHROPIC.event("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "input": {}}),
-    ANTHROPIC.event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": '{"a":'}),
-    ANTHROPIC.event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "1}"}),
-    ANTHROPIC.event("content_block_stop", index=1),
-    ANTHROPIC.event("message_stop"),
+    typed("message_start", message=ANTHROPIC.message()),
+    typed("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""}),
+    typed("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Jane asks"}),
+    typed("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "c2ln"}),
+    typed("content_block_stop", index=0),
+    typed("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "input": {}}),
+    typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": '{"a":'}),
+    typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": "1}"}),
+    typed("content_block_stop", index=1),
+    typed("message_stop"),
 ]
 
 OTHER_ROWS = [
@@ -635,17 +607,7 @@ OTHER_ROWS = [
         client=b"".join(_TOOL_STREAM).replace(b"Jane", b"[NAME_1]").replace(b"c2ln", b""),
         asked=[PRE_CALL, ("stream", "Jane asks", '{"a":', "1}")],
     ),
-    Case(
-        "counting tokens is guarded too",
-        ANTHROPIC,
-        ANTHROPIC.request("a secret"),
-        aim=blocks("secret"),
-        path="/v1/messages/count_tokens",
-        status=400,
-        client=BLOCKED,
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("counting tokens is guarded too", ANTHROPIC, path="/v1/messages/count_tokens"),
     Case(
         "Vertex's spelling",
         ANTHROPIC,

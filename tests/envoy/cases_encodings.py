@@ -10,13 +10,9 @@ import brotli
 import zstandard
 
 from tests.envoy.apis import CHAT, RESPONSES
-from tests.envoy.case import NEVER, Case, Ended, Refused, Said, blocks, redacts, streams
+from tests.envoy.case import ASK, ASK_STREAM, NEVER, PRE_CALL, TAGGED, Case, Ended, Refused, Said, blocks, streams
 
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-PRE_CALL = ("pre_call", "Hello")
 OUTPUT = ("output", "Hello", "Hi Jane")
-TAGGED = redacts("Jane", "[NAME_1]")
 UNREADABLE = Refused("guardrail_unreadable_response")
 INVALID = Refused("invalid_body")
 TOO_LARGE = Refused("request_too_large")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.envoy.apis import ANTHROPIC, DONE, IMAGES, Api, data, js
-from tests.envoy.case import ANY, NEVER, Case, Ended, Refused, Said, blocks
-from tests.envoy.cases_dialects import BLOCKED, TAGGED
+from tests.envoy.case import ANY, BLOCKED, NEVER, TAGGED, Case, Ended, Refused, Said, blocked_request, blocks
 from tests.envoy.cases_others import random_pieces, single_bytes
 from tests.fakes.forms import PNG, form, part
 
@@ -61,17 +60,7 @@ def transcripts() -> list[Case]:
     pre_call, plain = ("pre_call", "Hello"), "text/plain; charset=utf-8"
     srt = api.subtitles("One", "Hi Jane", "Two")
     rows = [
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            headers=FORM,
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api, headers=FORM),
         Case(
             "an answer is blocked",
             api,
@@ -227,19 +216,23 @@ def images() -> list[Case]:
                 headers=FORM,
                 asked=[("pre_call", "Hello")],
             ),
-            Case(
-                f"a form is blocked on {path}",
-                IMAGES,
-                edit("a secret"),
-                aim=blocks("secret"),
-                path=path,
-                headers=FORM,
-                status=400,
-                client=BLOCKED,
-                upstream=NEVER,
-                asked=[("pre_call", "a secret")],
-            ),
+            blocked_request(f"a form is blocked on {path}", IMAGES, edit("a secret"), path=path, headers=FORM),
         ]
+    named = part(
+        "image", PNG, "Content-ID: <1>", "Content-Transfer-Encoding: binary", more='; filename="n\udce9\\".png"'
+    )
+    latin = part("prompt", b"Hello", "Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit")
+    rows += [
+        Case(
+            f"a form with an odd file name passes {how}",
+            IMAGES,
+            cut(form(named, latin)),
+            path="/v1/images/edits",
+            headers=(("content-type", "multipart/form-data; boundary=xYz-1; charset=ISO-8859-1"),),
+            asked=[("pre_call", 'n\ufffd".png\nné".png', "Hello")],
+        )
+        for how, cut in CUTS.items()
+    ]
     variation = form(PICTURE, part("n", b"2"))
     rows.append(Case("a form without text passes", IMAGES, variation, path="/v1/images/variations", headers=FORM))
     return rows

@@ -7,17 +7,26 @@ from collections.abc import Awaitable, Callable
 
 from extproc.core.refusal import BLOCKED_RESPONSE
 from tests.envoy.apis import ANTHROPIC, CHAT, COMPLETIONS, DONE, GEMINI, RESPONSES, Api, js
-from tests.envoy.case import ANY, NEVER, Case, Ended, Refused, Said, blocks, redacts, streams
+from tests.envoy.case import (
+    ANSWER,
+    ANY,
+    ASK,
+    ASK_STREAM,
+    BLOCKED,
+    JUDGED,
+    NEVER,
+    PRE_CALL,
+    TAGGED,
+    Case,
+    Ended,
+    Refused,
+    Said,
+    blocked_request,
+    blocks,
+    streams,
+)
 from tests.fakes.upstream import Received
 
-ASK = CHAT.request("Hello")
-ASK_STREAM = CHAT.request("Hello", stream=True)
-ANSWER = Said(CHAT.answer("Hi"))
-PRE_CALL = ("pre_call", "Hello")
-OUTPUT = ("output", "Hello", "Hi")
-JUDGED = [PRE_CALL, OUTPUT]
-TAGGED = redacts("Jane", "[NAME_1]")
-BLOCKED = Refused("content_policy_violation", "Not that.")
 UNREADABLE = Refused("guardrail_unreadable_response")
 INVALID = Refused("invalid_body")
 TOO_LARGE = Refused("request_too_large")
@@ -161,17 +170,7 @@ _HELLO = b'{"role":"user","content":"Hello"}'
 
 TYPES = [
     *(
-        Case(
-            f"the type of a request does not decide: {kind}",
-            CHAT,
-            CHAT.request("a secret"),
-            aim=blocks("secret"),
-            headers=(("content-type", kind),),
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        )
+        blocked_request(f"the type of a request does not decide: {kind}", CHAT, headers=(("content-type", kind),))
         for kind in ("text/plain", "multipart/form-data; boundary=x", "application/octet-stream", "image/png")
     ),
     Case(
@@ -576,18 +575,7 @@ TRAILERS = [
 
 
 def _guarded(path: str, rig: str = "default") -> Case:
-    return Case(
-        f"{path} is guarded",
-        CHAT,
-        CHAT.request("a secret"),
-        aim=blocks("secret"),
-        rig=rig,
-        path=path,
-        status=400,
-        client=BLOCKED,
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    )
+    return blocked_request(f"{path} is guarded", CHAT, rig=rig, path=path)
 
 
 _SPELLINGS = (
@@ -784,18 +772,7 @@ HTTP2 = [
             upstream=CHAT.request("I am [NAME_1]"),
             asked=[("pre_call", "I am Jane")],
         ),
-        Case(
-            f"{name}: a request is blocked",
-            CHAT,
-            CHAT.request("a secret"),
-            aim=blocks("secret"),
-            rig=rig,
-            http2=http2,
-            status=400,
-            client=BLOCKED,
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request(f"{name}: a request is blocked", CHAT, rig=rig, http2=http2),
         Case(
             f"{name}: an answer is blocked",
             CHAT,
@@ -838,17 +815,7 @@ FULL_DUPLEX = [
     Case("a chunked request", CHAT, [ASK[:9], ASK[9:]], ANSWER, rig="full duplex", asked=JUDGED),
     Case("no body", CHAT, None, ANSWER, rig="full duplex", asked=[("output", "Hi")]),
     Case("an empty chunked body", CHAT, [], ANSWER, rig="full duplex", asked=[("output", "Hi")]),
-    Case(
-        "a request is blocked",
-        CHAT,
-        CHAT.request("a secret"),
-        aim=blocks("secret"),
-        rig="full duplex",
-        status=400,
-        client=BLOCKED,
-        upstream=NEVER,
-        asked=[("pre_call", "a secret")],
-    ),
+    blocked_request("a request is blocked", CHAT, rig="full duplex"),
     Case(
         "a request is redacted",
         CHAT,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.envoy.apis import Api, data, js
-from tests.envoy.case import NEVER, Case, Ended, Refused, Said, blocks, fails, streams
-from tests.envoy.cases_dialects import BLOCKED, TAGGED, UNAVAILABLE, usual
+from tests.envoy.case import BLOCKED, NEVER, TAGGED, UNAVAILABLE, Case, Ended, Refused, Said, blocks, fails, streams
+from tests.envoy.cases_dialects import usual
 from tests.envoy.cases_others import in_pieces
 
 _END = b"\r\n\r\n"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 from tests.envoy.apis import Api
-from tests.envoy.case import ANY, NEVER, Case, Ended, Refused, Said, blocks
-from tests.envoy.cases_dialects import TAGGED, requests_alone, usual
+from tests.envoy.case import ANY, OWN_MESSAGE, TAGGED, Case, Ended, Said, blocked_request, blocks
+from tests.envoy.cases_dialects import requests_alone, usual
 from tests.envoy.other_apis import EMBEDDINGS, REQUESTS_ALONE, SGLANG, WITH_ANSWERS
 
 
@@ -91,17 +91,7 @@ def embeddings(api: Api) -> list[Case]:
     ask, asked = api.request("Hello"), [("pre_call", "Hello")]
     return [
         Case("an answer passes unread", api, ask, Said(api.answer()), rig="custom", asked=asked),
-        Case(
-            "a request is blocked",
-            api,
-            api.request("a secret"),
-            aim=blocks("secret"),
-            rig="custom",
-            status=400,
-            client=Refused("content_policy_violation", "Ask the help desk."),
-            upstream=NEVER,
-            asked=[("pre_call", "a secret")],
-        ),
+        blocked_request("a request is blocked", api, rig="custom", client=OWN_MESSAGE),
     ]
 
 

@@ -4,10 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.envoy.apis import DONE, GEMINI, Anthropic, Api, Chat, Gemini, RequestOnly, data, js
+from tests.envoy.apis import DONE, GEMINI, Anthropic, Api, Chat, Gemini, RequestOnly, asking, data, js, typed
 
 
-class Cohere(Api):
+class CohereErrors(Api):
+    """An API with Cohere's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"message": message}
+
+
+class HuggingFaceErrors(Api):
+    """An API with the error object of Hugging Face's servers."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message, "error_type": {502: "backend", 503: "overloaded"}.get(status, "validation")}
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+class OllamaErrors(Api):
+    """An API with Ollama's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"error": message}
+
+    def message_in(self, said: Any) -> Any:
+        return said["error"]
+
+
+class MistralErrors(Api):
+    """An API with Mistral's error object."""
+
+    def refusal(self, status: int, code: str, message: str) -> Any:
+        return {"object": "error", **super().refusal(status, code, message)["error"]}
+
+
+class Cohere(CohereErrors):
     name = "cohere"
     path = "/v2/chat"
     head = 2
@@ -15,33 +49,26 @@ class Cohere(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         content = [{"type": "text", "text": text} for text in texts]
         return js({"id": "c1", "finish_reason": "COMPLETE", "message": {"role": "assistant", "content": content}})
 
-    @staticmethod
-    def event(kind: str, **more: Any) -> bytes:
-        return data({"type": kind, **more}, kind)
-
     def content(self, kind: str, **content: str) -> bytes:
-        return self.event(kind, index=0, delta={"message": {"content": content}})
+        return typed(kind, index=0, delta={"message": {"content": content}})
 
     def events(self, *texts: str) -> list[bytes]:
         return [
-            self.event("message-start", id="c1", delta={"message": {"role": "assistant", "content": []}}),
+            typed("message-start", id="c1", delta={"message": {"role": "assistant", "content": []}}),
             self.content("content-start", type="text", text=""),
             *(self.content("content-delta", text=text) for text in texts),
-            self.event("content-end", index=0),
-            self.event("message-end", delta={"finish_reason": "COMPLETE"}),
+            typed("content-end", index=0),
+            typed("message-end", delta={"finish_reason": "COMPLETE"}),
         ]
 
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"message": message}
-
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
-        return self.event("message-end", delta={"finish_reason": "ERROR", "error": message})
+        return typed("message-end", delta={"finish_reason": "ERROR", "error": message})
 
     def message_in(self, said: Any) -> Any:
         return said["delta"]["error"] if "delta" in said else said["message"]
@@ -57,7 +84,7 @@ class Cohere1(Cohere):
     def request(self, *texts: str, stream: bool = False) -> bytes:
         *before, last = texts
         body = {"model": "m", "chat_history": [{"role": "USER", "message": text} for text in before], "message": last}
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         return js({"text": "".join(texts), "generation_id": "g1", "finish_reason": "COMPLETE"})
@@ -93,7 +120,7 @@ class Cohere1Events(Cohere1):
         return b"data: " + Cohere1.line(kind, **more) + b"\n"
 
 
-class Ollama(Api):
+class Ollama(OllamaErrors):
     name = "ollama"
     path = "/api/chat"
     stream_type = "application/x-ndjson"
@@ -112,14 +139,8 @@ class Ollama(Api):
     def events(self, *texts: str) -> list[bytes]:
         return [*(self.line(text) + b"\n" for text in texts), self.line("", done=True) + b"\n"]
 
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"error": message}
-
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
         return js({"error": message}) + b"\n"
-
-    def message_in(self, said: Any) -> Any:
-        return said["error"]
 
 
 class OllamaGenerate(Ollama):
@@ -143,7 +164,7 @@ class Interactions(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         given = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
-        return js({"model": "m", "input": given} | ({"stream": True} if stream else {}))
+        return asking({"model": "m", "input": given}, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         steps = [{"type": "model_output", "content": [{"type": "text", "text": text}]} for text in texts]
@@ -166,15 +187,14 @@ class Interactions(Api):
         ]
 
     def refusal(self, status: int, code: str, message: str) -> Any:
-        named = {502: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
-        return {"error": {"code": status, "message": message, "status": named}}
+        return GEMINI.refusal(status, code, message)
 
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
-        named = {502: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
+        named = self.refusal(status, code, message)["error"]["status"]
         return data({"event_type": "error", "error": {"code": named, "message": message}}, "error")
 
 
-class Mistral(Api):
+class Mistral(MistralErrors):
     name = "mistral"
     path = "/v1/conversations"
     head = 1
@@ -182,32 +202,25 @@ class Mistral(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         given = texts[0] if len(texts) == 1 else [{"role": "user", "content": text} for text in texts]
-        return js({"model": "m", "inputs": given} | ({"stream": True} if stream else {}))
+        return asking({"model": "m", "inputs": given}, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         outputs = [{"type": "message.output", "role": "assistant", "content": text} for text in texts]
         return js({"object": "conversation.response", "conversation_id": "conv_1", "outputs": outputs})
 
-    @staticmethod
-    def event(kind: str, **more: Any) -> bytes:
-        return data({"type": kind, **more}, kind)
-
     def events(self, *texts: str) -> list[bytes]:
         part = {"output_index": 0, "content_index": 0, "role": "assistant"}
         return [
-            self.event("conversation.response.started", conversation_id="conv_1"),
-            *(self.event("message.output.delta", **part, content=text) for text in texts),
-            self.event("conversation.response.done", usage={"total_tokens": 3}),
+            typed("conversation.response.started", conversation_id="conv_1"),
+            *(typed("message.output.delta", **part, content=text) for text in texts),
+            typed("conversation.response.done", usage={"total_tokens": 3}),
         ]
 
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"object": "error", **super().refusal(status, code, message)["error"]}
-
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
-        return self.event("conversation.response.error", message=message, code=status)
+        return typed("conversation.response.error", message=message, code=status)
 
 
-class Tgi(Api):
+class Tgi(HuggingFaceErrors):
     name = "tgi"
     path = "/generate"
     tail = 1
@@ -230,14 +243,8 @@ class Tgi(Api):
     def events(self, *texts: str) -> list[bytes]:
         return [*map(self.event, texts), self.event("", "".join(texts))]
 
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"error": message, "error_type": {502: "backend", 503: "overloaded"}.get(status, "validation")}
-
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
         return data(self.refusal(status, code, message))
-
-    def message_in(self, said: Any) -> Any:
-        return said["error"]
 
 
 class TgiLines(Tgi):
@@ -261,7 +268,7 @@ class Llama(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         prompt = texts[0] if len(texts) == 1 else list(texts)
-        return js({"prompt": prompt} | ({"stream": True} if stream else {}))
+        return asking({"prompt": prompt}, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         return js({"index": 0, "content": "".join(texts), "stop": True, "stop_type": "eos"})
@@ -281,7 +288,7 @@ class SGLang(Api):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         text = texts[0] if len(texts) == 1 else list(texts)
-        return js({"text": text} | ({"stream": True} if stream else {}))
+        return asking({"text": text}, stream=stream)
 
     def answer(self, *texts: str) -> bytes:
         return js({"text": "".join(texts), "meta_info": {"id": "a", "finish_reason": {"type": "stop"}}})
@@ -303,7 +310,7 @@ class Threads(Api):
     def request(self, *texts: str, stream: bool = False) -> bytes:
         messages = [{"role": "user", "content": text} for text in texts]
         body: dict[str, Any] = {"assistant_id": "asst_1", "thread": {"messages": messages}}
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
     def message(self, *texts: str) -> Any:
         content = [{"type": "text", "text": {"value": text, "annotations": []}} for text in texts]
@@ -344,7 +351,7 @@ class AnthropicComplete(Anthropic):
     def request(self, *texts: str, stream: bool = False) -> bytes:
         first, *others = texts
         body: dict[str, Any] = {"model": "m", "prompt": first, "stop_sequences": others}
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
     @staticmethod
     def completion(text: str, stop: str | None) -> Any:
@@ -389,7 +396,7 @@ class Portkey(Chat):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         variables = {f"v{number}": text for number, text in enumerate(texts)}
-        return js({"variables": variables} | ({"stream": True} if stream else {}))
+        return asking({"variables": variables}, stream=stream)
 
 
 class VertexMistral(Chat):
@@ -406,7 +413,7 @@ class Fim(Chat):
 
     def request(self, *texts: str, stream: bool = False) -> bytes:
         body = dict(zip(("prompt", "suffix"), texts, strict=False))
-        return js(body | ({"stream": True} if stream else {}))
+        return asking(body, stream=stream)
 
 
 class OfGoogle(RequestOnly):
@@ -434,38 +441,20 @@ class RealtimeSecrets(RequestOnly):
         return js({"value": "ek_1", "expires_at": 9, "session": {"type": "realtime"}})
 
 
-class OfMistral(RequestOnly):
-    """An API with Mistral's error object."""
-
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"object": "error", **super().refusal(status, code, message)["error"]}
+class OfMistral(MistralErrors, RequestOnly):
+    pass
 
 
-class OfCohere(RequestOnly):
-    """An API with Cohere's error object."""
-
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"message": message}
+class OfCohere(CohereErrors, RequestOnly):
+    pass
 
 
-class OfHuggingFace(RequestOnly):
-    """An API with the error object of Hugging Face's servers."""
-
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"error": message, "error_type": {502: "backend", 503: "overloaded"}.get(status, "validation")}
-
-    def message_in(self, said: Any) -> Any:
-        return said["error"]
+class OfHuggingFace(HuggingFaceErrors, RequestOnly):
+    pass
 
 
-class OfOllama(RequestOnly):
-    """An API with Ollama's error object."""
-
-    def refusal(self, status: int, code: str, message: str) -> Any:
-        return {"error": message}
-
-    def message_in(self, said: Any) -> Any:
-        return said["error"]
+class OfOllama(OllamaErrors, RequestOnly):
+    pass
 
 
 SGLANG = SGLang()

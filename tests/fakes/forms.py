@@ -7,8 +7,9 @@ PNG = b"\x89PNG\r\n\x1a\n\x00\x00--\r\n"
 
 
 def part(name: str = "a", content: bytes = b"text", *headers: str, more: str = "") -> bytes:
+    """Return a part. `\udc80` to `\udcff` in its headers are the bytes 0x80 to 0xff."""
     lines = (f'Content-Disposition: form-data; name="{name}"{more}', *headers)
-    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + content
+    return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape") + b"\r\n" + content
 
 
 def form(*parts: bytes, end: bytes = b"\r\n") -> bytes:

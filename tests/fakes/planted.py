@@ -98,7 +98,7 @@ class Recording:
     @property
     def is_stream(self) -> bool:
         begins = self.body.lstrip()[:1]
-        return self.is_lines or (begins != b"{" and (begins != b"[" or self.dialect.streams_arrays))
+        return self.is_lines or (begins != b"{" and (begins != b"[" or self.dialect.streams_in is Framing.JSON_ARRAY))
 
     @property
     def is_array(self) -> bool:

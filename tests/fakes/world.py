@@ -192,7 +192,7 @@ class World:
             case ReportOutcome(outcome, code, reason):
                 self.record.reach(outcome, code, reason)
             case ReportVerdict(leg, _, outcomes, milliseconds):
-                self.record.judge(leg, outcomes, milliseconds)
+                self.record.add_outcomes(leg, outcomes, milliseconds)
                 self.reports.append(command)
             case ReportFailOpen() | ReportChunks():
                 self.reports.append(command)

@@ -189,7 +189,7 @@ def escapes(data: bytes) -> None:
     start = knobs.number(256) * len(decoded) // 256
     redacted = decoded[:start] + MASK + decoded[start + knobs.number(9) :]
     with suppress(arguments.Misfit):
-        new = arguments.spell(text, arguments.put_back(text, redacted))
+        new = arguments.replace_strings(text, arguments.put_back(text, redacted))
         assert arguments.decode(new) == redacted
         assert _shape(Document(new).root) == _shape(root)
 
@@ -325,5 +325,5 @@ def _masked(leaf: Leaf) -> str:
         return "\n".join(map(_masked, leaf.parts))
     if leaf.raw:
         every = dict.fromkeys(range(leaf.raw.count('"')), MASK)
-        return arguments.decode(arguments.spell(leaf.raw, every))
+        return arguments.decode(arguments.replace_strings(leaf.raw, every))
     return MASK + "\n" * leaf.text.count("\n")

@@ -193,7 +193,7 @@ class TestEncode:
         shown: dict[str, Any] = {}
         for verdict in (Allow(policies), Monitor(policies), Block("no", policies)):
             for leg in Leg:
-                record.judge(leg, [verdict], 3)
+                record.add_outcomes(leg, [verdict], 3)
                 read = ProcessingResponse.parse(message + wire.metadata(record.take_untold()))
                 assert read.response_trailers is not None
                 assert read.dynamic_metadata is not None

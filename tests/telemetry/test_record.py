@@ -56,7 +56,7 @@ def test_each_fact_is_sent_to_envoy_once() -> None:
     new.name_dialect("openai-chat")
     new.reach("allowed")
     assert new.take_untold() == {"call_id": "call", "profile": "default", "dialect": "openai-chat"}
-    new.judge("request", [Allow()], 3)
+    new.add_outcomes("request", [Allow()], 3)
     assert new.take_untold() == {"request": LegRecord("allow", (), 3)}
     assert new.take_untold() == {}
 
@@ -64,9 +64,9 @@ def test_each_fact_is_sent_to_envoy_once() -> None:
 def test_metadata_has_the_facts() -> None:
     new = record()
     new.dialect = "openai-chat"
-    new.judge("request", [Allow()], 3)
-    new.judge("response", [Allow()], 1)
-    new.judge("response", [Block(None, ("pii", "code"))], 41)
+    new.add_outcomes("request", [Allow()], 3)
+    new.add_outcomes("response", [Allow()], 1)
+    new.add_outcomes("response", [Block(None, ("pii", "code"))], 41)
     assert new.as_fields() == {
         "call_id": "call",
         "profile": "default",
@@ -79,18 +79,18 @@ def test_metadata_has_the_facts() -> None:
 def test_policies_are_bounded() -> None:
     new = record()
     for start in (0, 20):
-        new.judge("response", [Allow(tuple(str(number) for number in range(start, start + 20)))], 1)
+        new.add_outcomes("response", [Allow(tuple(str(number) for number in range(start, start + 20)))], 1)
     assert new.legs["response"].policies == tuple(str(number) for number in range(MAX_POLICIES))
 
 
 def test_strictest_verdict_of_a_leg_counts() -> None:
     new = record()
-    new.judge("request", [Anonymize((), ("pii",))], 3)
-    new.judge("request", [Allow(("pii", "code"))], 4)
+    new.add_outcomes("request", [Anonymize((), ("pii",))], 3)
+    new.add_outcomes("request", [Allow(("pii", "code"))], 4)
     assert new.legs["request"] == LegRecord("anonymize", ("pii", "code"), 7)
 
 
 def test_records_share_nothing() -> None:
     first, second = record(), record()
-    first.judge("request", [Allow()], 3)
+    first.add_outcomes("request", [Allow()], 3)
     assert second.legs == {}

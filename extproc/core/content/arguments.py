@@ -77,7 +77,7 @@ def _fits(redacted: str, position: int, following: str, *, is_last: bool) -> boo
     return redacted.startswith(following, position) and (not is_last or position + len(following) == len(redacted))
 
 
-def spell(raw: str, changes: dict[int, str]) -> str:
+def replace_strings(raw: str, changes: dict[int, str]) -> str:
     """Return `raw` with the strings of these numbers replaced, escaped again."""
     pieces: list[str] = []
     before = 0

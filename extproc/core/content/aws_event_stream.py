@@ -81,11 +81,6 @@ class Frame:
         """The name of the event; empty without the header."""
         return self._header(":event-type")
 
-    @property
-    def exception_type(self) -> str:
-        """The name of the exception; empty without the header."""
-        return self._header(":exception-type")
-
     def _header(self, name: str) -> str:
         value = self.headers.get(name)
         return value if isinstance(value, str) else ""

@@ -78,11 +78,16 @@ def declares_text(node: Mapping[str, Any]) -> bool:
     return any(isinstance(name, str) and _is_text_format(name[-_MAX_TYPE:].rpartition(".")[2]) for name in names)
 
 
+def is_plain_charset(name: str) -> bool:
+    """Return whether a charset, or none (""), is a superset of ASCII that is recognised by its bytes."""
+    return name in _PLAIN
+
+
 def declares_wide(media_type: str) -> bool:
     """Return whether a media type says that its text is UTF-16; raise MalformedBody for a charset that is not read."""
     found = _CHARSET(media_type)
     charset = found[1].lower() if found is not None else ""
-    if charset not in _PLAIN and charset not in _WIDE:
+    if not is_plain_charset(charset) and charset not in _WIDE:
         raise MalformedBody("a charset that is not read")
     return charset in _WIDE
 

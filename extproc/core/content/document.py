@@ -41,7 +41,7 @@ Edit = str | None
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        # Readers differ in which of the values they use, so Aim could judge another one.
+        # Readers differ in which of the values they use, so Aim could see another one.
         raise MalformedBody("a key is repeated")
     return fields
 

@@ -3,14 +3,16 @@
 Servers differ in what they accept, so only one reading is accepted here, and everything else is unreadable:
 - The delimiter is `--` and the boundary. It stands at the begin of a line that ends in CRLF, and nowhere else in the
   body. Nothing precedes the first part, and nothing but line ends follows the last.
-- Each part has one `content-disposition: form-data` with a name. No header is repeated or goes on in another line, and
-  headers that are not read look inert.
+- Each part has one `content-disposition: form-data` with a name that all servers read alike. No header is repeated or
+  goes on in another line, and headers that are not read look inert.
 - A part is not encoded: of `content-transfer-encoding`, which RFC 7578 deprecates and most servers ignore, only the
   values pass that mean no encoding. A multipart body in a part is not read.
-- A text is UTF-8: another charset, in a part's type or for all parts (`_charset_`), is unreadable.
+- A text is UTF-8. It may be called Latin-1 (by a part's type, the form's type, or `_charset_`), because some clients
+  call all texts so; read as Latin-1, UTF-8 has the same words of ASCII. Any other charset is unreadable.
 
 The data of a part is its text. A file of a type that is no text, and that begins like binary data, is media: it has no
-data and stays as it is. A part without the name of a file is a text, whatever its type, because servers read it so.
+data and stays as it is. A part without the name of a file is a text, whatever its type, because servers read it so;
+some do not know `filename*`.
 
     decoder = FormDecoder(boundary, limit)
     for part in decoder.feed(data): ...    # any split of the bytes gives the same parts
@@ -26,7 +28,7 @@ from typing import ClassVar
 
 from extproc.core.content.framing import FIRST_BYTES, Framing
 from extproc.core.content.media_type import is_json, is_json_lines
-from extproc.core.content.part_headers import check_inert, disposition_of, headers_of, parsed
+from extproc.core.content.part_headers import check_charset, check_inert, disposition_of, headers_of, parsed
 from extproc.core.content.shapes import is_binary
 from extproc.core.errors import BodyTooLarge, MalformedBody
 
@@ -40,7 +42,6 @@ _CRLF = b"\r\n"
 _BLANK = b"\r\n\r\n"
 
 _NOT_ENCODED = frozenset({"7bit", "8bit", "binary"})
-_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 _NESTED = ("multipart/", "message/")
 _LENGTHS = frozenset({"content-length", "content-md5", "digest", "content-digest", "repr-digest"})
 """Headers of a part that other data would make wrong."""
@@ -52,7 +53,7 @@ class FormPart:
 
     `raw` are its unchanged bytes; its content begins at `start` and ends with them. `data` is its text, None for media
     and for the end. `framing` says how the text is cut into documents; it is UNKNOWN for a text that is no JSON.
-    `name` is the name of the field. `filename` is None if the part is no file; it may have two spellings, one a line.
+    `name` is the name of the field. `filename` has each reading of the name of a file, one a line; None: it is no file.
     """
 
     raw: bytes
@@ -193,7 +194,7 @@ class FormDecoder:
         first = raw.index(self._delimiter) + len(self._delimiter) + len(_CRLF)
         headers = headers_of(raw[first : max(first, start)])
         start += len(_BLANK)
-        name, filename = disposition_of(headers.get("content-disposition", ""))
+        name, filename, is_file = disposition_of(headers.get("content-disposition", ""))
         kind, parameters = parsed(headers.get("content-type", ""))
         check_inert((kind or "-", *parameters.values()))
         if kind.startswith(_NESTED):
@@ -201,7 +202,8 @@ class FormDecoder:
         if headers.get("content-transfer-encoding", "binary").lower() not in _NOT_ENCODED:
             raise MalformedBody("a part is encoded")
         framing = _framing(kind, filename)
-        if framing is Framing.UNKNOWN and not _is_text(kind, filename) and is_binary(raw[start : start + FIRST_BYTES]):
+        may_be_media = is_file and framing is Framing.UNKNOWN and not kind.startswith("text/")
+        if may_be_media and is_binary(raw[start : start + FIRST_BYTES]):
             return FormPart(raw, None, name, filename, framing, start)
         try:
             data = raw[start:].decode()
@@ -209,9 +211,7 @@ class FormDecoder:
             raise MalformedBody("a part is not UTF-8") from error
         if "\0" in data:
             raise MalformedBody("a part has NUL, so it may be UTF-16")
-        charset = data if name == "_charset_" else parameters.get("charset", "")
-        if charset.strip().lower() not in _CHARSETS:
-            raise MalformedBody("a charset that is not read")
+        check_charset(data if name == "_charset_" else parameters.get("charset", ""))
         fixed = name == "_charset_" or not _LENGTHS.isdisjoint(headers)
         return FormPart(raw, data, name, filename, framing, start, self._delimiter, fixed)
 
@@ -223,7 +223,3 @@ def _framing(kind: str, filename: str | None) -> Framing:
         return Framing.JSON_LINES
     is_whole = is_json(kind) or any(name.endswith(".json") for name in names)
     return Framing.WHOLE if is_whole else Framing.UNKNOWN
-
-
-def _is_text(kind: str, filename: str | None) -> bool:
-    return kind.startswith("text/") or not filename

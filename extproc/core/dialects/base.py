@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Any
 
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
@@ -33,6 +35,17 @@ _LONGEST_ID = 64
 _TRUE = frozenset({"true", "1", "yes", "on", "y", "t"})
 
 
+class PlainTexts(Enum):
+    """Where an API has one plain text in place of JSON."""
+
+    NONE = auto()
+    """nowhere: what is no JSON is unreadable"""
+    ANSWERS = auto()
+    """in whole answers that are no JSON object"""
+    EVERYWHERE = auto()
+    """in all that is no JSON"""
+
+
 class Dialect:
     """One provider API, as data: tables that say how to read its documents.
 
@@ -52,12 +65,11 @@ class Dialect:
     """Whether the API's clients skip comments in a stream."""
     answers_media = False
     """Whether a whole answer may be audio or an image."""
-    streams_arrays = False
-    """Whether a JSON array is a stream that grows by its elements."""
-    takes_plain_text = False
-    """Whether what is no JSON is one plain text, instead of unreadable."""
-    answers_plain_text = False
-    """Whether a whole answer that is no JSON object is one plain text."""
+    streams_in: Framing | None = None
+    """How answers that are called JSON are streams: JSON_ARRAY if an array is one that grows by its elements,
+    JSON_LINES if they are lines, each of them an answer of its own; None if they are none."""
+    plain_texts = PlainTexts.NONE
+    """Where a text that is no JSON is read as it is."""
     takes_forms = False
     """Whether a request may be a form of several parts."""
     is_often_silent = False
@@ -65,9 +77,7 @@ class Dialect:
     is_two_way = False
     """Whether request and answer are streams at the same time, so that the request is never whole."""
     has_records = False
-    """Whether a request holds several requests, each of which is judged for itself."""
-    streams_lines = False
-    """Whether the lines of an answer are answers that have nothing to do with each other."""
+    """Whether a request holds several requests, each of which is an input of its own."""
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
@@ -82,7 +92,7 @@ class Dialect:
             return document if not is_foreign or type(document.root) in (dict, list) else PlainText(text)
         except MalformedBody:
             # With NUL it may be UTF-16, which is no text for Aim but JSON for some readers.
-            if (self.takes_plain_text or is_foreign) and "\0" not in text:
+            if (is_foreign or self.plain_texts is PlainTexts.EVERYWHERE) and "\0" not in text:
                 return PlainText(text)
             raise
 
@@ -93,7 +103,7 @@ class Dialect:
         """
         root = document.root
         reading = Walk(self.request, Mode.REQUEST, wants_tools=tools, locates=locates).run(document)
-        if not reading.prompts and not isinstance(root, dict) and not self.takes_plain_text:
+        if not reading.prompts and not isinstance(root, dict) and self.plain_texts is not PlainTexts.EVERYWHERE:
             raise MalformedBody("a request of an unknown shape")
         return [*reading.definitions, *reading.prompts]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from extproc.core.content.document import Document, Path, fields, items, without
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.call_arguments import spell
+from extproc.core.dialects.call_arguments import take_spellings
 from extproc.core.dialects.cohere_chat import CohereChat
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.gemini import Gemini
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     dialect: Dialect
 
 
-class Batch(DataDialect):
+class BatchDialect(DataDialect):
     """A dialect whose requests hold records. Its table says what is around them."""
 
     has_records = True
@@ -70,7 +70,7 @@ class Batch(DataDialect):
         for each in entries:
             read(each.dialect.request, each.body, each.path, each.record)
         if has_embedded:
-            spell(document, [], prompts)  # once, because each time reads the whole document
+            take_spellings(document, [], prompts)  # once, because each time reads the whole document
         if not prompts and not isinstance(root, dict):
             raise MalformedBody("a request of an unknown shape")
         return prompts
@@ -80,7 +80,7 @@ def _record(number: int, name: Any) -> Record:
     return Record(number, name if isinstance(name, str) and name else f"number {number + 1}")
 
 
-class AnthropicBatches(Batch, AnthropicMessages):
+class AnthropicBatches(BatchDialect, AnthropicMessages):
     """Batches of messages, and what the API says of them."""
 
     request = Table(*COMMON, text("requests[].params"))
@@ -102,7 +102,7 @@ class AnthropicBatches(Batch, AnthropicMessages):
 _INPUT = ("input_config", "inputConfig")
 
 
-class GeminiBatches(Batch, Gemini):
+class GeminiBatches(BatchDialect, Gemini):
     """Batches of contents. Those whose requests are in a file hold no text of them."""
 
     request = Table(
@@ -144,7 +144,7 @@ _BY_URL: tuple[tuple[str, Dialect], ...] = (
 """The APIs of which a file may hold requests, by the ends of their paths."""
 
 
-class FileUploads(Batch):
+class FileUploads(BatchDialect):
     """Uploads of files. A line of batch input is a record; all other text in files is read as it is."""
 
     name = "openai-chat"

@@ -13,9 +13,10 @@ from typing import Any
 from zlib import crc32
 
 from extproc.core.content.document import Document, Path, fields, without
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
-from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.call_arguments import spell
+from extproc.core.dialects.base import Dialect, PlainTexts
+from extproc.core.dialects.call_arguments import take_spellings
 from extproc.core.dialects.found import Mode
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.leaf import Kind, Leaf
@@ -36,8 +37,8 @@ class Results(DataDialect):
     """A dialect whose answers are lines that have nothing to do with each other. Its table says what is around them."""
 
     opt_in = Inspect.FILES
-    streams_lines = True
-    takes_plain_text = True
+    streams_in = Framing.JSON_LINES
+    plain_texts = PlainTexts.EVERYWHERE
 
     @abstractmethod
     def entry(self, root: Any) -> tuple[Path, Dialect] | None:
@@ -58,7 +59,7 @@ class Results(DataDialect):
             *inside.find(reduce(getitem, path, root), path).leaves,
         ]
         if inside.has_embedded:
-            spell(document, leaves, [])
+            take_spellings(document, leaves, [])
         for leaf in leaves:
             leaf.is_everywhere = leaf.kind is Kind.TOKENS  # of any text of the line
         return self._with_tokens(leaves)

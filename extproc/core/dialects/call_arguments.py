@@ -43,7 +43,7 @@ class CallArguments:
             self._found.add(Leaf(path, text, emptied=seals), place, base)
 
     def read_value(self, node: Any, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
-        """Read arguments that are a list or an object. `spell` must give them their spelling."""
+        """Read arguments that are a list or an object. `take_spellings` must give them their spelling."""
         if node:
             self.has_values = True
             raw = json.dumps(node, ensure_ascii=False)
@@ -56,19 +56,19 @@ class CallArguments:
         self._found.add(Leaf((), said, is_json=True, raw=raw), UNNAMED, base)
 
 
-def spell(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None:
+def take_spellings(document: Document, leaves: list[Leaf], prompts: list[Prompt]) -> None:
     """Give arguments that are a value of JSON their spelling in the document. The lists are changed in place."""
     embedded = [leaf for leaf in (*leaves, *(prompt.leaf for prompt in prompts)) if leaf is not None]
-    spelt = document.spelling([leaf.path for leaf in embedded if leaf.is_embedded])
+    spellings = document.spelling([leaf.path for leaf in embedded if leaf.is_embedded])
 
-    def respell(leaf: Leaf) -> Leaf:
-        raw = spelt[leaf.path]
+    def spelt_as_sent(leaf: Leaf) -> Leaf:
+        raw = spellings[leaf.path]
         return replace(leaf, raw=raw, text=decode(raw))
 
-    leaves[:] = [respell(leaf) if leaf.is_embedded else leaf for leaf in leaves]
+    leaves[:] = [spelt_as_sent(leaf) if leaf.is_embedded else leaf for leaf in leaves]
     for number, prompt in enumerate(prompts):
         if prompt.leaf is not None and prompt.leaf.is_embedded:
-            leaf = respell(prompt.leaf)
+            leaf = spelt_as_sent(prompt.leaf)
             prompts[number] = replace(prompt, message={**prompt.message, "content": leaf.text}, leaf=leaf)
 
 

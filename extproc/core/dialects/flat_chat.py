@@ -12,9 +12,7 @@ from extproc.core.content.shapes import looks_inert
 from extproc.core.dialects.chat_message import is_flat
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.dialects.table import Table
-
-MAX_CHOICE = 1023
-"""The largest choice index that is submitted to Aim unchanged. Other texts get indices above it."""
+from extproc.core.vocabulary import MAX_CHOICE
 
 _MOST_MESSAGES = 256
 

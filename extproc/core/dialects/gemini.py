@@ -2,7 +2,7 @@
 
 Source: Google's Gemini API reference. Protobuf's JSON mapping accepts each field in camelCase and in snake_case.
 Without `alt=sse` a stream is one growing JSON array, which is released element by element. The array of an error answer
-is held whole, and a text that continues through its elements is judged as one.
+is held whole, and a text that continues through its elements is one text for Aim.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.core.content.document import Document, fields
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.google_error import google_error
 from extproc.core.dialects.leaf import Leaf
@@ -113,7 +114,7 @@ class Gemini(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`."""
 
     name = "gemini"
-    streams_arrays = True
+    streams_in = Framing.JSON_ARRAY
     clients_skip_comments = False  # Google's own SDK parses a comment as JSON, and fails
     request = Table(
         *COMMON,

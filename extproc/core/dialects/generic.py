@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.core.content.document import Document
-from extproc.core.dialects.base import Dialect, Running
+from extproc.core.dialects.base import Dialect, PlainTexts, Running
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import COMMON, inert, opaque, url
 from extproc.core.dialects.several import asks_for_several, numbered
@@ -37,7 +37,7 @@ class Generic(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`. Refusals are OpenAI's."""
 
     name = "generic"
-    takes_plain_text = True
+    plain_texts = PlainTexts.EVERYWHERE
     takes_forms = True
     request = answer = event = Table(*COMMON, *_NAMES)
 

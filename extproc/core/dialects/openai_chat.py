@@ -11,7 +11,7 @@ from typing import Any
 
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, running
-from extproc.core.dialects.flat_chat import MAX_CHOICE, flat_answer, flat_chunk, flat_request
+from extproc.core.dialects.flat_chat import flat_answer, flat_chunk, flat_request
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.dialects.rules import (
     COMMON,
@@ -29,6 +29,7 @@ from extproc.core.dialects.rules import (
     url,
 )
 from extproc.core.dialects.table import Table
+from extproc.core.vocabulary import MAX_CHOICE
 
 SAID = (
     text("content", "content[].text", "content[].refusal", "refusal", "reasoning", "reasoning_content"),

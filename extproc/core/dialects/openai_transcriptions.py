@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, asks_in_form, running, short_name
+from extproc.core.dialects.base import Dialect, PlainTexts, Running, asks_in_form, running, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, inert, media, text, tokens
 from extproc.core.dialects.table import Table
@@ -24,7 +24,7 @@ class OpenAITranscriptions(Dialect):
 
     name = "openai-transcriptions"
     takes_forms = True
-    answers_plain_text = True
+    plain_texts = PlainTexts.ANSWERS
     is_repetitive = True
     request = Table(
         *COMMON,

@@ -45,7 +45,7 @@ class Holds(Enum):
     MEDIA = "media"
     """binary content in base64, or a URL of it"""
     UNREADABLE = "unreadable"
-    """a text in a form that Aim cannot judge, such as tensors"""
+    """a text in a form that Aim cannot read, such as tensors"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def text(*patterns: str, role: str = "", speaker: Speaker | None = None, fixed: 
 
 
 def unnamed(*patterns: str, role: str = "", speaker: Speaker | None = None) -> Rule:
-    """Return a rule for places whose texts are judged with all other unnamed ones, although a `**.` rule names them."""
+    """Return a rule for places whose texts go with all other unnamed ones, although a `**.` rule names them."""
     return Rule(Holds.UNNAMED, patterns, role, speaker)
 
 
@@ -120,7 +120,7 @@ def media(*patterns: str) -> Rule:
 
 
 def unreadable(*patterns: str) -> Rule:
-    """Return a rule for what Aim cannot judge."""
+    """Return a rule for what Aim cannot read."""
     return Rule(Holds.UNREADABLE, patterns)
 
 

@@ -22,7 +22,7 @@ from extproc.core.content.shapes import (
     looks_opaque,
     read_media,
 )
-from extproc.core.dialects.call_arguments import CallArguments, spell
+from extproc.core.dialects.call_arguments import CallArguments, take_spellings
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import read_definitions, read_own_definitions
 from extproc.core.dialects.found import ROLES, Found, Mode
@@ -84,13 +84,13 @@ class Walk:
         self._found.end()
         if self._arguments.has_values:
             found = self._found
-            spell(document, found.leaves, found.prompts)
+            take_spellings(document, found.leaves, found.prompts)
         return self._found
 
     def find(self, node: Any, path: Path) -> Found:
         """Return the texts of a part of a document, which is at `path`; raise like `run`.
 
-        `spell` must give arguments that are a value of JSON their spelling.
+        `take_spellings` must give arguments that are a value of JSON their spelling.
         """
         self._value(node, self._table.root, path, _USER, ())
         self._found.end()
@@ -126,7 +126,7 @@ class Walk:
         elif kind is Holds.TOOLS:
             self._tools(text, path)
         elif kind is Holds.UNREADABLE:
-            raise MalformedBody("a text in a form that cannot be judged")
+            raise MalformedBody("a text in a form that Aim cannot read")
         else:
             self._shaped(text, place, path, base)
 
@@ -295,7 +295,7 @@ class Walk:
             case Holds.TOKENS:
                 self._tokens(node, place, path)
             case _:
-                raise MalformedBody("a text in a form that cannot be judged")
+                raise MalformedBody("a text in a form that Aim cannot read")
 
     def _object(
         self,

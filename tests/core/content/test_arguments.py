@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.core.content.arguments import Misfit, decode, put_back, spell
+from extproc.core.content.arguments import Misfit, decode, put_back, replace_strings
 
 SECRET = "bob@x.com"
 
@@ -20,7 +20,7 @@ def redact(raw: str, *changes: tuple[str, str]) -> str:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return spell(raw, put_back(raw, text))
+    return replace_strings(raw, put_back(raw, text))
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def replaced(node: Any) -> Any:
 def test_redacted_arguments_have_the_redacted_values(value: Any, ascii_only: bool) -> None:
     raw = json.dumps(value, ensure_ascii=ascii_only)
     text = decode(raw).replace(SECRET, "[E]")
-    after = spell(raw, put_back(raw, text))
+    after = replace_strings(raw, put_back(raw, text))
     assert json.loads(after) == replaced(value)

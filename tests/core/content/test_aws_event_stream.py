@@ -96,7 +96,11 @@ def test_values_of_all_types_are_read_and_kept() -> None:
 
 def test_types_of_messages_are_read() -> None:
     found = one(event("messageStart", {"role": "assistant"}))
-    assert (found.message_type, found.event_type, found.exception_type) == ("event", "messageStart", "")
+    assert (found.message_type, found.event_type, found.headers.get(":exception-type")) == (
+        "event",
+        "messageStart",
+        None,
+    )
     assert found.is_foreign is False
     other = one(frame(b"{}", header(":event-type", 0, b"")))
     assert (other.message_type, other.event_type) == ("", "")
@@ -104,7 +108,7 @@ def test_types_of_messages_are_read() -> None:
 
 def test_exception_frame_is_one_of_the_encoding() -> None:
     found = one(exception_frame("validationException", b'{"message":"no"}'))
-    assert (found.message_type, found.exception_type, found.data) == (
+    assert (found.message_type, found.headers.get(":exception-type"), found.data) == (
         "exception",
         "validationException",
         '{"message":"no"}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from extproc.core.content.framing import Framing
 from extproc.core.content.multipart import HEADER_BYTES, MOST_PARTS, FormDecoder, FormPart
-from extproc.core.content.part_headers import boundary_of
+from extproc.core.content.part_headers import boundary_of, disposition_of
 from extproc.core.errors import BodyTooLarge, MalformedBody
 from tests.fakes.cuts import PLACES, bytewise, cut, run
 from tests.fakes.forms import BOUNDARY, PNG, form, part
@@ -91,6 +92,8 @@ def test_form_without_parts_is_read() -> None:
         ("; filename=a.JSONL", ("Content-Type: application/octet-stream",), Framing.JSON_LINES),
         ('; filename="a b.jsonl"', ("Content-Type: text/plain",), Framing.JSON_LINES),
         ("; filename=x; filename*=UTF-8''a%20b.ndjson", (), Framing.JSON_LINES),
+        ('; filename="a \\"b\\".jsonl"', ("Content-Type: application/octet-stream",), Framing.JSON_LINES),
+        ('; filename="\udce9.json"', (), Framing.WHOLE),
         ("", ("Content-Type: image/svg+xml",), Framing.UNKNOWN),
         ("", ("Content-Transfer-Encoding: 8Bit", "X-A: b", "X-B:"), Framing.UNKNOWN),
     ],
@@ -127,8 +130,14 @@ def test_media_have_no_data(kind: str, content: bytes) -> None:
         ("", (), b"a\x00b"),
         ("", (), "é".encode("utf-16")),
         ("", (), "é".encode("latin-1")),
-        ("", ("Content-Type: text/plain; charset=iso-8859-1",), b"x"),
+        ("", ("Content-Type: text/plain; charset=iso-8859-1",), "é".encode("latin-1")),
         ("", ("Content-Type: text/plain; charset=utf-16",), b"x"),
+        ("", ("Content-Type: text/plain; charset=utf-7",), b"x"),
+        ("", ("Content-Type: text/plain; charset=iso-2022-jp",), b"x"),
+        ("; filename*=utf-8''a.png", ("Content-Type: image/png",), PNG),  # some servers see no file
+        ("; filename=; filename*=utf-8''a.png", ("Content-Type: image/png",), PNG),
+        ('; filename=";a.png"', ("Content-Type: image/png",), PNG),
+        ('; filename=" "', ("Content-Type: image/png",), PNG),
     ],
 )
 def test_text_that_is_not_utf_8_is_malformed(more: str, headers: Sequence[str], content: bytes) -> None:
@@ -140,7 +149,32 @@ def test_charset_of_all_parts_is_read() -> None:
     assert found.data == "UTF-8"
     with pytest.raises(MalformedBody):
         found.with_data("utf-16")
-    assert is_malformed(form(part("_charset_", b"iso-8859-1")))
+    assert one(part("_charset_", b"ISO-8859-1")).data == "ISO-8859-1"
+    assert is_malformed(form(part("_charset_", b"utf-7")))
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "latin1", "windows-1252", '"us-ascii"'])
+@pytest.mark.parametrize("text", ["Ask Tom", "Ask né"])
+def test_utf_8_that_is_called_latin_is_read(charset: str, text: str) -> None:
+    """Apache HttpClient calls each text so that has no type of its own."""
+    found = one(part("a", text.encode(), f"Content-Type: text/plain; charset={charset}"))
+    assert found.data == text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-ID: <a.1@example.com>",
+        "Content-Id: <a>",
+        "content-id: a",
+        "Content-Transfer-Encoding: binary",
+        "Content-Transfer-Encoding: 8bit",
+        "Content-Transfer-Encoding: 7BIT",
+    ],
+)
+def test_headers_that_say_nothing_pass(header: str) -> None:
+    assert one(part("a", b"text", header)).data == "text"
+    assert one(part("a", PNG, header, more="; filename=a.png")).data is None
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,15 @@ def test_charset_of_all_parts_is_read() -> None:
         ("; filename=a.txt", "a.txt"),
         ('; filename="Ask Tom; now.txt"', "Ask Tom; now.txt"),
         ('; filename="é.txt"', "é.txt"),
-        ('; FileName="a\\b.txt"', "a\\b.txt"),
+        ('; FileName="a\\b.txt"', "a\\b.txt\nab.txt"),
+        ('; filename="a\\"b\\" c.txt"', 'a"b" c.txt'),
+        ('; filename="\\"\\""', '""'),
+        ('; filename="a\\"b.txt"; filename*=utf-8\'\'%22', 'a"b.txt\n"'),
+        ('; size=1; filename="\\a\\"b"; x=y', '\\a"b\na"b'),
+        ('; filename="a%22b%22 c.txt"', "a%22b%22 c.txt"),
+        ('; filename="n\udce9e.txt"', "n\ufffde.txt\nnée.txt"),
+        ('; filename="\udcff é\\b"', "\ufffd é\\b\n\ufffd éb\nÿ Ã©\\b\nÿ Ã©b"),
+        ('; filename="surname=x.txt"', "surname=x.txt"),
         (";filename*=utf-8''%C3%A9%20x", "é x"),
         ("; filename=a; filename*=UTF-8'en'b", "a\nb"),
         ("; filename=a; filename*=UTF-8''a", "a"),
@@ -256,14 +298,36 @@ def test_unclear_boundaries_are_malformed(body: bytes) -> None:
         part("a", more="; filename*=utf-8''%ff"),
         part("a", more="; filename*=a"),
         part("a", more='; filename="a'),
-        part("a", more='; filename="a\\"b"'),
+        part("a", more="; filename*=utf-8''\udce9"),
+        part("a", more="; filename*0=a"),
+        part("a", more="; name*0=b"),
+        part("a", more="; name*=b"),
+        part("a", more="; filename=it's"),
+        part("a", more="; x='; filename=b'"),
         part("a", more='; filename="a\\";'),
+        part("a", more='; filename="a\\\\"'),
+        part("a", more='; filename="a; name=b"'),
+        part("a", more='; filename="a;Name*0 = b"'),
+        part("a", more='; filename="a; filename=b"'),
+        part("a", more='; filename="a\\"; name=\\"b"'),
+        part("a", more='; filename="a\\" name=b"'),
+        part("a", more='; x="a\\"b"'),
+        b'Content-Disposition: form-data; filename="a\\"b"; name="a"\r\n\r\nx',
+        part("a", b"x", "Content-ID: Ask Tom"),
+        part("a", b"x", "Content-ID: <Ask Tom>"),
+        part("a", b"x", "Content-ID: <a>", "Content-ID: <a>"),
+        part("a", b"x", "X-Content-ID: <a>"),
+        part("a", b"x", "X-A: \udce9"),
+        part("a", b"x", 'Content-Type: text/plain; x="\\""'),
         part("a", more='; filename=a"b"'),
         part("a", more="; filename=a b"),
         part("a", more="; filename"),
         part("a", more=";"),
         part("a", more="; size=two+words; note='a b'"),
         part("a\\b"),
+        part('a\\"b'),
+        part("a;b"),
+        part("\udce9"),
         part('a"b'),
     ],
 )
@@ -276,6 +340,8 @@ def test_unclear_headers_are_malformed(raw: bytes) -> None:
     [
         ("multipart/form-data; boundary=xYz-1", "xYz-1"),
         ('multipart/form-data; charset=utf-8; Boundary="a b,c=d"', "a b,c=d"),
+        ("multipart/form-data; boundary=xYz-1; charset=ISO-8859-1", "xYz-1"),
+        ("multipart/form-data; charset=Latin1; boundary=xYz-1; version=1.0", "xYz-1"),
         ("Multipart/Form-Data;boundary=----WebKitFormBoundary0", "----WebKitFormBoundary0"),
         (f"multipart/form-data; boundary={'x' * 70}", "x" * 70),
     ],
@@ -295,6 +361,15 @@ def test_boundary_is_read(header: str, boundary: str) -> None:
         'multipart/form-data; boundary="a\r\nb"',
         "multipart/form-data; boundary=a; boundary=b",
         "multipart/form-data; boundary=a; boundary*=utf-8''b;",
+        "multipart/form-data; boundary=a; boundary*=utf-8''b",
+        "multipart/form-data; boundary=a; boundary*0=b",
+        'multipart/form-data; x="; boundary=b; y="; boundary=a',
+        'multipart/form-data; x="\\"; boundary=b; y=\\""; boundary=a',
+        "multipart/form-data; x='; boundary=b; y='; boundary=a",
+        "multipart/form-data; boundary=a; title=two+words'",
+        "multipart/form-data; boundary=a; charset=utf-7",
+        "multipart/form-data; boundary=a; charset=utf-16",
+        "multipart/form-data; boundary=a; charset=unicode_escape",
         "multipart/form-data; boundary=é",
         f"multipart/form-data; boundary={'x' * 71}",
         ", multipart/form-data; boundary=a b",
@@ -361,8 +436,27 @@ PARTS = st.builds(
     lambda name, content, more, header: part(name, content, *header, more=more),
     NAMES,
     CONTENTS | st.text(max_size=12).map(str.encode),
-    st.sampled_from(["", "; filename=a", "; filename=a.jsonl", '; filename="a b"']),
-    st.sampled_from([(), ("Content-Type: text/plain",), ("Content-Type: image/png",), ("X-A: b",)]),
+    st.sampled_from(
+        [
+            "",
+            "; filename=a",
+            "; filename=a.jsonl",
+            '; filename="a b"',
+            '; filename="a\\"b"',
+            '; filename="\udce9"',
+            "; filename=a; filename*=UTF-8''%C3%A9",
+        ]
+    ),
+    st.sampled_from(
+        [
+            (),
+            ("Content-Type: text/plain",),
+            ("Content-Type: image/png",),
+            ("X-A: b",),
+            ("Content-ID: <a@b>", "Content-Transfer-Encoding: binary"),
+            ("Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit"),
+        ]
+    ),
 )
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20)
 BODIES = st.lists(PARTS, max_size=4).map(lambda parts: form(*parts)) | CONTENTS
@@ -415,3 +509,80 @@ def test_rewritten_form_has_the_new_text_and_nothing_else(parts: list[bytes], te
     assert [(each.name, each.filename, each.data) for each in again] == [
         (each.name, each.filename, text if each is changed else each.data) for each in found
     ]
+
+
+# -- other readers of the same headers ---------------------------------------------------------------------------------
+
+SAID = st.lists(
+    st.sampled_from(
+        ["a", "b", "é", "\udce9", '"', '\\"', "\\", ";", "; ", "'", "=", " ", "name=", "filename=", "name*=", "%22"]
+    ),
+    max_size=8,
+).map("".join)
+PARAMETERS = st.lists(
+    st.builds(
+        lambda name, text, quote: f"; {name}={quote}{text}{quote}",
+        st.sampled_from(["name", "filename", "filename*", "x", "name*0"]),
+        SAID,
+        st.sampled_from(['"', "", "'"]),
+    ),
+    max_size=4,
+).map("".join)
+
+
+def splits(value: str) -> list[list[str]]:
+    """Return the parameters of a header as careless readers find them."""
+
+    def cut_outside(ends: str, quotes: str, *, escapes: bool) -> list[str]:
+        pieces, quote, before = [""], "", ""
+        for each in value:
+            if each in ends and not quote:
+                pieces.append("")
+            else:
+                pieces[-1] += each
+                if not (escapes and before == "\\") and each in quotes and quote in ("", each):
+                    quote = "" if quote else each
+            before = each
+        return pieces
+
+    return [
+        value.split(";"),
+        re.split(r"[;\"]\s*(?=(?:file)?name)", value),
+        cut_outside(";", '"', escapes=False),
+        cut_outside(";", '"', escapes=True),
+        cut_outside(";", "\"'", escapes=True),
+        cut_outside(";", "\"'", escapes=False),
+    ]
+
+
+@given(PARAMETERS | SAID.map(lambda more: f'; name="file"; filename="{more}"'))
+@settings(max_examples=1000)
+def test_other_readers_find_the_same_name_and_file(parameters: str) -> None:
+    """Each reading of an accepted header has one name, the same one, and has a file where ours has one."""
+    try:
+        found = disposition_of("form-data" + parameters)
+    except MalformedBody:
+        return
+    for pieces in splits("form-data" + parameters):
+        pairs = [piece.strip().partition("=") for piece in pieces]
+        names = [text.strip('"') for key, _, text in pairs if key.strip().rstrip("*0").lower() == "name"]
+        assert names == [found.name]
+        files = [text.strip('"') for key, _, text in pairs if key.strip().lower() == "filename"]
+        assert any(files) or not found.is_file
+
+
+@given(SAID)
+def test_each_reading_of_the_name_of_a_file_is_inspected(said: str) -> None:
+    """No word of the name is lost, whichever escapes and bytes a server understands."""
+    try:
+        found = disposition_of(f'form-data; name="file"; filename="{said}"').filename
+    except MalformedBody:
+        return
+    assert found is not None
+    read = found.split("\n")
+    raw = said.encode("utf-8", "surrogateescape")
+    for each in (raw.decode("latin-1"), raw.decode("utf-8", "replace")):
+        is_utf_8 = raw.decode("utf-8", "ignore").encode() == raw
+        if not is_utf_8 or each == said:
+            assert each.replace('\\"', '"') in read
+            assert re.sub(r"\\(.)", r"\1", each) in read

@@ -561,7 +561,7 @@ def test_late_block_ends_a_stream_before_its_last_event() -> None:
     assert it.is_submitted_done
     it.block("No.")
     found = frames(it.response.body)[-1]
-    assert (found.message_type, found.exception_type) == ("exception", "validationException")
+    assert (found.message_type, found.headers.get(":exception-type")) == ("exception", "validationException")
     assert json.loads(found.payload) == {"message": "No."}
 
 
@@ -569,7 +569,7 @@ def test_failing_aim_ends_a_running_stream_as_an_unavailable_service() -> None:
     texts = event("contentBlockDelta", delta(0, text="Hi"))
     it = exchange("converse-stream").judge().head(AWS).body(texts).verify_all().body(texts).lose()
     found = frames(it.response.body)[-1]
-    assert (found.message_type, found.exception_type) == ("exception", "serviceUnavailableException")
+    assert (found.message_type, found.headers.get(":exception-type")) == ("exception", "serviceUnavailableException")
     assert json.loads(found.payload) == {"message": UNAVAILABLE.message}
 
 

@@ -11,12 +11,12 @@ import pytest
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.flat_chat import MAX_CHOICE
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError, rewrite
 from extproc.core.refusal import UNAVAILABLE, blocked
+from extproc.core.vocabulary import MAX_CHOICE
 from tests.fakes.reading import (
     answers,
     asked,
