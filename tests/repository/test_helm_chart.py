@@ -484,6 +484,15 @@ def test_sidecar_and_envoy_share_the_socket(tmp_path: Path) -> None:
     assert mounts == envoy["volumeMounts"]
 
 
+def test_istio_does_not_intercept_the_probes(tmp_path: Path) -> None:
+    """With Istio's mTLS, or before its proxy runs, a redirected probe would fail and the pod would not start."""
+    resources = template(**VALUES["sidecar-istio"])
+    annotations = patch_of(resources)["spec"]["template"]["metadata"]["annotations"]
+    admin = settings_of(resources, tmp_path).admin
+    assert admin is not None
+    assert annotations["traffic.sidecar.istio.io/excludeInboundPorts"] == str(admin.port)
+
+
 def test_patch_keeps_existing_fields() -> None:
     after = patched(template(**SIDECAR))["spec"]["template"]["spec"]
     envoy, other = after["containers"]
