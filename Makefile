@@ -147,7 +147,7 @@ chart: $(BIN)/helm ## package the Helm chart into dist
 
 chart-push: chart ## push the packaged chart to an OCI registry (REGISTRY=oci://HOST/PATH)
 	@test -n '$(REGISTRY)' || { echo 'Name the registry: make chart-push REGISTRY=oci://HOST/PATH' >&2; exit 2; }
-	$(BIN)/helm push dist/aim-extproc-$(CHART_VERSION).tgz $(REGISTRY)
+	$(BIN)/helm push dist/aim-extproc-$(CHART_VERSION).tgz $(REGISTRY) $(ARGS)
 
 clean: ## remove everything that was built, including .venv
 	rm -rf $(VENV) $(FUZZER) $(PEERS) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
