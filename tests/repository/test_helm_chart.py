@@ -350,6 +350,26 @@ def test_network_policy_lets_dns_and_aim_through(aim: dict[str, Any], ports: lis
 
 
 @pytest.mark.parametrize(
+    ("variable", "ports"),
+    [
+        ({"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}, [443, 3128]),
+        ({"name": "https_proxy", "value": "http://proxy.example:3128"}, [443, 3128]),
+        ({"name": "AIM_API_BASE", "value": "https://aim.example:8443"}, [443, 8443]),
+        ({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4317"}, [443, 4317]),
+        ({"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://collector:4318/v1/traces"}, [443, 4318]),
+        # Not URLs.
+        ({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "10.0.0.1:4317"}, [443]),
+        ({"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}, [443]),
+        ({"name": "NO_PROXY", "value": "http://other.example:81"}, [443]),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "-".join(map(str, value)),
+)
+def test_network_policy_lets_urls_of_the_environment_through(variable: dict[str, Any], ports: list[int]) -> None:
+    _, out = policy_of(extraEnv=[variable])["egress"]
+    assert [each["port"] for each in out["ports"]] == ports
+
+
+@pytest.mark.parametrize(
     "values", [{"tls": {"secret": "guard-tls"}}, {"acceptOpenPort": True}, {"mode": "sidecar"}], ids=str
 )
 def test_network_policy_can_be_switched_off_where_the_listener_is_protected(values: dict[str, Any]) -> None:

@@ -247,17 +247,25 @@ resources:
 {{- end -}}
 {{- end -}}
 
-{{/* The TCP ports that the sidecar may reach: those of the values, and those of Aim's and a proxy's URL in the settings. */}}
+{{/* The TCP ports that the sidecar may reach: those of the values, and those of the URLs of Aim, a proxy and a collector. */}}
 {{- define "aim-extproc.egressPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.networkPolicy.egressPorts -}}
 {{- $ports = append $ports (int .) -}}
 {{- end -}}
 {{- $aim := default dict .Values.settings.aim -}}
-{{- range compact (list $aim.base_url $aim.proxy) -}}
+{{- $urls := list $aim.base_url $aim.proxy -}}
+{{- range .Values.extraEnv -}}
+{{- if regexMatch "^(AIM_API_BASE|HTTPS?_PROXY|OTEL_EXPORTER_OTLP_(.*_)?ENDPOINT)$" (upper .name) -}}
+{{- $urls = append $urls .value -}}
+{{- end -}}
+{{- end -}}
+{{- range compact $urls -}}
+{{- if regexMatch "^https?://" . -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
 {{- $ports = append $ports (int $port) -}}
+{{- end -}}
 {{- end -}}
 {{- range uniq $ports }}
 - port: {{ . }}
