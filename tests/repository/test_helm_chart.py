@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "pull"}],
     "autoscaling": {"enabled": True},
     "networkPolicy": {
-        "enabled": True,
-        "gateways": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}}],
+        "gatewayNamespace": "edge",
+        "gatewayPodLabels": {"app": "gateway"},
+        "gateways": [{"ipBlock": {"cidr": "10.0.0.0/24"}}],
+        "monitoringNamespace": "monitoring",
         "monitoring": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
         "egressPorts": [443, 3128],
         "egress": [{"ports": [{"port": 4317, "protocol": "TCP"}]}],
@@ -70,6 +73,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "podDisruptionBudget": {"enabled": False},
         "serviceAccount": {"create": False},
         "bindAddress": "[::]",
+        "networkPolicy": {"enabled": False},
+        "acceptOpenPort": True,
         "service": {"appProtocol": ""},
         "settings": {"profiles": {}},
         "extraEnv": [{"name": "AIM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "k", "key": "k"}}}],
@@ -276,6 +281,142 @@ def test_each_tenant_has_its_own_key(tmp_path: Path) -> None:
     assert secrets[str(settings.profiles["globex"].api_key_file)] == "globex-key"
 
 
+def policy_of(**values: Any) -> Any:
+    return template(**values)["NetworkPolicy/aim-extproc"]["spec"]
+
+
+def in_namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+OWN_NAMESPACE: dict[str, Any] = {"podSelector": {}}
+BLOCK: dict[str, Any] = {"ipBlock": {"cidr": "10.0.0.0/24"}}
+
+
+def test_network_policy_admits_only_the_releases_namespace_by_default() -> None:
+    resources = template()
+    spec = resources["NetworkPolicy/aim-extproc"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    labels = resources["Deployment/aim-extproc"]["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [(rule["ports"][0]["port"], rule["from"]) for rule in spec["ingress"]] == [
+        (50051, [OWN_NAMESPACE]),
+        (9902, [OWN_NAMESPACE]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "peers"),
+    [
+        ({"gatewayNamespace": "edge"}, [{**in_namespace("edge"), "podSelector": {}}]),
+        ({"gatewayPodLabels": {"app": "gw"}}, [{"podSelector": {"matchLabels": {"app": "gw"}}}]),
+        (
+            {"gatewayNamespace": "edge", "gatewayPodLabels": {"app": "gw"}},
+            [{**in_namespace("edge"), "podSelector": {"matchLabels": {"app": "gw"}}}],
+        ),
+        ({"gateways": [BLOCK]}, [BLOCK]),
+        ({"gatewayNamespace": "edge", "gateways": [BLOCK]}, [{**in_namespace("edge"), "podSelector": {}}, BLOCK]),
+    ],
+    ids=["namespace", "labels", "both", "peers", "namespace and peers"],
+)
+def test_values_say_which_gateways_reach_the_listener(policy: dict[str, Any], peers: list[Any]) -> None:
+    listener, admin = policy_of(networkPolicy=policy)["ingress"]
+    assert listener["from"] == peers
+    assert admin["from"] == [OWN_NAMESPACE]
+
+
+def test_monitoring_namespace_reaches_only_the_admin_port() -> None:
+    listener, admin = policy_of(networkPolicy={"monitoringNamespace": "monitoring"})["ingress"]
+    assert [port["port"] for port in admin["ports"]] == [9902]
+    assert admin["from"] == [{**in_namespace("monitoring"), "podSelector": {}}]
+    assert listener["from"] == [OWN_NAMESPACE]
+
+
+@pytest.mark.parametrize(
+    ("aim", "ports"),
+    [
+        ({}, [443]),
+        ({"base_url": "https://aim.example"}, [443]),
+        ({"base_url": "https://aim.example:8443/path"}, [443, 8443]),
+        ({"base_url": "http://aim.example"}, [443, 80]),
+        ({"base_url": "https://[fd00::7]:8443", "proxy": "http://proxy.example:3128"}, [443, 8443, 3128]),
+    ],
+    ids=["default", "https", "port", "http", "proxy"],
+)
+def test_network_policy_lets_dns_and_aim_through(aim: dict[str, Any], ports: list[int]) -> None:
+    dns, out = policy_of(settings={"aim": aim})["egress"]
+    assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert out == {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
+
+
+@pytest.mark.parametrize(
+    ("variable", "ports"),
+    [
+        ({"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}, [443, 3128]),
+        ({"name": "https_proxy", "value": "http://proxy.example:3128"}, [443, 3128]),
+        ({"name": "AIM_API_BASE", "value": "https://aim.example:8443"}, [443, 8443]),
+        ({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4317"}, [443, 4317]),
+        ({"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://collector:4318/v1/traces"}, [443, 4318]),
+        # Not URLs.
+        ({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "10.0.0.1:4317"}, [443]),
+        ({"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}, [443]),
+        ({"name": "NO_PROXY", "value": "http://other.example:81"}, [443]),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "-".join(map(str, value)),
+)
+def test_network_policy_lets_urls_of_the_environment_through(variable: dict[str, Any], ports: list[int]) -> None:
+    _, out = policy_of(extraEnv=[variable])["egress"]
+    assert [each["port"] for each in out["ports"]] == ports
+
+
+@pytest.mark.parametrize(
+    "values", [{"tls": {"secret": "guard-tls"}}, {"acceptOpenPort": True}, {"mode": "sidecar"}], ids=str
+)
+def test_network_policy_can_be_switched_off_where_the_listener_is_protected(values: dict[str, Any]) -> None:
+    policies = [name for name in template(networkPolicy={"enabled": False}, **values) if name.startswith("Network")]
+    assert policies == []
+
+
+def test_sidecar_in_envoys_pod_has_no_port_for_exchanges(tmp_path: Path) -> None:
+    resources = template(**SIDECAR)
+    assert settings_of(resources, tmp_path).listen.path
+    (container,) = patch_of(resources)["spec"]["template"]["spec"]["initContainers"]
+    assert [port["name"] for port in container["ports"]] == ["aim-admin"]
+
+
+@pytest.mark.parametrize("name", ["defaults", "sidecar"])
+def test_probes_are_patient(name: str) -> None:
+    """An exchange or a settings file keeps the process from answering for up to a second."""
+    resources = template(**VALUES[name])
+    spec = patch_of(resources)["spec"]["template"]["spec"] if name == "sidecar" else pod_of(resources)
+    (container,) = spec["initContainers" if name == "sidecar" else "containers"]
+    for kind in ("startup", "readiness", "liveness"):
+        assert container[f"{kind}Probe"]["timeoutSeconds"] >= 2
+    liveness = container["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 30
+
+
+def test_values_change_the_probes() -> None:
+    (container,) = pod_of(template(probes={"liveness": {"failureThreshold": 9}}))["containers"]
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/healthz", "port": "aim-admin"},
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 9,
+    }
+
+
+def test_replicas_are_spread_over_zones_and_nodes() -> None:
+    resources = template()
+    spread = pod_of(resources)["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    labels = resources["Deployment/aim-extproc"]["spec"]["template"]["metadata"]["labels"]
+    for each in spread:
+        assert each["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert each["matchLabelKeys"] == ["pod-template-hash"]
+        assert each["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("name", ["defaults", "everything", "sidecar"])
 def test_grace_period_covers_the_drain(name: str, tmp_path: Path) -> None:
     resources = template(**VALUES[name])
@@ -363,6 +504,15 @@ def test_sidecar_and_envoy_share_the_socket(tmp_path: Path) -> None:
     assert mounts == envoy["volumeMounts"]
 
 
+def test_istio_does_not_intercept_the_probes(tmp_path: Path) -> None:
+    """With Istio's mTLS, or before its proxy runs, a redirected probe would fail and the pod would not start."""
+    resources = template(**VALUES["sidecar-istio"])
+    annotations = patch_of(resources)["spec"]["template"]["metadata"]["annotations"]
+    admin = settings_of(resources, tmp_path).admin
+    assert admin is not None
+    assert annotations["traffic.sidecar.istio.io/excludeInboundPorts"] == str(admin.port)
+
+
 def test_patch_keeps_existing_fields() -> None:
     after = patched(template(**SIDECAR))["spec"]["template"]["spec"]
     envoy, other = after["containers"]
@@ -401,6 +551,9 @@ def test_alerts_and_dashboard_equal_the_repositorys() -> None:
         ({"replica": 3}, "replica"),
         ({"profileKeys": {"unknown": {"secret": "s", "key": "k"}}}, "unknown"),
         ({"tls": {"clientCa": {"configMap": "ca"}}}, "tls.clientCa needs tls.secret"),
+        ({"networkPolicy": {"enabled": False}}, "set acceptOpenPort: true to accept this"),
+        ({"networkPolicy": {"gatewayNamespace": "Edge"}}, "/networkPolicy/gatewayNamespace"),
+        ({"probes": {"readiness": {"periodSeconds": 0}}}, "/probes/readiness/periodSeconds"),
     ],
 )
 def test_invalid_values_are_named(values: dict[str, Any], problem: str) -> None:
@@ -443,6 +596,25 @@ def test_chart_version_equals_the_projects() -> None:
     assert (chart["version"], chart["appVersion"]) == (project, project)
 
 
+def test_package_has_the_whole_chart(tmp_path: Path) -> None:
+    """`make chart` packages the folder; files outside it are behind links."""
+    helm("package", str(CHART), "--destination", str(tmp_path))
+    (package,) = tmp_path.iterdir()
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert package.name == f"aim-extproc-{chart['version']}.tgz"
+    assert helm("template", "aim-extproc", str(package), values=EVERYTHING) == helm(
+        "template", "aim-extproc", str(CHART), values=EVERYTHING
+    )
+
+
+def test_make_pushes_the_package_of_this_version() -> None:
+    make = ["make", "--dry-run", "chart-push", "REGISTRY=oci://registry.example/charts"]
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    assert "helm package deploy/helm/aim-extproc --destination dist" in printed
+    assert f"helm push dist/aim-extproc-{version}.tgz oci://registry.example/charts" in printed
+
+
 def test_release_name_prefixes_resource_names() -> None:
     names = {name.partition("/")[2] for name in template("blue")}
     assert names == {"blue-aim-extproc", "blue-aim-extproc-check"}
@@ -456,9 +628,18 @@ def notes(**values: Any) -> str:
 def test_notes_show_the_next_steps() -> None:
     said = notes()
     assert "WARNING: no tls.secret" in said
+    assert "WARNING: only pods of the namespace guards may reach the sidecar" in said
     assert '--service aim-extproc.guards --ca ""' in said
     assert "dry run" not in said
     said = notes(**EVERYTHING)
     assert "WARNING" not in said
     assert "The profile default is a dry run" in said
     assert "--topology sidecar" in notes(**SIDECAR)
+
+
+def test_notes_warn_of_what_may_not_reach_the_sidecar() -> None:
+    tls = {"tls": {"secret": "guard-tls"}}
+    assert "WARNING" not in notes(**tls, networkPolicy={"gatewayNamespace": "edge"})
+    said = notes(**tls, networkPolicy={"gatewayNamespace": "edge"}, serviceMonitor={"enabled": True})
+    assert "WARNING: only a Prometheus in the namespace guards" in said
+    assert "WARNING: no networkPolicy" in notes(**tls, networkPolicy={"enabled": False})

@@ -148,22 +148,17 @@ startupProbe:
   httpGet:
     path: /healthz
     port: aim-admin
-  periodSeconds: 1
-  failureThreshold: 60
+  {{- toYaml .Values.probes.startup | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: aim-admin
-  periodSeconds: 5
-  timeoutSeconds: 2
-  failureThreshold: 2
+  {{- toYaml .Values.probes.readiness | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /healthz
     port: aim-admin
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
+  {{- toYaml .Values.probes.liveness | nindent 2 }}
 {{- end -}}
 
 {{- define "aim-extproc.volumes" -}}
@@ -236,4 +231,44 @@ securityContext:
     type: RuntimeDefault
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
+{{- end -}}
+
+{{/* NetworkPolicyPeers: the pods of a namespace, and more. Without any value they are the pods of the release's own namespace. */}}
+{{- define "aim-extproc.peers" -}}
+{{- if or .namespace .labels (not .more) -}}
+{{- $peer := dict "podSelector" (ternary (dict "matchLabels" .labels) dict (not (empty .labels))) -}}
+{{- if .namespace -}}
+{{- $name := dict "kubernetes.io/metadata.name" .namespace -}}
+{{- $_ := set $peer "namespaceSelector" (dict "matchLabels" $name) -}}
+{{- end -}}
+{{- prepend (default list .more) $peer | toYaml -}}
+{{- else -}}
+{{- toYaml .more -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The TCP ports that the sidecar may reach: those of the values, and those of the URLs of Aim, a proxy and a collector. */}}
+{{- define "aim-extproc.egressPorts" -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.egressPorts -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- $aim := default dict .Values.settings.aim -}}
+{{- $urls := list $aim.base_url $aim.proxy -}}
+{{- range .Values.extraEnv -}}
+{{- if regexMatch "^(AIM_API_BASE|HTTPS?_PROXY|OTEL_EXPORTER_OTLP_(.*_)?ENDPOINT)$" (upper .name) -}}
+{{- $urls = append $urls .value -}}
+{{- end -}}
+{{- end -}}
+{{- range compact $urls -}}
+{{- if regexMatch "^https?://" . -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- $ports = append $ports (int $port) -}}
+{{- end -}}
+{{- end -}}
+{{- range uniq $ports }}
+- port: {{ . }}
+  protocol: TCP
+{{- end -}}
 {{- end -}}
