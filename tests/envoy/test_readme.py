@@ -46,7 +46,8 @@ async def test_commands_of_the_readme_work(tmp_path: Any) -> None:
     status, printed = await shell(tmp_path, script)
     assert status == 0, printed
     lines = printed.split("== envoy\n")[1].splitlines()
-    assert [line for line in lines if not line.startswith("ok: ")] == []
+    # Some wheels of the matrix are old, which is a warning.
+    assert [line for line in lines if not line.startswith("ok: ") and "; upgrade to " not in line] == []
     assert any("1 of 1 HTTP filter chains have the filter" in line for line in lines)
 
 
