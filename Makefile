@@ -123,6 +123,9 @@ schema: $(STAMP) ## generate the schema of ext_proc's messages from envoy-data-p
 reliability: $(STAMP) ## generate the fault tables of docs/reliability.md
 	$(BIN)/python -m tests.envoy.faults
 
+compatibility: $(STAMP) ## run the tests of meshes and clients; generate the tables of docs/compatibility.md
+	$(BIN)/python -m tests.compatibility $(ARGS)
+
 docs: $(STAMP) ## generate the reference of settings, the state tables and the tables of dialects from the code
 	$(BIN)/python tools/settings_reference.py
 	$(BIN)/python tools/state_tables.py

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from extproc.check.dump import Dump
 from extproc.check.filters import Filter
 
-_ISTIO_CLUSTER = re.compile(r"(outbound|inbound)(_\.\d+_\._.*)?\|.*\||xds-grpc|BlackHoleCluster")
+_ISTIO_CLUSTER = re.compile(r"(outbound|inbound|inbound-vip)(_\.\d+_\._.*)?\|.*\||xds-grpc|BlackHoleCluster")
 
 
 class Setting(Enum):

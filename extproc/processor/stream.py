@@ -17,7 +17,7 @@ from extproc.config.settings import Settings
 from extproc.core.commands import Reset
 from extproc.core.dry_run import DryRun
 from extproc.core.errors import ProtocolError
-from extproc.core.events import HeadersReceived
+from extproc.core.events import BodyReceived, Event, HeadersReceived, TrailersReceived
 from extproc.core.exchange import Exchange, misconfigured
 from extproc.core.identity import NOBODY, Identity, first_value
 from extproc.core.refusal import MISCONFIGURED
@@ -80,7 +80,7 @@ class Stream:
         self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Task[object] | None = None  # the stream's own task, while it waits for a message
-        self._room: asyncio.Future[None] | None = None  # what it waits for before it reads on
+        self._room: asyncio.Future[None] | None = None  # what it waits for before it goes on
         self._is_left = False
         self._alarm: asyncio.TimerHandle | None = None
         self._observation: Observation | None = None  # of a stream that got no driver
@@ -203,20 +203,30 @@ class Stream:
 
     async def _read(self, driver: Driver) -> None:
         """Read Envoy's messages. Pause while the exchange holds as much as it may, or Envoy or Aim takes nothing."""
+        last: Event | None = None
         try:
             while (message := await self._next()) is not None:
                 event = wire.decode(wire.parse(message))
                 if event is None:
                     _log.debug("unknown_message")
                     continue
+                last = event
                 await driver.take_and_write(event)
                 while not (self._is_left or _has_room(driver)):
-                    self._room = self._loop.create_future()
-                    await self._room
+                    await self._change()
+            if last is not None and _ends_response(last):
+                # agentgateway ends its half of the stream with the answer, and reads on what is held of it.
+                while not (self._is_left or _is_over(driver)):
+                    await self._change()
         except (ProtocolError, *BROKEN) as error:
             self._broken(error)
         except Exception as error:
             log_internal_error(error)
+
+    async def _change(self) -> None:
+        """Wait until a change leaves room, or the stream is to be left."""
+        self._room = self._loop.create_future()
+        await self._room
 
     async def _next(self) -> bytes | None:
         """Return Envoy's next message; None at the end of the stream, or if it is to be left."""
@@ -273,6 +283,17 @@ class Stream:
     def _read_on(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
+
+
+def _ends_response(event: Event) -> bool:
+    if isinstance(event, HeadersReceived | BodyReceived):
+        return event.leg is Leg.RESPONSE and event.end_of_stream
+    return isinstance(event, TrailersReceived) and event.leg is Leg.RESPONSE
+
+
+def _is_over(driver: Driver) -> bool:
+    """Return whether the client's answer is complete, and the data plane has taken it."""
+    return (driver.is_complete or driver.is_closed) and driver.outbox.is_idle
 
 
 def _has_room(driver: Driver) -> bool:

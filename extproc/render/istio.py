@@ -32,6 +32,9 @@ _CONTEXTS = {
 }
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
+_WAYPOINT_LISTENER = "main_internal"
+"""The listener of a waypoint that has the services' requests, taken out of the tunnel in which they arrive."""
+
 _NOTES = """\
 Needs Istio 1.30 or newer. It has no effect on a gateway of the class istio-agentgateway, which has no \
 Envoy: use `extproc render agentgateway` there. Istio allows websockets; the sidecar refuses them on guarded \
@@ -76,12 +79,15 @@ def render_istio(
     if context in ("outbound", "inbound") and not labels:
         raise ValueError(f"selector: --context {context} is for an app's pods; name them: --selector app=NAME")
     where = {"context": _CONTEXTS[context]}
+    listener = {}
+    if context == "waypoint":
+        listener = because("Not connect_terminate, which only ends tunnels.", name=_WAYPOINT_LISTENER)
     patches = [
         _cluster_patch(settings, place, where),
-        _filter_patch(settings, place, where, profile),
-        _manager_patch(settings, where, context),
+        _filter_patch(settings, place, where, listener, profile),
+        _manager_patch(settings, where, listener, context),
         _limit_patch(settings, where),
-        *([_listener_patch(settings, where)] if context == "waypoint" else []),
+        *([_listener_patch(settings, where, listener)] if context == "waypoint" else []),
         *(_profile_patch(where, route, named) for route, named in (routes or {}).items()),
     ]
     if context == "waypoint":
@@ -136,18 +142,18 @@ def _tls(place: Place) -> Tree:
     }
 
 
-def _filter_patch(settings: Settings, place: Place, where: Tree, profile: str) -> Tree:
+def _filter_patch(settings: Settings, place: Place, where: Tree, listener: Tree, profile: str) -> Tree:
     filter_ = {
         **because("A name of its own, because an InferencePool adds another ext_proc filter.", name=FILTER),
         "typed_config": processor(settings, SIDECAR, replicas=not place.sidecar, profile=profile),
     }
     check(filter_, "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter")
     router = {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.router"}}
-    match = {**where, **because("Last before the router.", listener={"filterChain": {"filter": router}})}
+    match = {**where, **because("Last before the router.", listener={**listener, "filterChain": {"filter": router}})}
     return _patch("HTTP_FILTER", match, "INSERT_BEFORE", filter_)
 
 
-def _manager_patch(settings: Settings, where: Tree, context: Context) -> Tree:
+def _manager_patch(settings: Settings, where: Tree, listener: Tree, context: Context) -> Tree:
     # What an app sends elsewhere has to arrive as it was sent; the sidecar decodes paths itself.
     paths = {} if context == "outbound" else SAME_PATHS
     manager = {
@@ -163,7 +169,7 @@ def _manager_patch(settings: Settings, where: Tree, context: Context) -> Tree:
         },
     }
     check(manager, "envoy.config.listener.v3.Filter")
-    match = {**where, "listener": {"filterChain": {"filter": {"name": _MANAGER}}}}
+    match = {**where, "listener": {**listener, "filterChain": {"filter": {"name": _MANAGER}}}}
     return _patch("NETWORK_FILTER", match, "MERGE", manager)
 
 
@@ -178,13 +184,13 @@ def _limit_patch(settings: Settings, where: Tree) -> Tree:
     return _patch("HTTP_ROUTE", match, "MERGE", value)
 
 
-def _listener_patch(settings: Settings, where: Tree) -> Tree:
+def _listener_patch(settings: Settings, where: Tree, listener: Tree) -> Tree:
     value = because(
         "The same for routes that Istio makes from an HTTPRoute: it does not patch those of a waypoint.",
         per_connection_buffer_limit_bytes=body_limit(settings),
     )
     check(value, "envoy.config.listener.v3.Listener")
-    return _patch("LISTENER", dict(where), "MERGE", value)
+    return _patch("LISTENER", {**where, "listener": dict(listener)}, "MERGE", value)
 
 
 def _profile_patch(where: Tree, route: str, profile: str) -> Tree:

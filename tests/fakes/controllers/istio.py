@@ -1,8 +1,10 @@
-"""What Istio generates for a gateway and for an app's pod, with the patches of `extproc render istio` applied.
+"""What Istio generates for a gateway, an app's pod and a waypoint, with the patches of `extproc render istio` applied.
 
 From Istio's main branch (1.32, commit 86c9f01): `pilot/pkg/networking/core/listener_builder.go` (connection manager and
 filters), `connection_settings.go` (edge profile), `route/retry/retry.go`, `cluster_builder_test.go` (circuit breakers),
-and `envoyfilter/` (how patches are applied). Filters that only Istio's own Envoy has are left out.
+`listener_waypoint.go`, and `envoyfilter/` (how patches are applied). Filters that only Istio's own Envoy has are left
+out. A waypoint's listener `main_internal` gets its requests from the network here, without the tunnel that
+`connect_terminate` ends, and its routes are those of an HTTPRoute, which Istio does not patch.
 """
 
 from __future__ import annotations
@@ -15,17 +17,23 @@ from extproc.render.commented import Tree
 from tests.fakes.controllers import ANY_PORT, FILTERS, HTTP_OPTIONS, MANAGER, Cluster, bootstrap, discovered, router
 
 FILTER = "aim.ext_proc"
+Context = Literal["GATEWAY", "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"]
 _MODEL = "outbound|80||models.default.svc.cluster.local"
+_MODEL_OF_WAYPOINT = "inbound-vip|80|http|models.default.svc.cluster.local"
 _MOST = 4_294_967_295
 
 
 def generated(
-    documents: Sequence[Tree], cluster: Cluster, *, profile: Literal["", "EDGE"] = "", outbound: bool = False
+    documents: Sequence[Tree], cluster: Cluster, *, profile: Literal["", "EDGE"] = "", context: Context = "GATEWAY"
 ) -> Tree:
-    """Return the bootstrap of a gateway's Envoy, or of the one beside an app, for an HTTPRoute or Service `models`."""
+    """Return the bootstrap of a gateway's Envoy, of the one beside an app, or of a waypoint.
+
+    They are for an HTTPRoute or Service `models`.
+    """
     (document,) = documents
     patches = document["spec"]["configPatches"]
-    context = "SIDECAR_OUTBOUND" if outbound else "GATEWAY"
+    is_waypoint = context == "SIDECAR_INBOUND"
+    name = _MODEL_OF_WAYPOINT if is_waypoint else _MODEL
     assert {patch["match"]["context"] for patch in patches} == {context}
     previous_hosts = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     retry = {
@@ -40,7 +48,7 @@ def generated(
         {
             "name": f"default.models.{number}",
             "match": {"prefix": path},
-            "route": {"cluster": _MODEL, "timeout": "0s", "retry_policy": retry},
+            "route": {"cluster": name, "timeout": "0s", "retry_policy": retry},
         }
         for number, path in enumerate(cluster.paths)
     ]
@@ -49,7 +57,7 @@ def generated(
         "stat_prefix": "outbound_0.0.0.0_80",
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "normalize_path": True,
-        "use_remote_address": not outbound,
+        "use_remote_address": context == "GATEWAY",
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "stream_idle_timeout": "0s",
         "route_config": {
@@ -71,9 +79,9 @@ def generated(
         ],
     }
     listener: Tree = {
-        "name": "0.0.0.0_80",
+        "name": "main_internal" if is_waypoint else "0.0.0.0_80",
         "address": ANY_PORT,
-        "traffic_direction": "OUTBOUND",
+        "traffic_direction": "INBOUND" if is_waypoint else "OUTBOUND",
         "filter_chains": [{"filters": [{"name": MANAGER, "typed_config": manager}]}],
     }
     if profile == "EDGE":
@@ -88,7 +96,7 @@ def generated(
         }
         listener["per_connection_buffer_limit_bytes"] = 32768
     model = {
-        "name": _MODEL,
+        "name": name,
         "connect_timeout": "10s",
         "circuit_breakers": {
             "thresholds": [
@@ -106,28 +114,39 @@ def generated(
                 "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
             }
         },
-        **discovered(cluster.folder, _MODEL, [cluster.model]),
+        **discovered(cluster.folder, name, [cluster.model]),
     }
     tree = bootstrap(listener, [model])
+    if is_waypoint:
+        tree["static_resources"]["listeners"].append(_tunnels())
+        tree["static_resources"]["clusters"].append({"name": "main_internal", "type": "STATIC"})
     for patch in patches:
-        _apply(tree, manager, routes, patch)
+        _apply(tree, [] if is_waypoint else routes, patch)
     _place(tree, cluster)
-    if outbound:
+    if context == "SIDECAR_OUTBOUND":
         black_hole = {"name": "BlackHoleCluster", "type": "STATIC"}
         tree["static_resources"]["clusters"].append(black_hole)
         tree["static_resources"]["listeners"].append(_virtual_outbound())
     return tree
 
 
-def _apply(tree: Tree, manager: Tree, routes: list[Tree], patch: Tree) -> None:
+def _apply(tree: Tree, routes: list[Tree], patch: Tree) -> None:
     operation, value = patch["patch"]["operation"], json.loads(json.dumps(patch["patch"]["value"]))
+    wanted = patch["match"].get("listener", {}).get("name")
+    listeners = [each for each in tree["static_resources"]["listeners"] if wanted in (None, each["name"])]
+    managers = [each["filter_chains"][0]["filters"][0]["typed_config"] for each in listeners]
     match (patch["applyTo"], operation):
         case ("CLUSTER", "ADD"):
             tree["static_resources"]["clusters"].insert(0, value)
         case ("HTTP_FILTER", "INSERT_BEFORE"):
-            manager["http_filters"].insert(-1, value)
+            for manager in managers:
+                manager["http_filters"].insert(-1, value)
         case ("NETWORK_FILTER", "MERGE"):
-            _merge(manager, value["typed_config"])
+            for manager in managers:
+                _merge(manager, value["typed_config"])
+        case ("LISTENER", "MERGE"):
+            for listener in listeners:
+                _merge(listener, value)
         case ("HTTP_ROUTE", "MERGE"):
             for route in routes:
                 named = patch["match"]["routeConfiguration"]["vhost"]["route"].get("name", route["name"])
@@ -159,6 +178,29 @@ def _place(tree: Tree, cluster: Cluster) -> None:
         combined = common.pop("combined_validation_context")
         trusted = {"trusted_ca": {"inline_string": cluster.ca}}
         common["validation_context"] = {**combined["default_validation_context"], **trusted}
+
+
+def _tunnels() -> Tree:
+    """Return the listener of a waypoint that ends tunnels."""
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    route = {"match": {"connect_matcher": {}}, "route": {"cluster": "main_internal", "upgrade_configs": [upgrade]}}
+    manager = {
+        "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "connect_terminate",
+        "stream_idle_timeout": "0s",
+        "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+        "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": 100},
+        "route_config": {
+            "name": "default",
+            "virtual_hosts": [{"name": "default", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [router()],
+    }
+    return {
+        "name": "connect_terminate",
+        "address": ANY_PORT,
+        "filter_chains": [{"name": "default", "filters": [{"name": MANAGER, "typed_config": manager}]}],
+    }
 
 
 def _virtual_outbound() -> Tree:
