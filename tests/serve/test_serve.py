@@ -230,6 +230,38 @@ class TestReload:
             assert await process.ended() == 0
 
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    async def test_file_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim, workers: int) -> None:
+        """A named pipe hangs whoever reads it, as a mount that is lost does, until somebody writes."""
+
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        config, port, admin = written(tmp_path, aim, workers=workers)
+        good = config.read_text()
+        async with serving(config) as process:
+            for _ in range(1, workers):
+                await process.until("serving")
+            pipe = config.with_name("pipe")
+            os.mkfifo(pipe)
+            pipe.rename(config)
+            writer = await asyncio.to_thread(os.open, config, os.O_WRONLY)  # returns once it is being read
+            for number in range(workers):
+                assert await self._message(port + number) == "Aim's"
+            for path in ("/healthz", "/readyz", "/metrics", "/"):
+                assert (await get(admin, path)).status_code == 200
+            aside = config.with_name("new")
+            aside.write_text(good + "profiles: {default: {block_message: new}}\n")
+            aside.rename(config)
+            os.close(writer)  # lets the readers go: they have read an empty file
+            for number in range(workers):
+                while await self._message(port + number) != "new":
+                    await process.until("settings_reloaded")
+            process.signal()
+            assert await process.ended() == 0
+
+
 class TestLookUp:
     @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc reads HOSTALIASES")
     @pytest.mark.parametrize("hook", ["pre_call", "output"])
