@@ -201,6 +201,7 @@ class AimClient:
                 frame_bytes=self._frame_bytes,
                 patience=self._patience,
                 call=call,
+                start=self.start,
             )
 
 
