@@ -229,7 +229,6 @@ class TestReload:
             process.signal()
             assert await process.ended() == 0
 
-
     @pytest.mark.parametrize("workers", [1, 2])
     async def test_file_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim, workers: int) -> None:
         """A named pipe hangs whoever reads it, as a mount that is lost does, until somebody writes."""
