@@ -192,7 +192,7 @@ async def test_frames_keep_the_session_of_an_aim_that_is_behind(aim: ScriptedAim
 
     aim.script = script
     events = Events()
-    async with client_of(aim.base, ping_seconds=0.1, verdict_timeout_seconds=0.5) as client:
+    async with client_of(aim.base, ping_seconds=0.02, verdict_timeout_seconds=2) as client:
         session = client.open_session(1, CALLER, events)
         for _ in range(count):
             session.submit(json.dumps(chunk_of("x" * size)))

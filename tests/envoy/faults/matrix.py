@@ -23,8 +23,8 @@ GROUPS: Final[Mapping[str, Sequence[Fault]]] = {
 
 
 def _hasty(tree: Any) -> None:
-    processor_of(tree)["message_timeout"] = "0.5s"
-    manager_of(tree)["stream_idle_timeout"] = "1s"
+    processor_of(tree)["message_timeout"] = "1s"
+    manager_of(tree)["stream_idle_timeout"] = "2s"
 
 
 _SLOW_TO_OPEN: Final = {name: {**profile, "stream_head_seconds": 20} for name, profile in PROFILES.items()}
@@ -32,7 +32,8 @@ _SLOW_TO_OPEN: Final = {name: {**profile, "stream_head_seconds": 20} for name, p
 
 CHAINS: Final[Mapping[str, Wiring]] = {
     "usual": Wiring(),
-    "impatient": Wiring(aim={"timeout_seconds": 0.5, "verdict_timeout_seconds": 0.5}),
+    # No pause of a busy machine may be as long as this while Aim answers.
+    "impatient": Wiring(aim={"timeout_seconds": 1, "verdict_timeout_seconds": 1}),
     # The clock of a full stream starts later than that of Aim's silence. Once Aim has sent a frame after that, it runs
     # out first, however slow the machine is. Until then no pause of the machine may be as long as this.
     "chatty Aim": Wiring(aim={"verdict_timeout_seconds": 2}, settings={"profiles": _SLOW_TO_OPEN}),
