@@ -41,18 +41,26 @@ def _do_nothing() -> None:
 class AimClient:
     """A client of one Aim; an async context manager."""
 
-    def __init__(self, settings: Settings, *, ping_seconds: float = _PING_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ping_seconds: float = _PING_SECONDS,
+        keys: Keys | None = None,
+        network: Network | None = None,
+    ) -> None:
         """Create a client for the Aim in `settings`, without a connection yet.
 
-        A session in which no frame arrives is pinged every `ping_seconds`. Raises SettingsError for a CA file or a
-        proxy that cannot be used.
+        A session in which no frame arrives is pinged every `ping_seconds`. `keys` and `network` are those of
+        `settings`; without them their files are read now. Raises SettingsError for a CA file or a proxy that cannot be
+        used.
         """
         aim = settings.aim
         self._form: protocol.Form = aim.api
         self._session_url = protocol.endpoints(aim.api, aim.base).session
         self._timeout = aim.timeout_seconds
-        self._keys = Keys(settings)
-        self._network = Network.of(aim)
+        self._keys = keys or Keys(settings)
+        self._network = network or Network.of(aim)
         self._frame_bytes = 4 * settings.limits.event_bytes + _FRAME_BYTES
         # Text that waits for a verdict is limited as held bytes; chunks without text are limited only here.
         self._waiting_bytes = 4 * (settings.limits.held_bytes + settings.limits.event_bytes)
@@ -193,6 +201,7 @@ class AimClient:
                 frame_bytes=self._frame_bytes,
                 patience=self._patience,
                 call=call,
+                start=self.start,
             )
 
 

@@ -218,8 +218,9 @@ class Detector:
                         response, content = await self._post(target, fields, body, bodies)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
+                        encoding = response.headers.get("content-encoding", "")
                         try:
-                            return protocol.answer(self._form, input_, response.status_code, content)
+                            return protocol.answer(self._form, input_, response.status_code, content, encoding)
                         finally:
                             if len(content) > UNCOUNTED_BYTES:
                                 bodies.on_held(-len(content))

@@ -94,13 +94,16 @@ def call_body(form: Form, input_: Input, messages: bytes | None = None) -> bytes
     return b'{"messages":%b%b%b]}' % (messages[:-1], b"," if input_.messages else b"", last)
 
 
-def answer(form: Form, input_: Input, status: int, body: bytes) -> Verdict:
-    """Return the verdict in an HTTP answer.
+def answer(form: Form, input_: Input, status: int, body: bytes, encoding: str = "") -> Verdict:
+    """Return the verdict in an HTTP answer with this body and content-encoding.
 
-    Raises DetectionUnavailable or DetectionRejected for an answer without a verdict.
+    No encoding was offered, so a body that claims one means something that the sidecar does not know, even if it reads
+    as JSON. Raises DetectionUnavailable or DetectionRejected for an answer without a verdict.
     """
     if not 200 <= status < 300:
         raise _refusal(status)
+    if encoding.strip().lower() not in ("", "identity"):
+        raise _unreadable("it has a content-encoding")
     try:
         content = codec.decode_strictly(body)
     except (ValueError, RecursionError) as error:

@@ -82,10 +82,7 @@ class Session:
     @property
     def waiting(self) -> int:
         """Bytes that wait to be sent to Aim."""
-        if self._socket is None:
-            return self._unsent
-        transport = self._socket.transport
-        return 0 if transport.is_closing() else transport.get_write_buffer_size()  # a closed TLS transport has no size
+        return self._unsent if self._socket is None else self._socket.unsent
 
     @property
     def is_behind(self) -> bool:
@@ -130,17 +127,20 @@ class Session:
         frame_bytes: int,
         patience: Patience,
         call: Call,
+        start: Callable[[Callable[[], Coroutine[None, None, None]]], object],
     ) -> None:
         """Open the websocket within `timeout` seconds and exchange frames until either side ends the session.
 
-        `patience` bounds how long Aim may say nothing. `call` is told whether the websocket opened.
+        `patience` bounds how long Aim may say nothing. `call` is told whether the websocket opened. `start` runs what
+        keeps the connection alive, in tasks of their own, which end with the connection.
         """
         socket: Socket | None = None
         try:
             socket = await self._open(url, headers, network, names, timeout, frame_bytes)
             call.succeeded()
             self._socket = socket
-            socket.watch(patience, self._catch_up, self._give_up)
+            keep_alive = socket.keep_alive
+            socket.watch(patience, self._catch_up, self._give_up, lambda: start(keep_alive))
             for chunk in self._outbox:
                 self._send(socket, chunk)
             self._outbox.clear()
@@ -161,7 +161,7 @@ class Session:
                         async with asyncio.timeout(_CLOSE_SECONDS):
                             await socket.close()
                 finally:
-                    socket.transport.abort()
+                    socket.abort()
 
     async def _open(
         self,
@@ -219,6 +219,7 @@ class Session:
         try:
             while True:
                 data = await socket.recv()
+                socket.heard_message()
                 if self._is_closing:
                     return
                 self._allowance -= 1

@@ -54,7 +54,7 @@ class Prepared:
 
     `httpx.URL` and `httpx.Headers` encode what they are given, and aiohttp would have it decoded again. For the same
     reason the response comes with its whole content, of at most `limit` bytes, and if its status is 2xx without its
-    header fields.
+    header fields, unless it has a content-encoding.
 
     `on_held` is called with the bytes that are held more and, if the response fails, with as many below zero. Who gets
     a content of more than `UNCOUNTED_BYTES` must report its end.
@@ -134,7 +134,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         response = await self._send(request, prepared.target, prepared.fields)
         content = await _content(response, prepared.limit, prepared.on_held)
-        headers = None if 200 <= response.status < 300 else response.raw_headers
+        is_usual = 200 <= response.status < 300 and "content-encoding" not in response.headers
+        headers = None if is_usual else response.raw_headers
         return httpx.Response(response.status, headers=headers, stream=httpx.ByteStream(content), request=request)
 
     async def _send(self, request: httpx.Request, target: Target, fields: Fields) -> aiohttp.ClientResponse:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from extproc.aim.client import AimClient
+from extproc.aim.network import Network
+from extproc.config.keys import Keys
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
@@ -16,6 +20,7 @@ from extproc.processor.servicer import ExternalProcessor
 from extproc.serve.fixed import changed, with_fixed
 from extproc.serve.readiness import Readiness
 from extproc.serve.reload import Reloader
+from extproc.telemetry.audit import AuditLog
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.snapshot import Snapshot, Worker
 
@@ -32,15 +37,19 @@ class Instance:
         group: asyncio.TaskGroup,
         readiness: Readiness,
         worker: int = 0,
+        is_outdated: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Report on `processor`, that of `worker`. Reloads read `config` and start clients in `group`."""
+        """Report on `processor`, that of `worker`. Reloads read `config` and start clients in `group`.
+
+        `is_outdated` returns whether `config` differs from the settings of `processor`; a thread calls it.
+        """
         self._processor = processor
         self._started_with = processor.settings
         self._config = config
         self._group = group
         self._readiness = readiness
         self._worker = worker
-        self.reloader = Reloader(config, self._reload)
+        self.reloader = Reloader(config, self._read, is_outdated)
 
     @property
     def settings(self) -> Settings:
@@ -79,30 +88,41 @@ class Instance:
             )
         )
 
-    def _reload(self) -> None:
-        """Read the settings again. If they are valid, they apply to new exchanges."""
-        processor = self._processor
-        activity = processor.telemetry.activity
+    def _read(self) -> Callable[[], None]:
+        """Read the settings again, and every file that they name; return what puts them in force, or refuses them."""
         try:
             read = load(self._config, serving=True)
             new = with_fixed(read, self._started_with)
-            client = start_client(new, self._group)
+            keys, network = Keys(new), Network.of(new.aim)
+            audit = self._processor.telemetry.new_audit_log(new)
         except SettingsError as error:
-            _log.error("settings_refused", problems=list(error.problems))
-            activity.reloaded(problems=error.problems)
-            return
+            return partial(self._refuse, error.problems)
+        except Exception as error:
+            log_internal_error(error)
+            return partial(self._refuse, ["they cannot be used"])
+        return partial(self._apply, new, keys, network, audit, changed(read, self._started_with))
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        _log.error("settings_refused", problems=list(problems))
+        self._processor.telemetry.activity.reloaded(problems=problems)
+
+    def _apply(
+        self, new: Settings, keys: Keys, network: Network, audit: AuditLog | None, restart_needed: list[str]
+    ) -> None:
+        """Use the new settings for new exchanges."""
+        processor = self._processor
+        try:
+            client = start_client(new, self._group, keys, network)
         except Exception as error:  # an unforeseen error must not end the process and its exchanges
             log_internal_error(error)
-            _log.error("settings_refused", problems=["they cannot be used"])
-            activity.reloaded(problems=["they cannot be used"])
+            self._refuse(["they cannot be used"])
             return
-        fixed = changed(read, self._started_with)
-        if fixed:
-            _log.warning("restart_needed", settings=fixed)
+        if restart_needed:
+            _log.warning("restart_needed", settings=restart_needed)
         retired, processor.client, processor.settings = processor.client, client, new
         retired.retire()
-        processor.telemetry.keep_audit_log(new)
-        activity.reloaded(restart_needed=fixed)
+        processor.telemetry.use_audit_log(audit)
+        processor.telemetry.activity.reloaded(restart_needed=restart_needed)
         _log.info("settings_reloaded")
 
 
@@ -111,12 +131,14 @@ def _value(gauge: Gauge) -> int:
     return int(metric.samples[0].value)
 
 
-def start_client(settings: Settings, group: asyncio.TaskGroup) -> AimClient:
+def start_client(
+    settings: Settings, group: asyncio.TaskGroup, keys: Keys | None = None, network: Network | None = None
+) -> AimClient:
     """Return a client that lives in a task of `group` until it is retired and no longer used.
 
-    Raises SettingsError.
+    `keys` and `network` are those of `settings`; without them their files are read now. Raises SettingsError.
     """
-    client = AimClient(settings)
+    client = AimClient(settings, keys=keys, network=network)
 
     async def live() -> None:
         async with client:

@@ -67,7 +67,9 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
                 needs_aim=settings.readiness.aim,
                 on_change=lambda is_ready: to_supervisor.send(ReadinessChanged(is_ready)),
             )
-            instance = Instance(processor, config, group, readiness, worker)
+            # The file may have changed, or was refused, before this worker started.
+            is_outdated = Accepted.by_supervisor(config).is_outdated
+            instance = Instance(processor, config, group, readiness, worker, is_outdated)
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((processor.handler(),))
         status = health.aio.HealthServicer()
@@ -83,8 +85,6 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
         background = [instance.reloader.run(), readiness.watch_aim(instance.is_aim_reachable)]
         if link is not None:
             background += [update_held_bytes(processor), obey_supervisor(link, instance, stop)]
-            if Accepted.by_supervisor(config).is_outdated():
-                instance.reloader.ask()  # the file has changed, or was refused, before this worker started
         tasks = [group.create_task(work) for work in background]
         admin = settings.admin if worker is None else None
         _log.info("serving", listen=str(address), admin=str(admin or ""), pid=os.getpid())

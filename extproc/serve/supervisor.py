@@ -12,13 +12,15 @@ import os
 import signal
 import tempfile
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 
 from extproc.admin.app import admin_app
 from extproc.admin.port import listening
+from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.serve.accepted import Accepted
 from extproc.serve.reload import Reloader
@@ -65,7 +67,7 @@ class Supervisor:
     async def run(self) -> int:
         """Run the workers until SIGTERM or SIGINT; return the exit status, which is 2 if one could not be started."""
         loop = asyncio.get_running_loop()
-        reloader = Reloader(self._config, self._reload)
+        reloader = Reloader(self._config, self._read)
 
         def on_stop() -> None:
             if self._stopping.is_set():
@@ -96,10 +98,16 @@ class Supervisor:
         for worker in self._workers:
             worker.signal(number)
 
-    def _reload(self) -> None:
-        # The workers read the same file and log its problems.
-        with suppress(SettingsError):
-            self.settings = self._accepted.accept()
+    def _read(self) -> Callable[[], None]:
+        """Read the settings again; return what puts them in force."""
+        try:
+            settings = self._accepted.accept()
+        except SettingsError:
+            return lambda: None  # the workers read the same file and log its problems
+        return lambda: self._use(settings)
+
+    def _use(self, settings: Settings) -> None:
+        self.settings = settings
 
 
 async def supervise(config: Path | None) -> int:

@@ -33,16 +33,18 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How a worker that serves shows that it does not hang: it answers a message, once per beat.
+    """How a worker shows that it does not hang: it answers a message, once per beat.
 
     Beats count, not time: while the whole machine is suspended, no worker is late.
     """
 
     beat_seconds: float = 1.0
     silent_beats: int = 5
-    """beats without an answer after which the worker is not ready"""
+    """beats without an answer after which a worker that serves is not ready"""
     last_beats: int = 60
     """beats without an answer after which it is killed, and so restarted"""
+    start_beats: int = 180
+    """beats after which a worker that has never answered is killed: a start may take long on a busy machine"""
 
 
 class WorkerProcess:
@@ -63,7 +65,8 @@ class WorkerProcess:
         self._pulse = pulse
         self._says_ready = False
         self._is_silent = False
-        self._missed_beats: int | None = None  # None while it starts, which may take long
+        self._is_starting = True
+        self._missed_beats = 0
         self._command = [sys.executable, "-m", "extproc", "serve", *(("--config", str(config)) if config else ())]
         self._folder = folder
         self._metrics = metrics
@@ -142,7 +145,8 @@ class WorkerProcess:
                 message = await link.receive()
             except EOFError:
                 return
-            if self._missed_beats is None or isinstance(message, Beat):
+            if self._is_starting or isinstance(message, Beat):
+                self._is_starting = False
                 self._missed_beats = 0
             match message:
                 case ReadinessChanged(is_ready):
@@ -159,25 +163,24 @@ class WorkerProcess:
                     assert_never(message)
 
     async def _watch(self, link: Link) -> None:
-        """Send the worker one beat at a time, which it answers while it is alive, until cancelled."""
+        """Send the worker one beat at a time, until cancelled. It answers while it is alive, once it serves."""
         pulse = self._pulse
         while True:
             await asyncio.sleep(pulse.beat_seconds)
-            if self._missed_beats is None:
-                continue
             if self._missed_beats == 0:  # one beat at a time, so that the link never fills
                 link.send(Beat())
-            if self._missed_beats == pulse.silent_beats:
+            if self._missed_beats == pulse.silent_beats and not self._is_starting:
                 self._is_silent = True
                 _log.error("worker_silent", worker=self.number)
-            if self._missed_beats == pulse.last_beats:
-                _log.error("worker_killed", worker=self.number)
+            if self._missed_beats == (pulse.start_beats if self._is_starting else pulse.last_beats):
+                _log.error("worker_killed", worker=self.number, while_starting=self._is_starting)
                 self.signal(signal.SIGKILL)
             self._missed_beats += 1
 
     def _unlink(self, link: Link) -> None:
         self._says_ready = self._is_silent = False
-        self._missed_beats = None
+        self._is_starting = True
+        self._missed_beats = 0
         self._link = None
         self._resolve(None)
         link.close()

@@ -99,10 +99,18 @@ class Telemetry:
         self.tracing: Tracing | None = None
 
     def keep_audit_log(self, settings: Settings) -> None:
-        """Apply `settings.audit`: close the current audit log, and open one if a file is set."""
+        """Apply `settings.audit`."""
+        self.use_audit_log(self.new_audit_log(settings))
+
+    def new_audit_log(self, settings: Settings) -> AuditLog | None:
+        """Return the audit log that `settings` ask for. Any thread may call this, as it may have to wait for files."""
+        return AuditLog(settings, self._audit_errors.inc) if settings.audit.file else None
+
+    def use_audit_log(self, audit: AuditLog | None) -> None:
+        """Write to `audit` from now on, and close the current audit log."""
         if self.audit is not None:
             self.audit.close()
-        self.audit = AuditLog(settings, self._audit_errors.inc) if settings.audit.file else None
+        self.audit = audit
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:
         """Return a metric's child from a cache, because the library's lookup is slow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ async def test_call_has_the_right_path_headers_and_body(
         ((200, {"detected": None}), Reason.UNREADABLE_ANSWER),
         ((200, b'{"detected": true, "detected": false}'), Reason.UNREADABLE_ANSWER),
         ((200, b" " * 3_000_000), Reason.UNREADABLE_ANSWER),
+        ((200, {"detected": False}, {"content-encoding": "gzip"}), Reason.UNREADABLE_ANSWER),
+        ((200, gzip.compress(b'{"detected": false}'), {"content-encoding": "gzip"}), Reason.UNREADABLE_ANSWER),
+        ((503, {}, {"content-encoding": "gzip"}), Reason.SERVER_ERROR),
     ],
 )
 async def test_reason_for_each_unusable_answer(aim: ScriptedAim, answer: Any, reason: Reason) -> None:

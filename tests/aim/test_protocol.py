@@ -286,6 +286,20 @@ def test_answer_that_cannot_be_read_has_a_reason(form: Form, body: bytes) -> Non
     assert (type(error), error.reason) == (DetectionRejected, Reason.UNREADABLE_ANSWER)
 
 
+@each_form
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x-new"])
+def test_answer_that_claims_an_encoding_has_no_verdict(form: Form, encoding: str) -> None:
+    """None was offered, so nobody knows what such a body means, even if it reads as a verdict."""
+    with pytest.raises(DetectionRejected) as caught:
+        answer(form, REQUEST, 200, json.dumps(ALLOWING).encode(), encoding)
+    assert caught.value.reason is Reason.UNREADABLE_ANSWER
+
+
+@each_form
+def test_answer_may_say_that_it_has_no_encoding(form: Form) -> None:
+    assert answer(form, REQUEST, 200, json.dumps(ALLOWING).encode(), " Identity ") == Allow()
+
+
 REPEATS = [
     f'{{"detected": true, "required_action": {{"action_type": "block_action"}}, {rest}, "x": "{MARKER}"}}'
     for rest in (

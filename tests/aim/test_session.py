@@ -7,13 +7,14 @@ import json
 from contextlib import suppress
 
 import pytest
+from websockets.utils import accept_key
 
 from extproc.aim.session import Session
 from extproc.core.errors import Reason
 from extproc.core.events import ChunkVerified, SessionDone, SessionFailed, StreamBlocked
 from tests.fakes.aim import AimSession, Script, ScriptedAim, chunk_of, echo
 from tests.fakes.aim_client import CALLER, Events, client_of
-from tests.fakes.http_peer import Peer, answer, says
+from tests.fakes.http_peer import Link, Peer, answer, says
 
 
 async def test_session_verifies_a_whole_stream(aim: ScriptedAim) -> None:
@@ -119,6 +120,23 @@ async def test_redirect_is_not_followed(aim: ScriptedAim) -> None:
     assert aim.sessions == []
 
 
+async def test_compression_that_was_not_offered_is_refused() -> None:
+    async def agrees(link: Link) -> None:
+        head = (await link.head()).decode()
+        key = next(line for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key:"))
+        assert "sec-websocket-extensions" not in head.lower()
+        accept = accept_key(key.partition(":")[2].strip())
+        fields = ("upgrade: websocket", "connection: upgrade", f"sec-websocket-accept: {accept}")
+        extension = "sec-websocket-extensions: permessage-deflate"
+        await link.send(answer("101 Switching Protocols", *fields, extension))
+        await link.end()
+
+    async with Peer(agrees) as peer, client_of(peer.url) as client:
+        events = Events()
+        client.open_session(1, CALLER, events)
+        assert await events.next() == SessionFailed(1, Reason.UNREACHABLE, opened=False)
+
+
 async def test_closed_port_is_unreachable(unused_tcp_port: int) -> None:
     events = Events()
     async with client_of(f"http://127.0.0.1:{unused_tcp_port}") as client:
@@ -174,7 +192,7 @@ async def test_frames_keep_the_session_of_an_aim_that_is_behind(aim: ScriptedAim
 
     aim.script = script
     events = Events()
-    async with client_of(aim.base, ping_seconds=0.1, verdict_timeout_seconds=0.5) as client:
+    async with client_of(aim.base, ping_seconds=0.02, verdict_timeout_seconds=2) as client:
         session = client.open_session(1, CALLER, events)
         for _ in range(count):
             session.submit(json.dumps(chunk_of("x" * size)))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from pathlib import Path
 
 from extproc.core.errors import Reason
 from tests.envoy.faults.matrix import CHAINS, GROUPS
+from tests.envoy.faults.others import OTHERS
 from tests.envoy.faults.page import PAGE, current
+
+TESTS = Path(__file__).parents[1]
 
 FAULTS = [fault for rows in GROUPS.values() for fault in rows]
 
@@ -19,6 +24,19 @@ def test_tables_equal_the_matrix() -> None:
 def test_fault_names_are_unique() -> None:
     names = Counter((group, fault.name) for group, rows in GROUPS.items() for fault in rows)
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_every_fault_beside_the_matrix_has_its_tests() -> None:
+    missing = []
+    for test in [test for other in OTHERS for test in other.tests]:
+        path, *names = test.split("::")
+        body: list[ast.stmt] = ast.parse((TESTS / path).read_text()).body
+        for name in names:
+            found = [each for each in body if getattr(each, "name", None) == name]
+            body = found[0].body if found and isinstance(found[0], ast.ClassDef) else []
+        if not found:
+            missing.append(test)
+    assert missing == []
 
 
 def test_every_chain_is_used() -> None:

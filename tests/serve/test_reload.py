@@ -3,21 +3,87 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from structlog.testing import capture_logs
 
 from extproc.serve.reload import Reloader
 
 
+def _fail() -> None:
+    raise ValueError("unforeseen")
+
+
 async def test_failed_reload_does_not_prevent_the_next() -> None:
-    reloads: asyncio.Queue[None] = asyncio.Queue()
+    applied: asyncio.Queue[None] = asyncio.Queue()
+    reads = 0
 
-    def reload() -> None:
-        reloads.put_nowait(None)
-        raise ValueError("unforeseen")
+    def read() -> Callable[[], None]:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            _fail()
+        return _fail if reads == 2 else lambda: applied.put_nowait(None)
 
-    reloader = Reloader(None, reload)
-    async with asyncio.TaskGroup() as group:
+    reloader = Reloader(None, read)
+
+    async def has_read(times: int) -> None:
+        while reads < times:  # noqa: ASYNC110 - a thread
+            await asyncio.sleep(0.01)
+
+    with capture_logs() as logs:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            running = group.create_task(reloader.run())
+            for times in (1, 2, 3):
+                reloader.ask()
+                await has_read(times)
+            await applied.get()
+            running.cancel()
+    assert [record["event"] for record in logs] == ["internal_error"] * 2
+
+
+async def test_change_soon_after_the_start_is_noticed(tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("a")
+    applied = asyncio.Event()
+    reloader = Reloader(config, lambda: applied.set)
+    config.write_text("another")
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(reloader.run())
-        for _ in range(2):
-            reloader.ask()
-            await asyncio.wait_for(reloads.get(), 10)
+        await applied.wait()
         running.cancel()
+
+
+async def test_outdated_settings_are_read_at_once(tmp_path: Path) -> None:
+    applied = asyncio.Event()
+    reloader = Reloader(None, lambda: applied.set, lambda: True)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        await applied.wait()
+        running.cancel()
+
+
+async def test_file_that_hangs_stops_nothing(tmp_path: Path) -> None:
+    """A named pipe without a writer hangs when it is opened, as a file on a mount that is lost."""
+    config = tmp_path / "settings.yaml"
+    os.mkfifo(config)
+    read: list[str] = []
+    applied = asyncio.Event()
+
+    def reading() -> Callable[[], None]:
+        read.append(config.read_text())
+        return applied.set
+
+    reloader = Reloader(config, reading)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        reloader.ask()
+        pipe = await asyncio.to_thread(os.open, config, os.O_WRONLY)  # returns once somebody reads
+        assert not applied.is_set()
+        os.write(pipe, b"new")
+        os.close(pipe)
+        await applied.wait()
+        running.cancel()
+    assert read == ["new"]

@@ -168,6 +168,36 @@ class TestServe:
         told = [line["event"] for line in process.lines if line["event"].startswith("certificate")]
         assert told == ["certificate_reloaded", "certificate_refused", "certificate_refused", "certificate_reloaded"]
 
+    async def test_certificate_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        """A named pipe hangs whoever reads it, as a mount that is lost does."""
+        authority = trustme.CA()
+        cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+        leaf = authority.issue_cert("127.0.0.1")
+        leaf.private_key_pem.write_to_path(str(key))
+        leaf.cert_chain_pems[0].write_to_path(str(cert))
+        config, port, admin = written(tmp_path, aim, tls={"cert_file": str(cert), "key_file": str(key)})
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+
+        async def passes() -> None:
+            async with asyncio.timeout(30), envoy_stream(f"127.0.0.1:{port}", credentials=credentials) as stream:
+                await stream.request_headers(end=True)
+                assert (await stream.read()).HasField("request_headers")
+
+        async with serving(config) as process, envoy_stream(f"127.0.0.1:{port}", credentials=credentials) as live:
+            await live.request_headers(end=True)
+            assert (await live.read()).HasField("request_headers")
+            pipe = tmp_path / "pipe"
+            os.mkfifo(pipe)
+            pipe.rename(cert)
+            writer = await asyncio.to_thread(os.open, cert, os.O_WRONLY)  # returns once it is being read
+            await passes()
+            await live.response_headers(status=204, end=True)
+            assert (await live.read()).HasField("response_headers")
+            assert (await get(admin, "/readyz")).status_code == 200
+            process.signal()
+            assert await process.ended() == 0
+        os.close(writer)
+
 
 class TestReload:
     async def _message(self, port: int) -> str:
@@ -226,6 +256,37 @@ class TestReload:
             process.signal(signal.SIGHUP)
             await process.until("settings_reloaded")
             assert await self._message(port) == "Aim's"
+            process.signal()
+            assert await process.ended() == 0
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    async def test_file_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim, workers: int) -> None:
+        """A named pipe hangs whoever reads it, as a mount that is lost does, until somebody writes."""
+
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        config, port, admin = written(tmp_path, aim, workers=workers)
+        good = config.read_text()
+        async with serving(config) as process:
+            for _ in range(1, workers):
+                await process.until("serving")
+            pipe = config.with_name("pipe")
+            os.mkfifo(pipe)
+            pipe.rename(config)
+            writer = await asyncio.to_thread(os.open, config, os.O_WRONLY)  # returns once it is being read
+            for number in range(workers):
+                assert await self._message(port + number) == "Aim's"
+            for path in ("/healthz", "/readyz", "/metrics", "/"):
+                assert (await get(admin, path)).status_code == 200
+            aside = config.with_name("new")
+            aside.write_text(good + "profiles: {default: {block_message: new}}\n")
+            aside.rename(config)
+            os.close(writer)  # lets the readers go: they have read an empty file
+            for number in range(workers):
+                while await self._message(port + number) != "new":
+                    await process.until("settings_reloaded")
             process.signal()
             assert await process.ended() == 0
 

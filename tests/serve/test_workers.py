@@ -194,7 +194,8 @@ async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: Scri
     folder, stopping = tmp_path / "shared", asyncio.Event()
     folder.mkdir()
     restarts = Counter("restarts", "", registry=CollectorRegistry())
-    pulse = Pulse(beat_seconds=0.1, silent_beats=10, last_beats=20)
+    # A worker that is slow, because the machine is busy, must not count as one that hangs.
+    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50)
     worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
 
     async def is_ready() -> bool:
@@ -219,6 +220,67 @@ async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: Scri
         record["event"] for record in logs if record["event"] in ("worker_silent", "worker_killed", "worker_ended")
     ]
     assert events == ["worker_silent", "worker_killed", "worker_ended"]
+
+
+async def test_worker_that_hangs_at_its_start_is_restarted(tmp_path: Path) -> None:
+    """The settings file is a named pipe without a writer: each start hangs, as on a mount that is lost."""
+    folder, stopping = tmp_path / "shared", asyncio.Event()
+    folder.mkdir()
+    os.mkfifo(tmp_path / "settings.yaml")
+    restarts = Counter("restarts", "", registry=CollectorRegistry())
+    pulse = Pulse(beat_seconds=0.05, silent_beats=1, last_beats=2, start_beats=20)
+    worker = WorkerProcess(0, tmp_path / "settings.yaml", str(folder), SharedMetrics(str(folder)), stopping, pulse)
+
+    async def is_restarted_twice() -> bool:
+        return next(iter(restarts.collect())).samples[0].value == 2
+
+    with capture_logs() as logs:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.keep(restarts))
+            try:
+                await until(is_restarted_twice)
+            finally:
+                stopping.set()
+                worker.stop()
+    told = [record for record in logs if record["event"] in ("worker_silent", "worker_killed", "worker_ended")]
+    assert [record["event"] for record in told[:4]] == ["worker_killed", "worker_ended"] * 2
+    assert told[0]["while_starting"] is True
+    assert told[1]["status"] == -signal.SIGKILL
+
+
+async def test_worker_that_waits_for_aim_has_started(tmp_path: Path, aim: ScriptedAim) -> None:
+    """Such a worker serves, although it is not ready, so it is watched like any other, and not killed."""
+    config, _, _ = written(tmp_path, aim, workers=2, readiness={"aim": True})
+    changed = yaml.safe_load(config.read_text())
+    changed["aim"]["base_url"] = "http://127.0.0.1:1"
+    config.write_text(yaml.safe_dump(changed))
+    folder, stopping = tmp_path / "shared", asyncio.Event()
+    folder.mkdir()
+    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50, start_beats=600)
+    worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
+    before = children(os.getpid())
+
+    with capture_logs() as logs:
+
+        async def is_told(event: str) -> bool:
+            return event in [record["event"] for record in logs]
+
+        async def has_answered() -> bool:
+            return await worker.snapshot() is not None
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.keep(Counter("restarts", "", registry=CollectorRegistry())))
+            try:
+                await until(has_answered)
+                assert not worker.is_ready
+                (pid,) = children(os.getpid()) - before
+                os.kill(pid, signal.SIGSTOP)
+                await until(lambda: is_told("worker_killed"))
+            finally:
+                stopping.set()
+                worker.stop()
+    (killed,) = [record for record in logs if record["event"] == "worker_killed"]
+    assert killed["while_starting"] is False
 
 
 class TestRestartedWorker:

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from extproc.core.errors import Reason
-from tests.envoy.faults.fault import FINE, UNAVAILABLE, Arrange, Fault, Leg, Refused, always, by_policy, every, on
+from tests.envoy.faults.client import leaves
+from tests.envoy.faults.fault import (
+    FINE,
+    UNAVAILABLE,
+    Arrange,
+    Fault,
+    Gone,
+    Leg,
+    Refused,
+    always,
+    by_policy,
+    every,
+    on,
+)
 from tests.envoy.faults.gate import Act, drip, reset, saying
 from tests.envoy.faults.trial import Trial, freed, usual_client
 from tests.fakes.aim import Answer, Question, anonymize
 
 _JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+OPEN_SECONDS: Final = 0.05
+"""How long the breaker of the chain with a quick one stays open."""
+
 _ASKED = on(request=by_policy(UNAVAILABLE), answer=by_policy(UNAVAILABLE))
 _ALL = every(by_policy(UNAVAILABLE))
 
 
-def answers(status: int, body: Any = b"") -> Arrange:
+def answers(status: int, body: Any = b"") -> Callable[[Trial], None]:
     """Answer the call, or the session's handshake, with `status`."""
 
     async def judge(_: Question) -> Answer:
@@ -33,6 +50,15 @@ def answers(status: int, body: Any = b"") -> Arrange:
             trial.judge(judge)
 
     return arrange
+
+
+def labelled(encoding: str) -> Arrange:
+    """Allow, in an answer that claims a content-encoding and has none."""
+
+    async def judge(_: Question) -> Answer:
+        return 200, {"detected": False}, {"content-encoding": encoding}
+
+    return lambda trial: trial.judge(judge)
 
 
 def does(act: Act) -> Arrange:
@@ -106,6 +132,22 @@ async def broken_before(trial: Trial) -> None:
     trial.chain.upstream.answer = said
 
 
+async def half_open(trial: Trial) -> None:
+    """Let an earlier call or handshake fail, and the time pass until the breaker admits a probe."""
+    await broken_before(trial)
+    await asyncio.sleep(2 * OPEN_SECONDS)
+
+
+def on_probe(arrange: Callable[[Trial], None]) -> Arrange:
+    """Let `arrange` happen to the breaker's probe."""
+
+    async def both(trial: Trial) -> None:
+        await half_open(trial)
+        arrange(trial)
+
+    return both
+
+
 def says(body: Any) -> Arrange:
     """Answer with the JSON value `body`."""
     return answers(200, json.dumps(body).encode())
@@ -151,6 +193,13 @@ ROWS = [
     Fault("Aim's answer is not JSON", answers(200, b"<html>"), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is empty", answers(200, b""), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is not an object", says([]), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault("Aim's answer claims an encoding that it does not have", labelled("gzip"), _ASKED, Reason.UNREADABLE_ANSWER),
+    Fault(
+        "Aim's answer has a key twice",
+        answers(200, b'{"detected": true, "detected": false}'),
+        _ASKED,
+        Reason.UNREADABLE_ANSWER,
+    ),
     Fault("Aim's answer has no verdict", says({"details": {}}), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's verdict has the wrong type", says({"detected": "false"}), _ASKED, Reason.UNREADABLE_ANSWER),
     Fault("Aim's answer is nested too deeply", answers(200, b"[" * 200_000), _ASKED, Reason.UNREADABLE_ANSWER),
@@ -161,6 +210,21 @@ ROWS = [
         _ALL,
         Reason.BREAKER_OPEN,
         chain="breaker",
+        recovers=False,
+    ),
+    Fault("the breaker's probe succeeds", half_open, every(always(FINE)), chain="quick breaker"),
+    Fault(
+        "the client of the breaker's probe leaves",
+        on_probe(leaves),
+        on(request=always(Gone()), answer=always(Gone())),
+        chain="quick breaker",
+    ),
+    Fault(
+        "the breaker's probe fails",
+        on_probe(answers(500)),
+        _ALL,
+        Reason.SERVER_ERROR,
+        chain="quick breaker",
         recovers=False,
     ),
     Fault(

@@ -79,6 +79,12 @@ class Wiring:
     is_process: bool = False
     has_door: bool = True
     """Whether Envoy connects to the sidecar through a gate. It connects to several workers by their sockets."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The content of the files in the chain's folder, which a repair restores. The settings call it `{folder}`."""
+    pipes: tuple[str, ...] = ()
+    """Named pipes in the chain's folder: who opens one to read it hangs."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the sidecar's process."""
     tls: ssl.SSLContext | None = None
     """The TLS of the gate in front of Aim; the sidecar then trusts `ca`."""
     ca: bytes = b""
@@ -100,7 +106,9 @@ class Chain:
         self._admin = ""
         self._killed = 0
         self._strangers: list[asyncio.StreamWriter] = []
-        self._folder = Path()
+        self.folder = Path()
+        self.at_mend: list[Callable[[], object]] = []
+        """Called once when the chain is repaired."""
         self._bootstrap = ""
         self._envoy: RunningEnvoy | None = None
         self._envoys = AsyncExitStack()
@@ -115,13 +123,16 @@ class Chain:
 
     async def start(self, stack: AsyncExitStack) -> None:
         wiring = self.wiring
-        self._folder = Path(stack.enter_context(TemporaryDirectory()))
+        self.folder = Path(stack.enter_context(TemporaryDirectory()))
         scheme = "https" if wiring.tls is not None else "http"
-        ports = {"gate": self.to_aim.port, "aim": self.to_aim.target}
+        ports = {"gate": self.to_aim.port, "aim": self.to_aim.target, "folder": self.folder}
+        self._restore_files()
+        for name in wiring.pipes:
+            os.mkfifo(self.folder / name)
         aim = {name: value.format(**ports) if isinstance(value, str) else value for name, value in wiring.aim.items()}
         if wiring.ca:
-            (self._folder / "ca.pem").write_bytes(wiring.ca)
-            aim["ca_file"] = str(self._folder / "ca.pem")
+            (self.folder / "ca.pem").write_bytes(wiring.ca)
+            aim["ca_file"] = str(self.folder / "ca.pem")
         base = f"{scheme}://127.0.0.1:{self.to_aim.port}"
         changes: dict[str, Any] = {
             "aim": {"breaker": {"failures": 10_000}, **aim},
@@ -135,10 +146,10 @@ class Chain:
             stack.push_async_callback(self._end_process)
             port, admin = free_port(), free_port()
             # Two successive ports may not stay free, so several workers listen on sockets.
-            listen = f"127.0.0.1:{port}" if wiring.has_door else f"unix:{self._folder}/extproc.sock"
+            listen = f"127.0.0.1:{port}" if wiring.has_door else f"unix:{self.folder}/extproc.sock"
             changes |= {"listen": listen, "admin": f"127.0.0.1:{admin}"}
             self._admin = f"http://127.0.0.1:{admin}"
-            self.config = self._folder / "settings.yaml"
+            self.config = self.folder / "settings.yaml"
             changes["aim"] = {"base_url": base, "api_key": "test-key", **changes["aim"]}
             self.config.write_text(yaml.safe_dump(changes))
             await self.start_sidecar()
@@ -154,7 +165,7 @@ class Chain:
             (cluster,) = [each for each in tree["static_resources"]["clusters"] if each["name"] == SIDECAR]
             (endpoints,) = cluster["load_assignment"]["endpoints"]
             for number, endpoint in enumerate(endpoints["lb_endpoints"]):
-                endpoint["endpoint"]["address"] = {"pipe": {"path": f"{self._folder}/extproc.sock-{number}"}}
+                endpoint["endpoint"]["address"] = {"pipe": {"path": f"{self.folder}/extproc.sock-{number}"}}
         _route_profiles(tree)
         wiring.edit(tree)
         self._bootstrap = yaml.safe_dump(tree)
@@ -165,7 +176,8 @@ class Chain:
         self._envoy = await self._envoys.enter_async_context(run_envoy(self._bootstrap))
 
     async def start_sidecar(self) -> None:
-        self.process = await self._processes.enter_async_context(serving(self.config))
+        variables = {name: value.format(folder=self.folder) for name, value in self.wiring.environment.items()}
+        self.process = await self._processes.enter_async_context(serving(self.config, None, **variables))
         await self._until_workers_serve()
 
     async def _until_workers_serve(self) -> None:
@@ -197,6 +209,12 @@ class Chain:
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
+    def _restore_files(self) -> None:
+        for name, content in self.wiring.files.items():
+            aside = self.folder / f".{name}"
+            aside.write_text(content)
+            aside.rename(self.folder / name)
+
     async def end_envoy(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to Envoy, and wait for its end."""
         assert self._envoy is not None
@@ -226,6 +244,9 @@ class Chain:
         for stranger in self._strangers:
             stranger.transport.abort()
         self._strangers.clear()
+        while self.at_mend:
+            self.at_mend.pop()()
+        self._restore_files()
         for gate in (self.to_aim, self.to_model, *((self.to_sidecar,) if self.wiring.has_door else ())):
             await gate.mend()
         if self.wiring.is_process and self.process is None:

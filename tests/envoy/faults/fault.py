@@ -101,7 +101,9 @@ class Whole(Outcome):
         assert got.body == trial.said, got.body
 
 
-class _Opened(Whole):
+class Opened(Whole):
+    """The client gets the upstream's whole answer, without what Aim has taken out, and not judged to its end."""
+
     label = "failed_open"
     opens = True
 
@@ -168,7 +170,7 @@ class Gone(Outcome):
 
 
 FINE = Whole()
-PASSES = _Opened(words="passes")
+PASSES = Opened(words="passes")
 RELAYED = "the upstream's own"
 UNAVAILABLE = Refused(503, "guardrail_unavailable")
 UNREADABLE = Refused(502, "guardrail_unreadable_response")

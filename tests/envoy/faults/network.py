@@ -44,7 +44,7 @@ def speaks(context: ssl.SSLContext | None) -> Arrange:
 
 
 def nowhere(trial: Trial) -> None:
-    """Do nothing: the settings name a host that does not exist."""
+    """Do nothing: the settings name a host that does not exist, or a name that is never resolved."""
     trial.judge_one_leg()
 
 
@@ -70,6 +70,14 @@ ROWS = [
     Fault("connections are reset", does(reset), _ALL, Reason.UNREACHABLE),
     Fault("connections are half-closed without an answer", does(half_close), _ALL, Reason.UNREACHABLE),
     Fault("Aim's name does not resolve", nowhere, _ALL, Reason.UNREACHABLE, chain="nowhere", recovers=False),
+    Fault(
+        "the look-up of Aim's name hangs",
+        nowhere,
+        _ALL,
+        Reason.TIMEOUT,
+        chain="silent name server",
+        recovers=False,
+    ),
     Fault(
         "Aim's certificate is from an unknown CA",
         speaks(server_context(_STRANGER)),

@@ -8,16 +8,20 @@ from typing import Final
 
 from tests.envoy.faults.fault import Fault, Leg
 from tests.envoy.faults.matrix import GROUPS
+from tests.envoy.faults.others import OTHERS
 
 PAGE: Final = Path(__file__).parents[3] / "docs/reliability.md"
 
 _BEGIN = "<!-- From here to the end: written by `make reliability`. -->\n"
 _HEAD = ("fault", "request", "JSON answer", "stream", "reason")
+_OTHERS = ("fault", "what happens")
 
 
 def tables() -> str:
-    """Return a table for each group."""
-    return "\n".join(f"### {group}\n\n{_table(list(_rows(rows)))}" for group, rows in GROUPS.items())
+    """Return a table for each group, and one of the faults beside the matrix."""
+    matrix = [f"### {group}\n\n{_table(_HEAD, list(_rows(rows)))}" for group, rows in GROUPS.items()]
+    others = _table(_OTHERS, [(other.fault, other.outcome) for other in OTHERS])
+    return "\n".join([*matrix, f"## Faults that no exchange has\n\nEach has tests of its own.\n\n{others}"])
 
 
 def current(page: str) -> str:
@@ -41,6 +45,6 @@ def _cell(fault: Fault, leg: Leg) -> str:
     return closed if closed == opened else f"{closed} / {opened}"
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
-    lines = [_HEAD, tuple("---" for _ in _HEAD), *rows]
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |").replace("|  |", "| |") for cells in lines)

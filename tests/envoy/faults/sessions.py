@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from extproc.core.errors import Reason
 from tests.envoy.apis import CHAT, DONE
 from tests.envoy.faults.aim import answers, does
-from tests.envoy.faults.fault import FINE, LATE, UNAVAILABLE, Arrange, Ended, Fault, Outcome, always, by_policy, on
+from tests.envoy.faults.fault import (
+    FINE,
+    LATE,
+    UNAVAILABLE,
+    Arrange,
+    Ended,
+    Fault,
+    Opened,
+    Outcome,
+    always,
+    by_policy,
+    on,
+)
 from tests.envoy.faults.gate import saying
 from tests.envoy.faults.trial import EVENT_STREAM, TEXTS, Trial
 from tests.fakes.aim import AimSession, chunk_of, echo, text_of
@@ -78,6 +91,15 @@ async def half_a_frame(session: AimSession) -> None:
     session.abort()
 
 
+async def compressed_frame(session: AimSession) -> None:
+    """Send a compressed frame, although no compression was negotiated: a verdict that inflates to a megabyte."""
+    packer = zlib.compressobj(wbits=-15)
+    data = packer.compress(b" " * 1_000_000 + b'{"done": true}') + packer.flush(zlib.Z_SYNC_FLUSH)
+    data = data.removesuffix(b"\x00\x00\xff\xff")
+    session.transport.write(b"\xc1\x7e" + len(data).to_bytes(2) + data)
+    await hold(session)
+
+
 async def broken_frame(session: AimSession) -> None:
     """Send a frame with reserved bits and an opcode that does not exist."""
     session.transport.write(b"\xff\x00")
@@ -130,6 +152,27 @@ def busy(trial: Trial) -> None:
     trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 8_000)] * 250, DONE]
     trial.said = b"".join(trial.events)
     trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
+
+
+def deaf_at_first(trial: Trial) -> None:
+    """Let Aim read nothing until the upstream has sent much more than may wait for Aim, and everything then."""
+    much = asyncio.Event()
+
+    async def script(session: AimSession) -> None:
+        await session.be_deaf(much)
+        await echo(session)
+
+    async def answer(request: Received) -> None:
+        await request.head(headers=EVENT_STREAM)
+        for number, event in enumerate(trial.events):
+            if number == len(trial.events) // 2:
+                much.set()
+            await request.chunk(event)
+        await request.end()
+
+    trial.events = [CHAT.event(role="assistant", content=""), *[CHAT.event(content="x" * 8_000)] * 150, DONE]
+    trial.said = b"".join(trial.events)
+    trial.chain.aim.script, trial.chain.upstream.answer = script, answer
 
 
 def meanwhile(script: Script, count: int) -> Arrange:
@@ -206,6 +249,50 @@ async def withhold_done(session: AimSession) -> None:
         await session.verify(chunk)
 
 
+def lost_after_a_redaction(trial: Trial) -> None:
+    """Let the text of choice 0 wait, redact that of choice 1 behind it, then close: the redaction must stay."""
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if text_of(chunk, 1):
+                chunk["choices"][0]["delta"]["content"] = "[X]"
+                await session.verify(chunk)
+                await session.socket.close()
+                return
+
+    first, end = CHAT.event(role="assistant", content=""), [CHAT.event(finish="stop"), DONE]
+    waiting = CHAT.event(content=TEXTS[0])
+    trial.events = [first, waiting, CHAT.event(index=1, content=TEXTS[1]), *end]
+    trial.said = b"".join([first, waiting, CHAT.event(index=1, content="[X]"), *end])
+    trial.chain.aim.script, trial.chain.upstream.answer = script, pieces(trial.events)
+
+
+async def join_then_close(session: AimSession) -> None:
+    """Verify the first two texts in one chunk, then close. None of them may leave twice."""
+    while (chunk := await session.receive()) is not None:
+        if text_of(chunk) == TEXTS[1]:
+            chunk["choices"][0]["delta"]["content"] = TEXTS[0] + TEXTS[1]
+            await session.verify(chunk)
+            await session.socket.close()
+            return
+
+
+async def drop_then_close(session: AimSession) -> None:
+    """Verify the second text alone, so that the first is dropped, then close."""
+    while (chunk := await session.receive()) is not None:
+        if text_of(chunk) == TEXTS[1]:
+            await session.verify(chunk)
+            await session.socket.close()
+            return
+
+
+def dropped(trial: Trial) -> None:
+    """Let Aim drop the first text before the session is lost."""
+    trial.chain.aim.script = drop_then_close
+    trial.events = [trial.events[0], CHAT.event(content=""), *trial.events[2:]]  # what the client gets of them
+    trial.said = b"".join(trial.events)
+
+
 def lost(times: int, *, code: bool) -> Arrange:
     """Lose `times` sessions before any text was submitted; the upstream waits for that."""
 
@@ -249,6 +336,7 @@ def _homeless(name: str, arrange: Arrange, events: int) -> Fault:
 
 
 _UNSENT = chunk_of("what nobody said")
+_LATE_BY_ONE = Ended("guardrail_unavailable", 3)
 _AT_END = Ended("guardrail_unavailable", 5)
 _NO_SOCKET = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
 
@@ -267,16 +355,37 @@ ROWS = [
     _fault("Aim closes instead of sending done", in_session(close_at_the_end), _AT_END),
     _fault("the connection drops in mid-stream", at(1, abort), LATE),
     _fault("the connection drops within a frame", at(1, half_a_frame), LATE),
+    Fault(
+        "the session is lost after a redaction",
+        lost_after_a_redaction,
+        on(stream=(Ended("guardrail_unavailable", 1), Opened(words="passes, redacted"))),
+        Reason.SESSION,
+    ),
+    _fault("the session is lost after Aim has joined two texts", in_session(join_then_close), _LATE_BY_ONE),
+    Fault(
+        "the session is lost after Aim has dropped a text",
+        dropped,
+        on(stream=(_LATE_BY_ONE, Opened(words="passes, without that text"))),
+        Reason.SESSION,
+    ),
     _fault("Aim is silent from the start", in_session(hold), UNAVAILABLE, Reason.TIMEOUT, "impatient"),
     _fault("Aim falls silent while text waits", at(1, hold), LATE, Reason.TIMEOUT, "impatient"),
     _fault("Aim sends nothing but pings", at(1, ping), LATE, Reason.TIMEOUT, "impatient"),
     _fault("Aim answers pings, and verifies nothing", at(1, hold), LATE, Reason.TIMEOUT, "busy Aim"),
     Fault("Aim is behind, and its pongs are late", busy, on(stream=always(FINE)), chain="busy Aim"),
     _fault("Aim does not answer the sidecar's done", in_session(withhold_done), _AT_END, Reason.TIMEOUT, "impatient"),
+    Fault(
+        "Aim reads nothing while the model speaks, and everything then",
+        deaf_at_first,
+        on(stream=always(FINE)),
+        chain="patient",
+    ),
     _fault("Aim reads nothing", deafened, UNAVAILABLE, Reason.TIMEOUT, "impatient"),
     _fault("an unknown frame", at(1, say('{"verified": true}')), LATE),
     _fault("a frame that is not JSON", at(1, say("<html>")), LATE),
     _fault("a frame that is not an object", at(1, say("7")), LATE),
+    _fault("a frame with a repeated key", at(1, say('{"verified_chunk": null, "done": true, "done": true}')), LATE),
+    _fault("a compressed frame, although none was agreed", at(1, compressed_frame), LATE),
     _fault("a frame with an invalid websocket opcode", at(1, broken_frame), LATE),
     _fault("a binary frame", at(1, say(b"\x00\xff\xfe")), LATE),
     _fault("a frame that is too large", at(1, say(json.dumps({"verified_chunk": "x" * 1_200_000}))), LATE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import suppress
 from typing import Any
@@ -88,6 +89,23 @@ async def spoil_settings(trial: Trial) -> None:
     await chain.process.until("settings_refused")
     chain.config.write_text(good)
     await chain.process.until("settings_reloaded")
+    trial.let_go.set()
+
+
+async def hang_settings(trial: Trial) -> None:
+    """Replace the settings file by a named pipe, and wait until the process reads it, which hangs from then on."""
+    chain = trial.chain
+    good, pipe = chain.config.read_text(), chain.config.with_name("pipe")
+    os.mkfifo(pipe)
+    pipe.rename(chain.config)
+    descriptor = await asyncio.to_thread(os.open, chain.config, os.O_WRONLY)
+
+    def restore() -> None:
+        pipe.write_text(good)
+        pipe.rename(chain.config)
+        os.close(descriptor)
+
+    chain.at_mend.append(restore)
     trial.let_go.set()
 
 
@@ -181,6 +199,7 @@ ROWS = [
     ),
     Fault("strangers hold 560 connections to its admin port", crowd_admin, every(always(FINE)), chain="process"),
     Fault("its settings file becomes invalid", in_the_middle(spoil_settings), every(always(FINE)), chain="process"),
+    Fault("reading its settings file hangs", in_the_middle(hang_settings), every(always(FINE)), chain="process"),
     Fault(
         "limits.held_bytes is reached",
         fills(chatter),
