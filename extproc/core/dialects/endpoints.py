@@ -27,6 +27,7 @@ from extproc.core.dialects.openai_requests import Embeddings, Images, Moderation
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
 from extproc.core.dialects.openai_transcriptions import OpenAITranscriptions
+from extproc.core.dialects.openai_uploads import UploadParts, Uploads
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
@@ -79,6 +80,8 @@ VARIANTS: Mapping[str, Dialect] = {
     "openai-responses of realtime": RealtimeSecrets(),
     "openai-chat of batches": BatchJobs(),
     "openai-chat of uploads": FileUploads(),
+    "openai-chat of uploads in parts": Uploads(),
+    "openai-chat of parts of uploads": UploadParts(),
     "openai-chat of files": FileContents(),
     "anthropic-messages of batches": AnthropicBatches(),
     "anthropic-messages of results": AnthropicResults(),
@@ -161,6 +164,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("*/v1/batches", "*/openai/batches", "*/v1/batches/{id}/cancel", "*/openai/batches/{id}/cancel"),
     ),
     Endpoint("POST", "openai-chat of uploads", ("*/v1/files", "*/openai/files")),
+    Endpoint(
+        "POST",
+        "openai-chat of uploads in parts",
+        (
+            "*/v1/uploads",
+            "*/openai/uploads",
+            "*/v1/uploads/{id}/complete",
+            "*/openai/uploads/{id}/complete",
+            "*/v1/uploads/{id}/cancel",
+            "*/openai/uploads/{id}/cancel",
+        ),
+    ),
+    Endpoint("POST", "openai-chat of parts of uploads", ("*/v1/uploads/{id}/parts", "*/openai/uploads/{id}/parts")),
     Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
     Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
