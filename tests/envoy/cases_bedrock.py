@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.envoy.apis import CHAT
-from tests.envoy.bedrock_apis import CLAUDE, CONVERSE, COUNT_TOKENS, INVOKE
+from tests.envoy.bedrock_apis import (
+    AGENT,
+    BACKGROUND,
+    CLAUDE,
+    CONVERSE,
+    COUNT_TOKENS,
+    GUARDRAIL,
+    INVOKE,
+    KNOWLEDGE_BASE,
+)
 from tests.envoy.case import ANY, NEVER, Case, Refused, Said, blocks, fails
 from tests.envoy.cases_dialects import TAGGED, requests_alone, usual
 from tests.envoy.cases_others import in_pieces
@@ -166,7 +175,12 @@ SIGNED_ROWS = [
 
 ROWS = [
     *(row for api in (CONVERSE, INVOKE, CLAUDE) for row in (*usual(api), *in_pieces(api))),
+    *usual(KNOWLEDGE_BASE),
+    *in_pieces(KNOWLEDGE_BASE),
+    *(row for row in (*usual(AGENT), *in_pieces(AGENT)) if row.stream),
+    *(row for row in (*usual(GUARDRAIL), *in_pieces(GUARDRAIL)) if not row.stream),
     *requests_alone(COUNT_TOKENS),
+    *requests_alone(BACKGROUND),
     *OWN_ROWS,
     *SIGNED_ROWS,
 ]
