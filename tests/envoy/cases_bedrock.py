@@ -42,6 +42,17 @@ _THOUGHT = [
 
 OWN_ROWS = [
     Case(
+        "a request is redacted",
+        AGENT,
+        AGENT.request("I am Jane", "Hello"),
+        Said(AGENT.events("Hi"), AGENT.stream_type),
+        TAGGED,
+        rig="firewall",
+        stream=True,
+        upstream=AGENT.request("I am [NAME_1]", "Hello"),
+        asked=[("pre_call", "I am Jane", "Hello"), ("stream", "Hi")],
+    ),
+    Case(
         "a block's reasoning, its signature and tool input stream as they came",
         CONVERSE,
         CONVERSE.request("Hello"),

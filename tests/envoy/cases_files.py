@@ -96,6 +96,19 @@ def transcripts() -> list[Case]:
             asked=ANY,
         ),
     ]
+    rows.append(
+        Case(
+            "a stream is blocked at its first text",
+            api,
+            ask_stream,
+            Said([api.stream("a secret", " and more")], api.stream_type),
+            blocks("secret"),
+            headers=FORM,
+            status=400,
+            client=BLOCKED,
+            asked=ANY,
+        )
+    )
     for how, cut in CUTS.items():
         rows += [
             Case(
