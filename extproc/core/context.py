@@ -310,13 +310,16 @@ class Context:
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
-    def fails_open(self, leg: Leg, reason: Reason) -> bool:
-        """Apply the failure policy: return True if the leg fails open, else refuse and return False."""
+    def fails_open(self, leg: Leg, reason: Reason, refusal: Refusal | None = None) -> bool:
+        """Apply the failure policy: return True if the leg fails open, else refuse and return False.
+
+        The refusal is that of the reason, unless a more precise one is given.
+        """
         if self.policy.failure_mode_allow.opens(leg, reason):
             self.emit(ReportOutcome("failed_open", reason, reason))
             self.emit(ReportFailOpen(leg, reason))
             return True
-        self.refuse(failed(leg, reason))
+        self.refuse(refusal or failed(leg, reason))
         return False
 
     def refuse_blocked(

@@ -43,7 +43,8 @@ from extproc.core.events import (
 from extproc.core.exchange import Exchange
 from extproc.core.identity import own_headers
 from extproc.core.policy import Limits, Policy
-from extproc.core.vocabulary import BodyMode, Leg
+from extproc.core.signature import signature_of
+from extproc.core.vocabulary import BodyMode, Headers, Leg
 
 _EVENT_BYTES = 256
 """The memory that a waiting event takes in addition to its bytes."""
@@ -203,7 +204,7 @@ class DryRun:
                 is_buffered = self._mode is BodyMode.BUFFERED and not event.end_of_stream
                 return ReleaseHeaders(
                     Leg.REQUEST,
-                    remove=own_headers(event.headers),
+                    remove=_removable(event.headers),
                     replace_body=is_buffered and not self._shadow.is_request_unreleased,
                 )
             case HeadersReceived():
@@ -216,6 +217,13 @@ class DryRun:
                 return ReleaseTrailers(event.leg)
             case _:
                 assert_never(event)
+
+
+def _removable(headers: Headers) -> tuple[str, ...]:
+    """Return the names of the headers that the upstream must not see, and that it does not need for a signature."""
+    own = own_headers(headers)
+    signature = signature_of(headers) if own else None
+    return tuple(name for name in own if signature is None or name not in signature.headers)
 
 
 def _cost(event: FromEnvoy) -> int:

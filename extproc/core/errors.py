@@ -6,6 +6,7 @@
     │   └── IllegalEvent       an event that the state does not allow
     ├── ContentError           a body or an event that cannot be read
     │   ├── MalformedBody
+    │   │   └── PieceOfText     a piece of a text that goes on in another exchange
     │   ├── BodyTooLarge
     │   └── UnsupportedEncoding
     ├── DetectionError         Aim gave no usable answer; `reason` is the metric's label
@@ -73,6 +74,10 @@ class ContentError(ExtprocError):
 
 class MalformedBody(ContentError):
     """A body or an event with invalid content: no UTF-8 JSON, a repeated key, a broken compressed body."""
+
+
+class PieceOfText(MalformedBody):
+    """A piece of a text that goes on in another exchange, where no record or word is whole."""
 
 
 class BodyTooLarge(ContentError):

@@ -98,6 +98,13 @@ UNREADABLE_RESPONSE = Refusal(
 TOO_MANY_RESPONSE_HEADERS = Refusal(
     502, "api_error", "guardrail_unreadable_response", "The response has too many headers.", "too_many_headers"
 )
+UPLOAD_NOT_INSPECTED = Refusal(
+    400,
+    "invalid_request_error",
+    "upload_not_inspected",
+    "A text cannot be inspected in parts. Upload the file in one piece.",
+    Reason.BODY_UNREADABLE,
+)
 REQUEST_REDACTION_FAILED = Refusal(
     400,
     "invalid_request_error",

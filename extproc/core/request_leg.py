@@ -18,7 +18,7 @@ from extproc.core.dialects.choice import choose
 from extproc.core.dialects.endpoints import MCP
 from extproc.core.dialects.json_rpc import read_known
 from extproc.core.dialects.model_name import model_names
-from extproc.core.errors import ContentError, Reason
+from extproc.core.errors import ContentError, PieceOfText, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
 from extproc.core.policy import Inspect, Unmatched
@@ -32,6 +32,8 @@ from extproc.core.refusal import (
     TOO_MANY_HEADERS,
     TWO_WAY_NOT_INSPECTED,
     UPGRADE_NOT_INSPECTED,
+    UPLOAD_NOT_INSPECTED,
+    Refusal,
     redaction_failed,
 )
 from extproc.core.request_block import RequestBlock
@@ -247,9 +249,9 @@ class RequestLeg:
         """Record that the trailers must be released with the body."""
         self._has_trailers = True
 
-    def _go_on_unread(self, reason: Reason, end_of_stream: bool) -> None:
+    def _go_on_unread(self, reason: Reason, end_of_stream: bool, refusal: Refusal | None = None) -> None:
         """Release an unreadable request if no hook applies to requests or the failure policy allows it."""
-        if self._is_detected and not self._context.fails_open(REQUEST, reason):
+        if self._is_detected and not self._context.fails_open(REQUEST, reason, refusal):
             return
         if end_of_stream or self._is_buffered:
             self._release(None)
@@ -273,7 +275,8 @@ class RequestLeg:
         except ContentError as error:
             body.forget_texts()
             context.messages = ()
-            self._go_on_unread(error.reason, end_of_stream=True)
+            refusal = UPLOAD_NOT_INSPECTED if isinstance(error, PieceOfText) else None
+            self._go_on_unread(error.reason, end_of_stream=True, refusal=refusal)
             return
         if body.messages and PRE_CALL in context.policy.hooks:
             self._state = RequestState.DETECTING

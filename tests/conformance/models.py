@@ -249,6 +249,53 @@ def _claude_events() -> list[Any]:
     ]
 
 
+async def bedrock_agents(request: Received) -> None:
+    """Bedrock's agents and knowledge bases, and its guardrails."""
+    if not is_signed(request, AWS_SECRET):
+        await whole(js({"message": "The request signature does not match."}), 403)(request)
+        return
+    said = "".join(SENTENCE)
+    page = {
+        "content": {"type": "TEXT", "text": "It is wet."},
+        "location": {"type": "S3", "s3Location": {"uri": "s3://a/b"}},
+    }
+    part = {"generatedResponsePart": {"textResponsePart": {"text": "wet", "span": {"start": 0, "end": 3}}}}
+    cited = {"attribution": {"citations": [part | {"retrievedReferences": [page]}]}}
+    match request.path.rpartition("/")[2]:
+        case "text":
+            trace = {
+                "agentId": "A",
+                "trace": {"orchestrationTrace": {"rationale": {"traceId": "t-0", "text": "I look."}}},
+            }
+            frames = [event("trace", trace), *map(wrapped, SENTENCE[:-1]), wrapped(SENTENCE[-1], **cited)]
+            await pieces(frames, content_type=_AWS)(request)
+        case "retrieveAndGenerateStream":
+            frames = [event("output", {"text": word}) for word in SENTENCE] + [event("citation", {"citation": part})]
+            await pieces(frames, content_type=_AWS)(request)
+        case "retrieveAndGenerate":
+            await whole(js({"sessionId": "s-1", "output": {"text": said}, "citations": [part]}))(request)
+        case "retrieve":
+            await whole(js({"retrievalResults": [page | {"score": 0.5}]}))(request)
+        case "apply":
+            usage = dict.fromkeys(_UNITS, 1)
+            found = {"usage": usage, "action": "GUARDRAIL_INTERVENED", "assessments": []}
+            await whole(js(found | {"outputs": [{"text": said}]}))(request)
+        case _:
+            output = {"content": {"document": said}, "nodeName": "FlowOutputNode", "nodeType": "FlowOutputNode"}
+            frames = [event("flowOutputEvent", output), event("flowCompletionEvent", {"completionReason": "SUCCESS"})]
+            await pieces(frames, content_type=_AWS)(request)
+
+
+_UNITS = (
+    "topicPolicyUnits",
+    "contentPolicyUnits",
+    "wordPolicyUnits",
+    "sensitiveInformationPolicyUnits",
+    "sensitiveInformationPolicyFreeUnits",
+    "contextualGroundingPolicyUnits",
+)
+
+
 async def sagemaker(request: Received) -> None:
     """An endpoint of SageMaker: a chat's event stream in parts that are cut anywhere."""
     if not is_signed(request, AWS_SECRET):

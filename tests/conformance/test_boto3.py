@@ -199,6 +199,102 @@ async def test_redactions_of_signed_exchanges() -> None:
         assert deltas == ["It ", "rains in", " [CITY]."]
 
 
+# -- agents, knowledge bases, flows and guardrails ---------------------------------------------------------------------
+
+_AGENT: Any = {"agentId": "AB12", "agentAliasId": "TSTALIASID", "sessionId": "s-1"}
+_FLOW: Any = {"flowIdentifier": "ABCDEFGHIJ", "flowAliasIdentifier": "ABCDEFGHIJ"}
+
+
+def _events(answer: Any, key: str) -> list[Any]:
+    with closing(answer[key]) as stream:
+        return list(stream)
+
+
+def _ask_agent(client: Any, text: str) -> list[Any]:
+    return _events(client.invoke_agent(**_AGENT, inputText=text), "completion")
+
+
+def _ask_base(client: Any, text: str) -> list[Any]:
+    return _events(client.retrieve_and_generate_stream(input={"text": text}), "stream")
+
+
+def _ask_flow(client: Any, text: str) -> list[Any]:
+    inputs = [{"content": {"document": text}, "nodeName": "FlowInputNode", "nodeOutputName": "document"}]
+    return _events(client.invoke_flow(**_FLOW, inputs=inputs), "responseStream")
+
+
+_STREAMS: Any = {"agent": _ask_agent, "knowledge base": _ask_base, "flow": _ask_flow}
+_WHOLE: Any = {
+    "retrieve": lambda client, text: client.retrieve(knowledgeBaseId="ABCDEFGHIJ", retrievalQuery={"text": text}),
+    "retrieve and generate": lambda client, text: client.retrieve_and_generate(input={"text": text}),
+}
+
+
+@asynccontextmanager
+async def _agents(chain: Rig, url: str = "") -> AsyncIterator[Any]:
+    chain.upstream.answer = models.bedrock_agents
+    async with client(url or chain.envoy.url, "bedrock-agent-runtime") as opened:
+        yield opened
+
+
+async def test_agents_answer_the_same(chain: Rig) -> None:
+    async def talk(client: Any) -> list[Any]:
+        def ask() -> list[Any]:
+            streams = [ask(client, "Hello") for ask in _STREAMS.values()]
+            return [*streams, *(_plain(ask(client, "Hello")) for ask in _WHOLE.values())]
+
+        return await asyncio.to_thread(ask)
+
+    async with _agents(chain) as guarded, _agents(chain, f"http://127.0.0.1:{chain.upstream.port}") as direct:
+        agent, base, flow, found, generated = await same_with_and_without(talk, guarded, direct)
+    assert b"".join(each["chunk"]["bytes"] for each in agent if "chunk" in each) == b"It rains in Oslo."
+    assert agent[-1]["chunk"]["attribution"]["citations"]
+    assert [each["output"]["text"] for each in base if "output" in each] == ["It ", "rains in", " Oslo."]
+    assert flow[0]["flowOutputEvent"]["content"] == {"document": "It rains in Oslo."}
+    assert found["retrievalResults"][0]["content"]["text"] == "It is wet."
+    assert generated["output"] == {"text": "It rains in Oslo."}
+    assert len(chain.aim.asked("pre_call")) == 5
+    assert len([session for session in chain.aim.sessions if session.is_done]) == 3
+
+
+@pytest.mark.parametrize("call", [*_STREAMS.values(), *_WHOLE.values()], ids=[*_STREAMS, *_WHOLE])
+async def test_agents_are_refused(chain: Rig, call: Any) -> None:
+    async with _agents(chain) as guarded:
+        blocks_requests(chain)
+        with pytest.raises(guarded.exceptions.ValidationException, match=MESSAGE):
+            await asyncio.to_thread(call, guarded, "the secret")
+        assert chain.upstream.requests == []
+        is_down(chain)
+        with pytest.raises(exceptions.ClientError, match="ServiceUnavailableException"):
+            await asyncio.to_thread(call, guarded, "Hello")
+
+
+@pytest.mark.parametrize("call", [_ask_agent, _ask_base])
+async def test_agent_is_blocked_in_mid_stream(chain: Rig, call: Any) -> None:
+    blocks_answers(chain)
+    async with _agents(chain) as guarded:
+        with pytest.raises(exceptions.EventStreamError, match=r"\(validationException\).*: Not that\."):
+            await asyncio.to_thread(call, guarded, "Hello")
+
+
+async def test_guardrail(chain: Rig) -> None:
+    def apply(client: Any, text: str = "Hello") -> Any:
+        content = [{"text": {"text": text}}]
+        answer = client.apply_guardrail(
+            guardrailIdentifier="g1", guardrailVersion="DRAFT", source="INPUT", content=content
+        )
+        return _plain(answer)
+
+    chain.upstream.answer = models.bedrock_agents
+    async with client(chain.envoy.url) as guarded, client(f"http://127.0.0.1:{chain.upstream.port}") as direct:
+        through = await asyncio.to_thread(apply, guarded)
+        assert through == await asyncio.to_thread(apply, direct)
+        assert through["outputs"] == [{"text": "It rains in Oslo."}]
+        blocks_requests(chain)
+        with pytest.raises(guarded.exceptions.ValidationException, match=MESSAGE):
+            await asyncio.to_thread(apply, guarded, "the secret")
+
+
 # -- SageMaker ---------------------------------------------------------------------------------------------------------
 
 

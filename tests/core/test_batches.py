@@ -440,6 +440,78 @@ def test_upload_over_the_limit_is_too_large() -> None:
     assert uploaded(body, limits=Limits(values=500)).status == 413
 
 
+# -- OpenAI's uploads in parts -------------------------------------------------------------------------------------
+
+PARTS = "/v1/uploads/upload_1/parts"
+RECORD = chat("a", "a secret")
+
+
+def piece(content: bytes, filename: str = "upload") -> bytes:
+    return form(part("data", content, "Content-Type: application/octet-stream", more=f'; filename="{filename}"'))
+
+
+@pytest.mark.parametrize("path", [PARTS, "/openai/uploads/upload_1/parts?api-version=1", f"/openai{PARTS}"])
+@pytest.mark.parametrize("filename", ["upload", "in.jsonl", "part.json"])
+@pytest.mark.parametrize("content", [RECORD, RECORD[:40], RECORD[40:], b"sec", b"4111"])
+def test_part_of_a_text_is_refused(path: str, filename: str, content: bytes) -> None:
+    it = uploaded(piece(content, filename), path)
+    assert (it.status, it.code, it.record.reason) == (400, "upload_not_inspected", Reason.BODY_UNREADABLE)
+    assert not it.asked
+
+
+def test_text_beside_a_part_and_a_body_that_is_no_form_are_refused() -> None:
+    assert uploaded(form(part("data", b"a text"))).asked  # a field of a usual upload is judged
+    assert uploaded(form(part("data", b"a text")), PARTS).code == "upload_not_inspected"
+    it = World(policy(inspect=["files"])).request(json.dumps({"data": "a text"}).encode(), JSON, path=PARTS)
+    assert it.code == "upload_not_inspected"
+
+
+def test_part_that_is_cut_within_a_letter_is_unreadable() -> None:
+    assert uploaded(piece("Grüße".encode()[:3]), PARTS).code == "invalid_body"
+
+
+def test_part_of_media_passes() -> None:
+    it = uploaded(piece(PNG), PARTS)
+    assert not it.asked
+    assert it.record.outcome == "allowed"
+    it.head("application/json").body(b'{"id": "part_1", "object": "upload.part", "upload_id": "upload_1"}', end=True)
+    assert not it.asked
+    assert it.response.is_ended
+
+
+def test_name_of_the_file_of_a_part_is_judged() -> None:
+    assert texts(uploaded(piece(PNG, "About Tom.png"), PARTS)) == [["About Tom.png"]]
+
+
+def test_part_of_a_text_follows_the_failure_policy() -> None:
+    it = uploaded(piece(RECORD), PARTS, failure_mode_allow={"request": ["body_unreadable"], "response": False})
+    assert sent(it) is None
+    assert it.record.outcome == "failed_open"
+    assert sent(uploaded(piece(RECORD), PARTS, hooks=["output"])) is None
+
+
+def test_parts_are_as_files_without_the_setting() -> None:
+    it = uploaded(piece(RECORD), PARTS, inspect=[])
+    assert not it.asked
+    assert it.record.outcome == "unmatched"
+    assert uploaded(piece(RECORD), PARTS, inspect=[], unmatched="block").code == "path_not_allowed"
+
+
+@pytest.mark.parametrize("end", ["", "/upload_1/complete", "/upload_1/cancel"])
+@pytest.mark.parametrize("inspected", [["files"], []])
+def test_begin_and_end_of_an_upload_hold_only_the_name_of_the_file(end: str, inspected: list[str]) -> None:
+    body = {"filename": "in.jsonl", "purpose": "batch", "bytes": 9, "mime_type": "application/jsonl"}
+    body |= {"part_ids": ["part_1"], "md5": "d41d8cd98f00b204e9800998ecf8427e"}
+    state = {"id": "upload_1", "object": "upload", "filename": "in.jsonl", "purpose": "batch", "status": "pending"}
+    answer = json.dumps(state | {"file": {"id": "file-1", "filename": "in.jsonl", "purpose": "batch"}}).encode()
+    it = World(policy(inspect=inspected)).request(json.dumps(body).encode(), JSON, path=f"/v1/uploads{end}")
+    it.head("application/json").body(answer, end=True)
+    assert not it.asked
+    assert it.response.is_ended
+    named = json.dumps(body | {"filename": "About Tom.txt"}).encode()
+    assert texts(World(policy()).request(named, JSON, path=f"/v1/uploads{end}")) == [["About Tom.txt"]]
+
+
 # -- Gemini's batches ----------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,22 @@ def test_block_is_reported_and_changes_nothing() -> None:
     assert run.send(StreamEnded()) == [Close()]
 
 
+@pytest.mark.parametrize(
+    "signed",
+    [
+        ("authorization", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host;x-aim-session-id, Signature=ab12"),
+        (":path", "/v1/chat/completions?X-Amz-SignedHeaders=host%3Bx-aim-session-id&X-Amz-Signature=ab12"),
+    ],
+)
+def test_headers_that_the_client_has_signed_stay(signed: tuple[str, str]) -> None:
+    run = Run()
+    head = (*(each for each in HEAD if each[0] != signed[0]), signed, ("x-aim-session-id", "s-1"))
+    run.send(HeadersReceived(Leg.REQUEST, head), BodyReceived(Leg.REQUEST, REQUEST, end_of_stream=True))
+    (headers,) = run.all_of(ReleaseHeaders)
+    assert headers.remove == ("x-aim-user-email",)
+    assert [each.code for each in run.all_of(ReportOutcome)][-1] == "signed_header"  # as it would be refused
+
+
 def test_only_the_shadow_holds_the_response_until_the_requests_verdict() -> None:
     run = asked()
     run.send(HeadersReceived(Leg.RESPONSE, JSON), BodyReceived(Leg.RESPONSE, chat_answer("Hi"), end_of_stream=True))

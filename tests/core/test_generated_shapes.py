@@ -385,6 +385,84 @@ _OTHERS = {
     ),
 }
 
+# Without words and log probabilities: what stands there are tokens, which need not be seen.
+_TRANSCRIPTIONS = Api(
+    "/v1/audio/transcriptions",
+    {
+        "model": "m",
+        "prompt": "What is this?",
+        "language": "en",
+        "file": f"data:image/png;base64,{_PIXEL}",
+        "response_format": "verbose_json",
+        "timestamp_granularities": ["segment"],
+    },
+    {
+        "task": "transcribe",
+        "language": "english",
+        "duration": 3.5,
+        "text": "Well, well.",
+        "segments": [{"id": 0, "start": 0.5, "end": 3.5, "text": "Well, well.", "speaker": "A", "temperature": 0.5}],
+        "usage": {"type": "duration", "seconds": 4},
+    },
+    (
+        {"type": "transcript.text.delta", "delta": "Well, "},
+        {"type": "transcript.text.delta", "delta": "well."},
+        {"type": "transcript.text.segment", "id": "s_1", "text": "Well, well.", "speaker": "A", "start": 0.5},
+        {"type": "transcript.text.done", "text": "Well, well.", "usage": {"type": "tokens", "input_tokens": 9}},
+    ),
+    DONE,
+)
+
+_AGENTS = Api(
+    "/retrieveAndGenerate",
+    {
+        "input": {"text": "What is this?"},
+        "retrieveAndGenerateConfiguration": {
+            "type": "KNOWLEDGE_BASE",
+            "knowledgeBaseConfiguration": {
+                "knowledgeBaseId": "KB12",
+                "generationConfiguration": {"promptTemplate": {"textPromptTemplate": "Be kind."}},
+                "retrievalConfiguration": {"vectorSearchConfiguration": {"numberOfResults": 5}},
+            },
+        },
+        "sessionId": "s-1",
+    },
+    {
+        "sessionId": "s-1",
+        "output": {"text": "Well, well."},
+        "citations": [
+            {
+                "generatedResponsePart": {"textResponsePart": {"text": "Well.", "span": {"start": 0, "end": 4}}},
+                "retrievedReferences": [
+                    {
+                        "content": {"type": "TEXT", "text": "Who knows?"},
+                        "location": {"type": "S3", "s3Location": {"uri": "s3://bucket/a"}},
+                    }
+                ],
+            }
+        ],
+    },
+    (
+        {"text": "Well, "},
+        {"text": "well."},
+        {"bytes": "Well.", "attribution": {"citations": [{"retrievedReferences": []}]}},
+        {"agentId": "A", "trace": {"orchestrationTrace": {"rationale": {"text": "Who knows?", "traceId": "t-0"}}}},
+        {"generatedResponse": {"answer": "Well, well.Well.", "citations": []}, "results": []},
+    ),
+    stream_path="/retrieveAndGenerateStream",
+)
+
+_GUARDRAILS = Api(
+    "/guardrail/g1/version/1/apply",
+    {"source": "INPUT", "content": [{"text": {"text": "What is this?", "qualifiers": ["query"]}}]},
+    {
+        "action": "GUARDRAIL_INTERVENED",
+        "outputs": [{"text": "Well, well."}],
+        "assessments": [{"wordPolicy": {"customWords": [{"match": "who is it", "action": "BLOCKED"}]}}],
+        "usage": {"wordPolicyUnits": 1},
+    },
+)
+
 _CALL_OF_A_TOOL = next(each for each in own() if each.name == "mcp-call.sse")
 _MCP = Api(
     "/mcp",
@@ -404,6 +482,9 @@ _MCP = Api(
 
 APIS = {
     **_OTHERS,
+    "openai-transcriptions": _TRANSCRIPTIONS,
+    "bedrock-converse of agents": _AGENTS,
+    "bedrock-converse of guardrails": _GUARDRAILS,
     "mcp": _MCP,
     "openai-chat": _CHAT,
     "openai-completions": _COMPLETIONS,

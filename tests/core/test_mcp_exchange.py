@@ -270,6 +270,13 @@ def test_headers_wait_for_a_text_that_has_come() -> None:
     assert replied(it.block("No.")) == (400, error(None, "No."))
 
 
+def test_block_of_the_first_text_behind_the_headers_is_an_event() -> None:
+    it = gotten().wait(2).body(event(log("Hi"))).block("No.")
+    assert it.response.headers is not None
+    assert it.response.body == b"event: message\ndata: " + json.dumps(error(None, "No.")).encode() + b"\n\n"
+    assert it.is_complete
+
+
 def test_session_that_is_lost_while_no_text_waits_is_opened_again_for_the_next() -> None:
     it = gotten()
     for number in range(3):

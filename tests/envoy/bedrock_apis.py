@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.envoy.apis import ANTHROPIC, Api, js
 from tests.fakes.aws import event, frame, string, wrapped
@@ -28,11 +28,12 @@ class Bedrock(Api):
         named = {400: "ValidationException", 413: "ValidationException", 503: "ServiceUnavailableException"}
         return {"x-amzn-errortype": named.get(status, "InternalServerException")}
 
+    exceptions: ClassVar = {400: "validationException", 503: "serviceUnavailableException"}
+
     def ending(self, status: int, code: str, message: str, sequence: int) -> bytes:
-        named = {400: "validationException", 503: "serviceUnavailableException"}
         return frame(
             js({"message": message}),
-            string(":exception-type", named.get(status, "internalServerException")),
+            string(":exception-type", self.exceptions.get(status, "internalServerException")),
             string(":content-type", "application/json"),
             string(":message-type", "exception"),
         )
@@ -124,4 +125,78 @@ class CountTokens(Bedrock):
         return js({"inputTokens": 11})
 
 
+class KnowledgeBase(Bedrock):
+    """RetrieveAndGenerate and its stream."""
+
+    name = "bedrock knowledge bases"
+    tail = 1
+    exceptions: ClassVar = {400: "validationException"}
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/retrieveAndGenerateStream" if stream else "/retrieveAndGenerate"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        first, *others = texts
+        templates = [{"promptTemplate": {"textPromptTemplate": text}} for text in others]
+        base = {"knowledgeBaseId": "KB12", "generationConfiguration": templates[0] if templates else {}}
+        configured = {"type": "KNOWLEDGE_BASE", "knowledgeBaseConfiguration": base}
+        return js({"input": {"text": first}, "retrieveAndGenerateConfiguration": configured})
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"sessionId": "s-1", "output": {"text": "".join(texts)}, "citations": []})
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [*(event("output", {"text": text}) for text in texts), event("guardrail", {"action": "NONE"})]
+
+
+class Agent(KnowledgeBase):
+    """InvokeAgent, which answers with a stream alone."""
+
+    name = "bedrock agents"
+    tail = 0
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/agents/AB12/agentAliases/TSTALIASID/sessions/s-1/text"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        first, *others = texts
+        named = {f"key-{number}": text for number, text in enumerate(others)}
+        return js({"inputText": first, "sessionState": {"promptSessionAttributes": named}})
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [wrapped(text) for text in texts]
+
+
+class Guardrail(KnowledgeBase):
+    """ApplyGuardrail, which does not stream."""
+
+    name = "bedrock guardrails"
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/guardrail/g1/version/DRAFT/apply"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        return js({"source": "INPUT", "content": [{"text": {"text": text}} for text in texts]})
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"action": "GUARDRAIL_INTERVENED", "outputs": [{"text": "".join(texts)}], "assessments": []})
+
+
+class Background(Bedrock):
+    """StartAsyncInvoke."""
+
+    name = "bedrock in the background"
+
+    def path_of(self, *, stream: bool) -> str:
+        return "/async-invoke"
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        asked = {f"text-{number}": text for number, text in enumerate(texts)}
+        return js({"modelId": "amazon.nova-reel-v1:0", "modelInput": {"textToVideoParams": asked}})
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"invocationArn": "arn:aws:bedrock:us-east-1:123456789012:async-invoke/ab12"})
+
+
+KNOWLEDGE_BASE, AGENT, GUARDRAIL, BACKGROUND = KnowledgeBase(), Agent(), Guardrail(), Background()
 CONVERSE, INVOKE, CLAUDE, COUNT_TOKENS = Converse(), Invoke(), InvokeClaude(), CountTokens()

@@ -109,6 +109,7 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "files": _profile(inspect={"files": True}),
     "firewall files": {"aim": {"api": "firewall"}, **_profile(inspect={"files": True})},
+    "firewall embeddings": {"aim": {"api": "firewall"}, **_profile(inspect={"embeddings": True})},
     "small files": {"limits": {"request_bytes": 4096}, **_profile(inspect={"files": True})},
     "few fields": {"limits": {"headers": 16}},
     "dry run": {"aim": {"api": "firewall"}, **_profile(enforce=False)},

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.envoy.apis import CHAT
-from tests.envoy.bedrock_apis import CLAUDE, CONVERSE, COUNT_TOKENS, INVOKE
+from tests.envoy.bedrock_apis import (
+    AGENT,
+    BACKGROUND,
+    CLAUDE,
+    CONVERSE,
+    COUNT_TOKENS,
+    GUARDRAIL,
+    INVOKE,
+    KNOWLEDGE_BASE,
+)
 from tests.envoy.case import ANY, NEVER, TAGGED, Case, Refused, Said, blocked_request, fails
 from tests.envoy.cases_dialects import requests_alone, usual
 from tests.envoy.cases_others import in_pieces
@@ -32,6 +41,17 @@ _THOUGHT = [
 ]
 
 OWN_ROWS = [
+    Case(
+        "a request is redacted",
+        AGENT,
+        AGENT.request("I am Jane", "Hello"),
+        Said(AGENT.events("Hi"), AGENT.stream_type),
+        TAGGED,
+        rig="firewall",
+        stream=True,
+        upstream=AGENT.request("I am [NAME_1]", "Hello"),
+        asked=[("pre_call", "I am Jane", "Hello"), ("stream", "Hi")],
+    ),
     Case(
         "a block's reasoning, its signature and tool input stream as they came",
         CONVERSE,
@@ -156,7 +176,12 @@ SIGNED_ROWS = [
 
 ROWS = [
     *(row for api in (CONVERSE, INVOKE, CLAUDE) for row in (*usual(api), *in_pieces(api))),
+    *usual(KNOWLEDGE_BASE),
+    *in_pieces(KNOWLEDGE_BASE),
+    *(row for row in (*usual(AGENT), *in_pieces(AGENT)) if row.stream),
+    *(row for row in (*usual(GUARDRAIL), *in_pieces(GUARDRAIL)) if not row.stream),
     *requests_alone(COUNT_TOKENS),
+    *requests_alone(BACKGROUND),
     *OWN_ROWS,
     *SIGNED_ROWS,
 ]

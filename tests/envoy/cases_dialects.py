@@ -242,7 +242,17 @@ def requests_alone(api: Api) -> list[Case]:
         ),
     ]
     if api is EMBEDDINGS:
-        return [*rows, Case("not inspected unless asked for", api, ask, answer, is_inspected=False)]
+        redacted = Case(
+            "a request is redacted",
+            api,
+            api.request("I am Jane"),
+            answer,
+            TAGGED,
+            rig="firewall embeddings",
+            upstream=api.request("I am [NAME_1]"),
+            asked=[("pre_call", "I am Jane")],
+        )
+        return [*rows, redacted, Case("not inspected unless asked for", api, ask, answer, is_inspected=False)]
     return [
         *rows,
         Case("Aim down: open", api, ask, answer, fails(), rig="open", asked=[("pre_call", "Hello")]),

@@ -85,6 +85,19 @@ def transcripts() -> list[Case]:
             asked=ANY,
         ),
     ]
+    rows.append(
+        Case(
+            "a stream is blocked at its first text",
+            api,
+            ask_stream,
+            Said([api.stream("a secret", " and more")], api.stream_type),
+            blocks("secret"),
+            headers=FORM,
+            status=400,
+            client=BLOCKED,
+            asked=ANY,
+        )
+    )
     for how, cut in CUTS.items():
         rows += [
             Case(
@@ -331,6 +344,32 @@ def batches() -> list[Case]:
             )
             for how, cut in CUTS.items()
         ]
+    parts = "/v1/uploads/upload_1/parts"
+    rows += [
+        Case(
+            f"a part of an upload is refused if it is text {how}",
+            IMAGES,
+            cut(form(part("data", lines("a secret")[40:], more='; filename="upload"'))),
+            path=parts,
+            rig="files",
+            headers=FORM,
+            status=400,
+            client=Refused("upload_not_inspected"),
+            upstream=NEVER,
+        )
+        for how, cut in CUTS.items()
+    ]
+    rows.append(
+        Case(
+            "a part of media passes",
+            IMAGES,
+            form(part("data", PNG, more='; filename="upload"')),
+            Said(js({"id": "part_1", "object": "upload.part", "upload_id": "upload_1"})),
+            path=parts,
+            rig="files",
+            headers=FORM,
+        )
+    )
     off = Case(
         "files pass unless the settings say so",
         IMAGES,

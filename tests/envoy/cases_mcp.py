@@ -116,6 +116,12 @@ _ARTIFACT = [
     )
     for part in ({"kind": "text", "text": text} for text in ("I am Ja", "ne."))
 ]
+_UPDATES = [
+    js({"jsonrpc": "2.0", "id": 1, "result": {"artifactUpdate": {"artifact": {"artifactId": "a", "parts": [part]}}}})
+    for part in ({"text": text} for text in ("I am ", "Jane", "."))
+]
+_ASK_A2A = {"role": "ROLE_USER", "messageId": "m-1", "parts": [{"text": "Hello"}]}
+_SAY_A2A = js({"jsonrpc": "2.0", "id": 1, "method": "SendStreamingMessage", "params": {"message": _ASK_A2A}})
 _A2A = {"role": "user", "kind": "message", "messageId": "m-1", "parts": [{"kind": "text", "text": "Hello"}]}
 _ASKED = ("pre_call", "Hello")
 
@@ -279,6 +285,30 @@ OWN_ROWS = [
         blocks("I am Ja"),
         client=BLOCKED,
         asked=[_ASKED, ("stream", "I am Ja")],
+    ),
+    *(
+        Case(
+            f"a stream of A2A 1.0 is redacted on {path}",
+            MCP,
+            _SAY_A2A,
+            streams(*(b"data: " + update + b"\n\n" for update in _UPDATES)),
+            TAGGED,
+            path=path,
+            rig="firewall",
+            client=b"".join(b"data: " + update + b"\n\n" for update in _UPDATES).replace(b"Jane", b"[NAME_1]"),
+            asked=[_ASKED, ("stream", "I am ", "Jane", ".")],
+        )
+        for path in ("/mcp", "/agents/weather")
+    ),
+    Case(
+        "a message of A2A 1.0 is blocked on any path",
+        MCP,
+        _SAY_A2A.replace(b"Hello", b"a secret"),
+        aim=blocks("secret"),
+        path="/agents/weather/a2a",
+        client=BLOCKED,
+        upstream=NEVER,
+        asked=[("pre_call", "a secret")],
     ),
 ]
 

@@ -416,6 +416,27 @@ class Fim(Chat):
         return asking(body, stream=stream)
 
 
+class Unknown(Api):
+    """An API that no dialect knows."""
+
+    name = "generic"
+    path = "/some/tool"
+    tail = 1
+
+    def request(self, *texts: str, stream: bool = False) -> bytes:
+        asked = {f"text-{number}": text for number, text in enumerate(texts)}
+        return js(asked | ({"stream": True} if stream else {}))
+
+    def answer(self, *texts: str) -> bytes:
+        return js({"id": "t-1", "result": {"said": "".join(texts)}})
+
+    def events(self, *texts: str) -> list[bytes]:
+        return [*(data({"id": "t-1", "said": text}) for text in texts), DONE]
+
+
+UNKNOWN = Unknown()
+
+
 class OfGoogle(RequestOnly):
     """An API with Google's error object, whose texts are at a place of its own."""
 

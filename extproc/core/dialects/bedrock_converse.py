@@ -68,7 +68,7 @@ _POLICIES = (
     "contextualGroundingPolicy.filters[]",
 )
 
-_ASSESSMENT = inert(
+ASSESSMENT = inert(
     *(f"{each}.action" for each in _POLICIES),
     "contentPolicy.filters[].confidence",
     "contentPolicy.filters[].filterStrength",
@@ -78,10 +78,11 @@ _ASSESSMENT = inert(
     "appliedGuardrailDetails.guardrailOrigin[]",
     "appliedGuardrailDetails.guardrailOwnership",
 )
+"""What the assessment of a guardrail holds beside the texts that it has found."""
 
 TRACE = (
-    *below("guardrail.inputAssessment.*", [_ASSESSMENT]),
-    *below("guardrail.outputAssessments.*", [_ASSESSMENT]),
+    *below("guardrail.inputAssessment.*", [ASSESSMENT]),
+    *below("guardrail.outputAssessments.*", [ASSESSMENT]),
     inert("promptRouter.invokedModelId"),
 )
 """What the trace of a guardrail holds beside the texts that it has found."""

@@ -17,7 +17,8 @@ from extproc.core.dialects.base import Running, answering, running
 from extproc.core.dialects.bedrock import BedrockDialect
 from extproc.core.dialects.bedrock_converse import BLOCK, DELTA, FILES, START, TRACE, block_place, result_speaker
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools
+from extproc.core.dialects.openai_requests import DataDialect
+from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, url
 from extproc.core.dialects.table import Table
 
 _METRICS = "amazon-bedrock-invocationMetrics"
@@ -30,6 +31,17 @@ _OPTIONS = inert(
     "amazon-bedrock-guardrailConfig.streamProcessingMode",
     "amazon-bedrock-guardrailConfig.tagSuffix",
 )
+
+
+_BUCKET = (
+    url("s3OutputDataConfig.s3Uri"),
+    inert("s3OutputDataConfig.kmsKeyId", "s3OutputDataConfig.bucketOwner"),
+)
+_CALL = (
+    inert("invocationArn", "modelArn", "clientRequestToken", "submitTime", "lastModifiedTime", "endTime"),
+    *below("outputDataConfig", _BUCKET),
+)
+"""What is known of a call in the background: among other things where its answer goes."""
 
 
 class BedrockAnthropic(BedrockDialect, AnthropicMessages):
@@ -141,6 +153,19 @@ class BedrockInvoke(BedrockDialect):
         if document is None:
             return super().is_final(data, document)
         return _METRICS in fields(document.root)
+
+
+class BedrockAsyncInvoke(DataDialect, BedrockDialect):
+    """StartAsyncInvoke: the body of a model, whose answer goes to a bucket; and the state of such calls."""
+
+    name = "bedrock-invoke"
+    request = Table(
+        *COMMON,
+        *below("modelInput", BedrockInvoke.request.own),
+        inert("modelId", "clientRequestToken"),
+        *below("outputDataConfig", _BUCKET),
+    )
+    answer = event = Table(*COMMON, *_CALL, *below("asyncInvokeSummaries[]", _CALL), inert("nextToken"))
 
 
 class BedrockTwoWay(BedrockInvoke):

@@ -10,8 +10,10 @@ from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.batch_requests import AnthropicBatches, BatchJobs, FileUploads, GeminiBatches
 from extproc.core.dialects.batch_results import AnthropicResults, FileContents
+from extproc.core.dialects.bedrock_agents import BedrockAgents
 from extproc.core.dialects.bedrock_converse import BedrockConverse, BedrockCountTokens
-from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockInvoke, BedrockTwoWay
+from extproc.core.dialects.bedrock_guardrails import BedrockGuardrails
+from extproc.core.dialects.bedrock_invoke import BedrockAnthropic, BedrockAsyncInvoke, BedrockInvoke, BedrockTwoWay
 from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
@@ -27,6 +29,7 @@ from extproc.core.dialects.openai_requests import Embeddings, Images, Moderation
 from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
 from extproc.core.dialects.openai_transcriptions import OpenAITranscriptions
+from extproc.core.dialects.openai_uploads import UploadParts, Uploads
 from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
@@ -66,7 +69,10 @@ NAMES: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _DIALECTS}
 
 VARIANTS: Mapping[str, Dialect] = {
     "bedrock-converse for token counts": BedrockCountTokens(),
+    "bedrock-converse of agents": BedrockAgents(),
+    "bedrock-converse of guardrails": BedrockGuardrails(),
     "bedrock-invoke of Anthropic": BedrockAnthropic(),
+    "bedrock-invoke in the background": BedrockAsyncInvoke(),
     "bedrock-invoke in both directions": BedrockTwoWay(),
     "cohere-chat v1": CohereChatV1(),
     "cohere-embed of TEI": HuggingFaceEmbed(),
@@ -79,6 +85,8 @@ VARIANTS: Mapping[str, Dialect] = {
     "openai-responses of realtime": RealtimeSecrets(),
     "openai-chat of batches": BatchJobs(),
     "openai-chat of uploads": FileUploads(),
+    "openai-chat of uploads in parts": Uploads(),
+    "openai-chat of parts of uploads": UploadParts(),
     "openai-chat of files": FileContents(),
     "anthropic-messages of batches": AnthropicBatches(),
     "anthropic-messages of results": AnthropicResults(),
@@ -118,6 +126,23 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "bedrock-converse for token counts", ("*/model/*/count-tokens",)),
     Endpoint("POST", "bedrock-invoke of Anthropic", _INVOKE, ("anthropic_version",)),
     Endpoint("POST", "bedrock-invoke", _INVOKE),
+    Endpoint("POST", "bedrock-invoke in the background", ("*/async-invoke",), ("modelInput",)),
+    Endpoint(
+        "POST", "bedrock-converse of guardrails", ("*/guardrail/*/version/{id}/apply", "*/guardrail-checks/invoke")
+    ),
+    Endpoint(
+        "POST",
+        "bedrock-converse of agents",
+        (
+            "*/agents/{id}/agentaliases/{id}/sessions/{id}/text",
+            "*/knowledgebases/*/retrieve",
+            "*/retrieveandgenerate",
+            "*/retrieveandgeneratestream",
+            "*/agenticretrievestream",
+            "*/generatequery",
+            "*/flows/*/aliases/*",
+        ),
+    ),
     Endpoint("POST", "bedrock-invoke in both directions", ("*/model/*/invoke-with-bidirectional-stream",)),
     Endpoint("POST", "openai-chat", ("*/chat/completions", "*/agents/completions", "*/prompts/{id}/completions")),
     Endpoint("POST", "openai-completions", ("*/completions",)),
@@ -143,6 +168,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "mistral-conversations", ("*/v1/agents",), ("instructions",)),
     Endpoint("PATCH", "mistral-conversations", ("*/v1/agents/{id}",), ("instructions",)),
     Endpoint("POST", "mistral-conversations", ("*/v1/ocr",)),
+    Endpoint("POST", "bedrock-converse of agents", ("*/agents/{id}",), ("foundationModel",)),
+    Endpoint("POST", "bedrock-converse of agents", ("*/optimize-prompt",), ("targetModelId",)),
     Endpoint(
         "POST",
         "anthropic-messages",
@@ -161,6 +188,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("*/v1/batches", "*/openai/batches", "*/v1/batches/{id}/cancel", "*/openai/batches/{id}/cancel"),
     ),
     Endpoint("POST", "openai-chat of uploads", ("*/v1/files", "*/openai/files")),
+    Endpoint(
+        "POST",
+        "openai-chat of uploads in parts",
+        (
+            "*/v1/uploads",
+            "*/openai/uploads",
+            "*/v1/uploads/{id}/complete",
+            "*/openai/uploads/{id}/complete",
+            "*/v1/uploads/{id}/cancel",
+            "*/openai/uploads/{id}/cancel",
+        ),
+    ),
+    Endpoint("POST", "openai-chat of parts of uploads", ("*/v1/uploads/{id}/parts", "*/openai/uploads/{id}/parts")),
     Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
     Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
@@ -189,6 +229,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "cohere-embed of TEI", ("*/embed", "*/embed_all", "*/embed_sparse"), ("inputs",)),
     Endpoint("POST", "cohere-embed", ("*/embed",), ("texts",)),
     Endpoint("POST", "rerank of Cohere", ("*/v2/rerank",)),
+    Endpoint("POST", "bedrock-converse of agents", ("*/rerank",), ("rerankingConfiguration",)),
     Endpoint("POST", "rerank of TEI", ("*/rerank",), ("texts",)),
     Endpoint("POST", "rerank", ("*/rerank",)),
     Endpoint("POST", "ollama", ("*/api/chat",), ("messages",)),
@@ -221,6 +262,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "*/assistants/{id}",
         ),
     ),
+    Endpoint(
+        "GET",
+        "bedrock-converse of agents",
+        (
+            "*/agents/{id}/agentaliases/{id}/memories",
+            "*/flows/*/aliases/*/executions/{id}",
+            "*/flows/*/aliases/*/executions/{id}/events",
+        ),
+    ),
+    Endpoint("GET", "bedrock-invoke in the background", ("*/async-invoke", "*/async-invoke/*")),
     Endpoint("GET", "openai-images", ("*/v1/videos/{id}",)),
     Endpoint("GET", "anthropic-messages of batches", ("*/v1/messages/batches", "*/v1/messages/batches/{id}")),
     Endpoint("GET", "anthropic-messages of results", ("*/v1/messages/batches/{id}/results",)),

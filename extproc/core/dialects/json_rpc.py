@@ -34,8 +34,26 @@ _METHODS = (
 )
 """What the methods of MCP and A2A begin with."""
 
-_ALONE = frozenset({"initialize", "ping", "server/discover"})
-"""Methods of MCP that do not begin so."""
+_ALONE = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "agent/getAuthenticatedExtendedCard",
+        "SendMessage",
+        "SendStreamingMessage",
+        "GetTask",
+        "ListTasks",
+        "CancelTask",
+        "SubscribeToTask",
+        "CreateTaskPushNotificationConfig",
+        "GetTaskPushNotificationConfig",
+        "ListTaskPushNotificationConfigs",
+        "DeleteTaskPushNotificationConfig",
+        "GetExtendedAgentCard",
+    }
+)
+"""Their methods that do not begin so; among them those of A2A from version 1.0 on."""
 
 _ID_CHARACTERS = 256
 _ALL_CHARACTERS = 4096

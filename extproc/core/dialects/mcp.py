@@ -1,7 +1,8 @@
 """The Model Context Protocol over streamable HTTP, and A2A, which uses JSON-RPC in the same way.
 
-Sources: the specifications of MCP ("Transports", "Tools", "Prompts", "Resources", "Sampling", "Elicitation") and of A2A
-("Protocol Data Objects"). A body, and each event of a stream, is one JSON-RPC message or a batch. Both sides send
+Sources: the specifications of MCP ("Transports", "Tools", "Prompts", "Resources", "Sampling", "Elicitation") and of
+A2A: "Protocol Data Objects" of version 0.3, and `lf.a2a.v1` of version 1.0, whose parts have no `kind` and whose
+results name what they hold. A body, and each event of a stream, is one JSON-RPC message or a batch. Both sides send
 requests, results and notifications.
 
 Aim gets each argument as a message of the user. All texts of a result are one text: MCP repeats structured content as
@@ -22,7 +23,7 @@ from extproc.core.dialects.found import Mode
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.json_rpc import Id, error, request_ids
 from extproc.core.dialects.leaf import Leaf, Prompt
-from extproc.core.dialects.rules import COMMON, Rule, arguments, inert, media, opaque, text, tools, unnamed
+from extproc.core.dialects.rules import COMMON, Rule, arguments, inert, media, opaque, text, tools, unnamed, url
 from extproc.core.dialects.table import Table
 from extproc.core.dialects.walk import Walk
 from extproc.core.refusal import BLOCKED_CODE, Refusal
@@ -33,6 +34,7 @@ _NAMES = (
         "method",
         "**.kind",
         "**.*Id",
+        "**.*Ids",
         "**.*Type",
         "**.protocolVersion",
         "**.progressToken",
@@ -43,9 +45,12 @@ _NAMES = (
         "**.cacheScope",
         "**.lastModified",
         "**.supportedVersions",
+        "**.tenant",
+        "**.timestamp",
     ),
     media("**.blob", "**.src"),
-    opaque("**.cursor", "**.nextCursor", "**.requestState"),
+    opaque("**.cursor", "**.nextCursor", "**.nextPageToken", "**.pageToken", "**.requestState"),
+    url("**.extensions"),
 )
 """Names that mean the same in every message."""
 
@@ -58,8 +63,24 @@ def _metadata(place: str) -> Rule:
 def _parts(*places: str, role: str = "") -> tuple[Rule, ...]:
     """Return the rules of parts of A2A's messages and artifacts."""
     return (
-        media(*(f"{place}.parts[].file.bytes" for place in places)),
+        media(*(f"{place}.parts[].{name}" for place in places for name in ("file.bytes", "raw"))),
         arguments(*(f"{place}.parts[].data" for place in places), role=role),
+    )
+
+
+def _task(*places: str) -> tuple[Rule, ...]:
+    """Return the rules of A2A's tasks."""
+    return (
+        inert(*(f"{place}.status.state" for place in places)),
+        *_parts(*(f"{place}.{name}" for place in places for name in ("status.message", "history[]", "artifacts[]"))),
+    )
+
+
+def _notified(*places: str) -> tuple[Rule, ...]:
+    """Return the rules of where A2A's agents send notifications, and of the credentials for that."""
+    return (
+        inert(*(f"{place}.authentication.{name}" for place in places for name in ("scheme", "schemes[]"))),
+        opaque(*(f"{place}.{name}" for place in places for name in ("token", "authentication.credentials"))),
     )
 
 
@@ -115,6 +136,12 @@ _REQUEST = Table(
         "params.configuration.acceptedOutputModes[]",
     ),
     *_parts("params.message", role="user"),
+    *_notified(
+        "params",
+        "params.pushNotificationConfig",
+        "params.configuration.pushNotificationConfig",
+        "params.configuration.taskPushNotificationConfig",
+    ),
     *_client_result("result"),
     *_client_result("params.inputResponses.*"),
 )
@@ -131,7 +158,6 @@ _ANSWER = Table(
         "result.prompts[].arguments[].name",
         "result.resources[].name",
         "result.resourceTemplates[].name",
-        "result.status.state",
         "result.inputRequests.*.method",
         "params.level",
         "params.logger",
@@ -142,8 +168,10 @@ _ANSWER = Table(
     *_server_request("params"),
     *_server_request("result.inputRequests.*.params"),
     # A2A sends an artifact piece by piece.
-    text("result.artifact.parts[].text"),
-    *_parts("result", "result.status.message", "result.history[]", "result.artifacts[]", "result.artifact"),
+    text("result.artifact.parts[].text", "result.artifactUpdate.artifact.parts[].text"),
+    *_parts("result", "result.message", "result.artifact", "result.artifactUpdate.artifact"),
+    *_task("result", "result.task", "result.tasks[]", "result.statusUpdate"),
+    *_notified("result", "result.pushNotificationConfig", "result.configs[]"),
 )
 
 
@@ -188,11 +216,12 @@ class Mcp(Dialect):
     def deltas(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of one event, as one, and the pieces of an artifact."""
         leaves = self._walk(Mode.EVENT, document, locates=locates)
-        artifact = fields(fields(fields(document.root).get("result")).get("artifact"))
+        result = fields(fields(document.root).get("result"))
+        artifact = fields(fields(result.get("artifactUpdate", result)).get("artifact"))
         pieces = [leaf for leaf in leaves if _is_piece(leaf)]
         name = short_name(artifact.get("artifactId"))
         for leaf in pieces:
-            leaf.place = ("artifact", name, leaf.path[3])
+            leaf.place = ("artifact", name, leaf.path[-2])
         found = [*pieces, *_one([leaf for leaf in leaves if not _is_piece(leaf)], locates=locates)]
         return [replace(leaf, number=number) for number, leaf in enumerate(found)]
 
@@ -224,6 +253,8 @@ def _is_piece(leaf: Leaf) -> bool:
     """Return whether a text of an event is a piece of A2A's artifact."""
     match leaf.path:
         case ("result", "artifact", "parts", int(), "text"):
+            return True
+        case ("result", "artifactUpdate", "artifact", "parts", int(), "text"):
             return True
         case _:
             return False

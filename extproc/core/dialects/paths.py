@@ -20,7 +20,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 _PATTERNS = tuple(
-    (each.method, (each.keys, ALL[each.dialect]), tuple(map(_compiled, each.paths))) for each in ENDPOINTS
+    (each.method, (tuple(map(str.casefold, each.keys)), ALL[each.dialect]), tuple(map(_compiled, each.paths)))
+    for each in ENDPOINTS
 )
 
 _ROUNDS = 32

@@ -32,6 +32,18 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
         "notifications/progress",
         "message/stream",
         "tasks/get",
+        "agent/getAuthenticatedExtendedCard",
+        "SendMessage",
+        "SendStreamingMessage",
+        "GetTask",
+        "ListTasks",
+        "CancelTask",
+        "SubscribeToTask",
+        "CreateTaskPushNotificationConfig",
+        "GetTaskPushNotificationConfig",
+        "ListTaskPushNotificationConfigs",
+        "DeleteTaskPushNotificationConfig",
+        "GetExtendedAgentCard",
     ],
 )
 def test_messages_of_mcp_and_a2a_are_known(method: str) -> None:
@@ -47,6 +59,8 @@ def test_messages_of_mcp_and_a2a_are_known(method: str) -> None:
     [
         {"jsonrpc": "2.0", "method": "eth_call"},
         {"jsonrpc": "2.0", "method": "initialized"},
+        {"jsonrpc": "2.0", "method": "SendMessages"},
+        {"jsonrpc": "2.0", "method": "sendMessage"},
         {"jsonrpc": "2.0", "method": "my/tools/call"},
         {"jsonrpc": "2.0", "method": ["tools/call"]},
         {"jsonrpc": "1.0", "method": "tools/call"},

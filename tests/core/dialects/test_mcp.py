@@ -129,6 +129,35 @@ CALL = ask("tools/call", name="send_mail", arguments={"to": "hi a", "body": "hi 
             ),
             ["hi a", '{"id": "hi b"}', "b.png"],
         ),
+        (
+            ask(
+                "SendMessage",
+                tenant="t-1",
+                message={
+                    "role": "ROLE_USER",
+                    "messageId": "m-1",
+                    "referenceTaskIds": ["t-1"],
+                    "extensions": ["https://a.example/e"],
+                    "parts": [
+                        {"text": "hi a", "mediaType": "text/plain"},
+                        {"data": {"id": "hi b"}},
+                        {"data": "hi c"},
+                        {"raw": PNG, "filename": "hi d", "mediaType": "image/png"},
+                        {"url": "https://a.example/c.png"},
+                    ],
+                },
+                configuration={
+                    "acceptedOutputModes": ["text/plain"],
+                    "taskPushNotificationConfig": {
+                        "url": "https://a.example/n",
+                        "token": "c2VjcmV0",
+                        "authentication": {"scheme": "Bearer", "credentials": "abc.def"},
+                    },
+                },
+            ),
+            ["hi a", '{"id": "hi b"}', "hi c", "hi d"],
+        ),
+        (ask("ListTasks", contextId="c-1", pageToken="bmV4dA==", status="TASK_STATE_WORKING"), []),
     ],
 )
 def test_texts_of_requests_are_messages_of_the_user(body: Any, texts: list[str]) -> None:
@@ -300,6 +329,33 @@ RESULTS: list[tuple[Any, str]] = [
         ),
         'hi a\n{"id": "hi b"}',
     ),
+    (
+        answer(
+            task={
+                "id": "t-1",
+                "contextId": "c-1",
+                "status": {
+                    "state": "TASK_STATE_INPUT_REQUIRED",
+                    "timestamp": "2026-01-01T00:00:00Z",
+                    "message": {"role": "ROLE_AGENT", "parts": [{"text": "hi a"}, {"raw": PNG}]},
+                },
+                "artifacts": [{"artifactId": "a-1", "parts": [{"data": {"id": "hi b"}}]}],
+                "history": [{"role": "ROLE_USER", "parts": [{"text": "hi c"}]}],
+            },
+        ),
+        'hi a\n{"id": "hi b"}\nhi c',
+    ),
+    (answer(message={"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "hi a"}, {"raw": PNG}]}), "hi a"),
+    (answer(tasks=[{"id": "t", "status": {"state": "TASK_STATE_WORKING"}, "metadata": {"a": "hi"}}]), "hi"),
+    (
+        answer(
+            statusUpdate={
+                "taskId": "t",
+                "status": {"state": "TASK_STATE_FAILED", "message": {"parts": [{"text": "hi"}]}},
+            }
+        ),
+        "hi",
+    ),
 ]
 """Results, requests of the server and its notifications, and the one text that Aim gets of each."""
 
@@ -367,11 +423,14 @@ def test_lists_of_tools_are_read_with_inspect_tools_alone() -> None:
     assert said(passes, answer(content=[{"text": "hi"}])) == ["hi"]
 
 
-def test_pieces_of_an_artifact_are_one_running_text() -> None:
+@pytest.mark.parametrize("version", ["0.3", "1.0"])
+def test_pieces_of_an_artifact_are_one_running_text(version: str) -> None:
     def piece(text: str, artifact: str = "a-1") -> Any:
-        parts = [{"kind": "text", "text": text}]
+        parts = [{"text": text} | ({"kind": "text"} if version == "0.3" else {"mediaType": "text/plain"})]
         update = {"artifactId": artifact, "name": "hi there", "description": "hi too", "parts": parts}
-        return answer(kind="artifact-update", taskId="t", artifact=update, append=True)
+        if version == "0.3":
+            return answer(kind="artifact-update", taskId="t", artifact=update, append=True)
+        return answer(artifactUpdate={"taskId": "t", "artifact": update, "append": True, "lastChunk": False})
 
     assert heard(MCP, piece("hi")) == ["hi", "hi there\nhi too"]
     assert redacted_event(MCP, piece("hi")) == masked(piece("hi"))
