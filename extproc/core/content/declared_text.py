@@ -17,8 +17,10 @@ _NAME_KEYS = ("filename", "fileName", "file_name", "document_name", "documentNam
 _MAX_TYPE = 128
 """The most characters of a media type that are read. Registered ones are shorter."""
 
+_APPLICATION = "application/"
+
 _TEXT_TYPE = re.compile(
-    r"text/|message/|image/svg|application/(?:.*\+|x-|vnd\.)?"
+    r"text/|message/|image/svg|application/(?:x-|vnd\.)?"
     r"(?:json5?|json-?lines|jsonl|ndjson|json-seq|xml|xml-dtd|xhtml|yaml|toml|csv|sql|rtf|sgml|markdown|x?html"
     r"|javascript|ecmascript|typescript|graphql|dart|lua|perl|php|httpd-php|powershell|python|ruby|scala"
     r"|sh|csh|bash|shellscript|tex|latex|texinfo|subrip|www-form-urlencoded|[a-z0-9]+-code)$",
@@ -59,8 +61,12 @@ _WIDE = frozenset({"utf-16", "utf16", "utf-16be", "utf-16le", "utf16be", "utf16l
 
 def is_text_type(media_type: str) -> bool:
     """Return whether a media type, which may have parameters, is that of a text."""
-    # It is read once for each value beside it, so only its beginning counts.
-    return _TEXT_TYPE(media_type[:_MAX_TYPE].partition(";")[0].strip()) is not None
+    # Only its beginning counts, because there may be many of them.
+    kind = media_type[:_MAX_TYPE].partition(";")[0].strip()
+    before, _, suffix = kind.rpartition("+")
+    if before[: len(_APPLICATION)].lower() == _APPLICATION:
+        kind = _APPLICATION + suffix  # `application/ld+json`
+    return _TEXT_TYPE(kind) is not None
 
 
 def declares_text(node: Mapping[str, Any]) -> bool:

@@ -55,7 +55,18 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_arguments", "_around", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = (
+        "_arguments",
+        "_around",
+        "_beside",
+        "_declared",
+        "_found",
+        "_is_answer",
+        "_is_request",
+        "_mode",
+        "_table",
+        "_wants_tools",
+    )
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
@@ -66,6 +77,8 @@ class Walk:
         self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
         self._found = Found(mode, locates=locates)
         self._around = _NOBODY
+        self._beside: Mapping[str, Any] | None = None
+        self._declared = False, False  # whether the media beside the last object are text, and UTF-16
         self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
 
     @property
@@ -149,17 +162,20 @@ class Walk:
             pass  # a source of Anthropic's, which holds the text itself
         elif looks_like_url(text):
             return
-        elif (place.kind is Holds.MEDIA or is_data_url(text)) and (
-            media := read_media(
-                text,
-                is_text=declares_text(beside) or declares_text(self._around),
-                is_wide=wide_media(beside),
-            )
-        ):
+        elif (place.kind is Holds.MEDIA or is_data_url(text)) and (media := self._media(text, beside)):
             if isinstance(media, EncodedText):
                 self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _media(self, text: str, beside: Mapping[str, Any]) -> EncodedText | bool:
+        """Read what may be media. The object `beside` it is read once, because it may have many."""
+        if beside is not self._beside:
+            is_text = declares_text(beside) or declares_text(self._around)
+            self._declared = is_text, wide_media(beside)
+            self._beside = beside
+        is_text, is_wide = self._declared
+        return read_media(text, is_text=is_text, is_wide=is_wide)
 
     def _source(
         self,
@@ -171,9 +187,9 @@ class Walk:
         around: Mapping[str, Any],
     ) -> None:
         """Read an object with media, of which the object `around` it may say that they are text."""
-        before, self._around = self._around, around
+        before, self._around, self._beside = self._around, around, None
         self._value(node, place, path, base, seals)
-        self._around = before
+        self._around, self._beside = before, None
 
     def _encoded(self, path: Path, media: EncodedText) -> Leaf:
         """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
