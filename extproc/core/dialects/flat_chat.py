@@ -41,6 +41,9 @@ _EMPTY = frozenset(
 )
 """What many servers send empty or null. A value that is true is left to the walk."""
 
+_COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""What most servers count in `usage`."""
+
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
@@ -135,6 +138,6 @@ def _counts(usage: Any) -> bool:
     if type(usage) is not dict:
         return False
     for key, value in usage.items():
-        if not looks_inert(key) or not (type(value) in _NUMBERS or _counts(value)):
+        if not (key in _COUNTED or looks_inert(key)) or not (type(value) in _NUMBERS or _counts(value)):
             return False
     return True
