@@ -14,6 +14,9 @@ _TYPE_KEYS = ("mimeType", "mime_type", "mediaType", "media_type", "contentType",
 _NAME_KEYS = ("filename", "fileName", "file_name", "document_name", "documentName")
 """Keys that tell the name of the file beside them."""
 
+_TELLING = frozenset({*_TYPE_KEYS, *_NAME_KEYS, "format"})
+"""All keys that tell something of the media beside them."""
+
 _MAX_TYPE = 128
 """The most characters of a media type that are read. Registered ones are shorter."""
 
@@ -75,6 +78,8 @@ def declares_text(node: Mapping[str, Any]) -> bool:
     It says so by their type (`"mimeType": "text/csv"`), by their format (`"format": "md"`) or by the name of their file
     (`"filename": "a.txt"`).
     """
+    if _TELLING.isdisjoint(node):
+        return False  # as most objects
     if any(isinstance(kind, str) and is_text_type(kind) for kind in map(node.get, _TYPE_KEYS)):
         return True
     form = node.get("format")
@@ -95,5 +100,7 @@ def declares_wide(media_type: str) -> bool:
 
 def wide_media(node: Mapping[str, Any]) -> bool:
     """Return whether an object says that the media in it are UTF-16; raise like `declares_wide`."""
+    if _TELLING.isdisjoint(node):
+        return False
     kinds = [kind for kind in map(node.get, _TYPE_KEYS) if isinstance(kind, str)]
     return True in {declares_wide(kind[:_MAX_TYPE]) for kind in kinds}

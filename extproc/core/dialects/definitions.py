@@ -61,15 +61,11 @@ def read_definition(tool: Any, path: Path, into: Joined) -> None:
 def _read(node: Any, at: At, into: Joined, *, is_text: bool, is_map: bool) -> None:
     if isinstance(node, str):
         if node and (is_text or not looks_inert(node)):
-            if into.locates:
-                into.mark(at)
-            into.texts.append(node)
+            into.add_text(node, at)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key and not looks_inert(key):
-                if into.locates:
-                    into.mark((at, key, None))
-                into.texts.append(key)
+                into.add_text(key, (at, key, None))
             if value is not None:
                 below = is_text or (not is_map and key in _DEFINED)
                 _read(value, (at, key), into, is_text=below, is_map=not is_map and key in _MAPS)

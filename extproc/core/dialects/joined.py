@@ -112,6 +112,12 @@ class Joined:
             self.mark(leaf)
         self.texts.append(leaf.text)
 
+    def add_text(self, text: str, at: At) -> None:
+        """Append the text at a place."""
+        if self.locates:
+            self.mark(at)
+        self.texts.append(text)
+
     def mark(self, place: Leaf | At) -> None:
         """Record where the texts are that will be appended next; see `Parts`."""
         self._first.append(len(self.texts))

@@ -32,7 +32,7 @@ from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Holds
 from extproc.core.dialects.table import UNNAMED, Place, Table
 from extproc.core.dialects.tokens import read_others
-from extproc.core.errors import MalformedBody
+from extproc.core.errors import BodyTooLarge, MalformedBody
 
 _ALONE = 256
 """The most texts of one list or object that are apart. Those behind them are joined."""
@@ -43,8 +43,26 @@ _MESSAGES = 4096
 _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
 
+_MOST_MEDIA = 32_768
+"""The most values of one document that are decoded as media. Each takes as long as many texts."""
+
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
 _SHAPED = frozenset({Holds.INERT, Holds.MEDIA, Holds.OPAQUE, Holds.SEAL, Holds.URL})
+_ARGUMENTS, _INERT, _MEDIA, _MESSAGE, _OPAQUE, _SEAL, _TEXT, _TOKENS, _TOOLS, _UNNAMED, _UNREADABLE = (
+    Holds.ARGUMENTS,
+    Holds.INERT,
+    Holds.MEDIA,
+    Holds.MESSAGE,
+    Holds.OPAQUE,
+    Holds.SEAL,
+    Holds.TEXT,
+    Holds.TOKENS,
+    Holds.TOOLS,
+    Holds.UNNAMED,
+    Holds.UNREADABLE,
+)
+"""Members by short names, which are found faster in Python 3.11."""
+
 _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
@@ -63,6 +81,7 @@ class Walk:
         "_found",
         "_is_answer",
         "_is_request",
+        "_media_count",
         "_mode",
         "_table",
         "_wants_tools",
@@ -78,6 +97,7 @@ class Walk:
         self._found = Found(mode, locates=locates)
         self._around = _NOBODY
         self._beside: Mapping[str, Any] | None = None
+        self._media_count = 0
         self._declared = False, False  # whether the media beside the last object are text, and UTF-16
         self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
 
@@ -125,20 +145,20 @@ class Walk:
 
     def _string(self, text: str, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         kind = place.kind
-        if kind is Holds.TEXT:
+        if kind is _TEXT:
             self._found.add(Leaf(path, text, fixed=place.fixed, emptied=seals), place, base)
-        elif kind is Holds.UNNAMED or kind is Holds.MESSAGE:
+        elif kind is _UNNAMED or kind is _MESSAGE:
             self._found.add(Leaf(path, text, emptied=seals), place, base)
-        elif kind is Holds.INERT:
+        elif kind is _INERT:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
-        elif kind is Holds.ARGUMENTS:
+        elif kind is _ARGUMENTS:
             self._arguments.read_text(text, place, path, base, seals)
-        elif kind is Holds.TOKENS:
+        elif kind is _TOKENS:
             self._tokens(text, place, path)
-        elif kind is Holds.TOOLS:
+        elif kind is _TOOLS:
             self._tools(text, path)
-        elif kind is Holds.UNREADABLE:
+        elif kind is _UNREADABLE:
             raise MalformedBody("a text in a form that cannot be judged")
         else:
             self._shaped(text, place, path, base)
@@ -153,16 +173,16 @@ class Walk:
         """
         if looks_like_words(text):
             pass
-        elif place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
+        elif place.kind is _OPAQUE or place.kind is _SEAL:
             if looks_opaque(text):
-                if place.kind is Holds.SEAL and self._mode is Mode.EVENT:
+                if place.kind is _SEAL and self._mode is Mode.EVENT:
                     self._found.leaves.append(Leaf(path, text, kind=Kind.SEAL))
                 return
         elif beside.get("type") == "text":
             pass  # a source of Anthropic's, which holds the text itself
         elif looks_like_url(text):
             return
-        elif (place.kind is Holds.MEDIA or is_data_url(text)) and (media := self._media(text, beside)):
+        elif (place.kind is _MEDIA or is_data_url(text)) and (media := self._media(text, beside)):
             if isinstance(media, EncodedText):
                 self._found.add(self._encoded(path, media), UNNAMED, base)
             return
@@ -170,6 +190,9 @@ class Walk:
 
     def _media(self, text: str, beside: Mapping[str, Any]) -> EncodedText | bool:
         """Read what may be media. The object `beside` it is read once, because it may have many."""
+        self._media_count += 1
+        if self._media_count > _MOST_MEDIA:
+            raise BodyTooLarge("a document has too many media")
         if beside is not self._beside:
             is_text = declares_text(beside) or declares_text(self._around)
             self._declared = is_text, wide_media(beside)
@@ -215,12 +238,12 @@ class Walk:
             str in kinds
             and self._is_request
             and found.joined is None
-            and (place.kind is Holds.UNNAMED or place.kind is Holds.INERT)
+            and (place.kind is _UNNAMED or place.kind is _INERT)
             and self._lines(nodes, place, path, base, seals)
         )
         if has_lines and kinds == _STRINGS:
             return
-        most = _MESSAGES if place.kind is Holds.MESSAGE else _ALONE
+        most = _MESSAGES if place.kind is _MESSAGE else _ALONE
         is_mine = found.joined is None and len(nodes) > most // 8
         begun = found.count if is_mine else 0
         for index, node in enumerate(nodes):
@@ -250,7 +273,7 @@ class Walk:
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
     ) -> bool:
         """Read the strings of a list as one text, because a value may run over them; return False for less than two."""
-        is_inert = place.kind is Holds.INERT
+        is_inert = place.kind is _INERT
         numbers = [
             number
             for number, node in enumerate(nodes)
@@ -274,9 +297,7 @@ class Walk:
         for index in range(first, len(nodes)):
             node = nodes[index]
             if looks_like_words(node):
-                if into.locates:
-                    into.mark(((None, path), index))
-                into.texts.append(node)
+                into.add_text(node, ((None, path), index))
             else:
                 self._value(node, place, (*path, index), base, ())
 
@@ -285,7 +306,7 @@ class Walk:
         if not place.is_plain or (place.children and not self._is_request) or (seals and self._found.locates):
             return None
         into = self._found.joined
-        if into is None and place.kind is Holds.UNNAMED and self._is_answer:
+        if into is None and place.kind is _UNNAMED and self._is_answer:
             into = self._found.rest
         if into is None:
             return None
@@ -294,7 +315,7 @@ class Walk:
     def _gathered(self, node: Any, place: Place, path: Path, beside: Mapping[str, Any]) -> None:
         """Read a value below a gathered one that is not only texts. `beside` is the object around it."""
         source: Any = beside.get(SOURCE)
-        if place.kind is Holds.MEDIA and type(node) is str:
+        if place.kind is _MEDIA and type(node) is str:
             self._shaped(node, place, path, _NOBODY, beside)
         elif type(node) is dict and node is source:
             self._source(node, place, path, _NOBODY, (), beside)
@@ -321,7 +342,7 @@ class Walk:
         base: Mapping[str, Any],
         seals: tuple[Path, ...],
     ) -> None:
-        if place.kind is Holds.MESSAGE:
+        if place.kind is _MESSAGE:
             self._message(node, place, path)
             return
         if place.kind in _WHOLE:
@@ -375,7 +396,7 @@ class Walk:
                 continue
             kind = type(value)
             if kind is str:
-                if child.kind is Holds.MEDIA and value:
+                if child.kind is _MEDIA and value:
                     self._shaped(value, child, (*path, key), base, node)
                 elif value:
                     self._string(value, child, (*path, key), base, seals)
@@ -395,7 +416,7 @@ class Walk:
         content = node.get("content")
         if type(content) is str and is_flat(node, may_lack_role=self._found.joined is not None):
             if content and self._found.joined is not None:
-                self._found.joined.add(Leaf((*path, "content"), content))
+                self._found.joined.add_text(content, ((None, path), "content"))
             elif content:
                 self._found.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
             return
