@@ -6,7 +6,7 @@ walker reads requests, answers and events. What differs is where a text goes; se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -274,19 +274,25 @@ class Walk:
     ) -> bool:
         """Read the strings of a list as one text, because a value may run over them; return False for less than two."""
         is_inert = place.kind is _INERT
-        numbers = [
-            number
-            for number, node in enumerate(nodes)
-            if type(node) is str and node and not (is_inert and looks_inert(node))
-        ]
-        if len(numbers) < 2:
+        numbers: Sequence[int] = range(len(nodes))
+        said = nodes
+        if is_inert or set(map(type, nodes)) != _STRINGS:
+            numbers = [
+                number
+                for number, node in enumerate(nodes)
+                if type(node) is str and node and not (is_inert and looks_inert(node))
+            ]
+            said = [nodes[number] for number in numbers]
+        if len(said) - said.count("") < 2:
             return False
         lines = Joined(locates=self._found.locates)
+        around = lines.outermost(path)
         if seals:
             for number in numbers:
-                lines.add(Leaf((*path, number), nodes[number], fixed=True))
+                if nodes[number]:
+                    lines.add_text(nodes[number], around, number, fixed=True)
         else:
-            lines.add_strings([nodes[number] for number in numbers], (None, path), numbers)
+            lines.add_strings(said, around, numbers)
         self._found.add(lines.leaf(), UNNAMED, base)
         return True
 
@@ -294,10 +300,11 @@ class Walk:
         self, nodes: list[str], place: Place, path: Path, base: Mapping[str, Any], first: int, into: Joined
     ) -> None:
         """Read the strings of a list from the index `first` on, at a place of shapes, `into` joined texts."""
+        around = into.outermost(path)
         for index in range(first, len(nodes)):
             node = nodes[index]
             if looks_like_words(node):
-                into.add_text(node, ((None, path), index))
+                into.add_text(node, around, index)
             else:
                 self._value(node, place, (*path, index), base, ())
 
@@ -416,7 +423,8 @@ class Walk:
         content = node.get("content")
         if type(content) is str and is_flat(node, may_lack_role=self._found.joined is not None):
             if content and self._found.joined is not None:
-                self._found.joined.add_text(content, ((None, path), "content"))
+                joined = self._found.joined
+                joined.add_text(content, joined.outermost(path), "content")
             elif content:
                 self._found.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
             return
