@@ -79,11 +79,9 @@ class ResponseLeg:
 
         Only an event stream gives up what it holds when room is demanded.
         """
-        stream = self._stream
-        if stream is None:
-            return (self._whole.held if self._whole is not None else 0), 0, 0
-        held, kept = stream.held, stream.kept
-        return held, kept, held + kept if stream.yields_room else 0
+        if self._stream is not None:
+            return self._stream.holds()
+        return (self._whole.held if self._whole is not None else 0), 0, 0
 
     @property
     def sequence(self) -> int:
