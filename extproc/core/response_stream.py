@@ -166,7 +166,7 @@ class ResponseStream:
     def _take(self) -> None:
         """Queue the next events and submit their texts; once all of an ended stream was read, tell Aim."""
         self._queue_events()
-        if self.is_finished or self._context.is_refused:
+        if self._state is _FINISHED or self._context.refusal is not None:
             return
         if not self._input.is_over:
             self._progress()

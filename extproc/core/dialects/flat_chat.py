@@ -126,9 +126,10 @@ def _only_choice(root: Any) -> dict[str, Any] | None:
 def _is_inert_beside(root: Mapping[str, Any], known: str | None) -> bool:
     """Return whether a document has nothing to read beside its choices and the field `known`."""
     for key, value in root.items():
-        if key in _INERT and (type(value) is int or (type(value) is str and looks_inert(value))):
+        if key == "choices" or key == known:
             continue
-        if key != "choices" and key != known and (value or key not in _EMPTY):
+        is_inert = key in _INERT and ((type(value) is str and looks_inert(value)) or type(value) is int)
+        if not is_inert and (value or key not in _EMPTY):
             return False
     return True
 
