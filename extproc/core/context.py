@@ -275,13 +275,17 @@ class Context:
         """Start a detection of `inputs`. Under `moderation` the gate stays closed until the verdict."""
         self.was_read = True
         number = self.number()
-        # The call repeats the texts of its inputs. Messages that several inputs share are counted once.
-        texts = sum(sys.getsizeof(each.output) for each in inputs if each.output is not None)
-        size = sum(
-            self._memory(messages) for messages in {id(each.messages): each.messages for each in inputs}.values()
-        )
-        self._detections[number] = hook, size + texts
-        self.held += size + texts
+        # The call repeats the texts of its inputs. Messages that neighbours share are counted once.
+        size = 0
+        counted: Messages | None = None
+        for each in inputs:
+            if each.output is not None:
+                size += sys.getsizeof(each.output)
+            if each.messages is not counted:
+                counted = each.messages
+                size += self._memory(counted)
+        self._detections[number] = hook, size
+        self.held += size
         if hook is MODERATION:
             self.gate.close()
         self.allowance.inputs += len(inputs)

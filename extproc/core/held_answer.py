@@ -33,13 +33,10 @@ class HeldState(StrEnum):
     """it was released to its end, or will not be"""
 
 
-_HELD = (HeldState.HOLDING, HeldState.DETECTING)
-
-
 class HeldAnswer:
     """One answer that is held; `HELD_TABLE` says which method handles which event."""
 
-    __slots__ = ("_answer", "_body", "_context", "_framing", "_has_trailers", "_headers", "_state")
+    __slots__ = ("_answer", "_body", "_context", "_framing", "_has_trailers", "_headers", "state")
 
     def __init__(self, context: Context, headers: Headers, answer: Answer) -> None:
         """Hold the body of the answer with these headers."""
@@ -49,23 +46,14 @@ class HeldAnswer:
         self._body = WholeAnswer(context.limits.response_bytes)
         self._framing = WHOLE
         self._has_trailers = False
-        self._state = HeldState.HOLDING
+        self.state = HeldState.HOLDING
+        """Whether the answer is still held."""
 
     @property
     def held(self) -> int:
         """Bytes held."""
         body = self._body
         return body.buffer.size + body.text_bytes
-
-    @property
-    def is_held(self) -> bool:
-        """Return whether nothing of the answer was released."""
-        return self._state in _HELD
-
-    @property
-    def state(self) -> HeldState:
-        """Whether the answer is still held."""
-        return self._state
 
     def begin(self, framing: Framing, *, has_trailers: bool) -> None:
         """Hold the answer until it is whole, unless it says that it is too large. `has_trailers`: they have arrived."""
@@ -76,7 +64,7 @@ class HeldAnswer:
 
     def handle(self, event: BodyReceived | TrailersReceived | VerdictReached) -> None:
         """Handle an event of this answer; raise IllegalEvent if the state does not allow it."""
-        find(HELD_TABLE, self._state, event)(self, event)
+        find(HELD_TABLE, self.state, event)(self, event)
 
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
@@ -113,7 +101,7 @@ class HeldAnswer:
         if end_of_stream or self._has_trailers:
             self.release(None)
             return
-        self._state = HeldState.UNREAD
+        self.state = HeldState.UNREAD
         self._context.release_headers()
         if self._body.buffer.size:
             self._context.release_response(ReleaseBody(RESPONSE, self._body.take()))
@@ -135,7 +123,7 @@ class HeldAnswer:
             self._go_on_unread(error.reason, end_of_stream=True)
             return
         if inputs:
-            self._state = HeldState.DETECTING
+            self.state = HeldState.DETECTING
             context.detect(OUTPUT, inputs)
         else:
             self.release(body.cleaned())
@@ -164,7 +152,7 @@ class HeldAnswer:
 
     def release(self, rewritten: bytes | None) -> None:
         """Release the whole body, as it came or rewritten."""
-        self._state = HeldState.RELEASED
+        self.state = HeldState.RELEASED
         original = self._body.take()
         self._context.release_headers(() if rewritten is None else (*STALE, "content-length"))
         body = original if rewritten is None else rewritten

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import compress, count, islice
+from operator import ne
 from typing import Any
 
 from extproc.core.content.arguments import Misfit, put_back, replace_strings
@@ -80,10 +81,9 @@ def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int])
             raise RedactionError("the places of a joined text are unknown")
         texts = leaf.parts.texts if isinstance(leaf.parts, Parts) else [part.text for part in leaf.parts]
         # A text that Aim has dropped is empty, whatever its parts.
-        lines = _lines(texts, text) if text else [""] * len(texts)
-        for number, (before, said) in enumerate(zip(texts, lines, strict=True)):
-            if said != before:
-                _rewrite(leaf.parts[number], said, changes, nulled)
+        lines = _lines(leaf.text, texts, text) if text else [""] * len(texts)
+        for number in compress(count(), map(ne, texts, lines)):
+            _rewrite(leaf.parts[number], lines[number], changes, nulled)
     elif leaf.raw:
         changes |= _rewrite_arguments(leaf, text)
     else:
@@ -92,16 +92,15 @@ def _rewrite(leaf: Leaf, text: str, changes: dict[Path, Edit], nulled: set[int])
         raise RedactionError("a redaction changes too many values")
 
 
-def _lines(texts: Sequence[str], text: str) -> list[str]:
-    """Return the lines of each joined text; raise RedactionError if the number of lines has changed."""
+def _lines(joined: str, texts: Sequence[str], text: str) -> list[str]:
+    """Return the lines of each of the `joined` texts; raise RedactionError if the number of lines has changed."""
     lines = text.split("\n")
-    counts = [before.count("\n") + 1 for before in texts]
-    if sum(counts) != len(lines):
+    if len(lines) != joined.count("\n") + 1:
         raise RedactionError("a redaction changes the number of lines")
     if len(lines) == len(texts):
         return lines
     rest = iter(lines)
-    return ["\n".join(islice(rest, count)) for count in counts]
+    return ["\n".join(islice(rest, before.count("\n") + 1)) for before in texts]
 
 
 def _rewrite_arguments(leaf: Leaf, text: str) -> dict[Path, Edit]:

@@ -13,20 +13,16 @@ from extproc.core.vocabulary import Hook, Leg, size_of
 class RequestBlock:
     """The refusal of one request."""
 
-    __slots__ = ("_batch", "_bytes", "_context", "_most", "_search")
+    __slots__ = ("_batch", "_context", "_most", "_search", "held")
 
     def __init__(self, context: Context) -> None:
         """Begin with a request that is no batch."""
         self._context = context
         self._batch: Batch | None = None
-        self._bytes = 0
         self._most = 0
         self._search: Search | None = None
-
-    @property
-    def held(self) -> int:
+        self.held = 0
         """The bytes of the messages that are kept for a search."""
-        return self._bytes
 
     @property
     def deadline(self) -> float | None:
@@ -36,7 +32,7 @@ class RequestBlock:
     def expect(self, batch: Batch | None, most: int) -> None:
         """Keep the records of a batch, whose detection has at most `most` inputs. None: it is no batch."""
         self._batch, self._most = batch, most
-        self._bytes = size_of(batch.messages) if batch is not None else 0
+        self.held = size_of(batch.messages) if batch is not None else 0
 
     def forget(self) -> None:
         """Free what is kept."""

@@ -32,7 +32,7 @@ from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
-from extproc.core.vocabulary import OUTPUT, Headers, Leg
+from extproc.core.vocabulary import OUTPUT, RESPONSE, Headers
 
 
 class ResponseState(StrEnum):
@@ -53,6 +53,7 @@ class ResponseState(StrEnum):
 
 
 _DONE = ResponseState.DONE
+_UNREAD, _RELEASED = HeldState.UNREAD, HeldState.RELEASED
 _NO_ANSWER = Answer(Scope.NOTHING, "")
 
 
@@ -78,11 +79,9 @@ class ResponseLeg:
 
         Only an event stream gives up what it holds when room is demanded.
         """
-        stream = self._stream
-        if stream is None:
-            return (self._whole.held if self._whole is not None else 0), 0, 0
-        held, kept = stream.held, stream.kept
-        return held, kept, held + kept if stream.yields_room else 0
+        if self._stream is not None:
+            return self._stream.holds()
+        return (self._whole.held if self._whole is not None else 0), 0, 0
 
     @property
     def sequence(self) -> int:
@@ -168,7 +167,7 @@ class ResponseLeg:
         assert whole is not None
         reading = self._answer.reading(self._beginning.first, is_all=is_all)
         if reading is Reading.UNDECIDED:
-            self._hand_to_whole(BodyReceived(Leg.RESPONSE, data))
+            self._hand_to_whole(BodyReceived(RESPONSE, data))
             return
         if reading is Reading.UNREAD:
             self._pass(end_of_stream=False)
@@ -176,7 +175,7 @@ class ResponseLeg:
             self._begin(reading.framing)
         held = whole.take() + data
         if (held or end) and not self._context.is_refused:
-            self._hand_on(BodyReceived(Leg.RESPONSE, held, end))
+            self._hand_on(BodyReceived(RESPONSE, held, end))
 
     def _pass(self, end_of_stream: bool) -> None:
         self._state = ResponseState.DONE if end_of_stream else ResponseState.PASSING
@@ -213,7 +212,7 @@ class ResponseLeg:
         try:
             self._stream = ResponseStream(self._context, self._headers, self._framing)
         except ContentError as error:
-            if self._context.fails_open(Leg.RESPONSE, error.reason):
+            if self._context.fails_open(RESPONSE, error.reason):
                 self._pass(end_of_stream=False)
             return
         if self._early.failure is not None:
@@ -225,13 +224,13 @@ class ResponseLeg:
 
     def _pass_body(self, event: BodyReceived) -> None:
         """Release the body unread."""
-        self._context.release_response(ReleaseBody(Leg.RESPONSE, event.data, event.end_of_stream))
+        self._context.release_response(ReleaseBody(RESPONSE, event.data, event.end_of_stream))
         if event.end_of_stream:
             self._state = ResponseState.DONE
 
     def _pass_trailers(self, _: TrailersReceived) -> None:
         """Release the trailers."""
-        self._context.release_response(ReleaseTrailers(Leg.RESPONSE))
+        self._context.release_response(ReleaseTrailers(RESPONSE))
         self._state = ResponseState.DONE
 
     def _end_by_trailers(self, event: TrailersReceived) -> None:
@@ -248,11 +247,10 @@ class ResponseLeg:
     def _follow_whole(self) -> None:
         """Change the state with that of the held answer."""
         assert self._whole is not None
-        if self._whole.is_held:
-            return
-        if self._whole.state is HeldState.RELEASED:
-            self._state = ResponseState.DONE
-        else:
+        state = self._whole.state
+        if state is _RELEASED:
+            self._state = _DONE
+        elif state is _UNREAD:
             self._state = ResponseState.PASSING
             self._early.close()
 
@@ -325,8 +323,8 @@ class ResponseLeg:
         """Return the commands that end a response that has begun, with `refusal` as its last bytes."""
         last = (self._stream.separator if self._stream is not None else b"") + self.refusal(refusal)
         if self._has_trailers:
-            return [ReleaseBody(Leg.RESPONSE, last), ReleaseTrailers(Leg.RESPONSE)]
-        return [ReleaseBody(Leg.RESPONSE, last, end_of_stream=True)]
+            return [ReleaseBody(RESPONSE, last), ReleaseTrailers(RESPONSE)]
+        return [ReleaseBody(RESPONSE, last, end_of_stream=True)]
 
     def drop(self) -> None:
         """Free what is held without releasing it."""

@@ -116,20 +116,14 @@ class ResponseStream:
         """The bytes of an event that only the upstream can complete."""
         return self._input.incomplete
 
-    @property
-    def held(self) -> int:
-        """Bytes held."""
-        return self._queue.held + self._input.pending
+    def holds(self) -> tuple[int, int, int]:
+        """Return the bytes that are held, those of running texts beside them, and those given up if room is demanded.
 
-    @property
-    def kept(self) -> int:
-        """Bytes of running texts that are kept beside the events. Aim cannot free them."""
-        return self._queue.kept
-
-    @property
-    def yields_room(self) -> bool:
-        """Return whether the stream gives up all that it holds when room is demanded."""
-        return self._state not in _OVER
+        Aim cannot free the running texts. A stream gives up all that it holds, unless it is over.
+        """
+        queue = self._queue
+        held, kept = queue.held + self._input.pending, queue.kept
+        return held, kept, 0 if self._state in _OVER else held + kept
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""
@@ -140,7 +134,9 @@ class ResponseStream:
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
-        if self._context.is_refused or (isinstance(event, _FROM_SESSION) and event.session != self._session.number):
+        if self._context.refusal is not None or (
+            isinstance(event, _FROM_SESSION) and event.session != self._session.number
+        ):
             return
         find(STREAM_TABLE, self._state, event)(self, event)
 
@@ -172,7 +168,7 @@ class ResponseStream:
     def _take(self) -> None:
         """Queue the next events and submit their texts; once all of an ended stream was read, tell Aim."""
         self._queue_events()
-        if self.is_finished or self._context.is_refused:
+        if self._state is _FINISHED or self._context.refusal is not None:
             return
         if not self._input.is_over:
             self._progress()
@@ -301,7 +297,7 @@ class ResponseStream:
 
     def _progress(self) -> None:
         """Release what may be released, and start or stop the clocks."""
-        if self._state in _OVER or self._context.is_refused:
+        if self._state in _OVER or self._context.refusal is not None:
             return
         queue = self._queue
         ready = queue.take_ready()

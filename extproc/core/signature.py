@@ -14,6 +14,8 @@ from extproc.core.vocabulary import Headers
 
 _SCHEMES = ("aws4-hmac-sha256", "aws4-ecdsa-p256-sha256")
 
+_PLACES = frozenset({"authorization", ":path"})
+
 _SIGNED_HEADERS = re.compile(r"signedheaders\s*=\s*([^,\s]*)", re.IGNORECASE).search
 
 
@@ -26,11 +28,12 @@ class Signature:
 
 def signature_of(headers: Headers) -> Signature | None:
     """Return the signature of a request with these headers, in its `authorization` or its query; None without one."""
-    for name, value in headers:
-        if name == "authorization" and value.strip().lower().startswith(_SCHEMES):
-            found = _SIGNED_HEADERS(value)
-            return Signature(_names(found[1] if found else ""))
-        if name == ":path" and "x-amz-signature" in value.lower():
+    for name, value in [each for each in headers if each[0] in _PLACES]:
+        if name == "authorization":
+            if value.strip().lower().startswith(_SCHEMES):
+                found = _SIGNED_HEADERS(value)
+                return Signature(_names(found[1] if found else ""))
+        elif "x-amz-signature" in value.lower():
             query = {key.lower(): text for key, text in parse_qsl(value.partition("?")[2], keep_blank_values=True)}
             if "x-amz-signature" in query:
                 return Signature(_names(query.get("x-amz-signedheaders", "")))

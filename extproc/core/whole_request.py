@@ -155,9 +155,8 @@ def parse_request(
     """
     if not body.strip():
         return None
-    types = media_types(headers)
-    if dialect.takes_forms and any(map(is_form, types)):
+    if dialect.takes_forms and any(map(is_form, media_types(headers))):
         return document if isinstance(document, FormDocument) else read_form(dialect, body, headers, values)
-    if dialect is GENERIC and any(map(is_json_lines, types)):
+    if dialect is GENERIC and any(map(is_json_lines, media_types(headers))):
         return document_of(dialect, body, Framing.JSON_LINES, values)
     return document_of(dialect, body, WHOLE, values) if document is None else document

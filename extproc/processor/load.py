@@ -33,15 +33,15 @@ class Share:
 
     def hold(self, held: int, yields: int) -> None:
         """Count the exchange as holding `held` bytes from now on, of which it gives up `yields` on demand."""
-        if held == self.held and yields == self.yields:
-            return  # so it is most of the time
-        self._load.held_bytes += held - self.held
-        if self.is_first:
-            self._load.first_bytes += yields - self.yields
-        else:
-            self._load.stream_bytes += yields - self.yields
-        self.held = held
-        self.yields = yields
+        if held != self.held:
+            self._load.held_bytes += held - self.held
+            self.held = held
+        if yields != self.yields:
+            if self.is_first:
+                self._load.first_bytes += yields - self.yields
+            else:
+                self._load.stream_bytes += yields - self.yields
+            self.yields = yields
 
     def yield_room(self) -> None:
         """Tell the exchange to give up what it can."""
@@ -96,8 +96,8 @@ class Load:
 
         What an exchange offers counts as freed even if it first has to be sent: a stream that fails open.
         """
-        if not self.held_bytes:
-            self._left = None
+        if not (self.first_bytes or self.stream_bytes):
+            self._left = None  # as most of the time
             return
         limit = self._limits().total_held_bytes
         if self.held_bytes <= limit:

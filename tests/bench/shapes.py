@@ -60,6 +60,9 @@ PLAIN: Final = "plain prompt"
 _FEW = 48
 """At least the values around the units."""
 
+_MEDIA: Final = 16
+"""What an encoded text counts here, although its values are fewer: a document may have 32,768 media."""
+
 _SYSTEM = f'{{"role":"system","content":"{Script()}"}}'
 _REQUEST = f'{{"model":"bench","messages":[{_SYSTEM},{{"role":"user","content":"Hello"}}'
 _ANSWER = '{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"bench",'
@@ -129,11 +132,11 @@ _READ: Final = {
         _REQUEST + '],"zz":{"mime_type":"application/' + "+" * 900 + '"',
         ',"k#_b64":"QUJD"',
         "}}",
-        2,
+        _MEDIA,
         "",
     ),
     "base64 of texts": _message(
-        '{"role":"user","content":[', '{"type":"image_url","image_url":{"url":"YWIgYw=="}}', "]}", 7
+        '{"role":"user","content":[', '{"type":"image_url","image_url":{"url":"YWIgYw=="}}', "]}", _MEDIA
     ),
     "sentences as names": Shape(Carrier.REQUEST, _REQUEST + '],"models":[', '"a b"', "]}", 1),
     "answer: sentences as addresses": _answer(_WHOLE_CHOICE + '}],"citations":[', '"a b"', "]", 1),
@@ -141,7 +144,7 @@ _READ: Final = {
         '"choices":[{"index":0,"message":{"role":"assistant","content":"a","images":[',
         '{"image_url":{"url":"YWIgYw=="}}',
         "]}}]",
-        5,
+        _MEDIA,
     ),
     "answer: sentences as tokens": _answer(_WHOLE_CHOICE + ',"logprobs":[', '"a b"', "]}]", 1),
     "answer: strings under a made-up key": _answer(_WHOLE_CHOICE + '}],"zz":[', '"a"', "]", 1),

@@ -189,3 +189,39 @@ def test_message_full_of_quotes_is_searched_once_for_each_quote() -> None:
 
     assert not quotes_any("'a" * 64, [Text("b")])
     assert Text.searches <= 64
+
+
+@pytest.mark.parametrize("value", [["a"], [["a"]], [{"a": "b"}, 1, None]])
+def test_values_before_an_edit_are_skipped_many_at_once(value: list[object]) -> None:
+    documents = {
+        size: Document(json.dumps({"zq": [*size * value, "Tom"], "zr": "Tom"})) for size in (1, 1024, 2 * 1024)
+    }
+
+    def skipped(size: int) -> None:
+        text = documents[size].text
+        edited = documents[size].rewrite({("zq", size * len(value)): "Ann"})
+        assert edited == text.replace('"Tom"', '"Ann"', 1)
+
+    skipped(1)  # a warm-up, for work that is done only once
+    assert calls(skipped, 2 * 1024) - calls(skipped, 1024) < 1024 // 8
+
+
+def test_places_of_joined_texts_take_a_few_bytes_each() -> None:
+    document = Document(json.dumps({"messages": [], "zq": [["a"]] * 50_000}))
+    NAMES["openai-chat"].prompts(document, tools=False, locates=True)
+    tracemalloc.start()
+    (prompt,) = NAMES["openai-chat"].prompts(document, tools=False, locates=True)[-1:]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert prompt.leaf is not None
+    assert prompt.leaf.parts[49_000].path[0] == "zq"
+    assert peak < 64 * 50_000
+
+
+def test_object_around_media_is_read_once() -> None:
+    def of_media(size: int) -> None:
+        node = {"mime_type": "application/" + 900 * "+", **{f"k{number}_b64": "QUJD" for number in range(size)}}
+        NAMES["openai-chat"].prompts(Document(json.dumps({"messages": [], "zq": node})), tools=False)
+
+    of_media(1)
+    assert calls(of_media, 2000) - calls(of_media, 1000) <= 80 * 1000

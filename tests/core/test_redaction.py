@@ -155,7 +155,7 @@ def test_other_texts_are_no_json(text: str) -> None:
 
 def test_number_of_changed_texts_is_bounded() -> None:
     joined = Joined(locates=True)
-    joined.add_strings(["a"] * 32_769, (None, ("zq",)), range(32_769))
+    joined.add_strings(["a"] * 32_769, joined.outermost(("zq",)), range(32_769))
     assert len(edits([(joined.leaf(), "\n".join(["x"] * 32_768 + ["a"]))])) == 32_768
     with pytest.raises(RedactionError, match="too many"):
         edits([(joined.leaf(), "\n".join(["x"] * 32_769))])
@@ -163,7 +163,7 @@ def test_number_of_changed_texts_is_bounded() -> None:
 
 def test_parts_are_a_sequence() -> None:
     joined = Joined(locates=True)
-    joined.add_strings(["a", "", "b"], (None, ("zq",)), range(3))
+    joined.add_strings(["a", "", "b"], joined.outermost(("zq",)), range(3))
     assert [leaf.path for leaf in joined.parts[:]] == [("zq", 0), ("zq", 2)]
     with pytest.raises(IndexError):
         joined.parts[2]

@@ -14,11 +14,16 @@ _TYPE_KEYS = ("mimeType", "mime_type", "mediaType", "media_type", "contentType",
 _NAME_KEYS = ("filename", "fileName", "file_name", "document_name", "documentName")
 """Keys that tell the name of the file beside them."""
 
+_TELLING = frozenset({*_TYPE_KEYS, *_NAME_KEYS, "format"})
+"""All keys that tell something of the media beside them."""
+
 _MAX_TYPE = 128
 """The most characters of a media type that are read. Registered ones are shorter."""
 
+_APPLICATION = "application/"
+
 _TEXT_TYPE = re.compile(
-    r"text/|message/|image/svg|application/(?:.*\+|x-|vnd\.)?"
+    r"text/|message/|image/svg|application/(?:x-|vnd\.)?"
     r"(?:json5?|json-?lines|jsonl|ndjson|json-seq|xml|xml-dtd|xhtml|yaml|toml|csv|sql|rtf|sgml|markdown|x?html"
     r"|javascript|ecmascript|typescript|graphql|dart|lua|perl|php|httpd-php|powershell|python|ruby|scala"
     r"|sh|csh|bash|shellscript|tex|latex|texinfo|subrip|www-form-urlencoded|[a-z0-9]+-code)$",
@@ -59,8 +64,12 @@ _WIDE = frozenset({"utf-16", "utf16", "utf-16be", "utf-16le", "utf16be", "utf16l
 
 def is_text_type(media_type: str) -> bool:
     """Return whether a media type, which may have parameters, is that of a text."""
-    # It is read once for each value beside it, so only its beginning counts.
-    return _TEXT_TYPE(media_type[:_MAX_TYPE].partition(";")[0].strip()) is not None
+    # Only its beginning counts, because there may be many of them.
+    kind = media_type[:_MAX_TYPE].partition(";")[0].strip()
+    before, _, suffix = kind.rpartition("+")
+    if before[: len(_APPLICATION)].lower() == _APPLICATION:
+        kind = _APPLICATION + suffix  # `application/ld+json`
+    return _TEXT_TYPE(kind) is not None
 
 
 def declares_text(node: Mapping[str, Any]) -> bool:
@@ -69,6 +78,8 @@ def declares_text(node: Mapping[str, Any]) -> bool:
     It says so by their type (`"mimeType": "text/csv"`), by their format (`"format": "md"`) or by the name of their file
     (`"filename": "a.txt"`).
     """
+    if _TELLING.isdisjoint(node):
+        return False  # as most objects
     if any(isinstance(kind, str) and is_text_type(kind) for kind in map(node.get, _TYPE_KEYS)):
         return True
     form = node.get("format")
@@ -94,5 +105,7 @@ def declares_wide(media_type: str) -> bool:
 
 def wide_media(node: Mapping[str, Any]) -> bool:
     """Return whether an object says that the media in it are UTF-16; raise like `declares_wide`."""
+    if _TELLING.isdisjoint(node):
+        return False
     kinds = [kind for kind in map(node.get, _TYPE_KEYS) if isinstance(kind, str)]
     return True in {declares_wide(kind[:_MAX_TYPE]) for kind in kinds}

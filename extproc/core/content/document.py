@@ -8,6 +8,7 @@ end.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -247,40 +248,111 @@ def _spans(text: str, position: int, wanted: Mapping[str | int, Any]) -> list[tu
     The text must be valid JSON.
     """
     spans: list[tuple[int, int, str]] = []
-    _find(text, position, wanted, spans)
+    _find(text, position, wanted, spans, is_last=True)
     return spans
 
 
-def _find(text: str, position: int, wanted: Mapping[str | int, Any], spans: list[tuple[int, int, str]]) -> int:
-    """Append the spans of the wanted values in the container at `position`; return the position after it."""
-    # There may be hundreds of thousands of values, most of which are not wanted. So nothing is called without need.
-    read, space = _skipper.raw_decode, _SPACE
-    is_object = text[position] == "{"
-    position += 1
+def _find(
+    text: str, position: int, wanted: Mapping[str | int, Any], spans: list[tuple[int, int, str]], *, is_last: bool
+) -> int:
+    """Append the spans of the wanted values in the container at `position`; return the position after it.
+
+    If it `is_last`, nothing is wanted behind it, and the position that is returned says nothing.
+    """
+    find = _find_members if text[position] == "{" else _find_elements
+    return find(text, position + 1, wanted, spans, is_last=is_last)
+
+
+def _find_elements(
+    text: str, position: int, wanted: Mapping[str | int, Any], spans: list[tuple[int, int, str]], *, is_last: bool
+) -> int:
+    """Do what `_find` does for an array whose first element is at `position`."""
     index = 0
-    while True:
-        while text[position] in space:
-            position += 1
-        if text[position] in "}]":
+    left = len(wanted)
+    for step in sorted(step for step in wanted if isinstance(step, int) and step >= 0):
+        position = _skip_elements(text, position, step - index)
+        if text[position] == "]":
             return position + 1
-        key: str | int = index
-        if is_object:
-            key, position = read(text, position)
-            while text[position] in space:
-                position += 1
-            position += 1  # the colon
-            while text[position] in space:
-                position += 1
+        left -= 1
+        position = _take(text, position, wanted[step], spans, is_last=is_last and not left)
+        index = step + 1
+    return position if is_last else _skip_elements(text, position, sys.maxsize) + 1
+
+
+def _skip_elements(text: str, position: int, count: int) -> int:
+    """Return the position behind so many elements of an array, or that of its end."""
+    # There may be hundreds of thousands of them.
+    read = _skipper.raw_decode
+    while count > 0:
+        if count >= _MANY and (many := _many_elements(text, position)):
+            position = many.end()
+            count -= _MANY
+            continue
+        for _ in range(min(count, _MANY)):
+            position = _after_space(text, position)
+            if text[position] == "]":
+                return position
+            position = _after_comma(text, read(text, position)[1])
+            count -= 1
+    return _after_space(text, position)
+
+
+def _find_members(
+    text: str, position: int, wanted: Mapping[str | int, Any], spans: list[tuple[int, int, str]], *, is_last: bool
+) -> int:
+    """Do what `_find` does for an object whose first key is at `position`."""
+    read = _skipper.raw_decode
+    left = len(wanted)
+    while (member := _member(text, position)) is not None:
+        key, is_simple = member[1], member.lastindex == 2
+        if "\\" in key:
+            key = read(text, member.start(1) - 1)[0]
         target = wanted.get(key)
-        if isinstance(target, dict) and text[position] in "{[":
-            position = _find(text, position, target, spans)
-        else:
-            start = position
-            _, position = read(text, position)
-            if isinstance(target, str):
-                spans.append((start, position, target))
-        index += 1
-        while text[position] in space:
-            position += 1
-        if text[position] == ",":
-            position += 1
+        if target is None:
+            position = member.end() if is_simple else _after_comma(text, read(text, member.end())[1])
+            continue
+        left -= 1
+        value = member.start(2) if is_simple else member.end()
+        position = _take(text, value, target, spans, is_last=is_last and not left)
+        if is_last and not left:
+            return position
+    return _after_space(text, position) + 1
+
+
+def _take(
+    text: str, position: int, target: Mapping[str | int, Any] | str, spans: list[tuple[int, int, str]], *, is_last: bool
+) -> int:
+    """Append the span of the value at `position`, or those in it; return the position behind the comma after it."""
+    if isinstance(target, str):
+        _, end = _skipper.raw_decode(text, position)
+        spans.append((position, end, target))
+    elif text[position] in "{[":
+        end = _find(text, position, target, spans, is_last=is_last)
+    else:
+        _, end = _skipper.raw_decode(text, position)
+    return end if is_last else _after_comma(text, end)
+
+
+def _after_space(text: str, position: int) -> int:
+    while text[position] in _SPACE:
+        position += 1
+    return position
+
+
+def _after_comma(text: str, position: int) -> int:
+    """Return the position behind a comma, or that of the bracket that is there instead."""
+    position = _after_space(text, position)
+    return position + 1 if text[position] == "," else position
+
+
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_SIMPLE = rf'(?:{_STRING}|[^\s",:\[\]{{}}]++|[\[{{][^"\[\]{{}}]*+(?:{_STRING}[^"\[\]{{}}]*+){{0,8}}[\]}}])'
+"""A value that is no container, or one with few strings and no other container."""
+
+_MANY = 64
+"""So many elements are skipped at once."""
+
+_many_elements = re.compile(rf"(?:\s*+{_SIMPLE}\s*+,){{{_MANY}}}", re.DOTALL).match
+
+_member = re.compile(rf'\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"\s*+:\s*+({_SIMPLE}\s*+,)?', re.DOTALL).match
+"""A key, and its value with the comma behind it if that is simple. Otherwise the match ends where the value begins."""

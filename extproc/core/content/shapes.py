@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from dataclasses import dataclass
 
 from extproc.core.content.declared_text import declares_wide, is_text_type
@@ -33,6 +33,9 @@ _BASE64_MARK = ";base64"
 
 _HEAD = 64
 """The number of bytes by which media are recognised."""
+
+_HEAD_CHARACTERS = _HEAD // 3 * 4
+"""The number of characters of base64 that are decoded for them."""
 
 _SHORT = 64
 """A shorter value in base64 counts as media only with a known signature: a password can be valid base64, too."""
@@ -60,9 +63,12 @@ _SIGNATURES = (
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]").search
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EncodedText:
-    """A text in base64. `prefix` is the part of a data URL before it, `mark` a byte order mark of UTF-16."""
+    """A text in base64. `prefix` is the part of a data URL before it, `mark` a byte order mark of UTF-16.
+
+    Treat it as frozen: a frozen one takes twice as long.
+    """
 
     text: str
     prefix: str = ""
@@ -118,8 +124,7 @@ def is_data_url(value: str) -> bool:
 def _read_base64(data: str, prefix: str, *, is_text: bool, is_wide: bool) -> EncodedText | bool:
     if not (_BASE64(data) or _WRAPPED(data)):
         return False
-    is_urlsafe = "-" in data or "_" in data
-    head = _decode(data[: 2 * _HEAD].replace("\r", "").replace("\n", "")[: _HEAD // 3 * 4])
+    head = _decode(data[: 2 * _HEAD].replace("\r", "").replace("\n", "")[:_HEAD_CHARACTERS])
     charset, mark = _wide(head)
     if is_wide and charset == "utf-8":
         raise MalformedBody("a text that is said to be UTF-16")
@@ -129,9 +134,10 @@ def _read_base64(data: str, prefix: str, *, is_text: bool, is_wide: bool) -> Enc
             return True
         if not is_long or _repaired(head, is_text=False) is None:
             return is_long
-    whole = _decode(data.replace("\r", "").replace("\n", ""))
+    whole = head if len(data) <= _HEAD_CHARACTERS else _decode(data.replace("\r", "").replace("\n", ""))
     if not whole:
         return False
+    is_urlsafe = "-" in data or "_" in data
     try:
         return EncodedText(whole[len(mark) :].decode(charset), prefix, is_urlsafe, charset, mark)
     except UnicodeDecodeError:
@@ -209,7 +215,8 @@ def _decode(data: str) -> bytes:
     whole = data.rstrip("=")
     whole = whole[: len(whole) - 1] if len(whole) % 4 == 1 else whole
     try:
-        return b64decode(whole.translate(_URLSAFE) + "=" * (-len(whole) % 4))
+        # The same as `base64.b64decode`, which takes twice as long.
+        return binascii.a2b_base64(whole.translate(_URLSAFE) + "=" * (-len(whole) % 4))
     except binascii.Error:  # pragma: no cover - the alphabet and the length are right
         return b""
 

@@ -8,7 +8,7 @@ from typing import Any
 from extproc.core.content.document import Path
 from extproc.core.content.shapes import looks_inert
 from extproc.core.dialects.found import Found
-from extproc.core.dialects.joined import At, Joined
+from extproc.core.dialects.joined import NOWHERE, Joined
 from extproc.core.dialects.table import UNNAMED
 
 _DEFINED = frozenset({"description", "title", "enum", "default", "examples", "const"})
@@ -55,27 +55,28 @@ def _each(tools: Any, path: Path) -> Iterator[tuple[int, Path, Any]]:
 
 def read_definition(tool: Any, path: Path, into: Joined) -> None:
     """Append the texts of the definition at `path`. All of one that is only a string are texts."""
-    _read(tool, (None, path), into, is_text=type(tool) is str, is_map=False)
+    *around, step = path
+    _read(tool, into.outermost(tuple(around)), step, into, is_text=type(tool) is str, is_map=False)
 
 
-def _read(node: Any, at: At, into: Joined, *, is_text: bool, is_map: bool) -> None:
+def _read(node: Any, around: int, step: str | int, into: Joined, *, is_text: bool, is_map: bool) -> None:
+    """Append the texts of the value at a key or an index of the place `around` it."""
     if isinstance(node, str):
         if node and (is_text or not looks_inert(node)):
-            if into.locates:
-                into.mark(at)
-            into.texts.append(node)
-    elif isinstance(node, dict):
+            into.add_text(node, around, step)
+        return
+    if not isinstance(node, dict | list):
+        return
+    at = into.places.within(around, step) if into.locates else NOWHERE
+    if isinstance(node, dict):
         for key, value in node.items():
             if key and not looks_inert(key):
-                if into.locates:
-                    into.mark((at, key, None))
-                into.texts.append(key)
+                into.add_text(key, at, key, fixed=True)
             if value is not None:
                 below = is_text or (not is_map and key in _DEFINED)
-                _read(value, (at, key), into, is_text=below, is_map=not is_map and key in _MAPS)
-    elif isinstance(node, list):
-        if is_text and set(map(type, node)) == {str}:
-            into.add_strings(node, at, range(len(node)))
-        else:
-            for index, value in enumerate(node):
-                _read(value, (at, index), into, is_text=is_text, is_map=False)
+                _read(value, at, key, into, is_text=below, is_map=not is_map and key in _MAPS)
+    elif is_text and set(map(type, node)) == {str}:
+        into.add_strings(node, at, range(len(node)))
+    else:
+        for index, value in enumerate(node):
+            _read(value, at, index, into, is_text=is_text, is_map=False)

@@ -39,6 +39,9 @@ _EMPTY = frozenset(
 )
 """What many servers send empty or null. A value that is true is left to the walk."""
 
+_COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""What most servers count in `usage`."""
+
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
@@ -121,9 +124,10 @@ def _only_choice(root: Any) -> dict[str, Any] | None:
 def _is_inert_beside(root: Mapping[str, Any], known: str | None) -> bool:
     """Return whether a document has nothing to read beside its choices and the field `known`."""
     for key, value in root.items():
-        if key in _INERT and (type(value) is int or (type(value) is str and looks_inert(value))):
+        if key == "choices" or key == known:
             continue
-        if key != "choices" and key != known and (value or key not in _EMPTY):
+        is_inert = key in _INERT and ((type(value) is str and looks_inert(value)) or type(value) is int)
+        if not is_inert and (value or key not in _EMPTY):
             return False
     return True
 
@@ -133,6 +137,6 @@ def _counts(usage: Any) -> bool:
     if type(usage) is not dict:
         return False
     for key, value in usage.items():
-        if not looks_inert(key) or not (type(value) in _NUMBERS or _counts(value)):
+        if not (key in _COUNTED or looks_inert(key)) or not (type(value) in _NUMBERS or _counts(value)):
             return False
     return True

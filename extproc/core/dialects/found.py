@@ -19,6 +19,8 @@ _IN_EVENT = 32
 _MOST = 8192
 """The most texts of one document that are apart, whatever its shape."""
 
+_UNNAMED = Holds.UNNAMED
+
 ROLES: Mapping[str, Mapping[str, Any]] = {role: {"role": role} for role in SENT_ROLES}
 
 ARGUMENTS = Place()
@@ -65,12 +67,12 @@ class Found:
         if leaf.emptied and self._is_request:
             # The provider checks a signature in a request, so the text cannot be changed. No API signs arguments.
             leaf = replace(leaf, fixed=place.kind is not Holds.ARGUMENTS, emptied=())
-        if self.joined is None and self.count >= _MOST:
+        if self.joined is None and len(self.prompts if self._is_request else self.leaves) >= _MOST:
             self.begin_joined()
         if self.joined is not None:
             self.joined.add(leaf)
         elif not self._is_request:
-            if place.kind is Holds.UNNAMED and (self._is_answer or len(self.leaves) >= _IN_EVENT):
+            if place.kind is _UNNAMED and (self._is_answer or len(self.leaves) >= _IN_EVENT):
                 self.rest.add(leaf)
             else:
                 self.leaves.append(leaf)

@@ -6,41 +6,104 @@ leaf only if a redaction changes the text.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from itertools import compress
+from typing import overload
 
 from extproc.core.content.document import Path
 from extproc.core.dialects.leaf import Leaf
 
-At = tuple[Any, ...]
-"""A place as (the place around it, its key or index). The outermost place is (None, its path)."""
+NOWHERE = -1
+"""The place around an outermost one, and any place while places are not kept."""
 
 
-def path_of(at: At) -> Path:
-    """Return the path of a place."""
-    steps: list[str | int] = []
-    while at[0] is not None:
-        steps.append(at[1])
-        at = at[0]
-    steps.reverse()
-    return (*at[1], *steps)
+class Places:
+    """Where joined texts are, in a few bytes for each.
+
+    A place is a number. It is either outermost, with a path, or at a key or an index of the place around it. A row says
+    where one or more texts are: the first of them is at a key or an index of a place, those behind it at the following
+    indices.
+    """
+
+    __slots__ = ("_around", "_first", "_fixed", "_keys", "_leaves", "_paths", "_rows", "_steps", "_to")
+
+    def __init__(self) -> None:
+        """Begin without places."""
+        self._keys: list[str] = []
+        self._paths: list[Path] = []
+        # Of each place: the place around it, and an index, the number of a path, or `~` the number of a key.
+        self._around = array("i")
+        self._steps = array("i")
+        # Of each row: the number of its first text, the place around it, and an index, or `~` the number of a key.
+        self._first = array("i")
+        self._rows = array("i")
+        self._to = array("i")
+        self._fixed: set[int] = set()  # rows whose texts cannot be rewritten
+        self._leaves: dict[int, Leaf] = {}  # rows whose texts are leaves already
+
+    def outermost(self, path: Path) -> int:
+        """Return a new place at `path`."""
+        self._paths.append(path)
+        return self.within(NOWHERE, len(self._paths) - 1)
+
+    def within(self, around: int, step: str | int) -> int:
+        """Return a new place at a key or an index of the place `around` it."""
+        self._around.append(around)
+        self._steps.append(step if isinstance(step, int) else self._number(step))
+        return len(self._around) - 1
+
+    def _number(self, key: str) -> int:
+        self._keys.append(key)
+        return -len(self._keys)
+
+    def add_row(self, first: int, around: int, step: str | int, *, fixed: bool = False) -> None:
+        """Record that the text number `first` is at a key or an index of a place, and those after it behind it."""
+        if fixed:
+            self._fixed.add(len(self._first))
+        self._first.append(first)
+        self._rows.append(around)
+        self._to.append(step if isinstance(step, int) else self._number(step))
+
+    def add_leaf(self, first: int, leaf: Leaf) -> None:
+        """Record that the text number `first` is that of a leaf."""
+        self._leaves[len(self._first)] = leaf
+        self.add_row(first, NOWHERE, 0)
+
+    def leaf(self, number: int, text: str) -> Leaf:
+        """Return the leaf of a text by its number."""
+        row = bisect_right(self._first, number) - 1
+        leaf = self._leaves.get(row)
+        if leaf is not None:
+            return replace(leaf)
+        to = self._to[row]
+        last = self._keys[~to] if to < 0 else to + number - self._first[row]
+        return Leaf((*self._path(self._rows[row]), last), text, fixed=row in self._fixed)
+
+    def _path(self, place: int) -> Path:
+        steps: list[str | int] = []
+        while self._around[place] != NOWHERE:
+            step = self._steps[place]
+            steps.append(self._keys[~step] if step < 0 else step)
+            place = self._around[place]
+        steps.reverse()
+        return (*self._paths[self._steps[place]], *steps)
+
+    def path(self, around: int, step: str | int) -> Path:
+        """Return the path of a key or an index of a place."""
+        return (*self._path(around), step)
 
 
 class Parts(Sequence[Leaf]):
-    """The leaves of joined texts; each is made when it is read.
+    """The leaves of joined texts; each is made when it is read."""
 
-    `first` has the numbers of the texts at which a row of `places` begins. A row is a leaf, or the place of one text,
-    with a third value if it cannot be rewritten, or a list and the indices of the texts in it.
-    """
+    __slots__ = ("_places", "mark", "prefix", "texts")
 
-    __slots__ = ("_first", "_places", "mark", "prefix", "texts")
-
-    def __init__(self, texts: list[str], first: list[int], places: list[Leaf | At]) -> None:
+    def __init__(self, texts: list[str], places: Places) -> None:
         """Take the texts and their places."""
         self.texts = texts
-        self._first = first
         self._places = places
         self.prefix: Path = ()
         self.mark: Callable[[Leaf], None] | None = None
@@ -48,7 +111,7 @@ class Parts(Sequence[Leaf]):
 
     def within(self, step: str | int) -> Parts:
         """Return the parts as those of a document that is number `step` of several."""
-        parts = Parts(self.texts, self._first, self._places)
+        parts = Parts(self.texts, self._places)
         parts.prefix, parts.mark = (step, *self.prefix), self.mark
         return parts
 
@@ -75,14 +138,7 @@ class Parts(Sequence[Leaf]):
         return map(self._leaf, range(len(self.texts)))
 
     def _leaf(self, number: int) -> Leaf:
-        row = bisect_right(self._first, number) - 1
-        place = self._places[row]
-        if isinstance(place, Leaf):
-            leaf = replace(place)
-        elif place[0] is None or isinstance(place[1], str | int):
-            leaf = Leaf(path_of(place), self.texts[number], fixed=len(place) > 2)
-        else:
-            leaf = Leaf(path_of((place[0], place[1][number - self._first[row]])), self.texts[number])
+        leaf = self._places.leaf(number, self.texts[number])
         if self.mark is not None:
             self.mark(leaf)
         if self.prefix:
@@ -97,34 +153,49 @@ class Parts(Sequence[Leaf]):
 class Joined:
     """Collects texts that are one for Aim."""
 
-    __slots__ = ("_first", "_places", "locates", "texts")
+    __slots__ = ("locates", "places", "texts")
 
     def __init__(self, *, locates: bool) -> None:
         """Begin empty; keep the places of the texts if `locates`."""
         self.locates = locates
         self.texts: list[str] = []
-        self._first: list[int] = []
-        self._places: list[Leaf | At] = []
+        self.places = Places() if locates else _NO_PLACES
+
+    def outermost(self, path: Path) -> int:
+        """Return the place at `path`."""
+        return self.places.outermost(path) if self.locates else NOWHERE
 
     def add(self, leaf: Leaf) -> None:
         """Append a text."""
         if self.locates:
-            self.mark(leaf)
+            self.places.add_leaf(len(self.texts), leaf)
         self.texts.append(leaf.text)
 
-    def mark(self, place: Leaf | At) -> None:
-        """Record where the texts are that will be appended next; see `Parts`."""
-        self._first.append(len(self.texts))
-        self._places.append(place)
+    def add_text(self, text: str, around: int, step: str | int, *, fixed: bool = False) -> None:
+        """Append the text at a key or an index of a place. A `fixed` one cannot be rewritten."""
+        if self.locates:
+            self.places.add_row(len(self.texts), around, step, fixed=fixed)
+        self.texts.append(text)
 
-    def add_strings(self, nodes: list[str], at: At, indices: Sequence[int]) -> None:
-        """Append the strings of the list at a place that are not empty; their `indices` in it are given."""
-        said = list(filter(None, nodes))
-        if self.locates and said:
-            if len(said) < len(nodes):
-                indices = [index for index, node in zip(indices, nodes, strict=True) if node]
-            self.mark((at, indices))
-        self.texts += said
+    def add_strings(self, nodes: list[str], around: int, indices: Sequence[int]) -> None:
+        """Append the strings of a list at a place that are not empty; their `indices` in it are given."""
+        if self.locates:
+            self._add_rows(around, indices if all(nodes) else list(compress(indices, nodes)))
+        self.texts += filter(None, nodes)
+
+    def _add_rows(self, around: int, indices: Sequence[int]) -> None:
+        """Record where strings are: a row for each run of indices."""
+        first = len(self.texts)
+        if not indices:
+            return
+        if indices[-1] - indices[0] == len(indices) - 1:
+            self.places.add_row(first, around, indices[0])
+            return
+        following = None
+        for number, index in enumerate(indices, first):
+            if index != following:
+                self.places.add_row(number, around, index)
+            following = index + 1
 
     def __bool__(self) -> bool:
         """Return whether there is a text."""
@@ -133,10 +204,14 @@ class Joined:
     @property
     def parts(self) -> Parts:
         """The texts with their places."""
-        return Parts(self.texts, self._first, self._places)
+        return Parts(self.texts, self.places)
 
     def leaf(self) -> Leaf:
         """Return the joined text."""
         if self.locates and len(self.texts) == 1:
             return self.parts[0]
         return Leaf((), "\n".join(self.texts), is_joined=True, parts=self.parts if self.locates else ())
+
+
+_NO_PLACES = Places()
+"""What joined texts have that are not located."""

@@ -63,9 +63,11 @@ class Record(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """One message of a request in the form that Aim gets. `leaf` is its text, None if no text can be redacted.
+
+    Treat it as frozen, like a leaf.
 
     A definition of a tool goes to Aim with the request, but is no part of the conversation that an answer goes with.
     `record` is the record of a batch that the message is of; None if it is of none.

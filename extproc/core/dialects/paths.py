@@ -29,8 +29,6 @@ _ROUNDS = 32
 
 _ENCODED_PERCENT = re.compile("%(?:25)+")
 
-_QUERY = re.compile("[?#]")
-
 _PARAMETERS = re.compile(r"[;?#\0]")
 """What ends a segment for some server: a path parameter, a delimiter that was encoded, the end of a C string."""
 
@@ -67,14 +65,19 @@ def spellings(path: str) -> tuple[str, ...]:
     Some servers cut the path at an encoded `?` or `#`, as they would at a plain one, and some ignore a format suffix.
     """
     plain = decoded(path)
-    found = [_resolved(plain), _resolved(_QUERY.split(plain, maxsplit=1)[0])]
+    found = [_resolved(plain), _resolved(_cut(plain))]
     found += [_without_suffix(form) for form in found]
     return tuple(dict.fromkeys(found))
 
 
+def _cut(path: str) -> str:
+    """Return a path without query and fragment."""
+    return path.partition("?")[0].partition("#")[0]
+
+
 def decoded(path: str) -> str:
     """Return a path without query and fragment, with its percent-encoding decoded until nothing changes."""
-    path = _QUERY.split(path, maxsplit=1)[0]
+    path = _cut(path)
     for _ in range(_ROUNDS):
         before = path
         path = unquote(_ENCODED_PERCENT.sub("%25", path), errors="replace")
@@ -113,7 +116,7 @@ def route(
     route of a POST.
     """
     methods = (method.upper(), "POST") if is_upgrade else (method.upper(),)
-    path = _QUERY.split(path, maxsplit=1)[0]  # a query may hold a key, which must not be cached
+    path = _cut(path)  # a query may hold a key, which must not be cached
     forms, built_in = _recall(path) if len(path) <= _SHORT else _look_up(path)
     for key, target in paths.items():
         wanted, pattern = _rule(key)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 Speaker = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 """(object, message around it) -> the message, without content, that the object's texts become for Aim."""
 
 
-class Holds(Enum):
+class Holds(StrEnum):
     """What a place holds."""
 
     UNNAMED = "text"

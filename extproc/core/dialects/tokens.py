@@ -40,6 +40,10 @@ def _collect(node: Any, path: Path, name: str, add: Callable[[Leaf], None]) -> N
             if value.__class__ in _NESTED:
                 _collect(value, (*path, key), key, add)
     else:
+        has_tokens = name in _TOKENS
         for index, value in enumerate(node):
-            if value.__class__ in _NESTED:
+            if value.__class__ is str:
+                if value and not (looks_inert(value) or (has_tokens and _looks_like_token(value))):
+                    add(Leaf((*path, index), value))
+            elif value.__class__ in _NESTED:
                 _collect(value, (*path, index), name, add)

@@ -6,7 +6,7 @@ walker reads requests, answers and events. What differs is where a text goes; se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,7 +32,7 @@ from extproc.core.dialects.leaf import Kind, Leaf, Prompt
 from extproc.core.dialects.rules import Holds
 from extproc.core.dialects.table import UNNAMED, Place, Table
 from extproc.core.dialects.tokens import read_others
-from extproc.core.errors import MalformedBody
+from extproc.core.errors import BodyTooLarge, MalformedBody
 
 _ALONE = 256
 """The most texts of one list or object that are apart. Those behind them are joined."""
@@ -43,8 +43,26 @@ _MESSAGES = 4096
 _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
 
+_MOST_MEDIA = 32_768
+"""The most values of one document that are decoded as media. Each takes as long as many texts."""
+
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
 _SHAPED = frozenset({Holds.INERT, Holds.MEDIA, Holds.OPAQUE, Holds.SEAL, Holds.URL})
+_ARGUMENTS, _INERT, _MEDIA, _MESSAGE, _OPAQUE, _SEAL, _TEXT, _TOKENS, _TOOLS, _UNNAMED, _UNREADABLE = (
+    Holds.ARGUMENTS,
+    Holds.INERT,
+    Holds.MEDIA,
+    Holds.MESSAGE,
+    Holds.OPAQUE,
+    Holds.SEAL,
+    Holds.TEXT,
+    Holds.TOKENS,
+    Holds.TOOLS,
+    Holds.UNNAMED,
+    Holds.UNREADABLE,
+)
+"""Members by short names, which are found faster in Python 3.11."""
+
 _STRINGS = {str}
 _NULL = {type(None)}
 _NUMBERS = {int, float, bool, *_NULL}
@@ -55,7 +73,19 @@ _USER = ROLES["user"]
 class Walk:
     """One walk through one document. With `locates` joined texts know their places, which costs memory."""
 
-    __slots__ = ("_arguments", "_around", "_found", "_is_answer", "_is_request", "_mode", "_table", "_wants_tools")
+    __slots__ = (
+        "_arguments",
+        "_around",
+        "_beside",
+        "_declared",
+        "_found",
+        "_is_answer",
+        "_is_request",
+        "_media_count",
+        "_mode",
+        "_table",
+        "_wants_tools",
+    )
 
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
@@ -66,6 +96,9 @@ class Walk:
         self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
         self._found = Found(mode, locates=locates)
         self._around = _NOBODY
+        self._beside: Mapping[str, Any] | None = None
+        self._media_count = 0
+        self._declared = False, False  # whether the media beside the last object are text, and UTF-16
         self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
 
     @property
@@ -112,20 +145,20 @@ class Walk:
 
     def _string(self, text: str, place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]) -> None:
         kind = place.kind
-        if kind is Holds.TEXT:
+        if kind is _TEXT:
             self._found.add(Leaf(path, text, fixed=place.fixed, emptied=seals), place, base)
-        elif kind is Holds.UNNAMED or kind is Holds.MESSAGE:
+        elif kind is _UNNAMED or kind is _MESSAGE:
             self._found.add(Leaf(path, text, emptied=seals), place, base)
-        elif kind is Holds.INERT:
+        elif kind is _INERT:
             if not looks_inert(text):
                 self._found.add(Leaf(path, text, emptied=seals), UNNAMED, base)
-        elif kind is Holds.ARGUMENTS:
+        elif kind is _ARGUMENTS:
             self._arguments.read_text(text, place, path, base, seals)
-        elif kind is Holds.TOKENS:
+        elif kind is _TOKENS:
             self._tokens(text, place, path)
-        elif kind is Holds.TOOLS:
+        elif kind is _TOOLS:
             self._tools(text, path)
-        elif kind is Holds.UNREADABLE:
+        elif kind is _UNREADABLE:
             raise MalformedBody("a text in a form that Aim cannot read")
         else:
             self._shaped(text, place, path, base)
@@ -140,26 +173,32 @@ class Walk:
         """
         if looks_like_words(text):
             pass
-        elif place.kind is Holds.OPAQUE or place.kind is Holds.SEAL:
+        elif place.kind is _OPAQUE or place.kind is _SEAL:
             if looks_opaque(text):
-                if place.kind is Holds.SEAL and self._mode is Mode.EVENT:
+                if place.kind is _SEAL and self._mode is Mode.EVENT:
                     self._found.leaves.append(Leaf(path, text, kind=Kind.SEAL))
                 return
         elif beside.get("type") == "text":
             pass  # a source of Anthropic's, which holds the text itself
         elif looks_like_url(text):
             return
-        elif (place.kind is Holds.MEDIA or is_data_url(text)) and (
-            media := read_media(
-                text,
-                is_text=declares_text(beside) or declares_text(self._around),
-                is_wide=wide_media(beside),
-            )
-        ):
+        elif (place.kind is _MEDIA or is_data_url(text)) and (media := self._media(text, beside)):
             if isinstance(media, EncodedText):
                 self._found.add(self._encoded(path, media), UNNAMED, base)
             return
         self._found.add(Leaf(path, text), UNNAMED, base)
+
+    def _media(self, text: str, beside: Mapping[str, Any]) -> EncodedText | bool:
+        """Read what may be media. The object `beside` it is read once, because it may have many."""
+        self._media_count += 1
+        if self._media_count > _MOST_MEDIA:
+            raise BodyTooLarge("a document has too many media")
+        if beside is not self._beside:
+            is_text = declares_text(beside) or declares_text(self._around)
+            self._declared = is_text, wide_media(beside)
+            self._beside = beside
+        is_text, is_wide = self._declared
+        return read_media(text, is_text=is_text, is_wide=is_wide)
 
     def _source(
         self,
@@ -171,9 +210,9 @@ class Walk:
         around: Mapping[str, Any],
     ) -> None:
         """Read an object with media, of which the object `around` it may say that they are text."""
-        before, self._around = self._around, around
+        before, self._around, self._beside = self._around, around, None
         self._value(node, place, path, base, seals)
-        self._around = before
+        self._around, self._beside = before, None
 
     def _encoded(self, path: Path, media: EncodedText) -> Leaf:
         """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
@@ -199,12 +238,12 @@ class Walk:
             str in kinds
             and self._is_request
             and found.joined is None
-            and (place.kind is Holds.UNNAMED or place.kind is Holds.INERT)
+            and (place.kind is _UNNAMED or place.kind is _INERT)
             and self._lines(nodes, place, path, base, seals)
         )
         if has_lines and kinds == _STRINGS:
             return
-        most = _MESSAGES if place.kind is Holds.MESSAGE else _ALONE
+        most = _MESSAGES if place.kind is _MESSAGE else _ALONE
         is_mine = found.joined is None and len(nodes) > most // 8
         begun = found.count if is_mine else 0
         for index, node in enumerate(nodes):
@@ -234,20 +273,26 @@ class Walk:
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
     ) -> bool:
         """Read the strings of a list as one text, because a value may run over them; return False for less than two."""
-        is_inert = place.kind is Holds.INERT
-        numbers = [
-            number
-            for number, node in enumerate(nodes)
-            if type(node) is str and node and not (is_inert and looks_inert(node))
-        ]
-        if len(numbers) < 2:
+        is_inert = place.kind is _INERT
+        numbers: Sequence[int] = range(len(nodes))
+        said = nodes
+        if is_inert or set(map(type, nodes)) != _STRINGS:
+            numbers = [
+                number
+                for number, node in enumerate(nodes)
+                if type(node) is str and node and not (is_inert and looks_inert(node))
+            ]
+            said = [nodes[number] for number in numbers]
+        if len(said) - said.count("") < 2:
             return False
         lines = Joined(locates=self._found.locates)
+        around = lines.outermost(path)
         if seals:
             for number in numbers:
-                lines.add(Leaf((*path, number), nodes[number], fixed=True))
+                if nodes[number]:
+                    lines.add_text(nodes[number], around, number, fixed=True)
         else:
-            lines.add_strings([nodes[number] for number in numbers], (None, path), numbers)
+            lines.add_strings(said, around, numbers)
         self._found.add(lines.leaf(), UNNAMED, base)
         return True
 
@@ -255,12 +300,11 @@ class Walk:
         self, nodes: list[str], place: Place, path: Path, base: Mapping[str, Any], first: int, into: Joined
     ) -> None:
         """Read the strings of a list from the index `first` on, at a place of shapes, `into` joined texts."""
+        around = into.outermost(path)
         for index in range(first, len(nodes)):
             node = nodes[index]
             if looks_like_words(node):
-                if into.locates:
-                    into.mark(((None, path), index))
-                into.texts.append(node)
+                into.add_text(node, around, index)
             else:
                 self._value(node, place, (*path, index), base, ())
 
@@ -269,7 +313,7 @@ class Walk:
         if not place.is_plain or (place.children and not self._is_request) or (seals and self._found.locates):
             return None
         into = self._found.joined
-        if into is None and place.kind is Holds.UNNAMED and self._is_answer:
+        if into is None and place.kind is _UNNAMED and self._is_answer:
             into = self._found.rest
         if into is None:
             return None
@@ -278,7 +322,7 @@ class Walk:
     def _gathered(self, node: Any, place: Place, path: Path, beside: Mapping[str, Any]) -> None:
         """Read a value below a gathered one that is not only texts. `beside` is the object around it."""
         source: Any = beside.get(SOURCE)
-        if place.kind is Holds.MEDIA and type(node) is str:
+        if place.kind is _MEDIA and type(node) is str:
             self._shaped(node, place, path, _NOBODY, beside)
         elif type(node) is dict and node is source:
             self._source(node, place, path, _NOBODY, (), beside)
@@ -305,7 +349,7 @@ class Walk:
         base: Mapping[str, Any],
         seals: tuple[Path, ...],
     ) -> None:
-        if place.kind is Holds.MESSAGE:
+        if place.kind is _MESSAGE:
             self._message(node, place, path)
             return
         if place.kind in _WHOLE:
@@ -359,7 +403,7 @@ class Walk:
                 continue
             kind = type(value)
             if kind is str:
-                if child.kind is Holds.MEDIA and value:
+                if child.kind is _MEDIA and value:
                     self._shaped(value, child, (*path, key), base, node)
                 elif value:
                     self._string(value, child, (*path, key), base, seals)
@@ -379,7 +423,8 @@ class Walk:
         content = node.get("content")
         if type(content) is str and is_flat(node, may_lack_role=self._found.joined is not None):
             if content and self._found.joined is not None:
-                self._found.joined.add(Leaf((*path, "content"), content))
+                joined = self._found.joined
+                joined.add_text(content, joined.outermost(path), "content")
             elif content:
                 self._found.prompts.append(Prompt(node, Leaf((*path, "content"), content)))
             return

@@ -19,6 +19,7 @@ from extproc.core.errors import MalformedBody
         "application/x-httpd-php",
         "application/x-sh",
         "application/rtf",
+        "application/vnd.zq+x+json",
         "application/toml",
         "application/typescript",
         "application/graphql",
@@ -31,7 +32,10 @@ def test_types_of_texts(kind: str) -> None:
     assert is_text_type(kind.upper())
 
 
-@pytest.mark.parametrize("kind", ["", "image/png", "application/pdf", "application/octet-stream", "application/shx"])
+@pytest.mark.parametrize(
+    "kind",
+    ["", "image/png", "application/pdf", "application/octet-stream", "application/shx", "application/" + "+" * 116],
+)
 def test_types_of_other_media(kind: str) -> None:
     assert not is_text_type(kind)
 

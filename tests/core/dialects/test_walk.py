@@ -30,7 +30,7 @@ from extproc.core.dialects.rules import (
 )
 from extproc.core.dialects.table import Table
 from extproc.core.dialects.walk import Walk
-from extproc.core.errors import MalformedBody
+from extproc.core.errors import BodyTooLarge, MalformedBody
 from extproc.core.redaction import RedactionError, edits
 
 TABLE = Table(
@@ -515,3 +515,12 @@ def test_texts_are_the_same_with_and_without_their_places(node: Any, times: int,
     assert [prompt.message for prompt in found.definitions] == [prompt.message for prompt in again.definitions]
     for leaf in (*found.leaves, *(prompt.leaf for prompt in (*found.prompts, *found.definitions))):
         assert leaf is None or not leaf.is_joined or "\n".join(part.text for part in leaf.parts) == leaf.text
+
+
+def test_number_of_media_in_a_document_is_bounded() -> None:
+    table = Table(media("images[].url"))
+    few = Document(json.dumps({"images": [{"url": "YWIgYw=="}] * 32_768}))
+    assert Walk(table, Mode.ANSWER).run(few).leaves
+    more = Document(json.dumps({"images": [{"url": "YWIgYw=="}] * 32_769}))
+    with pytest.raises(BodyTooLarge):
+        Walk(table, Mode.ANSWER).run(more)
