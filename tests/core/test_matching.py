@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.chunk import MARK, SessionViolation, mark_of, with_mark
-from extproc.core.matching import Lane, Submission
+from extproc.core.marks import Marks
+from extproc.core.matching import Lane
+from extproc.core.progress import Submission
 
 
 def lane(*texts: str) -> Lane[Submission]:
     """Return a lane in which texts wait, with the marks 1, 2, 3 ..."""
-    found: Lane[Submission] = Lane()
-    found.waiting.extend(Submission(mark, text, text) for mark, text in enumerate(texts, 1))
+    marks = Marks()
+    found: Lane[Submission] = Lane(marks)
+    found.waiting.extend(Submission(marks.give(), text, text) for text in texts)
     return found
 
 
