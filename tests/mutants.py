@@ -73,9 +73,9 @@ MUTANTS = (
     Mutant(
         1,
         "what was joined to a rewritten text leaves again if the policy opens",
-        "extproc/core/matching.py",
-        "spoken_too = min(max(0, reach - len(said)), len(self.waiting))",
-        "spoken_too = 0",
+        "extproc/core/progress.py",
+        "        self._ahead += count - owed",
+        "        self._ahead += 0",
         STREAM,
     ),
     Mutant(
@@ -138,8 +138,8 @@ MUTANTS = (
         4,
         "a text equal to a later one drops those before it",
         "extproc/core/matching.py",
-        "if mark is not None and self.waits_for(mark):",
-        "if mark is not None and (mark := next((t.mark for t in waiting if t.text == text), 0)):",
+        "        if waits:",
+        "        if mark is not None and (mark := next((t.mark for t in waiting if t.text == text), 0)):",
         STREAM,
     ),
     Mutant(

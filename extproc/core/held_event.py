@@ -9,7 +9,7 @@ from hashlib import blake2b
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.framing import Unit
 from extproc.core.dialects.leaf import Leaf
-from extproc.core.matching import Submission
+from extproc.core.progress import Submission
 from extproc.core.running_text import RunningText
 
 LONG_NAME = 64

@@ -64,10 +64,10 @@ class ReleaseQueue:
         self._dialect = dialect
         self._values = values
         self._events: deque[HeldEvent] = deque()
-        self._waiting = WaitingTexts()
+        self._chunks = SessionChunks(chunk_id)
+        self._waiting = WaitingTexts(self._chunks.marks)
         self._running = RunningTexts()
         self._pieces = ArgumentPieces()
-        self._chunks = SessionChunks(chunk_id)
         self._writer = EventWriter(dialect)
         self._verification = Verification(self._chunks, self._waiting, self._running, self._writer)
         self._is_done = False

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from extproc.core.chunk import MARK, chunk_of, essence_of, joined_chunk, mark_of, with_mark
+from extproc.core.chunk import MARK, chunk_of, essence_of, joined_chunk, with_mark
 from extproc.core.errors import MalformedBody
 from extproc.core.held_event import LONG_NAME, HeldText
+from extproc.core.marks import Marks
 
 _REMEMBERED = 1024
 """The most text-free chunks whose echo is expected. Aim need not echo them."""
@@ -46,13 +47,12 @@ class SessionChunks:
         "_deferred",
         "_echoes",
         "_has_id",
-        "_has_marks",
         "_id",
         "_joined_bytes",
-        "_last_mark",
         "_ready",
         "_sent",
         "deferred",
+        "marks",
         "received",
     )
 
@@ -60,8 +60,7 @@ class SessionChunks:
         """Begin; `chunk_id` is the id of the chunks until an event has an id."""
         self._id = chunk_id
         self._has_id = False
-        self._last_mark = 0
-        self._has_marks: bool | None = None
+        self.marks = Marks()
         self._echoes: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._choices: set[int] = set()
         self._ready: list[str] = []
@@ -84,18 +83,18 @@ class SessionChunks:
         """Submit a chat event, and return its mark; raise MalformedBody if it has one already."""
         if MARK in root:
             raise MalformedBody("an event has a mark of the sidecar")
-        self._last_mark += 1
-        chunk = with_mark(data.removeprefix("\ufeff"), self._last_mark)
+        mark = self.marks.give()
+        chunk = with_mark(data.removeprefix("\ufeff"), mark)
         self._sent += len(chunk)
         self._ready.append(chunk)
-        return self._last_mark
+        return mark
 
     def add(self, index: int, text: HeldText) -> None:
         """Submit a text, which gets its mark, or defer it."""
         if not self._deferred:
-            chunk = chunk_of(self._id, index, text.text, self._last_mark + 1)
+            chunk = chunk_of(self._id, index, text.text, self.marks.last + 1)
             if self._sent + len(chunk) <= self._most:
-                self._last_mark = text.mark = self._last_mark + 1
+                text.mark = self.marks.give()
                 self._sent += len(chunk)
                 self._ready.append(chunk)
                 return
@@ -116,13 +115,13 @@ class SessionChunks:
     def take(self, *, is_last: bool = False) -> list[str]:
         """Remove and return the chunks to submit now; with `is_last`, the deferred texts are among them."""
         if self._deferred and (is_last or self._sent + self._joined_bytes <= self._most):
-            self._last_mark += 1
+            mark = self.marks.give()
             joined: dict[int, str] = {}
             for index, texts in self._deferred.items():
                 joined[index] = "".join(text.text for text in texts)
                 for text in texts:
-                    text.mark = self._last_mark
-            chunk = joined_chunk(self._id, joined, self._last_mark)
+                    text.mark = mark
+            chunk = joined_chunk(self._id, joined, mark)
             self._sent += len(chunk)
             self._ready.append(chunk)
             self.drop_deferred()
@@ -144,15 +143,6 @@ class SessionChunks:
     def has_choice(self, index: int) -> bool:
         """Return whether a chat event had a choice with this index."""
         return index in self._choices
-
-    def mark_of(self, chunk: Mapping[str, Any]) -> int | None:
-        """Return the mark of a verified chunk; None if it has none, or if the first one had none.
-
-        Raises SessionViolation for a mark that was never given.
-        """
-        if self._has_marks is None:
-            self._has_marks = chunk.get(MARK) is not None
-        return mark_of(chunk, self._last_mark) if self._has_marks else None
 
     def is_echo(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether a verified chunk is the echo of a text-free one. Those before it are no longer expected."""

@@ -39,11 +39,11 @@ class Verification:
 
         Raises SessionViolation for a text that no event waits for, and RedactionError.
         """
-        mark = self._chunks.mark_of(chunk)
+        mark = self._chunks.marks.read(chunk)
         is_covered = False
         for index, text in texts:
             lane = self._waiting.lane(index)
-            if text or (text is not None and mark is not None and lane is not None and lane.waits_for(mark)):
+            if text or (text is not None and mark is not None and lane is not None and lane.expects(mark)):
                 self._cover(index, text, mark)
                 is_covered = True
         if is_covered or self._chunks.is_echo(chunk):
@@ -103,13 +103,14 @@ class Verification:
     def _open(self, lane: Lane[HeldText]) -> None:
         waiting = lane.waiting
         count, owed = lane.unspoken()
-        for _ in range(count):
-            self._rewrite(waiting.popleft(), "")
         if owed:
             if not waiting:
                 raise RedactionError("no event is left for a text that another took the place of")
             first = waiting.popleft()
-            self._give(first, owed + first.raw, "rewritten")
+            self._give(first, owed if count else owed + first.raw, "rewritten")
+            count -= 1
+        for _ in range(count):
+            self._rewrite(waiting.popleft(), "")
         for text in waiting:
             if text.running is not None:
                 self._running.release(text.running, text.raw, is_rewritten=False)

@@ -10,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.chunk import MARK, SessionViolation, mark_of, with_mark
-from extproc.core.matching import Lane, Submission
+from extproc.core.marks import Marks
+from extproc.core.matching import Lane
+from extproc.core.progress import Submission
+from extproc.core.redaction import RedactionError
 
 
 def lane(*texts: str) -> Lane[Submission]:
     """Return a lane in which texts wait, with the marks 1, 2, 3 ..."""
-    found: Lane[Submission] = Lane()
-    found.waiting.extend(Submission(mark, text, text) for mark, text in enumerate(texts, 1))
+    marks = Marks()
+    found: Lane[Submission] = Lane(marks)
+    found.waiting.extend(Submission(marks.give(), text, text) for text in texts)
     return found
 
 
@@ -121,6 +125,116 @@ class TestUnspoken:
         for text, mark in said:
             found.match(text, mark)
         assert found.unspoken() == unspoken
+
+    @pytest.mark.parametrize(
+        ("texts", "said", "unspoken"),
+        [
+            # The second half of a text, or what replaces a text, equals a text that the model says later.
+            (["a", "on", "b", "n", "b"], [("a", 1), ("o", 2), ("n", 2)], (0, "b")),
+            (["on", "[X]", "on", "b"], [("o", 1), ("n", 1), ("on", 2)], (0, "on")),
+            (["on", "n", "c"], [("o", 1), ("n", 1)], (0, "n")),
+            # The rest of a text that Aim has begun was not said, unless Aim goes on with a later text.
+            (["hello", "b"], [("he", 1)], (0, "llo")),
+            (["hello", "next", "b"], [("h", 1), ("el", 1)], (0, "lonext")),
+            (["hello", "next", "b"], [("he", 1), ("next", 2)], (0, "")),
+            (["he", "hello", "b"], [("he", 2)], (1, "llo")),
+            (["hello", "next", "b"], [("he", 1), ("[X]", 1)], (0, "next")),
+            # Aim drops a text whose place was taken.
+            (["hello", "next", "b", "c"], [("he", 1), ("llo", 1), ("", 2)], (0, "")),
+            (["hello", "next", "b", "c"], [("he", 1), ("llo", 1), ("c", 4)], (0, "")),
+            # Joined texts have the mark of the first.
+            (["a", "on", "on", "c"], [("onon", 2)], (1, "")),
+            (["a", "b", "c", "d"], [("ab", 1), ("[X]d", 3)], (1, "")),
+            (["secret", "x", "and so", "more", "c"], [("[X] and so [Y]", 1)], (3, "")),
+            # Short texts are everywhere.
+            (["secret", "a", "b"], [("[redacted]", 1)], (0, "")),
+            (["my a@b.c.", ".", "b"], [("my [X].", 1)], (0, "")),
+            # The mark of a chunk that the index has no text of.
+            (["a", "b", "c"], [("a", 1), ("b", None)], (0, "")),
+        ],
+    )
+    def test_what_is_left_with_marks(
+        self, texts: list[str], said: list[tuple[str, int | None]], unspoken: tuple[int, str]
+    ) -> None:
+        found = lane(*texts)
+        for text, mark in said:
+            found.match(text, mark)
+        assert found.unspoken() == unspoken
+
+    def test_equal_chunks_that_all_have_one_mark_tell_how_far_aim_is(self) -> None:
+        found = lane("a", "secret", "more", "b", "c", "d")
+        for text in ("a", "[X]", "[Y]", "b"):
+            found.match(text, 1)
+        assert (found.unspoken(), left(found)) == ((0, ""), ["c", "d"])
+        found.match("[Z]", 1)
+        assert (found.unspoken(), left(found)) == ((0, ""), ["d"])
+
+    def test_two_texts_of_one_chunk_are_one_text(self) -> None:
+        found = lane("he", "llo", "b")
+        found.waiting[1].mark = 1
+        found.match("he", 1)
+        assert found.unspoken() == (0, "")
+        found.match("l", 1)
+        assert found.unspoken() == (0, "lo")
+        found.match("lo", 1)
+        assert (found.unspoken(), left(found)) == ((0, "b"), [])
+
+    def test_mark_of_another_index_says_how_far_aim_is(self) -> None:
+        """Aim joins texts of several indices in one chunk; here the index has no text with the mark 4."""
+        for said, left_over in (("[X]", (1, "")), ("a", (0, "")), ("ab", (0, ""))):
+            found = lane("a", "b", "x", "c")
+            found.waiting[2].mark, found.waiting[3].mark = 5, 6
+            found._marks.last = 6
+            found.match(said, 4)
+            assert found.unspoken() == left_over
+
+    def test_joined_texts_are_known_to_have_the_mark_of_the_last(self) -> None:
+        found = lane("a", "b", "secret", "c", "x", "on", "o", "n", "d")
+        found.match("ab", 2)
+        found.match("[X]c", 3)  # nothing is joined to it
+        assert found.unspoken() == (0, "")
+        found.match("c", 4)
+        found.match("on", 5)
+        assert left(found) == ["on", "o", "n", "d"]
+        found.match("on", 6)
+        found.match("on", 7)  # it does not take the place of two texts
+        assert (found.unspoken(), left(found)) == ((0, ""), ["n", "d"])
+
+    def test_late_part_of_an_earlier_text_changes_nothing(self) -> None:
+        found = lane("a", "b", "c", "d", "e")
+        found.match("ab", 2)
+        found.match("c", 3)
+        found.match("[X]", 1)
+        assert (found.unspoken(), left(found)) == ((0, "d"), ["e"])
+
+    def test_too_many_texts_that_lost_their_places_cannot_be_told(self) -> None:
+        found = lane("hello", *(f"<{number}>" for number in range(100)), "x", "y")
+        for part in ["he", *["l"] * 70]:
+            found.match(part, 1)
+        with pytest.raises(RedactionError):
+            found.unspoken()
+        found.match("[X]", 60)  # it is still not known what is owed
+        with pytest.raises(RedactionError):
+            found.unspoken()
+        found.match("<80>", 82)
+        assert found.unspoken() == (0, "")
+
+    def test_rest_of_a_long_text_cannot_be_told(self) -> None:
+        found = lane("x" * 70_000, "y", "z")
+        found.match("x" * 69_000, 1)
+        with pytest.raises(RedactionError):
+            found.unspoken()
+        found.match("y", 2)
+        assert found.unspoken() == (0, "")
+        found = lane("x" * 70_000, "y", "z")
+        found.match("[X]", 1)
+        assert (found.unspoken(), left(found)) == ((0, ""), ["y", "z"])
+
+    def test_rest_of_a_text_keeps_its_spelling(self) -> None:
+        found = lane("x", "y")
+        found.waiting[0].text, found.waiting[0].raw = 'a"\nb"', 'a\\"\\u000ab\\"'
+        found.match('a"', 1)
+        assert found.unspoken() == (0, '\\u000ab\\"')
 
     def test_little_is_remembered(self) -> None:
         found = lane(*(["x"] * 100), "y")

@@ -1041,6 +1041,60 @@ class TestOpening:
         it.verify("he", mark=1).verify("llo", mark=1).lose()
         assert it.response.body == chat_event("he") + chat_event("llo") + chat_event("nextb")
 
+    def test_text_of_the_model_that_equals_a_part_of_another_leaves_once(self) -> None:
+        """Aim splits "on", and replaces the next text by one that the model says itself."""
+        it = begun(failure_mode_allow=True).body(ROLE + b"".join(map(chat_event, ["on", "secret", "on", "n", "last"])))
+        it.verify("o", mark=2).verify("n", mark=2).verify("on", mark=3).lose()
+        texts = ["o", "n", "on", "onn", "last"]
+        assert it.response.body == ROLE + b"".join(map(chat_event, texts))
+
+    def test_rest_of_a_text_that_aim_has_begun_leaves(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + chat_event("my name is Jo") + chat_event("hn"))
+        it.verify("my name is ", mark=2).lose()
+        assert it.response.body == ROLE + chat_event("my name is ") + chat_event("John")
+
+    def test_rest_that_no_event_is_left_for_never_fails_open(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + chat_event("my name is Jo"))
+        it.verify("my name is ", mark=2).lose()
+        assert error_code(it.response.body) == "redaction_failed"
+
+    def test_text_that_aim_has_dropped_does_not_leave_although_its_place_was_taken(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + b"".join(map(chat_event, ["on", "secret", "last"])))
+        it.verify("o", mark=2).verify("n", mark=2).verify("", mark=3).lose()
+        assert it.response.body == ROLE + b"".join(map(chat_event, ["o", "n", "last"]))
+
+    def test_rest_takes_the_place_of_a_text_that_aim_has_said(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + b"".join(map(chat_event, ["he", "hello", "b", "c"])))
+        it.verify("he", mark=3).lose()
+        assert it.response.body == ROLE + b"".join(map(chat_event, ["he", "llo", "b", "c"]))
+
+    def test_rest_of_arguments_keeps_its_escapes(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + call('{"a":"1\\n2') + call('\\n3"}'))
+        index = it.chunks[2]["choices"][0]["index"]
+        it.verify('{"a":"1', index, mark=3).lose()
+        assert it.response.body == ROLE + call('{"a":"1') + call('\\n2\\n3"}')
+
+    @pytest.mark.parametrize("is_lost", [True, False])
+    def test_texts_of_one_chunk_are_counted_in_each_choice(self, is_lost: bool) -> None:
+        two = [data_of({"choices": [{"index": each, "delta": {"content": text}} for each in (0, 1)]}) for text in "abc"]
+        it = begun(failure_mode_allow=True).body(b"".join(two))
+        it.verify_chunk({"choices": [{"index": 0, "delta": {"content": "ab"}}], MARK: 2})
+        it.verify_chunk({"choices": [{"index": 1, "delta": {"content": "[X]"}}], MARK: 1})
+        if is_lost:
+            it.lose()
+        else:
+            it.verify_chunk({"choices": [{"index": 1, "delta": {"content": "b"}}], MARK: 2})
+        first = data_of(
+            {"choices": [{"index": each, "delta": {"content": text}} for each, text in ((0, "a"), (1, "[X]"))]}
+        )
+        assert it.response.body == first + (two[1] + two[2] if is_lost else two[1])
+
+    def test_mark_that_a_verified_chunk_lacks_is_that_of_the_oldest_text(self) -> None:
+        it = begun(failure_mode_allow=True).body(ROLE + b"".join(map(chat_event, ["a", "secret", "c", "d"])))
+        it.verify("a", mark=2).verify("[X]").verify("[Y]", mark=4).verify("d").verify_chunk(json.loads(ROLE[6:]))
+        it.body(DONE, end=True).done()
+        assert it.response.body == ROLE + b"".join(map(chat_event, ["a", "[X]", "[Y]", "d"])) + DONE
+
     @pytest.mark.parametrize("mark", [1, None])
     @pytest.mark.parametrize("texts", [["hello"], ["hello", "next"]])
     def test_text_that_no_event_is_left_for_never_fails_open(self, texts: list[str], mark: int | None) -> None:

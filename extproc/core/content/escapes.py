@@ -107,7 +107,7 @@ def respell(raw: str, old: str, new: str, *, in_string: bool) -> str:
     most = min(len(old), len(new)) - start
     after = _common(old[len(old) - most :][::-1], new[len(new) - most :][::-1]) if most else 0
     end = len(old) - after
-    first, last = _spelt_at(raw, start, end)
+    first, last = spelt_at(raw, start, end)
     in_string ^= _ANY.sub("", raw[:first]).count('"') % 2 == 1
     changed = new[start : len(new) - after]
     kinds = _ends(raw[first:last])
@@ -129,7 +129,7 @@ def _escaped(text: str, kinds: list[bool], in_string: bool) -> str:
     return "".join(pieces)
 
 
-def _spelt_at(raw: str, *positions: int) -> list[int]:
+def spelt_at(raw: str, *positions: int) -> list[int]:
     """Return where in `raw` the characters at some positions of the decoded text are spelt. They are in order."""
     if "\\" not in raw:
         return list(positions)
