@@ -7,6 +7,7 @@ completes the upload. Each of these is an exchange of its own.
 from __future__ import annotations
 
 from extproc.core.content.document import Document, fields
+from extproc.core.dialects.base import PlainTexts
 from extproc.core.dialects.leaf import Prompt
 from extproc.core.dialects.openai_requests import DataDialect
 from extproc.core.dialects.rules import COMMON, inert
@@ -31,7 +32,7 @@ class UploadParts(DataDialect):
     name = "openai-chat"
     opt_in = Inspect.FILES
     takes_forms = True
-    takes_plain_text = True
+    plain_texts = PlainTexts.EVERYWHERE
     request = Table(*COMMON)
     answer = event = Table(*COMMON, _STATE)
 
