@@ -67,6 +67,7 @@ class Rig:
             "listen": f"{LOOPBACK}:{sidecar[0]}",
             "admin": f"{LOOPBACK}:{admin}",
             "workers": variant.workers,
+            "drain_seconds": 5,  # so long the workers outlive their supervisor if it is killed
             "tls": self.certificates.settings if self.certificates else {},
             # Of each exchange that fails open the audit log names the user, and so its number.
             "audit": {"file": str(self._audit), "identity": "plain"} if variant.is_open else {},
