@@ -195,7 +195,7 @@ async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: Scri
     folder.mkdir()
     restarts = Counter("restarts", "", registry=CollectorRegistry())
     # A worker that is slow, because the machine is busy, must not count as one that hangs.
-    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50)
+    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50, start_beats=10_000)
     worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
 
     async def is_ready() -> bool:
@@ -256,7 +256,7 @@ async def test_worker_that_waits_for_aim_has_started(tmp_path: Path, aim: Script
     config.write_text(yaml.safe_dump(changed))
     folder, stopping = tmp_path / "shared", asyncio.Event()
     folder.mkdir()
-    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50, start_beats=600)
+    pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50, start_beats=10_000)
     worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
     before = children(os.getpid())
 
