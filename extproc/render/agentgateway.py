@@ -97,8 +97,8 @@ def _ext_proc(settings: Settings, place: Place, profile: str) -> Tree:
         "processingOptions": {
             "requestHeaderMode": "Send",
             **because(
-                "The sidecar holds the prompt itself, up to limits.request_bytes. Not Buffered: agentgateway would refuse "
-                "what exceeds its own buffer (2 MiB by default), even if the sidecar does not inspect it.",
+                "The sidecar holds the prompt itself, up to limits.request_bytes. Not Buffered: agentgateway would "
+                "refuse what exceeds its own buffer (2 MiB by default), even if the sidecar does not inspect it.",
                 requestBodyMode="FullDuplexStreamed",
             ),
             **because("Full duplex requires it.", requestTrailerMode="Send"),
