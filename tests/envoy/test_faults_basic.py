@@ -96,12 +96,8 @@ _PER_ROUTE = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtP
 _FULL_DUPLEX = {"response_body_mode": "FULL_DUPLEX_STREAMED", "response_trailer_mode": "SEND"}
 _WIRINGS: dict[str, dict[str, str]] = {
     "response_body_mode is NONE": {"response_body_mode": "NONE"},
-    "response_body_mode is STREAMED": {"response_body_mode": "STREAMED"},
-    # Each default of Google Cloud's callouts.
-    "response_body_mode is STREAMED; set it to FULL_DUPLEX_STREAMED": {
-        "request_body_mode": "STREAMED",
-        "response_body_mode": "STREAMED",
-    },
+    # The defaults of Google Cloud's callouts.
+    "response_body_mode is STREAMED": {"request_body_mode": "STREAMED", "response_body_mode": "STREAMED"},
     "response_body_mode is BUFFERED": {"response_body_mode": "BUFFERED"},
     "response_body_mode is BUFFERED_PARTIAL": {"response_body_mode": "BUFFERED_PARTIAL"},
     "request_body_mode is NONE": {"request_body_mode": "NONE", **_FULL_DUPLEX},

@@ -532,11 +532,11 @@ async def test_exchange_leaves_nothing_for_the_garbage_collector(
                 await asyncio.wait_for(guard.service.idle.wait(), 10)
                 for session in aim.sessions:
                     await asyncio.wait_for(session.closed.wait(), 10)
-            for _ in range(200):
-                await asyncio.sleep(0)  # the last tasks drop their references
-                left = [it for it in gc.get_objects() if type(it) in ours and id(it) not in of_others]
-                if not left:
-                    break
+            left: list[object] = []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(10):
+                    while left := [it for it in gc.get_objects() if type(it) in ours and id(it) not in of_others]:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)  # the last tasks drop their references
             assert not [type(it).__name__ for it in left]
         finally:
             gc.enable()
