@@ -73,7 +73,7 @@ class MarkedProgress:
         """Return whether the place of a text with this mark was taken, and Aim has not said it."""
         return any(text.mark == mark for text in self._owed)
 
-    def hear(self, text: str, mark: int | None, places: Sequence[Submission], waiting: deque[Submission]) -> None:
+    def hear(self, text: str, mark: int | None, places: Sequence[Submission], waiting: Sequence[Submission]) -> None:
         """Record a verified text that took some `places`; `waiting` are those left."""
         free = min(self._ahead, len(places))
         self._ahead -= free
@@ -95,14 +95,14 @@ class MarkedProgress:
             self._go_on(text, mark, waiting, is_equal=is_equal)
         self._limit()
 
-    def _unsaid(self, waiting: deque[Submission]) -> Iterator[Submission]:
+    def _unsaid(self, waiting: Sequence[Submission]) -> Iterator[Submission]:
         """Yield the submitted texts that Aim has not said, oldest first."""
         for text in chain(self._owed, islice(waiting, self._ahead, None)):
             if not text.mark:
                 return
             yield text
 
-    def _reach(self, text: str, mark: int, waiting: deque[Submission]) -> None:
+    def _reach(self, text: str, mark: int, waiting: Sequence[Submission]) -> None:
         """Aim has come to a text of this mark."""
         before: list[Submission] = []
         same: list[Submission] = []
@@ -135,7 +135,7 @@ class MarkedProgress:
                 self._newest = 0  # the joined texts are those before
             self._begin(whole, raw, text)
 
-    def _go_on(self, text: str, mark: int, waiting: deque[Submission], *, is_equal: bool) -> None:
+    def _go_on(self, text: str, mark: int, waiting: Sequence[Submission], *, is_equal: bool) -> None:
         """Aim has said something with a mark that it came to before. `is_equal` is whether it equals its places."""
         if self._given and mark == self.mark and self._whole.startswith(self._given + text):
             self._begin(self._whole, self._raw, self._given + text)
@@ -183,7 +183,7 @@ class MarkedProgress:
         self._lost = max(mark, self._owed[-1].mark if self._owed else 0)
         self._owed.clear()
 
-    def left(self, waiting: deque[Submission]) -> tuple[int, str]:
+    def left(self, waiting: Sequence[Submission]) -> tuple[int, str]:
         """Return how many waiting texts Aim has said, and the spelling of what it has not said although its place was
         taken.
 
@@ -236,7 +236,7 @@ class UnmarkedProgress:
         if len(self._said) > _TEXTS or sum(len(said.raw) + len(said.given) for said in self._said) > _CHARACTERS:
             self._said.clear()
 
-    def left(self, waiting: deque[Submission]) -> tuple[int, str]:
+    def left(self, waiting: Sequence[Submission]) -> tuple[int, str]:
         """Return how many waiting texts Aim has said, and the spelling of what it has not said although its place was
         taken.
         """
