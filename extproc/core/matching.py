@@ -30,7 +30,8 @@ from typing import Generic, TypeVar
 
 from extproc.core.chunk import SessionViolation
 from extproc.core.marks import Joins, Marks
-from extproc.core.progress import MarkedProgress, Submission, UnmarkedProgress, equal_texts
+from extproc.core.progress import MarkedProgress, Submission, equal_texts
+from extproc.core.unmarked_progress import UnmarkedProgress
 
 _T = TypeVar("_T", bound=Submission)
 
