@@ -6,7 +6,8 @@ Aim that echoes chunks echoes it. Texts of one index that were submitted togethe
 what replaces the first of them replaces all. A verified text is matched within its choice index, in this order:
 
 1. It equals the oldest waiting text: that text is verified.
-2. It equals the oldest k texts, joined: all k are verified.
+2. It equals the oldest k texts, joined: all k are verified. If Aim is known to give joined texts the mark of the last
+   one, the mark must not be an earlier one.
 3. Its chunk has the mark of a waiting text: it is the new text of that one. Aim dropped the texts before it, which are
    emptied.
 4. Otherwise it replaces the oldest waiting text. This happens if Aim returns no marks, if the marked text is already
@@ -18,6 +19,8 @@ marks each text is in the event that it came from; without, it may be in an earl
 for an equal one, because the model may itself write what Aim uses as a replacement. If the first verified chunk has no
 mark, marks are ignored for the whole session. A mark that is no integer, or that was never given, raises
 `SessionViolation`.
+
+These rules give each verified text a place. How far Aim has come is another matter; `progress` counts it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from typing import Generic, TypeVar
 
 from extproc.core.chunk import SessionViolation
 from extproc.core.marks import Joins, Marks
-from extproc.core.progress import MarkedProgress, Submission, UnmarkedProgress, equal_texts
+from extproc.core.progress import MarkedProgress, Submission, equal_texts
+from extproc.core.unmarked_progress import UnmarkedProgress
 
 _T = TypeVar("_T", bound=Submission)
 

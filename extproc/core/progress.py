@@ -12,7 +12,7 @@ to be found by comparing texts:
 - A joined text that has the mark of its first part. This is expected unless Aim is known to give the mark of the last
   part (`Joins`).
 
-Without marks (`UnmarkedProgress`), how far Aim has come is found by comparing what Aim said with what it got.
+Without marks, see `unmarked_progress`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import NamedTuple
 
 from extproc.core.content.escapes import spelt_at
 from extproc.core.marks import Joins, Marks
 from extproc.core.redaction import RedactionError
 
-_TEXTS = 64
-_CHARACTERS = 64 * 1024
+MOST_TEXTS = 64
+MOST_CHARACTERS = 64 * 1024
 """How much is remembered for a choice index beside the waiting texts."""
 
 _COMPARED = 256
@@ -73,12 +72,12 @@ class MarkedProgress:
         """Return whether the place of a text with this mark was taken, and Aim has not said it."""
         return any(text.mark == mark for text in self._owed)
 
-    def hear(self, text: str, mark: int | None, places: Sequence[Submission], waiting: deque[Submission]) -> None:
+    def hear(self, text: str, mark: int | None, places: Sequence[Submission], waiting: Sequence[Submission]) -> None:
         """Record a verified text that took some `places`; `waiting` are those left."""
         free = min(self._ahead, len(places))
         self._ahead -= free
         self._owed.extend(Submission(place.mark, place.text, place.raw) for place in places[free:])
-        is_equal = _joined(places) == text
+        is_equal = joined(places) == text
         if self._lost and (mark is None or mark <= self._lost):
             if self._marks.joins is Joins.LAST or not is_equal:
                 self._lose(self._lost)
@@ -95,14 +94,14 @@ class MarkedProgress:
             self._go_on(text, mark, waiting, is_equal=is_equal)
         self._limit()
 
-    def _unsaid(self, waiting: deque[Submission]) -> Iterator[Submission]:
+    def _unsaid(self, waiting: Sequence[Submission]) -> Iterator[Submission]:
         """Yield the submitted texts that Aim has not said, oldest first."""
         for text in chain(self._owed, islice(waiting, self._ahead, None)):
             if not text.mark:
                 return
             yield text
 
-    def _reach(self, text: str, mark: int, waiting: deque[Submission]) -> None:
+    def _reach(self, text: str, mark: int, waiting: Sequence[Submission]) -> None:
         """Aim has come to a text of this mark."""
         before: list[Submission] = []
         same: list[Submission] = []
@@ -116,14 +115,14 @@ class MarkedProgress:
             self._end()
             return
         count = len(before) + len(same)
-        whole = _joined(same)
-        ends_here = bool(before) and text == _joined(before) + whole
-        joined = equal_texts(text, islice(self._unsaid(waiting), len(before), None)) - len(same)
+        whole = joined(same)
+        ends_here = bool(before) and text == joined(before) + whole
+        more = equal_texts(text, islice(self._unsaid(waiting), len(before), None)) - len(same)
         marks = self._marks
-        if marks.joins is Joins.UNKNOWN and ends_here != (joined > 0):
+        if marks.joins is Joins.UNKNOWN and ends_here != (more > 0):
             marks.joins = Joins.LAST if ends_here else Joins.FIRST
-        if joined > 0 and marks.joins is Joins.FIRST:
-            self._say(count + joined)
+        if more > 0 and marks.joins is Joins.FIRST:
+            self._say(count + more)
             self._end()
         elif ends_here:
             self._say(count)
@@ -135,7 +134,7 @@ class MarkedProgress:
                 self._newest = 0  # the joined texts are those before
             self._begin(whole, raw, text)
 
-    def _go_on(self, text: str, mark: int, waiting: deque[Submission], *, is_equal: bool) -> None:
+    def _go_on(self, text: str, mark: int, waiting: Sequence[Submission], *, is_equal: bool) -> None:
         """Aim has said something with a mark that it came to before. `is_equal` is whether it equals its places."""
         if self._given and mark == self.mark and self._whole.startswith(self._given + text):
             self._begin(self._whole, self._raw, self._given + text)
@@ -153,7 +152,7 @@ class MarkedProgress:
         elif (oldest := next(self._unsaid(waiting), None)) is not None:
             same = [each for each in self._unsaid(waiting) if each.mark == oldest.mark]
             self._say(len(same))
-            self._begin(_joined(same), "".join(each.raw for each in same), text)
+            self._begin(joined(same), "".join(each.raw for each in same), text)
 
     def _begin(self, whole: str, raw: str, given: str) -> None:
         if whole == given:
@@ -172,18 +171,18 @@ class MarkedProgress:
         self._ahead += count - owed
 
     def _limit(self) -> None:
-        if len(self._raw) + len(self._given) > _CHARACTERS:
+        if len(self._raw) + len(self._given) > MOST_CHARACTERS:
             if self._whole.startswith(self._given):
                 self._lose(self.mark)
             self._end()
-        if len(self._owed) > _TEXTS or sum(len(text.raw) for text in self._owed) > _CHARACTERS:
+        if len(self._owed) > MOST_TEXTS or sum(len(text.raw) for text in self._owed) > MOST_CHARACTERS:
             self._lose(0)
 
     def _lose(self, mark: int) -> None:
         self._lost = max(mark, self._owed[-1].mark if self._owed else 0)
         self._owed.clear()
 
-    def left(self, waiting: deque[Submission]) -> tuple[int, str]:
+    def left(self, waiting: Sequence[Submission]) -> tuple[int, str]:
         """Return how many waiting texts Aim has said, and the spelling of what it has not said although its place was
         taken.
 
@@ -196,64 +195,17 @@ class MarkedProgress:
         if begun and self._whole.startswith(begun):
             rest = self._raw[len(begun) if self._raw == self._whole else spelt_at(self._raw, len(begun))[0] :]
         elif begun and self._marks.joins is not Joins.LAST:
-            after = list(_submitted(self._unsaid(waiting), self._newest))
+            after = list(submitted(self._unsaid(waiting), self._newest))
             self._say(_joined_to(self._whole, after, begun, is_certain=self._marks.joins is Joins.FIRST))
         return self._ahead, rest + "".join(text.raw for text in self._owed)
 
 
-class _Said(NamedTuple):
-    """A text whose place was taken, and what Aim said there."""
-
-    text: str
-    raw: str
-    given: str
-
-
-class UnmarkedProgress:
-    """How far an Aim that returns no marks has come since it last said a text unchanged."""
-
-    __slots__ = ("_marks", "_newest", "_said")
-
-    def __init__(self, marks: Marks) -> None:
-        """Begin where Aim has said all texts whose places were taken."""
-        self._marks = marks
-        self._newest = 0
-        self._said: list[_Said] = []
-
-    @property
-    def is_level(self) -> bool:
-        """Return whether there is nothing to remember."""
-        return not self._said
-
-    def hear(self, text: str, places: Sequence[Submission]) -> None:
-        """Record a verified text that took some `places`."""
-        whole = _joined(places)
-        if not text or whole == text:
-            self._said.clear()
-            return
-        self._newest = self._marks.last
-        self._said.append(_Said(whole, "".join(place.raw for place in places), text))
-        if len(self._said) > _TEXTS or sum(len(said.raw) + len(said.given) for said in self._said) > _CHARACTERS:
-            self._said.clear()
-
-    def left(self, waiting: deque[Submission]) -> tuple[int, str]:
-        """Return how many waiting texts Aim has said, and the spelling of what it has not said although its place was
-        taken.
-        """
-        said = self._said
-        given = "".join(one.given for one in said)
-        split = (count for count in range(1, len(said)) if _joined(said[:count]) == given)
-        settled = next(split, len(said))  # one text was split if Aim said no more than the texts before
-        texts = [*(one.text for one in said), *_submitted(waiting, self._newest)]
-        reached = max(settled, _reached(texts, given, settled))
-        return max(0, reached - len(said)), "".join(one.raw for one in said[reached:])
-
-
-def _joined(texts: Iterable[Submission | _Said]) -> str:
+def joined(texts: Iterable[Submission]) -> str:
+    """Return the texts, joined."""
     return "".join(text.text for text in texts)
 
 
-def _submitted(texts: Iterable[Submission], newest: int) -> Iterator[str]:
+def submitted(texts: Iterable[Submission], newest: int) -> Iterator[str]:
     """Yield the texts up to a mark, but not more than are compared."""
     return (text.text for text in islice(texts, _COMPARED) if 0 < text.mark <= newest)
 
@@ -299,21 +251,3 @@ def _joined_to(whole: str, after: list[str], given: str, *, is_certain: bool) ->
                 position, last = found + len(texts[number]), number
         last += last > count and position < len(given)
     return min(last, len(after))
-
-
-def _reached(texts: list[str], given: str, settled: int) -> int:
-    """Return how many of `texts` are in `given`, which Aim said of them. The first `settled` were settled by it.
-
-    A text that is in it as it was tells how far Aim was; between such texts something was rewritten.
-    """
-    position = count = 0
-    for number, text in enumerate(texts):
-        if number == count and given.startswith(text, position):
-            found = position
-        elif number < settled or number > count:
-            found = given.find(text, position + 1)
-        else:
-            continue
-        if found >= 0:
-            position, count = found + len(text), number + 1
-    return min(len(texts), count + (position < len(given)))

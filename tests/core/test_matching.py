@@ -89,6 +89,26 @@ class TestMatch:
         with pytest.raises(SessionViolation):
             lane().match("a", None)
 
+    def test_texts_of_one_chunk_are_rewritten_together(self) -> None:
+        found = lane("a", "b", "c")
+        found.waiting[1].mark = 1
+        assert match(found, "[X]", 1) == [("a", "[X]"), ("b", "")]
+        assert (found.unspoken(), left(found)) == ((0, ""), ["c"])
+
+    def test_text_that_was_not_submitted_yet_is_a_violation(self) -> None:
+        found = lane("a")
+        found.waiting[0].mark = 0
+        with pytest.raises(SessionViolation):
+            found.match("a", None)
+
+    def test_text_whose_place_was_taken_may_still_be_dropped(self) -> None:
+        found = lane("hello", "next", "b")
+        found.match("he", 1)
+        found.match("llo", 1)
+        assert [found.expects(mark) for mark in (1, 2, 3, 4)] == [False, True, True, False]
+        assert found.match("", 2) == []
+        assert [found.expects(mark) for mark in (1, 2, 3, 4)] == [False, False, True, False]
+
     def test_placeholder_that_the_model_says_itself_is_no_look_ahead(self) -> None:
         for mark in (None, 1):
             found = lane("secret", "[X]")
@@ -149,8 +169,14 @@ class TestUnspoken:
             # Short texts are everywhere.
             (["secret", "a", "b"], [("[redacted]", 1)], (0, "")),
             (["my a@b.c.", ".", "b"], [("my [X].", 1)], (0, "")),
-            # The mark of a chunk that the index has no text of.
-            (["a", "b", "c"], [("a", 1), ("b", None)], (0, "")),
+            (["a", "b"], [("ab!", 1)], (1, "")),
+            # What one mark says in several parts.
+            (["ab", "c", "d"], [("a", 1), ("bc", 1)], (0, "")),
+            (["hello", "next", "b", "c"], [("he", 1), ("[X]", 1), ("next", 1)], (0, "b")),
+            (["a", "b", "hello", "c", "d"], [("ab", 2), ("he", 3), ("[X]", 3)], (0, "c")),
+            (["a", "a"], [("a", 2), ("[X]", 2)], (0, "")),
+            # A chunk without a mark, in a session with marks.
+            (["secret", "b", "c"], [("[X]", 1), ("b", None)], (0, "")),
         ],
     )
     def test_what_is_left_with_marks(
@@ -168,6 +194,12 @@ class TestUnspoken:
         assert (found.unspoken(), left(found)) == ((0, ""), ["c", "d"])
         found.match("[Z]", 1)
         assert (found.unspoken(), left(found)) == ((0, ""), ["d"])
+
+    def test_text_that_was_not_submitted_yet_is_not_said(self) -> None:
+        found = lane("secret", "x", "more")
+        found.waiting[2].mark = 0
+        found.match("[X]xmore", 1)
+        assert found.unspoken() == (0, "")
 
     def test_two_texts_of_one_chunk_are_one_text(self) -> None:
         found = lane("he", "llo", "b")
@@ -217,6 +249,10 @@ class TestUnspoken:
         with pytest.raises(RedactionError):
             found.unspoken()
         found.match("<80>", 82)
+        assert found.unspoken() == (0, "")
+        found = lane("hello", *(f"<{number}>" for number in range(100)))
+        for part in ["[X]", *["l"] * 70, "<70>"]:  # all chunks have the mark of the first, and one was not changed
+            found.match(part, 1)
         assert found.unspoken() == (0, "")
 
     def test_rest_of_a_long_text_cannot_be_told(self) -> None:

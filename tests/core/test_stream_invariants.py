@@ -408,9 +408,9 @@ class FreeAim:
         owing = [index for index in self.owed if self.owed[index] or self.parts.get(index)]
         index = self.draw(st.sampled_from(owing))
         if self.parts.get(index):
-            mark, whole, given = self.last[index]
+            mark, whole, before = self.last[index]
             part = self.parts[index].pop(0)
-            self._say(index, part, mark, whole, given + part)
+            self._say(index, part, mark, whole, before + part)
             return
         owed = self.owed[index]
         action = self.draw(st.sampled_from(actions))
