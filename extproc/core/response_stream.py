@@ -134,7 +134,9 @@ class ResponseStream:
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
-        if self._context.refusal is not None or (isinstance(event, _FROM_SESSION) and event.session != self._session.number):
+        if self._context.refusal is not None or (
+            isinstance(event, _FROM_SESSION) and event.session != self._session.number
+        ):
             return
         find(STREAM_TABLE, self._state, event)(self, event)
 

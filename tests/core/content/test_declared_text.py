@@ -32,7 +32,10 @@ def test_types_of_texts(kind: str) -> None:
     assert is_text_type(kind.upper())
 
 
-@pytest.mark.parametrize("kind", ["", "image/png", "application/pdf", "application/octet-stream", "application/shx", "application/" + "+" * 116])
+@pytest.mark.parametrize(
+    "kind",
+    ["", "image/png", "application/pdf", "application/octet-stream", "application/shx", "application/" + "+" * 116],
+)
 def test_types_of_other_media(kind: str) -> None:
     assert not is_text_type(kind)
 
