@@ -409,8 +409,10 @@ class Walk:
                     self._string(value, child, (*path, key), base, seals)
             elif kind is dict and key == SOURCE:
                 self._source(value, child, (*path, key), base, seals, node)
-            elif kind is dict or kind is list:
-                self._value(value, child, (*path, key), base, seals)
+            elif kind is dict:
+                self._object(value, child, (*path, key), base, seals)
+            elif kind is list:
+                self._list(value, child, (*path, key), base, seals)
             elif child.needs_text:
                 raise MalformedBody("a number instead of a text")
         if is_mine and self._found.joined is not None:
