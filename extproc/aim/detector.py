@@ -42,7 +42,10 @@ CONCURRENT = 8
 """The most detections of one `detect_all` that run concurrently."""
 
 _ANSWER_TIMEOUTS = 4
-"""All detections of one `detect_all` together may take this many times the deadline of one."""
+"""The detections of one answer together may take this many times the deadline of one.
+
+Those of the records of a request may not: while they last, Envoy waits for the sidecar, only a little longer.
+"""
 
 _ANSWER_BYTES, _ECHO = 1_048_576, 12
 """The size limit of an answer: a constant, plus a number of bytes for each byte of the call's body.
@@ -167,7 +170,7 @@ class Detector:
 
         tasks += [self._start(work) for _ in range(min(CONCURRENT, len(inputs)))]
         try:
-            await asyncio.wait(tasks, timeout=_ANSWER_TIMEOUTS * self._timeout)
+            await asyncio.wait(tasks, timeout=self._timeout * (_ANSWER_TIMEOUTS if hook is Hook.OUTPUT else 1))
         finally:
             for task in tasks:
                 task.cancel()

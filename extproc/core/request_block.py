@@ -9,6 +9,9 @@ from extproc.core.context import Context
 from extproc.core.verdict import Block, Outcome
 from extproc.core.vocabulary import Hook, Leg, size_of
 
+_SEARCH_SECONDS = 4.0
+"""How long a search may take at most. Envoy waits for a request's verdict 5 s longer than one detection may take."""
+
 
 class RequestBlock:
     """The refusal of one request."""
@@ -57,7 +60,7 @@ class RequestBlock:
             self._context.refuse_blocked(Leg.REQUEST, block.message)
             return
         group = self._batch.groups(self._most)[block.input]
-        deadline = self._context.now + self._context.policy.timeout_seconds
+        deadline = self._context.now + min(self._context.policy.timeout_seconds, _SEARCH_SECONDS)
         self._search = Search(self._batch, group, block, deadline)
         self._go_on(hook, self._search)
 

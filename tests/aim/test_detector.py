@@ -11,6 +11,7 @@ import pytest
 
 from extproc import __version__
 from extproc.aim.client import Caller
+from extproc.aim.detector import CONCURRENT
 from extproc.aim.retry import MAX_RETRIES
 from extproc.core.errors import Reason
 from extproc.core.identity import Identity
@@ -198,6 +199,22 @@ async def test_each_text_has_its_own_outcome(aim: ScriptedAim) -> None:
         outcomes = await client.detect_all(Hook.OUTPUT, inputs, CALLER, sizes.append)
     assert len(sizes) == len(aim.questions) == 2 + MAX_RETRIES
     assert outcomes == (Anonymize(("A",), ("PII",)), Failed(Reason.SERVER_ERROR))
+
+
+@pytest.mark.parametrize(("hook", "rounds"), [(Hook.PRE_CALL, 1), (Hook.OUTPUT, 3)])
+async def test_records_of_a_request_share_the_time_of_one_detection(aim: ScriptedAim, hook: Hook, rounds: int) -> None:
+    """Envoy does not wait longer for a request. An answer may take several rounds of concurrent calls."""
+
+    async def judge(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    aim.judge = judge
+    inputs = [Input(({"role": "user", "content": str(number)},)) for number in range(rounds * CONCURRENT + 4)]
+    async with client_of(aim.base, timeout_seconds=1, breaker={"failures": 10_000}) as client:
+        outcomes = await client.detect_all(hook, inputs[: 3 * CONCURRENT], CALLER, uncounted)
+    assert set(outcomes) == {Failed(Reason.TIMEOUT)}
+    assert len(aim.questions) <= rounds * CONCURRENT
+    assert len(aim.questions) > (rounds - 1) * CONCURRENT
 
 
 @pytest.mark.parametrize("form", ["detect", "firewall"])

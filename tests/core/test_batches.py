@@ -190,11 +190,11 @@ def test_message_names_some_records_of_a_large_group() -> None:
 
 @pytest.mark.parametrize("hook", ["pre_call", "moderation"])
 def test_search_ends_after_the_time_of_one_detection(hook: str) -> None:
-    it = messages(*(params(f"Hello {number}") for number in range(512)), hooks=[hook], timeout_seconds=4)
+    it = messages(*(params(f"Hello {number}") for number in range(512)), hooks=[hook], timeout_seconds=3)
     assert it.due_in is None
     it.wait(100).judge(Allow(), Block("Not these.", input=1))
-    assert it.due_in == 4
-    it.wait(3).judge(Block("Not this half.", input=0))
+    assert it.due_in == 3
+    it.wait(2).judge(Block("Not this half.", input=0))
     assert it.due_in == 1
     assert len(it.detections) == 1
     it.wake()
@@ -205,16 +205,22 @@ def test_search_ends_after_the_time_of_one_detection(hook: str) -> None:
     assert it.due_in is None
 
 
+def test_search_ends_before_envoy_stops_waiting() -> None:
+    it = messages(*(params(f"Hello {number}") for number in range(512)), timeout_seconds=60)
+    it.judge(Block("Not these.", input=0))
+    assert it.due_in == 4
+
+
 def test_search_and_stream_have_their_own_deadlines() -> None:
     it = messages(*(params(f"Hello {number}") for number in range(256)), hooks=["moderation", "output"])
     it.judge(Block("Not these.", input=0))
-    assert it.due_in == 5
+    assert it.due_in == 4
     it.head().body(b'data: {"x": "Hi"}\n\n')
     assert it.due_in is not None
-    assert it.due_in < 5
+    assert it.due_in < 4
     it.wake()
     assert it.reply is None
-    it.wait(5)
+    it.wait(4)
     assert message_of(it) == "Not these. (custom_id: r-0, r-1, r-2, r-3)"
 
 
