@@ -204,10 +204,9 @@ class Context:
         )
 
     def adopt(self) -> None:
-        """Let the generic dialect read the request, if no dialect knows the path."""
-        if self.dialect is None:
-            self._name(GENERIC)
-            self._allow()
+        """Let the generic dialect read the request: no dialect knows the path."""
+        self._name(GENERIC)
+        self._allow()
 
     def adopt_answer(self) -> None:
         """Let the generic dialect read the answer, if no dialect knows the path and the request was not read."""

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.endpoints import ALL
+from extproc.core.dialects.gemini_interactions import GeminiInteractions
 from extproc.core.refusal import UNAVAILABLE, blocked
+from extproc.core.release_queue import ReleaseQueue
 from tests.fakes.reading import (
     asked,
     document,
@@ -207,3 +210,23 @@ def test_stored_interaction_is_read_as_a_stream() -> None:
     event = {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "hi"}}
     it.body(f"data: {json.dumps(event)}\n\n".encode())
     assert [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks] == ["hi"]
+
+
+def test_whole_call_at_the_end_is_rewritten_with_its_pieces() -> None:
+    call = {"type": "function_call", "name": "f", "arguments": {"city": "Oslo"}}
+    events = [
+        {"event_type": "step.delta", "index": 0, "delta": {"type": "arguments_delta", "arguments": '{"city": "Oslo"}'}},
+        {"event_type": "interaction.completed", "interaction": {"id": "i1", "steps": [call]}},
+    ]
+    queue, decoder = ReleaseQueue(GeminiInteractions(), "c"), EventDecoder(1 << 20)
+    (first,), none = [
+        queue.add(unit) for event in events for unit in decoder.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    ]
+    assert none == []
+    chunk = json.loads(first)
+    (choice,) = chunk["choices"]
+    queue.verified(((choice["index"], '{"city": "[CITY]"}'),), chunk)
+    queue.finish()
+    released = queue.take_ready()
+    assert released.count(b"[CITY]") == 2
+    assert b"Oslo" not in released

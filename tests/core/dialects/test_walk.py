@@ -517,6 +517,18 @@ def test_texts_are_the_same_with_and_without_their_places(node: Any, times: int,
         assert leaf is None or not leaf.is_joined or "\n".join(part.text for part in leaf.parts) == leaf.text
 
 
+def test_numbers_behind_many_texts_are_unreadable() -> None:
+    with pytest.raises(MalformedBody, match="token numbers"):
+        walk({"prompt": ["a"] * 300 + [[1, 2]]})
+
+
+def test_empty_strings_in_a_list_have_no_place() -> None:
+    (leaf,) = walk({"zq": [["", ""], ["a b", "", "c d"]]}, Mode.ANSWER).leaves
+    assert [(part.path, part.text) for part in leaf.parts] == [(("zq", 1, 0), "a b"), (("zq", 1, 2), "c d")]
+    leaf = walk({"said": [{"zq": ["a", "", "b"], "signature": "c2ln"}]}, Mode.ANSWER).leaves[0]
+    assert [part.path[-1] for part in leaf.parts] == [0, 2]
+
+
 def test_number_of_media_in_a_document_is_bounded() -> None:
     table = Table(media("images[].url"))
     few = Document(json.dumps({"images": [{"url": "YWIgYw=="}] * 32_768}))
