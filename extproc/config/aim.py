@@ -24,9 +24,9 @@ class Breaker(Model):
     """The circuit breaker: when to stop calling an Aim that does not answer, and for how long."""
 
     failures: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """opens after so many consecutive timeouts, connection errors or 5xx; REST and websocket are counted separately"""
+    """opens after this many consecutive timeouts, connection errors or 5xx; REST and websocket count separately"""
     open_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
-    """how long Aim is then not called; after that one trial call tests whether it answers again"""
+    """how long an open breaker stops calls to Aim; after that one trial call tests whether Aim answers again"""
 
 
 def _clean_key(value: SecretStr) -> SecretStr:

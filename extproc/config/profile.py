@@ -31,7 +31,7 @@ class Inspect(Model):
     tools: bool = True
     """tool definitions and response schemas"""
     files: bool = False
-    """uploads of files, those of batch input record by record, and contents of files and results of batches"""
+    """uploaded files (batch input record by record), the contents of stored files, and the results of batches"""
 
 
 def _reasons(value: Any) -> Any:
@@ -141,11 +141,11 @@ class Profile(Model):
     """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or
     block, by [METHOD ]GLOB; the first match wins, and these patterns come before the built-in ones"""
     models: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
-    """such as {"gpt-4*": strict}: the profile of requests that name such a model, in the path where the API has it
-    there, else in the body; the first match wins; needs enforce and a hook. A client that names a model chooses the
-    profile, so both must be acceptable"""
+    """such as {"gpt-4*": strict}: another profile for requests that name such a model (in the path if the API has it
+    there, else in the body); the first match wins; needs enforce and a hook. A client chooses the profile by naming a
+    model, so this profile and those named here must be acceptable for it"""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """the share of exchanges that a dry run inspects; the others pass unread, as unmatched"""
+    """the share of exchanges that a dry run inspects; the others pass unread and count as unmatched"""
     routes: tuple[str, ...] = ()
     """globs; a route whose name (Envoy's attribute xds.route_name) matches one has this profile"""
     user_email: Sources = (Source("header", "x-aim-user-email"),)

@@ -60,7 +60,7 @@ class Limits(Model):
     headers: Annotated[int, Field(ge=16, le=100_000)] = 256
     """header fields of an inspected request or of its response"""
     values: Annotated[int, Field(ge=1000, le=100_000_000)] = 500_000
-    """strings and keys, lists and objects of one JSON text; numbers count one eighth"""
+    """strings, keys, lists and objects of one JSON text, all together; a number counts one eighth"""
     event_bytes: Bytes = 16_777_216
     """one server-sent event (SSE) or JSON line; an incomplete one counts only against this limit"""
     held_bytes: Bytes = 4_194_304
@@ -72,7 +72,7 @@ class Limits(Model):
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """concurrent sessions with Aim; beyond it an event stream fails with the reason held_bytes"""
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
-    """how many times its compressed size a decompressed body may have"""
+    """how many times larger than its compressed size a decompressed body may be"""
 
 
 class Audit(Model):
@@ -137,7 +137,7 @@ class Settings(StrictNumbers, BaseSettings):
     )
     """`""` switches it off"""
     admin_hosts: tuple[str, ...] = ()
-    """further names (Host headers) under which the page and the metrics may be read; see operations.md"""
+    """more Host names for which the admin port serves the page and the metrics; see operations.md"""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """processes; worker i listens on port+i (or <socket>-i); all share one admin port"""
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 30

@@ -58,7 +58,7 @@ OTHERS: Final = [
     ),
     Other(
         "a stream cannot be made, or its gauge cannot be written",
-        "it is not counted, or counted until its end: a drain does not wait for it",
+        "it is not counted, or only until its end, so a drain does not wait for it",
         (
             "processor/test_servicer.py::test_stream_that_cannot_be_made_is_not_counted",
             "processor/test_counts.py::test_gauge_that_fails_leaves_no_stream_behind",
@@ -130,7 +130,7 @@ OTHERS: Final = [
     ),
     Other(
         "a worker hangs at its start",
-        "it is killed after three minutes, and started again, later each time, up to every 10 s",
+        "it is killed after three minutes and started again, after longer pauses each time, up to 10 s",
         (f"{_WORKERS}::test_worker_that_hangs_at_its_start_is_restarted",),
     ),
     Other(
