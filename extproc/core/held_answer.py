@@ -9,7 +9,7 @@ from extproc.core.content.body import STALE
 from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.context import Context
 from extproc.core.dialects.endpoints import DEFAULT
-from extproc.core.errors import BodyTooLarge, ContentError, Reason
+from extproc.core.errors import BodyTooLarge, ContentError, PieceOfText, Reason
 from extproc.core.events import BodyReceived, TrailersReceived, VerdictReached
 from extproc.core.reading import ERROR_BYTES, Answer
 from extproc.core.redaction import RedactionError
@@ -56,10 +56,15 @@ class HeldAnswer:
         return body.buffer.size + body.text_bytes
 
     def begin(self, framing: Framing, *, has_trailers: bool) -> None:
-        """Hold the answer until it is whole, unless it says that it is too large. `has_trailers`: they have arrived."""
+        """Hold the answer until it is whole, unless it is a range or says that it is too large.
+
+        `has_trailers`: they have arrived.
+        """
         self._framing = framing
         self._has_trailers = has_trailers
-        if self._answer.length > self._context.limits.response_bytes:
+        if self._answer.is_part:
+            self._go_on_unread(PieceOfText.reason, end_of_stream=False)
+        elif self._answer.length > self._context.limits.response_bytes:
             self._go_on_unread(BodyTooLarge.reason, end_of_stream=False)
 
     def handle(self, event: BodyReceived | TrailersReceived | VerdictReached) -> None:

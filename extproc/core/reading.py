@@ -120,6 +120,11 @@ class Answer:
         return self.status.startswith(("4", "5"))
 
     @property
+    def is_part(self) -> bool:
+        """Return whether the answer is a range of a longer one: its client may cut a text so that no word is whole."""
+        return self.scope is Scope.KNOWN and self.status == "206"
+
+    @property
     def is_certain(self) -> bool:
         """Return whether an answer that begins to be read will be read: an error of unknown length may be too large."""
         return not self.is_error or self.length >= 0
@@ -137,6 +142,10 @@ class Answer:
             return Reading.UNREAD
         if self.scope is Scope.UNMATCHED and not any(map(_is_named, self.types)):
             return Reading.UNREAD
+        if self.is_part:
+            if not is_all:
+                return Reading.UNDECIDED
+            return Reading.UNREAD if is_binary(first.lstrip(_CONTINUATION)) else Reading.WHOLE
         # Several types say nothing: readers differ in which of them they believe.
         media_type = self.types[0] if len(self.types) == 1 else ""
         framing = framing_of(media_type, first, is_all=is_all)
@@ -164,6 +173,9 @@ class Answer:
                 return Reading.UNREAD
         return Reading.WHOLE
 
+
+_CONTINUATION = bytes(range(0x80, 0xC0))
+"""The bytes of UTF-8 with which no character begins. A part of a text may begin with them."""
 
 _CUT = (Framing.EVENT_STREAM, Framing.JSON_LINES, Framing.AWS_EVENT_STREAM)
 """The framings of several documents, as far as type and first bytes tell."""

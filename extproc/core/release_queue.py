@@ -22,6 +22,7 @@ from typing import Any
 
 from extproc.core.argument_pieces import ArgumentPieces
 from extproc.core.chunk import are_clear
+from extproc.core.content.aws_event_stream import Frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.framing import Unit
 from extproc.core.dialects.base import Dialect
@@ -51,6 +52,12 @@ _REPEAT, _SEAL, _TOKENS = Kind.REPEAT, Kind.SEAL, Kind.TOKENS
 
 _END = "[DONE]"
 """The mark of the end. APIs that have none of their own get it from servers and gateways."""
+
+
+def _has_data(unit: Unit) -> bool:
+    """Return whether a unit has data. White space alone is none, except where a frame has a piece of a text."""
+    data = unit.data
+    return bool(data and (data.strip() or (isinstance(unit, Frame) and unit.is_foreign)))
 
 
 class ReleaseQueue:
@@ -129,7 +136,7 @@ class ReleaseQueue:
 
         Raises MalformedBody for data that cannot be read.
         """
-        has_data = bool(unit.data and unit.data.strip())
+        has_data = _has_data(unit)
         self._chunks.received += len(unit.raw)
         if self._events and not has_data and self._events[-1].document is None:
             # There may be thousands of comments and blank lines: they are released with the event before them.

@@ -228,3 +228,26 @@ def test_results_pass_unless_the_settings_say_so(path: str, line: Any) -> None:
     assert not it.opened
     assert it.response.body == body
     assert it.record.outcome == "unmatched"
+
+
+# -- ranges --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [FILES, RESULTS])
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", "application/jsonl"])
+@pytest.mark.parametrize("first", [0, 1, 60, 150, 200])
+def test_part_of_a_text_is_refused(path: str, kind: str, first: int) -> None:
+    """A text that is fetched range by range could never be judged as one."""
+    text = lines(of_openai("a", "some words and a secret, \u00e9\u00e9\u00e9\u00e9 and more words"))
+    body = text.decode("unicode-escape").encode()[first:]
+    it = World(policy(inspect=["files"])).request(None, method="GET", path=path).head(kind, "206").body(body, end=True)
+    assert it.response.body == b""
+    assert it.status == 502
+    assert not it.asked
+
+
+def test_part_of_a_binary_file_passes() -> None:
+    body = bytes(range(256))
+    it = World(policy(inspect=["files"])).request(None, method="GET", path=FILES)
+    it.head("application/octet-stream", "206").body(body, end=True)
+    assert it.response.body == body

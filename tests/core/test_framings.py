@@ -61,6 +61,19 @@ def test_frames_are_verified_one_by_one() -> None:
     assert it.response.body == START + delta("Hi Tom")
 
 
+AGENT = "/agents/A/agentAliases/B/sessions/S/text"
+
+
+def test_white_space_alone_is_a_piece_of_an_agents_text() -> None:
+    it = World().request(b'{"inputText": "Hello"}', path=AGENT).judge().head(AWS)
+    stream = b"".join(map(wrapped, ("the", " ", "code is 7", "\n", "1")))
+    it.body(stream, end=True)
+    assert said(it) == ["the", " ", "code is 7", "\n", "1"]
+    it.verify_all().done()
+    assert it.response.body == stream
+    assert it.response.is_ended
+
+
 @pytest.mark.parametrize("pieces", [[STREAM], bytewise(STREAM)])
 def test_verified_frames_leave_as_they_came(pieces: list[bytes]) -> None:
     it = converse()
