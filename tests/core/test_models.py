@@ -143,6 +143,17 @@ def test_unknown_paths_follow_the_model_too() -> None:
     assert (it.record.profile, it.record.dialect, it.record.outcome) == ("open", "generic", "allowed")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+@pytest.mark.parametrize("names", [{"model": "lax", "Model": "x"}, {"MODEL": "x"}])
+def test_model_in_another_letter_case_is_unreadable_because_some_servers_read_it(
+    names: dict[str, str], path: str
+) -> None:
+    it = world({"x": STRICT}).request(json.dumps(chat_request("Hello") | names).encode(), path=path)
+    assert it.asked == []
+    assert it.reply is not None
+    assert (it.reply.status, it.record.code) == (400, "invalid_body")
+
+
 def test_unreadable_request_meets_the_failure_policy_of_the_mesh() -> None:
     it = world({"*": OPEN}).request(b'{"model": "x"')
     assert it.code == "invalid_body"

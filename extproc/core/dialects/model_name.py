@@ -7,6 +7,7 @@ from typing import Any
 
 from extproc.core.content.document import fields
 from extproc.core.dialects.paths import spellings
+from extproc.core.errors import MalformedBody
 
 _IN_PATH = re.compile(
     r"/(?:model/(?P<bedrock>.+)/(?:converse|converse-stream|invoke|invoke-with-response-stream|count-tokens)"
@@ -16,6 +17,8 @@ _IN_PATH = re.compile(
     r"|endpoints/(?P<sagemaker>[^/:]+)/invocations(?:-response-stream)?)\Z",
     re.DOTALL,
 )
+
+_KEY = "model"
 
 _MOST_NAMES = 16
 _LONGEST_NAME = 512
@@ -34,6 +37,16 @@ def model_names(root: Any, path: str = "") -> tuple[str, ...]:
         named = next(filter(None, found.groups()), None) if found is not None else None
         if named is not None:
             return (named[:_LONGEST_NAME],)
-    model = fields(root).get("model")
+    model = fields(root).get(_KEY)
     names = model[:_MOST_NAMES] if isinstance(model, list) else [model]
     return tuple([name for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME])
+
+
+def requested_models(root: Any, path: str) -> tuple[str, ...]:
+    """Return the names of the models that a request names; see `model_names`.
+
+    Raises MalformedBody for a key `model` in another letter case, which some servers read, and others do not.
+    """
+    if any(len(key) == len(_KEY) and key != _KEY and key.casefold() == _KEY for key in fields(root)):
+        raise MalformedBody("a key in another letter case")
+    return model_names(root, path)
