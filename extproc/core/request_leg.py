@@ -317,8 +317,10 @@ class RequestLeg:
         document = parse_request(dialect, plain, document, self._headers, values)
         if document is None:
             return
-        if context.policy.models and not context.follow_models(requested_models(document.root, self._path)):
-            return
+        if context.policy.models:
+            names = () if context.is_stored else requested_models(document.root, self._path)
+            if not context.follow_models(names):
+                return
         try:
             tools = Inspect.TOOLS in context.policy.inspect
             body.read(dialect, document, self._path, len(plain), tools=tools)

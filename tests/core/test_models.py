@@ -192,3 +192,24 @@ class TestStoredAnswer:
         assert it.asked == []
         assert it.opened == []
         assert it.response.body == b'data: {"type": "x"}\n\n'
+
+
+class TestCancelledAnswer:
+    """The answer to a cancellation is what was made so far; the request names no model."""
+
+    BODY = TestStoredAnswer.BODY
+
+    def cancelled(self, models: Mapping[str, Policy], request: bytes | None = None, **profile: Any) -> World:
+        it = world(models, **profile).request(request, path="/v1/responses/resp_1/cancel")
+        return it.head("application/json").body(self.BODY, end=True)
+
+    @pytest.mark.parametrize("request_", [None, b"{}", b'{"model": "lax"}'])
+    def test_its_own_model_decides(self, request_: bytes | None) -> None:
+        it = self.cancelled({"m-*": OPEN, "lax": NOTHING}, request_, hooks=["pre_call"])
+        assert hooks(it) == [Hook.OUTPUT]
+        assert it.record.profile == "open"
+
+    def test_it_passes_without_the_hook(self) -> None:
+        it = self.cancelled({"x": OPEN, "m-*": STRICT}, hooks=["pre_call"])
+        assert it.asked == []
+        assert it.response.body == self.BODY
