@@ -61,12 +61,14 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     from extproc.telemetry.logs import configure_logging
 
     with problems_reported():
+        is_outdated = _never
         if worker is None:
             loaded = settings_file.load(config, serving=True)
         else:
             from extproc.serve.accepted import Accepted
 
-            loaded = Accepted.by_supervisor(config).settings()
+            accepted = Accepted.by_supervisor(config)
+            loaded, is_outdated = accepted.settings(), accepted.is_outdated
         with _single_problems():
             if loaded.workers > 1 and worker is None:
                 from extproc.serve import supervisor
@@ -79,7 +81,11 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
                 from extproc.serve import server
 
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(server.serve(loaded, config, worker))
+                    runner.run(server.serve(loaded, config, worker, is_outdated))
+
+
+def _never() -> bool:
+    return False
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from extproc.core.detections import Allowance, Messages
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import Choice
 from extproc.core.dialects.endpoints import GENERIC
-from extproc.core.dialects.paths import Route, route
+from extproc.core.dialects.paths import Route, route, spellings
 from extproc.core.errors import Reason
 from extproc.core.gate import Gate, Released
 from extproc.core.policy import Inspect, Limits, Policy, Unmatched
@@ -64,6 +64,7 @@ class Context:
         "is_get",
         "is_overloaded",
         "is_reply_local",
+        "is_stored",
         "limits",
         "now",
         "policy",
@@ -87,6 +88,8 @@ class Context:
         self.unmatched = Unmatched.PASS
         self.scope = Scope.NOTHING
         self.is_get = False
+        self.is_stored = False
+        """Whether the answer is that of an earlier request, whose model the answer names."""
         self.is_reply_local = False
         """Whether the response is Envoy's own, because the request was not released."""
         self.was_read = False
@@ -125,7 +128,7 @@ class Context:
         Which hooks apply to a stored answer, only the answer tells if the policy depends on the model.
         """
         hooks = self.policy.hooks
-        if self.is_get:
+        if self.is_stored:
             hooks = hooks.union(*(policy.hooks for policy in self.policy.models.values()))
         return OUTPUT in hooks and self.scope is not Scope.NOTHING
 
@@ -134,6 +137,8 @@ class Context:
         policy = self.policy
         found = route(method, path, policy.paths, policy.unmatched, is_upgrade=is_upgrade)
         self.is_get = method.upper() == "GET"
+        # The answer to a cancellation is what was made so far.
+        self.is_stored = self.is_get or (bool(policy.models) and any(map(_is_cancellation, spellings(path))))
         self.unmatched = found.unmatched
         if found.choices:
             # Until the body has decided, a refusal has the shape of the first.
@@ -345,3 +350,7 @@ class Context:
     def is_refused(self) -> bool:
         """Return whether the exchange is about to end with a refusal."""
         return self.refusal is not None
+
+
+def _is_cancellation(path: str) -> bool:
+    return path.endswith("/cancel")

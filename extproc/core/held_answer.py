@@ -120,7 +120,7 @@ class HeldAnswer:
         context.was_read = True
         try:
             body.read(context.dialect or DEFAULT, self._framing, self._headers, context.limits)
-            if context.is_get and context.policy.models and not self._is_read_for_its_model():
+            if context.is_stored and context.policy.models and not self._is_read_for_its_model():
                 self.release(None)
                 return
             inputs = body.inputs(context.messages, context.allowance)

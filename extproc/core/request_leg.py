@@ -17,7 +17,7 @@ from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.choice import choose
 from extproc.core.dialects.endpoints import MCP
 from extproc.core.dialects.json_rpc import read_known
-from extproc.core.dialects.model_name import model_names
+from extproc.core.dialects.model_name import model_names, requested_models
 from extproc.core.errors import ContentError, PieceOfText, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
@@ -317,8 +317,10 @@ class RequestLeg:
         document = parse_request(dialect, plain, document, self._headers, values)
         if document is None:
             return
-        if context.policy.models and not context.follow_models(model_names(document.root, self._path)):
-            return
+        if context.policy.models:
+            names = () if context.is_stored else requested_models(document.root, self._path)
+            if not context.follow_models(names):
+                return
         try:
             tools = Inspect.TOOLS in context.policy.inspect
             body.read(dialect, document, self._path, len(plain), tools=tools)

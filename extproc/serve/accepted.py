@@ -26,6 +26,7 @@ class Accepted:
         self._config = config
         self._started = folder / "started.yaml"
         self._last = folder / "accepted.yaml"
+        self._begun_with: bytes | None = None
 
     @classmethod
     def by_supervisor(cls, config: Path | None) -> Accepted:
@@ -56,12 +57,17 @@ class Accepted:
         """Return the settings in force, for a worker. Raises SettingsError."""
         if not self._last.exists():
             return load(self._config, serving=True)
+        self._begun_with = self._last.read_bytes()
         return with_fixed(load(self._last, serving=True), load(self._started))
 
     def is_outdated(self) -> bool:
-        """Return whether the file differs from the last one that was accepted."""
+        """Return whether the file differs from the one that `settings` has read.
+
+        The supervisor may have accepted another one since: a worker takes a while to start.
+        """
         with suppress(OSError):
-            return self._path is not None and self._path.read_bytes() != self._last.read_bytes()
+            begun_with = self._begun_with
+            return self._path is not None and begun_with is not None and self._path.read_bytes() != begun_with
         return False
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from extproc.admin.port import listening
 from extproc.config.settings import Settings
 from extproc.processor import wire
 from extproc.processor.servicer import ExternalProcessor
-from extproc.serve.accepted import Accepted
 from extproc.serve.drain import drain
 from extproc.serve.instance import Instance, start_client
 from extproc.serve.link import Link, ReadinessChanged
@@ -31,11 +31,17 @@ from extproc.telemetry.snapshot import Phase
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, config: Path | None = None, worker: int | None = None) -> None:
+async def serve(
+    settings: Settings,
+    config: Path | None = None,
+    worker: int | None = None,
+    is_outdated: Callable[[], bool] = lambda: False,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Reload the file at `config` when it changes.
 
-    A worker of a supervisor has no admin port of its own, and ends with its supervisor. Raises SettingsError if the
-    listener or the admin port cannot be opened.
+    A worker of a supervisor has no admin port of its own, and ends with its supervisor. `is_outdated` returns whether
+    the file differs from `settings`: it may have changed, or was refused, before this worker started. Raises
+    SettingsError if the listener or the admin port cannot be opened.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -67,8 +73,6 @@ async def serve(settings: Settings, config: Path | None = None, worker: int | No
                 needs_aim=settings.readiness.aim,
                 on_change=lambda is_ready: to_supervisor.send(ReadinessChanged(is_ready)),
             )
-            # The file may have changed, or was refused, before this worker started.
-            is_outdated = Accepted.by_supervisor(config).is_outdated
             instance = Instance(processor, config, group, readiness, worker, is_outdated)
         server = grpc_server(settings)
         server.add_generic_rpc_handlers((processor.handler(),))

@@ -143,6 +143,17 @@ def test_unknown_paths_follow_the_model_too() -> None:
     assert (it.record.profile, it.record.dialect, it.record.outcome) == ("open", "generic", "allowed")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+@pytest.mark.parametrize("names", [{"model": "lax", "Model": "x"}, {"MODEL": "x"}])
+def test_model_in_another_letter_case_is_unreadable_because_some_servers_read_it(
+    names: dict[str, str], path: str
+) -> None:
+    it = world({"x": STRICT}).request(json.dumps(chat_request("Hello") | names).encode(), path=path)
+    assert it.asked == []
+    assert it.reply is not None
+    assert (it.reply.status, it.record.code) == (400, "invalid_body")
+
+
 def test_unreadable_request_meets_the_failure_policy_of_the_mesh() -> None:
     it = world({"*": OPEN}).request(b'{"model": "x"')
     assert it.code == "invalid_body"
@@ -181,3 +192,24 @@ class TestStoredAnswer:
         assert it.asked == []
         assert it.opened == []
         assert it.response.body == b'data: {"type": "x"}\n\n'
+
+
+class TestCancelledAnswer:
+    """The answer to a cancellation is what was made so far; the request names no model."""
+
+    BODY = TestStoredAnswer.BODY
+
+    def cancelled(self, models: Mapping[str, Policy], request: bytes | None = None, **profile: Any) -> World:
+        it = world(models, **profile).request(request, path="/v1/responses/resp_1/cancel")
+        return it.head("application/json").body(self.BODY, end=True)
+
+    @pytest.mark.parametrize("request_", [None, b"{}", b'{"model": "lax"}'])
+    def test_its_own_model_decides(self, request_: bytes | None) -> None:
+        it = self.cancelled({"m-*": OPEN, "lax": NOTHING}, request_, hooks=["pre_call"])
+        assert hooks(it) == [Hook.OUTPUT]
+        assert it.record.profile == "open"
+
+    def test_it_passes_without_the_hook(self) -> None:
+        it = self.cancelled({"x": OPEN, "m-*": STRICT}, hooks=["pre_call"])
+        assert it.asked == []
+        assert it.response.body == self.BODY

@@ -6,16 +6,19 @@ import re
 from typing import Any
 
 from extproc.core.content.document import fields
-from extproc.core.dialects.paths import decoded
+from extproc.core.dialects.paths import spellings
+from extproc.core.errors import MalformedBody
 
 _IN_PATH = re.compile(
     r"/(?:model/(?P<bedrock>.+)/(?:converse|converse-stream|invoke|invoke-with-response-stream|count-tokens)"
-    r"|(?:models|tunedModels)/(?P<google>[^/:]+):[^/]+"
+    r"|(?:models|tunedmodels)/(?P<google>[^/:]+):[^/]+"
     r"|(?:openai/deployments|engines)/(?P<azure>[^/]+)/.+"
     r"|serving-endpoints/(?P<databricks>[^/]+)/invocations"
-    r"|endpoints/(?P<sagemaker>[^/:]+)/invocations(?:-response-stream)?)/*\Z",
-    re.DOTALL | re.IGNORECASE,
+    r"|endpoints/(?P<sagemaker>[^/:]+)/invocations(?:-response-stream)?)\Z",
+    re.DOTALL,
 )
+
+_KEY = "model"
 
 _MOST_NAMES = 16
 _LONGEST_NAME = 512
@@ -25,12 +28,25 @@ _LONGEST_NAME = 512
 def model_names(root: Any, path: str = "") -> tuple[str, ...]:
     """Return the names of the models that a document names: a request to `path`, or an answer; none if it names none.
 
-    `path` is the client's, with its encoding and query. Some APIs take several models, in the order of preference.
+    `path` is the client's, with its encoding and query. It is read like the path that chooses the dialect: an odd
+    spelling must not hide the model that an upstream finds in it. So a name in it is in lower case. Some APIs take
+    several models, in the order of preference.
     """
-    found = _IN_PATH.search(decoded(path))
-    named = next(filter(None, found.groups()), None) if found is not None else None
-    if named is not None:
-        return (named[:_LONGEST_NAME],)
-    model = fields(root).get("model")
+    for form in spellings(path):
+        found = _IN_PATH.search(form)
+        named = next(filter(None, found.groups()), None) if found is not None else None
+        if named is not None:
+            return (named[:_LONGEST_NAME],)
+    model = fields(root).get(_KEY)
     names = model[:_MOST_NAMES] if isinstance(model, list) else [model]
     return tuple([name for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME])
+
+
+def requested_models(root: Any, path: str) -> tuple[str, ...]:
+    """Return the names of the models that a request names; see `model_names`.
+
+    Raises MalformedBody for a key `model` in another letter case, which some servers read, and others do not.
+    """
+    if any(len(key) == len(_KEY) and key != _KEY and key.casefold() == _KEY for key in fields(root)):
+        raise MalformedBody("a key in another letter case")
+    return model_names(root, path)

@@ -64,7 +64,7 @@ def spellings(path: str) -> tuple[str, ...]:
 
     Some servers cut the path at an encoded `?` or `#`, as they would at a plain one, and some ignore a format suffix.
     """
-    plain = decoded(path)
+    plain = _decoded(path)
     found = [_resolved(plain), _resolved(_cut(plain))]
     found += [_without_suffix(form) for form in found]
     return tuple(dict.fromkeys(found))
@@ -75,7 +75,7 @@ def _cut(path: str) -> str:
     return path.partition("?")[0].partition("#")[0]
 
 
-def decoded(path: str) -> str:
+def _decoded(path: str) -> str:
     """Return a path without query and fragment, with its percent-encoding decoded until nothing changes."""
     path = _cut(path)
     for _ in range(_ROUNDS):

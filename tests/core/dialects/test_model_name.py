@@ -12,7 +12,7 @@ from extproc.core.dialects.model_name import model_names
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/openai/deployments/My-GPT/chat/completions?api-version=2024-10-21", "My-GPT"),
+        ("/openai/deployments/My-GPT/chat/completions?api-version=2024-10-21", "my-gpt"),
         ("/x/openai/deployments/a%20b/responses", "a b"),
         ("/v1/engines/davinci/completions", "davinci"),
         ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", "gemini-2.5-pro"),
@@ -30,6 +30,31 @@ from extproc.core.dialects.model_name import model_names
 )
 def test_model_in_the_path_wins_over_the_body(path: str, name: str) -> None:
     assert model_names({"model": "other"}, path) == (name,)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/lax/../strict/chat/completions",
+        "/openai/deployments/lax%2F..%2Fstrict/chat/completions",
+        "//openai//deployments//strict/chat/completions",
+        "/openai/deployments/strict;a=b/chat/completions",
+        "/openai/deployments/strict%3Fa/chat/completions",
+        "/openai/deployments/strict%20/chat/completions",
+        "\\openai\\deployments\\STRICT\\chat\\completions",
+        "/v1beta/models/./strict:generateContent",
+        "/v1beta/models/strict:generateContent;a=b",
+        "/v1beta/models/strict:generateContent/.",
+        "/model/lax/../strict/converse",
+        "/model/strict/./converse",
+        "/model//strict/converse",
+        "/model/strict/converse;a=b",
+        "/model/strict/converse.json",
+        "/model/strict/converse%3Fa/b",
+    ],
+)
+def test_odd_spellings_of_a_path_name_the_model_that_an_upstream_would_find(path: str) -> None:
+    assert model_names({"model": "lax"}, path) == ("strict",)
 
 
 @pytest.mark.parametrize(
