@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from extproc.core.commands import (
     CancelDetection,
@@ -193,6 +194,14 @@ class Context:
             return True
         self.scope, self.was_read = Scope.NOTHING, False
         return False
+
+    def verify_stream(self) -> None:
+        """Let Aim verify the streamed answer, also if only the profile of some model demands it.
+
+        That is a stored answer: its model is not known before it is read. The rest of the mesh's profile applies.
+        """
+        if OUTPUT not in self.policy.hooks:
+            self.policy = replace(self.policy, hooks=self.policy.hooks | {OUTPUT})
 
     def answer(self, headers: Headers) -> Answer:
         """Return the answer with these headers."""

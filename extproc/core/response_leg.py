@@ -32,7 +32,7 @@ from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
-from extproc.core.vocabulary import OUTPUT, RESPONSE, Headers
+from extproc.core.vocabulary import RESPONSE, Headers
 
 
 class ResponseState(StrEnum):
@@ -203,9 +203,7 @@ class ResponseLeg:
         self._follow_whole()
 
     def _begin_stream(self) -> None:
-        if OUTPUT not in self._context.policy.hooks:
-            self._pass(end_of_stream=False)  # a stored answer, read only under the profile of some model
-            return
+        self._context.verify_stream()
         self._state = ResponseState.STREAMING
         self._whole = None
         self._context.messages = ()  # a session gets the answer alone

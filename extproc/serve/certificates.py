@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections import deque
 from pathlib import Path
 from threading import Thread
 
@@ -38,7 +39,7 @@ class Certificates:
         self._ca = tls.client_ca_file
         self._seen: Stamp | None = None  # of the files that were read last, whether they could be used or not
         self._problem: str | None = None
-        self._new: grpc.ServerCertificateConfiguration | None = None  # what gRPC has not taken yet
+        self._new: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)  # what gRPC has not taken yet
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files. Raises SettingsError if these cannot be used."""
@@ -52,8 +53,10 @@ class Certificates:
 
     def _take(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what is new since the last call, None if nothing is."""
-        new, self._new = self._new, None
-        return new
+        try:
+            return self._new.pop()
+        except IndexError:
+            return None
 
     def _follow(self) -> None:
         """Read the files once two looks in a row have found them the same: their replacement takes several steps."""
@@ -70,7 +73,7 @@ class Certificates:
             if self._problem is not None and self._problem != before:
                 _log.error("certificate_refused", problem=self._problem)
             elif found is not None:
-                self._new = found
+                self._new.append(found)
                 _log.info("certificate_reloaded")
 
     @property

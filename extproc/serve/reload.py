@@ -71,8 +71,11 @@ class Reloader:
     # -- in a thread -------------------------------------------------------------------------------------------------
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._is_outdated():
-            self._asked.set()
+        try:
+            if self._is_outdated():
+                self._asked.set()
+        except Exception as error:  # later changes are to take effect all the same
+            log_internal_error(error)
         while True:
             is_asked = self._asked.wait(_POLL_SECONDS)
             self._asked.clear()

@@ -186,12 +186,22 @@ class TestStoredAnswer:
         assert it.asked == []
         assert it.response.body == self.BODY
 
-    def test_stream_keeps_the_profile_of_the_mesh(self) -> None:
-        it = world({"*": OPEN}, hooks=["pre_call"]).request(None, path=self.PATH, method="GET").head()
-        it.body(b'data: {"type": "x"}\n\n', end=True)
-        assert it.asked == []
+    @pytest.mark.parametrize("hooks", [["pre_call"], ["output"]])
+    def test_stream_is_verified_under_the_profile_of_the_mesh(self, hooks: list[str]) -> None:
+        """Its model is known too late, so it is enough that the profile of some model demands it."""
+        it = world({"other": OPEN}, hooks=hooks).request(None, path=self.PATH, method="GET").head()
+        it.body(b'data: {"type": "x", "zq": "a text"}\n\n')
+        assert len(it.opened) == 1
+        assert it.record.profile == "default"
+        it.lose()
+        assert b"a text" not in it.response.body
+        assert it.code == "guardrail_unavailable"
+
+    def test_stream_passes_if_no_profile_demands_its_verification(self) -> None:
+        it = world({"*": STRICT}, hooks=["pre_call"]).request(None, path=self.PATH, method="GET").head()
+        it.body(b'data: {"type": "x", "zq": "a text"}\n\n', end=True)
         assert it.opened == []
-        assert it.response.body == b'data: {"type": "x"}\n\n'
+        assert b"a text" in it.response.body
 
 
 class TestCancelledAnswer:

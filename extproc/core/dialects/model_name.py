@@ -18,7 +18,8 @@ _IN_PATH = re.compile(
     re.DOTALL,
 )
 
-_KEY = "model"
+_KEY, _FALLBACKS = "model", "models"
+"""The keys of a body that name models. OpenRouter takes further ones, in case that the first is not available."""
 
 _MOST_NAMES = 16
 _LONGEST_NAME = 512
@@ -37,9 +38,13 @@ def model_names(root: Any, path: str = "") -> tuple[str, ...]:
         named = next(filter(None, found.groups()), None) if found is not None else None
         if named is not None:
             return (named[:_LONGEST_NAME],)
-    model = fields(root).get(_KEY)
-    names = model[:_MOST_NAMES] if isinstance(model, list) else [model]
+    body = fields(root)
+    names = [*_listed(body.get(_KEY)), *_listed(body.get(_FALLBACKS))][:_MOST_NAMES]
     return tuple([name for name in names if isinstance(name, str) and len(name) <= _LONGEST_NAME])
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def requested_models(root: Any, path: str) -> tuple[str, ...]:
