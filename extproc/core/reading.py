@@ -121,7 +121,7 @@ class Answer:
 
     @property
     def is_part(self) -> bool:
-        """Return whether a stored answer is a range of a longer one: clients may cut a text so that no word is whole."""
+        """Return whether a stored answer is a range of a longer one: a client may cut it so that no word is whole."""
         return self.is_get and self.scope is Scope.KNOWN and self.status == "206"
 
     @property
