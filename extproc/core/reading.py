@@ -121,8 +121,8 @@ class Answer:
 
     @property
     def is_part(self) -> bool:
-        """Return whether the answer is a range of a longer one: its client may cut a text so that no word is whole."""
-        return self.scope is Scope.KNOWN and self.status == "206"
+        """Return whether a stored answer is a range of a longer one: a client may cut it so that no word is whole."""
+        return self.is_get and self.scope is Scope.KNOWN and self.status == "206"
 
     @property
     def is_certain(self) -> bool:
