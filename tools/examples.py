@@ -31,7 +31,7 @@ _HEADER = (
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Return the arguments of each `extproc render` in the README of the example `folder`, by the file that it writes."""
+    """Return the arguments of each `extproc render` in the README of an example, by the file that it writes."""
     found = _COMMAND.findall((folder / "README.md").read_text())
     return {file: shlex.split(command.replace("\\\n", ""))[1:] for command, file in found}
 
