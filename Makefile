@@ -165,8 +165,9 @@ sbom: $(AUDITOR_STAMP) ## write the packages of the image into dist, as a Cyclon
 	$(AUDITOR)/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-format JSON --output-file dist/aim-extproc-$(VERSION).cdx.json
 
+# --strict: a package that the index says nothing about is an error too.
 audit: $(AUDITOR_STAMP) ## report known vulnerabilities of the packages of the image (LOCK=requirements/dev.txt: of all)
-	$(AUDITOR)/bin/pip-audit --require-hashes --disable-pip --requirement $(LOCK) $(ARGS)
+	$(AUDITOR)/bin/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK) $(ARGS)
 
 # Not in .venv, because the tests do not need them. Without a pip of its own, the environment is made in a second.
 $(AUDITOR_STAMP): $(STAMP) requirements/audit.txt
