@@ -95,6 +95,7 @@ UPDATE = {
         directory=STRING,
         directories=STRINGS,
         schedule=only("interval", interval={"enum": ["daily", "weekly", "monthly"]}),
+        cooldown=only(default_days={"type": "integer", "minimum": 1, "maximum": 90}),
         groups={"type": "object", "additionalProperties": only(patterns=STRINGS)},
     ),
     "oneOf": [{"required": ["directory"]}, {"required": ["directories"]}],
