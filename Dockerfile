@@ -1,6 +1,7 @@
 # The sidecar. It needs only its settings: it runs as any user and on a read-only root, and writes no file.
 # --build-arg REQUIREMENTS=otel adds the packages of that extra; docker-compose.yml adds those of `local`.
-FROM python:3.12-slim AS build
+# The digest is that of the tag for all platforms. `make pin-images` and Dependabot update it.
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/extproc
@@ -20,7 +21,7 @@ RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements/dev.txt > build.txt \
  && /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
  && pip install --no-deps --no-index dist/*.whl
 
-FROM python:3.12-slim
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin extproc
 COPY --from=build /opt/extproc /opt/extproc
 ENV PATH=/opt/extproc/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

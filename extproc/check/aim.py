@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 from extproc.aim.client import AimClient, Caller
+from extproc.check.brand import advice_on_key
 from extproc.check.finding import Finding, Severity, error, warning
 from extproc.check.network import check_network
 from extproc.config.profile import DEFAULT_PROFILE
@@ -29,8 +31,10 @@ _CHUNK = json.dumps(
     }
 )
 
+_REFUSED = "Aim refuses the key"
+
 _ADVICE = {
-    Reason.KEY_REFUSED: ("Aim refuses the key", "check {key}, and that the key belongs to this Aim"),
+    Reason.KEY_REFUSED: (_REFUSED, "check {key}, and that the key belongs to this Aim"),
     Reason.UNREACHABLE: ("Aim cannot be reached", "check the network between this machine and Aim"),
     Reason.TIMEOUT: (
         "no answer within aim.timeout_seconds",
@@ -66,7 +70,11 @@ async def check_aim(settings: Settings) -> list[Finding]:
             findings.append(await _analysis(client, caller, where, key))
             if has_sessions:
                 findings.append(await _session(client, caller, where, key, settings.aim.timeout_seconds))
-    return findings
+    brand = advice_on_key(settings.aim)
+    return [
+        replace(each, advice=f"{each.advice}; {brand}") if brand and each.what == _REFUSED else each
+        for each in findings
+    ]
 
 
 async def _analysis(client: AimClient, caller: Caller, where: str, key: str) -> Finding:

@@ -103,6 +103,7 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
                 "set its response_direction_config.common_config.enabled.default_value: false, or remove it",
             )
     trusted = (manager.config.get("early_header_mutation_extensions", ()), [each.config for each in before])
+    yield from _callers(settings, manager, trusted)
     for name, profile in settings.profiles.items():
         for source in profile.key_alias:
             if source.kind == "header" and not mentions(trusted, source.name):
@@ -119,6 +120,29 @@ def _order(settings: Settings, manager: Manager, processor: Filter) -> Iterator[
             yield error(
                 manager.where, f"profile {name} reads a JWT's claims, which no earlier filter verifies", "add jwt_authn"
             )
+
+
+def _callers(settings: Settings, manager: Manager, trusted: object) -> Iterator[Finding]:
+    """Yield a finding for each header from which a client can name another person as the caller.
+
+    `trusted` is the configuration that may remove or set headers first. An app that sends requests knows its users.
+    """
+    if manager.is_outbound:
+        return
+    readers: dict[str, list[str]] = {}
+    for name, profile in settings.profiles.items():
+        for source in profile.user_email:
+            if source.kind == "header" and not mentions(trusted, source.name):
+                readers.setdefault(source.name, []).append(name)
+    for header, names in readers.items():
+        what = f"profile{'' if len(names) == 1 else 's'} {', '.join(names)} read{'s' if len(names) == 1 else ''}"
+        yield warning(
+            manager.where,
+            f"a client can name another person as the caller: {what} user_email from {header}, which no filter removes "
+            "or sets first",
+            "read the metadata of a verified JWT, remove the header in early_header_mutation_extensions, or set "
+            "user_email: []",
+        )
 
 
 def _is_switched_off(direction: Node | None) -> bool:

@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from extproc.check import Severity, check
+from extproc.check.brand import advice_on_key
 from extproc.config.settings import Settings
 from tests.fakes.aim import AimSession, Question, ScriptedAim, echo
 from tests.fakes.process import free_port, run
@@ -223,6 +224,41 @@ class TestKeys:
             "error: aim, profile tenant, analysis: Aim refuses the key; check profiles.tenant.api_key_file, and that "
             "the key belongs to this Aim"
         ]
+
+    async def test_one_of_the_other_brand(self, aim: ScriptedAim) -> None:
+        async def judge(_: Question) -> Any:
+            return (401, {"detail": "Invalid API token"})
+
+        aim.judge = judge
+        # The proxy stands for the service at this address.
+        settings = settings_for("http://api.aim.security", {"default": {"hooks": ["pre_call"]}}, proxy=aim.base)
+        (line,) = await said(settings)
+        assert line.endswith("that the key belongs to this Aim; a key of Cato Networks needs aim.api: cato")
+
+    @pytest.mark.parametrize(
+        ("aim", "advice"),
+        [
+            ({}, "a key of Cato Networks needs aim.api: cato"),
+            ({"api": "firewall"}, "a key of Cato Networks needs aim.api: cato"),
+            ({"api": "cato"}, "a key of Aim Security needs aim.api: firewall or detect, and a key of another region"),
+            ({"api": "cato", "base_url": "https://api.aisec.us1.catonetworks.com"}, "a key of Aim Security needs"),
+            (
+                {"api": "firewall", "base_url": "https://api.aisec.us1.catonetworks.com"},
+                "api.aisec.us1.catonetworks.com is an address of Cato Networks: set aim.api: cato",
+            ),
+            (
+                {"api": "cato", "base_url": "https://api.aim.security"},
+                "api.aim.security is an address of Aim Security: set aim.api: firewall or detect",
+            ),
+            ({"base_url": "https://outpost.example"}, ""),
+            ({"base_url": "https://notaim.security"}, ""),
+        ],
+        ids=str,
+    )
+    def test_advice_follows_the_address_and_the_api(self, aim: dict[str, Any], advice: str) -> None:
+        given = advice_on_key(Settings.model_validate({"aim": aim}).aim)
+        assert given.startswith(advice)
+        assert bool(given) == bool(advice)
 
     async def test_no_session_is_opened_where_none_will_be(self, aim: ScriptedAim) -> None:
         assert await said(settings_for(aim.base, {"default": {"hooks": ["pre_call"]}})) == []

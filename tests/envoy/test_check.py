@@ -471,6 +471,19 @@ BENT = [
         ),
         "it changes x-aim-user-email after the sidecar has read it",
     ),
+    Bent(
+        "a client's own name",
+        lambda tree: None,
+        "a client can name another person as the caller: profile default reads user_email from x-aim-user-email, which",
+        WARNING,
+    ),
+    Bent(
+        "a client's own name in one of three profiles",
+        lambda tree: None,
+        "profiles default, a read user_email from x-aim-user-email",
+        WARNING,
+        {"profiles": {"a": {}, "b": {"user_email": ["static:bot"]}}},
+    ),
     Bent("a client's own guards", lambda tree: None, "a client can choose its guard", WARNING, _KEY_BY_HEADER),
     Bent(
         "few exchanges",
@@ -559,20 +572,35 @@ def enabled_by_route(tree: Any) -> None:
             _KEY_BY_HEADER,
             id="after what strips a header",
         ),
+        pytest.param(
+            before(
+                "header_mutation",
+                "header_mutation.v3.HeaderMutation",
+                mutations={"request_mutations": [{"remove": "x-user"}]},
+            ),
+            {"profiles": {"default": {"user_email": ["header:x-user"]}}},
+            id="after what strips the header of the caller",
+        ),
     ],
 )
 async def test_guarding_configuration_has_no_findings(edit: Edit, settings: dict[str, Any]) -> None:
     async with run_envoy(bent(edit)) as envoy:
-        findings = await check_envoy(Settings(**settings), envoy.admin)
+        findings = await check_envoy(without_caller(settings), envoy.admin)
     assert [str(finding) for finding in findings] == [
         f"ok: envoy, {envoy.admin}: version {envoy_version(findings)}, 1 of 1 HTTP filter chains have the filter",
         *old_envoy(findings),
     ]
 
 
+def without_caller(settings: dict[str, Any]) -> Settings:
+    """Return settings that name no caller unless `settings` say how: `check` warns of the default."""
+    profiles = {"default": {}, **settings.get("profiles", {})}
+    return Settings(**{**settings, "profiles": {name: {"user_email": [], **each} for name, each in profiles.items()}})
+
+
 async def test_filter_in_upstream_chain_guards() -> None:
     async with run_envoy(bent(in_upstream_chain)) as envoy:
-        findings = await check_envoy(Settings(), envoy.admin)
+        findings = await check_envoy(without_caller({}), envoy.admin)
     assert [str(finding) for finding in findings[1:]] == old_envoy(findings)
     assert "0 of 1 HTTP filter chains have the filter" in findings[0].what
 
@@ -641,7 +669,7 @@ async def test_configuration_from_a_control_plane_is_read(tmp_path: Path) -> Non
     tree = yaml.safe_load(render())
     by_xds(tree, tmp_path)
     async with run_envoy(yaml.safe_dump(tree)) as envoy:
-        findings = await check_envoy(Settings(), envoy.admin)
+        findings = await check_envoy(without_caller({}), envoy.admin)
     assert [str(finding) for finding in findings[1:]] == old_envoy(findings)
     tree = yaml.safe_load(render())
     processor(failure_mode_allow=True)(tree)
@@ -649,7 +677,7 @@ async def test_configuration_from_a_control_plane_is_read(tmp_path: Path) -> Non
     cluster(circuit_breakers=None)(tree)
     by_xds(tree, tmp_path)
     async with run_envoy(yaml.safe_dump(tree)) as envoy:
-        findings = await check_envoy(Settings(), envoy.admin)
+        findings = await check_envoy(without_caller({}), envoy.admin)
     said = "\n".join(named(findings, Severity.ERROR))
     assert "everything passes unguarded" in said
     assert "longer than 15 s are cut off" in said

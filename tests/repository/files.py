@@ -24,7 +24,7 @@ def repository_files() -> tuple[Path, ...]:
 def _unpacked(root: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name == ".ci" or not _is_product(name)]
+        folders[:] = [name for name in folders if name in (".ci", ".github") or not _is_product(name)]
         found += [Path(folder, name) for name in sorted(names)]
     return found
 

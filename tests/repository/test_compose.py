@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from typer.testing import CliRunner
 
 from extproc.cli.main import app
 from extproc.config.settings import Settings
+from tools.pin_images import IMAGE, pinned
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+FILES = ("Dockerfile", "docker-compose.yml")
 ENVOY: dict[str, Any] = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text())
 
 # The keys of the compose specification that are used here, with the type of their value.
@@ -31,7 +35,6 @@ SERVICE_KEYS = {
     "image": str,
     "network_mode": str,
     "ports": list,
-    "profiles": list,
     "read_only": bool,
     "restart": str,
     "security_opt": list,
@@ -95,7 +98,6 @@ def test_published_port_is_the_listeners() -> None:
 def test_envoy_clusters_are_the_other_services() -> None:
     listen = Settings().listen
     assert endpoint("aim-extproc") == {"address": listen.host, "port_value": listen.port}
-    assert SERVICES["sidecar"]["command"] == ["serve"]
     model = endpoint("http-127.0.0.1-8080")
     assert SERVICES["demo-model"]["command"] == ["--listen", f"{model['address']}:{model['port_value']}"]
 
@@ -109,13 +111,41 @@ def test_healthchecks_use_the_services_ports() -> None:
         assert f"('{host}', {port})" in asked[name]
 
 
-def test_local_aim_runs_in_its_profile_as_documented() -> None:
-    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["local-aim"]
-    assert SERVICES["local-aim"]["command"][0] == "local-aim"
-    listen = SERVICES["local-aim"]["command"][-1]
-    assert (
-        f"AIM_API_BASE=http://{listen} AIM_API=firewall AIM_API_KEY=local" in (ROOT / "docker-compose.yml").read_text()
+LOCAL = {"AIM_API_KEY": "local", "AIM_API": "firewall", "AIM_API_BASE": "http://127.0.0.1:8090"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, LOCAL),
+        ({"AIM_API": "cato"}, LOCAL),
+        ({"AIM_API_KEY": "key"}, {"AIM_API_KEY": "key"}),
+        ({"AIM_API_KEY": "key", "AIM_API": "cato"}, {"AIM_API_KEY": "key", "AIM_API": "cato"}),
+        ({"AIM_API_BASE": "https://aim.example"}, {"AIM_API_BASE": "https://aim.example"}),  # the key is missing
+    ],
+    ids=["nothing", "an API alone", "a key", "a key and an API", "an address alone"],
+)
+def test_sidecar_uses_the_local_aim_unless_there_is_a_key(
+    given: dict[str, str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    program = tmp_path / "extproc"
+    program.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$*" "AIM_API_KEY=$AIM_API_KEY" "AIM_API=$AIM_API" "AIM_API_BASE=$AIM_API_BASE"\n'
     )
+    program.chmod(0o755)
+    words = [word.replace("$$", "$") for word in SERVICES["sidecar"]["entrypoint"]]
+    unset = dict.fromkeys(SERVICES["sidecar"]["environment"], "")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **unset, **given}
+    printed = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert printed == [
+        "serve",
+        *(f"{name}={expected.get(name, '')}" for name in ("AIM_API_KEY", "AIM_API", "AIM_API_BASE")),
+    ]
+
+
+def test_local_aim_listens_where_the_sidecar_looks_for_it() -> None:
+    assert all("profiles" not in service for service in SERVICES.values())
+    assert SERVICES["local-aim"]["command"] == ["local-aim", "--listen", LOCAL["AIM_API_BASE"].removeprefix("http://")]
 
 
 def test_key_comes_from_the_environment() -> None:
@@ -206,3 +236,40 @@ def test_healthcheck_uses_the_default_admin_port() -> None:
     command = json.loads(check[check.index("[") :])
     compile(command[-1], "HEALTHCHECK", "exec")
     assert f"http://{Settings().admin}/healthz" in command[-1]
+
+
+# Images by digest
+
+
+def test_images_that_others_build_are_found() -> None:
+    named = [match["name"] for file in FILES for match in IMAGE.finditer((ROOT / file).read_text())]
+    assert named[:2] == ["python:3.12-slim"] * 2
+    assert {name for name in named[2:] if not name.startswith("aim-extproc")} == {SERVICES["envoy"]["image"]}
+
+
+def test_base_of_the_image_is_pinned() -> None:
+    bases = [rest.split(" ")[0] for name, rest in instructions() if name == "FROM"]
+    assert len(bases) == 2
+    assert len({base.partition("@")[2] for base in bases}) == 1
+    assert all(re.fullmatch(r"[\w.:/-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+
+
+def test_pinning_adds_and_replaces_digests() -> None:
+    old, new = (f"sha256:{digit * 64}" for digit in "01")
+    dockerfile = (
+        "FROM --platform=linux/amd64 python:3{} AS build\nFROM build\nFROM python:3{}\nCOPY --from=build /a /b\n"
+    )
+    assert pinned(dockerfile.format("", f"@{old}"), lambda image: new) == dockerfile.format(f"@{new}", f"@{new}")
+    compose = "services:\n  a:\n    image: aim-extproc:latest\n  b:\n    image: host:5000/envoy:v1 # why\n"
+    assert pinned(compose, lambda image: new) == compose.replace("envoy:v1", f"envoy:v1@{new}")
+
+
+def test_pinning_asks_docker_for_the_digest_of_the_tag(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\ntest "$4" = base:1 && echo sha256:{"a" * 64}\n')
+    docker.chmod(0o755)
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM base:1\n")
+    command = [sys.executable, str(ROOT / "tools" / "pin_images.py"), str(file)]
+    subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+    assert file.read_text() == f"FROM base:1@sha256:{'a' * 64}\n"

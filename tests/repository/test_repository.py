@@ -108,7 +108,9 @@ def test_version_is_static() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", str(project["version"]))
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *ENVOY_LOCKS, "requirements/fuzz.txt", "requirements/peers.txt"])
+@pytest.mark.parametrize(
+    "lock", [*LOCKS, *ENVOY_LOCKS, *(f"requirements/{name}.txt" for name in ("audit", "fuzz", "peers"))]
+)
 def test_each_locked_requirement_is_pinned_and_hashed(lock: str) -> None:
     lines = list(locked(lock))
     assert lines
