@@ -79,7 +79,15 @@ async def test_block_writes_a_verdict_and_an_outcome(tmp_path: Path, aim: Script
         "action": "block",
         "policies": ["secrets"],
     }
-    assert exchange == {"type": "exchange", "outcome": "blocked", "code": "content_policy_violation"}
+    (asked,) = aim.questions
+    assert exchange == {
+        "type": "exchange",
+        "outcome": "blocked",
+        "code": "content_policy_violation",
+        "detections": 1,
+        "detection_bytes": int(asked.headers["content-length"]),
+        "blocked_by": ["secrets"],
+    }
 
 
 async def test_stream_and_failure_write_verdicts(tmp_path: Path, aim: ScriptedAim) -> None:
