@@ -16,8 +16,10 @@ from extproc.report.tally import Mode, Row, Tally
 
 _OUTCOMES = ("blocked", "redacted", "allowed", "refused", "failed_open", "aborted")
 _FOUND = ("blocked_by", "redacted_by", "reported_by")
-_WIDTH = 120
+_WIDTH = 140
 """The width of tables that do not go to a terminal, in characters."""
+
+_LONGEST_HOUR = len("2026-01-31T12:00Z")
 
 
 def as_json(tally: Tally) -> dict[str, Any]:
@@ -83,6 +85,8 @@ def show(tally: Tally) -> None:
     ):
         if mode.total.exchanges:
             _show_mode(console, mode, title)
+    if tally.changes:
+        console.print()
     for change in sorted(tally.changes, key=lambda change: change.time):
         value = str(change.enforce).lower()
         console.print(f"{_stamp(change.time)}: enforce of {_printable(change.profile)} became {value}")
@@ -91,6 +95,7 @@ def show(tally: Tally) -> None:
 def _show_mode(console: Console, mode: Mode, title: str) -> None:
     console.print()
     console.print(title, style="bold")
+    console.print()
     console.print(_policies(mode.policies))
     for name, rows in (("profile", mode.profiles), ("dialect", mode.dialects), ("hour (UTC)", mode.hours)):
         table = _table(name, "exchanges", *_OUTCOMES, "detections", "sent to Aim")
@@ -99,6 +104,7 @@ def _show_mode(console: Console, mode: Mode, title: str) -> None:
         if name == "profile":
             table.add_section()
             _add(table, "all", mode.total)
+        console.print()
         console.print(table)
 
 
@@ -111,8 +117,8 @@ def _policies(policies: Mapping[str, Counter[str]]) -> Table:
 
 
 def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(first, overflow="fold", min_width=_LONGEST_HOUR)
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     return table

@@ -105,9 +105,7 @@ def test_each_line_has_an_id_of_its_own(as_format: Callable[..., Line]) -> None:
 
 
 def test_ecs_says_what_was_stopped() -> None:
-    kinds = {
-        (line["dry_run"], line["action"]): as_ecs(line, NOW, is_hashed=False)["event"] for line in verdicts()
-    }
+    kinds = {(line["dry_run"], line["action"]): as_ecs(line, NOW, is_hashed=False)["event"] for line in verdicts()}
     assert (kinds[False, "block"]["kind"], kinds[False, "block"]["type"]) == ("alert", ["denied"])
     assert (kinds[True, "block"]["kind"], kinds[True, "block"]["type"]) == ("alert", ["info"])
     assert (kinds[False, "allow"]["kind"], kinds[False, "allow"]["type"]) == ("event", ["allowed"])
