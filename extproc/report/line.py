@@ -114,7 +114,7 @@ def _flag(fields: Mapping[str, Any], name: str) -> bool:
 def _number(fields: Mapping[str, Any], name: str) -> int:
     """Return a count; 0 if there is none, as in lines of older versions."""
     value = fields.get(name, 0)
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadLine(f"no valid {name}")
     return value
 

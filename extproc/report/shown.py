@@ -72,11 +72,11 @@ def show(tally: Tally) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _WIDTH
-    console.print(f"{tally.lines} lines, from {_stamp(tally.begin) or '-'} to {_stamp(tally.end) or '-'}")
+    console.print(f"lines: {tally.lines}, from {_stamp(tally.begin) or '-'} to {_stamp(tally.end) or '-'}")
     if tally.other_lines:
-        console.print(f"{tally.other_lines} lines are JSON but not of the audit log")
+        console.print(f"JSON lines that are not of the audit log: {tally.other_lines}")
     if tally.bad_lines:
-        console.print(f"{tally.bad_lines} bad lines:")
+        console.print(f"bad lines: {tally.bad_lines}")
         for file, number, problem in tally.named_bad_lines:
             console.print(f"  {_printable(file)}:{number}: {problem}")
     for mode, title in (

@@ -213,7 +213,7 @@ def test_tables_show_the_same_numbers(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(file)])
     assert result.exit_code == 0
     text = result.stdout
-    assert "1 bad lines:" in text
+    assert "bad lines: 1\n" in text
     assert f"{file}:8: not JSON" in text.replace("\n", "")
     dry_run, enforced = text.split("Enforced: what happened")
     assert "Dry run: what would have happened" in dry_run
@@ -229,7 +229,7 @@ def test_tables_show_the_same_numbers(tmp_path: Path) -> None:
 def test_empty_file_gives_an_empty_report(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").touch()
     result = CliRunner().invoke(app, ["report", str(tmp_path / "audit.jsonl")])
-    assert (result.exit_code, result.stdout) == (0, "0 lines, from - to -\n")
+    assert (result.exit_code, result.stdout) == (0, "lines: 0, from - to -\n")
 
 
 async def prompt(guard: Sidecar, text: str) -> None:
