@@ -137,13 +137,13 @@ class Observation:
             self._session_verdict = command
         audit = self._telemetry.audit
         for outcome in command.outcomes:
-            self._note_policies(outcome)
             verdict: dict[str, object] = {"leg": command.leg, "hook": command.hook, "action": outcome.action}
             invocation = _invocation(outcome)
             if invocation:
                 _log.debug("verdict", call_id=self.record.call_id, **verdict, **invocation)
             if audit is None:
                 continue
+            self._note_policies(outcome)
             line = self._line("verdict") | verdict | {"policies": outcome.policies}
             if isinstance(outcome, Failed):
                 line["reason"] = outcome.reason

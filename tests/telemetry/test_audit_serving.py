@@ -234,13 +234,14 @@ async def test_reload_that_changes_enforce_is_in_the_audit_log(tmp_path: Path, a
         config = yaml.safe_load(path.read_text())
         config["profiles"] = {"default": {"enforce": enforce}, "strict": {}}
         config["audit"] = {"file": str(into or "")}
-        path.write_text(yaml.safe_dump(config))
+        new = tmp_path / "new.yaml"
+        new.write_text(yaml.safe_dump(config))
+        new.replace(path)  # a file that is written in place could be read half
 
     path, _, _ = written(tmp_path, aim, audit={"file": str(file)})
     async with serving(path) as process:
         for enforce, into in ((False, file), (False, other), (True, other), (False, None)):
             change(enforce, into)
-            process.signal(signal.SIGHUP)
             await process.until("settings_reloaded")
     for line in (*(before := lines(file)), *(after := lines(other))):
         assert line.pop("time").startswith("20")
