@@ -15,7 +15,7 @@ All packages, lowest first. A package imports only from lower ones; an import co
     telemetry                 metrics, logs, the audit log and traces, without prompts or answers
     aim                       the client of Aim: detections over REST, sessions over websocket
     processor                 the ext_proc service
-    render, admin             configuration for Envoy and the meshes; the admin port with its status page
+    render, admin, report     configuration for Envoy and the meshes; the admin port; reports from the audit log
     check, serve, local_aim   finds problems of a deployment; the serving process; an Aim for trials
     demo                      everything on one machine, with a real Envoy
     cli                       the commands

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -147,6 +148,29 @@ def check(
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))
+
+
+@app.command()
+def report(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Audit files, plain or gzip; - is stdin.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    since: Annotated[datetime | None, typer.Option(help="Only count from this time on (UTC).")] = None,
+) -> None:
+    """Say what was, or in a dry run would have been, blocked and redacted, from the lines of the audit log."""
+    from extproc.core.content import json_codec
+    from extproc.report import shown, source
+    from extproc.report.tally import Tally
+
+    tally = Tally(since=None if since is None else since.replace(tzinfo=UTC))
+    with problems_reported():
+        for file in files:
+            with source.opened(file) as stream:
+                for number, line in enumerate(source.lines(stream), 1):
+                    tally.add(file, number, line)
+    if as_json:
+        typer.echo(json_codec.encode(shown.as_json(tally)))
+    else:
+        shown.show(tally)
 
 
 @app.command("local-aim")

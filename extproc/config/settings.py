@@ -76,10 +76,12 @@ class Limits(Model):
 
 
 class Audit(Model):
-    """The audit log: where it is written, and how it identifies callers."""
+    """The audit log: where and how it is written, and how it identifies callers."""
 
     file: str = ""
     """a path, or - for stdout; "" switches it off"""
+    format: Literal["plain", "ecs", "ocsf"] = "plain"
+    """plain, ecs (Elastic Common Schema) or ocsf (Open Cybersecurity Schema Framework)"""
     identity: Literal["hashed", "plain", "none"] = "hashed"
     """how user_email, key_alias and session_id are written: hashed, plain or none"""
     key_file: Path | None = None

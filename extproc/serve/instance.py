@@ -119,11 +119,23 @@ class Instance:
             return
         if restart_needed:
             _log.warning("restart_needed", settings=restart_needed)
-        retired, processor.client, processor.settings = processor.client, client, new
+        retired, before = processor.client, processor.settings
+        processor.client, processor.settings = client, new
         retired.retire()
+        self._audit_enforcement(before, new, audit)
         processor.telemetry.use_audit_log(audit)
         processor.telemetry.activity.reloaded(restart_needed=restart_needed)
         _log.info("settings_reloaded")
+
+    def _audit_enforcement(self, before: Settings, new: Settings, audit: AuditLog | None) -> None:
+        """Write a line for each profile whose `enforce` changes, to the new audit log, or to one that ends now."""
+        log = audit or self._processor.telemetry.audit
+        if log is None:
+            return
+        for name, profile in new.profiles.items():
+            old = before.profiles.get(name, profile)
+            if old.enforce is not profile.enforce:
+                log.write({"type": "settings", "profile": name, "enforce": profile.enforce})
 
 
 def _value(gauge: Gauge) -> int:

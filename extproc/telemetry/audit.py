@@ -19,7 +19,9 @@ from extproc.config.keys import Keys
 from extproc.core.content import json_codec as codec
 from extproc.core.errors import DetectionRejected
 from extproc.core.identity import Identity
+from extproc.telemetry.audit_ecs import as_ecs
 from extproc.telemetry.audit_file import AuditFile
+from extproc.telemetry.audit_ocsf import as_ocsf
 from extproc.telemetry.line_writer import LineWriter
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class AuditLog:
         self._sink: AuditFile | LineWriter = (
             LineWriter(_STDOUT, on_loss=self._lost) if audit.is_stdout else AuditFile(Path(audit.file), self._lost)
         )
+        self._format = audit.format
         self._identity = audit.identity
         self._keys = Keys(settings, logs=False)  # the client of Aim logs the problems of the same keys
         self._key_file = None
@@ -80,9 +83,15 @@ class AuditLog:
             return b""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write `line` with the current time, or count it as lost."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._sink.write(codec.encode({"time": now, **line}) + b"\n")
+        """Write `line` with the current time in the format of the settings, or count it as lost."""
+        self._sink.write(codec.encode(self._formatted(line, datetime.now(UTC))) + b"\n")
+
+    def _formatted(self, line: dict[str, Any], now: datetime) -> dict[str, Any]:
+        if self._format == "ecs":
+            return as_ecs(line, now, is_hashed=self._identity == "hashed")
+        if self._format == "ocsf":
+            return as_ocsf(line, now, is_hashed=self._identity == "hashed")
+        return {"time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), **line}
 
     def close(self) -> None:
         """Close the file, or end the writer of stdout after its last line."""

@@ -23,7 +23,7 @@ from extproc.core.commands import (
 )
 from extproc.core.events import BodyReceived
 from extproc.core.identity import Identity
-from extproc.core.verdict import Failed, Outcome, strictest
+from extproc.core.verdict import MAX_POLICIES, Failed, Outcome, strictest
 from extproc.core.vocabulary import OUTPUT, Hook, Leg
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.metrics import Telemetry
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+_FOUND = {"block": "blocked_by", "anonymize": "redacted_by", "monitor": "reported_by"}
+"""For each action the field of an exchange's audit line that names the policies."""
+
 _COUNTED = -1.0
 """Replaces the start time of a leg's wait once the wait has been counted."""
 
@@ -43,10 +46,12 @@ class Observation:
 
     __slots__ = (
         "_callers",
+        "_detection_bytes",
         "_detections",
         "_identity",
         "_is_dry_run",
         "_opened",
+        "_policies",
         "_session_verdict",
         "_submitted",
         "_telemetry",
@@ -68,6 +73,8 @@ class Observation:
         self._identity = identity
         self._callers = self._called()
         self._detections = 0
+        self._detection_bytes = 0
+        self._policies: dict[str, tuple[str, ...]] = {}
         self._opened = began
         self._submitted = 0
         self._session_verdict: ReportVerdict | None = None
@@ -136,10 +143,17 @@ class Observation:
                 _log.debug("verdict", call_id=self.record.call_id, **verdict, **invocation)
             if audit is None:
                 continue
+            self._note_policies(outcome)
             line = self._line("verdict") | verdict | {"policies": outcome.policies}
             if isinstance(outcome, Failed):
                 line["reason"] = outcome.reason
             audit.write(line | invocation)
+
+    def _note_policies(self, outcome: Outcome) -> None:
+        if outcome.policies and outcome.action in _FOUND:
+            name = _FOUND[outcome.action]
+            named = (*self._policies.get(name, ()), *outcome.policies)
+            self._policies[name] = tuple(dict.fromkeys(named))[:MAX_POLICIES]
 
     def detecting(self, inputs: int) -> None:
         """Record that a detection of so many inputs begins."""
@@ -147,6 +161,7 @@ class Observation:
 
     def sent(self, hook: Hook, size: int) -> None:
         """Record that a body of `size` bytes is sent to Aim over REST, perhaps again."""
+        self._detection_bytes += size
         self._telemetry.sent(hook, size)
 
     def submitted(self, chunk: str) -> None:
@@ -183,6 +198,7 @@ class Observation:
         self._telemetry.sessions.dec()
         if self._submitted:
             self._detections += 1
+            self._detection_bytes += self._submitted
             self._telemetry.sent(OUTPUT, self._submitted)
             self._submitted = 0
         if self.trace is not None:
@@ -205,7 +221,9 @@ class Observation:
         self._telemetry.finished(record, now - self.began, self._detections)
         audit = self._telemetry.audit
         if audit is not None and record.outcome != "unmatched":
-            audit.write(self._line("exchange") | {"outcome": record.outcome, "code": record.code})
+            ended = {"outcome": record.outcome, "code": record.code}
+            cost = {"detections": self._detections, "detection_bytes": self._detection_bytes}
+            audit.write(self._line("exchange") | ended | cost | self._policies)
         if self.trace is not None:
             self.trace.finish(record, self.began, now)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from structlog.testing import capture_logs
 
 from tests.fakes.aim import AimSession, ScriptedAim, block
@@ -79,7 +80,15 @@ async def test_block_writes_a_verdict_and_an_outcome(tmp_path: Path, aim: Script
         "action": "block",
         "policies": ["secrets"],
     }
-    assert exchange == {"type": "exchange", "outcome": "blocked", "code": "content_policy_violation"}
+    (asked,) = aim.questions
+    assert exchange == {
+        "type": "exchange",
+        "outcome": "blocked",
+        "code": "content_policy_violation",
+        "detections": 1,
+        "detection_bytes": int(asked.headers["content-length"]),
+        "blocked_by": ["secrets"],
+    }
 
 
 async def test_stream_and_failure_write_verdicts(tmp_path: Path, aim: ScriptedAim) -> None:
@@ -216,6 +225,32 @@ async def test_hangup_signal_reopens_the_file(tmp_path: Path, aim: ScriptedAim) 
         await process.until("settings_reloaded")
         await exchange(process, port)
         assert len(lines(old)) == len(lines(file)) == 1
+
+
+async def test_reload_that_changes_enforce_is_in_the_audit_log(tmp_path: Path, aim: ScriptedAim) -> None:
+    file, other = tmp_path / "audit.jsonl", tmp_path / "other.jsonl"
+
+    def change(enforce: bool, into: Path | None) -> None:
+        config = yaml.safe_load(path.read_text())
+        config["profiles"] = {"default": {"enforce": enforce}, "strict": {}}
+        config["audit"] = {"file": str(into or "")}
+        new = tmp_path / "new.yaml"
+        new.write_text(yaml.safe_dump(config))
+        new.replace(path)  # a file that is written in place could be read half
+
+    path, _, _ = written(tmp_path, aim, audit={"file": str(file)})
+    async with serving(path) as process:
+        for enforce, into in ((False, file), (False, other), (True, other), (False, None)):
+            change(enforce, into)
+            await process.until("settings_reloaded")
+    for line in (*(before := lines(file)), *(after := lines(other))):
+        assert line.pop("time").startswith("20")
+    assert before == [{"type": "settings", "profile": "default", "enforce": False}]
+    assert after == [
+        {"type": "settings", "profile": "default", "enforce": True},
+        # The audit log ends with the reload that says so.
+        {"type": "settings", "profile": "default", "enforce": False},
+    ]
 
 
 async def test_unwritable_file_is_a_problem(tmp_path: Path) -> None:
