@@ -1,0 +1,190 @@
+"""Answers of blocks complete recorded streams, wherever these were cut, and are answers of the API themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anthropic.lib.streaming._messages import accumulate_event
+from anthropic.types import RawMessageStreamEvent
+from anthropic.types.message import Message
+from openai import omit
+from openai.lib.streaming.chat._completions import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from extproc.core.block_answers.base import DONE, BlockAnswer, Event, Facts
+from extproc.core.block_answers.writer import reply, write
+from extproc.core.content.document import Document
+from extproc.core.content.framing import Framing, decoder_of
+from extproc.core.dialects.leaf import Kind
+from tests.fakes.planted import Recording, own, units_of
+
+MESSAGE = "Not that: “no”.\n"
+FACTS = Facts("call-1", "m", 1_700_000_000, "/v1/conversations")
+
+_FRAMINGS = {
+    "text/event-stream": Framing.EVENT_STREAM,
+    "application/x-ndjson": Framing.JSON_LINES,
+    "application/vnd.amazon.eventstream": Framing.AWS_EVENT_STREAM,
+    "application/json": Framing.JSON_ARRAY,
+}
+
+RECORDINGS = [each for each in own() if each.dialect.block_answer(each.path)]
+STREAMS = [each for each in RECORDINGS if each.is_stream]
+each_stream = pytest.mark.parametrize("recording", STREAMS, ids=lambda each: each.name)
+
+
+def answer_of(recording: Recording) -> BlockAnswer:
+    kind = recording.dialect.block_answer(recording.path)
+    assert kind is not None
+    return kind(FACTS)
+
+
+def documents(recording: Recording) -> list[Any]:
+    """Return the documents of a stream."""
+    return [json.loads(unit.data) for unit in units_of(recording.body) if unit.data and unit.data.strip() != DONE]
+
+
+def cuts(recording: Recording) -> Iterator[tuple[list[Any], list[Event]]]:
+    """Yield the documents before each cut of a stream, and the events that then complete it."""
+    given = documents(recording)
+    followed = answer_of(recording)
+    for end in range(len(given) + 1):
+        if end:
+            followed.follow(given[end - 1])
+        yield given[:end], followed.rest(MESSAGE)
+
+
+@each_stream
+def test_events_are_those_of_the_api_and_hold_the_message_alone(recording: Recording) -> None:
+    """The message is the only new text; the end is one for the dialect; every framing gives the same events."""
+    framing = _FRAMINGS[recording.content_type]
+    for before, events in cuts(recording):
+        raw = write(events, framing, answer_of(recording).frames, tail=b"}" if before else b"")
+        raw = b"[" + raw[1:] if framing is Framing.JSON_ARRAY else raw
+        decoder = decoder_of(framing, 2**20)
+        datas = [unit.data for unit in (*decoder.feed(raw), *decoder.finish()) if unit.data is not None]
+        values = [value for _, value in events if value != DONE]
+        assert [json.loads(data) for data in datas if data != DONE] == values
+        texts: list[str] = []
+        for value in values:
+            leaves = recording.dialect.deltas(Document(json.dumps(value)))
+            texts += [leaf.text for leaf in leaves if leaf.kind is Kind.TEXT]
+            assert all(leaf.text.endswith(MESSAGE) or before for leaf in leaves if leaf.kind is Kind.REPEAT)
+        said = [text for text in texts if text]
+        assert said
+        if not recording.name.startswith("sglang"):  # whose events repeat the text
+            assert set(said) == {MESSAGE}
+            assert len(said) == 1 or "choices" in values[0] or "candidates" in json.dumps(values[0])
+        last = Document(json.dumps(values[-1]))
+        is_final = recording.dialect.is_final
+        assert is_final(datas[-1] or "", last) or is_final(DONE, None) or framing is Framing.JSON_ARRAY
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda each: each.name)
+def test_whole_answer_holds_the_message_alone(recording: Recording) -> None:
+    body = reply(answer_of(recording), MESSAGE, Framing.WHOLE)
+    leaves = recording.dialect.answers(Document(body.decode()))
+    assert [leaf.text for leaf in leaves] == [MESSAGE]
+
+
+# -- the SDKs ---------------------------------------------------------------------------------------------------------
+
+
+def _of(*names: str) -> Any:
+    return pytest.mark.parametrize("recording", [each for each in STREAMS if each.name in names], ids=lambda e: e.name)
+
+
+@_of("responses.sse", "responses-tools.sse")
+def test_responses_are_complete_for_the_sdk(recording: Recording) -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    for before, events in cuts(recording):
+        values = [*before, *(value for _, value in events)]
+        if any(value["type"] == "response.completed" for value in before):
+            continue
+        state: ResponseStreamState[Any] = ResponseStreamState(text_format=omit, input_tools=omit)
+        open_items: set[int] = set()
+        for value in values:
+            event = adapter.validate_python(value)
+            state.handle_event(event)
+            if event.type == "response.output_item.added":
+                open_items.add(event.output_index)
+            elif event.type == "response.output_item.done":
+                open_items.remove(event.output_index)
+        assert not open_items
+        numbers = [value["sequence_number"] for value in values]
+        assert numbers == list(range(len(numbers)))
+        last = Response.model_validate(values[-1]["response"], strict=True)
+        *given, refusal = last.output
+        assert refusal.type == "message"
+        assert [part.type for part in refusal.content] == ["refusal"]
+        done = [value["item"] for value in values if value["type"] == "response.output_item.done"]
+        assert [item.id for item in given] == [item["id"] for item in done[:-1]]
+        assert last.status == "completed"
+
+
+def test_a_cut_item_ends_with_the_texts_that_the_client_has() -> None:
+    (recording,) = (each for each in STREAMS if each.name == "responses.sse")
+    before, events = list(cuts(recording))[14]  # after `Good morning`
+    assert before[-1]["delta"] == " morning"
+    kinds = [kind for kind, _ in events]
+    assert kinds[:3] == ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
+    assert events[0][1]["text"] == events[1][1]["part"]["text"] == "Good morning"
+    item = events[2][1]["item"]
+    assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Good morning")
+    output = events[-1][1]["response"]["output"]
+    assert [each["type"] for each in output] == ["reasoning", "message", "message"]
+    assert output[1] == item
+    assert output[0]["encrypted_content"] == "bWFkZSB1cA=="
+    assert events[-1][1]["response"]["id"] == "resp_made_up"
+
+
+@_of("chat.sse", "chat-tools.sse")
+def test_chats_are_complete_for_the_sdk(recording: Recording) -> None:
+    for before, events in cuts(recording):
+        state = ChatCompletionStreamState()
+        values = [*before, *(value for _, value in events if value != DONE)]
+        for value in values:
+            state.handle_chunk(ChatCompletionChunk.model_validate(value))
+        completion = state.current_completion_snapshot
+        assert {choice.finish_reason for choice in completion.choices} <= {"content_filter", "stop", "tool_calls"}
+        assert any((choice.message.content or "").endswith(MESSAGE) for choice in completion.choices)
+        assert len({value["id"] for value in values}) == 1
+
+
+@_of("anthropic.sse")
+def test_messages_are_complete_for_the_sdk(recording: Recording) -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+    for before, events in cuts(recording):
+        snapshot: Any = None
+        is_open = False
+        for value in (*before, *(value for _, value in events)):
+            if value["type"] == "ping":
+                continue
+            event = adapter.validate_python(value)
+            snapshot = accumulate_event(event=event, current_snapshot=snapshot, request_headers={})  # type: ignore[arg-type]
+            assert event.type != "content_block_start" or not is_open
+            is_open = {"content_block_start": True, "content_block_stop": False}.get(event.type, is_open)
+        assert not is_open
+        assert snapshot.stop_reason == "refusal"
+        assert snapshot.content[-1].text == MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1/chat/completions", ChatCompletion),
+        ("/v1/completions", Completion),
+        ("/v1/responses", Response),
+        ("/v1/messages", Message),
+    ],
+)
+def test_whole_answers_have_all_fields_of_the_sdk(path: str, model: Any) -> None:
+    (recording, *_) = (each for each in RECORDINGS if each.path == path)
+    model.model_validate(answer_of(recording).whole(MESSAGE), strict=True)
