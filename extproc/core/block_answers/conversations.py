@@ -35,8 +35,7 @@ class ConversationAnswer(BlockAnswer):
 
     def whole(self, message: str) -> dict[str, Any]:
         """Return a whole answer."""
-        at = self.facts.created_at
-        output = {"object": "entry", "type": "message.output", "created_at": at, "completed_at": at}
+        output = {"object": "entry", "type": "message.output", "created_at": self.facts.created_at}
         about = {"object": "conversation.response", "conversation_id": self._id}
         return {**about, "outputs": [{**output, **self._said(message)}], "usage": _USAGE}
 
