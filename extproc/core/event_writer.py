@@ -83,10 +83,9 @@ class EventWriter:
                 edits |= rewrite(leaf, "" if leaf.kind is Kind.SEAL else running.spelling)
         if self.is_altered:
             edits |= {leaf.path: None for leaf in event.tokens if self._spells_rewritten(leaf)}
-        data = document.rewrite(edits) if edits else None
         if self.answer is not None:
-            self.answer.follow(document.read_again(data).root)
-        return event.unit.raw if data is None else event.unit.with_data(data)
+            self.answer.follow(document.read_again(document.rewrite(edits) if edits else None).root)
+        return event.unit.with_data(document.rewrite(edits)) if edits else event.unit.raw
 
     def _spells_rewritten(self, tokens: Leaf) -> bool:
         """Return whether tokens may spell a text that was rewritten."""

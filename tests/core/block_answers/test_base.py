@@ -139,6 +139,7 @@ def test_sglang_repeats_the_text_so_far_unless_the_server_sends_pieces() -> None
 
 def test_sglang_numbers_its_texts_if_the_server_does() -> None:
     answer = SGLangAnswer(FACTS)
+    answer.follow({"index": 1, "meta_info": {}})
     answer.follow({"index": 1, "text": "Hi", "meta_info": {"id": "a"}})
     assert answer.rest("No.")[0] == (
         "",
