@@ -53,7 +53,8 @@ def _lines(model: BaseModel, indent: str) -> Iterator[str]:
                 yield f"  {profile}:"
                 yield from _lines(default, "    ")
         else:
-            yield from _commented(f"{indent}{name}: {_shown(value)}".rstrip(), comments[name] + _bounds(field))
+            key = field.alias or name
+            yield from _commented(f"{indent}{key}: {_shown(value)}".rstrip(), comments[name] + _bounds(field))
 
 
 def _comments(model: type[BaseModel]) -> dict[str, str]:

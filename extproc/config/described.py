@@ -46,7 +46,7 @@ def without_login(url: str) -> str:
 
 
 def _walk(prefix: str, model: BaseModel, default: BaseModel) -> Iterator[Setting]:
-    for name in type(model).model_fields:
+    for name, field in type(model).model_fields.items():
         value, usual = getattr(model, name), getattr(default, name)
         if name == "profiles":
             for profile, each in value.items():
@@ -54,7 +54,7 @@ def _walk(prefix: str, model: BaseModel, default: BaseModel) -> Iterator[Setting
         elif isinstance(value, BaseModel) and not isinstance(value, Address):
             yield from _walk(f"{prefix}{name}.", value, usual)
         else:
-            yield Setting(prefix + name, _written(name, value), value == usual)
+            yield Setting(prefix + (field.alias or name), _written(name, value), value == usual)
 
 
 def _written(name: str, value: Any) -> str:

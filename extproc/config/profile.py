@@ -114,6 +114,9 @@ def _not_retried(value: int) -> int:
 class Refusal(Model):
     """What a client gets in place of what Aim has blocked. Failures keep their own statuses."""
 
+    form: Annotated[Literal["error", "answer"], Field(alias="as")] = "error"
+    """error, or answer: a 200 in the shape of the API, whole or streamed, whose text is the message. APIs that have no
+    textual answer get the error"""
     status: Annotated[int, Field(ge=400, le=499), AfterValidator(_not_retried)] = 400
     """the HTTP status of the error, but not 408, 409, 425 or 429, after which SDKs repeat the request"""
 
@@ -178,6 +181,7 @@ class Profile(Model):
             verdict_timeout_seconds=verdict_timeout_seconds,
             block_message=self.block_message,
             block_status=self.refusal.status,
+            answers_blocks=self.refusal.form == "answer",
             unmatched=core.Unmatched(self.unmatched),
             paths=self.paths,
             inspect=frozenset(each for each in core.Inspect if getattr(self.inspect, each)),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from extproc.core.block_answers.base import BlockAnswer, Facts
 from extproc.core.commands import (
     CancelDetection,
     Command,
@@ -18,6 +19,7 @@ from extproc.core.commands import (
     UseProfile,
 )
 from extproc.core.content.body import declared_length
+from extproc.core.content.framing import Framing
 from extproc.core.content.media_type import media_types
 from extproc.core.detections import Allowance, Messages
 from extproc.core.dialects.base import Dialect
@@ -56,6 +58,8 @@ class Context:
         "_messages_bytes",
         "_numbers",
         "allowance",
+        "asks_for_stream",
+        "began",
         "call_id",
         "choices",
         "dialect",
@@ -67,7 +71,9 @@ class Context:
         "is_reply_local",
         "is_stored",
         "limits",
+        "model",
         "now",
+        "path",
         "policy",
         "refusal",
         "scope",
@@ -75,9 +81,10 @@ class Context:
         "was_read",
     )
 
-    def __init__(self, call_id: str, policy: Policy, limits: Limits) -> None:
-        """Begin an exchange under `policy`."""
+    def __init__(self, call_id: str, policy: Policy, limits: Limits, began: int = 0) -> None:
+        """Begin an exchange under `policy`, at `began` in seconds since 1970."""
         self.call_id = call_id
+        self.began = began
         self.policy = policy
         self.limits = limits
         self.now = 0.0
@@ -88,6 +95,12 @@ class Context:
         """The dialects of a path that is not specific to one API, until the request's body has decided."""
         self.unmatched = Unmatched.PASS
         self.scope = Scope.NOTHING
+        self.path = ""
+        """The client's path."""
+        self.model = ""
+        """The model that the request names, if a block becomes an answer."""
+        self.asks_for_stream = False
+        """Whether the request asks for a stream."""
         self.is_get = False
         self.is_stored = False
         """Whether the answer is that of an earlier request, whose model the answer names."""
@@ -350,6 +363,20 @@ class Context:
         if message and leg is RESPONSE and quotes_any(message, withheld):
             message = None
         self.refuse(blocked((self.policy.block_message or message or fixed) + named(records), self.policy.block_status))
+
+    def new_answer(self) -> BlockAnswer | None:
+        """Return the answer that a block becomes; None if it becomes an error."""
+        if not self.policy.answers_blocks or self.dialect is None or self.is_get:
+            return None
+        kind = self.dialect.block_answer(self.path)
+        return kind(Facts(self.call_id, self.model, self.began, self.path)) if kind is not None else None
+
+    @property
+    def asked_framing(self) -> Framing:
+        """The framing of the answer that the request asks for."""
+        if self.dialect is None or not self.asks_for_stream:
+            return Framing.WHOLE
+        return self.dialect.stream_framing(self.path)
 
     def refuse(self, refusal: Refusal) -> None:
         """End the exchange with `refusal` once the current event is handled. The first refusal counts."""

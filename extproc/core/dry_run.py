@@ -70,12 +70,18 @@ class DryRun:
     __slots__ = ("_has_begun", "_held", "_later", "_limits", "_mode", "_queued", "_shadow", "_shadow_held", "_state")
 
     def __init__(
-        self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
+        self,
+        call_id: str,
+        policy: Policy,
+        limits: Limits,
+        *,
+        request_mode: BodyMode = BodyMode.BUFFERED,
+        began: int = 0,
     ) -> None:
         """Begin a dry run of `policy`."""
         # A ping would only be for a client, and the shadow has none.
         policy = dataclasses.replace(policy, stream_ping_seconds=0)
-        self._shadow = Exchange(call_id, policy, limits, request_mode=request_mode)
+        self._shadow = Exchange(call_id, policy, limits, request_mode=request_mode, began=began)
         self._limits = limits
         self._mode = request_mode
         self._state = DryRunState.WATCHING

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.content.escapes import respell
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.leaf import Kind, Leaf
@@ -22,7 +23,7 @@ _UNITS = 4096
 class EventWriter:
     """Applies what Aim has rewritten to the held events."""
 
-    __slots__ = ("_dialect", "_units", "is_altered", "sequence")
+    __slots__ = ("_dialect", "_units", "answer", "is_altered", "sequence")
 
     def __init__(self, dialect: Dialect) -> None:
         """Write events of `dialect`."""
@@ -32,6 +33,8 @@ class EventWriter:
         """Whether any text was rewritten."""
         self.sequence = 0
         """The number of the next event, for APIs that number events."""
+        self.answer: BlockAnswer | None = None
+        """What is told the documents of the events."""
 
     def spelling(self, text: HeldText, new: str) -> str:
         """Return what Aim has made of a text in the spelling of its event: escaped, if it is in arguments."""
@@ -80,6 +83,8 @@ class EventWriter:
                 edits |= rewrite(leaf, "" if leaf.kind is Kind.SEAL else running.spelling)
         if self.is_altered:
             edits |= {leaf.path: None for leaf in event.tokens if self._spells_rewritten(leaf)}
+        if self.answer is not None:
+            self.answer.follow(document.read_again(document.rewrite(edits) if edits else None).root)
         return event.unit.with_data(document.rewrite(edits)) if edits else event.unit.raw
 
     def _spells_rewritten(self, tokens: Leaf) -> bool:

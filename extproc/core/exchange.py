@@ -35,6 +35,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never, get_args
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.writer import MEDIA_TYPES, reply
 from extproc.core.commands import (
     Close,
     Command,
@@ -67,7 +69,7 @@ from extproc.core.refusal import MISCONFIGURED, REQUEST_TOO_LARGE, Refusal, reda
 from extproc.core.request_leg import RequestLeg
 from extproc.core.response_leg import ResponseLeg
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, strictest
-from extproc.core.vocabulary import CALL_ID_HEADER, MODERATION, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode
+from extproc.core.vocabulary import CALL_ID_HEADER, MODERATION, OUTPUT, PRE_CALL, REQUEST, RESPONSE, BodyMode, Headers
 
 
 def misconfigured() -> ImmediateResponse:
@@ -85,10 +87,19 @@ class Exchange:
     __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response", "_yields")
 
     def __init__(
-        self, call_id: str, policy: Policy, limits: Limits, *, request_mode: BodyMode = BodyMode.BUFFERED
+        self,
+        call_id: str,
+        policy: Policy,
+        limits: Limits,
+        *,
+        request_mode: BodyMode = BodyMode.BUFFERED,
+        began: int = 0,
     ) -> None:
-        """Begin an exchange under `policy`, within `limits`. `call_id` identifies it to the client and to Aim."""
-        self._context = Context(call_id, policy, limits)
+        """Begin an exchange under `policy`, within `limits`. `call_id` identifies it to the client and to Aim.
+
+        `began` is in seconds since 1970.
+        """
+        self._context = Context(call_id, policy, limits, began)
         self._request = RequestLeg(self._context, request_mode)
         self._response = ResponseLeg(self._context)
         self._held = self._yields = 0
@@ -240,14 +251,29 @@ class Exchange:
             for command in self._response.ending(refusal):
                 context.emit(command)
         else:
-            named = ((CALL_ID_HEADER, context.call_id),) if context.was_read else ()
-            dialect = context.dialect or DEFAULT
-            head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *refusal.headers, *named)
-            body = dialect.refuse(refusal)
-            context.emit(ImmediateResponse(dialect.status(refusal), head, body, refusal.details))
+            answer = context.new_answer() if refusal.is_block else None
+            context.emit(self._refused(refusal) if answer is None else self._answered(refusal, answer))
         self._is_complete = True
         context.emit(Complete())
         self._close()
+
+    def _refused(self, refusal: Refusal) -> ImmediateResponse:
+        """Return the error that answers the client."""
+        dialect = self._context.dialect or DEFAULT
+        head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *refusal.headers)
+        body = dialect.refuse(refusal)
+        return ImmediateResponse(dialect.status(refusal), (*head, *self._named), body, refusal.details)
+
+    def _answered(self, refusal: Refusal, answer: BlockAnswer) -> ImmediateResponse:
+        """Return the answer that the block becomes: in the framing of the upstream's, or as the request asks."""
+        framing = self._response.begun_framing or self._context.asked_framing
+        head = (("content-type", MEDIA_TYPES[framing]), *self._named)
+        return ImmediateResponse(200, head, reply(answer, refusal.message, framing), refusal.details)
+
+    @property
+    def _named(self) -> Headers:
+        """The header with the call id, if the client gets it."""
+        return ((CALL_ID_HEADER, self._context.call_id),) if self._context.was_read else ()
 
     def _reset(self, error: ProtocolError) -> None:
         self._context.emit(ReportOutcome("aborted"))

@@ -75,6 +75,8 @@ class Policy:
     block_message: str = ""
     block_status: int = 400
     """the HTTP status of a block that is refused with an error"""
+    answers_blocks: bool = False
+    """whether a block becomes an answer whose text is the message, where the API has one"""
     unmatched: Unmatched = Unmatched.INSPECT
     paths: Mapping[str, str] = field(default_factory=dict)
     """`[METHOD ]GLOB` -> the name of a dialect, or a value of `Unmatched`; the first match wins"""

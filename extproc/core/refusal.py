@@ -39,7 +39,12 @@ class Refusal:
     @property
     def outcome(self) -> str:
         """The outcome of the exchange: blocked by Aim, or refused for another reason."""
-        return "blocked" if self.code == BLOCKED_CODE else "refused"
+        return "blocked" if self.is_block else "refused"
+
+    @property
+    def is_block(self) -> bool:
+        """Whether Aim has blocked the exchange, so that the message may become an answer."""
+        return self.code == BLOCKED_CODE
 
     @property
     def headers(self) -> Headers:
@@ -48,7 +53,7 @@ class Refusal:
 
     def for_error(self, status: str, block_message: str) -> Refusal:
         """Return the refusal that replaces the body of an error answer: under its status, with a fixed message."""
-        message = (block_message or BLOCKED_RESPONSE) if self.code == BLOCKED_CODE else self.message
+        message = (block_message or BLOCKED_RESPONSE) if self.is_block else self.message
         status_ = int(status) if status.isdecimal() else self.status
         return replace(self, status=status_, chosen_status=None, message=message)
 

@@ -21,6 +21,7 @@ from sys import getsizeof
 from typing import Any
 
 from extproc.core.argument_pieces import ArgumentPieces
+from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.chunk import are_clear
 from extproc.core.content.aws_event_stream import Frame
 from extproc.core.content.census import MAX_VALUES
@@ -115,9 +116,19 @@ class ReleaseQueue:
         return self._verification.results
 
     @property
+    def answer(self) -> BlockAnswer | None:
+        """The answer that a block becomes. It is told the documents that are released."""
+        return self._writer.answer
+
+    @answer.setter
+    def answer(self, answer: BlockAnswer | None) -> None:
+        self._writer.answer = answer
+
+    @property
     def kept(self) -> int:
-        """Bytes that are kept beside the events: running texts, and lanes."""
-        return self._running.held + self._waiting.held
+        """Bytes that are kept beside the events: running texts, lanes, and those of the answer that a block becomes."""
+        answer = self._writer.answer
+        return self._running.held + self._waiting.held + (answer.kept if answer is not None else 0)
 
     @property
     def awaits_done(self) -> bool:
@@ -323,6 +334,7 @@ class ReleaseQueue:
         self.clear()
         self._running.clear()
         self._pieces.clear()
+        self._writer.answer = None
 
     def withheld_texts(self) -> Iterator[str]:
         """Yield the waiting texts; the pieces of a running text are joined."""

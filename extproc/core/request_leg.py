@@ -120,7 +120,7 @@ class RequestLeg:
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         method = first.get(":method", "")
         is_upgrade = "upgrade" in first or method == "CONNECT"
-        self._path = first.get(":path", "")
+        self._path = context.path = first.get(":path", "")
         if is_preflight(event.headers, end_of_stream=event.end_of_stream):
             self._pass(event.end_of_stream)
             return
@@ -321,9 +321,12 @@ class RequestLeg:
             names = () if context.is_stored else requested_models(document.root, self._path)
             if not context.follow_models(names):
                 return
+        if context.policy.answers_blocks:
+            context.model = next(iter(model_names(document.root, self._path)), "")
         try:
             tools = Inspect.TOOLS in context.policy.inspect
             body.read(dialect, document, self._path, len(plain), tools=tools)
+            context.asks_for_stream = body.asks_for_stream
         finally:
             context.dialect = body.after or dialect
 

@@ -84,6 +84,12 @@ class ResponseLeg:
         return (self._whole.held if self._whole is not None else 0), 0, 0
 
     @property
+    def begun_framing(self) -> Framing | None:
+        """The framing of an answer that has begun to be read; None if there is none."""
+        is_read = self._state is ResponseState.HOLDING or self._state is ResponseState.STREAMING
+        return self._framing if is_read and not self._answer.is_error else None
+
+    @property
     def sequence(self) -> int:
         """The number of a stream's next event, for APIs that number events."""
         return self._stream.sequence if self._stream is not None else 0
@@ -319,7 +325,11 @@ class ResponseLeg:
 
     def ending(self, refusal: Refusal) -> list[Command]:
         """Return the commands that end a response that has begun, with `refusal` as its last bytes."""
-        last = (self._stream.separator if self._stream is not None else b"") + self.refusal(refusal)
+        stream = self._stream
+        answer = None
+        if stream is not None and refusal.is_block:
+            answer = stream.completed(refusal.message, self._framing)
+        last = (stream.separator if stream is not None else b"") + (self.refusal(refusal) if answer is None else answer)
         if self._has_trailers:
             return [ReleaseBody(RESPONSE, last), ReleaseTrailers(RESPONSE)]
         return [ReleaseBody(RESPONSE, last, end_of_stream=True)]

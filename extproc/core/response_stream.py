@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from extproc.core.block_answers.writer import write
 from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
 from extproc.core.content.framing import Framing
@@ -78,6 +79,7 @@ class ResponseStream:
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
+        self._queue.answer = context.new_answer()
         self._session = StreamSession(context, is_late=dialect.is_often_silent or context.is_get)
         self._rest: OpenedRest | None = None  # what is passed on after the stream has failed open
 
@@ -100,6 +102,14 @@ class ResponseStream:
     def tail(self) -> bytes:
         """The last bytes that were released."""
         return self._output.tail
+
+    def completed(self, message: str, framing: Framing) -> bytes | None:
+        """Return the events that complete the stream with the message of a block; None if it must become an error."""
+        answer = self._queue.answer
+        if answer is None:
+            return None
+        inside = Framing.JSON_LINES if self._input.has_lines else Framing.EVENT_STREAM
+        return write(answer.rest(message), framing, answer.frames, tail=self.tail, inside=inside)
 
     @property
     def separator(self) -> bytes:

@@ -84,6 +84,11 @@ class StreamInput:
         """Return whether the stream is one of payload parts."""
         return isinstance(self._decoder, PartDecoder) and self._decoder.has_parts
 
+    @property
+    def has_lines(self) -> bool:
+        """Return whether the payload parts are pieces of JSON lines."""
+        return isinstance(self._decoder, PartDecoder) and self._decoder.has_lines
+
     def end(self, *, has_trailers: bool) -> None:
         """Record that the upstream has ended."""
         self.upstream = Upstream.ENDED_BY_TRAILERS if has_trailers else Upstream.ENDED

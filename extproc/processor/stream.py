@@ -141,7 +141,7 @@ class Stream:
         if not profile.enforce and random.random() >= profile.sample:  # noqa: S311 - it guards nothing
             policy = replace(policy, hooks=frozenset())
         kind = Exchange if profile.enforce else DryRun
-        exchange = kind(call_id, policy, settings.exchange_limits, request_mode=mode)
+        exchange = kind(call_id, policy, settings.exchange_limits, request_mode=mode, began=int(time.time()))
         identity = Identity(
             first_value(profile.user_email, headers),
             first_value(profile.key_alias, headers),

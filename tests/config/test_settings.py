@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from extproc.config.address import Address
+from extproc.config.described import described
 from extproc.config.load import load
 from extproc.config.model import Model
 from extproc.config.profile import Profile
@@ -48,7 +49,7 @@ def test_reference_shows_the_defaults() -> None:
     text = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/settings.md").read_text(), re.DOTALL)[0]
     documented = yaml.safe_load(text)
     assert Settings(**documented) == Settings()
-    assert _names(documented) == _names(Settings().model_dump())
+    assert _names(documented) == _names(Settings().model_dump(by_alias=True))
 
 
 def test_reference_is_up_to_date() -> None:
@@ -416,3 +417,18 @@ profiles:
 def test_models_that_cannot_apply_are_refused(tmp_path: Path, profile: str, problem: str) -> None:
     (found,) = problems(written(tmp_path, f"profiles: {{default: {profile}}}"))
     assert problem in found
+
+
+@pytest.mark.parametrize(("text", "answers"), [("{as: answer}", True), ("{as: error}", False), ("{}", False)])
+def test_blocks_become_answers_if_the_profile_says_so(tmp_path: Path, text: str, answers: bool) -> None:
+    settings = load(written(tmp_path, f"profiles: {{default: {{refusal: {text}}}}}\n"))
+    assert settings.policies["default"].answers_blocks is answers
+
+
+def test_form_of_a_refusal_has_one_name(tmp_path: Path) -> None:
+    assert problems(written(tmp_path, "profiles: {default: {refusal: {form: answer}}}\n")) == [
+        "profiles.default.refusal.form: unknown setting"
+    ]
+    (problem,) = problems(written(tmp_path, "profiles: {default: {refusal: {as: text}}}\n"))
+    assert problem.startswith("profiles.default.refusal.as: ")
+    assert "profiles.default.refusal.as" in {each.name for each in described(Settings())}

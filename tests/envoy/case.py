@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.envoy.apis import CHAT, Api
+from tests.envoy.told import reason, told
 from tests.fakes.aim import AimSession, Question, ScriptedAim, allow, anonymize, block, echo
 from tests.fakes.client import Got, exchange
 from tests.fakes.rig import Rig, Rigs, cluster_of, manager_of, processor_of
@@ -102,6 +103,7 @@ RIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         key_alias=["header:x-key"],
     ),
     "teapot": _profile(refusal={"status": 418}),
+    "answers": _profile(refusal={"as": "answer"}),
     "small": {"limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024}},
     "small open": {
         "limits": {"request_bytes": 4096, "response_bytes": 4096, "event_bytes": 1024},
@@ -307,6 +309,15 @@ class Ended:
     sequence: int = 0
 
 
+@dataclass(frozen=True)
+class Answered:
+    """The client gets `before`, then what makes it an answer of the API with this text, which ends for a block."""
+
+    text: str
+    before: bytes = b""
+    type: str = "application/json"
+
+
 class Never:
     """No request reaches the upstream."""
 
@@ -337,7 +348,7 @@ class Case:
     """whether the answer has the call id; None: if a dialect knows the path"""
     # what is expected
     status: int = field(default=200, kw_only=True)
-    client: bytes | Refused | Ended | object | None = field(default=None, kw_only=True)
+    client: bytes | Refused | Ended | Answered | object | None = field(default=None, kw_only=True)
     client_headers: Mapping[str, str | None] = field(default_factory=dict, kw_only=True)
     client_trailers: Headers | Any = field(default=(), kw_only=True)
     upstream: bytes | Never | object | None = field(default=None, kw_only=True)
@@ -468,6 +479,10 @@ def _check_client(case: Case, got: Got) -> None:
         last = got.body[len(expected.before) :]
         message = expected.message or _message(case.api, case.api.said_at(last))
         assert last == case.api.ending(status, expected.code, message, expected.sequence)
+    elif isinstance(expected, Answered):
+        assert got.body.startswith(expected.before)
+        assert got.header("content-type") == expected.type
+        assert told(case.api.name, expected.type, got.body) == (expected.text, reason(case.api.name))
     elif expected is not ANY:
         usual = case.answer.whole if isinstance(case.answer, Said) else b""
         assert got.body == (usual if expected is None else expected)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.envoy import (
     cases_aim,
+    cases_answers,
     cases_bedrock,
     cases_dialects,
     cases_encodings,
@@ -31,6 +32,7 @@ ROWS: list[Case] = [
     *cases_encodings.ROWS,
     *cases_http.ROWS,
     *cases_aim.ROWS,
+    *cases_answers.ROWS,
 ]
 
 

@@ -114,10 +114,14 @@ class Recording:
 
     def begin(self) -> World:
         """Return an exchange that waits for its answer."""
-        request = next(body for path, body in _REQUESTS.values() if dialect_at(path) is self.dialect)
-        body = json.dumps({**request, "stream": self.is_stream}).encode()
-        world = World().request(body, ("content-type", "application/json"), path=self.path).judge()
+        world = World().request(self.request, ("content-type", "application/json"), path=self.path).judge()
         return world.head(self.content_type)
+
+    @property
+    def request(self) -> bytes:
+        """A request for the answer."""
+        request = next(body for path, body in _REQUESTS.values() if dialect_at(path) is self.dialect)
+        return json.dumps({**request, "stream": self.is_stream}).encode()
 
 
 def dialect_at(path: str) -> Dialect | None:

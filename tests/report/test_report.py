@@ -259,7 +259,8 @@ async def test_report_of_a_sidecar_counts_what_aim_decided(
         if "secret" in text:
             return {"required_action": {"action_type": "block_action"}, "analysis_result": of_policy("secrets")}
         if "mail" in text:
-            return {**anonymize(question, str.upper), "analysis_result": of_policy("PII")}
+            redacted: Any = anonymize(question, str.upper)
+            return redacted | {"analysis_result": of_policy("PII")}
         return await allow(question)
 
     aim.judge = judge

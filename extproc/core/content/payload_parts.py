@@ -91,6 +91,11 @@ class PartDecoder:
         """Whether a payload part has come."""
 
     @property
+    def has_lines(self) -> bool:
+        """Return whether the stream inside is one of lines."""
+        return self._inside is Inside.LINES
+
+    @property
     def pending(self) -> int:
         """The number of bytes of the incomplete frame and unit, and of units that were not yielded yet."""
         inside = self._inner.pending if self._inner is not None else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.messages import TextCompletionAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
@@ -16,6 +18,10 @@ class AnthropicComplete(Dialect):
     name = "anthropic-complete"
     request = Table(*COMMON, text("prompt"), inert("anthropic_version"))
     answer = event = Table(*COMMON, text("completion"), inert("stop", "error.type"))
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return TextCompletionAnswer
 
     def is_final(self, data: str, document: Document | None) -> bool:
         """Return whether the event says why the text ends."""

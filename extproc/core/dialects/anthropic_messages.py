@@ -6,12 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.messages import MessageAnswer
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, answering, short_name
+from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
+
+_COUNTS = ("/count_tokens", "/count-tokens:rawpredict")
+"""Ends of paths that count tokens; the second is Vertex AI's."""
 
 _TYPES = {403: "permission_error", 413: "request_too_large"}
 
@@ -105,6 +110,10 @@ class AnthropicMessages(Dialect):
         *below("message", (*_STOP, _USAGE)),
         _USAGE,
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block; a count of tokens is none."""
+        return None if endpoint(path).endswith(_COUNTS) else MessageAnswer
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the block with the event's index, or of another part of the event."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields
@@ -186,6 +187,14 @@ class Dialect:
         """Return whether an event ends the stream. `document` is None if the event was not parsed."""
         return document is None and data.strip() == "[DONE]"
 
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer that a block of a request to `path` can become; None if the API has none of text."""
+        return None
+
+    def stream_framing(self, path: str) -> Framing:
+        """Return the framing of a stream that answers a request to `path`."""
+        return Framing.AWS_EVENT_STREAM if endpoint(path).endswith("-response-stream") else Framing.EVENT_STREAM
+
     def status(self, refusal: Refusal) -> int:
         """Return the status of a refusal."""
         return refusal.http_status
@@ -214,6 +223,11 @@ class Dialect:
     def refuse_lines(self, refusal: Refusal) -> bytes:
         """Return the lines that end a running stream of JSON lines with a refusal."""
         return self.refuse(refusal) + b"\n"
+
+
+def endpoint(path: str) -> str:
+    """Return a client's path without query and trailing slash, in lower case."""
+    return path.partition("?")[0].rstrip("/").lower()
 
 
 def running(root: Any, path: Path) -> Running:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 from extproc.core.content.document import Document
-from extproc.core.dialects.base import Dialect
+from extproc.core.content.framing import Framing
+from extproc.core.dialects.base import Dialect, endpoint
 from extproc.core.refusal import Refusal
 from extproc.core.vocabulary import Headers
 
@@ -23,7 +24,11 @@ class BedrockDialect(Dialect):
 
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the path asks for a stream. The body does not say it."""
-        return path.partition("?")[0].rstrip("/").lower().endswith("-stream")
+        return endpoint(path).endswith("-stream")
+
+    def stream_framing(self, path: str) -> Framing:
+        """Return the framing of a stream."""
+        return Framing.AWS_EVENT_STREAM
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return Bedrock's error object."""

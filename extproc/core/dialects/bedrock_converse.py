@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.converse import ConverseAnswer
 from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Running, answering, running
+from extproc.core.dialects.base import Running, answering, endpoint, running
 from extproc.core.dialects.bedrock import BedrockDialect
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_requests import DataDialect
@@ -141,6 +143,10 @@ class BedrockConverse(BedrockDialect):
         _MODES,
         *below("trace", TRACE),
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block, for paths of a Converse alone."""
+        return ConverseAnswer if endpoint(path).endswith(("/converse", "/converse-stream")) else None
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the block with the event's index, or of another part of the event."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.messages import BedrockMessageAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Running, answering, running
@@ -51,6 +53,10 @@ class BedrockAnthropic(BedrockDialect, AnthropicMessages):
     request = Table(*AnthropicMessages.request.rules, _OPTIONS)
     answer = Table(*AnthropicMessages.answer.rules, *_ADDED)
     event = Table(*AnthropicMessages.event.rules, *_ADDED)
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return BedrockMessageAnswer
 
 
 _ROLES = {"assistant": "assistant", "chatbot": "assistant", "system": "system", "developer": "system"}

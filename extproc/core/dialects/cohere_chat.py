@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.cohere import CohereAnswer, CohereAnswerV1
 from extproc.core.content.document import Document, fields, items
+from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, url
@@ -74,6 +77,10 @@ class CohereChat(CohereDialect):
     answer = Table(*COMMON, *below("message", _SAID), tokens("logprobs", everywhere=True))
     event = Table(*COMMON, *below("delta.message", _SAID), tokens("logprobs", everywhere=True))
 
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return CohereAnswer
+
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the content, call or citation with the event's index."""
         index = fields(root).get("index")
@@ -126,6 +133,14 @@ class CohereChatV1(CohereDialect):
     )
     answer = Table(*COMMON, *_TOLD)
     event = Table(*COMMON, *_TOLD, *below("response", _TOLD))
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return CohereAnswerV1
+
+    def stream_framing(self, path: str) -> Framing:
+        """Return the framing of a stream."""
+        return Framing.JSON_LINES
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: the last event repeats the whole text as the answer, and in the history."""

@@ -7,10 +7,13 @@ is held whole, and a text that continues through its elements is one text for Ai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.gemini import GeminiAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
@@ -32,6 +35,9 @@ from extproc.core.dialects.rules import (
 )
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
+
+_SSE = re.compile(r"(?:\A|&)(?:%24|\$)?alt=sse(?:&|\Z)").search
+"""What of a query asks for events."""
 
 _ROLES = {"model": "assistant", "system": "system"}
 
@@ -150,9 +156,17 @@ class Gemini(Dialect):
     )
     answer = event = _SAID
 
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return GeminiAnswer
+
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the method in the path asks for a stream: of events, or without `alt=sse` an array."""
         return "streamgeneratecontent" in path.partition("?")[0].lower()
+
+    def stream_framing(self, path: str) -> Framing:
+        """Return the framing of a stream: events with `alt=sse`, else an array."""
+        return Framing.EVENT_STREAM if _SSE(path.partition("?")[2]) else Framing.JSON_ARRAY
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
         """Return the texts of every candidate; those of an array's elements are joined."""

@@ -10,8 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.gemini import InteractionAnswer
 from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Dialect, Running, answering, short_name
+from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.google_error import google_error, google_status
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, seal, text, tools, unnamed
@@ -100,6 +102,10 @@ class GeminiInteractions(Dialect):
         *below("interaction", _INTERACTION),
         inert("error.code"),
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block; what ends an interaction has none."""
+        return None if endpoint(path).endswith("/cancel") else InteractionAnswer
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the step with the event's index, or of the whole interaction."""

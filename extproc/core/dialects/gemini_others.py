@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.gemini import CodeAssistAnswer
 from extproc.core.content.document import fields
 from extproc.core.dialects.base import Running
 from extproc.core.dialects.gemini import Gemini
@@ -32,6 +34,10 @@ class CodeAssist(Gemini):
         two_spellings=True,
     )
     answer = event = Table(*COMMON, *below("response", Gemini.answer.own), inert("traceId"), two_spellings=True)
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return CodeAssistAnswer
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text of the document under `response`."""

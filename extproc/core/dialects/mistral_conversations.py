@@ -7,15 +7,21 @@ sends their texts in pieces and repeats nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.conversations import ConversationAnswer
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
+from extproc.core.dialects.base import Dialect, Running, answering, endpoint, running, short_name
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
+
+_OTHERS = re.compile(r"/(?:ocr|agents(?:/[^/]+)?)\Z").search
+"""The ends of paths whose answers are no conversation."""
 
 _FINAL = frozenset({"conversation.response.done", "conversation.response.error"})
 
@@ -105,6 +111,10 @@ class MistralConversations(Dialect):
         tools("tools[]"),
     )
     event = Table(*COMMON, *_ENTRY, inert("code"))
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block; agents and OCR have none."""
+        return None if _OTHERS(endpoint(path)) else ConversationAnswer
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: of the part of an output, or of the call, to which the event belongs."""

@@ -9,8 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.ollama import OllamaChatAnswer, OllamaGenerateAnswer
 from extproc.core.content.document import Document, fields
-from extproc.core.dialects.base import Dialect
+from extproc.core.content.framing import Framing
+from extproc.core.dialects.base import Dialect, endpoint
 from extproc.core.dialects.openai_requests import DataDialect
 from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, unreadable
 from extproc.core.dialects.table import Table
@@ -69,9 +72,17 @@ class Ollama(OllamaDialect):
         media("image"),
     )
 
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block: of the chat, or of the generation."""
+        return OllamaGenerateAnswer if endpoint(path).endswith("generate") else OllamaChatAnswer
+
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the request asks for a stream: it does, unless it says no."""
         return fields(document.root).get("stream") is not False
+
+    def stream_framing(self, path: str) -> Framing:
+        """Return the framing of a stream."""
+        return Framing.JSON_LINES
 
     def is_final(self, data: str, document: Document | None) -> bool:
         """Return whether the line is the last one."""

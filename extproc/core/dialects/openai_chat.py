@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.chat import ChatAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, running
 from extproc.core.dialects.flat_chat import flat_answer, flat_chunk, flat_request
@@ -171,6 +173,10 @@ class OpenAIChat(Dialect):
     name = "openai-chat"
     request = _SENT
     answer = event = _GIVEN
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return ChatAnswer
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the request's messages."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.core.dialects.base import Dialect, Running
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.chat import ChatAnswer, CompletionAnswer
+from extproc.core.dialects.base import Dialect, Running, endpoint
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, FACTS, OPTIONS, SAID, choice_place
 from extproc.core.dialects.rules import COMMON, below, text
@@ -27,6 +29,10 @@ class OpenAICompletions(Dialect):
     name = "openai-completions"
     request = Table(*COMMON, text("prompt", "suffix", "input"), *CHAT_MESSAGES, *OPTIONS)
     answer = event = _GIVEN
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block. Mistral's completions of code have the answers of chat."""
+        return ChatAnswer if endpoint(path).endswith("/fim/completions") else CompletionAnswer
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text. A choice without an index is choice 0."""

@@ -6,6 +6,7 @@ Sources: the API references of OpenAI ("Embeddings", "Images", "Videos", "Audio"
 
 from __future__ import annotations
 
+from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.content.document import Document
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES
@@ -20,6 +21,10 @@ class DataDialect(Dialect):
     def streams(self, document: Document, path: str) -> bool:
         """Return False: a session would be opened for nothing."""
         return False
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return None: the answers are no text."""
+        return None
 
 
 _ENTRIES = ("input", "input[].text", "input[].content", "input[].content[].text")

@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.responses import ResponseAnswer
 from extproc.core.content.document import Document, Path, fields
-from extproc.core.dialects.base import Dialect, Running, answering, short_name
+from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
@@ -57,6 +59,9 @@ _PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "response.output_text_annotation": ("annotation", ("content", "content_index", "annotations", "annotation_index")),
 }
 """Event name without its last word -> (the key of the part, the part's path in the item)."""
+
+_OTHERS = ("/cancel", "/compact", "/conversations", "/input_tokens", "/items")
+"""Ends of paths whose answers are no response of a model that is just made."""
 
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -191,6 +196,10 @@ class OpenAIResponses(Dialect):
     _spoken = Table(*COMMON, *_DONE, text("delta", "transcript", fixed=True))
     _binary = Table(*COMMON, *_DONE, media("delta"))
     _error = Table(*COMMON, inert("code", "param", "error.code", "error.param"))
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block; items, counts and compactions are none."""
+        return None if endpoint(path).endswith(_OTHERS) else ResponseAnswer
 
     def event_table(self, root: Any) -> Table:
         """Return the table for an event: its type says what `delta` is. An error may lack a type."""

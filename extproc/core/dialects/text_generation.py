@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.core.block_answers.base import BlockAnswer
+from extproc.core.block_answers.text_generation import LlamaCppAnswer, SGLangAnswer, TextGenerationAnswer
 from extproc.core.content.document import Document, fields, items
 from extproc.core.dialects.base import Dialect, Running, running
 from extproc.core.dialects.cohere_requests import huggingface_error
@@ -35,6 +37,10 @@ class TextGeneration(Dialect):
         tokens("details.prefill", "details.tokens", "details.top_tokens", "top_tokens", everywhere=True),
         inert("error_type"),
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return TextGenerationAnswer
 
     def streams(self, document: Document, path: str) -> bool:
         """Return whether the path or the request asks for a stream."""
@@ -83,6 +89,10 @@ class LlamaCpp(Dialect):
         tokens("tokens", "completion_probabilities", "probs", everywhere=True),
         inert("stop_type", "generation_settings.samplers[]", "generation_settings.chat_format"),
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return LlamaCppAnswer
 
     def after(self, request: Document, *, tools: bool) -> Dialect:
         """Return the dialect of the answer, in which one of several texts may end before another."""
@@ -145,6 +155,10 @@ class SGLang(Dialect):
         inert("meta_info.finish_reason.type", "meta_info.weight_version"),
         opaque("meta_info.hidden_states"),
     )
+
+    def block_answer(self, path: str) -> type[BlockAnswer] | None:
+        """Return the answer of a block."""
+        return SGLangAnswer
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether a leaf is a new piece, or all of the text so far."""

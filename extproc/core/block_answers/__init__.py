@@ -1,0 +1,1 @@
+"""Blocks as answers: for each provider API, an answer whose text is the message."""
