@@ -64,6 +64,7 @@ class Context:
         "choices",
         "dialect",
         "gate",
+        "has_foreign_id",
         "has_response_begun",
         "held",
         "is_get",
@@ -111,6 +112,8 @@ class Context:
         self.allowance = Allowance()
         self.refusal: Refusal | None = None
         """The refusal with which the exchange ends, once the leg has handled the current event."""
+        self.has_foreign_id = False
+        """Whether the upstream's answer has a call id of its own."""
         self.has_response_begun = False
         """Whether the response's headers were released, so that no immediate response can follow."""
         self.gate = Gate()
@@ -219,6 +222,7 @@ class Context:
     def answer(self, headers: Headers) -> Answer:
         """Return the answer with these headers."""
         first = dict(reversed(headers))
+        self.has_foreign_id = CALL_ID_HEADER in first
         return Answer(
             scope=self.scope if self.reads_answer else Scope.NOTHING,
             status=first.get(":status", ""),
@@ -269,8 +273,10 @@ class Context:
 
     def response_headers(self, remove: tuple[str, ...] = ()) -> ReleaseHeaders:
         """Return the command that releases the response's headers."""
-        named = ((CALL_ID_HEADER, self.call_id),) if self.was_read else ()
-        return ReleaseHeaders(RESPONSE, set=named, remove=remove)
+        if self.was_read:
+            return ReleaseHeaders(RESPONSE, set=((CALL_ID_HEADER, self.call_id),), remove=remove)
+        # The upstream's own would look as if the exchange had been inspected.
+        return ReleaseHeaders(RESPONSE, remove=(*remove, CALL_ID_HEADER) if self.has_foreign_id else remove)
 
     def take_commands(self) -> list[Command]:
         """Remove and return the commands so far, in order."""

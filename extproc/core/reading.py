@@ -210,7 +210,11 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
 
     def parse(unit: Unit) -> Document | None:
         data = unit.data or ""
-        return None if dialect.is_final(data, None) else dialect.parse(data, values, is_foreign=unit.is_foreign)
+        return (
+            None
+            if dialect.is_final(data, None)
+            else dialect.parse(data, values, is_foreign=unit.is_foreign, is_event=True)
+        )
 
     return FramedDocument(text, values, framing, parse)
 

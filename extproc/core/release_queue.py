@@ -176,7 +176,7 @@ class ReleaseQueue:
             self._pieces.end_all()
             return self._chunks.take(is_last=True)
         is_foreign = event.unit.is_foreign
-        event.document = document = self._dialect.parse(data, self._values, is_foreign=is_foreign)
+        event.document = document = self._dialect.parse(data, self._values, is_foreign=is_foreign, is_event=True)
         leaves = self._dialect.deltas(document)
         root = document.root
         self._chunks.name_after(root)

@@ -447,3 +447,17 @@ class TestCallId:
         assert it.reply is not None
         assert "x-aim-call-id" in dict(it.reply.headers)
         assert sent(world(failure_mode_allow=True), TEXT, JSON).judge(Allow()).record.outcome == "allowed"
+
+
+def test_call_id_of_the_upstream_is_removed_if_nothing_was_read() -> None:
+    forged = ("x-aim-call-id", "forged")
+    it = sent(world(), None, method="GET").head("text/html", "200", forged, end=True)
+    assert it.response.headers is not None
+    assert (it.response.headers.set, it.response.headers.remove) == ((), ("x-aim-call-id",))
+
+
+def test_numbers_and_words_that_are_events_are_texts() -> None:
+    it = sent(world(hooks=["output"]), TEXT, JSON).head()
+    it.body(b"data: call\n\ndata: 731\n\ndata: true\n\ndata: null\n\n" + b'data: "a\\u0062"\n\n')
+    said = [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks]
+    assert said == ["call", "731", "true", "null", "ab"]

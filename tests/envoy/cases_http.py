@@ -187,6 +187,17 @@ TYPES = [
         streams(*CHAT.events("Hi"), headers=(("x-aim-call-id", "forged"),)),
         asked=[PRE_CALL, ("stream", "Hi")],
     ),
+    Case(
+        "the upstream's own call id is removed from an answer that is not read",
+        CHAT,
+        None,
+        Said(b"<p>Hi</p>", "text/html", headers=(("x-aim-call-id", "forged"),)),
+        method="GET",
+        path="/page",
+        client_headers={"x-aim-call-id": None},
+        is_inspected=False,
+        asked=[],
+    ),
     Case("expect: 100-continue", CHAT, ASK, ANSWER, headers=(("expect", "100-continue"),), asked=JUDGED),
     Case(
         "headers of an answer stay, in their order, duplicates too",

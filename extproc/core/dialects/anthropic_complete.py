@@ -7,7 +7,7 @@ from extproc.core.block_answers.messages import TextCompletionAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.anthropic_messages import AnthropicMessages
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.rules import COMMON, inert, text
+from extproc.core.dialects.rules import COMMON, MODEL, inert, text
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -16,7 +16,7 @@ class AnthropicComplete(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`. Its refusals are those of Messages."""
 
     name = "anthropic-complete"
-    request = Table(*COMMON, text("prompt"), inert("anthropic_version"))
+    request = Table(*COMMON, MODEL, text("prompt"), inert("anthropic_version"))
     answer = event = Table(*COMMON, text("completion"), inert("stop", "error.type"))
 
     def block_answer(self, path: str) -> type[BlockAnswer] | None:

@@ -11,7 +11,7 @@ from extproc.core.block_answers.messages import MessageAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, opaque, seal, text, tools
+from extproc.core.dialects.rules import COMMON, MODEL, arguments, below, inert, media, opaque, seal, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -71,6 +71,7 @@ class AnthropicMessages(Dialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        MODEL,
         text("system", role="system"),
         text("system[].text", role="system"),
         inert("system[].cache_control.*"),

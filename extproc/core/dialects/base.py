@@ -82,20 +82,27 @@ class Dialect:
     opt_in: Inspect | None = None
     """The setting that switches the inspection of this dialect on; None if it is always on."""
 
-    def parse(self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False) -> Document:
+    def parse(
+        self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False, is_event: bool = False
+    ) -> Document:
         """Return a document of at most `values` values. Foreign text may be no JSON, in any dialect.
 
+        A number or word alone is a piece of a text if it is foreign, or an event where all that is no JSON is a text.
         Raises BodyTooLarge, and MalformedBody for what is no JSON but should be.
         """
+        is_plain = is_foreign or self.plain_texts is PlainTexts.EVERYWHERE
         try:
             document = Document(text, values)
-            # A number or word alone is a piece of a text.
-            return document if not is_foreign or type(document.root) in (dict, list) else PlainText(text)
         except MalformedBody:
             # With NUL it may be UTF-16, which is no text for Aim but JSON for some readers.
-            if (is_foreign or self.plain_texts is PlainTexts.EVERYWHERE) and "\0" not in text:
+            if is_plain and "\0" not in text:
                 return PlainText(text)
             raise
+        if is_foreign or (is_plain and is_event):
+            kind = type(document.root)
+            if not (kind is dict or kind is list or (kind is str and not is_foreign)):
+                return PlainText(text)
+        return document
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the request's messages, one for each text, in order. With `tools`, tool definitions come first.

@@ -16,7 +16,7 @@ from extproc.core.content.document import Document, fields, items
 from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, Running, answering, running
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, url
+from extproc.core.dialects.rules import COMMON, MODEL, arguments, below, inert, media, text, tokens, tools, url
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -66,6 +66,7 @@ class CohereChat(CohereDialect):
     name = "cohere-chat"
     request = Table(
         *COMMON,
+        MODEL,
         text("messages[]", speaker=_speaker),
         *below("messages[]", _SAID),
         text("messages[].content[].document"),
@@ -121,6 +122,7 @@ class CohereChatV1(CohereDialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        MODEL,
         text("preamble", role="system"),
         text("chat_history[]", speaker=_speaker),
         arguments("chat_history[].tool_calls[].parameters"),

@@ -9,7 +9,7 @@ import json
 
 from extproc.core.dialects.cohere_chat import CohereDialect
 from extproc.core.dialects.openai_requests import DataDialect, Rerank
-from extproc.core.dialects.rules import COMMON, inert, media, opaque, text
+from extproc.core.dialects.rules import COMMON, MODEL, inert, media, opaque, text
 from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
@@ -29,6 +29,7 @@ class CohereEmbed(CohereDialect, DataDialect):
     opt_in = Inspect.EMBEDDINGS
     request = Table(
         *COMMON,
+        MODEL,
         text("texts", "inputs", "inputs[].content", "inputs[].content[].text"),
         media("images[]", "inputs[].content[].image_url", "inputs[].content[].image_url.url"),
         inert("input_type", "embedding_types[]", "truncate", "truncation_direction", "prompt_name"),

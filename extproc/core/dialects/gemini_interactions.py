@@ -16,7 +16,7 @@ from extproc.core.content.document import Document, Path, fields
 from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.google_error import google_error, google_status
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, seal, text, tools, unnamed
+from extproc.core.dialects.rules import COMMON, MODEL, Rule, arguments, below, inert, media, seal, text, tools, unnamed
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -91,7 +91,7 @@ class GeminiInteractions(Dialect):
 
     name = "gemini-interactions"
     is_repetitive = True
-    request = Table(*COMMON, *_SETTINGS, *_steps("input[]"), text("system_instruction", role="system"))
+    request = Table(*COMMON, MODEL, *_SETTINGS, *_steps("input[]"), text("system_instruction", role="system"))
     answer = Table(*COMMON, *_INTERACTION)
     event = Table(
         *COMMON,

@@ -16,7 +16,7 @@ from extproc.core.block_answers.conversations import ConversationAnswer
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, Running, answering, endpoint, running, short_name
 from extproc.core.dialects.leaf import Leaf
-from extproc.core.dialects.rules import COMMON, Rule, arguments, below, inert, media, text, tools
+from extproc.core.dialects.rules import COMMON, MODEL, Rule, arguments, below, inert, media, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -83,6 +83,7 @@ class MistralConversations(Dialect):
     name = "mistral-conversations"
     request = Table(
         *COMMON,
+        MODEL,
         text("instructions", role="system"),
         *_entries("inputs[]"),
         tools(

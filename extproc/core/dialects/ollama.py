@@ -15,7 +15,7 @@ from extproc.core.content.document import Document, fields
 from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, endpoint
 from extproc.core.dialects.openai_requests import DataDialect
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tokens, tools, unreadable
+from extproc.core.dialects.rules import COMMON, MODEL, arguments, below, inert, media, text, tokens, tools, unreadable
 from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 from extproc.core.refusal import Refusal
@@ -54,6 +54,7 @@ class Ollama(OllamaDialect):
     name = "ollama"
     request = Table(
         *COMMON,
+        MODEL,
         text("messages[]", speaker=_speaker),
         *below("messages[]", _SAID),
         text("prompt", "suffix"),
@@ -96,5 +97,5 @@ class OllamaEmbed(OllamaDialect, DataDialect):
 
     name = "ollama"
     opt_in = Inspect.EMBEDDINGS
-    request = Table(*COMMON, text("input", "prompt"), inert("keep_alive", "options.*"))
+    request = Table(*COMMON, MODEL, text("input", "prompt"), inert("keep_alive", "options.*"))
     answer = event = Table(*COMMON)

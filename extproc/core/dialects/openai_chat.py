@@ -17,6 +17,7 @@ from extproc.core.dialects.flat_chat import flat_answer, flat_chunk, flat_reques
 from extproc.core.dialects.leaf import Leaf, Prompt
 from extproc.core.dialects.rules import (
     COMMON,
+    MODEL,
     arguments,
     below,
     inert,
@@ -151,6 +152,7 @@ FACTS = (
 
 _SENT = Table(
     *COMMON,
+    MODEL,
     *CHAT_MESSAGES,
     *OPTIONS,
     text("prediction.content", "prediction.content[].text"),

@@ -9,7 +9,7 @@ from extproc.core.block_answers.chat import ChatAnswer, CompletionAnswer
 from extproc.core.dialects.base import Dialect, Running, endpoint
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, FACTS, OPTIONS, SAID, choice_place
-from extproc.core.dialects.rules import COMMON, below, text
+from extproc.core.dialects.rules import COMMON, MODEL, below, text
 from extproc.core.dialects.table import Table
 
 _GIVEN = Table(
@@ -27,7 +27,7 @@ class OpenAICompletions(Dialect):
     """The dialect; see `extproc.core.dialects.base.Dialect`. Some servers accept chat messages on its path, too."""
 
     name = "openai-completions"
-    request = Table(*COMMON, text("prompt", "suffix", "input"), *CHAT_MESSAGES, *OPTIONS)
+    request = Table(*COMMON, MODEL, text("prompt", "suffix", "input"), *CHAT_MESSAGES, *OPTIONS)
     answer = event = _GIVEN
 
     def block_answer(self, path: str) -> type[BlockAnswer] | None:

@@ -10,7 +10,7 @@ from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.content.document import Document
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES
-from extproc.core.dialects.rules import COMMON, below, inert, media, opaque, text, tools
+from extproc.core.dialects.rules import COMMON, MODEL, below, inert, media, opaque, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.policy import Inspect
 
@@ -42,6 +42,7 @@ class Embeddings(DataDialect):
     opt_in = Inspect.EMBEDDINGS
     request = Table(
         *COMMON,
+        MODEL,
         *_PICTURES,
         *CHAT_MESSAGES,
         text(*_ENTRIES),
@@ -62,6 +63,7 @@ class Images(DataDialect):
     takes_forms = True
     request = Table(
         *COMMON,
+        MODEL,
         *_PICTURES,
         text("prompt", "negative_prompt"),
         inert("background", "moderation", "output_format", "quality", "response_format", "size", "style", "user"),
@@ -81,6 +83,7 @@ class Speech(DataDialect):
     answers_media = True
     request = Table(
         *COMMON,
+        MODEL,
         text("input", "instructions"),
         inert("voice", "response_format", "stream_format"),
     )
@@ -93,6 +96,7 @@ class Moderations(DataDialect):
     name = "openai-moderations"
     request = Table(
         *COMMON,
+        MODEL,
         text(*_ENTRIES),
         media("input[].image_url", "input[].image_url.url"),
     )
@@ -131,6 +135,7 @@ class RealtimeSecrets(DataDialect):
     name = "openai-responses"
     request = Table(
         *COMMON,
+        MODEL,
         *_SESSION,
         *below("session", _SESSION),
         text("instructions", "session.instructions", role="system"),
@@ -149,5 +154,5 @@ class Rerank(DataDialect):
     """Documents ranked for a query."""
 
     name = "rerank"
-    request = Table(*COMMON, *_PICTURES, text("query", "documents", "documents[].text", "texts"))
+    request = Table(*COMMON, MODEL, *_PICTURES, text("query", "documents", "documents[].text", "texts"))
     answer = event = Table(*COMMON)

@@ -19,6 +19,7 @@ from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
     COMMON,
+    MODEL,
     Rule,
     arguments,
     below,
@@ -181,6 +182,7 @@ class OpenAIResponses(Dialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        MODEL,
         *OPTIONS,
         *_ECHOED,
         text("instructions", role="system"),

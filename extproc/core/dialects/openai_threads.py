@@ -12,7 +12,7 @@ from typing import Any
 from extproc.core.content.document import fields
 from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, arguments, below, inert, media, text, tools
+from extproc.core.dialects.rules import COMMON, MODEL, arguments, below, inert, media, text, tools
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
 
@@ -69,6 +69,7 @@ class OpenAIThreads(Dialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        MODEL,
         *_SETTINGS,
         text("instructions", "additional_instructions", role="system"),
         text(*_MESSAGES, speaker=_speaker),

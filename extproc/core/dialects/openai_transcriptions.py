@@ -11,7 +11,7 @@ from typing import Any
 from extproc.core.content.document import Document, fields
 from extproc.core.dialects.base import Dialect, PlainTexts, Running, asks_in_form, running, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, inert, media, text, tokens
+from extproc.core.dialects.rules import COMMON, MODEL, inert, media, text, tokens
 from extproc.core.dialects.table import Table
 
 _WHOLE = "transcript.text.done"
@@ -28,6 +28,7 @@ class OpenAITranscriptions(Dialect):
     is_repetitive = True
     request = Table(
         *COMMON,
+        MODEL,
         text("prompt"),
         media("file", "known_speaker_references[]"),
         inert(

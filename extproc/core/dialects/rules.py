@@ -166,3 +166,6 @@ COMMON = (
     media("**.b64_json", "**.*_b64"),
 )
 """The names that mean the same in every API. The generic dialect adds names that mean the same in most APIs."""
+
+MODEL = inert("model")
+"""The model of a request, named in its root: some servers also read it in other letter cases, which is refused."""
