@@ -17,7 +17,7 @@ from tests.core.block_answers.test_recorded import MESSAGE, RECORDINGS, STREAMS,
 from tests.fakes.planted import Recording
 
 
-def _of(*names: str) -> Any:
+def _of(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("recording", [each for each in STREAMS if each.name in names], ids=lambda e: e.name)
 
 
@@ -51,7 +51,7 @@ def test_choices_of_a_chat_end(recording: Recording) -> None:
     for before, events in cuts(recording):
         ours = [value for _, value in events if value != DONE]
         _validates(ChatCompletionChunk, ours)
-        finishes = {}
+        finishes: dict[int, Any] = {}
         for value in (*before, *ours):
             finishes |= {each["index"]: each.get("finish_reason") for each in value["choices"]}
         assert set(finishes.values()) <= {"content_filter", "stop", "tool_calls"}
