@@ -143,7 +143,9 @@ def placed(tree: Any, sidecar_port: int, model_port: int) -> None:
     (listener,) = tree["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
     ours, model, *_ = tree["static_resources"]["clusters"]
-    model.pop("transport_socket", None)
+    if model.pop("transport_socket", None):  # without TLS there is no ALPN to choose the protocol by
+        (options,) = model["typed_extension_protocol_options"].values()
+        options["explicit_http_config"] = {"http_protocol_options": options.pop("auto_config")["http_protocol_options"]}
     for cluster, port in ((ours, sidecar_port), (model, model_port)):
         cluster["type"] = "STATIC"
         address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -247,6 +249,8 @@ def with_keys_of_the_test(tree: Any) -> None:
     del provider["remote_jwks"]
     keys = [{"kty": "oct", "alg": "HS256", "kid": "1", "k": encoded(SECRET)}]
     provider["local_jwks"] = {"inline_string": json.dumps({"keys": keys})}
+    idp = tree["static_resources"]["clusters"].pop()
+    assert idp["name"] == "idp"
 
 
 async def guards(question: Question) -> Answer:
