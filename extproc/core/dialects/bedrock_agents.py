@@ -109,9 +109,11 @@ class BedrockAgents(BedrockDialect):
         media("**.byteContent"),
     )
 
-    def parse(self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False) -> Document:
+    def parse(
+        self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False, is_event: bool = False
+    ) -> Document:
         """Return a document. What a frame has in base64 is a text of the agent's, even if it looks like JSON."""
-        document = super().parse(text, values, is_foreign=is_foreign)
+        document = super().parse(text, values, is_foreign=is_foreign, is_event=is_event)
         return PlainText(text) if is_foreign and "bytes" not in fields(document.root) else document
 
     def streams(self, document: Document, path: str) -> bool:

@@ -193,10 +193,12 @@ class Mcp(Dialect):
         """Return the dialect of the answer to a request."""
         return Mcp(request_ids(request.root), is_batch=isinstance(request.root, list), has_tools=tools)
 
-    def parse(self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False) -> Document:
+    def parse(
+        self, text: str, values: int = MAX_VALUES, *, is_foreign: bool = False, is_event: bool = False
+    ) -> Document:
         """Return a document. Servers of older versions send words and paths, which do not begin like a message."""
         begins = text.lstrip("\ufeff \t\r\n")[:1]
-        return super().parse(text, values, is_foreign=is_foreign or begins not in ("{", "["))
+        return super().parse(text, values, is_foreign=is_foreign or begins not in ("{", "["), is_event=is_event)
 
     def prompts(self, document: Document, *, tools: bool, locates: bool = False) -> list[Prompt]:
         """Return the texts of the request's messages, each as one of Aim's. A batch may have none."""
