@@ -17,7 +17,12 @@ from tests.conformance.harness import MESSAGE, blocks_answers, blocks_at_once, b
 from tests.fakes.envoy import needs_envoy
 from tests.fakes.rig import Rig, rig
 
-pytestmark = [*needs_envoy, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    *needs_envoy,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:google"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 Told = tuple[str, Any]
 """The text that a client was told, and why it ended."""
