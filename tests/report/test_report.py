@@ -245,10 +245,6 @@ async def prompt(guard: Sidecar, text: str) -> None:
     await asyncio.wait_for(guard.service.idle.wait(), 20)
 
 
-def of_policy(name: str) -> Line:
-    return {"policy_drill_down": {"u1": {"policy_name": name}}}
-
-
 @pytest.mark.parametrize("name", ["plain", "ecs", "ocsf"])
 @pytest.mark.parametrize("is_dry_run", [True, False])
 async def test_report_of_a_sidecar_counts_what_aim_decided(
@@ -257,9 +253,10 @@ async def test_report_of_a_sidecar_counts_what_aim_decided(
     async def judge(question: Question) -> Any:
         text = question.body["messages"][-1]["content"]
         if "secret" in text:
-            return {"required_action": {"action_type": "block_action"}, "analysis_result": of_policy("secrets")}
+            found = {"policy_drill_down": {"u1": {"policy_name": "secrets"}}}
+            return {"required_action": {"action_type": "block_action"}, "analysis_result": found}
         if "mail" in text:
-            return {**anonymize(question, str.upper), "analysis_result": of_policy("PII")}
+            return anonymize(question, str.upper)  # by the policy PII
         return await allow(question)
 
     aim.judge = judge
@@ -270,6 +267,7 @@ async def test_report_of_a_sidecar_counts_what_aim_decided(
     async with sidecar(settings) as guard:
         for text in ("Hello", "my secret", "my secret", "my mail"):
             await prompt(guard, text)
+    assert "my secret" not in file.read_text()
     found = await asyncio.to_thread(report, file)
     mode, other = found["dry_run"], found["enforced"]
     if not is_dry_run:
