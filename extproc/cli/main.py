@@ -152,7 +152,10 @@ def check(
 
 @app.command()
 def report(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Audit files, plain or gzip; - is stdin.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE...]", help="Audit files, plain or gzip; - is stdin.")
+    ] = None,
+    audit: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The same as FILE; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Only count from this time on (UTC).")] = None,
 ) -> None:
@@ -163,7 +166,10 @@ def report(
 
     tally = Tally(since=None if since is None else since.replace(tzinfo=UTC))
     with problems_reported():
-        for file in files:
+        named = [*(audit or ()), *(files or ())]
+        if not named:
+            raise SettingsError(["audit: name at least one file of the audit log, or - for standard input"])
+        for file in named:
             with source.opened(file) as stream:
                 for number, line in enumerate(source.lines(stream), 1):
                     tally.add(file, number, line)

@@ -206,6 +206,19 @@ def test_file_that_cannot_be_opened_is_a_problem(tmp_path: Path, name: str) -> N
     assert result.stderr.startswith(f"{tmp_path / name}: ")
 
 
+def test_files_may_be_named_by_an_option(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(written(TRAFFIC))
+    two.write_bytes(written(TRAFFIC))
+    assert report("--audit", one, "--audit", two) == report(one, two) == report("--audit", one, two)
+
+
+def test_report_needs_a_file() -> None:
+    result = CliRunner().invoke(app, ["report"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("audit: name at least one file")
+
+
 def test_tables_show_the_same_numbers(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     lines = [*TRAFFIC, ended("blocked", blocked_by=["[red]\x1b[31mnasty"])]
