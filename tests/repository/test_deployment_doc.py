@@ -69,14 +69,13 @@ def test_documented_commands_without_tls_render() -> None:
 
 
 def test_documented_values_are_valid_settings() -> None:
-    found = values("deployment.md")
-    assert len(found) == 2
-    for block in found:
-        assert {"acme", "globex"} <= Settings(**block["settings"]).profiles.keys()
+    keys, routes, models = [Settings(**block["settings"]).profiles.keys() for block in values("deployment.md")]
+    assert {"acme", "globex"} <= keys & routes
+    assert {"strict", "relaxed"} <= models
 
 
 @needs_helm
-@pytest.mark.parametrize("block", values("deployment.md"), ids=["keys", "routes"])
+@pytest.mark.parametrize("block", values("deployment.md"), ids=["keys", "routes", "models"])
 def test_chart_accepts_documented_values(block: dict[str, Any]) -> None:
     assert "ConfigMap/aim-extproc" in template(**block)
 
