@@ -232,6 +232,8 @@ class ReleaseQueue:
 
     def _say(self, leaf: Leaf, place: Hashable, running: RunningText | None) -> RunningText | None:
         """Record what the model said, if that matters later."""
+        if leaf.is_embedded and running is not None:
+            running.is_interrupted = True
         if place is None or leaf.is_embedded or not (leaf.is_json or self._dialect.is_repetitive):
             return None
         if running is None or leaf.kind is Kind.REPEAT:

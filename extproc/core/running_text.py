@@ -45,6 +45,8 @@ class RunningText:
     held: int = 0
     is_kept: bool = True
     is_rewritten: bool = False
+    is_interrupted: bool = False
+    """Whether something else stood in its place between two pieces, so that Aim did not read these as one text."""
     _nesting: Nesting = field(default_factory=Nesting)
     _read: int = 0
     _is_sound: bool | None = None
@@ -83,8 +85,8 @@ class RunningText:
         self.released.clear()
 
     def repeats(self, text: str) -> bool:
-        """Return whether `text` equals what the model has said."""
-        return self.is_kept and self.said == len(text) and "".join(self.original) == text
+        """Return whether `text` equals what the model has said, and Aim has read it in one piece."""
+        return self.is_kept and not self.is_interrupted and self.said == len(text) and "".join(self.original) == text
 
     @property
     def spelling(self) -> str:

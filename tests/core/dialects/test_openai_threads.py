@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.endpoints import ALL
 from extproc.core.dialects.leaf import Kind
 from extproc.core.refusal import blocked
+from extproc.core.release_queue import ReleaseQueue
 from tests.fakes.reading import (
     asked,
     document,
@@ -178,3 +180,28 @@ def test_end_and_refusals() -> None:
     assert API.refuse_stream(refusal, 0) == (
         b"event: error\ndata: " + API.refuse(refusal) + b"\n\nevent: done\ndata: [DONE]\n\n"
     )
+
+
+def test_call_whose_pieces_something_else_interrupts_is_read_again_as_a_whole() -> None:
+    """Aim has not read `Oslo` in one piece."""
+
+    def step(kind: str, arguments: Any, **more: Any) -> dict[str, Any]:
+        call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        details = {"step_details": {"type": "tool_calls", "tool_calls": [call]}}
+        return {"id": "s1", "object": kind, **(details if not more else {"delta": details})}
+
+    events = [
+        step("thread.run.step.delta", '{"city": "Os', of="delta"),
+        step("thread.run.step.delta", {"zq": "a b"}, of="delta"),
+        step("thread.run.step.delta", 'lo"}', of="delta"),
+        step("thread.run.step", '{"city": "Oslo"}'),
+    ]
+    queue, decoder = ReleaseQueue(API, "c"), EventDecoder(1 << 20)
+    chunks = [
+        json.loads(chunk)
+        for event in events
+        for unit in decoder.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+        for chunk in queue.add(unit)
+    ]
+    texts = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
+    assert texts == ['{"city": "Os', '{"zq": "a b"}', 'lo"}', '{"city": "Oslo"}']
