@@ -154,6 +154,13 @@ def test_model_in_another_letter_case_is_unreadable_because_some_servers_read_it
     assert (it.reply.status, it.record.code) == (400, "invalid_body")
 
 
+def test_unknown_paths_refuse_a_model_in_another_letter_case_too() -> None:
+    body = json.dumps({"Model": "x", "zq": "Hello"}).encode()
+    it = world({"x": STRICT}).request(body, ("content-type", "application/json"), path="/custom")
+    assert it.asked == []
+    assert it.code == "invalid_body"
+
+
 def test_unreadable_request_meets_the_failure_policy_of_the_mesh() -> None:
     it = world({"*": OPEN}).request(b'{"model": "x"')
     assert it.code == "invalid_body"

@@ -525,8 +525,9 @@ def test_numbers_behind_many_texts_are_unreadable() -> None:
 def test_empty_strings_in_a_list_have_no_place() -> None:
     (leaf,) = walk({"zq": [["", ""], ["a b", "", "c d"]]}, Mode.ANSWER).leaves
     assert [(part.path, part.text) for part in leaf.parts] == [(("zq", 1, 0), "a b"), (("zq", 1, 2), "c d")]
-    leaf = walk({"said": [{"zq": ["a", "", "b"], "signature": "c2ln"}]}, Mode.ANSWER).leaves[0]
-    assert [part.path[-1] for part in leaf.parts] == [0, 2]
+    (prompt,) = walk({"said": [{"zq": ["a", "", "b"], "signature": "c2ln"}]}).prompts
+    assert prompt.leaf is not None
+    assert [(part.path[-1], part.fixed) for part in prompt.leaf.parts] == [(0, True), (2, True)]
 
 
 def test_number_of_media_in_a_document_is_bounded() -> None:
