@@ -60,7 +60,7 @@ PLAIN: Final = "plain prompt"
 _FEW = 48
 """At least the values around the units."""
 
-_MEDIA: Final = 16
+MEDIA: Final = 16
 """What an encoded text counts here, although its values are fewer: a document may have 32,768 media."""
 
 _SYSTEM = f'{{"role":"system","content":"{Script()}"}}'
@@ -132,11 +132,11 @@ _READ: Final = {
         _REQUEST + '],"zz":{"mime_type":"application/' + "+" * 900 + '"',
         ',"k#_b64":"QUJD"',
         "}}",
-        _MEDIA,
+        MEDIA,
         "",
     ),
     "base64 of texts": _message(
-        '{"role":"user","content":[', '{"type":"image_url","image_url":{"url":"YWIgYw=="}}', "]}", _MEDIA
+        '{"role":"user","content":[', '{"type":"image_url","image_url":{"url":"YWIgYw=="}}', "]}", MEDIA
     ),
     "sentences as names": Shape(Carrier.REQUEST, _REQUEST + '],"models":[', '"a b"', "]}", 1),
     "answer: sentences as addresses": _answer(_WHOLE_CHOICE + '}],"citations":[', '"a b"', "]", 1),
@@ -144,7 +144,7 @@ _READ: Final = {
         '"choices":[{"index":0,"message":{"role":"assistant","content":"a","images":[',
         '{"image_url":{"url":"YWIgYw=="}}',
         "]}}]",
-        _MEDIA,
+        MEDIA,
     ),
     "answer: sentences as tokens": _answer(_WHOLE_CHOICE + ',"logprobs":[', '"a b"', "]}]", 1),
     "answer: strings under a made-up key": _answer(_WHOLE_CHOICE + '}],"zz":[', '"a"', "]", 1),
