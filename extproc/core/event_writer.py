@@ -83,9 +83,10 @@ class EventWriter:
                 edits |= rewrite(leaf, "" if leaf.kind is Kind.SEAL else running.spelling)
         if self.is_altered:
             edits |= {leaf.path: None for leaf in event.tokens if self._spells_rewritten(leaf)}
+        rewritten = document.rewrite(edits) if edits else None
         if self.answer is not None:
-            self.answer.follow(document.read_again(document.rewrite(edits) if edits else None).root)
-        return event.unit.with_data(document.rewrite(edits)) if edits else event.unit.raw
+            self.answer.follow(document.read_again(rewritten).root)
+        return event.unit.raw if rewritten is None else event.unit.with_data(rewritten)
 
     def _spells_rewritten(self, tokens: Leaf) -> bool:
         """Return whether tokens may spell a text that was rewritten."""
