@@ -39,6 +39,7 @@ from extproc.core.events import (
     RoomDemanded,
     StreamEnded,
     TrailersReceived,
+    VerdictReached,
 )
 from extproc.core.exchange import Exchange
 from extproc.core.identity import own_headers
@@ -95,6 +96,10 @@ class DryRun:
     def deadline(self) -> float | None:
         """The time at which the shadow wants to be woken; None if it does not, or has ended."""
         return self._shadow.deadline if self._state in _DETECTING else None
+
+    def weight(self, event: Event) -> int:
+        """Return about how many bytes are read to handle `event`, as an exchange does."""
+        return self._shadow.weight(event) + (self._queued if isinstance(event, VerdictReached) else 0)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Handle `event`; return the commands that follow from it, in order."""

@@ -137,6 +137,15 @@ class Exchange:
         """Bytes of bodies and events that are held: what `limits.held_bytes` bounds for an event stream."""
         return self._request.held + self._response.holds()[0] + self._context.gate.held
 
+    def weight(self, event: Event) -> int:
+        """Return about how many bytes are read to handle `event`, 0 for few: the time that it takes grows with them."""
+        if isinstance(event, BodyReceived | TrailersReceived):
+            leg = self._response if event.leg is RESPONSE else self._request
+            return leg.weight(event)
+        if isinstance(event, VerdictReached):
+            return self.held_bodies
+        return self._response.weight(event) if isinstance(event, FromSession | Woken) else 0
+
     def response_headers(self) -> ReleaseHeaders:
         """Return the command that releases the response's headers unchanged."""
         return self._context.response_headers()

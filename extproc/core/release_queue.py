@@ -140,6 +140,11 @@ class ReleaseQueue:
         """Return whether every event was released."""
         return not self._events
 
+    @property
+    def first_size(self) -> int:
+        """The memory that the oldest event takes, in bytes."""
+        return self._events[0].cost if self._events else 0
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def add(self, unit: Unit) -> list[str]:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
-from extproc.core.content.body import STALE, declared_length
+from extproc.core.content.body import STALE, declared_length, most_inflated
 from extproc.core.content.document import Document
 from extproc.core.content.media_type import is_form, media_types
 from extproc.core.context import Context
@@ -65,7 +65,8 @@ class RequestState(StrEnum):
     """it will not be released"""
 
 
-_UNRELEASED = (RequestState.UNDECIDED, RequestState.HOLDING, RequestState.DETECTING)
+_HOLDING = (RequestState.UNDECIDED, RequestState.HOLDING)
+_UNRELEASED = (*_HOLDING, RequestState.DETECTING)
 
 
 class RequestLeg:
@@ -98,6 +99,14 @@ class RequestLeg:
     def is_unreleased(self) -> bool:
         """Return whether the request was not released yet, so that a response can only be Envoy's own."""
         return self._state in _UNRELEASED
+
+    def weight(self, event: BodyReceived | TrailersReceived) -> int:
+        """Return about how many bytes are read to handle `event`: none before the body is whole."""
+        data = event.data if isinstance(event, BodyReceived) else b""
+        is_whole = self._is_buffered or isinstance(event, TrailersReceived) or event.end_of_stream
+        if not is_whole or self._state not in _HOLDING:
+            return 0
+        return most_inflated(self.held + len(data), self._headers, self._context.limits.inflate_ratio)
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""

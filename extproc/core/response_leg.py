@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportOutcome
 from extproc.core.content.beginning import Beginning
+from extproc.core.content.body import most_inflated
 from extproc.core.content.framing import WHOLE, Framing
 from extproc.core.content.json_array import ending
 from extproc.core.context import Context
@@ -82,6 +83,16 @@ class ResponseLeg:
         if self._stream is not None:
             return self._stream.holds()
         return (self._whole.held if self._whole is not None else 0), 0, 0
+
+    def weight(self, event: BodyReceived | TrailersReceived | FromSession | Woken) -> int:
+        """Return about how many bytes are read to handle `event`."""
+        if self._stream is not None:
+            return self._stream.weight(event)
+        is_whole = isinstance(event, TrailersReceived) or (isinstance(event, BodyReceived) and event.end_of_stream)
+        if self._whole is None or not is_whole:
+            return 0
+        size = self._whole.held + (len(event.data) if isinstance(event, BodyReceived) else 0)
+        return most_inflated(size, self._headers, self._context.limits.inflate_ratio)
 
     @property
     def begun_framing(self) -> Framing | None:

@@ -21,6 +21,7 @@ from extproc.core.events import (
     SessionDone,
     SessionFailed,
     StreamBlocked,
+    TrailersReceived,
     Woken,
 )
 from extproc.core.opened_rest import OpenedRest
@@ -134,6 +135,18 @@ class ResponseStream:
         queue = self._queue
         held, kept = queue.held + self._input.pending, queue.kept
         return held, kept, 0 if self._state in _OVER else held + kept
+
+    def weight(self, event: BodyReceived | TrailersReceived | FromSession | Woken) -> int:
+        """Return about how many bytes are read or written to handle `event`."""
+        match event:
+            case BodyReceived():
+                return len(event.data) + self._input.pending
+            case ChunkVerified():
+                return self._queue.first_size
+            case TrailersReceived() | Woken():
+                return self._input.pending
+            case _:
+                return self._queue.held
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from concurrent.futures import Executor
+from typing import Any, Final, get_args
 
 from extproc.aim.client import AimClient, Caller
 from extproc.core.commands import (
@@ -31,6 +33,9 @@ from extproc.processor.outbox import Outbox
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
+HEAVY_BYTES: Final = 65_536
+"""An event is handled in the thread for documents if more bytes than this are read to handle it."""
+
 
 class Driver:
     """One exchange and what the shell keeps for it.
@@ -38,6 +43,9 @@ class Driver:
     Every event, from Envoy, Aim or the clock, is handed to the exchange at once, and its commands are performed at
     once. Only messages for Envoy wait, in the outbox: the task that delivered the event writes them. A session and the
     clock must not wait, so a task of its own writes what follows from their events.
+
+    A large document takes long to read, and all other exchanges would wait for it. So the exchange handles a heavy
+    event in a thread, and the events that come meanwhile wait for it: nothing else touches the exchange until then.
     """
 
     def __init__(
@@ -48,9 +56,14 @@ class Driver:
         load: Load,
         client: AimClient,
         caller: Caller,
+        thread: Executor,
     ) -> None:
-        """Drive `exchange` for the stream that `outbox` writes to, on behalf of `caller`."""
+        """Drive `exchange` for the stream that `outbox` writes to, on behalf of `caller`; `thread` reads documents."""
         self._exchange = exchange
+        self._thread = thread
+        self._step: asyncio.Future[list[Command]] | None = None  # the heavy event that the thread handles
+        self._step_bytes = 0
+        self._events: deque[Event] = deque()  # those that wait for it
         self._observation = observation
         self._load = load
         self._client = client
@@ -76,7 +89,7 @@ class Driver:
         self._is_overloaded = False
         self._exchange_bytes = self._yields = 0
         self._share = load.share(self._give_room, is_first=exchange.yields_room)
-        self._alarm = Alarm(lambda: exchange.deadline, self._wake)
+        self._alarm = Alarm(self._deadline, self._wake)
         client.enter()
         if load.is_overloaded:
             self._set_overloaded(self._loop.time(), is_overloaded=True)
@@ -94,12 +107,17 @@ class Driver:
 
     def _take(self, event: Event, now: float) -> None:
         self._handle(event, now)
+        self._start_writing()
+
+    def _start_writing(self) -> None:
         if self.outbox.is_due:
             self._client.start(self.write)
 
     async def take_and_write(self, event: Event) -> None:
-        """Handle an event, and write what follows for Envoy."""
+        """Handle an event, and write what follows for Envoy; return once both are done."""
         self._handle(event, self._loop.time())
+        while self._step is not None:
+            await asyncio.wait((self._step,))  # it goes on if this task is cancelled
         if self.outbox.is_due:
             await self.write()
 
@@ -136,8 +154,14 @@ class Driver:
         self._settle()
 
     def _handle(self, event: Event, now: float) -> None:
-        """Let the exchange handle an event and perform its commands, all but those for Envoy."""
+        """Let the exchange handle an event and perform its commands, all but those for Envoy.
+
+        A heavy event, and what comes while the thread handles it, is handled later.
+        """
         if self.is_closed:
+            return
+        if self._step is not None:
+            self._events.append(event)
             return
         try:
             if isinstance(event, BodyReceived):
@@ -145,19 +169,51 @@ class Driver:
                 is_full = self._load.is_full(self._share.held)
                 if is_full is not self._is_overloaded:
                     self._set_overloaded(now, is_overloaded=is_full)
-            self._pass_on(event, now)
-            if self._exchange.yields_room:
-                self._yield_room(now)
+            if self._exchange.weight(event) > HEAVY_BYTES:
+                self._begin_step(event, now)
+            else:
+                self._perform(self._exchange.handle(event, now))
+                self._give_way(now)
         except Exception as error:
-            log_internal_error(error)
-            self._report(ReportOutcome("aborted"))
-            self.outbox.put(Reset("internal error"))
-            self._close()
+            self._abort(error)
         finally:
-            self._account()
-            if not self.is_closed:
-                self._alarm.follow()
-            self.on_change()
+            self._follow()
+
+    def _begin_step(self, event: Event, now: float) -> None:
+        """Let the thread handle a heavy event."""
+        self._step_bytes = len(event.data) if isinstance(event, BodyReceived) else 0
+        self._step = self._loop.run_in_executor(self._thread, self._exchange.handle, event, now)
+        self._step.add_done_callback(self._end_step)
+
+    def _end_step(self, step: asyncio.Future[list[Command]]) -> None:
+        """Perform what follows from the heavy event, and handle the events that waited for it."""
+        self._step = None
+        self._step_bytes = 0
+        if not (self.is_closed or step.cancelled()):
+            try:
+                self._perform(step.result())
+                self._give_way(self._loop.time())
+            except Exception as error:
+                self._abort(error)
+            finally:
+                self._follow()
+        while self._events and self._step is None:
+            self._handle(self._events.popleft(), self._loop.time())
+        self._start_writing()
+
+    def _abort(self, error: Exception) -> None:
+        """End the exchange because it or its shell is broken."""
+        log_internal_error(error)
+        self._report(ReportOutcome("aborted"))
+        self.outbox.put(Reset("internal error"))
+        self._close()
+
+    def _follow(self) -> None:
+        """Do what every event asks for: count, set the alarm, tell the stream, and settle a closed exchange."""
+        self._account()
+        if not self.is_closed and self._step is None:
+            self._alarm.follow()
+        self.on_change()
         if self.is_closed and self._has_left_stream:
             self._settle()
         self._load.make_room()
@@ -168,11 +224,17 @@ class Driver:
         except Exception as error:  # another exchange is being served
             log_internal_error(error)
 
+    def _deadline(self) -> float | None:
+        """Return when the exchange wants to be woken. While the thread has it, that is not known."""
+        return self._exchange.deadline if self._step is None else None
+
     def _wake(self, now: float) -> None:
         self._take(Woken(), now)
 
-    def _yield_room(self, now: float) -> None:
+    def _give_way(self, now: float) -> None:
         """Make a dry run give up if it would take the room of others, or if nothing can be done for it any more."""
+        if not self._exchange.yields_room:
+            return
         self._account()
         is_overloaded = self._load.is_full(0) or self._effects is None
         if is_overloaded and not self._is_overloaded and not self.is_closed:
@@ -180,10 +242,10 @@ class Driver:
 
     def _set_overloaded(self, now: float, *, is_overloaded: bool) -> None:
         self._is_overloaded = is_overloaded
-        self._pass_on(LoadChanged(is_overloaded), now)
+        self._perform(self._exchange.handle(LoadChanged(is_overloaded), now))
 
-    def _pass_on(self, event: Event, now: float) -> None:
-        for command in self._exchange.handle(event, now):
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
             _ACTIONS[type(command)](self, command)
 
     def _hold(self, command: Hold) -> None:
@@ -240,7 +302,7 @@ class Driver:
     def _account(self) -> None:
         """Count what the exchange holds, what waits for Envoy, and what waits for Aim."""
         if not self.is_settled:
-            waiting = self.outbox.unsent + (self._effects.held if self._effects is not None else 0)
+            waiting = self.outbox.unsent + self._step_bytes + (self._effects.held if self._effects is not None else 0)
             self._share.hold(self._exchange_bytes + waiting, self._yields)
 
     def _recount(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import grpc
@@ -33,9 +34,11 @@ class ExternalProcessor:
         self.is_refusing = False
         """Whether new streams are refused, because the process drains."""
         self.idle = asyncio.Event()
-        """Set while no stream is open and no dry run outlives its stream."""
+        """Set while no stream is open and no exchange outlives its stream."""
         self.idle.set()
         self._patience = patience
+        # One, so that the parsed forms of several large documents do not exist at the same time.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="documents")
         self._outliving: set[Driver] = set()
 
     async def __aenter__(self) -> ExternalProcessor:
@@ -45,12 +48,14 @@ class ExternalProcessor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up the dry runs that outlive their streams."""
+        """Give up the exchanges that outlive their streams, and end the thread for documents."""
         for driver in tuple(self._outliving):
             try:
                 driver.abandon()
             except Exception as error:  # the others are to be given up all the same
                 log_internal_error(error)
+        # The loop goes on: what the thread has begun is told to it.
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service for grpc.aio, which passes messages as bytes."""
@@ -87,10 +92,10 @@ class ExternalProcessor:
 
     def stream_of(self, context: ServicerContext[bytes, bytes]) -> Stream:
         """Return the stream of `context`, under the settings in force."""
-        return Stream(context, self.settings, self.client, self.telemetry, self.load, self._patience)
+        return Stream(context, self.settings, self.client, self.telemetry, self.load, self._patience, self._thread)
 
     def _keep(self, driver: Driver | None) -> None:
-        """Own a dry run that outlives its stream, until it is settled."""
+        """Own an exchange that outlives its stream, until it is settled: a dry run, or one that the thread handles."""
         if driver is None or driver.is_settled:
             return
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import grpc
@@ -69,8 +70,12 @@ class Stream:
         telemetry: Telemetry,
         load: Load,
         patience: Patience,
+        thread: Executor,
     ) -> None:
-        """Serve `context` under `settings`, which the exchange keeps even if they are reloaded."""
+        """Serve `context` under `settings`, which the exchange keeps even if they are reloaded.
+
+        `thread` handles what takes long.
+        """
         self._context = context
         self._settings = settings
         self._client = client
@@ -78,6 +83,7 @@ class Stream:
         self._telemetry = telemetry
         self._load = load
         self._patience = patience
+        self._thread = thread
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Task[object] | None = None  # the stream's own task, while it waits for a message
         self._room: asyncio.Future[None] | None = None  # what it waits for before it goes on
@@ -151,7 +157,8 @@ class Stream:
         observation = self._observe(record, headers.headers, identity, is_dry_run=not profile.enforce)
         outbox = Outbox(self._context, observation)
         caller = Caller(name, call_id, identity)
-        self.driver = driver = Driver(exchange, observation, outbox, self._load, self._client, caller)
+        driver = Driver(exchange, observation, outbox, self._load, self._client, caller, self._thread)
+        self.driver = driver
         driver.on_change = self._on_change
         if event is not None:
             await driver.take_and_write(event)

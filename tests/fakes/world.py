@@ -130,6 +130,7 @@ class World:
         """Let the exchange handle `event`, and perform its commands."""
         if isinstance(event, SessionFailed):
             self.session = None
+        assert self.exchange.weight(event) >= 0  # the shell asks at any time
         commands = self.exchange.handle(event, self.now)
         for command in commands:
             self._perform(command)

@@ -15,6 +15,7 @@ import pytest
 from extproc.aim.client import AimClient
 from extproc.core.commands import Reset
 from extproc.processor import wire
+from extproc.processor.driver import Driver
 from extproc.processor.servicer import ExternalProcessor
 from extproc.processor.stream import PATIENT, Patience
 from extproc.telemetry.metrics import Telemetry
@@ -128,6 +129,14 @@ def script(chance: random.Random, mode: int, *, streamed: bool) -> tuple[list[tu
     return sent, b"".join(pieces)
 
 
+async def settled(driver: Driver) -> None:
+    """Wait until a driver whose stream was left is settled."""
+    has_settled = asyncio.Event()
+    driver.on_settled = has_settled.set
+    if not driver.is_settled:
+        await asyncio.wait_for(has_settled.wait(), 20)
+
+
 @pytest.mark.parametrize("seed", range(240))
 async def test_one_task_at_a_time_writes_in_order(aim: ScriptedAim, seed: int) -> None:
     chance = random.Random(seed)
@@ -177,6 +186,8 @@ async def test_one_task_at_a_time_writes_in_order(aim: ScriptedAim, seed: int) -
             pass
         finally:
             it.end()
+        if it.driver is not None:
+            await settled(it.driver)  # the thread for documents may still handle an event
         assert service.load.held_bytes == 0
     assert not envoy.overlaps
     kinds = envoy.kinds

@@ -77,6 +77,11 @@ def declared_length(content_length: str) -> int:
     return int(content_length) if len(content_length) < 20 else 2**63
 
 
+def most_inflated(size: int, headers: Headers, ratio: int) -> int:
+    """Return to how many bytes a body of `size` bytes may inflate, if it has a content-encoding."""
+    return size * ratio if any(name == "content-encoding" for name, _ in headers) else size
+
+
 class _Decompressor(Protocol):
     def inflate(self, data: bytes) -> Iterator[bytes]: ...
 

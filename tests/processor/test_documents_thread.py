@@ -1,0 +1,209 @@
+"""Large documents: a thread reads them, other exchanges go on meanwhile, and whatever comes waits for the thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from extproc.aim.client import AimClient, Caller
+from extproc.core.events import BodyReceived, HeadersReceived, VerdictReached
+from extproc.core.exchange import Exchange
+from extproc.core.identity import NOBODY
+from extproc.core.policy import Limits
+from extproc.core.vocabulary import Leg
+from extproc.processor import wire
+from extproc.processor.driver import HEAVY_BYTES, Driver
+from extproc.processor.load import Load
+from extproc.processor.outbox import Outbox
+from extproc.telemetry.metrics import Telemetry
+from extproc.telemetry.observation import Observation
+from extproc.telemetry.record import ExchangeRecord
+from tests.fakes.aim import Answer, Question, ScriptedAim, allow
+from tests.fakes.rig import chat_request
+from tests.fakes.sidecar import settings_for
+from tests.fakes.world import policy
+from tests.processor.test_stream_writer import settled
+
+HEAD = HeadersReceived(Leg.REQUEST, ((":method", "POST"), (":path", "/v1/chat/completions")))
+LARGE = BodyReceived(Leg.REQUEST, json.dumps(chat_request("x" * HEAVY_BYTES)).encode(), True)
+SMALL = BodyReceived(Leg.REQUEST, json.dumps(chat_request("x")).encode(), True)
+
+
+class HeldThread(Executor):
+    """A thread that does what it was given when the test says so."""
+
+    def __init__(self) -> None:
+        self._work: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._work.append((future, lambda: work(*args, **options)))
+        return future
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self._work)
+
+    def go_on(self, error: Exception | None = None) -> None:
+        """Do the oldest work, or fail with `error`."""
+        future, work = self._work.pop(0)
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(work())
+
+
+@dataclass
+class Envoy:
+    """The other end of a stream, which takes everything at once."""
+
+    taken: list[str] = field(default_factory=list)
+
+    async def write(self, data: bytes) -> None:
+        self.taken.append(wire.Response.FromString(data).WhichOneof("response") or "")
+
+
+@dataclass
+class Guard:
+    """What the drivers of a test share."""
+
+    client: AimClient
+    load: Load
+    thread: HeldThread = field(default_factory=HeldThread)
+
+    def drive(self, envoy: Envoy) -> Driver:
+        observation = Observation(Telemetry(), ExchangeRecord("call-1", "default"), NOBODY, began=0.0, is_dry_run=False)
+        return Driver(
+            Exchange("call-1", policy(), Limits()),
+            observation,
+            Outbox(cast("Any", envoy), observation),
+            self.load,
+            self.client,
+            Caller("default", "call-1", NOBODY),
+            self.thread,
+        )
+
+
+@asynccontextmanager
+async def guarding(aim: ScriptedAim) -> AsyncIterator[Guard]:
+    settings = settings_for(aim.base)
+    async with AimClient(settings) as client, asyncio.timeout(20):
+        yield Guard(client, Load(lambda: settings.limits))
+
+
+async def test_others_go_on_while_the_thread_has_a_document(aim: ScriptedAim) -> None:
+    first, second = Envoy(), Envoy()
+    async with guarding(aim) as guard, asyncio.TaskGroup() as group:
+        slow, quick = guard.drive(first), guard.drive(second)
+        await slow.take_and_write(HEAD)
+        reading = group.create_task(slow.take_and_write(LARGE))
+        await asyncio.sleep(0)
+        assert guard.thread.is_asked
+        assert guard.load.held_bytes >= len(LARGE.data)
+        await quick.take_and_write(HEAD)
+        await quick.take_and_write(SMALL)
+        await until(lambda: second.taken == ["request_headers", "request_body"])
+        assert not reading.done()
+        guard.thread.go_on()
+        await reading
+        await until(lambda: guard.thread.is_asked)  # the verdict
+        guard.thread.go_on()
+        await until(lambda: first.taken == ["request_headers", "request_body"])
+        slow.leave_stream()
+        quick.leave_stream()
+        assert guard.load.held_bytes == 0
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until `holds`; the test ends after 20 seconds."""
+    while not holds():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+
+
+async def test_stream_that_ends_meanwhile_settles_after_the_thread(aim: ScriptedAim) -> None:
+    envoy = Envoy()
+    async with guarding(aim) as guard:
+        driver = guard.drive(envoy)
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        driver.leave_stream()
+        assert not driver.is_settled
+        assert guard.load.held_bytes >= len(LARGE.data)
+        guard.thread.go_on()
+        await settled(driver)
+        assert guard.load.held_bytes == 0
+        assert envoy.taken == ["request_headers"]
+        assert not aim.questions
+
+
+async def test_events_that_come_meanwhile_are_handled_in_order(aim: ScriptedAim) -> None:
+    async def judge(question: Question) -> Answer:
+        await asyncio.Event().wait()  # the test gives the verdict
+        return await allow(question)
+
+    aim.judge = judge
+    envoy = Envoy()
+    async with guarding(aim) as guard:
+        driver = guard.drive(envoy)
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        # Local replies of Envoy come in any order after the body.
+        driver.take(HeadersReceived(Leg.RESPONSE, ((":status", "504"), ("content-type", "text/plain"))))
+        driver.take(BodyReceived(Leg.RESPONSE, b"late", True))
+        assert envoy.taken == ["request_headers"]
+        guard.thread.go_on()
+        await until(lambda: envoy.taken[1:] == ["response_headers", "response_body"])
+        driver.leave_stream()
+        await settled(driver)
+
+
+async def test_error_in_the_thread_resets_the_exchange(aim: ScriptedAim) -> None:
+    envoy = Envoy()
+    async with guarding(aim) as guard, asyncio.TaskGroup() as group:
+        driver = guard.drive(envoy)
+        await driver.take_and_write(HEAD)
+        reading = group.create_task(driver.take_and_write(LARGE))
+        await asyncio.sleep(0)
+        guard.thread.go_on(MemoryError())
+        await reading
+        assert driver.is_closed
+        assert driver.outbox.reset is not None
+        driver.leave_stream()
+        assert guard.load.held_bytes == 0
+
+
+async def test_cancelled_reader_leaves_the_document_to_the_thread(aim: ScriptedAim) -> None:
+    """gRPC cancels the stream's task, which waits for the thread."""
+    async with guarding(aim) as guard, asyncio.TaskGroup() as group:
+        driver = guard.drive(Envoy())
+        await driver.take_and_write(HEAD)
+        reading = group.create_task(driver.take_and_write(LARGE))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        driver.leave_stream()
+        guard.thread.go_on()
+        await settled(driver)
+        assert guard.load.held_bytes == 0
+
+
+async def test_exchange_that_is_given_up_ignores_what_the_thread_found(aim: ScriptedAim) -> None:
+    async with guarding(aim) as guard:
+        driver = guard.drive(Envoy())
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        driver.take(VerdictReached(1, ()))
+        driver.abandon()
+        assert driver.is_settled
+        guard.thread.go_on()
+        await asyncio.sleep(0)
+        assert guard.load.held_bytes == 0
+        assert not aim.questions
