@@ -67,15 +67,23 @@ def size_of(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _size_of(node: Any) -> int:
-    if isinstance(node, str):
+    if type(node) is str:
         return sys.getsizeof(node)
-    if isinstance(node, Mapping):
-        return sum(sys.getsizeof(key) + _size_of(value) for key, value in node.items() if value is not None)
-    return _VALUE_BYTES + sum(map(_size_of, node)) if isinstance(node, list) else _VALUE_BYTES
+    size = _VALUE_BYTES
+    if isinstance(node, list):
+        for value in node:
+            size += _size_of(value)
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            if type(value) is str:
+                size += sys.getsizeof(key) + sys.getsizeof(value)
+            elif value is not None:
+                size += sys.getsizeof(key) + _size_of(value)
+    return size
 
 
 _VALUE_BYTES = 32
-"""The memory that a number or a list takes, with its place."""
+"""The memory that a number, a list or an object takes, with its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -84,6 +85,7 @@ async def serve(
         for name in ("", wire.SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         _tune_collector()
+        _share_interpreter()
         readiness.enter(Phase.SERVING)
         loop.add_signal_handler(signal.SIGHUP, instance.reloader.ask)
         background = [instance.reloader.run(), readiness.watch_aim(instance.is_aim_reachable)]
@@ -102,6 +104,14 @@ async def serve(
             task.cancel()
         processor.client.retire()
     _log.info("stopped")
+
+
+def _share_interpreter() -> None:
+    """Let the event loop take the interpreter soon while the thread for documents has it.
+
+    Each turn of the loop waits for this interval then, and a small exchange takes about a dozen turns.
+    """
+    sys.setswitchinterval(0.001)
 
 
 def _tune_collector() -> None:
