@@ -123,6 +123,13 @@ class Document:
         """Return the value of the text, which was checked before."""
         return _skipper.raw_decode(self.text, self._first())[0]
 
+    @classmethod
+    def unread(cls, text: str) -> Self:
+        """Return a document whose text is known to be one JSON value, without its parsed value."""
+        document = cls.__new__(cls)
+        document.text, document.root, document._start = text, None, int(text.startswith(_BOM))
+        return document
+
     def forget(self) -> None:
         """Free the parsed value, which takes much memory. `rewrite` needs only the text."""
         self.root = None
@@ -146,6 +153,12 @@ class Document:
             position = end
         pieces.append(self.text[position:])
         return "".join(pieces)
+
+    def span(self, path: Path) -> tuple[int, int]:
+        """Return where the value at `path` begins and ends in the text. It must exist, and not be the root."""
+        wanted, _ = _tree({path: ""})
+        ((start, end, _),) = _spans(self.text, self._first(), wanted)
+        return start, end
 
     def spelling(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the text of the value at each path. All must exist, and none may be the root or below another."""
