@@ -1,15 +1,18 @@
 """The audit log: a JSON line for each verdict and for each exchange that was inspected or refused. It has no content.
 
-A line that cannot be written is lost and counted. An audit log that is full or not read does not stop traffic.
+A thread writes the lines. A line that cannot be written is lost and counted: an audit log that is full, hangs or is not
+read does not stop traffic.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +25,7 @@ from extproc.core.identity import Identity
 from extproc.telemetry.audit_ecs import as_ecs
 from extproc.telemetry.audit_file import AuditFile
 from extproc.telemetry.audit_ocsf import as_ocsf
+from extproc.telemetry.line_sink import Descriptor
 from extproc.telemetry.line_writer import LineWriter
 
 if TYPE_CHECKING:
@@ -31,19 +35,26 @@ _HASH_CHARACTERS = 32
 
 _STDOUT = 1
 
+_EXIT_SECONDS = 1.5
+"""How long the process may wait for the lines when it ends. The log has more time: it may have to tell of lost ones."""
+
+_TELL_SECONDS = 10.0
+"""A problem is logged at most once in this time."""
+
 _log = structlog.get_logger()
 
 
 class AuditLog:
     """Writes audit lines to a file or to stdout."""
 
-    def __init__(self, settings: Settings, on_loss: Callable[[], None]) -> None:
-        """Write as `settings.audit` says; `on_loss` is called for each line that cannot be written."""
+    def __init__(self, settings: Settings, on_loss: Callable[[int], None]) -> None:
+        """Write as `settings.audit` says; `on_loss(count)` is called for lines that cannot be written."""
         audit = settings.audit
         self._name = "stdout" if audit.is_stdout else str(Path(audit.file))
-        self._on_loss = on_loss
-        self._sink: AuditFile | LineWriter = (
-            LineWriter(_STDOUT, on_loss=self._lost) if audit.is_stdout else AuditFile(Path(audit.file), self._lost)
+        self._writer = LineWriter(
+            Descriptor(_STDOUT) if audit.is_stdout else AuditFile(Path(audit.file)),
+            on_loss=_Losses(self._name, on_loss).add,
+            exit_seconds=_EXIT_SECONDS,
         )
         self._format = audit.format
         self._identity = audit.identity
@@ -83,8 +94,8 @@ class AuditLog:
             return b""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write `line` with the current time in the format of the settings, or count it as lost."""
-        self._sink.write(codec.encode(self._formatted(line, datetime.now(UTC))) + b"\n")
+        """Queue `line` with the current time in the format of the settings. This never waits."""
+        self._writer.write(codec.encode(self._formatted(line, datetime.now(UTC))) + b"\n")
 
     def _formatted(self, line: dict[str, Any], now: datetime) -> dict[str, Any]:
         if self._format == "ecs":
@@ -93,11 +104,38 @@ class AuditLog:
             return as_ocsf(line, now, is_hashed=self._identity == "hashed")
         return {"time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), **line}
 
-    def close(self) -> None:
-        """Close the file, or end the writer of stdout after its last line."""
-        self._sink.close()
+    def close(self, successor: AuditLog | None) -> None:
+        """Close the file after the last line.
 
-    def _lost(self, problem: str, is_first: bool) -> None:
-        self._on_loss()
-        if is_first:
-            _log.error("audit_line_lost", file=self._name, problem=problem)
+        A `successor` with the same file writes the lines that wait: nothing must pile up if the file hangs while the
+        settings are reloaded again and again.
+        """
+        if successor is None or successor._name != self._name:
+            self._writer.close()
+            return
+        for line in self._writer.close_early():
+            successor._writer.write(line)
+
+
+class _Losses:
+    """Counts lost lines, and logs each problem once in a while."""
+
+    def __init__(self, name: str, on_loss: Callable[[int], None]) -> None:
+        """Log losses of the file `name`; pass each count to `on_loss`."""
+        self._name = name
+        self._on_loss = on_loss
+        self._lock = Lock()
+        self._told: dict[str, float] = {}  # when each problem was logged
+        self._untold = 0
+
+    def add(self, problem: str, count: int) -> None:
+        """Count lost lines. Any thread may call this."""
+        self._on_loss(count)
+        with self._lock:
+            self._untold += count
+            now = time.monotonic()
+            if now - self._told.get(problem, -_TELL_SECONDS) < _TELL_SECONDS:
+                return
+            self._told[problem] = now
+            lines, self._untold = self._untold, 0
+        _log.error("audit_line_lost", file=self._name, problem=problem, lines=lines)

@@ -1,73 +1,88 @@
-"""Writes lines to standard output and error in a thread, so that traffic never waits for their reader.
+"""Writes lines in a thread, so that traffic never waits for a reader, a disk or a mount.
 
-Setting O_NONBLOCK instead would affect every process that shares the descriptor.
+Setting O_NONBLOCK instead would affect every process that shares the descriptor, and has no effect on a file.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
-import select
+import time
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from threading import Condition, Thread
 
+from extproc.telemetry.line_sink import PartlyWritten, Sink
+
 CAPACITY = 8192
-"""The most lines that may wait for the reader: a few seconds of heavy traffic, or a few megabytes."""
+"""The most lines that may wait: a few seconds of heavy traffic."""
+
+CAPACITY_BYTES = 8 << 20
+"""The most bytes of lines that may wait."""
+
+_BATCH_BYTES = 64 << 10
+"""The most that is written at once, unless one line is longer. It comes on top of what waits."""
 
 _GATHER_SECONDS = 0.05
 """How long the thread waits for more lines before it writes: waking it for each line would cost the traffic CPU."""
 
-_FLUSH_SECONDS = 2.0
-"""How long the process may wait for the reader when it ends."""
+_EXIT_SECONDS = 2.0
+"""How long the process may wait for its writers, all together, when it ends."""
 
 
 class LineWriter:
-    """Writes whole lines to a descriptor, in order.
+    """Writes whole lines to a sink, in order.
 
-    If too many lines wait, the oldest are lost. Lines that cannot be written, such as on a full disk, are lost too.
+    If too much waits, the oldest lines are lost. Lines that cannot be written, such as on a full disk, are lost too.
     """
 
     def __init__(
         self,
-        descriptor: int,
+        sink: Sink,
         *,
-        on_loss: Callable[[str, bool], None] = lambda _problem, _is_first: None,
+        on_loss: Callable[[str, int], None] = lambda _problem, _count: None,
         loss_notice: Callable[[int], bytes] | None = None,
         capacity: int = CAPACITY,
+        capacity_bytes: int = CAPACITY_BYTES,
+        exit_seconds: float = _EXIT_SECONDS,
     ) -> None:
-        """Write to `descriptor` until the process ends. The descriptor stays open.
+        """Write to `sink` until it is closed or the process ends.
 
-        `on_loss(problem, is_first)` is called for each lost line, from any thread; `is_first` is True for the first
-        loss since the writer last kept up. `loss_notice(count)` returns the line to write in place of lost lines.
+        `on_loss(problem, count)` is called for lost lines, from any thread. `loss_notice(count)` returns the line to
+        write in place of lost lines. The process waits for this writer until `exit_seconds` after it began to end.
         """
-        self._descriptor = descriptor
+        self._sink = sink
         self._on_loss = on_loss
         self._loss_notice = loss_notice
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._exit_seconds = exit_seconds
         # Reentrant: a library may log while the garbage collector runs, in a thread that holds the lock.
         self._changed = Condition()
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._in_flight = 0  # lines that the thread is writing
         self._lost = 0
-        self._is_losing = False
         self._is_closed = False
-        self._is_torn = False
         self._thread = Thread(target=self._run, name="line-writer", daemon=True)
         self._thread.start()
-        atexit.register(self.flush)
+        atexit.register(self._flush_at_exit)
 
     def write(self, line: bytes) -> None:
         """Queue `line`, which must end in a line feed."""
+        lost = 0
         with self._changed:
-            is_full = len(self._waiting) == self._capacity
-            if is_full:
-                self._waiting.popleft()
             self._waiting.append(line)
+            self._waiting_bytes += len(line)
+            while len(self._waiting) > self._capacity or self._waiting_bytes > self._capacity_bytes:
+                self._pop()
+                lost += 1
             # The thread gathers lines for a while, but must not lose lines of a burst by that.
-            if len(self._waiting) in (1, self._capacity // 2):
+            is_half_full = 2 * len(self._waiting) >= self._capacity or 2 * self._waiting_bytes >= self._capacity_bytes
+            if len(self._waiting) == 1 or is_half_full:
                 self._changed.notify()
-        if is_full:
-            self._lose("its reader is too slow")
+        if lost:
+            self._lose("writing takes too long", lost)
 
     def close(self) -> None:
         """End the thread once it has written the waiting lines."""
@@ -75,85 +90,79 @@ class LineWriter:
             self._is_closed = True
             self._changed.notify()
 
-    def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Close, and wait at most `seconds` until all lines are written."""
+    def close_early(self) -> list[bytes]:
+        """Close, and return the lines that wait instead of writing them."""
+        with self._changed:
+            lines = [self._pop() for _ in range(len(self._waiting))]
+            self.close()
+        return lines
+
+    def flush(self, seconds: float) -> None:
+        """Close, and wait at most `seconds` until all lines are written. Those that are not written are lost."""
         self.close()
         self._thread.join(seconds)
+        lost = len(self.close_early())
+        with self._changed:
+            lost += self._in_flight
+        if lost:
+            self._lose("the process ends", lost)
+
+    def _flush_at_exit(self) -> None:
+        self.flush(max(0.0, _exit_began() + self._exit_seconds - time.monotonic()))
+
+    def _pop(self) -> bytes:
+        line = self._waiting.popleft()
+        self._waiting_bytes -= len(line)
+        return line
 
     def _run(self) -> None:
-        is_last = False
+        is_behind = is_last = False
         while not is_last:
             with self._changed:
                 while not self._waiting and not self._is_closed:
                     self._changed.wait()
-                if not self._is_closed:
+                if not self._is_closed and not is_behind:
                     self._changed.wait(_GATHER_SECONDS)
-                lines = list(self._waiting)
-                self._waiting.clear()
+                lines = self._next_batch()
                 lost, self._lost = self._lost, 0
-                is_last = self._is_closed
-            self._write_all(lines, lost)
-        atexit.unregister(self.flush)
+                is_behind = bool(self._waiting)
+                is_last = self._is_closed and not is_behind
+            self._write_batch(lines, lost)
+        self._sink.close()
+        atexit.unregister(self._flush_at_exit)
 
-    def _write_all(self, lines: list[bytes], lost: int) -> None:
+    def _next_batch(self) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        while self._waiting and (not lines or size + len(self._waiting[0]) <= _BATCH_BYTES):
+            lines.append(self._pop())
+            size += len(lines[-1])
+        self._in_flight = len(lines)
+        return lines
+
+    def _write_batch(self, lines: list[bytes], lost: int) -> None:
         """Write a notice of `lost` lines, if any, and the lines; count the lines that are not written whole as lost."""
         notices = [self._loss_notice(lost)] if lost and self._loss_notice is not None else []
+        problem, whole = "", len(notices) + len(lines)
         try:
-            self._put(notices + lines)
-        except _PartlyWritten as error:
-            if error.whole_lines < len(notices):
-                with self._changed:
-                    self._lost += lost
-            for _ in lines[max(0, error.whole_lines - len(notices)) :]:
-                self._lose(error.problem)
-        else:
-            with self._changed:
-                self._is_losing = self._is_losing and bool(self._waiting)
-
-    def _lose(self, problem: str) -> None:
+            self._sink.put(notices + lines)
+        except PartlyWritten as error:
+            problem, whole = error.problem, error.whole_lines
         with self._changed:
-            self._lost += 1
-            is_first = not self._is_losing
-            self._is_losing = True
-        self._on_loss(problem, is_first)
+            self._in_flight = 0
+            if whole < len(notices):
+                self._lost += lost
+        missing = len(lines) - max(0, whole - len(notices))
+        if missing:
+            self._lose(problem, missing)
 
-    def _put(self, lines: list[bytes]) -> None:
-        """Write all lines; raises _PartlyWritten."""
-        # The next line must not continue a line that was cut off.
-        start = b"\n" if self._is_torn else b""
-        rest = start + b"".join(lines)
-        written = -len(start)
-        try:
-            while rest:
-                try:
-                    count = os.write(self._descriptor, rest)
-                except BlockingIOError:  # another process that shares the descriptor made it non-blocking
-                    _wait_for_room(self._descriptor)
-                else:
-                    written += count
-                    rest = rest[count:]
-        except OSError as error:
-            whole = 0
-            for line in lines:
-                if written < len(line):
-                    break
-                written -= len(line)
-                whole += 1
-            self._is_torn = written > 0 or (self._is_torn and written < 0)
-            raise _PartlyWritten(whole, error.strerror or type(error).__name__) from error
-        self._is_torn = False
+    def _lose(self, problem: str, count: int) -> None:
+        with self._changed:
+            self._lost += count
+        self._on_loss(problem, count)
 
 
-class _PartlyWritten(Exception):
-    """Only some of the lines could be written whole."""
-
-    def __init__(self, whole_lines: int, problem: str) -> None:
-        super().__init__(problem)
-        self.whole_lines = whole_lines
-        self.problem = problem
-
-
-def _wait_for_room(descriptor: int) -> None:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    poll.poll()
+@cache
+def _exit_began() -> float:
+    """Return when the process began to end, which is the first call."""
+    return time.monotonic()

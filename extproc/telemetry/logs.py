@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from extproc.core.content import json_codec as codec
+from extproc.telemetry.line_sink import Descriptor
 from extproc.telemetry.line_writer import LineWriter
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _stderr_writer(loss_notice: Callable[[int], bytes], descriptor: int | None) 
     number = sys.stderr.fileno()
     # Callbacks run in reverse order: the writer, which registers its own, is flushed first.
     atexit.register(_discard_stderr, number)
-    return LineWriter(number if descriptor is None else descriptor, loss_notice=loss_notice).write
+    return LineWriter(Descriptor(number if descriptor is None else descriptor), loss_notice=loss_notice).write
 
 
 def _discard(_: dict[str, Any]) -> None:

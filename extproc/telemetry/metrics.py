@@ -109,7 +109,7 @@ class Telemetry:
     def use_audit_log(self, audit: AuditLog | None) -> None:
         """Write to `audit` from now on, and close the current audit log."""
         if self.audit is not None:
-            self.audit.close()
+            self.audit.close(audit)
         self.audit = audit
 
     def _child(self, metric: _Metric, *labels: str) -> _Metric:

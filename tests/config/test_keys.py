@@ -205,7 +205,7 @@ def test_audit_log_logs_only_problems_of_its_own_key(tmp_path: Path) -> None:
     with capture_logs() as logs:
         for audit in ({}, own):
             settings = Settings.model_validate({"aim": aim, "audit": {"file": str(tmp_path / "audit"), **audit}})
-            log = AuditLog(settings, lambda: None)
+            log = AuditLog(settings, lambda _: None)
             for _ in range(2):
                 assert log.callers("default", Identity(session_id="s")) == {}
     assert [record["setting"] for record in logs] == ["audit.key_file"]

@@ -58,3 +58,4 @@ async def sidecar(
             yield Sidecar(service, server, port)
         finally:
             await server.stop(0)
+            telemetry.use_audit_log(None)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import re
 import resource
+import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,9 @@ from extproc.config.settings import Settings
 from extproc.core.identity import NOBODY, Identity
 from extproc.telemetry.audit import AuditLog
 from extproc.telemetry.audit_file import AuditFile
+from extproc.telemetry.line_sink import PartlyWritten
 from extproc.telemetry.line_writer import CAPACITY
+from tests.fakes.audit import audit_lines
 
 ALICE = Identity(user_email="alice@example.com", session_id="s1")
 
@@ -40,8 +45,16 @@ class Audited:
         self.lost = 0
         self.log = AuditLog(settings, self._on_loss)
 
-    def _on_loss(self) -> None:
-        self.lost += 1
+    def _on_loss(self, count: int) -> None:
+        self.lost += count
+
+    def until_lost(self, count: int) -> None:
+        """Wait until a thread has counted this many lost lines."""
+        deadline = time.monotonic() + 20
+        while self.lost < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert self.lost == count
 
 
 @contextmanager
@@ -75,16 +88,6 @@ def piped(kind: str, folder: Path) -> Iterator[tuple[int, int]]:
         os.close(theirs)
 
 
-def read(file: int) -> list[int]:
-    """Return the numbers of the lines that can be read from `file`."""
-    data = b""
-    with suppress(BlockingIOError):
-        while piece := os.read(file, 65536):
-            data += piece
-    assert data.endswith(b"\n")
-    return [json.loads(line)["n"] for line in data.splitlines()]
-
-
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -92,33 +95,30 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     file.write_text('{"n": 0}\n')
-    one, other = Audited(file).log, Audited(file).log
-    one.write({"n": 1})
-    other.write({"n": 2})
-    one.write({"n": 3})
-    assert [line["n"] for line in lines(file)] == [0, 1, 2, 3]
-    assert lines(file)[1]["time"].endswith("Z")
+    for number, log in enumerate([Audited(file).log, Audited(file).log], 1):
+        log.write({"n": number})
+        log.write({"n": number + 10})
+        audit_lines(file, 1 + 2 * number)
+    assert [line["n"] for line in audit_lines(file, 5)] == [0, 1, 11, 2, 12]
+    assert audit_lines(file, 5)[1]["time"].endswith("Z")
 
 
 def test_new_file_is_for_its_owner_and_group(tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     Audited(file).log.write({})
+    audit_lines(file, 1)
     assert not file.stat().st_mode & 0o037
 
 
 class Rotated:
-    """A file that is rotated, and the problems of its lines."""
+    """A file that is rotated."""
 
     def __init__(self, folder: Path, look_seconds: float) -> None:
         self.path, self.old = folder / "audit.jsonl", folder / "audit.jsonl.1"
-        self.problems: list[tuple[str, bool]] = []
-        self.file = AuditFile(
-            self.path, lambda problem, is_first: self.problems.append((problem, is_first)), look_seconds=look_seconds
-        )
+        self.file = AuditFile(self.path, look_seconds=look_seconds)
 
     def write(self, *lines: str) -> None:
-        for line in lines:
-            self.file.write(line.encode() + b"\n")
+        self.file.put([line.encode() + b"\n" for line in lines])
 
 
 def test_rotated_file_is_followed(tmp_path: Path) -> None:
@@ -129,7 +129,6 @@ def test_rotated_file_is_followed(tmp_path: Path) -> None:
     it.path.unlink()
     it.write("3")
     assert (it.old.read_text(), it.path.read_text()) == ("1\n", "3\n")
-    assert it.problems == []
 
 
 def test_old_file_is_kept_until_the_next_look(tmp_path: Path) -> None:
@@ -142,45 +141,92 @@ def test_old_file_is_kept_until_the_next_look(tmp_path: Path) -> None:
     assert (it.old.read_text(), it.path.read_text()) == ("1\n2\n", "3\n")
 
 
+def test_file_without_a_folder_is_a_problem_until_there_is_one(tmp_path: Path) -> None:
+    it = Rotated(tmp_path / "folder", 3600)
+    with pytest.raises(PartlyWritten, match="No such file or directory"):
+        it.write("1")
+    it.path.parent.mkdir()
+    it.write("2")
+    assert it.path.read_text() == "2\n"
+
+
 def test_full_disk_is_counted_and_logged_once() -> None:
     it = Audited("/dev/full")
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
             it.log.write({"n": 1})
-    assert it.lost == 3
+        it.until_lost(3)
+        it.log.write({"n": 1})
+        it.until_lost(4)
     (told,) = logs
     assert (told["event"], told["file"]) == ("audit_line_lost", "/dev/full")
+    assert told["problem"] == "No space left on device"
+    assert 1 <= told["lines"] <= 3  # as many as the thread wrote at once
 
 
 def test_line_that_did_not_fit_leaves_the_next_one_whole(tmp_path: Path) -> None:
-    file = tmp_path / "audit.jsonl"
-    it = Audited(file)
-    it.log.write({"n": 1})
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    file.put([b"1\n"])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7, before[1]))
     try:
-        with structlog.testing.capture_logs():  # captured records would go to the file, too
-            it.log.write({"n": 2})
+        with pytest.raises(PartlyWritten) as caught:
+            file.put([b"2\n", b"long\n", b"3\n"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    it.log.write({"n": 3})
-    first, torn, last = file.read_text().splitlines()
-    assert (json.loads(first)["n"], len(torn), json.loads(last)["n"]) == (1, 10, 3)
-    assert it.lost == 1
+    assert caught.value.whole_lines == 1
+    file.put([b"4\n"])
+    assert path.read_text().splitlines() == ["1", "2", "lon", "4"]
 
 
-def test_unread_pipe_delays_nothing(tmp_path: Path) -> None:
+def test_named_pipe_that_nobody_reads_delays_nothing(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     it = Audited(pipe)
     it.log.write({"n": 1})
-    assert it.lost == 1
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        it.log.write({"n": 2})
-        assert json.loads(os.read(reader, 4096))["n"] == 2
-    finally:
-        os.close(reader)
+    it.log.write({"n": 2})
+    with pipe.open() as reader:
+        assert [json.loads(reader.readline())["n"] for _ in range(2)] == [1, 2]
+    assert it.lost == 0
+
+
+def test_pipe_gets_pieces_that_workers_cannot_mix(tmp_path: Path) -> None:
+    with piped("named pipe", tmp_path) as (ours, _):
+        file = AuditFile(tmp_path / "pipe")
+        held = fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+        lines = [json.dumps({"n": number, "filling": "x" * 1500}).encode() + b"\n" for number in range(5)]
+        writing = threading.Thread(target=file.put, args=(lines,))
+        writing.start()
+        sizes: list[int] = []
+        while sum(sizes) < sum(map(len, lines)):
+            select.select([ours], [], [])
+            sizes.append(len(os.read(ours, held)))
+        writing.join()
+        file.close()
+    assert sizes == [len(b"".join(lines[first : first + 2])) for first in (0, 2, 4)]
+
+
+def test_reload_takes_the_lines_that_wait_for_a_file_that_hangs(tmp_path: Path) -> None:
+    with piped("named pipe", tmp_path) as (ours, _):
+        first = Audited(tmp_path / "pipe")
+        first.log.write({"n": 1, "filling": "x" * 100_000})  # more than a pipe or a batch has room for
+        first.log.write({"n": 2})
+        select.select([ours], [], [])  # the thread has begun with the first line, and now hangs
+        second = Audited(tmp_path / "pipe")
+        (tmp_path / "pipe").unlink()
+        first.log.close(second.log)
+        assert [line["n"] for line in audit_lines(tmp_path / "pipe", 1)] == [2]
+    assert first.lost == second.lost == 0
+
+
+def test_reload_to_another_file_leaves_the_lines_to_the_old_one(tmp_path: Path) -> None:
+    first, second = Audited(tmp_path / "a"), Audited(tmp_path / "b")
+    first.log.write({"n": 1})
+    first.log.close(second.log)
+    second.log.write({"n": 2})
+    assert [line["n"] for line in audit_lines(tmp_path / "a", 1)] == [1]
+    assert [line["n"] for line in audit_lines(tmp_path / "b", 1)] == [2]
 
 
 @pytest.mark.timeout(30)
@@ -203,8 +249,8 @@ def test_stopped_reader_of_stdout_delays_nothing(kind: str, tmp_path: Path) -> N
         numbers = [json.loads(line)["n"] for line in data.splitlines()]
         assert len(numbers) == written + 1 - lost
         assert numbers[:-1] == sorted(numbers[:-1])
-        it.log.close()
-    assert [(told["event"], told["file"]) for told in logs] == [("audit_line_lost", "stdout")]
+        it.log.close(None)
+    assert {(told["event"], told["file"]) for told in logs} == {("audit_line_lost", "stdout")}
 
 
 def test_stopped_reader_of_a_named_pipe_delays_nothing(tmp_path: Path) -> None:
@@ -212,20 +258,27 @@ def test_stopped_reader_of_a_named_pipe_delays_nothing(tmp_path: Path) -> None:
         it = Audited(tmp_path / "pipe")
         written = 0
         while it.lost < 3:
-            it.log.write({"n": written, "filling": "x" * 1000})
+            it.log.write({"n": written, "filling": "x" * 2000})
             written += 1
-            assert written < 10_000
-        assert read(ours) == list(range(written - 3))
-        it.log.write({"n": 0})
-        assert read(ours) == [0]
-    assert it.lost == 3
-    assert [told["event"] for told in logs] == ["audit_line_lost"]
+            assert written < 10 * CAPACITY
+        assert written < CAPACITY  # the bytes are bounded, too
+        os.set_blocking(ours, True)
+        it.log.write({"n": "last"})
+        lost = it.lost
+        data = b""
+        while b'"last"' not in data:
+            data += os.read(ours, 65536)
+        numbers = [json.loads(line)["n"] for line in data.splitlines()]
+        assert len(numbers) == written + 1 - lost
+        assert numbers[:-1] == sorted(numbers[:-1])
+        it.log.close(None)
+    assert {(told["event"], told["problem"]) for told in logs} == {("audit_line_lost", "writing takes too long")}
 
 
 PRINT = """
 from extproc.config.settings import Settings
 from extproc.telemetry.audit import AuditLog
-log = AuditLog(Settings.model_validate({"aim": {"api_key": "k"}, "audit": {"file": "%s"}}), lambda: None)
+log = AuditLog(Settings.model_validate({"aim": {"api_key": "k"}, "audit": {"file": "%s"}}), lambda _: None)
 for number in range(1000):
     log.write({"n": number})
 """

@@ -15,6 +15,7 @@ from extproc.config.settings import Settings
 from extproc.telemetry.audit import AuditLog
 from extproc.telemetry.audit_ecs import as_ecs
 from extproc.telemetry.audit_ocsf import as_ocsf
+from tests.fakes.audit import audit_lines
 
 Line = dict[str, Any]
 
@@ -155,11 +156,10 @@ def test_ocsf_names_the_caller_as_the_settings_say(value: str, is_hashed: bool, 
 def test_settings_choose_the_format(tmp_path: Path, name: str) -> None:
     file = tmp_path / "audit.jsonl"
     settings = Settings.model_validate({"aim": {"api_key": "k"}, "audit": {"file": str(file), "format": name}})
-    log = AuditLog(settings, lambda: None)
+    log = AuditLog(settings, lambda _: None)
     line: Line = {"type": "settings", "profile": "default", "enforce": False}
     log.write(line)
-    log.close()
-    written = json.loads(file.read_text())
+    (written,) = audit_lines(file, 1)
     if name == "plain":
         assert written.keys() == {"time", *line}
     else:

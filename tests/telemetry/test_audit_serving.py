@@ -15,6 +15,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from tests.fakes.aim import AimSession, ScriptedAim, block
+from tests.fakes.audit import audit_lines
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, run, serving, written
 from tests.fakes.rig import chat_event, chat_request
@@ -53,10 +54,11 @@ async def exchange(process: Running, port: int) -> None:
     await process.until("exchange")
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
-    text = file.read_text()
-    assert SECRET not in text
-    return [json.loads(line) for line in text.splitlines()]
+async def lines(file: Path, count: int) -> list[dict[str, Any]]:
+    """Return the lines of the audit log, which has `count` of them now or soon."""
+    found = await asyncio.to_thread(audit_lines, file, count)
+    assert SECRET not in str(found)
+    return found
 
 
 async def test_block_writes_a_verdict_and_an_outcome(tmp_path: Path, aim: ScriptedAim) -> None:
@@ -67,7 +69,7 @@ async def test_block_writes_a_verdict_and_an_outcome(tmp_path: Path, aim: Script
     file = tmp_path / "audit.jsonl"
     async with sidecar(settings_for(aim.base, audit={"file": str(file)})) as guard:
         await refused(guard)
-        verdict, exchange = lines(file)
+        verdict, exchange = await lines(file, 2)
     common = {key: exchange.pop(key) for key in ("call_id", "profile", "dialect", "dry_run", "user_email")}
     assert common["user_email"] not in ("", MAIL)
     assert (common["profile"], common["dialect"], common["dry_run"]) == ("default", "openai-chat", False)
@@ -106,7 +108,7 @@ async def test_stream_and_failure_write_verdicts(tmp_path: Path, aim: ScriptedAi
         await refused(guard, stream=True)
         aim.judge = judge
         await refused(guard)
-        allowed, blocked, _, failed, exchange = lines(file)
+        allowed, blocked, _, failed, exchange = await lines(file, 5)
     assert (allowed["hook"], allowed["action"]) == ("pre_call", "allow")
     assert (blocked["leg"], blocked["hook"], blocked["action"]) == ("response", "output", "block")
     assert (failed["action"], failed["reason"]) == ("error", "key_refused")
@@ -131,7 +133,7 @@ async def test_verdict_has_what_aim_says_of_its_work(
         for audit in ({"file": str(file)}, {}):  # the log has it without an audit log, too
             async with sidecar(settings_for(aim.base, aim={"api": "firewall"}, audit=audit)) as guard:
                 await refused(guard)
-    verdict, exchange = lines(file)
+    verdict, exchange = await lines(file, 2)
     (logged, other) = [record for record in logs if record["event"] == "verdict"]
     assert {key: verdict[key] for key in INVOCATION if key in verdict} == expected
     assert not exchange.keys() & INVOCATION
@@ -151,7 +153,7 @@ async def test_unknown_action_keeps_what_aim_says_of_its_work(tmp_path: Path, ai
     with capture_logs() as logs:
         async with sidecar(settings_for(aim.base, aim={"api": "firewall"}, audit={"file": str(file)})) as guard:
             await refused(guard)
-    verdict, _ = lines(file)
+    verdict, _ = await lines(file, 2)
     assert (verdict["action"], verdict["reason"], verdict["policies"]) == ("error", "unknown_action", ["PII"])
     (logged,) = [record for record in logs if record["event"] == "verdict"]
     for told in (verdict, logged):
@@ -170,7 +172,7 @@ async def test_dry_run_is_marked_and_uninspected_exchange_is_absent(tmp_path: Pa
     async with sidecar(settings) as guard:
         await refused(guard, "/elsewhere")
         await refused(guard)
-        verdict, exchange = lines(file)
+        verdict, exchange = await lines(file, 2)
     assert verdict["dry_run"] is exchange["dry_run"] is True
     assert (exchange["outcome"], exchange["code"]) == ("dry_run", "blocked")
     assert "user_email" not in exchange
@@ -179,6 +181,9 @@ async def test_dry_run_is_marked_and_uninspected_exchange_is_absent(tmp_path: Pa
 async def test_full_disk_stops_no_traffic(aim: ScriptedAim) -> None:
     async with sidecar(settings_for(aim.base, audit={"file": "/dev/full"})) as guard:
         await refused(guard)
+        async with asyncio.timeout(20):
+            while guard.metric("extproc_audit_errors_total") < 2:  # noqa: ASYNC110 - a thread
+                await asyncio.sleep(0.01)
         assert guard.metric("extproc_audit_errors_total") == 2
         labels = {"profile": "default", "dialect": "openai-chat", "outcome": "aborted"}
         assert guard.metric("extproc_exchanges_total", **labels) == 1
@@ -214,17 +219,37 @@ def read_lines(file: int, count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in found]
 
 
+async def test_file_that_hangs_stops_no_start_no_traffic_and_no_end(tmp_path: Path, aim: ScriptedAim) -> None:
+    """A named pipe that nobody reads hangs when it is opened, as a file on a mount that is lost."""
+    file = tmp_path / "audit.jsonl"
+    os.mkfifo(file)
+    config, port, admin = written(tmp_path, aim, audit={"file": str(file)})
+    async with serving(config) as process:
+        await exchange(process, port)
+        process.signal(signal.SIGHUP)
+        await process.until("settings_reloaded")
+        await exchange(process, port)
+        assert "extproc_audit_errors_total 0.0" in (await get(admin, "/metrics")).text
+        process.signal()
+        assert await process.ended() == 0
+    lost = [record for record in process.lines if record["event"] == "audit_line_lost"]
+    assert {(record["file"], record["problem"]) for record in lost} == {(str(file), "the process ends")}
+    assert sum(record["lines"] for record in lost) == 2
+
+
 async def test_hangup_signal_reopens_the_file(tmp_path: Path, aim: ScriptedAim) -> None:
     file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
     config, port, _ = written(tmp_path, aim, audit={"file": str(file)})
 
     async with serving(config) as process:
         await exchange(process, port)
+        await lines(file, 1)
         file.rename(old)
         process.signal(signal.SIGHUP)
         await process.until("settings_reloaded")
         await exchange(process, port)
-        assert len(lines(old)) == len(lines(file)) == 1
+        await lines(file, 1)
+        await lines(old, 1)
 
 
 async def test_reload_that_changes_enforce_is_in_the_audit_log(tmp_path: Path, aim: ScriptedAim) -> None:
@@ -243,7 +268,8 @@ async def test_reload_that_changes_enforce_is_in_the_audit_log(tmp_path: Path, a
         for enforce, into in ((False, file), (False, other), (True, other), (False, None)):
             change(enforce, into)
             await process.until("settings_reloaded")
-    for line in (*(before := lines(file)), *(after := lines(other))):
+    before, after = await lines(file, 1), await lines(other, 2)
+    for line in (*before, *after):
         assert line.pop("time").startswith("20")
     assert before == [{"type": "settings", "profile": "default", "enforce": False}]
     assert after == [
