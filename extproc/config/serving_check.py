@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from threading import Thread
 
 from extproc.config.key_file import is_key
-from extproc.config.settings import Settings
+from extproc.config.settings import Audit, Settings
+
+_AUDIT_SECONDS = 1.0
+"""How long to wait for the look at the audit file."""
 
 
 def problems_when_serving(settings: Settings) -> list[str]:
@@ -16,7 +20,7 @@ def problems_when_serving(settings: Settings) -> list[str]:
     own_keys = all(profile.api_key_file for profile in settings.profiles.values())
     if not (settings.aim.api_key.get_secret_value() or settings.aim.api_key_file or own_keys):
         problems.append("aim.api_key: no key; set AIM_API_KEY or aim.api_key_file")
-    if (problem := settings.audit.problem()) is not None:
+    if (problem := _audit_problem(settings.audit)) is not None:
         problems.append(f"audit.file: {problem}")
     files = {
         "aim.api_key_file": settings.aim.api_key_file,
@@ -44,3 +48,15 @@ def problems_when_serving(settings: Settings) -> list[str]:
         except OSError:  # includes SSLError
             problems.append("tls.cert_file: the certificate does not match tls.key_file")
     return problems
+
+
+def _audit_problem(audit: Audit) -> str | None:
+    """Return why lines cannot be written; None if they can, or if this takes too long, as on a mount that hangs.
+
+    No audit log may prevent a start. Lines that cannot be written later are counted.
+    """
+    problems: list[str | None] = []
+    looking = Thread(target=lambda: problems.append(audit.problem()), name="look at the audit file", daemon=True)
+    looking.start()
+    looking.join(_AUDIT_SECONDS)
+    return problems[0] if problems else None

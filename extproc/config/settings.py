@@ -97,9 +97,13 @@ class Audit(Model):
         if not self.file or self.is_stdout:
             return None
         file = Path(self.file)
-        if file.is_dir():
-            return f"{file} is a folder"
-        return None if os.access(file if file.exists() else file.parent, os.W_OK) else f"cannot write {file}"
+        try:
+            if file.is_dir():
+                return f"{file} is a folder"
+            is_writable = os.access(file if file.exists() else file.parent, os.W_OK)
+        except (OSError, ValueError):  # such as a folder that must not be searched
+            is_writable = False
+        return None if is_writable else f"cannot write {file}"
 
 
 class Readiness(Model):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -432,3 +435,30 @@ def test_form_of_a_refusal_has_one_name(tmp_path: Path) -> None:
     (problem,) = problems(written(tmp_path, "profiles: {default: {refusal: {as: text}}}\n"))
     assert problem.startswith("profiles.default.refusal.as: ")
     assert "profiles.default.refusal.as" in {each.name for each in described(Settings())}
+
+
+def test_audit_file_that_hangs_prevents_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python cannot make a mount hang, so the look at the file does."""
+    monkeypatch.setenv("AIM_API_KEY", "key")
+    recovered = threading.Event()
+    monkeypatch.setattr(os, "access", lambda *_: recovered.wait(60))
+    try:
+        assert load(
+            written(tmp_path, json.dumps({"audit": {"file": str(tmp_path / "audit")}})), serving=True
+        ).audit.file
+        assert not recovered.is_set()
+    finally:
+        recovered.set()
+
+
+def test_audit_file_in_a_folder_that_must_not_be_searched_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIM_API_KEY", "key")
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "access", refuse)  # root may search any folder
+    text = json.dumps({"audit": {"file": str(tmp_path / "audit")}})
+    assert problems(written(tmp_path, text), serving=True) == [f"audit.file: cannot write {tmp_path / 'audit'}"]
