@@ -54,11 +54,15 @@ class Accepted:
         return with_fixed(settings, load(self._started))
 
     def settings(self) -> Settings:
-        """Return the settings in force, for a worker. Raises SettingsError."""
+        """Return the settings in force, for a worker. Raises SettingsError.
+
+        The files that they name are not read again: the supervisor has checked them, and one that hangs or is missing
+        by now must not prevent the start of a worker. Without a key, detections fail.
+        """
         if not self._last.exists():
-            return load(self._config, serving=True)
+            return load(self._config)
         self._begun_with = self._last.read_bytes()
-        return with_fixed(load(self._last, serving=True), load(self._started))
+        return with_fixed(load(self._last), load(self._started))
 
     def is_outdated(self) -> bool:
         """Return whether the file differs from the one that `settings` has read.

@@ -131,6 +131,34 @@ def test_limits_are_those_of_the_running_workers() -> None:
     assert registry.get_sample_value("extproc_held_bytes_limit") == 2 * 2048
 
 
+async def test_worker_is_restarted_though_its_key_cannot_be_read(tmp_path: Path, aim: ScriptedAim) -> None:
+    """A named pipe that nobody writes to hangs when it is opened, as a file on a mount that is lost."""
+    key = tmp_path / "key"
+    key.write_text("a-key")
+    profiles = {"default": {"api_key_file": str(key)}}
+    async with workers(tmp_path, aim, 2, profiles=profiles) as (process, port, admin, pids):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").replace(key)
+        os.kill(pids[1], signal.SIGKILL)
+        told = await process.until("key_unreadable")
+        assert (told["worker"], told["problem"]) == (1, "reading it takes too long")
+        await process.until("serving")
+        await until_ready(admin)
+        await exchange(port)  # the other worker has read the key
+        async with envoy_stream(f"127.0.0.1:{port + 1}") as stream:
+            await stream.request_headers()
+            await stream.read()
+            await stream.body("request", REQUEST)
+            assert (await stream.read()).immediate_response.status.code == 503
+        pipe = os.open(key, os.O_WRONLY)  # lets the readers go
+        new = tmp_path / "new"
+        new.write_text("a-key")
+        new.replace(key)
+        os.close(pipe)
+        await process.until("key_readable")
+        await exchange(port + 1)
+
+
 async def test_crash_loses_no_count(tmp_path: Path, aim: ScriptedAim) -> None:
     async with workers(tmp_path, aim, 2) as (process, port, admin, pids):
         await exchange(port)
