@@ -15,6 +15,7 @@ class Other:
     tests: tuple[str, ...]
 
 
+_AUDIT = "telemetry/test_audit_serving.py"
 _WORKERS: Final = "serve/test_workers.py"
 _SOCKET: Final = "serve/test_unix_socket.py"
 
@@ -111,6 +112,15 @@ OTHERS: Final = [
         ),
     ),
     Other(
+        "writing the audit file hangs",
+        "8 MiB of lines wait, further ones are lost and counted; starts, traffic and stops go on",
+        (
+            f"{_AUDIT}::test_file_that_hangs_stops_no_start_no_traffic_and_no_end",
+            "telemetry/test_audit.py::test_stopped_reader_of_a_named_pipe_delays_nothing",
+            "config/test_settings.py::test_audit_file_that_hangs_prevents_no_start",
+        ),
+    ),
+    Other(
         "two processes start at once on one unix socket",
         "one listens, the other ends with an error",
         (f"{_SOCKET}::test_of_two_that_start_at_once_one_listens",),
@@ -131,6 +141,16 @@ OTHERS: Final = [
     Other(
         "a worker hangs at its start",
         "it is killed after three minutes and started again, after longer pauses each time, up to 10 s",
+        (f"{_WORKERS}::test_worker_that_hangs_at_its_start_is_restarted",),
+    ),
+    Other(
+        "a worker is restarted while reading a key hangs",
+        "it serves after seconds; until the key can be read, it fails detections with `key_refused`",
+        (f"{_WORKERS}::test_worker_is_restarted_though_its_key_cannot_be_read",),
+    ),
+    Other(
+        "a worker is restarted while reading `aim.ca_file` or a certificate hangs",
+        "it hangs at its start, see above; the other workers serve, but `/readyz` is 503",
         (f"{_WORKERS}::test_worker_that_hangs_at_its_start_is_restarted",),
     ),
     Other(
