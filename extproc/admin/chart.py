@@ -100,7 +100,7 @@ def last_minutes(snapshot: Snapshot) -> list[Minute]:
     """Return the last minutes, empty ones included."""
     known = {minute.number: minute for minute in snapshot.minutes}
     last = int(snapshot.at // 60)
-    return [known.get(number) or Minute(number, {}, {}, {}, 0) for number in range(last - MINUTES + 1, last + 1)]
+    return [known.get(number) or Minute(number, {}, {}, {}, 0, {}) for number in range(last - MINUTES + 1, last + 1)]
 
 
 def verdicts(minutes: Sequence[Minute]) -> Chart:

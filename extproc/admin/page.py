@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from extproc import __version__
-from extproc.admin import chart, details, words
+from extproc.admin import chart, details, traffic, words
 from extproc.admin.figures import figures
 from extproc.admin.troubles import troubles
 from extproc.config.described import described
@@ -57,7 +57,13 @@ def page(snapshot: Snapshot, settings: Settings, *, is_paused: bool = False) -> 
         profile_label=lambda profile: details.profile_label(settings, profile),
         failed_open=details.most_first(snapshot.failed_open),
         failed=details.most_first(snapshot.failed),
+        refused=details.most_first(snapshot.refused),
+        busiest_profiles=traffic.busiest_profiles(snapshot),
+        busiest_dialects=traffic.busiest_dialects(snapshot),
+        unmatched=traffic.unmatched_paths(snapshot),
+        others=words.count(snapshot.other_unmatched, "exchange"),
         aim_facts=details.aim_facts(snapshot, settings),
+        latencies=list(traffic.latencies(minutes)),
         profiles=list(details.profile_rows(snapshot, settings)),
         reload=details.last_reload(snapshot),
         settings=described(settings),

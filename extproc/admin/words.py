@@ -30,6 +30,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def share(part: int, whole: int) -> str:
+    """Return `part` as a percentage of `whole`. A part that is small but not zero is not shown as zero."""
+    percent = 100 * part / whole if whole else 0.0
+    return "< 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+
+
 def duration(time: float) -> str:
     """Return `time`, in seconds, in its two largest units."""
     whole = int(time)

@@ -174,6 +174,14 @@ class ReportDialect:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportUnmatched:
+    """Record that no dialect knows the path of the request. Both values are the client's."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportVerdict:
     """Count each outcome of a detection or a session that took `milliseconds`."""
 
@@ -221,5 +229,5 @@ class ReportGivenUp:
 ToEnvoy = ReleaseHeaders | ReleaseBuffered | ReleaseBody | ReleaseTrailers | ImmediateResponse | Reset
 ToAim = Detect | CancelDetection | OpenSession | SubmitChunk | SubmitDone | CloseSession
 ToShell = Hold | PauseReading | ResumeReading | Complete | Close | UseProfile
-Report = ReportDialect | ReportVerdict | ReportOutcome | ReportFailOpen | ReportChunks | ReportGivenUp
+Report = ReportDialect | ReportUnmatched | ReportVerdict | ReportOutcome | ReportFailOpen | ReportChunks | ReportGivenUp
 Command = ToEnvoy | ToAim | ToShell | Report

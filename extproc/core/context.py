@@ -15,6 +15,7 @@ from extproc.core.commands import (
     ReportDialect,
     ReportFailOpen,
     ReportOutcome,
+    ReportUnmatched,
     ReportVerdict,
     UseProfile,
 )
@@ -166,10 +167,13 @@ class Context:
         elif found.dialect is not None:
             is_unread_file = found.dialect.opt_in is Inspect.FILES and not self._is_inspected(found.dialect)
             if is_unread_file and found.unmatched is Unmatched.BLOCK:
+                self.emit(ReportUnmatched(method, path))
                 return Route(None, Unmatched.BLOCK)
             self._know(found.dialect)
-        elif found.unmatched is Unmatched.INSPECT and policy.hooks and not is_upgrade:
-            self.scope = Scope.UNMATCHED
+        else:
+            self.emit(ReportUnmatched(method, path))
+            if found.unmatched is Unmatched.INSPECT and policy.hooks and not is_upgrade:
+                self.scope = Scope.UNMATCHED
         return found
 
     def settle(self, dialect: Dialect | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
-from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, ReportUnmatched
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length, most_inflated
 from extproc.core.content.document import Document
@@ -355,6 +355,8 @@ class RequestLeg:
         is_called_form = any(map(is_form, media_types(self._headers)))
         dialect, document = choose(context.choices, plain, values, form if is_called_form else None)
         context.settle(dialect)
+        if dialect is None:
+            context.emit(ReportUnmatched(dict(reversed(self._headers)).get(":method", ""), self._path))
         if context.scope is Scope.UNMATCHED:
             types = media_types(self._headers)
             reading = request_reading(types, len(plain), context.limits.request_bytes)

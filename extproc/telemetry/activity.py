@@ -13,7 +13,20 @@ from extproc.core.refusal import BLOCKED_CODE
 from extproc.core.verdict import Block as BlockVerdict
 from extproc.core.verdict import Failed, Outcome
 from extproc.telemetry.record import ExchangeRecord
-from extproc.telemetry.snapshot import BLOCKS, MINUTES, Block, KeyUse, Minute, Reload, Snapshot, Worker, failures, step
+from extproc.telemetry.snapshot import (
+    BLOCKS,
+    MINUTES,
+    Block,
+    KeyUse,
+    Minute,
+    Reload,
+    Snapshot,
+    Worker,
+    endings,
+    failures,
+    step,
+)
+from extproc.telemetry.unmatched_paths import UnmatchedPaths
 
 _POLICIES = 8
 _POLICY_CHARACTERS = 80
@@ -28,6 +41,7 @@ class _Counts:
     verdicts: Counter[str] = field(default_factory=Counter)
     waits: Counter[int] = field(default_factory=Counter)
     failed_open: int = 0
+    detections: dict[str, Counter[int]] = field(default_factory=dict)
 
 
 class Activity:
@@ -40,7 +54,10 @@ class Activity:
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
         self._failed_open: Counter[tuple[str, str]] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._ended: Counter[tuple[str, str, str]] = Counter()
         self._keys: dict[str, tuple[bool, float]] = {}
+        self.unmatched = UnmatchedPaths()
         self.started = clock()
         self.reload: Reload | None = None
 
@@ -82,9 +99,21 @@ class Activity:
         """Record how long a leg waited on the guard."""
         self._at(self._clock()).waits[step(seconds)] += 1
 
+    def detected(self, name: str, seconds: float) -> None:
+        """Record how long Aim took; `name` is the hook, or `stream` for a whole stream."""
+        detections = self._at(self._clock()).detections
+        steps = detections.get(name)
+        if steps is None:
+            steps = detections[name] = Counter()
+        steps[step(seconds)] += 1
+
     def finished(self, record: ExchangeRecord) -> None:
         """Count an exchange that ended."""
-        self._at(self._clock()).outcomes[record.outcome] += 1
+        outcome = record.outcome
+        self._at(self._clock()).outcomes[outcome] += 1
+        self._ended[record.profile, record.dialect, outcome] += 1
+        if outcome == "refused" or (outcome == "aborted" and record.code):
+            self._refused[record.code, record.reason] += 1
 
     def reloaded(self, problems: Sequence[str] = (), restart_needed: Sequence[str] = ()) -> None:
         """Record a reload: refused with `problems`, or in force except for the settings in `restart_needed`."""
@@ -106,6 +135,7 @@ class Activity:
                     Counter(counts.verdicts),
                     Counter(counts.waits),
                     counts.failed_open,
+                    {name: Counter(steps) for name, steps in counts.detections.items()},
                 )
                 for number, counts in self._minutes.items()
                 if _minute(now) - MINUTES < number <= _minute(now)
@@ -113,6 +143,10 @@ class Activity:
             blocks=tuple(reversed(self._blocks)),
             failed_open=failures(self._failed_open),
             failed=failures(self._failed),
+            refused=failures(self._refused),
+            ended=endings(self._ended),
+            unmatched=self.unmatched.rows(),
+            other_unmatched=self.unmatched.others,
             keys=tuple(KeyUse(profile, *use) for profile, use in self._keys.items()),
         )
 

@@ -135,9 +135,10 @@ class Telemetry:
             case ReportChunks(result, count):
                 self._child(self._chunks, result).inc(count)
 
-    def detected(self, hook: Hook, seconds: float) -> None:
-        """Record the time that Aim took."""
+    def detected(self, hook: Hook, seconds: float, *, is_stream: bool = False) -> None:
+        """Record the time that Aim took for a detection or, if `is_stream`, for a whole stream."""
         self._child(self._detection_seconds, hook).observe(seconds)
+        self.activity.detected("stream" if is_stream else hook, seconds)
 
     def sent(self, hook: Hook, size: int) -> None:
         """Count bytes that are sent to Aim."""

@@ -18,6 +18,7 @@ from extproc.core.commands import (
     ReportFailOpen,
     ReportGivenUp,
     ReportOutcome,
+    ReportUnmatched,
     ReportVerdict,
     ToEnvoy,
 )
@@ -28,6 +29,7 @@ from extproc.core.vocabulary import OUTPUT, Hook, Leg
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.record import ExchangeRecord
+from extproc.telemetry.shown_path import shown_method, shown_path
 
 if TYPE_CHECKING:
     from extproc.telemetry.tracing import Trace
@@ -55,6 +57,7 @@ class Observation:
         "_session_verdict",
         "_submitted",
         "_telemetry",
+        "_unmatched",
         "_waiting_since",
         "began",
         "record",
@@ -79,6 +82,7 @@ class Observation:
         self._submitted = 0
         self._session_verdict: ReportVerdict | None = None
         self._waiting_since: dict[Leg, float] = {}
+        self._unmatched: tuple[str, str] | None = None
 
     def _called(self) -> dict[str, str]:
         audit = self._telemetry.audit
@@ -129,6 +133,8 @@ class Observation:
                 _log.warning("dry_run_given_up", call_id=record.call_id)
             case ReportFailOpen() | ReportChunks():
                 self._telemetry.report(record, command)
+            case ReportUnmatched():
+                self._unmatched = shown_method(command.method), shown_path(command.path)
             case _:
                 assert_never(command)
 
@@ -191,7 +197,7 @@ class Observation:
 
     def session_decided(self, milliseconds: int) -> None:
         """Record that a session reached its verdict `milliseconds` after its first chunk."""
-        self._telemetry.detected(OUTPUT, milliseconds / 1000)
+        self._telemetry.detected(OUTPUT, milliseconds / 1000, is_stream=True)
 
     def session_closed(self) -> None:
         """Record the end of the session, which has no verdict if the exchange did not need one."""
@@ -219,6 +225,8 @@ class Observation:
         if self._is_dry_run and record.outcome != "unmatched":
             record.code, record.outcome = record.outcome, "dry_run"
         self._telemetry.finished(record, now - self.began, self._detections)
+        if self._unmatched is not None:
+            self._telemetry.activity.unmatched.count(record, *self._unmatched)
         audit = self._telemetry.audit
         if audit is not None and record.outcome != "unmatched":
             ended = {"outcome": record.outcome, "code": record.code}

@@ -16,6 +16,9 @@ MINUTES = 15
 BLOCKS = 12
 """The number of blocks kept."""
 
+UNMATCHED = 50
+"""The number of paths kept that no dialect knows."""
+
 _FINEST_SECONDS = 0.0001
 _GROWTH = math.log(1.1)
 
@@ -36,7 +39,8 @@ class Minute:
     """The events of one minute; `number` counts minutes since the epoch.
 
     `outcomes` counts the exchanges that ended in the minute, `verdicts` the verdicts by action, `waits` the waits of
-    legs for the guard by `step`, and `failed_open` the legs that failed open.
+    legs for the guard by `step`, and `failed_open` the legs that failed open. `detections` counts how long Aim took, by
+    hook and `step`; whole streams have a name of their own, `stream`.
     """
 
     number: int
@@ -44,6 +48,7 @@ class Minute:
     verdicts: Mapping[str, int]
     waits: Mapping[int, int]
     failed_open: int
+    detections: Mapping[str, Mapping[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,33 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The number of failures for `reason`; `place` is the leg or the hook."""
+    """The number of failures for `reason`; `place` is the leg, the hook, or the code of a refusal."""
 
     place: str
     reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The number of exchanges of a profile and dialect that ended with this outcome."""
+
+    profile: str
+    dialect: str
+    outcome: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedPath:
+    """The number of exchanges on a path that no dialect knows, and what was done: passed, inspected or blocked.
+
+    `path` is a form that may be shown: it holds nothing that identifies a person or a thing.
+    """
+
+    method: str
+    path: str
+    done: str
     count: int
 
 
@@ -106,8 +134,9 @@ class Worker:
 class Snapshot:
     """The state of one or all workers at the time `at`, in seconds since the epoch.
 
-    `failed_open` counts legs and `failed` counts detections by hook, both since the workers started. `silent` is the
-    number of workers that did not answer.
+    `failed_open` counts legs, `failed` detections by hook, `refused` refusals by code, and `ended` all exchanges, since
+    the workers started. `other_unmatched` counts the exchanges on paths that are not among the `unmatched`. `silent` is
+    the number of workers that did not answer.
     """
 
     at: float
@@ -116,6 +145,10 @@ class Snapshot:
     blocks: tuple[Block, ...]
     failed_open: tuple[Failure, ...]
     failed: tuple[Failure, ...]
+    refused: tuple[Failure, ...]
+    ended: tuple[Ended, ...]
+    unmatched: tuple[UnmatchedPath, ...]
+    other_unmatched: int
     keys: tuple[KeyUse, ...]
     silent: int = 0
 
@@ -129,6 +162,8 @@ def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
     for use in chain.from_iterable(part.keys for part in parts):
         if use.profile not in keys or use.at > keys[use.profile].at:
             keys[use.profile] = use
+    paths = added({(each.method, each.path, each.done): each.count for each in part.unmatched} for part in parts)
+    shown = paths.most_common(UNMATCHED)
     return Snapshot(
         at=at,
         workers=tuple(sorted(chain.from_iterable(part.workers for part in parts), key=lambda worker: worker.number)),
@@ -139,6 +174,7 @@ def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
                 added(minute.verdicts for minute in same),
                 added(minute.waits for minute in same),
                 sum(minute.failed_open for minute in same),
+                added_by_hook(minute.detections for minute in same),
             )
             for number, same in sorted(by_number.items())
         ),
@@ -149,6 +185,12 @@ def total(parts: Sequence[Snapshot], workers: int, *, at: float) -> Snapshot:
         ),
         failed_open=_added_failures(part.failed_open for part in parts),
         failed=_added_failures(part.failed for part in parts),
+        refused=_added_failures(part.refused for part in parts),
+        ended=endings(
+            added({(each.profile, each.dialect, each.outcome): each.count for each in part.ended} for part in parts)
+        ),
+        unmatched=tuple(UnmatchedPath(*key, count) for key, count in shown),
+        other_unmatched=sum(part.other_unmatched for part in parts) + paths.total() - sum(count for _, count in shown),
         keys=tuple(keys.values()),
         silent=workers - len(parts),
     )
@@ -162,16 +204,27 @@ def added(counts: Iterable[Mapping[_Key, int]]) -> Counter[_Key]:
     return summed
 
 
+def added_by_hook(parts: Iterable[Mapping[str, Mapping[int, int]]]) -> dict[str, Counter[int]]:
+    """Return the sum of counts by hook and step."""
+    summed: dict[str, Counter[int]] = {}
+    for part in parts:
+        for hook, steps in part.items():
+            summed.setdefault(hook, Counter()).update(steps)
+    return summed
+
+
+def endings(counts: Mapping[tuple[str, str, str], int]) -> tuple[Ended, ...]:
+    """Return the ended exchanges for counts by profile, dialect and outcome."""
+    return tuple(Ended(*key, count) for key, count in counts.items())
+
+
 def failures(counts: Mapping[tuple[str, str], int]) -> tuple[Failure, ...]:
     """Return the failures for counts by place and reason."""
     return tuple(Failure(place, reason, count) for (place, reason), count in counts.items())
 
 
 def _added_failures(parts: Iterable[Sequence[Failure]]) -> tuple[Failure, ...]:
-    counts: Counter[tuple[str, str]] = Counter()
-    for failure in chain.from_iterable(parts):
-        counts[failure.place, failure.reason] += failure.count
-    return failures(counts)
+    return failures(added({(each.place, each.reason): each.count for each in part} for part in parts))
 
 
 def step(seconds: float) -> int:

@@ -33,7 +33,7 @@ from tests.fakes.aim import Question, ScriptedAim, anonymize, block
 from tests.fakes.browser import browser, needs_browser
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import free_port, get, serving, written
-from tests.fakes.rig import chat_request
+from tests.fakes.rig import CHAT, chat_request
 from tests.fakes.sidecar import settings_for, sidecar
 
 pytestmark = needs_browser
@@ -76,12 +76,23 @@ async def judge(question: Question) -> Any:
     return {"detected": False}
 
 
-async def ask(port: int, text: str) -> None:
+async def ask(port: int, text: str, path: str = CHAT) -> None:
     """Send a chat request through the sidecar, which may refuse it."""
     async with envoy_stream(f"127.0.0.1:{port}") as stream:
-        await stream.request_headers()
+        await stream.request_headers(("content-type", "application/json"), path=path)
         await stream.read()
         await stream.body("request", json.dumps(chat_request(text)).encode())
+        if not (await stream.read()).HasField("immediate_response"):
+            await stream.response_headers(status=204, end=True)
+            await stream.read()
+        await stream.done()
+        assert await stream.read() is None
+
+
+async def visit(port: int, path: str, *headers: tuple[str, str]) -> None:
+    """Send a request without a body through the sidecar, which may refuse it."""
+    async with envoy_stream(f"127.0.0.1:{port}") as stream:
+        await stream.request_headers(*headers, path=path, end=True)
         if not (await stream.read()).HasField("immediate_response"):
             await stream.response_headers(status=204, end=True)
             await stream.read()
@@ -101,6 +112,10 @@ async def busy(tmp_path: Path, aim: ScriptedAim) -> AsyncIterator[int]:
     async with serving(config, AIM_API_KEY="top-secret") as process:
         for text in ("Hello", "block this", "fail", "Hello again", "block that", "And once more"):
             await ask(port, text)
+        await ask(port, "Hello", "/internal/users/jane@example.com/summaries?key=top-secret")
+        for path in ("/internal/users/joe@example.com/photos", "/internal/users/42/photos", f"/{HOSTILE}"):
+            await visit(port, path)
+        await visit(port, CHAT, ("upgrade", "websocket"))
         await process.until("exchange")
         yield admin
 
@@ -151,6 +166,13 @@ async def legend(page: Page, title: str) -> dict[str, str]:
     figure = page.locator("figure", has=page.get_by_role("heading", name=title))
     rows = await figure.locator(".legend li").all_inner_texts()
     return dict(row.strip().rsplit(" ", 1) for row in rows)
+
+
+async def rows(page: Page, caption: str) -> list[list[str]]:
+    """Return the cells of a table, without the column names that only a phone shows."""
+    table = page.get_by_role("table", name=caption)
+    found = [row.locator("th, td > span:not(.name)") for row in await table.locator("tbody tr").all()]
+    return [await row.all_inner_texts() for row in found]
 
 
 async def test_page_of_a_busy_sidecar_in_a_browser(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:
@@ -221,21 +243,39 @@ async def _counts_what_happened(page: Page, metrics: dict[str, float]) -> None:
             ("error", "no verdict"),
         )
     }
-    assert shown == counted == {"allowed": "3", "monitored": "0", "redacted": "0", "blocked": "2", "no verdict": "1"}
+    assert shown == counted == {"allowed": "4", "monitored": "0", "redacted": "0", "blocked": "2", "no verdict": "1"}
     latency = await page.get_by_role("img", name="Added latency").get_attribute("aria-label")
     assert latency is not None
     waits = int(metrics["extproc_added_latency_seconds_count"])
     assert f"{waits} waits on the guard" in latency
     names, values = [await page.locator(f".figures {part}").all_inner_texts() for part in ("dt", "dd b")]
     figures = dict(zip(names, values, strict=True))
-    assert figures["Exchanges"] == f"{metrics['extproc_exchanges_total']:.0f}" == "6"
+    assert figures["Exchanges"] == f"{metrics['extproc_exchanges_total']:.0f}" == "11"
     assert figures["Failed open"] == f"{metrics['extproc_fail_open_total']:.0f}" == "1"
     assert figures["Blocked"] == "2"
     assert "without a verdict 1 time" in await page.get_by_role("region", name="Needs attention").inner_text()
+    assert await rows(page, "Exchanges that the sidecar refused") == [["upgrade_not_inspected", "none", "1"]]
+    assert await rows(page, "Detections and sessions that failed") == [["pre_call", "unreadable_answer", "1"]]
+    assert await rows(page, "Legs that failed open") == [["request", "unreadable_answer", "1"]]
+    assert await rows(page, "Exchanges by profile") == [["default", "11", "100 %", "2", "0", "3"]]
+    assert await rows(page, "Exchanges by dialect") == [
+        ["openai-chat", "7", "64 %", "2", "0", "0"],
+        ["none", "3", "27 %", "0", "0", "3"],
+        ["generic", "1", "9 %", "0", "0", "0"],
+    ]
+    ((hook, count, *times),) = await rows(page, "How long Aim took")
+    assert (hook, count) == ("pre_call", f"{metrics['extproc_detection_seconds_count']:.0f}") == ("pre_call", "7")
+    assert all(re.fullmatch(r"[\d.]+ m?s", each) for each in times)
+    assert await rows(page, "Paths that no dialect knows") == [
+        ["/internal/users/{id}/photos", "POST", "passed", "2"],
+        ["/internal/users/{id}/summaries", "POST", "inspected", "1"],
+        ["/{id}/{id}", "POST", "passed", "1"],
+    ]
 
 
 async def _tells_no_secret_and_runs_nothing(page: Page) -> None:
-    assert "top-secret" not in await page.content()
+    for hidden in ("top-secret", "jane", "joe", "example.com"):
+        assert hidden not in await page.content()
     assert await page.title() == "aim-extproc: serving"
     assert await page.locator("script").count() == 0
     assert HOSTILE in await page.get_by_role("table", name="The last blocks").inner_text()
@@ -276,6 +316,8 @@ _FINDINGS = (
     ("block", "password", "Secrets"),
     ("monitor", "salary", "Internal topics"),
 )
+_PATHS = (CHAT,) * 14 + ("/v1/messages",) * 4 + ("/internal/summarize", "/tools/7/run")
+_UNREAD = ("/v1/models", "/v1/models", "/health", "/users/jane/avatar")
 _PROMPTS = ("Hello",) * 14 + ("my card", "your salary", "the password", "ignore that", "a card", "one more card")
 
 
@@ -297,7 +339,10 @@ async def test_pictures_of_the_page(tmp_path: Path, aim: ScriptedAim, chromium: 
             clock.now += 60 if minute else 7 * 3600
             async with asyncio.TaskGroup() as group:
                 for _ in range(random.randint(9, 24)):
-                    group.create_task(ask(guard.port, random.choice(_PROMPTS)))
+                    group.create_task(ask(guard.port, random.choice(_PROMPTS), random.choice(_PATHS)))
+                if minute % 4 == 0:
+                    group.create_task(visit(guard.port, CHAT, ("upgrade", "websocket")))
+                group.create_task(visit(guard.port, random.choice(_UNREAD)))
         for _ in range(3):
             stream = await stack.enter_async_context(envoy_stream(f"127.0.0.1:{guard.port}"))
             await stream.request_headers()

@@ -15,7 +15,19 @@ from extproc.admin.page import HEADERS, page
 from extproc.config.described import described, without_login
 from extproc.config.settings import Settings
 from extproc.core.errors import Reason
-from extproc.telemetry.snapshot import Block, Failure, KeyUse, Minute, Phase, Reload, Snapshot, Worker, step
+from extproc.telemetry.snapshot import (
+    Block,
+    Ended,
+    Failure,
+    KeyUse,
+    Minute,
+    Phase,
+    Reload,
+    Snapshot,
+    UnmatchedPath,
+    Worker,
+    step,
+)
 
 NOW = 1_800_000_000.0
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -25,12 +37,13 @@ def snapshot(*workers: dict[str, Any], **parts: Any) -> Snapshot:
     usual = {"phase": Phase.SERVING, "started": NOW - 7260, "streams": 2, "sessions": 1, "held_bytes": 1536}
     usual |= {"is_breaker_open": False, "is_session_breaker_open": False}
     running = tuple(Worker(number, **{**usual, **each}) for number, each in enumerate(workers or ({},)))
-    empty = {"minutes": (), "blocks": (), "failed_open": (), "failed": (), "keys": ()}
-    return Snapshot(NOW, running, **{**empty, **parts})
+    lists = ("minutes", "blocks", "failed_open", "failed", "refused", "ended", "unmatched", "keys")
+    return Snapshot(NOW, running, **{**dict.fromkeys(lists, ()), "other_unmatched": 0, **parts})
 
 
 def minute(back: int = 0, **more: Any) -> Minute:
-    return Minute(int(NOW // 60) - back, **{"outcomes": {}, "verdicts": {}, "waits": {}, "failed_open": 0, **more})
+    empty = {"outcomes": {}, "verdicts": {}, "waits": {}, "failed_open": 0, "detections": {}}
+    return Minute(int(NOW // 60) - back, **{**empty, **more})
 
 
 def block(*policies: str, profile: str = "default") -> Block:
@@ -152,6 +165,55 @@ class TestDetails:
         assert re.search(r"request reason timeout count 3\b", text)
         assert re.search(r"output reason session count 1,234\b", text)
 
+    def test_refusals_are_shown_by_code_and_reason(self) -> None:
+        refused = (Failure("path_not_allowed", "", 2), Failure("guardrail_unavailable", "timeout", 1234))
+        text = text_of(snapshot(refused=refused))
+        assert re.search(
+            r"guardrail_unavailable reason timeout count 1,234 .*path_not_allowed reason none count 2", text
+        )
+        assert "The sidecar refused nothing since the start." in text_of()
+
+    def test_busiest_profiles_and_dialects_come_first(self) -> None:
+        ended = (
+            Ended("default", "openai-chat", "allowed", 2),
+            Ended("trial", "openai-chat", "dry_run", 9000),
+            Ended("trial", "gemini", "blocked", 3),
+            Ended("trial", "gemini", "redacted", 1),
+            Ended("default", "", "unmatched", 994),
+            *(Ended(f"idle-{number}", "gemini", "allowed", 1) for number in range(10)),
+        )
+        text = text_of(snapshot(ended=ended), profiles={"trial": {"enforce": False}})
+        assert (
+            "trial (dry run) exchanges 9,004 share 90 % blocked 3 redacted 1 not inspected 0 "
+            "default exchanges 996 share 10 % blocked 0 redacted 0 not inspected 994 "
+            "idle-0 exchanges 1 share < 1 %"
+        ) in text
+        assert "idle-5" in text
+        assert "idle-6" not in text
+        assert "openai-chat exchanges 9,002 share 90 % blocked 0 redacted 0 not inspected 0 none exchanges 994" in text
+
+    def test_latency_of_aim_is_shown_by_hook(self) -> None:
+        shown = snapshot(
+            minutes=(
+                minute(1, detections={"pre_call": {step(0.01): 90}, "stream": {step(5): 1}}),
+                minute(detections={"pre_call": {step(0.1): 8, step(2): 2}}),
+                minute(15, detections={"moderation": {step(1): 1}}),
+            )
+        )
+        text = text_of(shown)
+        assert re.search(r"pre_call count 100 median 1\d ms 95 % 10\d ms 99 % 2.\d s", text)
+        assert re.search(r"output, whole streams count 1 median 5.\d s", text)
+        assert "output, whole answers" not in text
+        assert "Aim was asked nothing in the last 15 minutes." in text_of()
+
+    def test_unmatched_paths_are_shown_the_most_frequent_first(self) -> None:
+        rows = (UnmatchedPath("GET", "/rare", "passed", 1), UnmatchedPath("POST", "/users/{id}", "inspected", 1200))
+        text = text_of(snapshot(unmatched=rows, other_unmatched=1300))
+        assert "/users/{id} method POST done inspected count 1,200 /rare method GET done passed count 1" in text
+        assert "1,300 exchanges on other paths." in text
+        assert "other paths" not in text_of(snapshot(unmatched=rows))
+        assert "Every path was known to a dialect since the start." in text_of()
+
     def test_profiles_in_force_are_shown(self) -> None:
         keys = (KeyUse("default", False, NOW), KeyUse("tenant", True, NOW))
         profiles = {
@@ -203,10 +265,15 @@ class TestSecrets:
 
 class TestInert:
     def test_hostile_names_are_text(self) -> None:
-        shown = snapshot({"reload": Reload(NOW, (HOSTILE,))}, blocks=(block(HOSTILE, profile=HOSTILE),))
+        shown = snapshot(
+            {"reload": Reload(NOW, (HOSTILE,))},
+            blocks=(block(HOSTILE, profile=HOSTILE),),
+            unmatched=(UnmatchedPath(HOSTILE, HOSTILE, "passed", 1),),
+            ended=(Ended(HOSTILE, "", "refused", 1),),
+        )
         made = parsed(page(shown, Settings()))
         assert not {"script", "img"} & set(made.tags)
-        assert made.words.count(HOSTILE) == 3
+        assert made.words.count(HOSTILE) == 6
 
     def test_content_security_policy_allows_only_the_style(self) -> None:
         made = page(snapshot(), Settings())
@@ -236,6 +303,12 @@ class TestWords:
     )
     def test_times(self, time: float, said: str) -> None:
         assert words.seconds(time) == said
+
+    @pytest.mark.parametrize(
+        ("part", "whole", "said"), [(0, 0, "0 %"), (0, 9, "0 %"), (1, 101, "< 1 %"), (1, 3, "33 %"), (9, 9, "100 %")]
+    )
+    def test_shares(self, part: int, whole: int, said: str) -> None:
+        assert words.share(part, whole) == said
 
     @pytest.mark.parametrize(("time", "said"), [(59, "0 min 59 s"), (3661, "1 h 1 min"), (200_000, "2 d 7 h")])
     def test_durations(self, time: float, said: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.commands import ReportUnmatched
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, HeadersReceived, LoadChanged, TrailersReceived
 from extproc.core.policy import Limits
@@ -461,3 +462,43 @@ def test_numbers_and_words_that_are_events_are_texts() -> None:
     it.body(b"data: call\n\ndata: 731\n\ndata: true\n\ndata: null\n\n" + b'data: "a\\u0062"\n\n')
     said = [chunk["choices"][0]["delta"]["content"] for chunk in it.chunks]
     assert said == ["call", "731", "true", "null", "ab"]
+
+
+class TestReport:
+    """A path that no dialect knows is reported; any other path is not."""
+
+    @pytest.mark.parametrize("profile", [{}, {"unmatched": "pass"}, {"unmatched": "block"}, {"hooks": []}])
+    @pytest.mark.parametrize("body", [None, TEXT])
+    def test_unmatched_path_is_reported_once(self, body: bytes | None, profile: dict[str, Any]) -> None:
+        it = sent(world(**profile), body, JSON, path="/other?q=1", method="PUT")
+        assert it.unmatched == [ReportUnmatched("PUT", "/other?q=1")]
+
+    def test_path_that_the_settings_let_pass_is_reported(self) -> None:
+        it = sent(world(paths={"/v1/chat/completions": "pass"}), TEXT, JSON, path="/v1/chat/completions")
+        assert it.unmatched == [ReportUnmatched("POST", "/v1/chat/completions")]
+
+    def test_upload_that_is_refused_as_unmatched_is_reported(self) -> None:
+        it = sent(world(unmatched="block"), b"x", path="/v1/files")
+        assert it.code == "path_not_allowed"
+        assert it.unmatched == [ReportUnmatched("POST", "/v1/files")]
+
+    @pytest.mark.parametrize(("body", "is_reported"), [(b'{"messages": []}', False), (b'{"note": "Hi"}', True)])
+    def test_path_of_several_apis_is_reported_if_the_body_is_of_none(self, body: bytes, is_reported: bool) -> None:
+        it = sent(world(), body, JSON, path="/api/chat")
+        assert it.unmatched == [ReportUnmatched("POST", "/api/chat")] * is_reported
+
+    @pytest.mark.parametrize(
+        ("method", "path", "profile"),
+        [
+            ("POST", "/v1/chat/completions", {}),
+            ("POST", "/v1/embeddings", {}),
+            ("GET", "/v1/responses/resp_1", {}),
+            ("POST", "/mine", {"paths": {"/mine": "generic"}}),
+        ],
+    )
+    def test_known_path_is_not_reported(self, method: str, path: str, profile: dict[str, Any]) -> None:
+        assert sent(world(**profile), TEXT, JSON, method=method, path=path).unmatched == []
+
+    def test_preflight_is_not_reported(self) -> None:
+        it = sent(world(), None, ("origin", "x"), ("access-control-request-method", "POST"), method="OPTIONS")
+        assert it.unmatched == []

@@ -28,6 +28,7 @@ from extproc.core.commands import (
     ReportFailOpen,
     ReportGivenUp,
     ReportOutcome,
+    ReportUnmatched,
     ReportVerdict,
     Reset,
     ResumeReading,
@@ -123,6 +124,7 @@ class World:
         self.is_closed = False
         self.record = ExchangeRecord("call-1", "default")
         self.reports: list[ReportVerdict | ReportFailOpen | ReportChunks] = []
+        self.unmatched: list[ReportUnmatched] = []
         if self.is_overloaded:
             self.send(LoadChanged(is_overloaded=True))
 
@@ -197,6 +199,8 @@ class World:
                 self.reports.append(command)
             case ReportFailOpen() | ReportChunks():
                 self.reports.append(command)
+            case ReportUnmatched():
+                self.unmatched.append(command)
             case _:
                 assert not isinstance(command, ReportGivenUp)
 

@@ -30,6 +30,9 @@ def snapshot() -> Snapshot:
     ):
         activity.report(record, command)
     activity.waited(0.02)
+    activity.detected("pre_call", 0.01)
+    activity.unmatched.count(ExchangeRecord("call", "default"), "GET", "/users/{id}")
+    activity.finished(ExchangeRecord("call", "default", outcome="refused", code="path_not_allowed"))
     activity.finished(record)
     activity.reloaded(
         problems=["colour: unknown setting", "aim.ca_file: cannot read /x\udcff"], restart_needed=["workers"]

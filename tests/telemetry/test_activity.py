@@ -12,7 +12,20 @@ from extproc.core.verdict import Allow, Block, Failed, Outcome
 from extproc.core.vocabulary import Hook, Leg
 from extproc.telemetry.activity import Activity
 from extproc.telemetry.record import ExchangeRecord
-from extproc.telemetry.snapshot import BLOCKS, MINUTES, Failure, Phase, Snapshot, Worker, quantile, step, total
+from extproc.telemetry.snapshot import (
+    BLOCKS,
+    MINUTES,
+    UNMATCHED,
+    Ended,
+    Failure,
+    Phase,
+    Snapshot,
+    UnmatchedPath,
+    Worker,
+    quantile,
+    step,
+    total,
+)
 
 NOON = 1_800_000_000.0
 
@@ -60,6 +73,9 @@ class TestMinutes:
         clock.now += 60
         verdict(activity)
         activity.waited(0.02)
+        activity.detected("pre_call", 0.01)
+        activity.detected("pre_call", 0.01)
+        activity.detected("stream", 4)
         activity.report(ExchangeRecord("call", "default"), ReportFailOpen(Leg.REQUEST, Reason.TIMEOUT))
         activity.report(ExchangeRecord("call", "default"), ReportChunks("verified", 3))
         activity.finished(ExchangeRecord("call", "default", outcome="failed_open"))
@@ -68,6 +84,8 @@ class TestMinutes:
         assert (first.verdicts, first.outcomes, first.waits) == ({"allow": 1, "error": 1}, {}, {})
         assert (second.verdicts, second.outcomes, second.failed_open) == ({"allow": 1}, {"failed_open": 1}, 1)
         assert list(second.waits.values()) == [1]
+        assert first.detections == {}
+        assert second.detections == {"pre_call": {step(0.01): 2}, "stream": {step(4): 1}}
 
     def test_only_the_last_minutes_are_kept(self, activity: Activity, clock: Clock) -> None:
         for _ in range(3 * MINUTES):
@@ -121,6 +139,33 @@ class TestTotals:
         assert taken(activity).failed == (Failure("pre_call", "timeout", 2),)
         assert taken(activity).failed_open == (Failure("request", "timeout", 2),)
 
+    def test_refusals_are_counted_by_code_and_reason(self, activity: Activity) -> None:
+        for outcome, code, reason in (
+            ("refused", "guardrail_unavailable", "timeout"),
+            ("refused", "guardrail_unavailable", "timeout"),
+            ("refused", "path_not_allowed", ""),
+            ("aborted", "guardrail_misconfigured", ""),
+            ("aborted", "", ""),
+            ("blocked", "content_policy_violation", ""),
+            ("failed_open", "timeout", "timeout"),
+            ("dry_run", "refused", "timeout"),
+        ):
+            activity.finished(ExchangeRecord("call", "default", "", outcome, code, reason))
+        assert taken(activity).refused == (
+            Failure("guardrail_unavailable", "timeout", 2),
+            Failure("path_not_allowed", "", 1),
+            Failure("guardrail_misconfigured", "", 1),
+        )
+
+    def test_exchanges_are_counted_by_profile_dialect_and_outcome(self, activity: Activity, clock: Clock) -> None:
+        for outcome in ("allowed", "allowed", "blocked"):
+            activity.finished(ExchangeRecord("call", "default", "gemini", outcome))
+            clock.now += 3600
+        assert taken(activity).ended == (
+            Ended("default", "gemini", "allowed", 2),
+            Ended("default", "gemini", "blocked", 1),
+        )
+
     def test_key_shows_what_aim_said_last(self, activity: Activity, clock: Clock) -> None:
         verdict(activity, Failed(Reason.KEY_REFUSED), profile="a")
         verdict(activity, profile="b")
@@ -166,6 +211,34 @@ class TestSum:
         assert [each.call_id[0] for each in both.blocks] == ["3"] * 3 + ["2"] * 2
         assert both.failed == (Failure("pre_call", "key_refused", 1),)
         assert len(both.keys) == 1
+
+    def test_tables_of_workers_add_up(self) -> None:
+        parts = [Activity(Clock()) for _ in range(2)]
+        for part in parts:
+            part.detected("output", 0.2)
+            part.finished(ExchangeRecord("call", "default", "gemini", "refused", "guardrail_unavailable", "timeout"))
+            part.unmatched.count(ExchangeRecord("call", "default"), "GET", "/both")
+        parts[1].unmatched.count(ExchangeRecord("call", "default", "generic", "allowed"), "GET", "/both")
+        both = total([part.snapshot(worker()) for part in parts], 2, at=NOON)
+        assert [minute.detections for minute in both.minutes] == [{"output": {step(0.2): 2}}]
+        assert both.refused == (Failure("guardrail_unavailable", "timeout", 2),)
+        assert both.ended == (Ended("default", "gemini", "refused", 2),)
+        assert both.unmatched == (
+            UnmatchedPath("GET", "/both", "passed", 2),
+            UnmatchedPath("GET", "/both", "inspected", 1),
+        )
+        assert both.other_unmatched == 0
+
+    def test_paths_of_many_workers_are_bounded(self) -> None:
+        parts = [Activity(Clock()) for _ in range(3)]
+        for number, part in enumerate(parts):
+            for path in range(UNMATCHED + 4):
+                part.unmatched.count(ExchangeRecord("call", "default"), "GET", f"/{number}/{path}")
+            part.unmatched.count(ExchangeRecord("call", "default"), "GET", "/all")
+        both = total([part.snapshot(worker()) for part in parts], 3, at=NOON)
+        assert both.unmatched[0] == UnmatchedPath("GET", "/all", "passed", 3)
+        assert len(both.unmatched) == UNMATCHED
+        assert sum(row.count for row in both.unmatched) + both.other_unmatched == 3 * (UNMATCHED + 5)
 
     def test_snapshot_does_not_change(self, activity: Activity) -> None:
         snapshot = taken(activity)
