@@ -31,9 +31,10 @@ def count(number: int, noun: str) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Return `part` as a percentage of `whole`. A part that is small but not zero is not shown as zero."""
+    """Return `part` as a percentage of `whole`. A small part is not shown as zero."""
     percent = 100 * part / whole if whole else 0.0
-    return "< 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+    shown = "<\N{NO-BREAK SPACE}1" if 0 < percent < 1 else f"{percent:.0f}"
+    return f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def duration(time: float) -> str:

@@ -35,8 +35,8 @@ class UnmatchedPaths:
 
 
 def _done(record: ExchangeRecord) -> str:
-    """Return what was done with the exchange. A dry run blocks nothing."""
-    if record.outcome in ("refused", "blocked"):
+    """Return what was done with the exchange. What Aim has blocked was inspected; a dry run refuses nothing."""
+    if record.outcome == "refused":
         return "blocked"
     outcome = record.code if record.outcome == "dry_run" else record.outcome
     return "passed" if not record.dialect or outcome in ("failed_open", "refused") else "inspected"

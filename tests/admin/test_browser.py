@@ -172,7 +172,7 @@ async def rows(page: Page, caption: str) -> list[list[str]]:
     """Return the cells of a table, without the column names that only a phone shows."""
     table = page.get_by_role("table", name=caption)
     found = [row.locator("th, td > span:not(.name)") for row in await table.locator("tbody tr").all()]
-    return [await row.all_inner_texts() for row in found]
+    return [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in await row.all_inner_texts()] for row in found]
 
 
 async def test_page_of_a_busy_sidecar_in_a_browser(tmp_path: Path, aim: ScriptedAim, chromium: Browser) -> None:

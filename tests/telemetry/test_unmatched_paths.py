@@ -25,7 +25,7 @@ def record(dialect: str = "", outcome: str = "unmatched", code: str = "") -> Exc
         (record(outcome="refused", code="path_not_allowed"), "blocked"),
         (record("generic", "allowed"), "inspected"),
         (record("generic", "redacted"), "inspected"),
-        (record("generic", "blocked"), "blocked"),
+        (record("generic", "blocked"), "inspected"),
         (record("generic", "refused", "guardrail_unavailable"), "blocked"),
         (record("generic", "failed_open", "timeout"), "passed"),
         (record("generic", "dry_run", "blocked"), "inspected"),
