@@ -16,8 +16,8 @@ from extproc.serve.readiness import Readiness
 from extproc.telemetry.snapshot import Phase
 from tests.fakes.aim import Answer, Question, allow, block
 from tests.fakes.process import free_port, get
-from tests.fakes.rig import Rigs, chat_answer
-from tests.fakes.upstream import whole
+from tests.fakes.rig import Rigs, chat_answer, chat_stream
+from tests.fakes.upstream import pieces, whole
 
 HIDDEN = "sk-live-1234567890"
 
@@ -44,6 +44,8 @@ async def test_page_shows_what_came_through_envoy(rigs: Rigs) -> None:
     chain.aim.judge, chain.upstream.answer = judge, whole(chat_answer("Hi"))
     for text in ("Hello", "an attack", "broken"):
         await chain.chat(text)
+    chain.upstream.answer = pieces(chat_stream("Hel", "lo"))
+    await chain.chat("Hello", stream=True)
     for method, path, body in (
         ("POST", f"/internal/users/jane%40example.com/summaries?key={HIDDEN}", {"note": "Hello"}),
         ("POST", "/internal/users/4711/summaries", {"note": "an attack"}),
@@ -51,6 +53,7 @@ async def test_page_shows_what_came_through_envoy(rigs: Rigs) -> None:
         ("DELETE", "/closed/door", None),
         ("DELETE", "/closed/Jane", None),
     ):
+        chain.upstream.answer = whole(chat_answer("Hi"))
         await chain.client.request(method, path, json=body, headers={"x-hidden": HIDDEN})
     service = chain.sidecar.service
     await asyncio.wait_for(service.idle.wait(), 60)
@@ -65,7 +68,7 @@ async def test_page_shows_what_came_through_envoy(rigs: Rigs) -> None:
     ]
     assert rows(page, "Detections and sessions that failed") == [["pre_call", "unreadable_answer", "1"]]
     assert "Nothing failed open since the start." in page
-    assert rows(page, "Exchanges by profile") == [["default", "8", "100 %", "2", "0", "0"]]
+    assert rows(page, "Exchanges by profile") == [["default", "9", "100 %", "2", "0", "0"]]
     assert rows(page, "Paths that no dialect knows") == [
         ["/internal/users/{id}/summaries", "POST", "inspected", "2"],
         ["/store/{id}/{id}", "POST", "inspected", "1"],
@@ -73,8 +76,9 @@ async def test_page_shows_what_came_through_envoy(rigs: Rigs) -> None:
         ["/closed/{id}", "DELETE", "blocked", "1"],
     ]
     assert [row[:2] for row in rows(page, "How long Aim took")] == [
-        ["pre_call", "5"],
+        ["pre_call", "6"],
         ["output, whole answers", "3"],
+        ["output, whole streams", "1"],
     ]
     for hidden in (HIDDEN, "jane", "Jane", "4711", "Hello", "attack"):
         assert hidden not in page

@@ -24,13 +24,14 @@ class EnvoyStream:
     async def request_headers(
         self,
         *headers: tuple[str, str],
+        method: str = "POST",
         path: str = "/v1/chat/completions",
         modes: tuple[int, int] = (Mode.BUFFERED, Mode.FULL_DUPLEX_STREAMED),
         end: bool = False,
     ) -> None:
         message = _Request()
         message.protocol_config.request_body_mode, message.protocol_config.response_body_mode = modes
-        _fill(message.request_headers, ((":method", "POST"), (":path", path), *headers), end)
+        _fill(message.request_headers, ((":method", method), (":path", path), *headers), end)
         await self.send(message)
 
     async def response_headers(self, *headers: tuple[str, str], status: int = 200, end: bool = False) -> None:
