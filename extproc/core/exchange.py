@@ -144,7 +144,7 @@ class Exchange:
             return leg.weight(event)
         if isinstance(event, VerdictReached):
             return self.held_bodies
-        return self._response.weight(event) if isinstance(event, FromSession | Woken) else 0
+        return self._response.weight(event) if isinstance(event, FromSession | RoomDemanded | Woken) else 0
 
     def response_headers(self) -> ReleaseHeaders:
         """Return the command that releases the response's headers unchanged."""

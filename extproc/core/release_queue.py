@@ -23,7 +23,7 @@ from typing import Any
 from extproc.core.argument_pieces import ArgumentPieces
 from extproc.core.block_answers.base import BlockAnswer
 from extproc.core.chunk import are_clear
-from extproc.core.chunk_template import ChunkTemplate
+from extproc.core.chunk_template import ChunkTemplates
 from extproc.core.content.aws_event_stream import Frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document
@@ -52,9 +52,6 @@ _PLACE_BYTES = 480
 """The memory that the place of tokens, of a repeat or of a signature takes in an event."""
 
 _REPEAT, _SEAL, _TOKENS = Kind.REPEAT, Kind.SEAL, Kind.TOKENS
-
-_USELESS = 8
-"""After so many templates in a row that no chunk had, none is taken any more: some servers write padding into each."""
 
 _END = "[DONE]"
 """The mark of the end. APIs that have none of their own get it from servers and gateways."""
@@ -85,8 +82,7 @@ class ReleaseQueue:
         self._verification = Verification(self._chunks, self._waiting, self._running, self._writer)
         self._is_done = False
         self._has_unread = False
-        self._template: ChunkTemplate | None = None
-        self._useless = 0
+        self._templates = ChunkTemplates()
         self.is_head_open = False
         """Whether text-free events at the start may be released although nothing was verified yet."""
         self.held = 0
@@ -183,7 +179,7 @@ class ReleaseQueue:
         self.held += size
 
     def _read(self, event: HeldEvent, data: str) -> list[str]:
-        if self._template is not None and (known := self._template.read(data)) is not None:
+        if (known := self._templates.read(data)) is not None:
             return self._read_known(event, data, known)
         if data.strip() == _END or self._dialect.is_final(data, None):
             event.is_final = True
@@ -237,20 +233,13 @@ class ReleaseQueue:
         event.is_final = self._dialect.is_final(data, document)
         if event.is_final:
             self._pieces.end_all()
-        if whole_mark and not (event.is_final or event.echoes or tokens) and event.sequence is None:
-            self._take_template(document, leaves)
+        if whole_mark and not (event.is_final or event.sequence is not None or self._dialect.is_repetitive):
+            self._templates.learn(document, leaves)
         document.forget()
         return self._chunks.take(is_last=event.is_final)
 
-    def _take_template(self, document: Document, leaves: list[Leaf]) -> None:
-        """Expect chunks like this one, whose only text has an index of its own and continues no running text."""
-        if self._useless < _USELESS and not self._dialect.is_repetitive:
-            self._template = ChunkTemplate.of(document, leaves)
-            self._useless += 1
-
     def _read_known(self, event: HeldEvent, data: str, leaf: Leaf) -> list[str]:
-        """Queue a chunk of which only the text is new."""
-        self._useless = 0
+        """Queue a chunk of which only the text is new: it has an index of its own and continues no running text."""
         event.document = Document.unread(data)
         assert leaf.index is not None
         text = HeldText(0, leaf.text, leaf.text, event, leaf, None)
@@ -371,6 +360,7 @@ class ReleaseQueue:
         self.clear()
         self._running.clear()
         self._pieces.clear()
+        self._templates.forget()
         self._writer.answer = None
 
     def withheld_texts(self) -> Iterator[str]:

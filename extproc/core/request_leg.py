@@ -106,7 +106,8 @@ class RequestLeg:
         is_whole = self._is_buffered or isinstance(event, TrailersReceived) or event.end_of_stream
         if not is_whole or self._state not in _HOLDING:
             return 0
-        return most_inflated(self.held + len(data), self._headers, self._context.limits.inflate_ratio)
+        limits = self._context.limits
+        return most_inflated(self.held + len(data), self._headers, limits.request_bytes, limits.inflate_ratio)
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""

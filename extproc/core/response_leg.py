@@ -84,15 +84,19 @@ class ResponseLeg:
             return self._stream.holds()
         return (self._whole.held if self._whole is not None else 0), 0, 0
 
-    def weight(self, event: BodyReceived | TrailersReceived | FromSession | Woken) -> int:
+    def weight(self, event: BodyReceived | TrailersReceived | FromSession | RoomDemanded | Woken) -> int:
         """Return about how many bytes are read to handle `event`."""
         if self._stream is not None:
             return self._stream.weight(event)
-        is_whole = isinstance(event, TrailersReceived) or (isinstance(event, BodyReceived) and event.end_of_stream)
-        if self._whole is None or not is_whole:
+        if self._whole is None or not isinstance(event, BodyReceived | TrailersReceived):
             return 0
-        size = self._whole.held + (len(event.data) if isinstance(event, BodyReceived) else 0)
-        return most_inflated(size, self._headers, self._context.limits.inflate_ratio)
+        size, limits = self._whole.held, self._context.limits
+        if isinstance(event, BodyReceived):
+            # The first bytes may prove to be an event stream.
+            if not event.end_of_stream and self._state is not ResponseState.UNDECIDED:
+                return 0
+            size += len(event.data)
+        return most_inflated(size, self._headers, limits.response_bytes, limits.inflate_ratio)
 
     @property
     def begun_framing(self) -> Framing | None:

@@ -136,17 +136,21 @@ class ResponseStream:
         held, kept = queue.held + self._input.pending, queue.kept
         return held, kept, 0 if self._state in _OVER else held + kept
 
-    def weight(self, event: BodyReceived | TrailersReceived | FromSession | Woken) -> int:
-        """Return about how many bytes are read or written to handle `event`."""
+    def weight(self, event: BodyReceived | TrailersReceived | FromSession | RoomDemanded | Woken) -> int:
+        """Return about how many bytes are read or written to handle `event`.
+
+        Pieces that complete no event weigh nothing. Others are read in turns, so only one large event weighs much.
+        """
+        queue = self._queue
         match event:
             case BodyReceived():
-                return len(event.data) + self._input.pending
-            case ChunkVerified():
-                return self._queue.first_size
-            case TrailersReceived() | Woken():
+                return self._input.weight(event.data, is_last=event.end_of_stream)
+            case TrailersReceived():
                 return self._input.pending
+            case ChunkVerified():
+                return queue.held if queue.is_altered else queue.first_size
             case _:
-                return self._queue.held
+                return queue.held + self._input.most_pending  # the stream may fail open
 
     def begin(self, session: int | None) -> None:
         """Start with `session` if it was opened in advance and still exists, else with a new one."""

@@ -20,6 +20,10 @@ A slice of inflated bytes, with which a turn may end, has at most 64 KiB, but fo
 """
 
 
+_LINES = (Framing.EVENT_STREAM, Framing.JSON_LINES)
+"""The framings in which only the end of a line completes a unit."""
+
+
 class Upstream(StrEnum):
     """Whether and how the upstream ended the stream."""
 
@@ -34,9 +38,11 @@ class StreamInput:
     __slots__ = (
         "_cut",
         "_decoder",
+        "_has_text_lines",
         "_inflater",
         "_open",
         "_pieces",
+        "_ratio",
         "_slices",
         "_uncut",
         "has_more",
@@ -47,7 +53,9 @@ class StreamInput:
     def __init__(self, headers: Headers, framing: Framing, limits: Limits) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
         self._inflater = inflater(headers, None, limits.inflate_ratio)
+        self._ratio = limits.inflate_ratio
         self._decoder = decoder_of(framing, limits.event_bytes)
+        self._has_text_lines = self._inflater is None and framing in _LINES
         self._pieces: deque[bytes] = deque()
         self._slices: Iterator[bytes] = iter(())  # what is left of the piece that is being inflated
         self._open = 0  # the bytes of that piece
@@ -73,6 +81,17 @@ class StreamInput:
     def pending(self) -> int:
         """The bytes that are in no unit yet; those that were not inflated count as they are."""
         return self._decoder.pending + self._uncut
+
+    def weight(self, data: bytes, *, is_last: bool) -> int:
+        """Return about how many bytes the next units may have once `data` has come; 0 if it can complete none."""
+        if self._has_text_lines and not is_last and b"\n" not in data and b"\r" not in data:
+            return 0
+        return len(data) + self.pending
+
+    @property
+    def most_pending(self) -> int:
+        """The bytes that are in no unit yet, once they are inflated: at most so many."""
+        return self._decoder.pending + self._uncut * (self._ratio if self.is_encoded else 1)
 
     @property
     def incomplete(self) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 from extproc.aim.client import AimClient, Caller
 from extproc.core.commands import (
@@ -16,6 +15,7 @@ from extproc.core.commands import (
     Hold,
     PauseReading,
     Report,
+    ReportGivenUp,
     ReportOutcome,
     Reset,
     ResumeReading,
@@ -30,11 +30,9 @@ from extproc.processor.alarm import Alarm
 from extproc.processor.effects import Effects
 from extproc.processor.load import Load
 from extproc.processor.outbox import Outbox
+from extproc.processor.steps import HEAVY_BYTES, Steps
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
-
-HEAVY_BYTES: Final = 65_536
-"""An event is handled in the thread for documents if more bytes than this are read to handle it."""
 
 
 class Driver:
@@ -45,7 +43,7 @@ class Driver:
     clock must not wait, so a task of its own writes what follows from their events.
 
     A large document takes long to read, and all other exchanges would wait for it. So the exchange handles a heavy
-    event in a thread, and the events that come meanwhile wait for it: nothing else touches the exchange until then.
+    event in a thread, and the events that come meanwhile wait for it (`Steps`).
     """
 
     def __init__(
@@ -60,10 +58,7 @@ class Driver:
     ) -> None:
         """Drive `exchange` for the stream that `outbox` writes to, on behalf of `caller`; `thread` reads documents."""
         self._exchange = exchange
-        self._thread = thread
-        self._step: asyncio.Future[list[Command]] | None = None  # the heavy event that the thread handles
-        self._step_bytes = 0
-        self._events: deque[Event] = deque()  # those that wait for it
+        self._steps = Steps(thread, exchange.handle, self._end_step)
         self._observation = observation
         self._load = load
         self._client = client
@@ -116,8 +111,8 @@ class Driver:
     async def take_and_write(self, event: Event) -> None:
         """Handle an event, and write what follows for Envoy; return once both are done."""
         self._handle(event, self._loop.time())
-        while self._step is not None:
-            await asyncio.wait((self._step,))  # it goes on if this task is cancelled
+        if self._steps.is_under_way:
+            await self._steps.settled()
         if self.outbox.is_due:
             await self.write()
 
@@ -143,10 +138,18 @@ class Driver:
     def leave_stream(self) -> None:
         """Write nothing any more, and settle the exchange. A dry run is settled once Aim has answered."""
         self.outbox.close()
+        if self._steps.is_under_way and not self._exchange.yields_room:
+            self._give_up()
         self.end_stream()
         self._has_left_stream = True
         if self.is_closed:
             self._settle()
+
+    def _give_up(self) -> None:
+        """Close an exchange of which the thread has a step that nobody waits for any more."""
+        if not self.is_complete:
+            self._report(ReportOutcome("aborted"))
+        self._close()
 
     def abandon(self) -> None:
         """Give up a dry run whose stream has ended."""
@@ -156,21 +159,26 @@ class Driver:
     def _handle(self, event: Event, now: float) -> None:
         """Let the exchange handle an event and perform its commands, all but those for Envoy.
 
-        A heavy event, and what comes while the thread handles it, is handled later.
+        A heavy event is handled later, and so is what comes before the thread has handled it.
         """
         if self.is_closed:
             return
-        if self._step is not None:
-            self._events.append(event)
-            return
+        if self._steps.is_busy:
+            self._steps.wait(event)
+            self._account()
+        else:
+            self._handle_next(event, now)
+
+    def _handle_next(self, event: Event, now: float) -> None:
         try:
             if isinstance(event, BodyReceived):
                 self._observation.arrived(event)
                 is_full = self._load.is_full(self._share.held)
                 if is_full is not self._is_overloaded:
                     self._set_overloaded(now, is_overloaded=is_full)
-            if self._exchange.weight(event) > HEAVY_BYTES:
-                self._begin_step(event, now)
+            weight = self._exchange.weight(event)
+            if weight > HEAVY_BYTES:
+                self._steps.begin(event, weight)
             else:
                 self._perform(self._exchange.handle(event, now))
                 self._give_way(now)
@@ -179,27 +187,21 @@ class Driver:
         finally:
             self._follow()
 
-    def _begin_step(self, event: Event, now: float) -> None:
-        """Let the thread handle a heavy event."""
-        self._step_bytes = len(event.data) if isinstance(event, BodyReceived) else 0
-        self._step = self._loop.run_in_executor(self._thread, self._exchange.handle, event, now)
-        self._step.add_done_callback(self._end_step)
-
-    def _end_step(self, step: asyncio.Future[list[Command]]) -> None:
-        """Perform what follows from the heavy event, and handle the events that waited for it."""
-        self._step = None
-        self._step_bytes = 0
-        if not (self.is_closed or step.cancelled()):
-            try:
-                self._perform(step.result())
-                self._give_way(self._loop.time())
-            except Exception as error:
-                self._abort(error)
-            finally:
-                self._follow()
-        while self._events and self._step is None:
-            self._handle(self._events.popleft(), self._loop.time())
-        self._start_writing()
+    def _end_step(self, found: list[Command] | Exception) -> None:
+        """Perform what follows from a heavy event, and handle the events that waited for it."""
+        try:
+            if isinstance(found, Exception):
+                raise found
+            self._perform(found)
+            self._give_way(self._loop.time())
+        except Exception as error:
+            self._abort(error)
+        finally:
+            self._steps.end()
+            self._follow()
+            while not self.is_closed and (event := self._steps.next()) is not None:
+                self._handle_next(event, self._loop.time())
+            self._start_writing()
 
     def _abort(self, error: Exception) -> None:
         """End the exchange because it or its shell is broken."""
@@ -211,7 +213,7 @@ class Driver:
     def _follow(self) -> None:
         """Do what every event asks for: count, set the alarm, tell the stream, and settle a closed exchange."""
         self._account()
-        if not self.is_closed and self._step is None:
+        if not self.is_closed:
             self._alarm.follow()
         self.on_change()
         if self.is_closed and self._has_left_stream:
@@ -220,13 +222,17 @@ class Driver:
 
     def _give_room(self) -> None:
         try:
-            self.take(RoomDemanded())
+            if self._has_left_stream and self._steps.is_busy:
+                self._report(ReportGivenUp())  # a dry run that nobody waits for
+                self.abandon()
+            else:
+                self.take(RoomDemanded())
         except Exception as error:  # another exchange is being served
             log_internal_error(error)
 
     def _deadline(self) -> float | None:
         """Return when the exchange wants to be woken. While the thread has it, that is not known."""
-        return self._exchange.deadline if self._step is None else None
+        return None if self._steps.is_under_way else self._exchange.deadline
 
     def _wake(self, now: float) -> None:
         self._take(Woken(), now)
@@ -289,6 +295,7 @@ class Driver:
     def _close(self, _: Close | None = None) -> None:
         """Stop what is under way: the exchange handles no further event."""
         self.is_closed = True
+        self._steps.leave()
         self._end_effects()
         self._alarm.cancel()
 
@@ -302,7 +309,7 @@ class Driver:
     def _account(self) -> None:
         """Count what the exchange holds, what waits for Envoy, and what waits for Aim."""
         if not self.is_settled:
-            waiting = self.outbox.unsent + self._step_bytes + (self._effects.held if self._effects is not None else 0)
+            waiting = self.outbox.unsent + self._steps.held + (self._effects.held if self._effects is not None else 0)
             self._share.hold(self._exchange_bytes + waiting, self._yields)
 
     def _recount(self) -> None:

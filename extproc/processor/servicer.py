@@ -34,7 +34,7 @@ class ExternalProcessor:
         self.is_refusing = False
         """Whether new streams are refused, because the process drains."""
         self.idle = asyncio.Event()
-        """Set while no stream is open and no exchange outlives its stream."""
+        """Set while no stream is open and no dry run outlives its stream."""
         self.idle.set()
         self._patience = patience
         # One, so that the parsed forms of several large documents do not exist at the same time.
@@ -48,7 +48,7 @@ class ExternalProcessor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up the exchanges that outlive their streams, and end the thread for documents."""
+        """Give up the dry runs that outlive their streams, and end the thread for documents."""
         for driver in tuple(self._outliving):
             try:
                 driver.abandon()
@@ -95,7 +95,7 @@ class ExternalProcessor:
         return Stream(context, self.settings, self.client, self.telemetry, self.load, self._patience, self._thread)
 
     def _keep(self, driver: Driver | None) -> None:
-        """Own an exchange that outlives its stream, until it is settled: a dry run, or one that the thread handles."""
+        """Own a dry run that outlives its stream, until it is settled."""
         if driver is None or driver.is_settled:
             return
 

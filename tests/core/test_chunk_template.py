@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.chunk import MARK
-from extproc.core.chunk_template import ChunkTemplate
+from extproc.core.chunk_template import ChunkTemplate, ChunkTemplates
 from extproc.core.content.document import Document
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.leaf import Leaf
@@ -136,10 +138,68 @@ def test_chunk_with_more_to_read_is_no_template(chunk: dict[str, Any]) -> None:
     assert ChunkTemplate.of(document, API.deltas(document)) is None
 
 
+def known(text: str, chunks: ChunkTemplates) -> bool:
+    """Return whether a chunk is known; else it is learned, as in a stream."""
+    if chunks.read(text) is not None:
+        return True
+    document = Document(text)
+    chunks.learn(document, API.deltas(document))
+    return False
+
+
 def test_padding_in_each_chunk_ends_the_search_for_templates() -> None:
     """A server that pads each chunk with random letters would cost a template for each."""
-    padded = [json.dumps(OTHER | {"obfuscation": "x" * number}) for number in range(1, 12)]
-    like_the_last = json.dumps(OTHER | {"obfuscation": "x" * 11})
-    queue, chunks = queue_of(*padded, like_the_last)
-    assert len(chunks) == 1
-    assert released(queue, chunks)
+    chunks = ChunkTemplates()
+    for number in range(8):
+        assert not known(json.dumps(OTHER | {"obfuscation": "x" * number}), chunks)
+    for _ in range(2):
+        assert not known(json.dumps(OTHER | {"obfuscation": "x" * 8}), chunks)
+    assert known(json.dumps(OTHER | {"obfuscation": "x" * 7}), chunks)
+    assert not known(json.dumps(OTHER | {"obfuscation": "y"}), chunks)
+    assert known(json.dumps(OTHER | {"obfuscation": "y"}), chunks)
+
+
+def test_chunks_with_more_to_read_do_not_end_the_search() -> None:
+    """A model may think for long before it says its first word."""
+    chunks = ChunkTemplates()
+    for number in range(20):
+        assert not known(json.dumps({"choices": [{"index": 0, "delta": {"reasoning": f"{number}"}}]}), chunks)
+    assert not known(json.dumps(OTHER), chunks)
+    assert known(json.dumps(OTHER), chunks)
+
+
+def test_long_chunk_is_no_template() -> None:
+    """It would be kept until the next one."""
+    chunks = ChunkTemplates()
+    for _ in range(2):
+        assert not known(json.dumps(OTHER) + " " * 5000, chunks)
+
+
+def test_forgotten_template_knows_no_chunk() -> None:
+    chunks = ChunkTemplates()
+    assert [known(json.dumps(OTHER), chunks) for _ in range(2)] == [False, True]
+    chunks.forget()
+    assert not known(json.dumps(OTHER), chunks)
+
+
+def parsings(count: int) -> int:
+    """Return how often a value is parsed while a stream of so many chunks is read."""
+    parsed = 0
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        nonlocal parsed
+        parsed += event == "call" and frame.f_code.co_name == "raw_decode"
+
+    words = [json.dumps({"choices": [{"index": 7, "delta": {"content": f"{n}"}}]}) for n in range(count)]
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        queue_of(*words)
+    finally:
+        sys.setprofile(before)
+    return parsed
+
+
+def test_stream_parses_no_known_chunk() -> None:
+    """Else nothing would be saved."""
+    assert 0 < parsings(1) == parsings(20)

@@ -67,6 +67,13 @@ class TestRequest:
         it = world()
         it.send(HeadersReceived(Leg.REQUEST, (*HEAD.headers, ("content-encoding", "gzip"))))
         assert it.exchange.weight(BodyReceived(Leg.REQUEST, data)) == len(data) * Limits().inflate_ratio
+        most = BodyReceived(Leg.REQUEST, b"x" * 1_000_000)
+        assert it.exchange.weight(most) == Limits().request_bytes
+
+    def test_identity_is_no_encoding(self) -> None:
+        it = world()
+        it.send(HeadersReceived(Leg.REQUEST, (*HEAD.headers, ("content-encoding", "identity"))))
+        assert it.exchange.weight(BodyReceived(Leg.REQUEST, REQUEST)) == len(REQUEST)
 
     def test_body_that_passes_is_not_read(self) -> None:
         it = world(BodyMode.FULL_DUPLEX_STREAMED, unmatched="pass")
@@ -107,7 +114,7 @@ class TestStream:
         assert it.exchange.weight(BodyReceived(Leg.RESPONSE, event)) == len(event)
         it.body(event[:-2])
         assert it.exchange.weight(BodyReceived(Leg.RESPONSE, event[-2:])) == len(event)
-        assert it.exchange.weight(Woken()) == it.exchange.weight(TrailersReceived(Leg.RESPONSE)) == len(event) - 2
+        assert it.exchange.weight(TrailersReceived(Leg.RESPONSE)) == len(event) - 2
 
     def test_verified_chunk_weighs_the_event_that_may_leave(self) -> None:
         it = streamed()
@@ -115,6 +122,27 @@ class TestStream:
         assert it.exchange.weight(chunk) == 0
         it.body(chat_event("small")).body(chat_event(LARGE))
         assert 0 < it.exchange.weight(chunk) < len(LARGE)
+
+    def test_after_a_redaction_a_verified_chunk_weighs_all_that_may_leave_rewritten(self) -> None:
+        it = streamed().body(chat_event("small")).body(chat_event(LARGE)).body(chat_event("other"))
+        it.verify("[redacted]", mark=1)
+        assert it.exchange.weight(ChunkVerified(1, (), {})) > len(LARGE)
+
+    def test_piece_that_ends_no_line_completes_no_event(self) -> None:
+        it = streamed()
+        event = chat_event(LARGE)
+        assert it.exchange.weight(BodyReceived(Leg.RESPONSE, event[:1000])) == 0
+        assert it.exchange.weight(BodyReceived(Leg.RESPONSE, event[:1000], True)) == 1000
+
+    def test_demand_for_room_weighs_all_that_may_leave(self) -> None:
+        it = streamed().body(chat_event(LARGE))
+        assert it.exchange.weight(RoomDemanded()) > len(LARGE)
+        assert it.exchange.weight(Woken()) > len(LARGE)
+
+    def test_first_bytes_may_prove_to_be_a_stream(self) -> None:
+        it = world(hooks=["output"]).request(json.dumps(chat_request("Hello", stream=True)).encode()).head("text/plain")
+        event = chat_event(LARGE)
+        assert it.exchange.weight(BodyReceived(Leg.RESPONSE, event)) == len(event)
 
     def test_end_of_a_session_weighs_all_that_waits(self) -> None:
         it = streamed().body(chat_event("small")).body(chat_event(LARGE))

@@ -13,15 +13,18 @@ from typing import Any, cast
 import pytest
 
 from extproc.aim.client import AimClient, Caller
-from extproc.core.events import BodyReceived, HeadersReceived, VerdictReached
+from extproc.core.commands import Command
+from extproc.core.dry_run import DryRun
+from extproc.core.events import BodyReceived, ChunkVerified, Event, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.exchange import Exchange
 from extproc.core.identity import NOBODY
 from extproc.core.policy import Limits
 from extproc.core.vocabulary import Leg
 from extproc.processor import wire
-from extproc.processor.driver import HEAVY_BYTES, Driver
+from extproc.processor.driver import Driver
 from extproc.processor.load import Load
 from extproc.processor.outbox import Outbox
+from extproc.processor.steps import HEAVY_BYTES, Steps
 from extproc.telemetry.metrics import Telemetry
 from extproc.telemetry.observation import Observation
 from extproc.telemetry.record import ExchangeRecord
@@ -51,13 +54,21 @@ class HeldThread(Executor):
     def is_asked(self) -> bool:
         return bool(self._work)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether the oldest work is not to be begun."""
+        return self._work[0][0].cancelled()
+
+    def cancel(self) -> None:
+        """Drop all work, as a thread does that is shut down."""
+        for future, _ in self._work:
+            future.cancel()
+
     def go_on(self, error: Exception | None = None) -> None:
         """Do the oldest work, or fail with `error`."""
         future, work = self._work.pop(0)
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(work())
+        if future.set_running_or_notify_cancel():
+            future.set_result(work() if error is None else error)
 
 
 @dataclass
@@ -77,11 +88,14 @@ class Guard:
     client: AimClient
     load: Load
     thread: HeldThread = field(default_factory=HeldThread)
+    record: ExchangeRecord | None = None
+    """That of the last driver."""
 
-    def drive(self, envoy: Envoy) -> Driver:
-        observation = Observation(Telemetry(), ExchangeRecord("call-1", "default"), NOBODY, began=0.0, is_dry_run=False)
+    def drive(self, envoy: Envoy, kind: type[Exchange | DryRun] = Exchange) -> Driver:
+        self.record = ExchangeRecord("call-1", "default")
+        observation = Observation(Telemetry(), self.record, NOBODY, began=0.0, is_dry_run=kind is DryRun)
         return Driver(
-            Exchange("call-1", policy(), Limits()),
+            kind("call-1", policy(), Limits()),
             observation,
             Outbox(cast("Any", envoy), observation),
             self.load,
@@ -127,20 +141,40 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_stream_that_ends_meanwhile_settles_after_the_thread(aim: ScriptedAim) -> None:
+async def test_stream_that_ends_takes_its_document_out_of_the_queue(aim: ScriptedAim) -> None:
+    """Else a client that sends and leaves would make all others wait."""
     envoy = Envoy()
     async with guarding(aim) as guard:
         driver = guard.drive(envoy)
         await driver.take_and_write(HEAD)
         driver.take(LARGE)
         driver.leave_stream()
-        assert not driver.is_settled
-        assert guard.load.held_bytes >= len(LARGE.data)
-        guard.thread.go_on()
-        await settled(driver)
+        assert driver.is_settled
         assert guard.load.held_bytes == 0
+        await asyncio.sleep(0)
+        assert guard.thread.is_cancelled
+        assert guard.record is not None
+        assert guard.record.outcome == "aborted"
+        guard.thread.go_on()
+        await asyncio.sleep(0)
         assert envoy.taken == ["request_headers"]
         assert not aim.questions
+
+
+async def test_dry_run_goes_on_without_its_stream_unless_room_is_needed(aim: ScriptedAim) -> None:
+    async with guarding(aim) as guard:
+        stays, yields = guard.drive(Envoy(), DryRun), guard.drive(Envoy(), DryRun)
+        for driver in (stays, yields):
+            await driver.take_and_write(HEAD)
+            driver.take(LARGE)
+            driver.leave_stream()
+            assert not driver.is_settled
+        guard.thread.go_on()
+        await until(lambda: bool(aim.questions))
+        list(guard.load.shares)[-1].yield_room()
+        assert yields.is_settled
+        stays.abandon()
+        assert guard.load.held_bytes == 0
 
 
 async def test_events_that_come_meanwhile_are_handled_in_order(aim: ScriptedAim) -> None:
@@ -189,9 +223,53 @@ async def test_cancelled_reader_leaves_the_document_to_the_thread(aim: ScriptedA
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
+        assert not guard.thread.is_cancelled
         driver.leave_stream()
+        assert guard.load.held_bytes == 0
+
+
+async def test_end_of_the_thread_resets_the_exchange(aim: ScriptedAim) -> None:
+    """The rest of a body must not be handled as if nothing were missing."""
+    envoy = Envoy()
+    async with guarding(aim) as guard:
+        driver = guard.drive(envoy)
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        driver.take(TrailersReceived(Leg.REQUEST))
+        guard.thread.cancel()
+        await until(lambda: driver.is_closed)
+        await until(lambda: driver.outbox.reset is not None)
+        assert envoy.taken == ["request_headers"]
+        driver.leave_stream()
+
+
+async def test_clocks_start_when_the_thread_begins(aim: ScriptedAim) -> None:
+    """Aim must not be taken for silent because the thread was busy before."""
+    async with guarding(aim) as guard:
+        loop = asyncio.get_running_loop()
+        times: list[float] = []
+
+        def handle(_: Event, now: float) -> list[Command]:
+            times.append(now)
+            return []
+
+        steps = Steps(guard.thread, handle, lambda _: None)
+        steps.begin(LARGE, 1)
+        before = loop.time()
         guard.thread.go_on()
-        await settled(driver)
+        assert times[0] >= before
+
+
+async def test_what_waits_for_the_thread_is_counted(aim: ScriptedAim) -> None:
+    async with guarding(aim) as guard:
+        driver = guard.drive(Envoy())
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        before = guard.load.held_bytes
+        driver.take(BodyReceived(Leg.RESPONSE, b"x" * 5000))
+        driver.take(ChunkVerified(1, ((0, "y" * 300), (1, None)), {}))
+        assert guard.load.held_bytes == before + 5300
+        driver.leave_stream()
         assert guard.load.held_bytes == 0
 
 

@@ -77,11 +77,6 @@ def declared_length(content_length: str) -> int:
     return int(content_length) if len(content_length) < 20 else 2**63
 
 
-def most_inflated(size: int, headers: Headers, ratio: int) -> int:
-    """Return to how many bytes a body of `size` bytes may inflate, if it has a content-encoding."""
-    return size * ratio if any(name == "content-encoding" for name, _ in headers) else size
-
-
 class _Decompressor(Protocol):
     def inflate(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -213,15 +208,24 @@ class Inflater:
             raise MalformedBody("a compressed body is cut short")
 
 
+def _codings(headers: Headers) -> list[str]:
+    named = ",".join([value for name, value in headers if name == "content-encoding"])
+    if not named:
+        return []
+    return [coding for part in named.split(",") if (coding := part.strip().lower()) not in ("", "identity")]
+
+
+def most_inflated(size: int, headers: Headers, limit: int, ratio: int) -> int:
+    """Return how many bytes a body of `size` bytes has at most without its content-encoding, within the limits."""
+    return min(size * ratio, max(size, limit)) if _codings(headers) else size
+
+
 def inflater(headers: Headers, limit: int | None, ratio: int) -> Inflater | None:
     """Return a decoder for the content-encoding in `headers`, or None if there is none.
 
     Raises UnsupportedEncoding for an unknown encoding and for several stacked ones.
     """
-    named = ",".join([value for name, value in headers if name == "content-encoding"])
-    if not named:
-        return None
-    codings = [coding for part in named.split(",") if (coding := part.strip().lower()) not in ("", "identity")]
+    codings = _codings(headers)
     if not codings:
         return None
     if len(codings) > 1:

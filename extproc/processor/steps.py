@@ -1,0 +1,109 @@
+"""The events that one exchange handles in the thread for documents, and those that wait meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final
+
+from extproc.core.commands import Command
+from extproc.core.events import BodyReceived, ChunkVerified, Event
+
+HEAVY_BYTES: Final = 65_536
+"""An event is handled in the thread if more bytes than this are read to handle it."""
+
+_Found = list[Command] | Exception
+
+
+class Steps:
+    """The step that the thread has of one exchange: nothing else may touch the exchange until it ends."""
+
+    def __init__(
+        self, thread: Executor, handle: Callable[[Event, float], list[Command]], on_end: Callable[[_Found], None]
+    ) -> None:
+        """Let `thread` call `handle`; its commands, or its exception, go to `on_end` on the event loop."""
+        self._thread = thread
+        self._handle = handle
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._step: asyncio.Future[_Found] | None = None
+        self._step_bytes = 0
+        self._waiting: deque[Event] = deque()
+        self._waiting_bytes = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Return whether the thread has a step, or will have it."""
+        return self._step is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether an event must wait."""
+        return self._step is not None or bool(self._waiting)
+
+    @property
+    def held(self) -> int:
+        """Bytes that the step reads, and those of the events that wait."""
+        return self._step_bytes + self._waiting_bytes
+
+    def begin(self, event: Event, weight: int) -> None:
+        """Let the thread handle an event for which `weight` bytes are read."""
+        self._step_bytes = weight
+        self._step = self._loop.run_in_executor(self._thread, self._take, event)
+        self._step.add_done_callback(self._on_done)
+
+    def _take(self, event: Event) -> _Found:
+        """Handle an event, in the thread. The clocks of the exchange start from now: the thread may have been busy."""
+        try:
+            return self._handle(event, self._loop.time())
+        except Exception as error:
+            return error
+
+    def _on_done(self, step: asyncio.Future[_Found]) -> None:
+        if step is self._step:  # nobody has left it
+            self._on_end(RuntimeError("the thread has ended") if step.cancelled() else step.result())
+
+    def end(self) -> None:
+        """Note that all that followed from the step was done: what waits may be handled."""
+        self._step = None
+        self._step_bytes = 0
+
+    def wait(self, event: Event) -> None:
+        """Keep an event until those before it were handled."""
+        self._waiting.append(event)
+        self._waiting_bytes += _size(event)
+
+    def next(self) -> Event | None:
+        """Remove and return the next event that waits; None if there is none, or a step is under way."""
+        if self._step is not None or not self._waiting:
+            return None
+        event = self._waiting.popleft()
+        self._waiting_bytes -= _size(event)
+        return event
+
+    async def settled(self) -> None:
+        """Wait until no step is under way. The step goes on if this is cancelled."""
+        while self._step is not None:
+            await asyncio.wait((self._step,))
+
+    def leave(self) -> None:
+        """Forget the step and what waits. A step that has not begun never will; what another finds is ignored."""
+        if self._step is not None:
+            self._step.cancel()
+            self.end()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._on_end = _ignore  # it may refer to what refers to this
+
+
+def _ignore(_: _Found) -> None:
+    """Stand in for a callback that nobody needs."""
+
+
+def _size(event: Event) -> int:
+    """Return how many bytes of bodies or texts an event has."""
+    if isinstance(event, BodyReceived):
+        return len(event.data)
+    return sum(len(text or "") for _, text in event.texts) if isinstance(event, ChunkVerified) else 0
