@@ -136,6 +136,10 @@ def check(
         str | None,
         typer.Option(metavar="ADMIN_URL", help="Also check the Envoy whose admin port has this URL."),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also find out how Aim behaves, with a few more harmless questions for each key."),
+    ] = False,
 ) -> None:
     """Check the settings, the network to Aim and every key. Each key is used for one harmless question."""
     from extproc import check as checking
@@ -144,7 +148,7 @@ def check(
     with problems_reported(1):
         if envoy is not None and not envoy.startswith(("http://", "https://")):
             raise SettingsError([f"envoy: {envoy!r} is not the URL of Envoy's admin port, http://HOST:PORT"])
-        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy))
+        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy, probes=probe))
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))
