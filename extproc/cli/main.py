@@ -226,12 +226,18 @@ def local_aim(
 def demo(
     once: Annotated[bool, typer.Option(help="Exit after the scenes; the status is not 0 if one went wrong.")] = False,
     upstream: Annotated[
-        str | None, typer.Option(help="The URL of a provider to use instead of the demo model.")
+        str | None, typer.Option(metavar="URL", help="The URL of a provider to use instead of the demo model.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port for clients, on 127.0.0.1. Default: a free one.")
     ] = None,
 ) -> None:
-    """Run the sidecar behind a real Envoy, and show how it allows, blocks and redacts."""
+    """Run the sidecar behind a real Envoy, and show how it allows, blocks and redacts.
+
+    With --upstream or --port, unless --once is given, it shows nothing: it is a guarded gateway for your own client.
+    """
     with problems_reported(), needs_extra("demo"):
         from extproc.demo.show import run
 
     with problems_reported():
-        raise typer.Exit(asyncio.run(run(once=once, upstream=upstream)))
+        raise typer.Exit(asyncio.run(run(once=once, upstream=upstream, port=port)))
