@@ -10,8 +10,10 @@ from extproc.config.settings import Settings
 __all__ = ["Finding", "Severity", "check"]
 
 
-async def check(settings: Settings, envoy: str | None = None) -> list[Finding]:
+async def check(settings: Settings, envoy: str | None = None, *, probes: bool = False) -> list[Finding]:
     """Return the findings about `settings`, Aim, and the Envoy with the admin URL `envoy`, if given.
+
+    `probes` also finds out how Aim behaves where public sources are silent.
 
     Raises SettingsError if the settings do not allow a client of Aim.
     """
@@ -28,7 +30,7 @@ async def check(settings: Settings, envoy: str | None = None) -> list[Finding]:
         for name, profile in settings.profiles.items()
         if not profile.hooks
     ]
-    findings += await check_aim(settings)
+    findings += await check_aim(settings, probes=probes)
     if envoy is not None:
         findings += await check_envoy(settings, envoy)
     return findings

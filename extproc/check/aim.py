@@ -10,8 +10,10 @@ from uuid import uuid4
 
 from extproc.aim.client import AimClient, Caller
 from extproc.check.brand import advice_on_key
-from extproc.check.finding import Finding, Severity, error, warning
+from extproc.check.failure import REFUSED, failed
+from extproc.check.finding import Finding, Severity
 from extproc.check.network import check_network
+from extproc.check.probe import probe
 from extproc.config.profile import DEFAULT_PROFILE
 from extproc.config.settings import Settings
 from extproc.core.errors import DetectionError, Reason
@@ -31,27 +33,9 @@ _CHUNK = json.dumps(
     }
 )
 
-_REFUSED = "Aim refuses the key"
 
-_ADVICE = {
-    Reason.KEY_REFUSED: (_REFUSED, "check {key}, and that the key belongs to this Aim"),
-    Reason.UNREACHABLE: ("Aim cannot be reached", "check the network between this machine and Aim"),
-    Reason.TIMEOUT: (
-        "no answer within aim.timeout_seconds",
-        "look at Aim's latency, and at the network between this machine and Aim",
-    ),
-    Reason.SERVER_ERROR: ("Aim answers with a server error", "the address is right: try again later"),
-    Reason.REJECTED: ("Aim does not know this question", "check aim.api, which may be wrong for this base URL"),
-    Reason.UNREADABLE_ANSWER: ("the answer is not Aim's, or not in this form", "check aim.base_url and aim.api"),
-    Reason.SESSION: (
-        "the session ended early",
-        "look at the network between this machine and Aim: a proxy may not support websockets",
-    ),
-}
-
-
-async def check_aim(settings: Settings) -> list[Finding]:
-    """Return the findings about the connection to Aim and about every key.
+async def check_aim(settings: Settings, *, probes: bool = False) -> list[Finding]:
+    """Return the findings about the connection to Aim and about every key; with `probes`, how Aim behaves, too.
 
     Raises SettingsError for a proxy or a CA file that cannot be used.
     """
@@ -63,18 +47,25 @@ async def check_aim(settings: Settings) -> list[Finding]:
     }
     has_sessions = any(Hook.OUTPUT in profile.hooks for profile in settings.profiles.values())
     for name, key in keys.items():
-        where = f"aim, profile {name}"
-        # Each key has its own client, so that the breaker of one does not affect another.
-        async with AimClient(settings) as client:
-            caller = Caller(name, str(uuid4()), Identity())
-            findings.append(await _analysis(client, caller, where, key))
-            if has_sessions:
-                findings.append(await _session(client, caller, where, key, settings.aim.timeout_seconds))
+        found = await _check_key(settings, name, key, has_sessions=has_sessions)
+        if probes and not any(finding.severity is Severity.ERROR for finding in found):
+            found += await probe(settings, name, key, has_sessions=has_sessions)
+        findings += found
     brand = advice_on_key(settings.aim)
     return [
-        replace(each, advice=f"{each.advice}; {brand}") if brand and each.what == _REFUSED else each
-        for each in findings
+        replace(each, advice=f"{each.advice}; {brand}") if brand and each.what == REFUSED else each for each in findings
     ]
+
+
+async def _check_key(settings: Settings, name: str, key: str, *, has_sessions: bool) -> list[Finding]:
+    where = f"aim, profile {name}"
+    # Each key has its own client, so that the breaker of one does not affect another.
+    async with AimClient(settings) as client:
+        caller = Caller(name, str(uuid4()), Identity())
+        found = [await _analysis(client, caller, where, key)]
+        if has_sessions:
+            found.append(await _session(client, caller, where, key, settings.aim.timeout_seconds))
+        return found
 
 
 async def _analysis(client: AimClient, caller: Caller, where: str, key: str) -> Finding:
@@ -82,7 +73,7 @@ async def _analysis(client: AimClient, caller: Caller, where: str, key: str) -> 
     try:
         verdict = await client.detect(Hook.PRE_CALL, _QUESTION, caller)
     except DetectionError as failure:
-        return _failure(failure.reason, f"{where}, analysis", key)
+        return failed(failure.reason, f"{where}, analysis", key)
     return Finding(Severity.OK, where, f"answered '{verdict.action}' in {_since(began)}")
 
 
@@ -99,7 +90,7 @@ async def _session(client: AimClient, caller: Caller, where: str, key: str, seco
             while True:
                 match await events.get():
                     case SessionFailed(reason=reason):
-                        return _failure(reason, f"{where}, session", key)
+                        return failed(reason, f"{where}, session", key)
                     case ChunkVerified():
                         is_verified = True
                     case StreamBlocked():
@@ -107,18 +98,11 @@ async def _session(client: AimClient, caller: Caller, where: str, key: str, seco
                     case SessionDone():
                         break
     except TimeoutError:
-        return _failure(Reason.TIMEOUT, f"{where}, session", key)
+        return failed(Reason.TIMEOUT, f"{where}, session", key)
     finally:
         session.close()
     said = "verified a chunk in a session" if is_verified else "ended a session without a verdict"
     return Finding(Severity.OK, where, f"{said} after {_since(began)}")
-
-
-def _failure(reason: Reason, where: str, key: str) -> Finding:
-    if reason is Reason.RATE_LIMITED:
-        return warning(where, "Aim limits the rate of this key", "the key and the address are right: ask Aim")
-    what, advice = _ADVICE.get(reason, (f"Aim's answer cannot be used ({reason})", "check aim.api"))
-    return error(where, what, advice.format(key=key))
 
 
 def _since(began: float) -> str:

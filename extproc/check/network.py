@@ -55,7 +55,7 @@ async def check_network(settings: Settings) -> list[Finding]:
             answer = await transport.handle_async_request(httpx.Request("HEAD", aim.base))
             await answer.aclose()
     except (TimeoutError, httpx.TransportError) as failure:
-        what, advice = _described(failure, aim.base, proxy)
+        what, advice = describe(failure, aim.base, proxy)
         return [error(where, f"Aim cannot be reached: {what}", advice)]
     if answer.status_code == 407 and proxy:
         return [error(where, f"Aim cannot be reached: the proxy {_place(proxy)} demands a login", _LOGIN)]
@@ -69,8 +69,10 @@ async def check_network(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, str]:
-    """Return what `failure` means and what to do about it."""
+def describe(
+    failure: Exception, base: str, proxy: str | None = None, limit: str = "aim.timeout_seconds"
+) -> tuple[str, str]:
+    """Return what it means that a request to `base` failed, within `limit`, and what an operator can do about it."""
     host = urlsplit(base).hostname or ""
     target = _place(proxy) if proxy else _place(base)
     setting = "aim.proxy, HTTPS_PROXY and NO_PROXY" if proxy else "aim.base_url"
@@ -93,7 +95,7 @@ def _described(failure: Exception, base: str, proxy: str | None) -> tuple[str, s
             return f"nothing listens on {target} (connection refused)", f"check {setting}"
         case TimeoutError():
             return (
-                f"{target} does not answer within aim.timeout_seconds",
+                f"{target} does not answer within {limit}",
                 "look for a firewall in between, or for a required proxy (aim.proxy)",
             )
         case ServerDisconnected() | ConnectionResetError():

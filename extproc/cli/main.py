@@ -136,6 +136,10 @@ def check(
         str | None,
         typer.Option(metavar="ADMIN_URL", help="Also check the Envoy whose admin port has this URL."),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also find out how Aim behaves, with a few more harmless questions for each key."),
+    ] = False,
 ) -> None:
     """Check the settings, the network to Aim and every key. Each key is used for one harmless question."""
     from extproc import check as checking
@@ -144,7 +148,7 @@ def check(
     with problems_reported(1):
         if envoy is not None and not envoy.startswith(("http://", "https://")):
             raise SettingsError([f"envoy: {envoy!r} is not the URL of Envoy's admin port, http://HOST:PORT"])
-        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy))
+        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy, probes=probe))
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))
@@ -222,12 +226,18 @@ def local_aim(
 def demo(
     once: Annotated[bool, typer.Option(help="Exit after the scenes; the status is not 0 if one went wrong.")] = False,
     upstream: Annotated[
-        str | None, typer.Option(help="The URL of a provider to use instead of the demo model.")
+        str | None, typer.Option(metavar="URL", help="The URL of a provider to use instead of the demo model.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port for clients, on 127.0.0.1. Default: a free one.")
     ] = None,
 ) -> None:
-    """Run the sidecar behind a real Envoy, and show how it allows, blocks and redacts."""
+    """Run the sidecar behind a real Envoy, and show how it allows, blocks and redacts.
+
+    With --upstream or --port, unless --once is given, it shows nothing: it is a guarded gateway for your own client.
+    """
     with problems_reported(), needs_extra("demo"):
         from extproc.demo.show import run
 
     with problems_reported():
-        raise typer.Exit(asyncio.run(run(once=once, upstream=upstream)))
+        raise typer.Exit(asyncio.run(run(once=once, upstream=upstream, port=port)))

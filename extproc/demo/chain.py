@@ -22,7 +22,9 @@ from extproc.demo.child import running
 from extproc.demo.envoy import Envoy, running_envoy
 from extproc.demo.observed import Observed
 from extproc.demo.plan import Plan, ca_file
+from extproc.demo.reach import require_free, require_reachable
 from extproc.local_aim import policies, service
+from extproc.local_aim.judge import Observer
 from extproc.render.envoy import render_envoy
 from extproc.render.upstream import Upstream
 
@@ -32,16 +34,21 @@ _PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The running parts; a client posts to `chat_url`, and `aim` and `model` are URLs."""
+    """The running parts; a client's base URL is `base_url`, and `aim` and `model` are URLs."""
 
     plan: Plan
     envoy: Envoy
-    chat_url: str
+    base_url: str
     sidecar_admin: str
     aim: str
     model: str
     observed: Observed
     http: httpx.AsyncClient
+
+    @property
+    def chat_url(self) -> str:
+        """The URL of the model's chat completions."""
+        return f"{self.base_url}/chat/completions"
 
 
 @asynccontextmanager
@@ -51,10 +58,18 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
     Raises DemoFailed if a part cannot be started. If a part exits by itself, the context is cancelled and DemoFailed
     is raised in a group.
     """
+    if plan.port:
+        require_free(Address(host=_HOST, port=plan.port))
+    if plan.is_gateway and plan.upstream is not None:
+        await require_reachable(plan.upstream)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extproc-demo-")))
         observed = Observed(folder / "sidecar.log")
-        aim = plan.account.aim.base if plan.account else await stack.enter_async_context(_local_aim(observed))
+        aim = (
+            plan.account.aim.base
+            if plan.account
+            else await stack.enter_async_context(_local_aim(None if plan.is_gateway else observed.on_analysis))
+        )
         http = await stack.enter_async_context(
             httpx.AsyncClient(transport=AiohttpTransport(), trust_env=False, timeout=_PROBE_SECONDS)
         )
@@ -70,11 +85,16 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
         )
         upstream = plan.upstream
         if upstream is None:
-            port = await stack.enter_async_context(model.listening(Address(host=_HOST, port=0), observed.on_request))
+            on_request = None if plan.is_gateway else observed.on_request
+            port = await stack.enter_async_context(model.listening(Address(host=_HOST, port=0), on_request))
             upstream = Upstream.parse(f"http://{_HOST}:{port}")
         anywhere = Address(host=_HOST, port=0)
         text = render_envoy(
-            plan.settings(listen), listen=anywhere, upstreams=[upstream], admin=anywhere, ca_file=ca_file()
+            plan.settings(listen),
+            listen=Address(host=_HOST, port=plan.port),
+            upstreams=plan.routes(upstream),
+            admin=anywhere,
+            ca_file=ca_file(),
         )
         envoy = await stack.enter_async_context(running_envoy(binary, text, folder, http))
         await sidecar.when_ready(functools.partial(_is_ok, http, f"http://{admin}/readyz"))
@@ -84,10 +104,10 @@ async def running_chain(plan: Plan, binary: Path) -> AsyncIterator[Chain]:
         yield Chain(
             plan,
             envoy,
-            envoy.url + plan.chat_path,
+            envoy.url + plan.base_path,
             f"http://{admin}",
             aim,
-            f"{upstream.scheme}://{upstream.authority}{upstream.path}",
+            upstream.url,
             observed,
             http,
         )
@@ -104,13 +124,13 @@ def free_addresses(count: int) -> list[Address]:
 
 
 @asynccontextmanager
-async def _local_aim(observed: Observed) -> AsyncIterator[str]:
+async def _local_aim(on_analysis: Observer | None) -> AsyncIterator[str]:
     # The screen shows what this service would log.
     logging.getLogger(service.__name__).addHandler(logging.NullHandler())
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(
-            service.serve(_HOST, 0, policies.load(), on_analysis=observed.on_analysis, on_ready=ready.set_result)
+            service.serve(_HOST, 0, policies.load(), on_analysis=on_analysis, on_ready=ready.set_result)
         )
         yield f"http://{_HOST}:{await ready}"
         serving.cancel()

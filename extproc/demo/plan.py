@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
@@ -18,6 +18,8 @@ from extproc.render.upstream import Upstream
 
 DEFAULT_MODEL = "gpt-4o-mini"
 """The model at a real provider, unless OPENAI_MODEL names another."""
+
+_VERSION = "/v1"
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -39,26 +41,40 @@ class _Plain(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`account` holds the settings of the real Aim, `upstream` the real provider; None selects the local stand-ins."""
+    """What runs. `account` holds the settings of the real Aim, `upstream` the real provider; None: local stand-ins.
+
+    Envoy listens on `port`; 0 selects a free one. A gateway (`is_gateway`) plays no scenes: it waits for clients.
+    """
 
     account: Settings | None
     upstream: Upstream | None
     model: str = "demo"
     authorization: str = ""
+    port: int = 0
+    is_gateway: bool = False
 
     @classmethod
-    def read(cls, upstream: str | None) -> Plan:
-        """Read the environment and the command line's `upstream`; raises SettingsError."""
+    def read(cls, upstream: str | None, port: int = 0, *, is_gateway: bool = False) -> Plan:
+        """Read the environment and the command line's `upstream` and `port`; raises SettingsError."""
         is_real = bool(os.environ.get("AIM_API_KEY") or os.environ.get("AIM_API_KEY_FILE"))
         account = load(serving=True) if is_real else None
         if upstream is None:
-            return cls(account, None)
+            return cls(account, None, port=port, is_gateway=is_gateway)
         try:
             server = Upstream.parse(upstream)
         except ValueError as error:
             raise SettingsError([f"upstream: {error}"]) from None
+        if server.prefix != "/":
+            raise SettingsError(["upstream: the demo has one upstream: give its URL without a prefix"])
         key = os.environ.get("OPENAI_API_KEY", "")
-        return cls(account, server, os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL, f"Bearer {key}" if key else "")
+        return cls(
+            account,
+            server,
+            os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL,
+            f"Bearer {key}" if key else "",
+            port,
+            is_gateway,
+        )
 
     @property
     def is_enforced(self) -> bool:
@@ -66,12 +82,21 @@ class Plan:
         return self.account is None and self.upstream is None
 
     @property
-    def chat_path(self) -> str:
-        """Envoy's path for the model's chat completions."""
-        if self.upstream is None or (self.upstream.prefix == "/" and not self.upstream.path):
-            return "/v1/chat/completions"
-        # SDKs call a URL with a path the base URL.
-        return self.upstream.prefix.rstrip("/") + "/chat/completions"
+    def base_path(self) -> str:
+        """Envoy's path for the base URL of OpenAI's SDKs. A URL with a path is the base URL of the provider."""
+        if self.upstream is None or not self.upstream.path or self.upstream.path.endswith(_VERSION):
+            return _VERSION
+        return ""
+
+    def routes(self, upstream: Upstream) -> list[Upstream]:
+        """Return Envoy's routes to `upstream`.
+
+        The paths of requests are appended to the URL's. If that ends with /v1, a request's own /v1 is not repeated:
+        OpenAI's SDKs have it in their base URL, and Anthropic's in their paths.
+        """
+        if upstream.path.endswith(_VERSION):
+            return [upstream, replace(upstream, prefix=f"{_VERSION}/")]
+        return [upstream]
 
     def settings(self, listen: Address) -> Settings:
         """Return the settings for rendering Envoy's bootstrap, for a sidecar on `listen`."""
@@ -85,8 +110,8 @@ class Plan:
             "EXTPROC_LISTEN": str(listen),
             "EXTPROC_ADMIN": str(admin),
             "EXTPROC_WORKERS": "1",
-            # The demo reads the access records from the log.
-            "EXTPROC_LOG_LEVEL": "info",
+            # The scenes read the access records from the log; that of a gateway must not grow with each exchange.
+            "EXTPROC_LOG_LEVEL": "warning" if self.is_gateway else "info",
             # Only the demo's own exchanges run, and they end first.
             "EXTPROC_DRAIN_SECONDS": "0",
         }
@@ -103,6 +128,10 @@ class Plan:
 
 
 def ca_file() -> str:
-    """Return the file of this machine's CA certificates, for https upstreams."""
-    candidates = (SYSTEM_CA_FILE, ssl.get_default_verify_paths().cafile or "")
+    """Return the file of CA certificates for https upstreams: SSL_CERT_FILE, else this machine's."""
+    candidates = (
+        os.environ.get("SSL_CERT_FILE", ""),
+        SYSTEM_CA_FILE,
+        ssl.get_default_verify_paths().cafile or "",
+    )
     return next((file for file in candidates if Path(file).is_file()), SYSTEM_CA_FILE)

@@ -50,13 +50,13 @@ class Screen:
             aim = f"the real Aim: {plan.account.aim.base} (aim.api {plan.account.aim.api})"
         model = "a demo model with canned answers"
         if plan.upstream is not None:
-            model = f"{plan.upstream.scheme}://{plan.upstream.authority}{plan.upstream.path} (model {plan.model})"
+            model = plan.upstream.url if plan.is_gateway else f"{plan.upstream.url} (model {plan.model})"
         rows = _rows()
         rows.add_row("path", Text("client -> Envoy -> sidecar, which asks Aim -> Envoy -> model, and back"))
         rows.add_row("Aim", self._text(aim))
         rows.add_row("model", self._text(model))
         self._block("aim-extproc demo", rows, "cyan")
-        if not plan.is_enforced:
+        if not plan.is_enforced and not plan.is_gateway:
             self._line(
                 "Verdicts are not checked here, because they depend on an account's policies and a provider's answers. "
                 "Each scene only has to get an answer.",
@@ -116,15 +116,32 @@ class Screen:
             self._line(f"All {len(SCENES)} scenes went as expected, in {seconds:.1f} s.", "bold green")
 
     def invitation(self, chain: Chain) -> None:
-        """Show the addresses of all parts, and a command to try."""
+        """Show the addresses of all parts, and a command to try; for a gateway, what to set in a client."""
         rows = _rows()
         rows.add_row("Envoy", self._text(chain.chat_url))
         rows.add_row("Envoy's admin", self._text(f"{chain.envoy.admin}/"))
         rows.add_row("Envoy's bootstrap", self._text(str(chain.envoy.bootstrap)))
-        rows.add_row("sidecar", self._text(f"{chain.sidecar_admin}/  {chain.sidecar_admin}/metrics"))
+        rows.add_row("status page", self._text(f"{chain.sidecar_admin}/"))
+        rows.add_row("metrics", self._text(f"{chain.sidecar_admin}/metrics"))
         rows.add_row("Aim", self._text(chain.aim))
         rows.add_row("model", self._text(chain.model))
-        self._block("Still running", rows, "cyan")
+        self._block("A guarded gateway" if chain.plan.is_gateway else "Still running", rows, "cyan")
+        if chain.plan.is_gateway:
+            self._client_settings(chain)
+        if chain.plan.upstream is None or not chain.plan.is_gateway:
+            self._curl(chain)
+        self._line("Press Ctrl-C to stop.")
+
+    def _client_settings(self, chain: Chain) -> None:
+        self._line(
+            f"Requests to {chain.envoy.url}/... go to {chain.model}/... with the client's own key. Set in your client:"
+        )
+        self._out.print()
+        for name, url in (("OPENAI_BASE_URL", chain.base_url), ("ANTHROPIC_BASE_URL", chain.envoy.url)):
+            self._out.print(Text(f"export {name}={url}", style="bold"), soft_wrap=True)
+        self._out.print()
+
+    def _curl(self, chain: Chain) -> None:
         self._line('Try this; add "stream": true for a streamed answer:')
         headers = " -H 'content-type: application/json'"
         if chain.plan.authorization:
@@ -135,7 +152,6 @@ class Screen:
         # For copying: no frame and no extra line breaks.
         self._out.print(Text(curl, style="bold"), soft_wrap=True)
         self._out.print()
-        self._line("Press Ctrl-C to stop.")
 
     def farewell(self) -> None:
         """Show that everything has stopped."""

@@ -23,13 +23,15 @@ class _Interrupted(ExtprocError):
     """A signal came before the last scene ended."""
 
 
-async def run(*, once: bool, upstream: str | None) -> int:
+async def run(*, once: bool, upstream: str | None, port: int | None = None) -> int:
     """Show the scenes and return the exit status; unless `once`, stay up until a signal.
 
+    With an `upstream` or a `port`, unless `once`, it is a gateway: it plays no scenes and waits for clients.
+
     The status is 0 if every scene went as expected, 1 if one did not or a part could not be run, and 128 plus the
-    signal's number if a signal came before the last scene ended. Raises SettingsError.
+    signal's number if a signal came before the last scene ended, or before the gateway was up. Raises SettingsError.
     """
-    plan = Plan.read(upstream)
+    plan = Plan.read(upstream, port or 0, is_gateway=not once and (upstream, port) != (None, None))
     screen = Screen()
     status = 1
     with _first_signal() as told:
@@ -41,7 +43,7 @@ async def run(*, once: bool, upstream: str | None) -> int:
                 began = time.monotonic()
                 async with running_chain(plan, binary) as chain:
                     screen.started(time.monotonic() - began)
-                    wrong = await _play(chain, screen)
+                    wrong = 0 if plan.is_gateway else await _play(chain, screen)
                     status = min(wrong, 1)
                     giving_up.cancel()
                     if not once:

@@ -50,6 +50,11 @@ class Upstream:
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def url(self) -> str:
+        """The URL, without a default port."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    @property
     def cluster(self) -> str:
         """The name of its Envoy cluster; upstreams on one server share it."""
         return f"{self.scheme}-{self.host.replace(':', '_')}-{self.port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -138,8 +139,8 @@ class ScriptedUpstream:
         return await reader.readexactly(int(request.header("content-length") or 0))
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ScriptedUpstream]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedUpstream]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
