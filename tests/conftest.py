@@ -32,7 +32,7 @@ _ON_UVLOOP = tuple(
 )
 """Tests that run the sidecar in their own process. Tests that start `extproc serve` get uvloop in that process."""
 
-_ON_BOTH = (_HERE / "aim/test_transport.py",)
+_ON_BOTH = (_HERE / "aim/test_frames.py", _HERE / "aim/test_transport.py")
 """Tests of a protocol class, whose behaviour depends on the loop's transports and TLS."""
 
 

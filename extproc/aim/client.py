@@ -201,7 +201,6 @@ class AimClient:
                 frame_bytes=self._frame_bytes,
                 patience=self._patience,
                 call=call,
-                start=self.start,
             )
 
 

@@ -1,9 +1,9 @@
 """External processors that guard nothing. They show the cost of the sidecar's stack without the sidecar's own work.
 
 `NullProcessor` answers each message of Envoy at once without reading it, with grpc.aio on uvloop and the sidecar's own
-codec. `AskingProcessor` also calls Aim, over the sidecar's own HTTP connections and with its websocket library, in the
-shortest way: one call for each leg of a buffered exchange, and each piece of a stream through a websocket. It does not
-read the messages either. A guard in this stack cannot do less work, so this is the floor for the sidecar.
+codec. `AskingProcessor` also calls Aim, over the sidecar's own HTTP connections and websocket, in the shortest way: one
+call for each leg of a buffered exchange, and each piece of a stream through a websocket. It does not read the messages
+either. A guard in this stack cannot do less work, so this is the floor for the sidecar.
 
     python -m tests.bench.null PORT [AIM_PORT]
 """
@@ -19,9 +19,10 @@ from typing import Any
 import grpc
 import httpx
 import uvloop
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import broadcast
+from websockets.asyncio.client import connect
 
+from extproc.aim.connection import Patience, Socket
+from extproc.aim.opening import Opening
 from extproc.aim.transport import AiohttpTransport
 from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders
 from extproc.core.vocabulary import Leg
@@ -31,7 +32,7 @@ from tests.bench.aim import DONE
 _MESSAGE_BYTES = 32 * 1024 * 1024
 _WINDOW = 65_536
 _JSON = [("content-type", "application/json")]
-_QUEUED_FRAMES = 64
+_PATIENCE = Patience(ping_seconds=20, verdict_seconds=120)
 
 
 def _fixed(command: ReleaseHeaders | ReleaseBuffered) -> bytes:
@@ -80,7 +81,8 @@ class AskingProcessor:
 
     async def process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serve one stream."""
-        session: ClientConnection | None = None
+        session: Socket | None = None
+        frames: asyncio.Queue[bytes] = asyncio.Queue()
         answer: list[bytes] = []
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
@@ -92,7 +94,7 @@ class AskingProcessor:
                         body = request.request_body.body
                         await self._ask(self._request_url, body)
                         if b'"stream": true' in body:
-                            session = await self._open()
+                            session = await self._open(frames)
                         await context.write(_REQUEST_BODY)
                     case "response_headers":
                         await context.write(_RESPONSE_HEADERS)
@@ -105,11 +107,11 @@ class AskingProcessor:
                                 await release(context, b"".join(answer), True)
                             continue
                         if data:
-                            broadcast((session,), data.decode())
-                            await session.recv(decode=False)
+                            session.send(data.decode())
+                            await frames.get()
                         if is_last:
-                            broadcast((session,), DONE.decode())
-                            await session.recv(decode=False)
+                            session.send(DONE.decode())
+                            await frames.get()
                         await release(context, data, is_last)
         finally:
             if session is not None:
@@ -121,10 +123,25 @@ class AskingProcessor:
         async for _ in response.aiter_raw():
             pass
 
-    async def _open(self) -> ClientConnection:
-        return await connect(
-            self._sessions, compression=None, proxy=None, user_agent_header=None, max_queue=_QUEUED_FRAMES
+    async def _open(self, frames: asyncio.Queue[bytes]) -> Socket:
+        opening = await connect(
+            self._sessions,
+            create_connection=Opening,
+            compression=None,
+            proxy=None,
+            user_agent_header=None,
+            ping_interval=None,
         )
+        assert isinstance(opening, Opening)
+        session = Socket(
+            opening.frames,
+            _PATIENCE,
+            on_message=frames.put_nowait,
+            on_caught_up=lambda: None,
+            on_failure=lambda _: None,
+        )
+        opening.hand_over(session)
+        return session
 
 
 async def serve(port: int, processor: NullProcessor | AskingProcessor) -> None:

@@ -16,6 +16,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import Processin
 from structlog.testing import capture_logs
 
 from extproc.aim.client import AimClient
+from extproc.aim.connection import Socket
 from extproc.aim.session import Session
 from extproc.core.dry_run import DryRun
 from extproc.core.exchange import Exchange
@@ -520,7 +521,7 @@ async def test_exchange_leaves_nothing_for_the_garbage_collector(
 
     aim.judge, aim.handshake = judge, handshake
     settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
-    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, Share, ResponseStream, Session)
+    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, Share, ResponseStream, Session, Socket)
     async with sidecar(settings) as guard:
         gc.collect()
         gc.disable()
