@@ -114,8 +114,8 @@ MUTANTS = (
         2,
         "an event that nothing changed is written anew",
         "extproc/core/event_writer.py",
-        "if edits else event.unit.raw",
-        'if edits else b"data: " + (event.unit.data or "").encode() + b"\\n\\n"',
+        "return event.unit.raw if rewritten is None else",
+        'return b"data: " + (event.unit.data or "").encode() + b"\\n\\n" if rewritten is None else',
         STREAM,
     ),
     Mutant(
