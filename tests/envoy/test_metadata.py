@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from tests.fakes.aim import Answer, Question, allow, block
 from tests.fakes.rig import Rigs, chat_answer, manager_of
-from tests.fakes.upstream import whole
+from tests.fakes.upstream import Received, whole
 
 
 def logging_metadata(tree: Any) -> None:
@@ -45,3 +46,36 @@ async def test_access_log_shows_every_fact_of_an_exchange(rigs: Rigs, blocked: s
         }[blocked]
     )
     assert all(set(aim[leg]) == {"action", "policies", "ms"} for leg in legs)
+
+
+@pytest.mark.parametrize("hook", ["pre_call", "output", None])
+@pytest.mark.asyncio(loop_scope="package")
+async def test_access_log_shows_what_is_known_when_the_client_leaves(rigs: Rigs, hook: str | None) -> None:
+    """The client leaves while Aim judges the request or the answer, or while the model works."""
+    chain = await rigs.get("metadata", edit=logging_metadata, profiles=HOOKS)
+    has_come = asyncio.Event()
+
+    async def judge(question: Question) -> Answer:
+        if question.headers["x-aim-litellm-hook"] == hook:
+            has_come.set()
+            await asyncio.Event().wait()
+        return await allow(question)
+
+    async def work(request: Received) -> None:
+        if hook is None:
+            has_come.set()
+            await request.gone.wait()
+        else:
+            await whole(chat_answer("Hi"))(request)
+
+    chain.aim.judge, chain.upstream.answer = judge, work
+    before = len(await chain.envoy.access_log(0))
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(chain.chat("Hello"))
+        await has_come.wait()
+        asking.cancel()
+    aim = (await chain.envoy.access_log(before + 1))[-1]["aim"]
+    assert aim["call_id"] == chain.aim.questions[0].headers["x-aim-call-id"]
+    assert (aim["profile"], aim["dialect"]) == ("default", "openai-chat")
+    assert "response" not in aim
+    assert aim.get("request", {}).get("action") == (None if hook == "pre_call" else "allow")
