@@ -69,7 +69,6 @@ def message_classes() -> dict[str, Any]:
 CLASSES = message_classes()
 Request = CLASSES["envoy_service_ext_proc_v3_ProcessingRequest"]
 Response = CLASSES["envoy_service_ext_proc_v3_ProcessingResponse"]
-Struct = CLASSES["google_protobuf_Struct"]
 
 
 def parse(data: bytes) -> Any:
@@ -274,30 +273,28 @@ def _mutate(mutation: Any, set_: Headers, remove: tuple[str, ...]) -> None:
 def metadata(values: Mapping[str, str | LegRecord]) -> bytes:
     """Return bytes that, appended to an encoded response, add `values` to Envoy's dynamic metadata namespace `aim`.
 
-    Protobuf merges concatenated messages, and also the entries of a `Struct` in them.
+    Protobuf merges concatenated messages; Envoy merges the entries of the namespace.
     """
+    facts = tuple(values.items())
+    return _metadata(facts) if "call_id" in values else _metadata_cached(facts)
+
+
+def _metadata(facts: tuple[tuple[str, str | LegRecord], ...]) -> bytes:
     response = Response()
-    struct = response.dynamic_metadata.fields["aim"].struct_value
-    struct.MergeFromString(b"".join([_entry_cached(name, value) for name, value in values.items()]))
+    fields = response.dynamic_metadata.fields["aim"].struct_value.fields
+    for name, value in facts:
+        if isinstance(value, str):
+            fields[name].string_value = value
+        else:
+            leg = fields[name].struct_value.fields
+            leg["action"].string_value = value.action
+            policies = leg["policies"].list_value
+            policies.SetInParent()  # makes an empty list appear as a list
+            for policy in value.policies:
+                policies.values.add().string_value = policy
+            leg["ms"].number_value = value.milliseconds
     return bytes(response.SerializeToString())
 
 
-def _entry(name: str, value: str | LegRecord) -> bytes:
-    """Return an encoded `Struct` with one field."""
-    struct = Struct()
-    target = struct.fields[name]
-    if isinstance(value, str):
-        target.string_value = value
-    else:
-        leg = target.struct_value.fields
-        leg["action"].string_value = value.action
-        policies = leg["policies"].list_value
-        policies.SetInParent()  # makes an empty list appear as a list
-        for policy in value.policies:
-            policies.values.add().string_value = policy
-        leg["ms"].number_value = value.milliseconds
-    return bytes(struct.SerializeToString())
-
-
-_entry_cached = lru_cache(maxsize=512)(_entry)
-"""There are few profiles, dialects and verdicts; each call id is encoded up to three times."""
+_metadata_cached = lru_cache(maxsize=512)(_metadata)
+"""Verdicts repeat: there are few actions, policies and times. No two exchanges share a call id, so it is not cached."""
