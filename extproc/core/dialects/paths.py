@@ -64,6 +64,11 @@ def spellings(path: str) -> tuple[str, ...]:
 
     Some servers cut the path at an encoded `?` or `#`, as they would at a plain one, and some ignore a format suffix.
     """
+    path = _cut(path)  # a query may hold a key, which must not be cached
+    return _recall(path)[0] if len(path) <= _SHORT else _spelled(path)
+
+
+def _spelled(path: str) -> tuple[str, ...]:
     plain = _decoded(path)
     found = [_resolved(plain), _resolved(_cut(plain))]
     found += [_without_suffix(form) for form in found]
@@ -76,8 +81,7 @@ def _cut(path: str) -> str:
 
 
 def _decoded(path: str) -> str:
-    """Return a path without query and fragment, with its percent-encoding decoded until nothing changes."""
-    path = _cut(path)
+    """Return a path with its percent-encoding decoded until nothing changes."""
     for _ in range(_ROUNDS):
         before = path
         path = unquote(_ENCODED_PERCENT.sub("%25", path), errors="replace")
@@ -145,7 +149,7 @@ def _look_up(path: str) -> tuple[tuple[str, ...], Mapping[str, tuple[Choice, ...
 
     A dialect that is always inspected goes before one that the settings switch on, however the path is read.
     """
-    forms = spellings(path)
+    forms = _spelled(path)
     found = [each for form in forms for each in _known(form)]
     found.sort(key=lambda each: each[1][1].opt_in is not None)
     choices: dict[str, tuple[Choice, ...]] = {}
