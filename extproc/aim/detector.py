@@ -18,6 +18,7 @@ from extproc.aim import protocol
 from extproc.aim.breaker import Breaker
 from extproc.aim.retry import MAX_RETRIES, RetryBudget, delay, parse_retry_after
 from extproc.aim.transport import (
+    NO_FIELDS,
     PREPARED,
     UNCOUNTED_BYTES,
     ContentTooLarge,
@@ -221,7 +222,8 @@ class Detector:
                         response, content = await self._post(target, fields, body, bodies)
                         if response.status_code >= 400:
                             retry_after = parse_retry_after(response.headers.get("retry-after"), time.time())
-                        encoding = response.headers.get("content-encoding", "")
+                        # A usual answer comes without header fields, and httpx takes long to find none.
+                        encoding = response.headers.get("content-encoding", "") if response.headers else ""
                         try:
                             return protocol.answer(self._form, input_, response.status_code, content, encoding)
                         finally:
@@ -243,8 +245,10 @@ class Detector:
         Raises DetectionUnavailable without a complete response, DetectionRejected for a response that is too large.
         """
         prepared = Prepared(target, fields, _ECHO * len(body) + _ANSWER_BYTES, bodies.on_held)
-        # With `headers` and `content`, httpx.Request takes ten times as long.
-        request = httpx.Request("POST", target.url, stream=httpx.ByteStream(body), extensions={PREPARED: prepared})
+        # With `content`, httpx.Request takes ten times as long.
+        request = httpx.Request(
+            "POST", target.url, headers=NO_FIELDS, stream=httpx.ByteStream(body), extensions={PREPARED: prepared}
+        )
         began = self._clock()
         bodies.on_sent(len(body))
         try:
