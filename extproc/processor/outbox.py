@@ -123,6 +123,7 @@ class Outbox:
 
     async def send(self, command: ToEnvoy) -> None:
         """Write `command` now, with what is new in the record as dynamic metadata."""
+        # Nothing is kept for a later message: if the client leaves before it, Envoy's access log would lack the facts.
         record = self._observation.record
         for message in wire.encode(command):
             if record.untold and record.dialect:
