@@ -239,11 +239,11 @@ class Stream:
         """Return Envoy's next message; None at the end of the stream, or if it is to be left."""
         if self._is_left:
             return None
-        self._reading = task = asyncio.current_task()
+        self._reading = asyncio.current_task()  # in no variable: the error would refer to it, and it to the error
         try:
             message = await self._context.read()
         except asyncio.CancelledError:
-            if self._is_left and task is not None and not task.uncancel():
+            if self._is_left and self._reading is not None and not self._reading.uncancel():
                 return None
             raise
         finally:
