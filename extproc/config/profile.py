@@ -165,7 +165,7 @@ class Profile(Model):
     @model_validator(mode="after")
     def _guards_models(self) -> Profile:
         if self.models and not (self.enforce and self.hooks):
-            raise ValueError("models needs a profile that enforces and has a hook")
+            raise ValueError("models needs a profile that enforces and has a hook; for a dry run remove it")
         return self
 
     def policy(self, name: str, *, timeout_seconds: float, verdict_timeout_seconds: float) -> core.Policy:
