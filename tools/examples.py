@@ -2,10 +2,10 @@
 
     python tools/examples.py
 
-The README of an example has one command `extproc render ... > FILE`. If the folder has an additions.yaml, its envoy.yaml has
-what the command prints and what that file lists: filters `before` and `after` the sidecar's, `clusters`, and `routes` that
-replace the rendered one. Each such route is the rendered route with the fields that are given, unless it has an answer of
-its own.
+The README of an example has one command `extproc render ... > FILE`. If the folder has an additions.yaml, its
+envoy.yaml has what the command prints and what that file lists: filters `before` and `after` the sidecar's,
+`clusters`, and `routes` that replace the rendered one. Each such route is the rendered route with the fields that are
+given, unless it has an answer of its own.
 """
 
 from __future__ import annotations
