@@ -2,9 +2,10 @@
 
     python tools/examples.py
 
-The README of an example has one command `extproc render ... > FILE`. If the folder has an additions.yaml, FILE also has
-what that file lists: filters `before` and `after` the sidecar's, `clusters`, and `routes` that replace the rendered
-one. Each such route is the rendered route with the fields that are given, unless it has an answer of its own.
+The README of an example has one command `extproc render ... > FILE`. If the folder has an additions.yaml, its
+envoy.yaml has what the command prints and what that file lists: filters `before` and `after` the sidecar's,
+`clusters`, and `routes` that replace the rendered one. Each such route is the rendered route with the fields that are
+given, unless it has an answer of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from extproc.render.commented import dump
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
-_COMMAND = re.compile(r"^(extproc render (?:.*\\\n)*.*) > (\S+\.yaml)$", re.MULTILINE)
+_COMMAND = re.compile(r"^ *(extproc render (?:.*\\\n)*.*) > (\S+\.yaml)$", re.MULTILINE)
 _HEADER = (
     "The output of the command in README.md with what additions.yaml adds: written by `make examples`.\n"
     "The reasons for the values are in ../plain-envoy/envoy.yaml."
@@ -31,9 +32,11 @@ _HEADER = (
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Return the arguments of each `extproc render` in the README of an example, by the file that it writes."""
+    """Return the arguments of each `extproc render` in the README of an example, by the file that holds the result."""
     found = _COMMAND.findall((folder / "README.md").read_text())
-    return {file: shlex.split(command.replace("\\\n", ""))[1:] for command, file in found}
+    # What has additions is rendered to a file of its own, so that the command does not overwrite the finished one.
+    finished = "envoy.yaml" if (folder / "additions.yaml").exists() else ""
+    return {finished or file: shlex.split(command.replace("\\\n", ""))[1:] for command, file in found}
 
 
 def rendered(folder: Path, arguments: list[str]) -> str:

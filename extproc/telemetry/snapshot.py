@@ -86,7 +86,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedPath:
-    """The number of exchanges on a path that no dialect knows, and what was done: passed, inspected or blocked.
+    """The number of exchanges on a path that no dialect knows, and what was done: passed, inspected or refused.
 
     `path` is a form that may be shown: it holds nothing that identifies a person or a thing.
     """

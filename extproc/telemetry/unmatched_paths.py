@@ -37,6 +37,6 @@ class UnmatchedPaths:
 def _done(record: ExchangeRecord) -> str:
     """Return what was done with the exchange. What Aim has blocked was inspected; a dry run refuses nothing."""
     if record.outcome == "refused":
-        return "blocked"
+        return "refused"
     outcome = record.code if record.outcome == "dry_run" else record.outcome
     return "passed" if not record.dialect or outcome in ("failed_open", "refused") else "inspected"

@@ -34,7 +34,7 @@ async def test_commands_of_the_readme_work(tmp_path: Any) -> None:
     steps = [
         "extproc local-aim --listen 127.0.0.1:8090 >/dev/null &",
         answers(8090),
-        "export AIM_API_BASE=http://127.0.0.1:8090 AIM_API=firewall",
+        "export AIM_API_BASE=http://127.0.0.1:8090",
         "export EXTPROC_LISTEN=127.0.0.1:50051 EXTPROC_ADMIN=127.0.0.1:9902",
         *(key, check, serve.replace("&", ">/dev/null &"), answers(9902, "/readyz")),
         *(render, envoy.replace("&", ">/dev/null &").replace("envoy -c", "envoy --use-dynamic-base-id -c")),

@@ -72,8 +72,8 @@ async def test_page_shows_what_came_through_envoy(rigs: Rigs) -> None:
     assert rows(page, "Paths that no dialect knows") == [
         ["/internal/users/{id}/summaries", "POST", "inspected", "2"],
         ["/store/{id}/{id}", "POST", "inspected", "1"],
-        ["/closed/door", "DELETE", "blocked", "1"],
-        ["/closed/{id}", "DELETE", "blocked", "1"],
+        ["/closed/door", "DELETE", "refused", "1"],
+        ["/closed/{id}", "DELETE", "refused", "1"],
     ]
     assert [row[:2] for row in rows(page, "How long Aim took")] == [
         ["pre_call", "6"],

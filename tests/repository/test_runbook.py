@@ -39,7 +39,7 @@ def section(heading: str) -> str:
 
 @pytest.mark.parametrize("code", sorted({each.code for each in REFUSALS}))
 def test_each_code_and_status_is_explained(code: str) -> None:
-    text = section("## Refusals")
+    text = section("## Error codes")
     assert all(cell.strip() for cell in rows(text)[code])
     (line,) = [line for line in text.splitlines() if line.startswith("| ") and f"`{code}` |" in line]
     stated = set(map(int, re.findall(r"\b\d{3}\b", line.split("`")[0])))

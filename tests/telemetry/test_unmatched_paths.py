@@ -22,11 +22,11 @@ def record(dialect: str = "", outcome: str = "unmatched", code: str = "") -> Exc
     [
         (record(), "passed"),
         (record(outcome="aborted"), "passed"),
-        (record(outcome="refused", code="path_not_allowed"), "blocked"),
+        (record(outcome="refused", code="path_not_allowed"), "refused"),
         (record("generic", "allowed"), "inspected"),
         (record("generic", "redacted"), "inspected"),
         (record("generic", "blocked"), "inspected"),
-        (record("generic", "refused", "guardrail_unavailable"), "blocked"),
+        (record("generic", "refused", "guardrail_unavailable"), "refused"),
         (record("generic", "failed_open", "timeout"), "passed"),
         (record("generic", "dry_run", "blocked"), "inspected"),
         (record("generic", "dry_run", "failed_open"), "passed"),

@@ -113,7 +113,7 @@ OTHERS: Final = [
     ),
     Other(
         "writing the audit file hangs",
-        "8 MiB of lines wait, further ones are lost and counted; starts, traffic and stops go on",
+        "up to 8192 lines, of at most 8 MiB, wait; older ones are lost and counted; starts, traffic and stops go on",
         (
             f"{_AUDIT}::test_file_that_hangs_stops_no_start_no_traffic_and_no_end",
             "telemetry/test_audit.py::test_stopped_reader_of_a_named_pipe_delays_nothing",
