@@ -1,7 +1,7 @@
 """The worst documents: their CPU, compared with `json.loads`, their memory, and how long they let others wait.
 
-A document costs an exchange much more than its size if it has many small values. While one is read, nothing else runs
-on the sidecar's event loop, so other exchanges and health checks wait.
+A document costs an exchange much more than its size if it has many small values. While one is read, other exchanges and
+health checks are slower: Python runs one thread at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from tests.bench import growth, load, rounds
+from tests.bench import growth, load, reading, rounds
 from tests.bench.peer import HEAD_END
 from tests.bench.plan import DocumentSize, Plan
 from tests.bench.process import BenchError, forget_peak, peak_bytes, resident_bytes
@@ -57,6 +57,7 @@ async def _measured(names: Sequence[str], sizes: Sequence[DocumentSize]) -> dict
 
 async def _point(rig: Rig, chain: Chain, text: str, shape: Shape, resting: int) -> dict[str, float]:
     loads_us = _loads_us(text)
+    read = reading.measure(shape, text)
     if shape.carrier is Carrier.REQUEST:
         data = load.post(text.encode())
     else:
@@ -70,6 +71,8 @@ async def _point(rig: Rig, chain: Chain, text: str, shape: Shape, resting: int) 
     return {
         "size": len(text),
         "loads_us": loads_us,
+        "read_us": read.read_us,
+        "redact_us": read.redact_us,
         "cpu_us": spent_us,
         "peak_bytes": max(0, peak - resting),
         "others_ms": exchange_ms,

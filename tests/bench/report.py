@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +72,7 @@ def _costs(found: dict[str, Any], results: dict[str, Any]) -> dict[str, list[str
     chains = [ALONE, *guards]
     pairs = list(measured[costs.STREAMED]["ratios"])
     return {
+        "summary": [_summary(measured, memory)],
         "cpu": [
             _table(
                 "CPU of what guards, us",
@@ -116,6 +117,42 @@ def _costs(found: dict[str, Any], results: dict[str, Any]) -> dict[str, list[str
             )
         ],
     }
+
+
+_USED: Final = 0.7
+"""How much of a core may be used if latency is to stay low."""
+
+_TOKENS_PER_SECOND: Final = 30
+"""The chunks a second of a stream that people read."""
+
+
+def _summary(measured: dict[str, Any], memory: dict[str, Any]) -> str:
+    """Return the few figures that most readers look for."""
+    guards = [name for name in (SIDECAR, LITELLM) if name in memory]
+    single, several, streamed = measured["buffered 1"], measured["buffered 8"], measured[costs.STREAMED]
+
+    def added(one: dict[str, Any], kind: str) -> list[str]:
+        chains = one["chains"]
+        alone = chains[ALONE][kind]
+        return [_pair({key: value - alone[key] for key, value in chains[name][kind].items()}) for name in guards]
+
+    def cpu(one: dict[str, Any], value: Callable[[float], float]) -> list[str]:
+        return [_number(value(one["chains"][name]["guard_us"])) for name in guards]
+
+    rows: Rows = [
+        ("added to a whole answer, 1 at once: ms p50 / p99", added(single, "total_ms")),
+        ("added to a streamed chunk: ms p50 / p99", added(streamed, "delay_ms")),
+        ("CPU of an exchange, 8 at once: us", cpu(several, lambda us: us)),
+        ("CPU of a streamed chunk: us", cpu(streamed, lambda us: us)),
+        (f"exchanges a second for each core, {_USED:.0%} used", cpu(several, lambda us: _USED * 1e6 / us)),
+        (
+            f"streams at {_TOKENS_PER_SECOND} chunks a second for each core, {_USED:.0%} used",
+            cpu(streamed, lambda us: _USED * 1e6 / us / _TOKENS_PER_SECOND),
+        ),
+        ("memory at rest: MiB", [_number(memory[name]["rest_mib"]) for name in guards]),
+        ("memory for each held stream: KiB", [_number(memory[name].get("held_kib")) for name in guards]),
+    ]
+    return _table("in short", rows, guards)
 
 
 def _latencies(what: str, found: dict[str, Any], chains: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -189,7 +226,18 @@ def _growth(found: dict[str, Any], _: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _documents(found: dict[str, Any], results: dict[str, Any]) -> dict[str, list[str]]:
-    columns = ("MB", "json.loads, ms", "CPU, ms", "ratio", "memory for each byte", "others, ms", "health, ms")
+    columns = (
+        "MB",
+        "json.loads, ms",
+        "reading, ms",
+        "ratio",
+        "redaction, ms",
+        "ratio",
+        "exchange, ms",
+        "memory for each byte",
+        "others, ms",
+        "health, ms",
+    )
     return {
         "documents": [
             _table(
@@ -206,8 +254,11 @@ def _document(point: dict[str, float]) -> list[str]:
     return [
         f"{point['size'] / 1e6:.1f}",
         f"{point['loads_us'] / 1e3:.1f}",
+        _number(point["read_us"] / 1e3),
+        f"{point['read_us'] / point['loads_us']:.1f}",
+        _number(point["redact_us"] / 1e3) if point["redact_us"] else "-",
+        f"{point['redact_us'] / point['loads_us']:.1f}" if point["redact_us"] else "-",
         _number(point["cpu_us"] / 1e3),
-        f"{point['cpu_us'] / point['loads_us']:.1f}",
         f"{point['peak_bytes'] / point['size']:.0f}",
         _number(point["others_ms"]),
         _number(point["health_ms"]),

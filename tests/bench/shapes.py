@@ -36,6 +36,11 @@ class Shape:
     separator: str = ","
     script: Script = _ALLOWED
 
+    @property
+    def is_redacted(self) -> bool:
+        """Return whether Aim redacts the document."""
+        return self.script.word == REDACTED
+
     def redacted(self) -> Shape:
         """Return the same document, one text of which Aim redacts."""
         script = replace(self.script, word=REDACTED)
