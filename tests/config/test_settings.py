@@ -412,8 +412,8 @@ profiles:
     ("profile", "problem"),
     [
         ("{models: {x: other}}", "default.models: unknown profile other; known: default"),
-        ("{models: {x: default}, enforce: false}", "models needs a profile that enforces and has a hook; for a dry run remove it"),
-        ("{models: {x: default}, hooks: []}", "models needs a profile that enforces and has a hook; for a dry run remove it"),
+        ("{models: {x: default}, enforce: false}", "models needs a profile that enforces and has a hook"),
+        ("{models: {x: default}, hooks: []}", "models needs a profile that enforces and has a hook"),
         ('{models: {"": default}}', "String should have at least 1 character"),
     ],
 )
