@@ -44,9 +44,11 @@ def check(results: dict[str, Any]) -> None:
     assert results["wrongs"] == []
     assert sum(results["endings"].values()) == results["exchanges"]
     assert all(results["endings"].values()), "an ending never occurred"
-    assert 0 < results["marks"]["seen"] <= results["marks"]["verified"]
-    assert results["streams_at_once"]["max"] > 0
     variant = results["plan"]["variant"]
+    # What a client saw was verified, or a leg failed open: then the soak has looked for the reason of each text.
+    assert results["marks"]["seen"] > 0
+    assert results["marks"]["seen"] <= results["marks"]["verified"] or variant == "open"
+    assert results["streams_at_once"]["max"] > 0
     if variant == "slow-aim":
         assert results["large_answers"]["complete"] > 0
     else:
