@@ -176,9 +176,8 @@ class Driver:
                 is_full = self._load.is_full(self._share.held)
                 if is_full is not self._is_overloaded:
                     self._set_overloaded(now, is_overloaded=is_full)
-            weight = self._exchange.weight(event)
-            if weight > HEAVY_BYTES:
-                self._steps.begin(event, weight)
+            if self._exchange.weight(event) > HEAVY_BYTES:
+                self._steps.begin(event)
             else:
                 self._perform(self._exchange.handle(event, now))
                 self._give_way(now)

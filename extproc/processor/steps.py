@@ -45,12 +45,12 @@ class Steps:
 
     @property
     def held(self) -> int:
-        """Bytes that the step reads, and those of the events that wait."""
+        """Bytes of the step's event and of those that wait. The exchange itself counts what it already holds."""
         return self._step_bytes + self._waiting_bytes
 
-    def begin(self, event: Event, weight: int) -> None:
-        """Let the thread handle an event for which `weight` bytes are read."""
-        self._step_bytes = weight
+    def begin(self, event: Event) -> None:
+        """Let the thread handle an event."""
+        self._step_bytes = _size(event)
         self._step = self._loop.run_in_executor(self._thread, self._take, event)
         self._step.add_done_callback(self._on_done)
 
