@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from tests.envoy.apis import CHAT, RESPONSES, WITH_ANSWERS, Api
+from tests.envoy.apis import ANTHROPIC, CHAT, RESPONSES, WITH_ANSWERS, Api
 
 MARK: Final = re.compile(rb"<(\d+\.(?:p|\d+))>")
 """The mark of a text: of a piece of an answer, or of a prompt (`p`)."""
@@ -37,8 +37,8 @@ _BURST_PIECES = 48
 LARGE: Final = 500_000_000
 """The first number of the exchanges whose answers are so large that Aim is far behind."""
 _LARGE_PIECE_BYTES = 32_768
-_LARGE_APIS = tuple(api for api in WITH_ANSWERS if api is not RESPONSES)
-"""The stream of the Responses API repeats the whole text several times, each time in one event."""
+_LARGE_APIS = tuple(api for api in WITH_ANSWERS if api not in (RESPONSES, ANTHROPIC))
+"""Streams of the other APIs may repeat the whole text. So the sidecar keeps it, in addition to what waits for Aim."""
 
 SLOW: Final = 1_000_000_000
 """The first number of the exchanges with which slow clients are measured."""
