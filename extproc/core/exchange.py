@@ -84,7 +84,17 @@ class Exchange:
     yields_room = False
     """Whether the exchange gives up when the process is overloaded, to leave memory to others."""
 
-    __slots__ = ("_context", "_held", "_is_closed", "_is_complete", "_is_paused", "_request", "_response", "_yields")
+    __slots__ = (
+        "_bodies",
+        "_context",
+        "_held",
+        "_is_closed",
+        "_is_complete",
+        "_is_paused",
+        "_request",
+        "_response",
+        "_yields",
+    )
 
     def __init__(
         self,
@@ -102,7 +112,7 @@ class Exchange:
         self._context = Context(call_id, policy, limits, began)
         self._request = RequestLeg(self._context, request_mode)
         self._response = ResponseLeg(self._context)
-        self._held = self._yields = 0
+        self._bodies = self._held = self._yields = 0
         self._is_paused = False
         self._is_complete = False
         self._is_closed = False
@@ -135,16 +145,16 @@ class Exchange:
     @property
     def held_bodies(self) -> int:
         """Bytes of bodies and events that are held: what `limits.held_bytes` bounds for an event stream."""
-        return self._request.held + self._response.holds()[0] + self._context.gate.held
+        return self._bodies
 
     def weight(self, event: Event) -> int:
         """Return about how many bytes are read to handle `event`, 0 for few: the time that it takes grows with them."""
-        if isinstance(event, BodyReceived | TrailersReceived):
+        if isinstance(event, _PIECES):
             leg = self._response if event.leg is RESPONSE else self._request
             return leg.weight(event)
         if isinstance(event, VerdictReached):
-            return self.held_bodies
-        return self._response.weight(event) if isinstance(event, FromSession | RoomDemanded | Woken) else 0
+            return self._bodies
+        return self._response.weight(event) if isinstance(event, _OF_STREAM) else 0
 
     def response_headers(self) -> ReleaseHeaders:
         """Return the command that releases the response's headers unchanged."""
@@ -314,7 +324,7 @@ class Exchange:
         if is_over:
             context.messages = ()
         of_response, kept, yields = response.holds()
-        held = self._request.held + of_response + context.gate.held
+        self._bodies = held = self._request.held + of_response + context.gate.held
         total = held + kept + context.held
         if total != self._held or yields != self._yields:
             self._held, self._yields = total, yields
@@ -338,6 +348,9 @@ class Exchange:
             self._is_paused = is_full
             self._context.emit(PauseReading() if is_full else ResumeReading())
 
+
+_PIECES = (BodyReceived, TrailersReceived)
+_OF_STREAM = (*get_args(FromSession), RoomDemanded, Woken)
 
 _ROUTES: Mapping[type[Event], Callable[[Exchange, Any], None]] = {
     HeadersReceived: Exchange._on_headers,

@@ -28,6 +28,8 @@ from extproc.core.vocabulary import Hook, size_of
 from extproc.telemetry.logs import log_internal_error
 from extproc.telemetry.observation import Observation
 
+_DECISIONS = (SessionDone, StreamBlocked)
+
 
 class Effects:
     """The detections and the session of one exchange."""
@@ -147,7 +149,7 @@ class Effects:
         self._recount()
 
     def _on_session(self, event: Event) -> None:
-        if isinstance(event, SessionDone | StreamBlocked):
+        if isinstance(event, _DECISIONS):
             self._observation.session_decided(event.milliseconds)
         self._deliver(event)
 

@@ -31,26 +31,19 @@ class Steps:
         self._step: asyncio.Future[_Found] | None = None
         self._step_bytes = 0
         self._waiting: deque[Event] = deque()
-        self._waiting_bytes = 0
-
-    @property
-    def is_under_way(self) -> bool:
-        """Return whether the thread has a step, or will have it."""
-        return self._step is not None
-
-    @property
-    def is_busy(self) -> bool:
-        """Return whether an event must wait."""
-        return self._step is not None or bool(self._waiting)
-
-    @property
-    def held(self) -> int:
+        # Attributes, not properties: every event of every exchange asks for them.
+        self.is_under_way = False
+        """Whether the thread has a step, or will have it."""
+        self.is_busy = False
+        """Whether an event must wait."""
+        self.held = 0
         """Bytes of the step's event and of those that wait. The exchange itself counts what it already holds."""
-        return self._step_bytes + self._waiting_bytes
 
     def begin(self, event: Event) -> None:
         """Let the thread handle an event."""
         self._step_bytes = _size(event)
+        self.held += self._step_bytes
+        self.is_under_way = self.is_busy = True
         self._step = self._loop.run_in_executor(self._thread, self._take, event)
         self._step.add_done_callback(self._on_done)
 
@@ -68,19 +61,23 @@ class Steps:
     def end(self) -> None:
         """Note that all that followed from the step was done: what waits may be handled."""
         self._step = None
+        self.held -= self._step_bytes
         self._step_bytes = 0
+        self.is_under_way = False
+        self.is_busy = bool(self._waiting)
 
     def wait(self, event: Event) -> None:
         """Keep an event until those before it were handled."""
         self._waiting.append(event)
-        self._waiting_bytes += _size(event)
+        self.held += _size(event)
 
     def next(self) -> Event | None:
         """Remove and return the next event that waits; None if there is none, or a step is under way."""
         if self._step is not None or not self._waiting:
             return None
         event = self._waiting.popleft()
-        self._waiting_bytes -= _size(event)
+        self.held -= _size(event)
+        self.is_busy = bool(self._waiting)
         return event
 
     async def settled(self) -> None:
@@ -92,9 +89,9 @@ class Steps:
         """Forget the step and what waits. A step that has not begun never will; what another finds is ignored."""
         if self._step is not None:
             self._step.cancel()
-            self.end()
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self.end()
+        self.held = 0
         self._on_end = _ignore  # it may refer to what refers to this
 
 

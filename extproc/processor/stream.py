@@ -85,7 +85,8 @@ class Stream:
         self._patience = patience
         self._thread = thread
         self._loop = asyncio.get_running_loop()
-        self._reading: asyncio.Task[object] | None = None  # the stream's own task, while it waits for a message
+        self._task: asyncio.Task[object] | None = None  # the stream's own
+        self._is_reading = False  # whether it waits for a message
         self._room: asyncio.Future[None] | None = None  # what it waits for before it goes on
         self._is_left = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -96,6 +97,7 @@ class Stream:
 
     async def run(self) -> Reset | None:
         """Serve the stream; return with what to abort it, None if it may end cleanly."""
+        self._task = asyncio.current_task()
         try:
             self._leave_in(self._patience.first_seconds)
             first = await self._next()
@@ -115,6 +117,7 @@ class Stream:
     def end(self) -> None:
         """Settle what the stream leaves behind. Nothing reads or writes any more."""
         self._is_left = True
+        self._task = None  # it may refer to an error, and through it to the stream
         self._stay()
         try:
             if self.driver is not None:
@@ -239,15 +242,15 @@ class Stream:
         """Return Envoy's next message; None at the end of the stream, or if it is to be left."""
         if self._is_left:
             return None
-        self._reading = asyncio.current_task()  # in no variable: the error would refer to it, and it to the error
+        self._is_reading = True
         try:
             message = await self._context.read()
         except asyncio.CancelledError:
-            if self._is_left and self._reading is not None and not self._reading.uncancel():
+            if self._is_left and self._task is not None and not self._task.uncancel():
                 return None
             raise
         finally:
-            self._reading = None
+            self._is_reading = False
         return None if message is grpc.aio.EOF else message
 
     def _broken(self, error: Exception) -> Reset:
@@ -283,8 +286,8 @@ class Stream:
         if not self._is_left:
             self._is_left = True
             self._stay()
-            if self._reading is not None:
-                self._reading.cancel()
+            if self._is_reading and self._task is not None:
+                self._task.cancel()
             self._read_on()
 
     def _read_on(self) -> None:
@@ -292,8 +295,11 @@ class Stream:
             self._room.set_result(None)
 
 
+_MAY_END = (HeadersReceived, BodyReceived)
+
+
 def _ends_response(event: Event) -> bool:
-    if isinstance(event, HeadersReceived | BodyReceived):
+    if isinstance(event, _MAY_END):
         return event.leg is Leg.RESPONSE and event.end_of_stream
     return isinstance(event, TrailersReceived) and event.leg is Leg.RESPONSE
 

@@ -51,6 +51,7 @@ class Activity:
         """Count minutes by `clock`, in seconds since the epoch, so that the minutes of several workers agree."""
         self._clock = clock
         self._minutes: dict[int, _Counts] = {}
+        self._number, self._counts = -1, _Counts()  # those of the minute that was counted last
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
         self._failed_open: Counter[tuple[str, str]] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
@@ -151,14 +152,16 @@ class Activity:
         )
 
     def _at(self, now: float) -> _Counts:
-        number = _minute(now)
-        counts = self._minutes.get(number)
-        if counts is None:
-            counts = self._minutes[number] = _Counts()
-            # Remove by order, not by number: the minutes then stay bounded even if the clock is set back.
-            while len(self._minutes) > MINUTES:
-                del self._minutes[next(iter(self._minutes))]
-        return counts
+        number = int(now // 60)
+        if number != self._number:
+            counts = self._minutes.get(number)
+            if counts is None:
+                counts = self._minutes[number] = _Counts()
+                # Remove by order, not by number: the minutes then stay bounded even if the clock is set back.
+                while len(self._minutes) > MINUTES:
+                    del self._minutes[next(iter(self._minutes))]
+            self._number, self._counts = number, counts
+        return self._counts
 
 
 def _minute(now: float) -> int:

@@ -39,6 +39,8 @@ _log = structlog.get_logger()
 _FOUND = {"block": "blocked_by", "anonymize": "redacted_by", "monitor": "reported_by"}
 """For each action the field of an exchange's audit line that names the policies."""
 
+_RELEASES = (ReleaseBuffered, ReleaseHeaders)
+
 _COUNTED = -1.0
 """Replaces the start time of a leg's wait once the wait has been counted."""
 
@@ -102,12 +104,12 @@ class Observation:
 
     def released(self, command: ToEnvoy) -> None:
         """Record that `command` goes to Envoy. This ends the wait of its leg; an immediate response ends both waits."""
-        match command:
-            case ReleaseBuffered(leg=leg) | ReleaseHeaders(leg=leg):
+        # A match statement would take three times as long.
+        if isinstance(command, _RELEASES):
+            self._note_waited(command.leg)
+        elif isinstance(command, ImmediateResponse):
+            for leg in tuple(self._waiting_since):
                 self._note_waited(leg)
-            case ImmediateResponse():
-                for leg in tuple(self._waiting_since):
-                    self._note_waited(leg)
 
     def _note_waited(self, leg: Leg) -> None:
         since = self._waiting_since.get(leg)
