@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TypeVarTuple
 
@@ -70,8 +71,9 @@ class AimClient:
         self.session_breaker = Breaker(aim.breaker.failures, aim.breaker.open_seconds, clock)
         self._names = Names()
         self._transport = self._network.transport(self._names)
-        self._detector = Detector(aim, self._keys, self.breaker, self._transport, self.start)
         self._tasks = asyncio.TaskGroup()
+        # Not `self.start`: a retired client is to be freed, with its certificates, as soon as nobody refers to it.
+        self._detector = Detector(aim, self._keys, self.breaker, self._transport, partial(_start, self._tasks))
         self._sessions: set[Session] = set()
         self._most_sessions = settings.limits.sessions
         self._users = 0
@@ -153,7 +155,7 @@ class AimClient:
 
     def start(self, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> asyncio.Task[None]:
         """Run `work` in a task that ends before this client closes."""
-        return self._tasks.create_task(_contained(work, *arguments))
+        return _start(self._tasks, work, *arguments)
 
     def open_session(
         self,
@@ -202,6 +204,12 @@ class AimClient:
                 patience=self._patience,
                 call=call,
             )
+
+
+def _start(
+    tasks: asyncio.TaskGroup, work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts
+) -> asyncio.Task[None]:
+    return tasks.create_task(_contained(work, *arguments))
 
 
 async def _contained(work: Callable[[*_Ts], Coroutine[None, None, None]], *arguments: *_Ts) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from extproc.core.vocabulary import Hook
+from extproc.serve.instance import start_client
 from extproc.serve.reload import Reloader
+from tests.fakes.aim import ScriptedAim, chunk_of
+from tests.fakes.aim_client import ASKED, CALLER, Events
+from tests.fakes.sidecar import settings_for
 
 
 def _fail() -> None:
@@ -87,3 +95,26 @@ async def test_file_that_hangs_stops_nothing(tmp_path: Path) -> None:
         await applied.wait()
         running.cancel()
     assert read == ["new"]
+
+
+async def test_client_of_former_settings_is_freed_without_the_collector(aim: ScriptedAim) -> None:
+    """Its certificates take almost a megabyte, and the collector of a serving process rarely runs."""
+    events = Events()
+    gc.collect()
+    gc.disable()
+    try:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            client = start_client(settings_for(aim.base), group)
+            freed = weakref.ref(client)
+            await asyncio.sleep(0)  # it starts
+            await client.detect(Hook.PRE_CALL, ASKED, CALLER)
+            session = client.open_session(1, CALLER, events)
+            session.submit(json.dumps(chunk_of("a")))
+            await events.next()
+            session.close()
+            client.retire()
+            del client, session
+            while freed() is not None:  # noqa: ASYNC110 - its last tasks end
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
