@@ -75,6 +75,7 @@ class RequestLeg:
     def __init__(self, context: Context, mode: BodyMode) -> None:
         """Begin a leg that has received nothing."""
         self._context = context
+        self._inspection = context.inspection
         self._is_buffered = mode is BodyMode.BUFFERED
         self._state = RequestState.IDLE
         self._inbound = NOTHING
@@ -134,7 +135,7 @@ class RequestLeg:
         if is_preflight(event.headers, end_of_stream=event.end_of_stream):
             self._pass(event.end_of_stream)
             return
-        route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
+        route = self._inspection.pick_dialect(method, self._path, is_upgrade=is_upgrade)
         if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
         elif self._signature is not None and not self._signature.headers.isdisjoint(self._remove):
@@ -154,19 +155,18 @@ class RequestLeg:
 
     def _reading(self, event: HeadersReceived, content_length: str) -> Reading:
         """Return how the request is read, as far as its headers tell."""
-        context = self._context
-        limits = context.limits
-        if context.scope is Scope.KNOWN:
+        inspection, limits = self._inspection, self._context.limits
+        if inspection.scope is Scope.KNOWN:
             if self._signature is None or "accept-encoding" not in self._signature.headers:
                 self._remove = (*self._remove, "accept-encoding")
             return Reading.WHOLE
-        if context.scope is Scope.NOTHING or event.end_of_stream:
+        if inspection.scope is Scope.NOTHING or event.end_of_stream:
             return Reading.UNREAD
         reading = request_reading(media_types(event.headers), declared_length(content_length), limits.request_bytes)
         if reading is Reading.UNDECIDED:
             self._beginning = Beginning(event.headers, limits.inflate_ratio)
         elif reading is not Reading.UNREAD:
-            context.adopt()
+            inspection.adopt()
         return reading
 
     def _pass(self, end_of_stream: bool) -> None:
@@ -180,8 +180,8 @@ class RequestLeg:
         if end_of_stream:
             self._state = RequestState.DONE
             self._choose(b"")
-            if self._context.policy.models and self._context.scope is not Scope.NOTHING:
-                self._context.follow_models(model_names(None, self._path))
+            if self._inspection.policy.models and self._inspection.scope is not Scope.NOTHING:
+                self._inspection.follow_models(model_names(None, self._path))
             if not self._context.is_refused:
                 self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
             return
@@ -221,7 +221,7 @@ class RequestLeg:
             case Reading.UNREAD:
                 self._release_begun(event)
             case _:
-                self._context.adopt()
+                self._inspection.adopt()
                 self._state = RequestState.HOLDING
                 self._hold_body(event)
 
@@ -272,7 +272,7 @@ class RequestLeg:
 
     @property
     def _is_detected(self) -> bool:
-        return not self._context.policy.hooks.isdisjoint(_REQUEST_HOOKS)
+        return not self._inspection.policy.hooks.isdisjoint(_REQUEST_HOOKS)
 
     def _read(self) -> None:
         """Read the whole body and start its detection."""
@@ -288,7 +288,7 @@ class RequestLeg:
             refusal = UPLOAD_NOT_INSPECTED if isinstance(error, PieceOfText) else None
             self._go_on_unread(error.reason, end_of_stream=True, refusal=refusal)
             return
-        if body.messages and PRE_CALL in context.policy.hooks:
+        if body.messages and PRE_CALL in self._inspection.policy.hooks:
             self._state = RequestState.DETECTING
             self._detect(PRE_CALL)
         else:
@@ -297,7 +297,7 @@ class RequestLeg:
     def _detect(self, hook: Hook) -> None:
         """Start the detection of the request."""
         context = self._context
-        hooks = context.policy.hooks & _REQUEST_HOOKS
+        hooks = self._inspection.policy.hooks & _REQUEST_HOOKS
         most = MOST_INPUTS // len(hooks)
         self.block.expect(self._body.batch, most)
         context.detect(hook, self._body.inputs(most))
@@ -309,44 +309,44 @@ class RequestLeg:
 
     def _read_body(self) -> None:
         """Find the texts of the body; raises ContentError."""
-        context, body = self._context, self._body
-        if context.dialect is None or not body.buffer.size:
+        context, inspection, body = self._context, self._inspection, self._body
+        if inspection.dialect is None or not body.buffer.size:
             return  # a body of white space, or none, of a type that does not say what it is
-        if not context.choices:
-            context.was_read = True
+        if not inspection.choices:
+            inspection.was_read = True
         plain = body.inflate(self._headers, context.limits)
         values = context.limits.values
         document = self._choose(plain)
-        if context.scope is Scope.UNMATCHED and (known := read_known(plain, document, values)):
+        if inspection.scope is Scope.UNMATCHED and (known := read_known(plain, document, values)):
             document = known
-            context.recognise(MCP)
-        dialect = context.dialect
-        if dialect is None or context.scope is Scope.NOTHING or context.is_refused:
+            inspection.recognise(MCP)
+        dialect = inspection.dialect
+        if dialect is None or inspection.scope is Scope.NOTHING or context.is_refused:
             return
-        context.was_read = True
+        inspection.was_read = True
         document = parse_request(dialect, plain, document, self._headers, values)
         if document is None:
             return
-        if context.policy.models:
-            names = () if context.is_stored else requested_models(document.root, self._path)
-            if not context.follow_models(names):
+        if inspection.policy.models:
+            names = () if inspection.is_stored else requested_models(document.root, self._path)
+            if not inspection.follow_models(names):
                 return
-        if context.policy.answers_blocks:
+        if inspection.policy.answers_blocks:
             context.model = next(iter(model_names(document.root, self._path)), "")
         try:
-            tools = Inspect.TOOLS in context.policy.inspect
+            tools = Inspect.TOOLS in inspection.policy.inspect
             body.read(dialect, document, self._path, len(plain), tools=tools)
             context.asks_for_stream = body.asks_for_stream
         finally:
-            context.dialect = body.after or dialect
+            inspection.dialect = body.after or dialect
 
     def _choose(self, plain: bytes) -> Document | None:
         """Choose the dialect by the body if the path has several; return the document if it was parsed.
 
         A body that belongs to none of them is read, passed or refused as on an unmatched path.
         """
-        context = self._context
-        if not context.choices:
+        context, inspection = self._context, self._inspection
+        if not inspection.choices:
             return None
         values = context.limits.values
 
@@ -354,18 +354,18 @@ class RequestLeg:
             return read_form(dialect, plain, self._headers, values)
 
         is_called_form = any(map(is_form, media_types(self._headers)))
-        dialect, document = choose(context.choices, plain, values, form if is_called_form else None)
-        context.settle(dialect)
+        dialect, document = choose(inspection.choices, plain, values, form if is_called_form else None)
+        inspection.settle(dialect)
         if dialect is None:
             context.emit(ReportUnmatched(dict(reversed(self._headers)).get(":method", ""), self._path))
-        if context.scope is Scope.UNMATCHED:
+        if inspection.scope is Scope.UNMATCHED:
             types = media_types(self._headers)
             reading = request_reading(types, len(plain), context.limits.request_bytes)
             if reading is Reading.UNDECIDED:
                 reading = begun_reading(plain, is_all=True)
             if plain and reading is not Reading.UNREAD:
-                context.adopt()
-        elif dialect is None and context.unmatched is Unmatched.BLOCK:
+                inspection.adopt()
+        elif dialect is None and inspection.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
         return document
 
@@ -427,10 +427,10 @@ class RequestLeg:
             context.emit(ReleaseBody(REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(REQUEST))
-        if self._body.messages and MODERATION in context.policy.hooks:
+        if self._body.messages and MODERATION in self._inspection.policy.hooks:
             self._detect(MODERATION)
         self._body.forget_texts()
-        self.expects_stream = self._body.asks_for_stream and context.reads_answer
+        self.expects_stream = self._body.asks_for_stream and self._inspection.reads_answer
 
     def drop(self) -> None:
         """Free what is held without releasing it."""

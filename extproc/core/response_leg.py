@@ -207,8 +207,9 @@ class ResponseLeg:
     def _begin(self, framing: Framing) -> None:
         """Begin to read the answer."""
         if self._answer.is_certain:
-            self._context.adopt_answer()
-            self._context.was_read = True
+            inspection = self._context.inspection
+            inspection.adopt_answer()
+            inspection.was_read = True
         self._framing = framing
         if framing is WHOLE or self._answer.is_error:
             self._begin_holding()
@@ -224,7 +225,7 @@ class ResponseLeg:
         self._follow_whole()
 
     def _begin_stream(self) -> None:
-        self._context.verify_stream()
+        self._context.inspection.verify_stream()
         self._state = ResponseState.STREAMING
         self._whole = None
         self._context.messages = ()  # a session gets the answer alone
@@ -290,14 +291,14 @@ class ResponseLeg:
 
     @property
     def _dialect(self) -> Dialect:
-        return self._context.dialect or DEFAULT
+        return self._context.inspection.dialect or DEFAULT
 
     def _replace(self, refusal: Refusal) -> None:
         """Release an error answer with the dialect's error object as its body, under its own status and headers."""
         context = self._context
         context.emit(ReportOutcome(refusal.outcome, refusal.code, refusal.reason))
         self._early.close()
-        shown = refusal.for_error(self._answer.status, context.policy.block_message)
+        shown = refusal.for_error(self._answer.status, context.inspection.policy.block_message)
         if self._whole is None:
             self._whole = HeldAnswer(context, self._headers, self._answer)
         self._whole.release(self.refusal(shown) if self._framing is not WHOLE else self._dialect.refuse(shown))

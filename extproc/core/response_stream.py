@@ -70,9 +70,10 @@ class ResponseStream:
 
     def __init__(self, context: Context, headers: Headers, framing: Framing = Framing.EVENT_STREAM) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
-        dialect, limits, policy = context.dialect, context.limits, context.policy
+        dialect, limits, policy = context.inspection.dialect, context.limits, context.inspection.policy
         assert dialect is not None
         self._context = context
+        self._policy = policy
         self._state = StreamState.SUBMITTING
         self._deadlines = Deadlines()
         self._input = StreamInput(headers, framing, limits)
@@ -81,7 +82,7 @@ class ResponseStream:
         self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._queue.answer = context.new_answer()
-        self._session = StreamSession(context, is_late=dialect.is_often_silent or context.is_get)
+        self._session = StreamSession(context, is_late=dialect.is_often_silent or context.inspection.is_get)
         self._rest: OpenedRest | None = None  # what is passed on after the stream has failed open
 
     @property
@@ -157,7 +158,7 @@ class ResponseStream:
         self._session.begin(session)
         if self._session.awaits_text:
             # Nothing may come for long, and the client waits for the headers.
-            self._start(HEAD, self._context.policy.stream_head_seconds)
+            self._start(HEAD, self._policy.stream_head_seconds)
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
@@ -312,7 +313,7 @@ class ResponseStream:
     def watch_hold(self, *, is_full: bool) -> None:
         """Start the clock `HELD` if the limit of held bytes is reached, else stop it."""
         if is_full and self._state not in _OVER:
-            self._start(HELD, self._context.policy.verdict_timeout_seconds)
+            self._start(HELD, self._policy.verdict_timeout_seconds)
         else:
             self._deadlines.stop(HELD)
 
@@ -334,7 +335,7 @@ class ResponseStream:
             self._send(ready)
             self._deadlines.stop(HELD)
         elif not (queue.is_head_open or queue.is_empty):
-            self._start(HEAD, self._context.policy.stream_head_seconds)
+            self._start(HEAD, self._policy.stream_head_seconds)
         if queue.awaits_done:
             # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
@@ -343,7 +344,7 @@ class ResponseStream:
         else:
             self._deadlines.stop(DEFER)
         if queue.is_waiting_for_aim or self._state is _SUBMITTED:
-            self._start(SILENCE, self._context.policy.verdict_timeout_seconds)
+            self._start(SILENCE, self._policy.verdict_timeout_seconds)
         else:
             self._deadlines.stop(SILENCE)
         if self._ping_seconds:
@@ -395,7 +396,7 @@ class ResponseStream:
         context = self._context
         if is_detection:
             context.report(Leg.RESPONSE, Hook.OUTPUT, [Failed(reason)])
-        opens = context.policy.failure_mode_allow.opens(Leg.RESPONSE, reason)
+        opens = self._policy.failure_mode_allow.opens(Leg.RESPONSE, reason)
         try:
             data = self._queue.take_all() if opens else b""
         except RedactionError:
