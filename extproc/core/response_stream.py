@@ -24,9 +24,10 @@ from extproc.core.events import (
     TrailersReceived,
     Woken,
 )
+from extproc.core.late_refusal import late_refusal
 from extproc.core.opened_rest import OpenedRest
 from extproc.core.redaction import RedactionError
-from extproc.core.refusal import failed, redaction_failed
+from extproc.core.refusal import Refusal, failed, redaction_failed
 from extproc.core.release_queue import ReleaseQueue
 from extproc.core.stream_input import StreamInput, Upstream
 from extproc.core.stream_output import StreamOutput
@@ -74,6 +75,8 @@ class ResponseStream:
         assert dialect is not None
         self._context = context
         self._policy = policy
+        self._dialect = dialect
+        self._framing = framing
         self._state = StreamState.SUBMITTING
         self._deadlines = Deadlines()
         self._input = StreamInput(headers, framing, limits)
@@ -94,34 +97,6 @@ class ResponseStream:
     def deadline(self) -> float | None:
         """The time at which the stream wants to be woken; None if it does not."""
         return self._deadlines.first
-
-    @property
-    def sequence(self) -> int:
-        """The number of the next event, for APIs that number events."""
-        return self._queue.sequence
-
-    @property
-    def tail(self) -> bytes:
-        """The last bytes that were released."""
-        return self._output.tail
-
-    def completed(self, message: str, framing: Framing) -> bytes | None:
-        """Return the events that complete the stream with the message of a block; None if it must become an error."""
-        answer = self._queue.answer
-        if answer is None:
-            return None
-        inside = Framing.JSON_LINES if self._input.has_lines else Framing.EVENT_STREAM
-        return write(answer.rest(message), framing, answer.frames, tail=self.tail, inside=inside)
-
-    @property
-    def separator(self) -> bytes:
-        """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
-        return self._output.separator
-
-    @property
-    def has_parts(self) -> bool:
-        """Return whether the stream is one of payload parts."""
-        return self._input.has_parts
 
     @property
     def incomplete(self) -> int:
@@ -427,6 +402,24 @@ class ResponseStream:
                 # What cannot be read may repeat what Aim has rewritten.
                 self._context.refuse(redaction_failed(Leg.RESPONSE))
             return b""
+
+    def ending(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that is refused: an error, or the events that complete a blocked answer."""
+        answer = self._queue.answer if refusal.is_block else None
+        output, source = self._output, self._input
+        if answer is None:
+            last = late_refusal(
+                refusal,
+                self._dialect,
+                self._framing,
+                sequence=self._queue.sequence,
+                is_part=source.has_parts,
+                tail=output.tail,
+            )
+        else:
+            inside = Framing.JSON_LINES if source.has_lines else Framing.EVENT_STREAM
+            last = write(answer.rest(refusal.message), self._framing, answer.frames, tail=output.tail, inside=inside)
+        return output.separator + last
 
     def drop(self) -> None:
         """Free the held events, the session and the clocks."""
