@@ -153,8 +153,8 @@ MUTANTS = (
     Mutant(
         6,
         "a silent Aim is waited for without end",
-        "extproc/core/response_stream.py",
-        "self._start(SILENCE, self._policy.verdict_timeout_seconds)",
+        "extproc/core/deadlines.py",
+        "due.setdefault(SILENCE, now + self._verdict)",
         "pass",
         STREAM,
     ),
