@@ -1,9 +1,12 @@
-"""The deadlines of a streamed answer."""
+"""The deadlines of a streamed answer: which clocks run, and when they run out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+
+from extproc.core.policy import Policy
+from extproc.core.release_queue import ReleaseQueue
 
 
 class Clock(StrEnum):
@@ -27,23 +30,69 @@ HEAD, SILENCE, HELD, MORE, DEFER, PING = Clock
 """The clocks by short names, which are found faster in Python 3.11."""
 
 
+_DEFER_SECONDS = 0.25
+"""How long a text may wait to be joined with later ones: a stream may be silent for ever behind it."""
+
+
 class Deadlines:
-    """The clocks that run, each with the time at which it runs out."""
+    """The clocks that run, each with the time at which it runs out. All times are in seconds, `now` of one clock."""
 
-    __slots__ = ("_due",)
+    __slots__ = ("_due", "_head", "_ping", "_verdict")
 
-    def __init__(self) -> None:
-        """Begin with no clock running."""
+    def __init__(self, policy: Policy, *, has_pings: bool) -> None:
+        """Begin with no clock running. `has_pings`: the client's stream may have pings, if the policy wants them."""
         self._due: dict[Clock, float] = {}
+        self._head = policy.stream_head_seconds
+        self._verdict = policy.verdict_timeout_seconds
+        self._ping = policy.stream_ping_seconds if has_pings else 0
 
     @property
     def first(self) -> float | None:
         """The time of the first deadline; None if no clock runs."""
         return min(self._due.values()) if self._due else None
 
-    def start(self, clock: Clock, due: float) -> None:
-        """Start a clock that runs out at `due`, unless it runs already."""
-        self._due.setdefault(clock, due)
+    def await_head(self, now: float) -> None:
+        """Start the clock `HEAD`, unless it runs already."""
+        self._due.setdefault(HEAD, now + self._head)
+
+    def await_room(self, now: float) -> None:
+        """Start the clock `HELD`, unless it runs already."""
+        self._due.setdefault(HELD, now + self._verdict)
+
+    def await_ping(self, now: float) -> None:
+        """Start the clock `PING`, unless it runs already."""
+        self._due.setdefault(PING, now + self._ping)
+
+    def follow(
+        self, queue: ReleaseQueue, now: float, *, has_released: bool, has_more: bool, is_submitted: bool
+    ) -> None:
+        """Start and stop the clocks by what waits in `queue`, once what was ready has left it.
+
+        `has_released`: anything was. `has_more`: more of the stream can be read now. `is_submitted`: Aim's `done` is
+        expected.
+        """
+        due = self._due
+        is_empty = queue.is_empty
+        if has_more:
+            due.setdefault(MORE, now)
+        if has_released:
+            due.pop(HEAD, None)
+            due.pop(HELD, None)
+        elif not (queue.is_head_open or is_empty):
+            due.setdefault(HEAD, now + self._head)
+        if queue.has_deferred:
+            due.setdefault(DEFER, now + _DEFER_SECONDS)
+        else:
+            due.pop(DEFER, None)
+        if is_submitted or queue.is_waiting_for_aim:
+            due.setdefault(SILENCE, now + self._verdict)
+        else:
+            due.pop(SILENCE, None)
+        if self._ping:
+            if has_released or is_empty:
+                due.pop(PING, None)
+            if not is_empty:
+                due.setdefault(PING, now + self._ping)
 
     def stop(self, clock: Clock) -> None:
         """Stop a clock."""

@@ -24,7 +24,7 @@ class EarlySession:
 
     def open(self) -> None:
         """Open the session."""
-        self._context.was_read = True
+        self._context.inspection.was_read = True
         self._session = self._context.number()
         self._context.emit(OpenSession(self._session))
 

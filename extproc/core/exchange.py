@@ -278,7 +278,7 @@ class Exchange:
 
     def _refused(self, refusal: Refusal) -> ImmediateResponse:
         """Return the error that answers the client."""
-        dialect = self._context.dialect or DEFAULT
+        dialect = self._context.inspection.dialect or DEFAULT
         head = (("content-type", "application/json"), *dialect.refusal_headers(refusal), *refusal.headers)
         body = dialect.refuse(refusal)
         return ImmediateResponse(dialect.status(refusal), (*head, *self._named), body, refusal.details)
@@ -292,7 +292,7 @@ class Exchange:
     @property
     def _named(self) -> Headers:
         """The header with the call id, if the client gets it."""
-        return ((CALL_ID_HEADER, self._context.call_id),) if self._context.was_read else ()
+        return ((CALL_ID_HEADER, self._context.call_id),) if self._context.inspection.was_read else ()
 
     def _reset(self, error: ProtocolError) -> None:
         self._context.emit(ReportOutcome("aborted"))

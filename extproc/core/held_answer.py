@@ -116,11 +116,12 @@ class HeldAnswer:
     def _read(self) -> None:
         """Read the whole body and start its detection."""
         context, body = self._context, self._body
-        context.adopt_answer()
-        context.was_read = True
+        inspection = context.inspection
+        inspection.adopt_answer()
+        inspection.was_read = True
         try:
-            body.read(context.dialect or DEFAULT, self._framing, self._headers, context.limits)
-            if context.is_stored and context.policy.models and not self._is_read_for_its_model():
+            body.read(inspection.dialect or DEFAULT, self._framing, self._headers, context.limits)
+            if inspection.is_stored and inspection.policy.models and not self._is_read_for_its_model():
                 self.release(None)
                 return
             inputs = body.inputs(context.messages, context.allowance)
@@ -135,7 +136,8 @@ class HeldAnswer:
 
     def _is_read_for_its_model(self) -> bool:
         """Follow the model of a stored answer: the request that made it is not known. Return whether it is read."""
-        return self._context.follow_models(self._body.models) and OUTPUT in self._context.policy.hooks
+        inspection = self._context.inspection
+        return inspection.follow_models(self._body.models) and OUTPUT in inspection.policy.hooks
 
     def _on_verdict(self, event: VerdictReached) -> None:
         """Apply the strictest `output` verdict."""

@@ -60,7 +60,7 @@ class RequestBlock:
             self._context.refuse_blocked(Leg.REQUEST, block.message)
             return
         group = self._batch.groups(self._most)[block.input]
-        deadline = self._context.now + min(self._context.policy.timeout_seconds, _SEARCH_SECONDS)
+        deadline = self._context.now + min(self._context.inspection.policy.timeout_seconds, _SEARCH_SECONDS)
         self._search = Search(self._batch, group, block, deadline)
         self._go_on(hook, self._search)
 

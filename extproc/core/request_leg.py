@@ -6,23 +6,16 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
-from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers, ReportUnmatched
+from extproc.core.commands import ReleaseBody, ReleaseBuffered, ReleaseHeaders, ReleaseTrailers
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import STALE, declared_length, most_inflated
-from extproc.core.content.document import Document
-from extproc.core.content.media_type import is_form, media_types
 from extproc.core.context import Context
 from extproc.core.detections import MOST_INPUTS
-from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.choice import choose
-from extproc.core.dialects.endpoints import MCP
-from extproc.core.dialects.json_rpc import read_known
-from extproc.core.dialects.model_name import model_names, requested_models
 from extproc.core.errors import ContentError, PieceOfText, Reason
 from extproc.core.events import BodyReceived, FromEnvoy, HeadersReceived, TrailersReceived, VerdictReached
 from extproc.core.identity import own_headers
-from extproc.core.policy import Inspect, Unmatched
-from extproc.core.reading import Reading, Scope, begun_reading, is_preflight, request_reading
+from extproc.core.policy import Unmatched
+from extproc.core.reading import Reading, Scope, begun_reading, is_preflight
 from extproc.core.redaction import RedactionError
 from extproc.core.refusal import (
     OVERLOADED,
@@ -37,11 +30,12 @@ from extproc.core.refusal import (
     redaction_failed,
 )
 from extproc.core.request_block import RequestBlock
+from extproc.core.request_reader import RequestReader
 from extproc.core.signature import Signature, signature_of
 from extproc.core.transitions import ENDED, NOTHING, Table, advance, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed, Monitor, Outcome, strictest
-from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Headers, Hook
-from extproc.core.whole_request import WholeRequest, parse_request, read_form
+from extproc.core.vocabulary import MODERATION, PRE_CALL, REQUEST, BodyMode, Hook
+from extproc.core.whole_request import WholeRequest
 
 _REQUEST_HOOKS = frozenset({PRE_CALL, MODERATION})
 
@@ -75,11 +69,11 @@ class RequestLeg:
     def __init__(self, context: Context, mode: BodyMode) -> None:
         """Begin a leg that has received nothing."""
         self._context = context
+        self._inspection = context.inspection
         self._is_buffered = mode is BodyMode.BUFFERED
         self._state = RequestState.IDLE
         self._inbound = NOTHING
-        self._headers: Headers = ()
-        self._path = ""
+        self._reader = RequestReader(context)
         self._remove: tuple[str, ...] = ()
         self._signature: Signature | None = None
         self._body = WholeRequest(context.limits.request_bytes)
@@ -107,7 +101,7 @@ class RequestLeg:
         if not is_whole or self._state not in _HOLDING:
             return 0
         limits = self._context.limits
-        return most_inflated(self.held + len(data), self._headers, limits.request_bytes, limits.inflate_ratio)
+        return most_inflated(self.held + len(data), self._reader.headers, limits.request_bytes, limits.inflate_ratio)
 
     def handle(self, event: FromEnvoy | VerdictReached) -> None:
         """Handle an event of this leg; raise IllegalEvent if the state does not allow it."""
@@ -123,23 +117,24 @@ class RequestLeg:
     def _on_headers(self, event: HeadersReceived) -> None:
         """Decide by method and path, and on an unmatched path by content type, whether the request is inspected."""
         context = self._context
-        self._headers = event.headers
         first = dict(reversed(event.headers))
+        self._reader.headers = event.headers
+        self._reader.length = declared_length(first.get("content-length", ""))
         self._remove = own_headers(event.headers)
         self._signature = signature_of(event.headers)
         # An upgrade is a GET or an extended CONNECT. The upgraded connection could carry the same API.
         method = first.get(":method", "")
         is_upgrade = "upgrade" in first or method == "CONNECT"
-        self._path = context.path = first.get(":path", "")
+        context.path = first.get(":path", "")
         if is_preflight(event.headers, end_of_stream=event.end_of_stream):
             self._pass(event.end_of_stream)
             return
-        route = context.pick_dialect(method, self._path, is_upgrade=is_upgrade)
+        route = self._inspection.pick_dialect(method, context.path, is_upgrade=is_upgrade)
         if route.dialect is None and route.unmatched is Unmatched.BLOCK:
             context.refuse(PATH_NOT_ALLOWED)
         elif self._signature is not None and not self._signature.headers.isdisjoint(self._remove):
             context.refuse(SIGNED_HEADER)
-        elif self._reading(event, first.get("content-length", "")) is Reading.UNREAD:
+        elif (reading := self._reader.reading(event.end_of_stream)) is Reading.UNREAD:
             self._pass(event.end_of_stream)
         elif is_upgrade:
             context.refuse(UPGRADE_NOT_INSPECTED)
@@ -150,24 +145,12 @@ class RequestLeg:
         elif len(event.headers) > context.limits.headers:
             context.refuse(TOO_MANY_HEADERS)
         else:
-            self._hold(event.end_of_stream, first.get("content-length", ""))
-
-    def _reading(self, event: HeadersReceived, content_length: str) -> Reading:
-        """Return how the request is read, as far as its headers tell."""
-        context = self._context
-        limits = context.limits
-        if context.scope is Scope.KNOWN:
-            if self._signature is None or "accept-encoding" not in self._signature.headers:
+            signed = self._signature.headers if self._signature is not None else ()
+            if self._inspection.scope is Scope.KNOWN and "accept-encoding" not in signed:
                 self._remove = (*self._remove, "accept-encoding")
-            return Reading.WHOLE
-        if context.scope is Scope.NOTHING or event.end_of_stream:
-            return Reading.UNREAD
-        reading = request_reading(media_types(event.headers), declared_length(content_length), limits.request_bytes)
-        if reading is Reading.UNDECIDED:
-            self._beginning = Beginning(event.headers, limits.inflate_ratio)
-        elif reading is not Reading.UNREAD:
-            context.adopt()
-        return reading
+            if reading is Reading.UNDECIDED:
+                self._beginning = Beginning(event.headers, context.limits.inflate_ratio)
+            self._hold(event.end_of_stream)
 
     def _pass(self, end_of_stream: bool) -> None:
         """Release the request unread."""
@@ -176,16 +159,14 @@ class RequestLeg:
         skips_body = self._is_buffered and not end_of_stream
         self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove, replace_body=skips_body))
 
-    def _hold(self, end_of_stream: bool, content_length: str) -> None:
+    def _hold(self, end_of_stream: bool) -> None:
         if end_of_stream:
             self._state = RequestState.DONE
-            self._choose(b"")
-            if self._context.policy.models and self._context.scope is not Scope.NOTHING:
-                self._context.follow_models(model_names(None, self._path))
+            self._reader.read_nothing()
             if not self._context.is_refused:
                 self._context.emit(ReleaseHeaders(REQUEST, remove=self._remove))
             return
-        if declared_length(content_length) > self._context.limits.request_bytes:
+        if self._reader.length > self._context.limits.request_bytes:
             if not self._is_detected or self._context.fails_open(REQUEST, Reason.BODY_TOO_LARGE):
                 self._pass(end_of_stream)
             return
@@ -221,7 +202,7 @@ class RequestLeg:
             case Reading.UNREAD:
                 self._release_begun(event)
             case _:
-                self._context.adopt()
+                self._inspection.adopt()
                 self._state = RequestState.HOLDING
                 self._hold_body(event)
 
@@ -272,13 +253,13 @@ class RequestLeg:
 
     @property
     def _is_detected(self) -> bool:
-        return not self._context.policy.hooks.isdisjoint(_REQUEST_HOOKS)
+        return not self._inspection.policy.hooks.isdisjoint(_REQUEST_HOOKS)
 
     def _read(self) -> None:
         """Read the whole body and start its detection."""
         context, body = self._context, self._body
         try:
-            self._read_body()
+            self._reader.read(body)
             if context.is_refused:
                 return
             self._admit()
@@ -288,7 +269,7 @@ class RequestLeg:
             refusal = UPLOAD_NOT_INSPECTED if isinstance(error, PieceOfText) else None
             self._go_on_unread(error.reason, end_of_stream=True, refusal=refusal)
             return
-        if body.messages and PRE_CALL in context.policy.hooks:
+        if body.messages and PRE_CALL in self._inspection.policy.hooks:
             self._state = RequestState.DETECTING
             self._detect(PRE_CALL)
         else:
@@ -297,7 +278,7 @@ class RequestLeg:
     def _detect(self, hook: Hook) -> None:
         """Start the detection of the request."""
         context = self._context
-        hooks = context.policy.hooks & _REQUEST_HOOKS
+        hooks = self._inspection.policy.hooks & _REQUEST_HOOKS
         most = MOST_INPUTS // len(hooks)
         self.block.expect(self._body.batch, most)
         context.detect(hook, self._body.inputs(most))
@@ -306,68 +287,6 @@ class RequestLeg:
         """Keep the context of the answer's detection; raise BodyTooLarge if the request is too much for Aim."""
         self._context.messages = self._body.conversation
         self._context.admit(self._body.messages, self._body.size)
-
-    def _read_body(self) -> None:
-        """Find the texts of the body; raises ContentError."""
-        context, body = self._context, self._body
-        if context.dialect is None or not body.buffer.size:
-            return  # a body of white space, or none, of a type that does not say what it is
-        if not context.choices:
-            context.was_read = True
-        plain = body.inflate(self._headers, context.limits)
-        values = context.limits.values
-        document = self._choose(plain)
-        if context.scope is Scope.UNMATCHED and (known := read_known(plain, document, values)):
-            document = known
-            context.recognise(MCP)
-        dialect = context.dialect
-        if dialect is None or context.scope is Scope.NOTHING or context.is_refused:
-            return
-        context.was_read = True
-        document = parse_request(dialect, plain, document, self._headers, values)
-        if document is None:
-            return
-        if context.policy.models:
-            names = () if context.is_stored else requested_models(document.root, self._path)
-            if not context.follow_models(names):
-                return
-        if context.policy.answers_blocks:
-            context.model = next(iter(model_names(document.root, self._path)), "")
-        try:
-            tools = Inspect.TOOLS in context.policy.inspect
-            body.read(dialect, document, self._path, len(plain), tools=tools)
-            context.asks_for_stream = body.asks_for_stream
-        finally:
-            context.dialect = body.after or dialect
-
-    def _choose(self, plain: bytes) -> Document | None:
-        """Choose the dialect by the body if the path has several; return the document if it was parsed.
-
-        A body that belongs to none of them is read, passed or refused as on an unmatched path.
-        """
-        context = self._context
-        if not context.choices:
-            return None
-        values = context.limits.values
-
-        def form(dialect: Dialect) -> Document:
-            return read_form(dialect, plain, self._headers, values)
-
-        is_called_form = any(map(is_form, media_types(self._headers)))
-        dialect, document = choose(context.choices, plain, values, form if is_called_form else None)
-        context.settle(dialect)
-        if dialect is None:
-            context.emit(ReportUnmatched(dict(reversed(self._headers)).get(":method", ""), self._path))
-        if context.scope is Scope.UNMATCHED:
-            types = media_types(self._headers)
-            reading = request_reading(types, len(plain), context.limits.request_bytes)
-            if reading is Reading.UNDECIDED:
-                reading = begun_reading(plain, is_all=True)
-            if plain and reading is not Reading.UNREAD:
-                context.adopt()
-        elif dialect is None and context.unmatched is Unmatched.BLOCK:
-            context.refuse(PATH_NOT_ALLOWED)
-        return document
 
     # -- the verdict -----------------------------------------------------------------------------------------------
 
@@ -427,10 +346,10 @@ class RequestLeg:
             context.emit(ReleaseBody(REQUEST, body, end_of_stream=not self._has_trailers))
         if self._has_trailers:
             context.emit(ReleaseTrailers(REQUEST))
-        if self._body.messages and MODERATION in context.policy.hooks:
+        if self._body.messages and MODERATION in self._inspection.policy.hooks:
             self._detect(MODERATION)
         self._body.forget_texts()
-        self.expects_stream = self._body.asks_for_stream and context.reads_answer
+        self.expects_stream = self._body.asks_for_stream and self._inspection.reads_answer
 
     def drop(self) -> None:
         """Free what is held without releasing it."""

@@ -8,7 +8,6 @@ from extproc.core.commands import Command, ReleaseBody, ReleaseTrailers, ReportO
 from extproc.core.content.beginning import Beginning
 from extproc.core.content.body import most_inflated
 from extproc.core.content.framing import WHOLE, Framing
-from extproc.core.content.json_array import ending
 from extproc.core.context import Context
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.endpoints import DEFAULT
@@ -29,6 +28,7 @@ from extproc.core.events import (
     Woken,
 )
 from extproc.core.held_answer import HeldAnswer, HeldState
+from extproc.core.late_refusal import late_refusal
 from extproc.core.reading import Answer, Reading, Scope
 from extproc.core.refusal import TOO_MANY_RESPONSE_HEADERS, Refusal
 from extproc.core.response_stream import ResponseStream, StreamEnd
@@ -103,11 +103,6 @@ class ResponseLeg:
         """The framing of an answer that has begun to be read; None if there is none."""
         is_read = self._state is ResponseState.HOLDING or self._state is ResponseState.STREAMING
         return self._framing if is_read and not self._answer.is_error else None
-
-    @property
-    def sequence(self) -> int:
-        """The number of a stream's next event, for APIs that number events."""
-        return self._stream.sequence if self._stream is not None else 0
 
     @property
     def has_begun(self) -> bool:
@@ -207,8 +202,9 @@ class ResponseLeg:
     def _begin(self, framing: Framing) -> None:
         """Begin to read the answer."""
         if self._answer.is_certain:
-            self._context.adopt_answer()
-            self._context.was_read = True
+            inspection = self._context.inspection
+            inspection.adopt_answer()
+            inspection.was_read = True
         self._framing = framing
         if framing is WHOLE or self._answer.is_error:
             self._begin_holding()
@@ -224,7 +220,7 @@ class ResponseLeg:
         self._follow_whole()
 
     def _begin_stream(self) -> None:
-        self._context.verify_stream()
+        self._context.inspection.verify_stream()
         self._state = ResponseState.STREAMING
         self._whole = None
         self._context.messages = ()  # a session gets the answer alone
@@ -290,31 +286,22 @@ class ResponseLeg:
 
     @property
     def _dialect(self) -> Dialect:
-        return self._context.dialect or DEFAULT
+        return self._context.inspection.dialect or DEFAULT
 
     def _replace(self, refusal: Refusal) -> None:
         """Release an error answer with the dialect's error object as its body, under its own status and headers."""
         context = self._context
         context.emit(ReportOutcome(refusal.outcome, refusal.code, refusal.reason))
         self._early.close()
-        shown = refusal.for_error(self._answer.status, context.policy.block_message)
+        shown = refusal.for_error(self._answer.status, context.inspection.policy.block_message)
         if self._whole is None:
             self._whole = HeldAnswer(context, self._headers, self._answer)
-        self._whole.release(self.refusal(shown) if self._framing is not WHOLE else self._dialect.refuse(shown))
+        is_cut = self._framing is not WHOLE
+        self._whole.release(self._late_refusal(shown) if is_cut else self._dialect.refuse(shown))
         self._state = ResponseState.DONE
 
-    def refusal(self, refusal: Refusal) -> bytes:
-        """Return what ends a response that has begun, in its framing."""
-        match self._framing:
-            case Framing.JSON_LINES:
-                return self._dialect.refuse_lines(refusal)
-            case Framing.AWS_EVENT_STREAM:
-                is_part = self._stream is not None and self._stream.has_parts
-                return self._dialect.refuse_frame(refusal, is_part=is_part)
-            case Framing.JSON_ARRAY:
-                return ending(self._stream.tail if self._stream is not None else b"", self._dialect.refuse(refusal))
-            case _:
-                return self._dialect.refuse_stream(refusal, self.sequence)
+    def _late_refusal(self, refusal: Refusal) -> bytes:
+        return late_refusal(refusal, self._dialect, self._framing)
 
     # -- the session -----------------------------------------------------------------------------------------------
 
@@ -340,11 +327,7 @@ class ResponseLeg:
 
     def ending(self, refusal: Refusal) -> list[Command]:
         """Return the commands that end a response that has begun, with `refusal` as its last bytes."""
-        stream = self._stream
-        answer = None
-        if stream is not None and refusal.is_block:
-            answer = stream.completed(refusal.message, self._framing)
-        last = (stream.separator if stream is not None else b"") + (self.refusal(refusal) if answer is None else answer)
+        last = self._stream.ending(refusal) if self._stream is not None else self._late_refusal(refusal)
         if self._has_trailers:
             return [ReleaseBody(RESPONSE, last), ReleaseTrailers(RESPONSE)]
         return [ReleaseBody(RESPONSE, last, end_of_stream=True)]

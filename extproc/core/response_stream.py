@@ -11,7 +11,7 @@ from extproc.core.chunk import SessionViolation
 from extproc.core.commands import ReportChunks
 from extproc.core.content.framing import Framing
 from extproc.core.context import Context
-from extproc.core.deadlines import DEFER, HEAD, HELD, MORE, PING, SILENCE, Clock, Deadlines
+from extproc.core.deadlines import HEAD, HELD, SILENCE, Clock, Deadlines
 from extproc.core.errors import ContentError, Reason
 from extproc.core.events import (
     BodyReceived,
@@ -24,9 +24,10 @@ from extproc.core.events import (
     TrailersReceived,
     Woken,
 )
+from extproc.core.late_refusal import late_refusal
 from extproc.core.opened_rest import OpenedRest
 from extproc.core.redaction import RedactionError
-from extproc.core.refusal import failed, redaction_failed
+from extproc.core.refusal import Refusal, failed, redaction_failed
 from extproc.core.release_queue import ReleaseQueue
 from extproc.core.stream_input import StreamInput, Upstream
 from extproc.core.stream_output import StreamOutput
@@ -34,9 +35,6 @@ from extproc.core.stream_session import StreamSession
 from extproc.core.transitions import Table, find, ignore
 from extproc.core.verdict import Allow, Anonymize, Block, Failed
 from extproc.core.vocabulary import Headers, Hook, Leg
-
-_DEFER_SECONDS = 0.25
-"""How long a text may wait to be joined with later ones: a stream may be silent for ever behind it."""
 
 
 class StreamState(StrEnum):
@@ -70,18 +68,19 @@ class ResponseStream:
 
     def __init__(self, context: Context, headers: Headers, framing: Framing = Framing.EVENT_STREAM) -> None:
         """Read a stream with these response headers; raise UnsupportedEncoding if it cannot be read."""
-        dialect, limits, policy = context.dialect, context.limits, context.policy
+        dialect, limits = context.inspection.dialect, context.limits
         assert dialect is not None
         self._context = context
+        self._dialect = dialect
+        self._framing = framing
         self._state = StreamState.SUBMITTING
-        self._deadlines = Deadlines()
         self._input = StreamInput(headers, framing, limits)
         self._output = StreamOutput(context, framing, is_decoded=self._input.is_encoded)
         skips_comments = dialect.clients_skip_comments and framing is Framing.EVENT_STREAM
-        self._ping_seconds = policy.stream_ping_seconds if skips_comments else 0
+        self._deadlines = Deadlines(context.inspection.policy, has_pings=skips_comments)
         self._queue = ReleaseQueue(dialect, f"chatcmpl-{context.call_id}", limits.values)
         self._queue.answer = context.new_answer()
-        self._session = StreamSession(context, is_late=dialect.is_often_silent or context.is_get)
+        self._session = StreamSession(context, is_late=dialect.is_often_silent or context.inspection.is_get)
         self._rest: OpenedRest | None = None  # what is passed on after the stream has failed open
 
     @property
@@ -93,34 +92,6 @@ class ResponseStream:
     def deadline(self) -> float | None:
         """The time at which the stream wants to be woken; None if it does not."""
         return self._deadlines.first
-
-    @property
-    def sequence(self) -> int:
-        """The number of the next event, for APIs that number events."""
-        return self._queue.sequence
-
-    @property
-    def tail(self) -> bytes:
-        """The last bytes that were released."""
-        return self._output.tail
-
-    def completed(self, message: str, framing: Framing) -> bytes | None:
-        """Return the events that complete the stream with the message of a block; None if it must become an error."""
-        answer = self._queue.answer
-        if answer is None:
-            return None
-        inside = Framing.JSON_LINES if self._input.has_lines else Framing.EVENT_STREAM
-        return write(answer.rest(message), framing, answer.frames, tail=self.tail, inside=inside)
-
-    @property
-    def separator(self) -> bytes:
-        """The bytes that must precede an event of the sidecar: the line ends that the last event may lack."""
-        return self._output.separator
-
-    @property
-    def has_parts(self) -> bool:
-        """Return whether the stream is one of payload parts."""
-        return self._input.has_parts
 
     @property
     def incomplete(self) -> int:
@@ -157,7 +128,7 @@ class ResponseStream:
         self._session.begin(session)
         if self._session.awaits_text:
             # Nothing may come for long, and the client waits for the headers.
-            self._start(HEAD, self._context.policy.stream_head_seconds)
+            self._deadlines.await_head(self._context.now)
 
     def handle(self, event: BodyReceived | StreamEnd | FromSession | RoomDemanded | Woken) -> None:
         """Handle an event of this stream; ignore an event of a former session."""
@@ -176,8 +147,9 @@ class ResponseStream:
 
     def _pass(self, event: BodyReceived) -> None:
         """Release the bytes; what Aim has rewritten is not repeated in them."""
-        data = self._pass_on(event.data)
-        if not self._context.is_refused:
+        assert self._rest is not None
+        data = self._rest.pass_on(event.data)
+        if data is not None:
             self._output.send(data)
 
     def _end(self, event: StreamEnd) -> None:
@@ -188,8 +160,9 @@ class ResponseStream:
     def _pass_end(self, event: StreamEnd) -> None:
         """Release the end of the stream."""
         self._input.end(has_trailers=event.has_trailers)
-        data = self._pass_on(b"")
-        if not self._context.is_refused:
+        assert self._rest is not None
+        data = self._rest.pass_on(b"")
+        if data is not None:
             self._close(data)
 
     def _take(self) -> None:
@@ -219,13 +192,10 @@ class ResponseStream:
                     return
         except ContentError as error:
             if self._input.is_broken:
-                self._refuse_unknown(error.reason)
+                # The stream cannot fail open: its bytes are unknown.
+                self._context.refuse(failed(Leg.RESPONSE, error.reason))
             else:
                 self.fail(error.reason, is_detection=False)
-
-    def _refuse_unknown(self, reason: Reason) -> None:
-        """Refuse a stream whose content-encoding is broken. It cannot fail open: its bytes are unknown."""
-        self._context.refuse(failed(Leg.RESPONSE, reason))
 
     def _submit_done(self) -> None:
         if self._session.awaits_text and not self._queue.has_deferred:
@@ -290,7 +260,7 @@ class ResponseStream:
                     self._queue.is_head_open = True
                     self._progress()
                     if self._session.awaits_text and self._queue.is_empty:
-                        self._send(b"")
+                        self._output.send(b"")
                 case Clock.SILENCE:
                     self.fail(Reason.TIMEOUT)
                 case Clock.HELD:
@@ -312,13 +282,9 @@ class ResponseStream:
     def watch_hold(self, *, is_full: bool) -> None:
         """Start the clock `HELD` if the limit of held bytes is reached, else stop it."""
         if is_full and self._state not in _OVER:
-            self._start(HELD, self._context.policy.verdict_timeout_seconds)
+            self._deadlines.await_room(self._context.now)
         else:
             self._deadlines.stop(HELD)
-
-    def _start(self, clock: Clock, seconds: float) -> None:
-        """Start a clock unless it runs already."""
-        self._deadlines.start(clock, self._context.now + seconds)
 
     # -- releases --------------------------------------------------------------------------------------------------
 
@@ -328,41 +294,25 @@ class ResponseStream:
             return
         queue = self._queue
         ready = queue.take_ready()
-        if self._input.has_more and queue.held <= self._context.limits.held_bytes:
-            self._start(MORE, 0)
         if ready:
-            self._send(ready)
-            self._deadlines.stop(HELD)
-        elif not (queue.is_head_open or queue.is_empty):
-            self._start(HEAD, self._context.policy.stream_head_seconds)
+            self._output.send(ready)
         if queue.awaits_done:
             # The client waits for the mark of the end, but the upstream may not end the stream after it.
             self._submit_done()
-        if queue.has_deferred:
-            self._start(DEFER, _DEFER_SECONDS)
-        else:
-            self._deadlines.stop(DEFER)
-        if queue.is_waiting_for_aim or self._state is _SUBMITTED:
-            self._start(SILENCE, self._context.policy.verdict_timeout_seconds)
-        else:
-            self._deadlines.stop(SILENCE)
-        if self._ping_seconds:
-            if ready or queue.is_empty:
-                self._deadlines.stop(PING)
-            if not queue.is_empty:
-                self._start(PING, self._ping_seconds)
+        self._deadlines.follow(
+            queue,
+            self._context.now,
+            has_released=bool(ready),
+            has_more=self._input.has_more and queue.held <= self._context.limits.held_bytes,
+            is_submitted=self._state is _SUBMITTED,
+        )
 
     def _ping(self) -> None:
         """Send a ping, unless a block could still become an error status."""
         if self._queue.is_head_open and not self._context.gate.is_closed:
             self._deadlines.stop(HEAD)
             self._output.ping()
-        self._start(PING, self._ping_seconds)
-
-    def _send(self, data: bytes) -> None:
-        """Release bytes of the stream."""
-        self._deadlines.stop(HEAD)
-        self._output.send(data)
+        self._deadlines.await_ping(self._context.now)
 
     def _close(self, data: bytes) -> None:
         """Send the last bytes and the end."""
@@ -395,7 +345,7 @@ class ResponseStream:
         context = self._context
         if is_detection:
             context.report(Leg.RESPONSE, Hook.OUTPUT, [Failed(reason)])
-        opens = context.policy.failure_mode_allow.opens(Leg.RESPONSE, reason)
+        opens = context.inspection.policy.failure_mode_allow.opens(Leg.RESPONSE, reason)
         try:
             data = self._queue.take_all() if opens else b""
         except RedactionError:
@@ -403,9 +353,12 @@ class ResponseStream:
             return
         if opens:
             # What waits may prove to be undecodable. Then nothing leaves, and the stream has not failed open.
-            self._rest = OpenedRest(self._queue, self._input)
-            data += self._pass_on(b"")
-        if context.is_refused or not context.fails_open(Leg.RESPONSE, reason):
+            self._rest = OpenedRest(context, self._queue, self._input)
+            rest = self._rest.pass_on(b"")
+            if rest is None:
+                return
+            data += rest
+        if not context.fails_open(Leg.RESPONSE, reason):
             return
         self._state = StreamState.OPENED
         if self._input.upstream is not Upstream.OPEN:
@@ -414,18 +367,23 @@ class ResponseStream:
             self._output.send(data)
             self._leave_session()
 
-    def _pass_on(self, data: bytes) -> bytes:
-        """Return what may leave of the next bytes of a stream that fails open."""
-        assert self._rest is not None
-        try:
-            return self._rest.pass_on(data)
-        except (ContentError, RedactionError) as error:
-            if self._input.is_broken and isinstance(error, ContentError):
-                self._refuse_unknown(error.reason)
-            else:
-                # What cannot be read may repeat what Aim has rewritten.
-                self._context.refuse(redaction_failed(Leg.RESPONSE))
-            return b""
+    def ending(self, refusal: Refusal) -> bytes:
+        """Return the last bytes of a stream that is refused: an error, or the events that complete a blocked answer."""
+        answer = self._queue.answer if refusal.is_block else None
+        output, source = self._output, self._input
+        if answer is None:
+            last = late_refusal(
+                refusal,
+                self._dialect,
+                self._framing,
+                sequence=self._queue.sequence,
+                is_part=source.has_parts,
+                tail=output.tail,
+            )
+        else:
+            inside = Framing.JSON_LINES if source.has_lines else Framing.EVENT_STREAM
+            last = write(answer.rest(refusal.message), self._framing, answer.frames, tail=output.tail, inside=inside)
+        return output.separator + last
 
     def drop(self) -> None:
         """Free the held events, the session and the clocks."""

@@ -38,7 +38,7 @@ class StreamSession:
 
     def _open(self) -> None:
         self.awaits_text = False
-        self._context.was_read = True
+        self._context.inspection.was_read = True
         self.number = self._context.number()
         self._context.emit(OpenSession(self.number))
 

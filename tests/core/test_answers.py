@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from extproc.core.commands import ReleaseBody, ReleaseTrailers
-from extproc.core.context import Context
 from extproc.core.errors import Reason
 from extproc.core.events import BodyReceived, LoadChanged, TrailersReceived
 from extproc.core.policy import Limits
@@ -143,15 +142,6 @@ class TestData:
     def test_media_are_unreadable_where_the_dialect_has_none(self) -> None:
         it = self.asked("/v1/rerank").head("image/png").body(PNG, end=True)
         assert it.code == "guardrail_unreadable_response"
-
-    def test_what_a_dialect_is_switched_on_for_is_read(self) -> None:
-        context = Context("call-1", policy(), Limits())
-        context.pick_dialect("POST", "/v1/embeddings")
-        assert not context.reads_answer
-        context = Context("call-1", policy(inspect=["embeddings"]), Limits())
-        context.pick_dialect("POST", "/v1/embeddings")
-        assert context.reads_answer
-        assert not context.answer(((":status", "200"), ("content-type", "image/png"))).has_media
 
 
 class TestMedia:

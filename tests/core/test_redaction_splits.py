@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.commands import ReleaseBody
 from extproc.core.content.document import Document
 from extproc.core.dialects.leaf import Leaf
 from extproc.core.redaction import is_json
@@ -137,8 +138,9 @@ def check(recording: Recording, place: Hashable, pieces: list[str], aim: Redacti
     arrived = units_of(world.response.body)
     if aim.blocks:
         assert world.record.outcome == "blocked"
-        refusal = world.exchange._response.refusal(blocked(BLOCKED_RESPONSE))
-        released = world.response.body.removesuffix(refusal)
+        refusal = world.exchange._response.ending(blocked(BLOCKED_RESPONSE))[0]
+        assert isinstance(refusal, ReleaseBody)
+        released = world.response.body.removesuffix(refusal.data)
         assert body.startswith(released)
         assert reply if world.response.headers is None else released != world.response.body
         return

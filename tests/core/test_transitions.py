@@ -78,7 +78,7 @@ def request_leg(state: RequestState) -> RequestLeg:
 def response_leg(state: ResponseState) -> ResponseLeg:
     """Return a response leg in `state`."""
     shared = context()
-    shared.pick_dialect("POST", "/v1/chat/completions")
+    shared.inspection.pick_dialect("POST", "/v1/chat/completions")
     leg = ResponseLeg(shared)
     match state:
         case ResponseState.IDLE:
@@ -100,7 +100,7 @@ def response_leg(state: ResponseState) -> ResponseLeg:
 def held_answer(state: HeldState) -> HeldAnswer:
     """Return a held answer in `state`."""
     shared = context()
-    shared.pick_dialect("POST", "/v1/chat/completions")
+    shared.inspection.pick_dialect("POST", "/v1/chat/completions")
     answer = HeldAnswer(shared, OK_JSON, shared.answer(OK_JSON))
     match state:
         case HeldState.HOLDING:
@@ -119,7 +119,7 @@ def held_answer(state: HeldState) -> HeldAnswer:
 def response_stream(state: StreamState) -> ResponseStream:
     """Return a stream in `state`."""
     shared = context(failure_mode_allow=state is StreamState.OPENED)
-    shared.pick_dialect("POST", "/v1/chat/completions")
+    shared.inspection.pick_dialect("POST", "/v1/chat/completions")
     stream = ResponseStream(shared, OK_STREAM)
     stream.begin(1)
     stream.handle(BodyReceived(Leg.RESPONSE, chat_event("Hi")))

@@ -6,22 +6,12 @@ walker reads requests, answers and events. What differs is where a text goes; se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from extproc.core.content.arguments import decode
-from extproc.core.content.declared_text import declares_text, wide_media
 from extproc.core.content.document import Document, Path, PlainText
-from extproc.core.content.shapes import (
-    EncodedText,
-    is_data_url,
-    looks_inert,
-    looks_like_url,
-    looks_like_words,
-    looks_opaque,
-    read_media,
-)
+from extproc.core.content.shapes import looks_inert, looks_like_words
 from extproc.core.dialects.call_arguments import CallArguments, take_spellings
 from extproc.core.dialects.chat_message import as_sent, in_brief, is_flat, is_short
 from extproc.core.dialects.definitions import read_definitions, read_own_definitions
@@ -29,10 +19,12 @@ from extproc.core.dialects.found import ROLES, Found, Mode
 from extproc.core.dialects.gather import SOURCE, Gatherer
 from extproc.core.dialects.joined import Joined
 from extproc.core.dialects.leaf import Kind, Leaf, Prompt
+from extproc.core.dialects.lines import lines_of
 from extproc.core.dialects.rules import Holds
+from extproc.core.dialects.shaped_values import ShapedValues
 from extproc.core.dialects.table import UNNAMED, Place, Table
 from extproc.core.dialects.tokens import read_others
-from extproc.core.errors import BodyTooLarge, MalformedBody
+from extproc.core.errors import MalformedBody
 
 _ALONE = 256
 """The most texts of one list or object that are apart. Those behind them are joined."""
@@ -42,9 +34,6 @@ _MESSAGES = 4096
 
 _ENTRIES = 4096
 """The most entries of one list whose texts are apart, however few they are."""
-
-_MOST_MEDIA = 32_768
-"""The most values of one document that are decoded as media. Each takes as long as many texts."""
 
 _WHOLE = frozenset({Holds.ARGUMENTS, Holds.TOOLS, Holds.TOKENS, Holds.UNREADABLE})
 _SHAPED = frozenset({Holds.INERT, Holds.MEDIA, Holds.OPAQUE, Holds.SEAL, Holds.URL})
@@ -75,14 +64,10 @@ class Walk:
 
     __slots__ = (
         "_arguments",
-        "_around",
-        "_beside",
-        "_declared",
         "_found",
         "_is_answer",
         "_is_request",
-        "_media_count",
-        "_mode",
+        "_shaped",
         "_table",
         "_wants_tools",
     )
@@ -90,16 +75,12 @@ class Walk:
     def __init__(self, table: Table, mode: Mode, *, wants_tools: bool | None = None, locates: bool = False) -> None:
         """Walk by `table`; read tool definitions if they are wanted, by default those of answers and events."""
         self._table = table
-        self._mode = mode
         self._is_request = mode is Mode.REQUEST
         self._is_answer = mode is Mode.ANSWER
         self._wants_tools = mode is not Mode.REQUEST if wants_tools is None else wants_tools
         self._found = Found(mode, locates=locates)
-        self._around = _NOBODY
-        self._beside: Mapping[str, Any] | None = None
-        self._media_count = 0
-        self._declared = False, False  # whether the media beside the last object are text, and UTF-16
         self._arguments = CallArguments(self._found, is_event=mode is Mode.EVENT)
+        self._shaped = ShapedValues(self._found, is_event=mode is Mode.EVENT)
 
     @property
     def has_embedded(self) -> bool:
@@ -161,44 +142,7 @@ class Walk:
         elif kind is _UNREADABLE:
             raise MalformedBody("a text in a form that Aim cannot read")
         else:
-            self._shaped(text, place, path, base)
-
-    def _shaped(
-        self, text: str, place: Place, path: Path, base: Mapping[str, Any], beside: Mapping[str, Any] = _NOBODY
-    ) -> None:
-        """Read a string at the place of an address, of media, of a seal or of an opaque value.
-
-        `beside` is the object around it, which may say that media are text: in base64, or, with type `text`, as they
-        are.
-        """
-        if looks_like_words(text):
-            pass
-        elif place.kind is _OPAQUE or place.kind is _SEAL:
-            if looks_opaque(text):
-                if place.kind is _SEAL and self._mode is Mode.EVENT:
-                    self._found.leaves.append(Leaf(path, text, kind=Kind.SEAL))
-                return
-        elif beside.get("type") == "text":
-            pass  # a source of Anthropic's, which holds the text itself
-        elif looks_like_url(text):
-            return
-        elif (place.kind is _MEDIA or is_data_url(text)) and (media := self._media(text, beside)):
-            if isinstance(media, EncodedText):
-                self._found.add(self._encoded(path, media), UNNAMED, base)
-            return
-        self._found.add(Leaf(path, text), UNNAMED, base)
-
-    def _media(self, text: str, beside: Mapping[str, Any]) -> EncodedText | bool:
-        """Read what may be media. The object `beside` it is read once, because it may have many."""
-        self._media_count += 1
-        if self._media_count > _MOST_MEDIA:
-            raise BodyTooLarge("a document has too many media")
-        if beside is not self._beside:
-            is_text = declares_text(beside) or declares_text(self._around)
-            self._declared = is_text, wide_media(beside)
-            self._beside = beside
-        is_text, is_wide = self._declared
-        return read_media(text, is_text=is_text, is_wide=is_wide)
+            self._shaped.read(text, place, path, base)
 
     def _source(
         self,
@@ -210,15 +154,9 @@ class Walk:
         around: Mapping[str, Any],
     ) -> None:
         """Read an object with media, of which the object `around` it may say that they are text."""
-        before, self._around, self._beside = self._around, around, None
+        before = self._shaped.surround(around)
         self._value(node, place, path, base, seals)
-        self._around, self._beside = before, None
-
-    def _encoded(self, path: Path, media: EncodedText) -> Leaf:
-        """Return a text in base64. The strings of JSON are read without their escapes, like arguments."""
-        if "\\" not in media.text or media.text.lstrip()[:1] not in ("{", "[") or self._mode is Mode.EVENT:
-            return Leaf(path, media.text, encoded=media)
-        return Leaf(path, decode(media.text), is_json=True, raw=media.text, encoded=media)
+        self._shaped.surround(before)
 
     def _list(
         self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
@@ -234,15 +172,20 @@ class Walk:
                 raise MalformedBody("token numbers instead of a text")
             return
         found = self._found
-        has_lines = (
+        has_lines = False
+        if (
             str in kinds
             and self._is_request
             and found.joined is None
             and (place.kind is _UNNAMED or place.kind is _INERT)
-            and self._lines(nodes, place, path, base, seals)
-        )
-        if has_lines and kinds == _STRINGS:
-            return
+        ):
+            is_inert = place.kind is _INERT
+            lines = lines_of(nodes, path, is_inert=is_inert, is_fixed=bool(seals), locates=found.locates)
+            if lines is not None:
+                found.add(lines, UNNAMED, base)
+                if kinds == _STRINGS:
+                    return
+                has_lines = True
         most = _MESSAGES if place.kind is _MESSAGE else _ALONE
         is_mine = found.joined is None and len(nodes) > most // 8
         begun = found.count if is_mine else 0
@@ -268,33 +211,6 @@ class Walk:
             self._value(node, place, (*path, index), base, seals)
         if is_mine and found.joined is not None:
             found.end_joined(base)
-
-    def _lines(
-        self, nodes: list[Any], place: Place, path: Path, base: Mapping[str, Any], seals: tuple[Path, ...]
-    ) -> bool:
-        """Read the strings of a list as one text, because a value may run over them; return False for less than two."""
-        is_inert = place.kind is _INERT
-        numbers: Sequence[int] = range(len(nodes))
-        said = nodes
-        if is_inert or set(map(type, nodes)) != _STRINGS:
-            numbers = [
-                number
-                for number, node in enumerate(nodes)
-                if type(node) is str and node and not (is_inert and looks_inert(node))
-            ]
-            said = [nodes[number] for number in numbers]
-        if len(said) - said.count("") < 2:
-            return False
-        lines = Joined(locates=self._found.locates)
-        around = lines.outermost(path)
-        if seals:
-            for number in numbers:
-                if nodes[number]:
-                    lines.add_text(nodes[number], around, number, fixed=True)
-        else:
-            lines.add_strings(said, around, numbers)
-        self._found.add(lines.leaf(), UNNAMED, base)
-        return True
 
     def _shaped_list(
         self, nodes: list[str], place: Place, path: Path, base: Mapping[str, Any], first: int, into: Joined
@@ -323,7 +239,7 @@ class Walk:
         """Read a value below a gathered one that is not only texts. `beside` is the object around it."""
         source: Any = beside.get(SOURCE)
         if place.kind is _MEDIA and type(node) is str:
-            self._shaped(node, place, path, _NOBODY, beside)
+            self._shaped.read(node, place, path, _NOBODY, beside)
         elif type(node) is dict and node is source:
             self._source(node, place, path, _NOBODY, (), beside)
         else:
@@ -404,7 +320,7 @@ class Walk:
             kind = type(value)
             if kind is str:
                 if child.kind is _MEDIA and value:
-                    self._shaped(value, child, (*path, key), base, node)
+                    self._shaped.read(value, child, (*path, key), base, node)
                 elif value:
                     self._string(value, child, (*path, key), base, seals)
             elif kind is dict and key == SOURCE:

@@ -30,7 +30,7 @@ from extproc.core.dialects.rules import (
 )
 from extproc.core.dialects.table import Table
 from extproc.core.dialects.walk import Walk
-from extproc.core.errors import BodyTooLarge, MalformedBody
+from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError, edits
 
 TABLE = Table(
@@ -528,12 +528,3 @@ def test_empty_strings_in_a_list_have_no_place() -> None:
     (prompt,) = walk({"said": [{"zq": ["a", "", "b"], "signature": "c2ln"}]}).prompts
     assert prompt.leaf is not None
     assert [(part.path[-1], part.fixed) for part in prompt.leaf.parts] == [(0, True), (2, True)]
-
-
-def test_number_of_media_in_a_document_is_bounded() -> None:
-    table = Table(media("images[].url"))
-    few = Document(json.dumps({"images": [{"url": "YWIgYw=="}] * 32_768}))
-    assert Walk(table, Mode.ANSWER).run(few).leaves
-    more = Document(json.dumps({"images": [{"url": "YWIgYw=="}] * 32_769}))
-    with pytest.raises(BodyTooLarge):
-        Walk(table, Mode.ANSWER).run(more)
