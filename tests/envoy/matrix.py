@@ -3,8 +3,8 @@
     python -m tests.envoy.matrix [VERSION ...]      such as 1.38; by default all of requirements/envoy-*.txt
 
 Each version is the wheel that requirements/envoy-VERSION.txt pins, in a folder of its own below .envoys/. That folder
-is first in PYTHONPATH, so that `import envoy` finds it in all processes. A run of all versions writes
-docs/envoy-versions.md.
+is first in PYTHONPATH, so that `import envoy` finds it in all processes. The reports stay there. Once all versions have
+one, docs/envoy-versions.md is written from them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +75,7 @@ _PAGE = """\
 
 `make test-envoy-matrix` writes this page. It runs all tests that need a real Envoy, except those marked `long`, with
 each supported version of Envoy. They cover the table of cases, the faults, the SDKs, the rendered configuration, the
-demo, and short runs of bench and soak. Results of {day}, Linux {machine}:
+demo, and short runs of bench and soak. The latest results, on Linux {machine}:
 
 {table}
 
@@ -95,6 +94,7 @@ class Result:
     failed: tuple[str, ...]
     skipped: int
     known: tuple[str, ...] = ()
+    day: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -166,7 +166,8 @@ def read(name: str, report: bytes) -> Result:
     failed: list[str] = []
     known: list[str] = []
     skipped = passed = 0
-    for case in ElementTree.fromstring(report).iter("testcase"):
+    root = ElementTree.fromstring(report)
+    for case in root.iter("testcase"):
         ends = {child.tag for child in case}
         test = case.get("name", "")
         if ends & {"failure", "error"}:
@@ -179,16 +180,17 @@ def read(name: str, report: bytes) -> Result:
             skipped += 1
         else:
             passed += 1
-    return Result(name, passed, tuple(failed), skipped, tuple(known))
+    started = next((suite.get("timestamp", "") for suite in root.iter("testsuite")), "")
+    return Result(name, passed, tuple(failed), skipped, tuple(known), started[:10])
 
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table in Markdown."""
-    lines = ["| Envoy | passed | failed | differ, see below | skipped |", "|---|---|---|---|---|"]
+    lines = ["| Envoy | date | passed | failed | differ, see below | skipped |", "|---|---|---|---|---|---|"]
     for result in results:
         failed = f"{len(result.failed)}: {', '.join(f'`{name}`' for name in result.failed)}" if result.failed else "0"
         differ = f"{len(result.known)}: {', '.join(sorted(set(result.known)))}" if result.known else "0"
-        lines.append(f"| {result.version} | {result.passed} | {failed} | {differ} | {result.skipped} |")
+        lines.append(f"| {result.version} | {result.day} | {result.passed} | {failed} | {differ} | {result.skipped} |")
     return "\n".join(lines)
 
 
@@ -196,8 +198,14 @@ def page(results: Sequence[Result]) -> str:
     """Return the page about the results."""
     found = {note for result in results for note in result.known}
     notes = "\n".join(text for note, text in NOTES.items() if note in found)
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    return _PAGE.format(day=day, machine=platform.machine(), table=table(results), notes=notes)
+    return _PAGE.format(machine=platform.machine(), table=table(results), notes=notes)
+
+
+def write_page() -> None:
+    """Write the page from the latest reports, if all versions have one."""
+    reports = {version: WHEELS / f"{version}.xml" for version in versions()}
+    if all(report.exists() for report in reports.values()):
+        PAGE.write_text(page([read(install(version), report.read_bytes()) for version, report in reports.items()]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -214,8 +222,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"-- Envoy {name}", file=sys.stderr)
         results.append(suite(version, name, options))
     print(table(results))
-    if wanted == versions() and not options:
-        PAGE.write_text(page(results))
+    if not options:
+        write_page()
     return 0 if all(result.is_fine for result in results) else 1
 
 
