@@ -129,20 +129,20 @@ class AimClient:
         finally:
             self.leave()
 
-    async def detect_all(
+    def detect_all(
         self,
         hook: Hook,
         inputs: Sequence[Input],
         caller: Caller,
         on_sent: Callable[[int], None],
         on_held: Callable[[int], None] = ignore,
-    ) -> tuple[Outcome, ...]:
+    ) -> Coroutine[None, None, tuple[Outcome, ...]]:
         """Return an outcome for each input, in order; if one is a block, only the outcomes reached until then.
 
         `on_sent` is called with the number of bytes of each body that is sent, and of each one that is sent again;
         `on_held` with those of large answers, while they are read, and with as many below zero once they are not held.
         """
-        return await self._detector.detect_all(hook, inputs, caller, on_sent, on_held)
+        return self._detector.detect_all(hook, inputs, caller, on_sent, on_held)
 
     async def detect(self, hook: Hook, input_: Input, caller: Caller) -> Verdict:
         """Return the verdict of one detection, within the deadline.

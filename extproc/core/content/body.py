@@ -209,10 +209,10 @@ class Inflater:
 
 
 def _codings(headers: Headers) -> list[str]:
-    named = ",".join([value for name, value in headers if name == "content-encoding"])
+    named = [value for name, value in headers if name == "content-encoding"]
     if not named:
-        return []
-    return [coding for part in named.split(",") if (coding := part.strip().lower()) not in ("", "identity")]
+        return named
+    return [coding for part in ",".join(named).split(",") if (coding := part.strip().lower()) not in ("", "identity")]
 
 
 def most_inflated(size: int, headers: Headers, limit: int, ratio: int) -> int:
