@@ -28,9 +28,11 @@ _MOST_KINDS = 64
 _LINE_BYTES = 4096
 _PIPE_BYTES = 1 << 20
 
-_LINE = re.compile(
-    r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (?P<file>[\w./-]+):(?P<line>\d+)\] (?P<message>.*)"
-)
+# Until gRPC has set up its log, a line has the seconds since 1970 where others have the seconds of a minute.
+_LINE = re.compile(r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d+\.\d+ +\d+ (?P<file>[\w./-]+):(?P<line>\d+)\] (?P<message>.*)")
+_EARLY = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
+"""It stands in front of such lines."""
+
 _FAULTS = re.compile(r"Handshake failed with error .*|Failed parsing HTTP/2 \(.*\)|Parse failed with .*")
 """What an informational message may say. Others describe traffic, with headers, if GRPC_TRACE asks for that."""
 
@@ -51,6 +53,8 @@ class Fault:
 
 def read(line: str) -> Fault | None:
     """Return the fault that a line of gRPC's core names; None if it names none. Raises ValueError for other text."""
+    if line == _EARLY:
+        return None
     found = _LINE.match(line)
     if found is None:
         raise ValueError("not a line of gRPC's core")

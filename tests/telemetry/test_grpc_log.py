@@ -40,6 +40,11 @@ HANDSHAKE = "Handshake failed with error SSL_ERROR_SSL: error:1000009c:SSL routi
             ("warning", "tcp_server.cc:1", "accept failed: Too many open files"),
         ),
         (f"E{STAMP}x.cc:1] a\tb\x1b[31mc\xff", ("error", "x.cc:1", "a...b...[31mc...")),
+        (
+            "E0000 00:00:1796066484.834023    6835 config.cc:137] Unknown experiment: x",
+            ("error", "config.cc:137", "Unknown experiment: x"),
+        ),
+        ("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR", None),
         (f"I{STAMP}chttp2_transport.cc:1800] HTTP:1:HDR:SVR: x-secret: Failed parsing", None),
         (f"I{STAMP}parsing.cc:345] INCOMING[0x7ff]: SETTINGS len:0 id:0x00000000", None),
         (f"W{STAMP}log.cc:102] Log level INFO is not suitable for production.", None),
@@ -130,6 +135,27 @@ async def test_failed_handshake_is_logged(tmp_path: Path, aim: ScriptedAim, work
     assert (fault["level"], fault["count"]) == ("warning", 1)
     assert fault.get("worker", 0) == workers - 1
     assert not any("secret" in str(line) for line in process.lines)
+
+
+async def test_grpc_knows_the_experiments_of_the_sidecar(
+    tmp_path: Path, aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If gRPC drops one of them, an exchange needs more CPU, and each start logs an error."""
+    monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    config, _, _ = written(tmp_path, aim)
+    async with serving(config) as process:
+        process.signal()
+        assert await process.ended() == 0
+    assert [line["event"] for line in process.lines] == ["serving", "draining", "stopped"]
+
+
+async def test_unknown_experiment_of_the_environment_is_logged(tmp_path: Path, aim: ScriptedAim) -> None:
+    config, _, _ = written(tmp_path, aim)
+    async with serving(config, GRPC_EXPERIMENTS="-no_such_experiment") as process:
+        process.signal()
+        assert await process.ended() == 0
+    (fault,) = (line for line in process.lines if line["event"] == "grpc_fault")
+    assert (fault["level"], fault["problem"]) == ("error", "Unknown experiment: no_such_experiment")
 
 
 async def test_failed_handshakes_block_nothing_while_nobody_reads(tmp_path: Path, aim: ScriptedAim) -> None:
