@@ -110,7 +110,7 @@ mutants: $(STAMP) ## break the core on purpose; fail if the test of an invariant
 	$(BIN)/python -m tests.mutants
 
 bench-instructions: $(STAMP) ## count the instructions per exchange and per chunk (needs valgrind); five minutes
-	$(BIN)/python tests/bench/instructions.py
+	$(BIN)/python tests/bench/run.py --only instructions $(ARGS)
 
 bench-peers: $(PEERS_STAMP) ## install the peer of the bench (LiteLLM) into .venv-peers
 $(PEERS_STAMP): requirements/peers.txt

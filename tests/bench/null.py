@@ -12,7 +12,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import uvloop
@@ -28,7 +28,7 @@ _OPTIONS: Final = [
     ("grpc.http2.max_ping_strikes", 0),
 ]
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
 async def passed(_: Any, context: Context) -> None:
