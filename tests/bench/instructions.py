@@ -85,7 +85,8 @@ def total(folder: Path, number: int) -> int:
 
 
 async def _control(what: str, pid: int) -> None:
+    command = [_CONTROL, what, str(pid)]
     try:
-        await asyncio.to_thread(subprocess.run, [_CONTROL, what, str(pid)], check=True, stdout=subprocess.DEVNULL)
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
-        raise BenchError(f"{_CONTROL} {what} failed: {error}") from error
+        raise BenchError(f"{' '.join(command)} failed: {error.stderr}") from error
