@@ -1,9 +1,9 @@
 """The gate of `make bench-quick`: it fails if an exchange or a chunk costs more than the stored figures allow.
 
-Where valgrind is installed it counts instructions, which are steadier than time; elsewhere, or with another version of
-Python than the baseline's, it measures CPU time. Either way it compares ratios to the null (of time also to the floor),
-measured in the same run: unlike absolute figures, ratios hold on other and on busy machines. An apparent regression is
-measured again, and the better result counts.
+Where valgrind is installed and Python is the very build of the baseline's, it counts the sidecar's instructions. They
+are steadier than ratios to the null, whose own count is small and varies with the load of the machine. Elsewhere it
+measures CPU time, as ratios to the null and to the floor: unlike absolute times, ratios hold on other and on busy
+machines. An apparent regression is measured again, and the better result counts.
 
     make bench-quick
     make bench-quick ARGS=--time            by time, though valgrind is installed
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,24 +36,24 @@ BASELINE: Final = Path(__file__).parent / "baseline.json"
 
 _SECONDS = 600
 
-Ratios = dict[str, dict[str, float]]
-"""Ratios by measurement and by pair of chains."""
+Figures = dict[str, dict[str, float]]
+"""Figures by measurement and by what they are: ratios by pair of chains, or thousand instructions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of figure: its ratios in results of `make bench`, and how to measure them again.
+    """A kind of figure: where it is in results of `make bench`, and how to measure it again.
 
-    `most` is the largest allowed quotient of a new ratio and the stored one.
+    `most` is the largest allowed quotient of a new figure and the stored one.
     """
 
     name: str
     most: float
-    stored: Callable[[dict[str, Any]], Ratios]
-    measure: Callable[[], Awaitable[Ratios]]
+    stored: Callable[[dict[str, Any]], Figures]
+    measure: Callable[[], Awaitable[Figures]]
 
 
-def timed(results: dict[str, Any]) -> Ratios:
+def timed(results: dict[str, Any]) -> Figures:
     """Return the sidecar's ratios of CPU time."""
     return {
         what: {pair: ratio for pair, ratio in one["ratios"].items() if pair.startswith(SIDECAR)}
@@ -62,55 +61,54 @@ def timed(results: dict[str, Any]) -> Ratios:
     }
 
 
-def counted(results: dict[str, Any]) -> Ratios:
-    """Return the sidecar's ratios of instructions."""
+def counted(results: dict[str, Any]) -> Figures:
+    """Return the sidecar's instructions."""
     counts: instructions.Counts = results["instructions"]
-    return {
-        what: {f"{SIDECAR} / {NULL}": counts[SIDECAR][what] / counts[NULL][what]}
-        for what in (instructions.EXCHANGE, instructions.CHUNK)
-    }
+    return {what: {"thousand instructions": count / 1e3} for what, count in counts[SIDECAR].items()}
 
 
-async def _time() -> Ratios:
+async def _time() -> Figures:
     found = await costs.run(GATE, (NULL, FLOOR, SIDECAR))
     return {what: costs.ratios(by_chain) for what, by_chain in found.items()}
 
 
-async def _count() -> Ratios:
-    return counted({"instructions": await instructions.count(COUNTED, (NULL, SIDECAR))})
+async def _count() -> Figures:
+    return counted({"instructions": await instructions.count(COUNTED, (SIDECAR,))})
 
 
 TIME: Final = Kind("time", 1.25, timed, _time)
 INSTRUCTIONS: Final = Kind("instructions", 1.15, counted, _count)
 
 
-def why_not_counted(baseline: dict[str, Any], python: str, can_count: bool) -> str | None:
-    """Return why instructions are not compared with those of `baseline`; None if they are."""
+def why_not_counted(baseline: dict[str, Any], build: str, can_count: bool) -> str | None:
+    """Return why instructions are not compared with those of `baseline`; None if they are.
+
+    `build` describes the present Python, as `sys.version` does.
+    """
     if not can_count:
         return "no instructions are counted here (is valgrind installed?)"
     if "instructions" not in baseline:
         return "the baseline has no instructions"
-    stored = baseline["machine"]["python"]
-    if stored.split(".")[:2] != python.split(".")[:2]:
-        return f"the baseline has those of Python {stored}, and this is Python {python}"
+    if baseline["machine"]["python_build"] != build:
+        return f"the baseline has those of Python {baseline['machine']['python_build']}, and this is Python {build}"
     return None
 
 
-def regressions(baseline: Ratios, measured: Ratios, most: float) -> list[str]:
-    """Return one line for each ratio that is over `most` times the stored one; raises ValueError if none is in both."""
-    both = [(what, pair) for what in measured for pair in measured[what] if pair in baseline.get(what, {})]
+def regressions(baseline: Figures, measured: Figures, most: float) -> list[str]:
+    """Return a line for each figure that is over `most` times the stored one; raises ValueError if none is in both."""
+    both = [(what, name) for what in measured for name in measured[what] if name in baseline.get(what, {})]
     if not both:
         raise ValueError("no figure is in both")
     return [
-        f"{what}: {pair} is {measured[what][pair]:.2f}, {measured[what][pair] / baseline[what][pair] - 1:.0%} "
-        f"more than the stored {baseline[what][pair]:.2f}"
-        for what, pair in both
-        if measured[what][pair] > most * baseline[what][pair]
+        f"{what}: {name}: {measured[what][name]:,.2f}, {measured[what][name] / baseline[what][name] - 1:.0%} "
+        f"more than the stored {baseline[what][name]:,.2f}"
+        for what, name in both
+        if measured[what][name] > most * baseline[what][name]
     ]
 
 
-def _measure(kind: Kind, baseline: Ratios) -> Ratios:
-    async def measured() -> Ratios:
+def _measure(kind: Kind, baseline: Figures) -> Figures:
+    async def measured() -> Figures:
         async with asyncio.timeout(_SECONDS):
             return await kind.measure()
 
@@ -119,21 +117,21 @@ def _measure(kind: Kind, baseline: Ratios) -> Ratios:
         return first
     print("apparent regression: measuring again", file=sys.stderr)
     second = until_told(measured())
-    return {what: {pair: min(ratio, second[what][pair]) for pair, ratio in first[what].items()} for what in first}
+    return {what: {name: min(figure, second[what][name]) for name, figure in first[what].items()} for what in first}
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status: 1 for a regression."""
-    parser = argparse.ArgumentParser(description="Fail where the sidecar costs more than the stored ratios allow.")
+    parser = argparse.ArgumentParser(description="Fail where the sidecar costs more than the stored figures allow.")
     parser.add_argument("--measured", type=Path, metavar="FILE", help="results of `make bench`, instead of measuring")
     parser.add_argument("--time", action="store_true", help="compare CPU time, though instructions could be counted")
     options = parser.parse_args(arguments)
     stored = json.loads(BASELINE.read_text())
     results = json.loads(options.measured.read_text()) if options.measured else None
     if results:
-        why_not = why_not_counted(stored, results["machine"]["python"], "instructions" in results)
+        why_not = why_not_counted(stored, results["machine"].get("python_build", ""), "instructions" in results)
     else:
-        why_not = why_not_counted(stored, platform.python_version(), instructions.is_possible())
+        why_not = why_not_counted(stored, sys.version, instructions.is_possible())
     kind = TIME if options.time or why_not else INSTRUCTIONS
     print(f"by {kind.name}{f': {why_not}' if why_not else ''}", file=sys.stderr)
     baseline = kind.stored(stored)
@@ -144,9 +142,9 @@ def main(arguments: list[str]) -> int:
         return 1
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
-    for what, by_pair in measured.items():
-        for pair, ratio in by_pair.items():
-            print(f"{what:12} {pair:16} {ratio:.2f}, stored {baseline.get(what, {}).get(pair, float('nan')):.2f}")
+    for what, by_name in measured.items():
+        for name, figure in by_name.items():
+            print(f"{what:12} {name:22} {figure:,.2f}, stored {baseline.get(what, {}).get(name, float('nan')):,.2f}")
     worse = regressions(baseline, measured, kind.most)
     for line in worse:
         print(line, file=sys.stderr)

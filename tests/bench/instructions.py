@@ -1,8 +1,8 @@
 """Instructions of an exchange and of a chunk, counted by valgrind's callgrind, which is steadier than time.
 
-The count includes all threads of the process, but not the kernel. Two runs differ by a percent or two, because answers
-may arrive in one wake-up or in two. The absolute counts depend on the build of Python and on which variants of its
-functions the C library takes for the CPU. A ratio to the null's, counted in the same way, hardly does.
+The count includes all threads of the process, but not the kernel. Runs differ by up to three percent, because answers
+may arrive in one wake-up or in two. The counts depend on the build of Python, but hardly on which variants of its
+functions the C library takes for the CPU.
 """
 
 from __future__ import annotations

