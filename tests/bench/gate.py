@@ -5,7 +5,7 @@ are steadier than ratios to the null, whose own count is small and varies with t
 measures CPU time, as ratios to the null and to the floor: unlike absolute times, ratios hold on other and on busy
 machines. An apparent regression is measured again, and the better result counts.
 
-    make bench-quick
+    make bench-quick                        about two minutes
     make bench-quick ARGS=--time            by time, though valgrind is installed
     make bench-quick ARGS='--measured FILE' judge what `make bench` wrote
 """

@@ -125,7 +125,7 @@ PLANS: Final = {
         documents=Documents((DocumentSize(1_000, 5_000),), shapes_each=99),
         instructions=Instructions(8, streams=1, stream_seconds=1, interval=0.1),
         starts=1,
-        seconds=500,
+        seconds=900,
     ),
 }
 """`default` is for docs/performance.md, `tiny` only checks that everything runs."""
