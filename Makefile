@@ -97,7 +97,7 @@ format: $(STAMP) ## format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(STAMP) ## run the benchmark, under twenty minutes (ARGS=--publish updates docs/performance.md)
+bench: $(STAMP) ## run the benchmark, under half an hour (ARGS=--publish updates docs/performance.md)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 bench-quick: $(STAMP) ## fail if an exchange costs more than the stored figures allow; two minutes
@@ -109,8 +109,8 @@ bench-against: $(STAMP) ## compare the sidecar's CPU with that of another checko
 mutants: $(STAMP) ## break the core on purpose; fail if the test of an invariant does not notice
 	$(BIN)/python -m tests.mutants
 
-bench-instructions: $(STAMP) ## count the instructions per exchange and per chunk (needs valgrind); five minutes
-	$(BIN)/python tests/bench/instructions.py
+bench-instructions: $(STAMP) ## count the instructions per exchange and per chunk (needs valgrind); three minutes
+	$(BIN)/python tests/bench/run.py --only instructions $(ARGS)
 
 bench-peers: $(PEERS_STAMP) ## install the peer of the bench (LiteLLM) into .venv-peers
 $(PEERS_STAMP): requirements/peers.txt

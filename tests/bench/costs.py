@@ -1,10 +1,15 @@
-"""CPU, latency and memory of an exchange and of a chunk, compared with Envoy alone, null, floor and LiteLLM."""
+"""CPU, latency and memory of an exchange and of a chunk, compared with Envoy alone, null, floor and LiteLLM.
+
+The figures of LiteLLM depend on its load. So the most that it carries is measured first, and all its rounds have half
+of that: exchanges begin on a schedule, without waiting for answers, and there are as many streams as come to half.
+"""
 
 from __future__ import annotations
 
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tests.bench import litellm, rounds
@@ -16,8 +21,33 @@ from tests.bench.rounds import Round
 STREAMED: Final = "streamed"
 RATIOS: Final = ((SIDECAR, NULL), (SIDECAR, FLOOR), (LITELLM, SIDECAR))
 
+PEER_AT_ONCE: Final = (1, 8)
+"""LiteLLM has one measurement of exchanges. It stands next to those of the others with so many at once."""
+
+_SATURATING_AT_ONCE = 8
+_SATURATING_CHUNKS = 100
+_SATURATING_TIMES = 3
+_PACED_AT_ONCE = 16
+"""More connections than a paced load needs, so that no exchange waits for one."""
+
 Found = dict[str, dict[str, list[Round]]]
 """The rounds by measurement and chain. Rounds with the same index were run at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Exchanges, or chunks, a second."""
+
+    exchanges: float
+    chunks: float
+
+    def half(self) -> Load:
+        """Return half of this load."""
+        return Load(self.exchanges / 2, self.chunks / 2)
+
+    def streams(self, interval: float = rounds.INTERVAL_SECONDS) -> int:
+        """Return how many streams, with a chunk every `interval` seconds, come nearest to the chunks; at least one."""
+        return max(1, round(self.chunks * interval))
 
 
 def buffered(at_once: int) -> str:
@@ -27,10 +57,30 @@ def buffered(at_once: int) -> str:
 
 async def measure(plan: Plan) -> dict[str, Any]:
     """Measure everything, and LiteLLM if it is installed. Memory comes first, before the processes have grown."""
-    names = [ALONE, NULL, FLOOR, SIDECAR, *([LITELLM] if plan.costs.peer_exchanges and litellm.is_installed() else [])]
-    memory = await _memory(names[1:], plan.held_streams)
-    runs = [await run(plan.costs, names) for _ in range(plan.costs.runs)]
-    return {"measured": {what: _summary([each[what] for each in runs]) for what in runs[0]}, "memory": memory}
+    names = (ALONE, NULL, FLOOR, SIDECAR)
+    peers = (LITELLM,) if plan.costs.peer_exchanges and litellm.is_installed() else ()
+    memory = await _memory((*names[1:], *peers), plan.held_streams)
+    saturation = await _saturation(plan.costs) if peers else None
+    runs = [await run(plan.costs, names, saturation and saturation.half()) for _ in range(plan.costs.runs)]
+    return {
+        "measured": {what: _summary([each[what] for each in runs]) for what in runs[0]},
+        "memory": memory,
+        **({"saturation": asdict(saturation)} if saturation else {}),
+    }
+
+
+async def _saturation(plan: Costs) -> Load:
+    """Return the most that LiteLLM carries: its rate with 8 exchanges at once, and with streams that never pause."""
+    async with running() as rig:
+        chain = await rig.chain(LITELLM)
+        await rounds.warm_up(chain)
+        exchanges, chunks = [], []
+        for _ in range(_SATURATING_TIMES):
+            exchanges.append(
+                plan.peer_exchanges / (await rounds.buffered(chain, _SATURATING_AT_ONCE, plan.peer_exchanges)).seconds
+            )
+            chunks.append(await rounds.flooded(chain, _SATURATING_AT_ONCE, _SATURATING_CHUNKS))
+        return Load(statistics.median(exchanges), statistics.median(chunks))
 
 
 async def _memory(names: Sequence[str], held_streams: int) -> dict[str, dict[str, float]]:
@@ -44,35 +94,44 @@ async def _memory(names: Sequence[str], held_streams: int) -> dict[str, dict[str
     return memory
 
 
-async def run(plan: Costs, names: Sequence[str]) -> Found:
-    """Measure these chains by `plan` in new processes."""
+async def run(plan: Costs, names: Sequence[str], peer: Load | None = None) -> Found:
+    """Measure these chains by `plan` in new processes, and LiteLLM with the load `peer`, if any."""
     found: Found = {}
     whole = plan.processes * plan.rounds
     for first in range(0, whole, plan.rounds):
         async with running() as rig:
             chains = await rig.chains(*names)
-            for chain in chains:
+            peers = [(await rig.chain(LITELLM), peer)] if peer else []
+            for chain in (*chains, *(chain for chain, _ in peers)):
                 await rounds.warm_up(chain)
             for number in range(first, first + plan.rounds):
                 print(f"  round {number + 1} of {whole}", file=sys.stderr)
                 start = number % len(chains)
                 await _round(plan, chains[start:] + chains[:start], found)
+                for chain, load in peers:
+                    await _peer_round(plan, chain, load, found)
     return found
 
 
 async def _round(plan: Costs, chains: Sequence[Chain], found: Found) -> None:
     """Measure everything once, in the order of `chains`."""
-
-    def note(what: str, chain: Chain, result: Round) -> None:
-        found.setdefault(what, {}).setdefault(chain.name, []).append(result)
-
-    for at_once in plan.exchanges:
+    for at_once, exchanges in plan.exchanges.items():
         for chain in chains:
-            exchanges = plan.peer_exchanges if chain.name == LITELLM else plan.exchanges
-            if at_once in exchanges:
-                note(buffered(at_once), chain, await rounds.buffered(chain, at_once, exchanges[at_once]))
+            _note(found, buffered(at_once), chain, await rounds.buffered(chain, at_once, exchanges))
     for chain in chains:
-        note(STREAMED, chain, await rounds.streamed(chain, plan.streams, plan.stream_seconds))
+        _note(found, STREAMED, chain, await rounds.streamed(chain, plan.streams, plan.stream_seconds))
+
+
+async def _peer_round(plan: Costs, chain: Chain, load: Load, found: Found) -> None:
+    """Measure LiteLLM once, with this load."""
+    exchange = await rounds.buffered(chain, _PACED_AT_ONCE, plan.peer_exchanges, load.exchanges)
+    for at_once in PEER_AT_ONCE:
+        _note(found, buffered(at_once), chain, exchange)
+    _note(found, STREAMED, chain, await rounds.streamed(chain, load.streams(), plan.stream_seconds))
+
+
+def _note(found: Found, what: str, chain: Chain, result: Round) -> None:
+    found.setdefault(what, {}).setdefault(chain.name, []).append(result)
 
 
 def ratios(found: dict[str, list[Round]], pairs: Sequence[tuple[str, str]] = RATIOS) -> dict[str, float]:
@@ -111,6 +170,7 @@ def medians(found: Sequence[Round]) -> dict[str, Any]:
             if first.envoy_us is not None
             else {}
         ),
+        "around_us": statistics.median(each.around_us for each in found),
         **{
             kind: {
                 quantile: statistics.median(each.latencies[kind][quantile] for each in found)

@@ -1,9 +1,8 @@
-"""Instructions of an exchange and of a chunk, counted by valgrind's callgrind, which is more exact than time.
+"""Instructions of an exchange and of a chunk, counted by valgrind's callgrind, which is steadier than time.
 
-The count includes all threads of the process, but not the kernel. Two runs differ by a percent or two, because answers
-may arrive in one wake-up or in two.
-
-    make bench-instructions
+The count includes all threads of the process, but not the kernel. Runs differ by up to three percent, because answers
+may arrive in one wake-up or in two. The counts depend on the build of Python, but hardly on which variants of its
+functions the C library takes for the CPU.
 """
 
 from __future__ import annotations
@@ -13,71 +12,81 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from pathlib import Path
-
-if __name__ == "__main__":
-    # When this file is run, Python searches its folder first. The modules' names are too common for that.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+from typing import Final
 
 from tests.bench import rounds
-from tests.bench.process import BenchError, reason, until_told
-from tests.bench.rig import FLOOR, NULL, SIDECAR, Chain, running
+from tests.bench.plan import Instructions, Plan
+from tests.bench.process import BenchError
+from tests.bench.rig import FLOOR, NULL, SIDECAR, running
 
-_EXCHANGES, _AT_ONCE = 150, 4
-_STREAMS, _SECONDS, _INTERVAL_SECONDS = 2, 10.0, 0.1
-"""These are slower than in the bench, because under callgrind everything takes forty times as long."""
+EXCHANGE, CHUNK = "exchange", "chunk"
+_CONTROL: Final = "callgrind_control"
+_AT_ONCE = 4
+
+Counts = dict[str, dict[str, float]]
+"""Instructions by chain, of an exchange and of a chunk."""
 
 
-async def _count(name: str, measure: Callable[[Chain], Awaitable[object]]) -> int:
-    """Return the instructions of one external processor while `measure` runs; raises BenchError."""
+def is_possible() -> bool:
+    """Return whether valgrind is installed."""
+    return shutil.which("valgrind") is not None and shutil.which(_CONTROL) is not None
+
+
+async def measure(plan: Plan) -> Counts:
+    """Count the null, the floor and the sidecar; raises BenchError without valgrind."""
+    return await count(plan.instructions, (NULL, FLOOR, SIDECAR))
+
+
+async def count(plan: Instructions, names: Sequence[str]) -> Counts:
+    """Count these chains, each in a process of its own."""
+    if not is_possible():
+        raise BenchError(f"valgrind is needed, which has {_CONTROL}")
+    found = {}
+    for name in names:
+        print(f"  {name}", file=sys.stderr)
+        found[name] = await _counted(plan, name)
+    return found
+
+
+async def _counted(plan: Instructions, name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="instructions-") as folder:
         out = Path(folder) / "out"
         valgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={out}")
         async with running(*valgrind) as rig:
             chain = await rig.chain(name)
+            (pid,) = chain.guards
             for _ in range(2):
                 await rounds.warm_up(chain)
-            (pid,) = chain.guards
             await _control("--zero", pid)
-            await measure(chain)
+            await rounds.buffered(chain, _AT_ONCE, plan.exchanges)
             await _control("--dump", pid)
-            dumps = sorted(out.parent.glob("out.1-*"))
-            lines = [line for dump in dumps for line in dump.read_text().splitlines()]
-    counts = [int(line.split()[1]) for line in lines if line.startswith("summary:")]
-    if not counts:
+            await rounds.streamed(chain, plan.streams, plan.stream_seconds, plan.interval)
+            await _control("--dump", pid)
+        chunks = plan.streams * rounds.chunks_of(plan.stream_seconds, plan.interval)
+        return {
+            EXCHANGE: total(out.parent, 1) / (plan.exchanges + _AT_ONCE),  # the first ones warm up the connections
+            CHUNK: total(out.parent, 2) / chunks,
+        }
+
+
+def total(folder: Path, number: int) -> int:
+    """Return the instructions of all threads in callgrind's dump `number`; raises BenchError if there are none."""
+    counts = [
+        int(line.split()[1])
+        for dump in folder.glob(f"out.{number}-*")
+        for line in dump.read_text().splitlines()
+        if line.startswith("summary:")
+    ]
+    if not sum(counts):
         raise BenchError("callgrind has counted nothing")
     return sum(counts)
 
 
 async def _control(what: str, pid: int) -> None:
-    await asyncio.to_thread(
-        subprocess.run, ["callgrind_control", what, str(pid)], check=True, stdout=subprocess.DEVNULL
-    )
-
-
-async def _exchanges(chain: Chain) -> None:
-    await rounds.buffered(chain, _AT_ONCE, _EXCHANGES)
-
-
-async def _streams(chain: Chain) -> None:
-    await rounds.streamed(chain, _STREAMS, _SECONDS)
-
-
-async def _main() -> None:
-    if shutil.which("callgrind_control") is None:
-        raise BenchError("valgrind is needed, which has callgrind_control")
-    rounds.INTERVAL_SECONDS = _INTERVAL_SECONDS
-    chunks = _STREAMS * rounds.chunks_of(_SECONDS)
-    print(f"{'instructions, thousand':24}{'exchange':>10}{'chunk':>10}")
-    for name in (NULL, FLOOR, SIDECAR):
-        exchange = await _count(name, _exchanges) / (_EXCHANGES + _AT_ONCE)
-        chunk = await _count(name, _streams) / chunks
-        print(f"{name:24}{exchange / 1e3:10,.0f}{chunk / 1e3:10,.0f}")
-
-
-if __name__ == "__main__":
+    command = [_CONTROL, what, str(pid)]
     try:
-        until_told(_main())
-    except (BenchError, subprocess.CalledProcessError) as error:
-        sys.exit(reason(error))
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        raise BenchError(f"{' '.join(command)} failed: {error.stderr}") from error

@@ -158,16 +158,20 @@ def close(connections: Sequence[Connection]) -> None:
         connection.close()
 
 
-async def buffered(connections: Sequence[Connection], count: int) -> list[Timing]:
-    """Perform `count` exchanges in all, one at a time on each connection."""
+async def buffered(connections: Sequence[Connection], count: int, per_second: float | None = None) -> list[Timing]:
+    """Perform `count` exchanges in all, one at a time on each connection.
+
+    Each begins when a connection is free; with `per_second`, not before its turn at this rate.
+    """
     data = request()
+    turns = iter(range(count))
+    began = time.monotonic()
     timings: list[Timing] = []
-    left = count
 
     async def work(connection: Connection) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        for turn in turns:
+            if per_second is not None:
+                await asyncio.sleep(began + turn / per_second - time.monotonic())
             timings.append(await connection.exchange(data))
 
     async with asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 _START_SECONDS = 600.0  # under callgrind, on a busy machine, the sidecar needs some minutes
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_FOREIGN = ("EXTPROC_", "AIM_", "LITELLM_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_FOREIGN = ("EXTPROC_", "AIM_", "LITELLM_", "GRPC_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Prefixes of environment variables that would affect the measurement."""
 
 

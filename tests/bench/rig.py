@@ -7,6 +7,7 @@ once. An idle Envoy costs nothing. LiteLLM is a proxy itself.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -41,13 +42,15 @@ _VERDICT_TIMEOUT = 120
 class Chain:
     """One way to the model: the port for its client, its Envoy, and its guards.
 
-    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `aim` is the port of its Aim,
-    `admin` that of the sidecar's admin endpoints.
+    `guards` are process ids: none for Envoy alone, one for each worker of a sidecar. `around` are those of the client,
+    which is the bench itself, and of the stand-ins. `aim` is the port of its Aim, `admin` that of the sidecar's admin
+    endpoints.
     """
 
     name: str
     port: int
     envoy: RunningEnvoy | None
+    around: tuple[int, ...]
     guards: tuple[int, ...] = ()
     aim: int | None = None
     admin: int | None = None
@@ -81,6 +84,7 @@ class Rig:
         self.folder = folder
         self._beneath = beneath
         self._stack = stack
+        self._stand_ins: list[int] = []
         self.model = self._stand_in("model")
         self.aim = self._stand_in("aim")
 
@@ -105,18 +109,19 @@ class Rig:
             return await self.sidecar()
         if name == ALONE:
             envoy = await self._envoy(None)
-            return Chain(name, _port(envoy), envoy)
+            return Chain(name, _port(envoy), envoy, self._around())
         port = free_port()
-        aim = self.aim if name == FLOOR else None
-        process = self._stack.enter_context(self.null(port, aim))
+        process = self._stack.enter_context(self.reference(name, port))
         process.wait(loopback(port))
         envoy = await self._envoy(Settings(listen=loopback(port)))
-        return Chain(name, _port(envoy), envoy, (process.pid,), aim)
+        aim = self.aim if name == FLOOR else None
+        return Chain(name, _port(envoy), envoy, self._around(), (process.pid,), aim)
 
-    def null(self, port: int, aim: int | None = None) -> AbstractContextManager[Started]:
-        """Run the external processor that guards nothing on `port`. With `aim` it calls Aim, and is the floor."""
-        ports = [port] if aim is None else [port, aim]
-        return self._processor(NULL if aim is None else FLOOR, "tests.bench.null", *map(str, ports))
+    def reference(self, name: str, port: int) -> AbstractContextManager[Started]:
+        """Run the null or the floor on `port`."""
+        ports = [port, self.aim] if name == FLOOR else [port]
+        command = (*self._beneath, sys.executable, "-m", f"tests.bench.{name}", *map(str, ports))
+        return self._run(name, *command)
 
     async def sidecar(
         self,
@@ -139,7 +144,7 @@ class Rig:
         process.wait(*(settings.listen.for_worker(worker) for worker in range(workers)))
         envoy = await self._envoy(settings)
         guards = tuple(process.children()) if workers > 1 else (process.pid,)
-        return Chain(name, _port(envoy), envoy, guards, aim, admin.port)
+        return Chain(name, _port(envoy), envoy, self._around(), guards, aim, admin.port)
 
     def serve(
         self,
@@ -176,20 +181,18 @@ class Rig:
         command = litellm.command(self.folder, port, self.aim, self.model)
         process = self._stack.enter_context(self._run(LITELLM, *command, **litellm.VARIABLES))
         process.wait(loopback(port))
-        return Chain(LITELLM, port, None, (process.pid,), self.aim)
+        return Chain(LITELLM, port, None, self._around(), (process.pid,), self.aim)
 
     def _stand_in(self, kind: str, *arguments: str) -> int:
         port = free_port()
-        running = self._python(f"{kind}-{port}", f"tests.bench.{kind}", str(port), *arguments)
+        running = self._run(f"{kind}-{port}", sys.executable, "-m", f"tests.bench.{kind}", str(port), *arguments)
         process = self._stack.enter_context(running)
         process.wait(loopback(port))
+        self._stand_ins.append(process.pid)
         return port
 
-    def _processor(self, name: str, *arguments: str, **environment: str) -> AbstractContextManager[Started]:
-        return self._run(name, *self._beneath, sys.executable, "-m", *arguments, **environment)
-
-    def _python(self, name: str, *arguments: str, **environment: str) -> AbstractContextManager[Started]:
-        return self._run(name, sys.executable, "-m", *arguments, **environment)
+    def _around(self) -> tuple[int, ...]:
+        return (os.getpid(), *self._stand_ins)
 
     def _run(self, name: str, *command: str, **environment: str) -> AbstractContextManager[Started]:
         log = self.folder / f"{name.replace(' ', '-')}.log"

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tests.bench import load
 from tests.bench.aim import WITHHELD
@@ -14,7 +15,7 @@ from tests.bench.process import BenchError, cpu, cpu_between, resident_bytes
 from tests.bench.rig import Chain
 from tests.bench.script import Script
 
-INTERVAL_SECONDS = 0.02
+INTERVAL_SECONDS: Final = 0.02
 """The interval of 50 chunks per second."""
 
 _SETTLE_SECONDS = 0.3
@@ -27,11 +28,13 @@ _GONE_SECONDS = 20.0
 class Round:
     """The results of one round of one chain: CPU in microseconds per exchange or chunk, and latencies in milliseconds.
 
-    The CPU of a part that the chain does not have is None; `seconds` is the duration of the round.
+    The CPU of a part that the chain does not have is None; `around_us` is that of the client and the stand-ins;
+    `seconds` is the duration of the round.
     """
 
     guard_us: float | None
     envoy_us: float | None
+    around_us: float
     seconds: float
     latencies: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -44,14 +47,18 @@ async def warm_up(chain: Chain) -> None:
     load.close(connections)
 
 
-async def buffered(chain: Chain, at_once: int, count: int) -> Round:
-    """Perform `count` exchanges, `at_once` at a time; raises BenchError unless Aim got two calls for each."""
+async def buffered(chain: Chain, at_once: int, count: int, per_second: float | None = None) -> Round:
+    """Perform `count` exchanges on `at_once` connections; raises BenchError unless Aim got two calls for each.
+
+    A connection begins its next exchange when the last one has ended; with `per_second`, not before its turn at this
+    rate.
+    """
     connections = await load.connect(chain.port, at_once)
     try:
         await load.buffered(connections, at_once)
         asked = await chain.asked()
         spent = Spent(chain)
-        timings = await load.buffered(connections, count)
+        timings = await load.buffered(connections, count, per_second)
         result = spent.round(count)
         questions = more(asked, await chain.asked(), "questions")
     finally:
@@ -65,10 +72,10 @@ async def buffered(chain: Chain, at_once: int, count: int) -> Round:
     return result
 
 
-async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
+async def streamed(chain: Chain, streams: int, seconds: float, interval: float = INTERVAL_SECONDS) -> Round:
     """Hold paced streams and measure `seconds` in their middle; raises BenchError unless Aim got each chunk."""
-    chunks = chunks_of(seconds)
-    data = load.request(Script(chunks, INTERVAL_SECONDS))
+    chunks = chunks_of(seconds, interval)
+    data = load.request(Script(chunks, interval))
     connections = await load.connect(chain.port, streams)
     asked = await chain.asked()
     try:
@@ -76,7 +83,7 @@ async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
             for connection in connections:
                 group.create_task(connection.exchange(data))
                 # The streams begin one after the other, not all in the same millisecond.
-                await asyncio.sleep(INTERVAL_SECONDS / streams)
+                await asyncio.sleep(interval / streams)
             await asyncio.sleep(_SETTLE_SECONDS)
             spent = Spent(chain)
             began = time.monotonic_ns()
@@ -99,9 +106,25 @@ async def streamed(chain: Chain, streams: int, seconds: float) -> Round:
     return result
 
 
-def chunks_of(seconds: float) -> int:
+async def flooded(chain: Chain, streams: int, chunks: int) -> float:
+    """Hold streams whose chunks the model sends without a pause; return how many chunks a second come."""
+    data = load.request(Script(chunks))
+    connections = await load.connect(chain.port, streams)
+    began = time.monotonic()
+    try:
+        await asyncio.gather(*(connection.exchange(data) for connection in connections))
+        seconds = time.monotonic() - began
+        whole = sum(len(connection.arrivals.at) for connection in connections)
+    finally:
+        load.close(connections)
+    if whole != chunks * streams:
+        raise BenchError(f"{chain.name}: {whole} of {chunks * streams} chunks came")
+    return whole / seconds
+
+
+def chunks_of(seconds: float, interval: float) -> int:
     """Return the number of chunks of a stream that is measured for `seconds`."""
-    return round((seconds + 3 * _SETTLE_SECONDS) / INTERVAL_SECONDS)
+    return round((seconds + 3 * _SETTLE_SECONDS) / interval)
 
 
 async def held(chain: Chain, streams: int) -> float:
@@ -143,22 +166,23 @@ def more(before: dict[str, int], after: dict[str, int], counter: str) -> int:
 
 
 class Spent:
-    """The CPU of a chain's guards and of its Envoy, and the time, since it was created."""
+    """The CPU of a chain's guards, of its Envoy and of what is around them, and the time, since it was created."""
 
     def __init__(self, chain: Chain) -> None:
         """Begin to measure `chain`."""
-        self._pids = (chain.guards, (chain.envoy.pid,) if chain.envoy else ())
+        self._pids = (chain.guards, (chain.envoy.pid,) if chain.envoy else (), chain.around)
         self._before = [cpu(pids) for pids in self._pids]
         self._began = time.monotonic()
 
     def round(self, count: int) -> Round:
         """Return the costs for each of `count` units."""
         seconds = time.monotonic() - self._began
-        guard_us, envoy_us = (
+        guard_us, envoy_us, around_us = (
             cpu_between(before, cpu(pids)) / max(count, 1) / 1e3 if pids else None
             for pids, before in zip(self._pids, self._before, strict=True)
         )
-        return Round(guard_us, envoy_us, seconds)
+        assert around_us is not None
+        return Round(guard_us, envoy_us, around_us, seconds)
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:

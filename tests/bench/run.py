@@ -1,6 +1,6 @@
 """The benchmark: the cost of the sidecar, compared with peers that do nothing, the least possible, or the same work.
 
-    make bench                              all parts, under twenty minutes
+    make bench                              all parts, under half an hour
     make bench ARGS='--only costs crowd'    some of them
     make bench ARGS=--publish               all, and write what docs/performance.md shows
 
@@ -24,7 +24,19 @@ if __name__ == "__main__":
     # When this file is run, Python searches its folder first. The modules' names are too common for that.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.bench import costs, crowd, documents, growth, handshake, litellm, report, starting, transport, workers
+from tests.bench import (
+    costs,
+    crowd,
+    documents,
+    growth,
+    handshake,
+    instructions,
+    litellm,
+    report,
+    starting,
+    transport,
+    workers,
+)
 from tests.bench.plan import PLANS, Plan
 from tests.bench.process import BenchError, reason, until_told
 from tests.fakes.envoy import EnvoyFailed
@@ -40,6 +52,7 @@ PARTS: Final[dict[str, Callable[[Plan], Awaitable[dict[str, Any]]]]] = {
     "growth": growth.measure,
     "documents": documents.measure,
     "crowd": crowd.measure,
+    "instructions": instructions.measure,
 }
 
 
@@ -80,8 +93,12 @@ def main(arguments: list[str]) -> int:
     target = options.json or RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     plan = PLANS[name]
+    parts = options.only or list(PARTS)
+    if not options.only and not instructions.is_possible():
+        print("instructions are left out: valgrind is not installed", file=sys.stderr)
+        parts.remove("instructions")
     if options.alone:
-        plan = replace(plan, costs=replace(plan.costs, peer_exchanges={}))
+        plan = replace(plan, costs=replace(plan.costs, peer_exchanges=0))
     elif not litellm.is_installed():
         print("LiteLLM is left out: `make bench-peers` installs it", file=sys.stderr)
         if options.publish:
@@ -91,7 +108,7 @@ def main(arguments: list[str]) -> int:
         target.write_text(json.dumps(results, indent=2) + "\n")
 
     try:
-        failed = until_told(bench(plan, options.only or list(PARTS), keep))
+        failed = until_told(bench(plan, parts, keep))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 130
     results = json.loads(target.read_text())

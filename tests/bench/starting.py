@@ -33,7 +33,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
 def _null(rig: Rig) -> float:
     port = free_port()
     began = time.monotonic()
-    with rig.null(port) as process:
+    with rig.reference(NULL, port) as process:
         process.wait(loopback(port))
         return time.monotonic() - began
 

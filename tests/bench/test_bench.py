@@ -15,8 +15,8 @@ import pytest
 
 from extproc.core.content.census import has_more_values
 from extproc.core.content.document import Document
-from tests.bench import litellm, plots, report
-from tests.bench.gate import BASELINE, MOST, regressions, stored
+from tests.bench import instructions, litellm, plots, report
+from tests.bench.gate import BASELINE
 from tests.bench.goals import goals
 from tests.bench.growth import line
 from tests.bench.load import request
@@ -102,12 +102,22 @@ class TestMeasuring:
     @pytest.mark.long
     @pytest.mark.timeout(LONG_SECONDS)
     def test_other_figures_are_found(self, tmp_path: Path) -> None:
-        others = [part for part in PARTS if part not in ("costs", "crowd", "documents")]
+        others = [part for part in PARTS if part not in ("costs", "crowd", "documents", "instructions")]
         results = bench(tmp_path / "bench.json", "--only", *others, seconds=LONG_SECONDS)
         assert results["seconds"].keys() == set(others)
         assert 0 < results["workers"]["2"]["least_exchanges"] <= 0.5
         slow = results["handshake"]["chains"]["sidecar, handshake late"]
         assert slow["model_0_ms"] >= results["handshake"]["handshake_ms"]
+
+    @pytest.mark.long
+    @pytest.mark.timeout(LONG_SECONDS)
+    @pytest.mark.skipif(not instructions.is_possible(), reason="no valgrind here")
+    def test_instructions_are_counted(self, tmp_path: Path) -> None:
+        results = bench(tmp_path / "bench.json", "--only", "instructions", seconds=LONG_SECONDS)
+        counts = results["instructions"]
+        assert counts.keys() == {"null", "floor", "sidecar"}
+        for what in ("exchange", "chunk"):
+            assert counts["null"][what] < counts["floor"][what] < counts["sidecar"][what]
 
     @pytest.mark.long
     @pytest.mark.timeout(LONG_SECONDS)
@@ -122,6 +132,7 @@ class TestMeasuring:
             "streamed",
         }
         assert results["machine"]["packages"]["litellm"] == litellm.version()
+        assert results["costs"]["saturation"].keys() == {"exchanges", "chunks"}
 
 
 @pytest.mark.parametrize(
@@ -177,40 +188,6 @@ class TestGrowth:
         assert worst > 0.1
 
 
-class TestGate:
-    def worse(self, baseline: dict[str, Any], times: float) -> dict[str, Any]:
-        """Return the baseline, changed so that the sidecar's streamed chunks cost `times` as much."""
-        results = copy.deepcopy(baseline)
-        results["costs"]["measured"]["streamed"]["ratios"]["sidecar / floor"] *= times
-        return results
-
-    def test_the_stored_figures_pass(self, baseline: dict[str, Any]) -> None:
-        assert regressions(stored(baseline), stored(baseline)) == []
-        assert command("gate", "--measured", str(BASELINE)).returncode == 0
-
-    def test_small_increase_passes(self, baseline: dict[str, Any]) -> None:
-        assert regressions(stored(baseline), stored(self.worse(baseline, MOST - 0.01))) == []
-
-    def test_a_regression_fails(self, baseline: dict[str, Any], tmp_path: Path) -> None:
-        worse = self.worse(baseline, MOST + 0.01)
-        (line_,) = regressions(stored(baseline), stored(worse))
-        assert line_.startswith("streamed: sidecar / floor is ")
-        (tmp_path / "worse.json").write_text(json.dumps(worse))
-        done = command("gate", "--measured", str(tmp_path / "worse.json"))
-        assert done.returncode == 1
-        assert line_ in done.stderr
-
-    def test_gate_fails_without_a_comparison(self, baseline: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="no figure"):
-            regressions(stored(baseline), {"streamed": {"sidecar / another": 1.0}})
-
-    def test_litellm_is_not_gated(self, baseline: dict[str, Any]) -> None:
-        assert {pair for by_pair in stored(baseline).values() for pair in by_pair} == {
-            "sidecar / null",
-            "sidecar / floor",
-        }
-
-
 class TestPublishing:
     def test_the_document_shows_the_baseline(self, baseline: dict[str, Any]) -> None:
         document = DOCUMENT.read_text()
@@ -219,6 +196,15 @@ class TestPublishing:
     def test_section_without_a_place_is_refused(self) -> None:
         with pytest.raises(ValueError, match="marked"):
             filled("<!-- bench: cpu -->\nold\n<!-- end -->\n", {"cpu": "new\n", "memory": "new\n"})
+
+    def test_places_that_cannot_be_told_apart_are_refused(self) -> None:
+        place = "<!-- bench: cpu -->\nold\n<!-- end -->\n"
+        with pytest.raises(ValueError, match="marked"):
+            filled(place + place, {"cpu": "new\n"})
+
+    def test_place_without_figures_says_so(self) -> None:
+        document = "<!-- bench: instructions -->\nold\n<!-- end -->\n"
+        assert filled(document, {}) == document.replace("old", "Not measured in this run.")
 
     def test_place_is_filled_again(self) -> None:
         document = "a\n<!-- bench: cpu -->\nold\n<!-- end -->\nb\n"

@@ -1,7 +1,8 @@
 """How two workers share the work: the share of each, and the cost of an exchange compared with one worker.
 
-The client, Envoy, Aim and the model need CPUs too, so that two workers are not twice as fast on two CPUs. If the cost
-of an exchange stays the same and the shares are equal, N workers can carry N times the load.
+The client, Envoy, Aim and the model need CPUs too, so that two workers are not twice as fast on two CPUs. Their CPU is
+counted for each exchange. If the cost of an exchange stays the same and the shares are equal, N workers can carry N
+times the load.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tests.bench.process import cpu, cpu_between, machine_busy
 from tests.bench.rig import Chain, running
 
 AT_ONCE: Final = 32
+_MEDIANS: Final = ("guard_us", "envoy_us", "around_us", "per_second", "machine_busy")
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
@@ -30,9 +32,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
     one = [each["per_second"] for each in found[1]]
     return {
         str(count): {
-            **{
-                key: statistics.median(each[key] for each in some) for key in ("guard_us", "per_second", "machine_busy")
-            },
+            **{key: statistics.median(each[key] for each in some) for key in _MEDIANS},
             "least_exchanges": statistics.median(min(each["exchanges"]) for each in some),
             "least_cpu": statistics.median(min(each["cpu"]) for each in some),
             "times_one": statistics.median(each["per_second"] / alone for each, alone in zip(some, one, strict=True)),
@@ -48,6 +48,8 @@ async def _round(chain: Chain, count: int) -> dict[str, Any]:
     busy_after, there_after = machine_busy()
     return {
         "guard_us": result.guard_us,
+        "envoy_us": result.envoy_us,
+        "around_us": result.around_us,
         "per_second": count / result.seconds,
         "machine_busy": (busy_after - busy) / (there_after - there),
         "exchanges": _shares(
