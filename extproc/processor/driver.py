@@ -176,8 +176,10 @@ class Driver:
                 is_full = self._load.is_full(self._share.held)
                 if is_full is not self._is_overloaded:
                     self._set_overloaded(now, is_overloaded=is_full)
-            if self._exchange.weight(event) > HEAVY_BYTES:
-                self._steps.begin(event)
+            weight = self._exchange.weight(event)
+            if weight > HEAVY_BYTES:
+                # What the exchange holds is read again. A compressed body adds what it may become.
+                self._steps.begin(event, weight - self._exchange_bytes)
             else:
                 self._perform(self._exchange.handle(event, now))
                 self._give_way(now)

@@ -9,7 +9,8 @@ from concurrent.futures import Executor
 from typing import Final
 
 from extproc.core.commands import Command
-from extproc.core.events import BodyReceived, ChunkVerified, Event
+from extproc.core.events import BodyReceived, ChunkVerified, Event, VerdictReached
+from extproc.core.verdict import Anonymize
 
 HEAVY_BYTES: Final = 65_536
 """An event is handled in the thread if more bytes than this are read to handle it."""
@@ -37,11 +38,11 @@ class Steps:
         self.is_busy = False
         """Whether an event must wait."""
         self.held = 0
-        """Bytes of the step's event and of those that wait. The exchange itself counts what it already holds."""
+        """Bytes of the events that wait, and those that the step adds to what the exchange holds."""
 
-    def begin(self, event: Event) -> None:
-        """Let the thread handle an event."""
-        self._step_bytes = _size(event)
+    def begin(self, event: Event, added: int) -> None:
+        """Let the thread handle an event, which adds `added` bytes or its own to what the exchange holds."""
+        self._step_bytes = max(_size(event), added)
         self.held += self._step_bytes
         self.is_under_way = self.is_busy = True
         self._step = self._loop.run_in_executor(self._thread, self._take, event)
@@ -56,18 +57,23 @@ class Steps:
 
     def _on_done(self, step: asyncio.Future[_Found]) -> None:
         if step is self._step:  # nobody has left it
+            self._release()  # from now on the exchange counts what the step has added
             self._on_end(RuntimeError("the thread has ended") if step.cancelled() else step.result())
 
     def end(self) -> None:
         """Note that all that followed from the step was done: what waits may be handled."""
         self._step = None
-        self.held -= self._step_bytes
-        self._step_bytes = 0
+        self._release()
         self.is_under_way = False
         self.is_busy = bool(self._waiting)
 
+    def _release(self) -> None:
+        self.held -= self._step_bytes
+        self._step_bytes = 0
+
     def wait(self, event: Event) -> None:
         """Keep an event until those before it were handled."""
+        self.is_busy = True
         self._waiting.append(event)
         self.held += _size(event)
 
@@ -101,6 +107,13 @@ def _ignore(_: _Found) -> None:
 
 def _size(event: Event) -> int:
     """Return how many bytes of bodies or texts an event has."""
-    if isinstance(event, BodyReceived):
-        return len(event.data)
-    return sum(len(text or "") for _, text in event.texts) if isinstance(event, ChunkVerified) else 0
+    match event:
+        case BodyReceived():
+            return len(event.data)
+        case ChunkVerified():
+            return sum(len(text or "") for _, text in event.texts)
+        case VerdictReached():
+            redactions = (outcome.texts for outcome in event.outcomes if isinstance(outcome, Anonymize))
+            return sum(len(text or "") for texts in redactions for text in texts)
+        case _:
+            return 0

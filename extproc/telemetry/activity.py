@@ -51,7 +51,8 @@ class Activity:
         """Count minutes by `clock`, in seconds since the epoch, so that the minutes of several workers agree."""
         self._clock = clock
         self._minutes: dict[int, _Counts] = {}
-        self._number, self._counts = -1, _Counts()  # those of the minute that was counted last
+        self._number: int | None = None
+        self._counts = _Counts()  # those of the minute that was counted last
         self._blocks: deque[Block] = deque(maxlen=BLOCKS)
         self._failed_open: Counter[tuple[str, str]] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from extproc.core.events import BodyReceived, ChunkVerified, Event, HeadersRecei
 from extproc.core.exchange import Exchange
 from extproc.core.identity import NOBODY
 from extproc.core.policy import Limits
+from extproc.core.verdict import Anonymize
 from extproc.core.vocabulary import Leg
 from extproc.processor import wire
 from extproc.processor.driver import Driver
@@ -106,8 +109,8 @@ class Guard:
 
 
 @asynccontextmanager
-async def guarding(aim: ScriptedAim) -> AsyncIterator[Guard]:
-    settings = settings_for(aim.base)
+async def guarding(aim: ScriptedAim, **limits: int) -> AsyncIterator[Guard]:
+    settings = settings_for(aim.base, limits=limits)
     async with AimClient(settings) as client, asyncio.timeout(20):
         yield Guard(client, Load(lambda: settings.limits))
 
@@ -256,7 +259,7 @@ async def test_clocks_start_when_the_thread_begins(aim: ScriptedAim) -> None:
             return []
 
         steps = Steps(guard.thread, handle, lambda _: None)
-        steps.begin(LARGE)
+        steps.begin(LARGE, 0)
         before = loop.time()
         guard.thread.go_on()
         assert times[0] >= before
@@ -273,6 +276,47 @@ async def test_what_waits_for_the_thread_is_counted(aim: ScriptedAim) -> None:
         assert guard.load.held_bytes == before + 5300
         driver.leave_stream()
         assert guard.load.held_bytes == 0
+
+
+async def test_compressed_body_that_waits_for_the_thread_counts_as_what_it_may_become(aim: ScriptedAim) -> None:
+    """Else a burst of small bodies would be admitted, and none of them could be refused once it is inflated."""
+    head = HeadersReceived(Leg.REQUEST, (*HEAD.headers, ("content-encoding", "gzip")))
+    raw = json.dumps(chat_request("".join(random.Random(1).choices("abcdefgh", k=HEAVY_BYTES)))).encode()
+    body = gzip.compress(raw, mtime=0)
+    async with guarding(aim) as guard:
+        drivers = [guard.drive(Envoy()) for _ in range(3)]
+        for number, driver in enumerate(drivers, 1):
+            await driver.take_and_write(head)
+            driver.take(BodyReceived(Leg.REQUEST, body, True))
+            assert guard.load.held_bytes >= number * len(raw)
+        for driver in drivers:
+            driver.leave_stream()
+        assert guard.load.held_bytes == 0
+
+
+async def test_redaction_that_waits_for_the_thread_is_counted(aim: ScriptedAim) -> None:
+    async with guarding(aim) as guard:
+        driver = guard.drive(Envoy())
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        guard.thread.go_on()
+        await until(lambda: guard.thread.is_asked)  # the verdict of the scripted Aim
+        before = guard.load.held_bytes
+        driver.take(VerdictReached(1, (Anonymize(("z" * 700, None)),)))
+        assert guard.load.held_bytes == before + 700
+        driver.leave_stream()
+
+
+async def test_dry_run_does_not_count_a_body_twice_once_it_was_read(aim: ScriptedAim) -> None:
+    """It gives up if it holds more than the limit, so that others have room."""
+    async with guarding(aim, total_held_bytes=9 * len(LARGE.data) // 2) as guard:
+        driver = guard.drive(Envoy(), DryRun)
+        await driver.take_and_write(HEAD)
+        driver.take(LARGE)
+        guard.thread.go_on()
+        await until(lambda: len(aim.questions) == 1)
+        assert guard.load.held_bytes > 4 * len(LARGE.data)
+        driver.abandon()
 
 
 async def test_exchange_that_is_given_up_ignores_what_the_thread_found(aim: ScriptedAim) -> None:
