@@ -33,12 +33,13 @@ def test_value_of_the_shape_is_no_text(key: str, value: str) -> None:
     assert found.leaves == []
 
 
+@pytest.mark.parametrize("text", ["call Tom", "call-Tom-at-5pm!"])
 @pytest.mark.parametrize("key", PLACES)
-def test_value_of_another_shape_is_a_text(key: str) -> None:
+def test_value_of_another_shape_is_a_text(key: str, text: str) -> None:
     values, found = read()
-    values.read("call Tom", PLACES[key], (key,), {})
+    values.read(text, PLACES[key], (key,), {})
     found.end()
-    assert [leaf.text for leaf in found.leaves] == ["call Tom"]
+    assert [leaf.text for leaf in found.leaves] == [text]
 
 
 def test_seal_of_an_event_is_kept() -> None:
