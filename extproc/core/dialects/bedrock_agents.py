@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.core.content.arguments import decode
 from extproc.core.content.aws_event_stream import exception_frame
 from extproc.core.content.census import MAX_VALUES
 from extproc.core.content.document import Document, Path, PlainText, fields, without
@@ -129,7 +130,11 @@ class BedrockAgents(BedrockDialect):
         if said is None or isinstance(said, str):
             return super().deltas(document, locates=locates)
         # The agent's text looks like JSON, and its sources stand beside it.
-        first = Leaf(_BYTES, document.spelling([_BYTES])[_BYTES])
+        raw = document.spelling([_BYTES])[_BYTES]
+        first = Leaf(_BYTES, raw)
+        if "\\" in raw:
+            # A client that parses it reads what the escapes stand for, as in arguments.
+            first = Leaf(_BYTES, decode(raw), is_json=True, is_embedded=True, raw=raw)
         others = Walk(self.event, Mode.EVENT, locates=locates).find(without(root, [_BYTES]), ()).leaves
         return [self._placed(leaf, root, number) for number, leaf in enumerate([first, *others])]
 

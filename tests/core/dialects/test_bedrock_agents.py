@@ -374,6 +374,7 @@ def test_texts_of_an_assessment() -> None:
         ({"bytes": {"to": "hi a"}, "attribution": {"b": "hi b"}}, ['{"to": "hi a"}', "hi b"]),
         ({"bytes": [1, 2], "attribution": {}}, ["[1, 2]"]),
         ({"bytes": 42, "attribution": {}}, ["42"]),
+        ({"bytes": ["hi ß"], "attribution": {"b": "hi b"}}, ['["hi ß"]', "hi b"]),
         ({"generatedResponse": {"answer": "hi"}, "results": []}, ["=hi"]),
         ({"optimizedPrompt": {"textPrompt": {"text": "hi"}}}, ["hi"]),
         ({"content": {"document": "hi"}, "nodeName": "n", "nodeType": "FlowOutputNode"}, ["hi"]),
@@ -441,6 +442,7 @@ SOURCES = {"citations": [{"retrievedReferences": [{"content": {"text": "A page."
         ("C:\\new ", "Tom \\", "n"),
         ('{"to": ', '"Tom"', "}"),
         ('{"to": "Tom"}', " [1, 2]", "42"),
+        ('["Tom \\u00fc \\"x\\""]',),
         ("a\n", "Tom\n", "data: c"),
     ],
 )
