@@ -13,7 +13,8 @@ from hypothesis import Phase, settings
 from tests.fakes.aim import ScriptedAim
 
 # Speed is measured in benchmarks. These machines are shared and sometimes slow, so no test fails for being slow.
-settings.register_profile("untimed", deadline=None)
+# A run for the same code gives the same result. `make test-hostile` and `make fuzz` look for new examples.
+settings.register_profile("untimed", deadline=None, derandomize="EXAMPLES" not in os.environ)
 settings.register_profile("unshrunk", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("untimed")
 

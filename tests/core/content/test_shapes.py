@@ -247,7 +247,8 @@ def test_text_is_not_binary(first: bytes) -> None:
     assert not is_binary(first)
 
 
-@given(st.text(min_size=1), st.booleans())
+# With NUL a text in UTF-8 may look like one in UTF-16.
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1), st.booleans())
 def test_encoded_text_is_encoded_like_the_text_before(text: str, is_urlsafe: bool) -> None:
     encoded = EncodedText("", "data:text/plain;base64,", is_urlsafe).encode(text)
     found = read_media(encoded)
