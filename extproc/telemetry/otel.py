@@ -41,6 +41,13 @@ _QUEUE = tuple(
     f"OTEL_BSP_{name}" for name in ("SCHEDULE_DELAY", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT")
 )
 
+_LIMITS = (
+    *(f"OTEL_{of}ATTRIBUTE_COUNT_LIMIT" for of in ("", "SPAN_", "EVENT_", "LINK_")),
+    *(f"OTEL_{of}ATTRIBUTE_VALUE_LENGTH_LIMIT" for of in ("", "SPAN_")),
+    *("OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"),
+)
+"""The library reads one of them when it is imported, for metrics too. So they are checked before any import of it."""
+
 _FLUSH_SECONDS = 3.0
 """How long the end of the process may wait for the last export."""
 
@@ -74,6 +81,7 @@ def _check_installed() -> None:
 
 def make_exporter(signal: Signal) -> Any:
     """Return the OTLP exporter of `signal` that the environment describes; raises SettingsError."""
+    _check_limits()
     # The library's log records may quote content. `Outage` logs outages.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     variable, protocol = _of_signal(signal, "PROTOCOL")
@@ -121,8 +129,14 @@ def _check_traces() -> None:
         raise SettingsError(problems)
 
 
+def _check_limits() -> None:
+    """Raise SettingsError for limits that the library would refuse."""
+    if wrong := [name for name in _LIMITS if not _is_number(name, int, 0, inf)]:
+        raise SettingsError([f"environment: {name} is no number from 0" for name in wrong])
+
+
 def _is_number(name: str, kind: type[int] | type[float], least: int, most: float) -> bool:
-    """Return whether the variable is unset, or a number of type `kind` within the bounds."""
+    """Return whether the variable is unset or empty, or a number of type `kind` within the bounds."""
     text = os.environ.get(name)
     try:
         return not text or least <= kind(text) <= most
@@ -153,15 +167,15 @@ async def tracing() -> AsyncIterator[Tracing | None]:
         yield None
         return
     _check_installed()
-    from extproc.telemetry.tracing import Tracing
-
     _check_traces()
     exporter = make_exporter("traces")
+    from extproc.telemetry.tracing import Tracing
+
     try:
         spans = Tracing(exporter, make_resource())
     except ValueError as error:
         exporter.shutdown()
-        raise SettingsError(["environment: OTEL_BSP_... or OTEL_SPAN_... cannot be used for traces"]) from error
+        raise SettingsError(["environment: OTEL_BSP_... cannot be used for traces"]) from error
     try:
         yield spans
     finally:
@@ -176,9 +190,10 @@ async def metrics(registry: CollectorRegistry) -> AsyncIterator[None]:
         yield
         return
     _check_installed()
+    exporter = make_exporter("metrics")
     from extproc.telemetry.otlp_metrics import MetricsExport
 
-    export = MetricsExport(registry, make_exporter("metrics"), make_resource())
+    export = MetricsExport(registry, exporter, make_resource())
     try:
         yield
     finally:

@@ -79,6 +79,7 @@ def test_variables_switch_the_export_on(
         ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "carrier-pigeon"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few"),  # no limit of metrics, but the library reads it at its import
     ],
 )
 async def test_wrong_variables_are_problems(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +100,8 @@ async def test_wrong_variables_are_problems(name: str, value: str, monkeypatch: 
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "7"),  # less than a batch
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "-1"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "unset"),
     ],
 )
 async def test_wrong_variables_of_traces_are_problems(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +113,14 @@ async def test_wrong_variables_of_traces_are_problems(name: str, value: str, mon
             pass
     (problem,) = caught.value.problems
     # If the library itself refuses a value, its error does not name the variable.
-    assert problem.startswith((f"environment: {name} is no", "environment: OTEL_BSP_... or OTEL_SPAN_... cannot"))
+    assert problem.startswith((f"environment: {name} is no", "environment: OTEL_BSP_... cannot"))
+
+
+async def test_limits_may_be_empty_or_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "")
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "0")
+    otel.make_exporter("traces").shutdown()
 
 
 @pytest.mark.parametrize(
@@ -139,11 +149,19 @@ def test_endpoint_is_checked(protocol: str, endpoint: str, taken: bool, monkeypa
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_wrong_variable_ends_the_start(workers: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin", "is neither otlp nor none"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few", "is no number from 0"),
+    ],
+)
+async def test_wrong_variable_ends_the_start(name: str, value: str, problem: str, workers: str) -> None:
     settings = {"AIM_API_KEY": "k", "EXTPROC_LISTEN": f"127.0.0.1:{free_port(2)}", "EXTPROC_WORKERS": workers}
-    status, _, err = await run("serve", **settings, EXTPROC_ADMIN="", OTEL_TRACES_EXPORTER="zipkin")
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1", name: value}
+    status, _, err = await run("serve", **settings, EXTPROC_ADMIN="", **variables)
     assert status == 2
-    assert set(err.splitlines()) == {"environment: OTEL_TRACES_EXPORTER is neither otlp nor none"}
+    assert set(err.splitlines()) == {f"environment: {name} {problem}"}
 
 
 def test_opentelemetry_is_not_imported_when_off() -> None:
