@@ -18,7 +18,7 @@ from extproc.core.dialects.cohere_chat import CohereChat, CohereChatV1
 from extproc.core.dialects.cohere_requests import CohereEmbed, CohereRerank, HuggingFaceEmbed, HuggingFaceRerank
 from extproc.core.dialects.gemini import Gemini
 from extproc.core.dialects.gemini_interactions import GeminiInteractions
-from extproc.core.dialects.gemini_others import CodeAssist, GeminiEmbeddings, VertexPredict
+from extproc.core.dialects.gemini_others import CodeAssist, GeminiCountTokens, GeminiEmbeddings, VertexPredict
 from extproc.core.dialects.generic import Generic
 from extproc.core.dialects.mcp import Mcp
 from extproc.core.dialects.mistral_conversations import MistralConversations
@@ -81,6 +81,7 @@ VARIANTS: Mapping[str, Dialect] = {
     "ollama embeddings": OllamaEmbed(),
     "gemini of Code Assist": CodeAssist(),
     "gemini embeddings": GeminiEmbeddings(),
+    "gemini for token counts": GeminiCountTokens(),
     "generic of Vertex": VertexPredict(),
     "openai-responses of realtime": RealtimeSecrets(),
     "openai-chat of batches": BatchJobs(),
@@ -203,7 +204,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "openai-chat of parts of uploads", ("*/v1/uploads/{id}/parts", "*/openai/uploads/{id}/parts")),
     Endpoint("POST", "gemini of Code Assist", ("*/v1internal:generatecontent", "*/v1internal:streamgeneratecontent")),
     Endpoint("POST", "gemini", ("*:generatecontent", "*:streamgeneratecontent")),
-    Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents", "*:counttokens")),
+    Endpoint("POST", "gemini embeddings", ("*:embedcontent", "*:batchembedcontents")),
+    Endpoint("POST", "gemini for token counts", ("*:counttokens",)),
     Endpoint("POST", "anthropic-messages", ("*:rawpredict", "*:streamrawpredict"), ("anthropic_version",)),
     Endpoint("POST", "openai-chat", ("*:rawpredict", "*:streamrawpredict"), ("messages",)),
     Endpoint("POST", "openai-completions", ("*:rawpredict", "*:streamrawpredict"), ("prompt",)),

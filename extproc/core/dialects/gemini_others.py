@@ -47,10 +47,9 @@ class CodeAssist(Gemini):
         return ("response", *super().place(fields(root)["response"], inside))
 
 
-class GeminiEmbeddings(DataDialect, Gemini):
-    """Embeddings and token counts, which are inspected only if the settings say so."""
+class GeminiCountTokens(DataDialect, Gemini):
+    """Token counts: those of a prompt, or of the texts of embeddings."""
 
-    opt_in = Inspect.EMBEDDINGS
     request = Table(
         *COMMON,
         *Gemini.request.own,
@@ -69,6 +68,12 @@ class GeminiEmbeddings(DataDialect, Gemini):
         two_spellings=True,
     )
     answer = event = Table(*COMMON, inert("promptTokensDetails[].modality", "usageMetadata.*[].modality"))
+
+
+class GeminiEmbeddings(GeminiCountTokens):
+    """Embeddings, which are inspected only if the settings say so."""
+
+    opt_in = Inspect.EMBEDDINGS
 
 
 class VertexPredict(Generic):

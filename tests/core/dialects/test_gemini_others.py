@@ -127,7 +127,7 @@ def test_path_asks_for_a_stream() -> None:
 
 def test_embeddings_are_opt_in() -> None:
     assert EMBED.opt_in is Inspect.EMBEDDINGS
-    assert ASSIST.opt_in is PREDICT.opt_in is None
+    assert ASSIST.opt_in is PREDICT.opt_in is ALL["gemini for token counts"].opt_in is None
 
 
 def test_refusals_are_googles() -> None:
