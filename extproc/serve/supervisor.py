@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
 from extproc.admin.app import admin_app
 from extproc.admin.port import listening
@@ -27,6 +27,7 @@ from extproc.serve.reload import Reloader
 from extproc.serve.shared_metrics import SharedMetrics
 from extproc.serve.worker_process import WRONG_SETTINGS, WorkerProcess
 from extproc.telemetry import otel
+from extproc.telemetry.registry import make_registry
 from extproc.telemetry.snapshot import Snapshot, total
 
 _KILL_SECONDS = 10.0
@@ -42,7 +43,7 @@ class Supervisor:
         """Prepare the workers that the settings ask for, which share `folder`. Raises SettingsError."""
         self._accepted = Accepted(Path(folder), config)
         self.settings = settings = self._accepted.accept()
-        self.registry = CollectorRegistry()
+        self.registry = make_registry()
         metrics = SharedMetrics(folder)
         self.registry.register(metrics)
         self._config = config

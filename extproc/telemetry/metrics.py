@@ -19,6 +19,7 @@ from extproc.telemetry.activity import Activity
 from extproc.telemetry.audit import AuditLog
 from extproc.telemetry.logs import log_exchange
 from extproc.telemetry.record import ExchangeRecord
+from extproc.telemetry.registry import make_registry
 
 if TYPE_CHECKING:
     from extproc.config.settings import Settings
@@ -39,7 +40,7 @@ class Telemetry:
     def __init__(self) -> None:
         """Register every metric in a new registry."""
         self.activity = Activity()
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = make_registry()
         self._children: dict[tuple[object, ...], Counter | Histogram] = {}
         self._exchanges = Counter(
             "extproc_exchanges", "Exchanges, by outcome", ("profile", "dialect", "outcome"), registry=registry

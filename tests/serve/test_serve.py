@@ -41,6 +41,7 @@ class TestServe:
             assert (await get(admin, "/readyz")).status_code == 200
             seen = (await get(admin, "/metrics")).text
             assert "extproc_streams 0.0" in seen
+            assert "_created" not in seen
             # An alert on an increase misses the first increase of a new series.
             assert 'extproc_fail_open_total{leg="response",reason="timeout"} 0.0' in seen
             assert "aim-extproc" in (await get(admin, "/")).text

@@ -109,6 +109,7 @@ async def test_one_scrape_is_the_sum_of_all_workers(tmp_path: Path, aim: Scripte
             int(question.headers["content-length"]) for question in aim.questions
         )
         assert seen["extproc_worker_restarts_total"] == 0
+        assert not [name for name in seen if name.endswith("_created")]
         async with live_exchange(port), live_exchange(port + 3):
             assert (await metrics(admin))["extproc_streams"] == 2
         await until_metric(admin, "extproc_streams", 0)
