@@ -65,7 +65,7 @@ class Inspection:
         self.is_stored = self.is_get or (bool(policy.models) and any(map(_is_cancellation, spellings(path))))
         self.unmatched = found.unmatched
         if found.choices:
-            # Until the body has decided, a refusal has the shape of the first.
+            # Until the body has decided, a refusal has its shape.
             self.dialect = found.dialect
             has_last = not found.choices[-1][0]
             if policy.hooks and not (has_last and not any(self._is_inspected(each) for _, each in found.choices)):

@@ -45,7 +45,8 @@ _LONGEST_SUFFIX = 32
 class Route:
     """How a request is handled: by the dialect that knows it, or, if there is none, as `unmatched` says.
 
-    On a path that is not specific to one API there are `choices`, and the body decides; `dialect` is that of the first.
+    On a path that is not specific to one API there are `choices`, and the body decides; `dialect` is the one
+    that takes any request, or else the first.
     """
 
     dialect: Dialect | None
@@ -132,8 +133,8 @@ def route(
     choices = next((built_in[each] for each in methods if each in built_in), ())
     if not choices:
         return Route(None, unmatched)
-    keys, dialect = choices[0]
-    return Route(dialect, unmatched, choices if keys else ())
+    (first_keys, first), (last_keys, last) = choices[0], choices[-1]
+    return Route(first if last_keys else last, unmatched, choices if first_keys else ())
 
 
 def _rule(key: str) -> tuple[str, str]:

@@ -278,6 +278,19 @@ def test_bodies_of_other_apis_are_of_no_dialect(path: str) -> None:
     assert choose(route("POST", path, {}).choices, b'{"other": 1}', 100)[0] is None
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/rerank", "rerank"),
+        ("/v1/p/endpoints/1:rawPredict", "generic of Vertex"),
+        ("/model/m/invoke", "bedrock-invoke"),
+        ("/invocations", "openai-chat"),  # no API takes any request there: the first
+    ],
+)
+def test_early_refusals_are_those_of_the_api_that_takes_any_request(path: str, name: str) -> None:
+    assert route("POST", path, {}).dialect is ALL[name]
+
+
 def test_settings_choose_without_looking_at_the_body() -> None:
     found = route("POST", CHAT, {"/api/*": "generic"})
     assert (found.dialect, found.choices) == (GENERIC, ())
@@ -295,7 +308,7 @@ def test_settings_choose_without_looking_at_the_body() -> None:
         ("GET", "/v1beta/interactions/v1_a?stream=true", "gemini-interactions"),
         ("POST", "/v1internal:streamGenerateContent?alt=sse", "gemini of Code Assist"),
         ("POST", "/v1beta/models/m:batchEmbedContents", "gemini embeddings"),
-        ("POST", "/v1beta/models/m:countTokens", "gemini embeddings"),
+        ("POST", "/v1beta/models/m:countTokens", "gemini for token counts"),
         ("POST", "/v1/p/publishers/anthropic/models/m:streamRawPredict", "anthropic-messages"),
         ("POST", "/v1/agents/completions", "openai-chat"),
         ("POST", "/v1/prompts/pp-1/completions", "openai-chat"),
