@@ -2,7 +2,7 @@
 
 Some streams repeat a running text as a whole. A repeat leaves with the text that was released for its deltas. Some
 events repeat a text as tokens. After a text of a choice or part is rewritten, all tokens of that choice or part become
-null.
+null. So do tokens that no text accompanies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from extproc.core.held_event import HeldEvent, HeldText, short_place
 from extproc.core.redaction import rewrite
 
 _UNITS = 4096
-"""The most rewritten choices and parts that are told apart. Beyond them the tokens of all others become null too."""
+"""The most choices and parts without tokens that are told apart. Beyond them all tokens become null."""
 
 
 class EventWriter:
@@ -59,7 +59,11 @@ class EventWriter:
             piece.spelling = spelling
             text.event.edits |= rewrite(leaf, spelling + piece.cut)
         self.is_altered = True
-        self._units.add(short_place(leaf.unit) if len(self._units) < _UNITS else None)
+        self.lose_tokens(leaf.unit)
+
+    def lose_tokens(self, unit: Hashable) -> None:
+        """Write no more tokens of a choice or part; None: of any."""
+        self._units.add(short_place(unit) if len(self._units) < _UNITS else None)
 
     def _located(self, text: HeldText) -> Leaf:
         """Return the place of a text. The places of joined texts are found only when they are needed."""
@@ -81,7 +85,7 @@ class EventWriter:
         for leaf, running in event.echoes:
             if running.is_rewritten:
                 edits |= rewrite(leaf, "" if leaf.kind is Kind.SEAL else running.spelling)
-        if self.is_altered:
+        if self._units:
             edits |= {leaf.path: None for leaf in event.tokens if self._spells_rewritten(leaf)}
         rewritten = document.rewrite(edits) if edits else None
         if self.answer is not None:
@@ -89,5 +93,5 @@ class EventWriter:
         return event.unit.raw if rewritten is None else event.unit.with_data(rewritten)
 
     def _spells_rewritten(self, tokens: Leaf) -> bool:
-        """Return whether tokens may spell a text that was rewritten."""
+        """Return whether tokens may spell a text that was rewritten, or that no text accompanies them."""
         return tokens.unit is None or None in self._units or short_place(tokens.unit) in self._units

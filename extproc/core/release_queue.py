@@ -36,6 +36,7 @@ from extproc.core.held_event import HeldEvent, HeldText, short_place
 from extproc.core.redaction import RedactionError
 from extproc.core.running_text import RunningText, RunningTexts
 from extproc.core.session_chunks import SessionChunks
+from extproc.core.token_lead import TokenLead
 from extproc.core.verification import Verification
 from extproc.core.waiting_texts import WaitingTexts
 
@@ -79,6 +80,7 @@ class ReleaseQueue:
         self._running = RunningTexts()
         self._pieces = ArgumentPieces()
         self._writer = EventWriter(dialect)
+        self._lead = TokenLead()
         self._verification = Verification(self._chunks, self._waiting, self._running, self._writer)
         self._is_done = False
         self._has_unread = False
@@ -223,20 +225,31 @@ class ReleaseQueue:
                 self._chunks.add(index, text)
             self._waiting.add(index, text)
             event.waiting += 1
-        event.tokens = tuple(tokens)
+        event.is_final = self._dialect.is_final(data, document)
+        if tokens:
+            self._follow(event, leaves, tokens)
         if not event.has_text:
             self.results["no_text"] += 1
         if whole_mark:
             self._chunks.expect(root["choices"], has_text=knows_text)
         number = root.get("sequence_number") if isinstance(root, dict) else None
         event.sequence = number if isinstance(number, int) else None
-        event.is_final = self._dialect.is_final(data, document)
         if event.is_final:
             self._pieces.end_all()
         if whole_mark and not (event.is_final or event.sequence is not None or self._dialect.is_repetitive):
             self._templates.learn(document, leaves)
         document.forget()
         return self._chunks.take(is_last=event.is_final)
+
+    def _follow(self, event: HeldEvent, leaves: list[Leaf], tokens: list[Leaf]) -> None:
+        """Keep the tokens of an event with the text that Aim judges."""
+        event.tokens = tuple(tokens)
+        if event.is_final:
+            return  # it leaves after Aim's `done`, so that all texts are verified; some servers sum up there
+        alone, lost = self._lead.read(leaves, tokens)
+        event.edits |= {leaf.path: None for leaf in alone}
+        for unit in lost:
+            self._writer.lose_tokens(unit)
 
     def _read_known(self, event: HeldEvent, data: str, leaf: Leaf) -> list[str]:
         """Queue a chunk of which only the text is new: it has an index of its own and continues no running text."""

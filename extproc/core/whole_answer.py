@@ -26,7 +26,7 @@ from extproc.core.vocabulary import Headers, Input
 class WholeAnswer:
     """The body of one answer."""
 
-    __slots__ = ("_dialect", "_document", "_size", "buffer", "leaves", "models", "text_bytes")
+    __slots__ = ("_alone", "_dialect", "_document", "_size", "buffer", "leaves", "models", "text_bytes")
 
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes."""
@@ -34,6 +34,7 @@ class WholeAnswer:
         self.leaves: list[Leaf] = []
         self.models: tuple[str, ...] = ()
         """The models that the answer names, once the body was read."""
+        self._alone: Sequence[Path] = ()
         self._dialect: Dialect | None = None
         self._document: Document | None = None
         self._size = 0
@@ -47,7 +48,8 @@ class WholeAnswer:
             return
         document = document_of(dialect, plain, framing, limits.values, is_answer=True)
         self.models = model_names(document.root)
-        self.leaves, _ = _leaves(dialect, document, locates=False)
+        self.leaves, vouching = _leaves(dialect, document, locates=False)
+        self._alone = _alone(self.leaves, vouching)
         document.forget()
         self.text_bytes = document.size
         self._dialect, self._document, self._size = dialect, document, len(plain)
@@ -76,16 +78,22 @@ class WholeAnswer:
                 changes |= edits([(leaf, outcome.texts[-1] if outcome.texts else None)])
                 if len(changes) > MOST_EDITS:
                     raise RedactionError("a redaction changes too many values")
-        return document.rewrite(changes | _stale(changes, leaves, vouching)).encode()
+        return document.rewrite(changes | _stale(changes, leaves, vouching) | dict.fromkeys(self._alone)).encode()
 
     def cleaned(self) -> bytes | None:
-        """Return the body without the comments and names that may hold text; None if it has none."""
+        """Return the body without comments and names that may hold text, and without tokens that no text accompanies.
+
+        None if it has none of them.
+        """
         document = self._document
+        if document is not None and self._alone:
+            return document.read_again().rewrite(dict.fromkeys(self._alone)).encode()
         return document.text.encode() if isinstance(document, FramedDocument) and document.is_cleaned else None
 
     def take(self) -> bytes:
         """Remove and return all bytes, as they came."""
         self._document = None
+        self._alone = ()
         self.text_bytes = 0
         self.leaves = []
         return self.buffer.take()
@@ -95,7 +103,12 @@ def _leaves(dialect: Dialect, document: Document, *, locates: bool) -> tuple[lis
     """Return the texts of an answer, and the signatures and tokens that no text names itself."""
     if isinstance(document, FramedDocument):
         return _joined(dialect, document)
-    return dialect.answers(document, locates=locates), []
+    leaves = dialect.answers(document, locates=locates)
+    if not leaves or leaves[-1].kind is not Kind.TOKENS:
+        return leaves, []
+    return [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS], [
+        leaf for leaf in leaves if leaf.kind is Kind.TOKENS
+    ]
 
 
 def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Leaf]]:
@@ -130,6 +143,12 @@ def _join(pieces: list[Leaf]) -> Leaf:
     if first.is_json and not first.is_embedded and text.lstrip()[:1] in ("{", "[", '"'):
         return replace(first, raw=text, text=decode(text), emptied=tuple(emptied))
     return replace(first, text=text, emptied=tuple(emptied))
+
+
+def _alone(texts: Sequence[Leaf], vouching: Sequence[Leaf]) -> list[Path]:
+    """Return the places of tokens that no text of their choice or part accompanies, so that nobody has judged them."""
+    units = {None, *(leaf.unit for leaf in texts)} if texts else ()
+    return [leaf.path for leaf in vouching if leaf.kind is Kind.TOKENS and leaf.unit not in units]
 
 
 def _stale(changes: Mapping[Path, Edit], leaves: list[Leaf], vouching: list[Leaf]) -> dict[Path, Edit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -416,3 +416,65 @@ class TestError:
     @staticmethod
     def replaced_code(it: World) -> str:
         return str(json.loads(it.response.body)["error"]["code"])
+
+
+class TestTokensAlone:
+    """Tokens leave only with a text of their choice or part, which Aim has judged."""
+
+    TOKENS: ClassVar[dict[str, Any]] = {"content": [{"token": "Ja", "logprob": -1.0}, {"token": "ne", "logprob": -1.0}]}
+
+    def test_choice_without_a_text_loses_its_tokens(self) -> None:
+        choices = [{"message": {"content": text}, "logprobs": self.TOKENS} for text in ("", "Jane")]
+        it = asked().head("application/json").body(json.dumps({"choices": choices}).encode(), end=True)
+        assert [one.output for one in it.asked[1].inputs] == ["Jane"]
+        it.judge(Allow())
+        assert json.loads(it.response.body) == {"choices": [{**choices[0], "logprobs": None}, choices[1]]}
+
+    def test_redaction_of_another_choice_changes_nothing_of_that(self) -> None:
+        choices = [{"message": {"content": text}, "logprobs": self.TOKENS} for text in ("", "Jane")]
+        it = asked().head("application/json").body(json.dumps({"choices": choices}).encode(), end=True)
+        it.judge(Anonymize(("[N]",)))
+        assert json.loads(it.response.body)["choices"] == [
+            {"message": {"content": text}, "logprobs": None} for text in ("", "[N]")
+        ]
+
+    def test_answer_without_any_text_loses_all_tokens(self) -> None:
+        answer = {"choices": [{"message": {"content": None}, "logprobs": self.TOKENS, "token_ids": [1, 2]}]}
+        it = asked().head("application/json").body(json.dumps(answer).encode(), end=True)
+        assert len(it.asked) == 1
+        (choice,) = json.loads(it.response.body)["choices"]
+        assert choice == {"message": {"content": None}, "logprobs": None, "token_ids": None}
+
+    def test_calls_are_a_text_that_tokens_spell(self) -> None:
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "Jane"}'}}
+        message = {"content": None, "tool_calls": [call]}
+        body = json.dumps({"choices": [{"message": message, "logprobs": self.TOKENS}]}).encode()
+        it = asked().head("application/json").body(body, end=True).judge(Allow())
+        assert it.response.body == body
+
+    def test_array_of_gemini(self) -> None:
+        tokens = {"chosenCandidates": [{"token": "Jane", "tokenId": 7}]}
+        body = json.dumps([{"candidates": [{"content": {"parts": []}, "logprobsResult": tokens}]}]).encode()
+        it = World().request(b'{"contents": "Hi"}', path="/v1/models/m:generateContent").judge()
+        it.head("application/json", "400").body(body, end=True)
+        assert json.loads(it.response.body)[0]["candidates"][0]["logprobsResult"] is None
+
+    @pytest.mark.parametrize(("text", "is_kept"), [("", False), ("Jane", True)])
+    def test_event_stream_that_is_held(self, text: str, is_kept: bool) -> None:
+        events = [
+            {"choices": [{"index": 0, "delta": {"content": content}, "logprobs": self.TOKENS}]}
+            for content in ("", text)
+        ]
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        it = asked().head("text/event-stream", "500").body(body, end=True)
+        if is_kept:
+            it.judge(Allow())
+        assert (it.response.body == body) is is_kept
+        assert (b"Ja" in it.response.body) is is_kept
+
+    def test_context_of_ollama_is_that_of_all_its_events(self) -> None:
+        events = [{"response": "Jane", "done": False}, {"response": "", "done": True, "context": [1, 2, 3]}]
+        body = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        it = World().request(b'{"prompt": "Hi"}', path="/api/generate").judge().head("application/x-ndjson")
+        it.body(body, end=True).verify_all().done()
+        assert it.response.body == body

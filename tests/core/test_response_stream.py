@@ -917,8 +917,40 @@ class TestTokens:
             {"a": "[X]", "b": "y", "tokens": {"a": None, "b": [2], "all": None}},
             {"a": "x", "b": "y", "tokens": {"a": None, "b": [2], "all": None}},
         ]
-        queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"tokens": {"a": [4], "b": [5]}})))
-        assert self._read(queue.take_ready()) == [{"tokens": {"a": None, "b": [5]}}]
+        queue.add(ServerSentEvent(b"data: x\n\n", json.dumps({"b": "y", "tokens": {"a": [4], "b": [5]}})))
+        queue.verified(((b, "y"),), {"choices": []})
+        assert self._read(queue.take_ready()) == [{"b": "y", "tokens": {"a": None, "b": [5]}}]
+
+    def test_tokens_without_a_text_of_their_unit_become_null(self) -> None:
+        queue, (a, *_) = self._queue({"a": "x", "tokens": {"a": [1], "b": [2], "all": [3]}}, {"tokens": {"all": [4]}})
+        queue.verified(((a, "x"),), {"choices": []})
+        assert self._read(queue.take_ready()) == [
+            {"a": "x", "tokens": {"a": [1], "b": None, "all": [3]}},
+            {"tokens": {"all": None}},
+        ]
+
+    def test_empty_places_of_tokens_stay(self) -> None:
+        """Some servers send them with each event."""
+        empty: dict[str, Any] = {"content": [], "refusal": None, "more": {"a": ""}}
+        role = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "logprobs": empty}]}
+        it = begun().body(f"data: {json.dumps(role)}\n\n".encode() + chat_event("a")).verify_all()
+        assert json.loads(it.response.body.split(b"\n")[0][6:]) == role
+
+    @pytest.mark.parametrize(("count", "is_lost"), [(4, False), (5, True)])
+    def test_unit_whose_tokens_run_ahead_of_its_text_loses_them(self, count: int, is_lost: bool) -> None:
+        """As with a server that holds text back while it looks for a stop sequence."""
+        text = {"a": "x", "tokens": {"a": [1]}}
+        queue, (a,) = self._queue(text)
+        queue.verified(((a, "x"),), {"choices": []})
+        assert queue.take_ready() == b"data: x\n\n"
+        for event in (*[{"tokens": {"a": [2]}}] * count, text, text):
+            queue.add(ServerSentEvent(b"data: x\n\n", json.dumps(event)))
+        for _ in range(2):
+            queue.verified(((a, "x"),), {"choices": []})
+        released = queue.take_ready().decode().split("\n\n")
+        assert list(map(json.loads, (line[6:] for line in released[:count]))) == [{"tokens": {"a": None}}] * count
+        lost = f"data: {json.dumps({'a': 'x', 'tokens': {'a': None}})}"
+        assert released[count:] == [*[lost if is_lost else "data: x"] * 2, ""]
 
     def test_tokens_of_unchanged_texts_stay(self) -> None:
         queue, (a,) = self._queue({"a": "x", "tokens": {"a": [1], "all": [2]}})

@@ -124,20 +124,24 @@ class Dialect:
         return self
 
     def answers(self, document: Document, *, locates: bool = False) -> list[Leaf]:
-        """Return the texts of a whole answer: the named ones, and last all others joined."""
+        """Return the texts of a whole answer: the named ones, and then all others joined.
+
+        Last come the tokens that no text of their choice or part accompanies.
+        """
         return self._with_tokens(Walk(self.answer, Mode.ANSWER, locates=locates).run(document).leaves)
 
     def _with_tokens(self, leaves: list[Leaf]) -> list[Leaf]:
-        """Return the texts, each with the tokens that go with a rewrite of it."""
+        """Return the texts, each with the tokens that go with a rewrite of it, and the tokens without a text."""
         tokens = [leaf for leaf in leaves if leaf.kind is Kind.TOKENS]
         if not tokens:
             return leaves
+        texts = [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS]
         units: dict[Hashable, list[Path]] = {}
         for leaf in tokens:
-            units.setdefault(self._unit(leaf, leaf.path), []).append(leaf.path)
+            leaf.unit = self._unit(leaf, leaf.path)
+            units.setdefault(leaf.unit, []).append(leaf.path)
         everywhere = tuple(units.pop(None, ()))
         nulled = {unit: tuple(paths) for unit, paths in units.items()}
-        texts = [leaf for leaf in leaves if leaf.kind is not Kind.TOKENS]
 
         def mark(leaf: Leaf) -> None:
             # Texts of one unit share the tuples, because there may be many of both.
@@ -148,7 +152,9 @@ class Dialect:
             mark(leaf)
             if isinstance(leaf.parts, Parts):
                 leaf.parts.mark = mark
-        return texts
+        named = (leaf for leaf in texts if not leaf.is_joined)
+        accompanied = {None, *(self._unit(leaf, leaf.path) for leaf in named)} if texts else ()
+        return [*texts, *(leaf for leaf in tokens if leaf.unit not in accompanied)]
 
     def _unit(self, leaf: Leaf, place: tuple[Hashable, ...]) -> Hashable:
         """Return the identity of the choice or part at `place`; None for tokens that spell any text."""

@@ -18,7 +18,7 @@ from extproc.core.content.document import Document, fields
 from extproc.core.content.framing import Framing
 from extproc.core.dialects.base import Dialect, Running, answering, running, short_name
 from extproc.core.dialects.google_error import google_error
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.rules import (
     COMMON,
     arguments,
@@ -175,9 +175,11 @@ class Gemini(Dialect):
             return leaves
         pieces: dict[Running, list[Leaf]] = {}
         for leaf in leaves:
+            if leaf.kind is Kind.TOKENS:
+                continue
             place = _place(document.root[leaf.path[0]], leaf.path[1:]) if leaf.path else ()  # type: ignore[index]
             pieces.setdefault(place, []).append(leaf)
-        return [_whole(each) for each in pieces.values()]
+        return [*map(_whole, pieces.values()), *(leaf for leaf in leaves if leaf.kind is Kind.TOKENS)]
 
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return a running text: all text parts of a candidate are one, and all its thoughts another."""

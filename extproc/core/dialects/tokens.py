@@ -23,6 +23,15 @@ _KEYED = "top_logprobs"
 """A key under which some servers use tokens as keys."""
 
 
+def has_tokens(node: Any) -> bool:
+    """Return whether a place of tokens has anything: some servers send it empty with each event."""
+    if isinstance(node, dict):
+        return any(map(has_tokens, node.values()))
+    if isinstance(node, list):
+        return any(map(has_tokens, node))
+    return node is not None and node != ""
+
+
 def read_others(node: Any, path: Path, add: Callable[[Leaf], None]) -> None:
     """Add the strings at a place of tokens that are none, each as soon as it is found: there may be many."""
     _collect(node, path, "", add)

@@ -23,7 +23,7 @@ from extproc.core.dialects.lines import lines_of
 from extproc.core.dialects.rules import Holds
 from extproc.core.dialects.shaped_values import ShapedValues
 from extproc.core.dialects.table import UNNAMED, Place, Table
-from extproc.core.dialects.tokens import read_others
+from extproc.core.dialects.tokens import has_tokens, read_others
 from extproc.core.errors import MalformedBody
 
 _ALONE = 256
@@ -371,7 +371,7 @@ class Walk:
 
     def _tokens(self, node: Any, place: Place, path: Path) -> None:
         """Keep the place of tokens, and read what does not look like a token there."""
-        if node and not self._is_request:
+        if not self._is_request and has_tokens(node):
             self._found.leaves.append(Leaf(path, "", kind=Kind.TOKENS, is_everywhere=place.everywhere))
         found = self._found
         read_others(node, path, lambda leaf: found.add(leaf, UNNAMED, _USER))
