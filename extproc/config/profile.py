@@ -125,7 +125,7 @@ class Profile(Model):
     """One policy: which detections are made, and what follows from their verdicts and failures."""
 
     enforce: bool = True
-    """false: dry run; detect and report, never delay, change or block"""
+    """false: dry run; Aim is called and verdicts are reported, but exchanges are never delayed, redacted or blocked"""
     hooks: frozenset[Hook] = frozenset({Hook.PRE_CALL, Hook.OUTPUT})
     """any of pre_call, moderation, output; moderation runs after pre_call if both are set"""
     failure_mode_allow: FailureModeAllow = FailureModeAllow()
@@ -145,8 +145,8 @@ class Profile(Model):
     block, by [METHOD ]GLOB; the first match wins, and these patterns come before the built-in ones"""
     models: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     """such as {"gpt-4*": strict}: another profile for requests that name such a model (in the path if the API has it
-    there, else in the body); the first match wins; needs enforce and a hook. A client chooses the profile by naming a
-    model, so this profile and those named here must be acceptable for it"""
+    there, else in the body); the first match wins; needs enforce and a hook. Clients choose the profile by naming a
+    model, so this profile and those named here must be acceptable for every client"""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
     """the share of exchanges that a dry run inspects; the others pass unread and count as unmatched"""
     routes: tuple[str, ...] = ()

@@ -58,12 +58,14 @@ OTHERS: Final = [
         ("aim/test_breaker.py::test_probe_that_ends_without_a_result_allows_another",),
     ),
     Other(
-        "a stream cannot be made, or its gauge cannot be written",
-        "it is not counted, or only until its end, so a drain does not wait for it",
-        (
-            "processor/test_servicer.py::test_stream_that_cannot_be_made_is_not_counted",
-            "processor/test_counts.py::test_gauge_that_fails_leaves_no_stream_behind",
-        ),
+        "an internal error before a gRPC stream is served",
+        "the stream is not counted, so a drain does not wait for it",
+        ("processor/test_servicer.py::test_stream_that_cannot_be_made_is_not_counted",),
+    ),
+    Other(
+        "the gauge of streams cannot be written",
+        "the exchange is served; it counts until its end and no longer, so a drain does not wait in vain",
+        ("processor/test_counts.py::test_gauge_that_fails_leaves_no_stream_behind",),
     ),
     Other(
         "Envoy does not take a refusal or a rewritten body",
