@@ -85,7 +85,9 @@ cases, the faults, the SDKs, the rendered configuration, the demo, and short run
 
 **Not run here: 1.37.6 and 1.38.4**, the oldest patch releases of these versions that we
 [support](support.md#what-is-supported). The newest wheels of 1.37 and 1.38 in the package index are 1.37.0 and 1.38.3.
-What the later patch releases fix in the ext_proc filter is taken from Envoy's release notes.
+What the two releases fix is taken from Envoy's release notes: lifetime faults of the ext_proc filter and its gRPC
+client (use after free, callbacks delivered twice), and a piece of a streamed body that could get lost beside a
+full-duplex ext_proc filter.
 
 The latest results, on Linux {machine}:
 
