@@ -813,6 +813,8 @@ class TestForeign:
             (b'error: {"text":"SECRET"}\n\n', b'error: {"text":"[X]"}\n\n'),
             (b'error: {"text":"\\u0053ECRET"}\r\n', b'error: {"text":"[X]"}\r\n'),
             (b' data: {"text":"SECRET"}\n\n', b' data: {"text":"[X]"}\n\n'),
+            (b"event: message\n\xef\xbb\xbfdata: SECRET\n\n", b"event: message\n[X]\n\n"),
+            (b"hello there\n\xef\xbb\xbfdata: SECRET\n\n", b"[X]\n\n"),
             (
                 b'{"choices":[{"index":0,"delta":{"content":"SECRET"}}]}',
                 b'{"choices":[{"index":0,"delta":{"content":"[X]"}}]}',

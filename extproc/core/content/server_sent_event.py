@@ -19,7 +19,7 @@ class ServerSentEvent:
     """One event, a run of comments and blank lines, or foreign lines. `raw` are its bytes, including the blank line.
 
     `data` is None without a data field (comments, retry); `type` is empty without an event field. The first event of a
-    stream may begin with a byte order mark.
+    stream may begin with a byte order mark. One before any other line is part of the name of a foreign line.
 
     A foreign line has no field of an event stream: most readers of events skip it, but others do not. With `is_foreign`
     the `data` is the text of such lines, which may be JSON or any other text. One line of JSON is an event of its own;
@@ -38,11 +38,11 @@ class ServerSentEvent:
         The data of foreign lines becomes one line, with spaces for its line ends.
         """
         parts = _LINE_ENDS.split(data.encode())
-        out = bytearray()
+        start = len(BOM) if self.is_first and self.raw.startswith(BOM) else 0
+        out = bytearray(self.raw[:start])
         is_written = False
-        for line, end in _LINE.findall(self.raw):
-            prefix = BOM if self.is_first and line.startswith(BOM) else b""
-            name, colon, value = line[len(prefix) :].partition(b":")
+        for line, end in _LINE.findall(self.raw, start):
+            name, colon, value = line.partition(b":")
             if not (is_foreign(name) if self.is_foreign else name == b"data"):
                 if out.endswith(b"\r") and not line and end == b"\n":
                     out[-1:] = b"\n"  # without the lines in between, CR and LF would become one line end
@@ -51,10 +51,10 @@ class ServerSentEvent:
                 continue
             elif self.is_foreign:
                 is_written = True
-                out += prefix + foreign_line(line[len(prefix) :], b" ".join(parts)) + end
+                out += foreign_line(line, b" ".join(parts)) + end
             else:
                 is_written = True
                 has_space = not colon or value.startswith(b" ") or any(part.startswith(b" ") for part in parts)
-                start = b"data: " if has_space else b"data:"
-                out += prefix + (end or b"\n").join(start + part for part in parts) + end
+                field = b"data: " if has_space else b"data:"
+                out += (end or b"\n").join(field + part for part in parts) + end
         return bytes(out)

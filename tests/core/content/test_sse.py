@@ -490,6 +490,8 @@ def foreign(*pieces: bytes) -> list[tuple[bytes, str | None, bool]]:
         (b"{\ndata: b\n\n", [(b"{\n", "{", True), (b"data: b\n\n", "b", False)]),
         ("x\u2028data: y\n\n".encode(), [("x\u2028data: y\n\n".encode(), "x\u2028data: y", True)]),
         (BOM + b"{}\n", [(BOM + b"{}\n", "{}", True)]),
+        (b"event: e\n" + BOM + b"data: a\n\n", [(b"event: e\n" + BOM + b"data: a\n\n", "\ufeffdata: a", True)]),
+        (BOM + b"x\n" + BOM + b"data: a\n\n", [(BOM + b"x\n" + BOM + b"data: a\n\n", "x\n\ufeffdata: a", True)]),
     ],
 )
 def test_foreign_lines_are_read(stream: bytes, expected: list[tuple[bytes, str | None, bool]]) -> None:
@@ -516,6 +518,10 @@ def test_foreign_line_of_json_is_yielded_at_its_end() -> None:
         (b"words\n\n", "data: x", b" data: x\n\n"),
         (b"words\n\n", ": x", b" : x\n\n"),
         (BOM + b'x:{"a":1}\n', "{}", BOM + b"x:{}\n"),
+        (b"event: e\n" + BOM + b"data: a\n\n", "\ufeffdata: b", b"event: e\n" + BOM + b"data: b\n\n"),
+        (b"x\n" + BOM + b"data: a\n\n", "x y", b"x y\n\n"),
+        (BOM + b"x\n" + BOM + b"data: a\n\n", "x y", BOM + b"x y\n\n"),
+        (BOM + BOM + b"data: a\n\n", "b", BOM + b"b\n\n"),
     ],
 )
 def test_foreign_lines_are_rewritten(raw: bytes, data: str, expected: bytes) -> None:

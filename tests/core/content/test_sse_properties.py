@@ -176,3 +176,21 @@ def test_new_text_of_foreign_lines_does_not_reach_other_events(block: list[str],
     assert error is None
     assert told(again) == [("", "next")]
     assert len(lines(changed)) <= len(lines(raw))
+
+
+MARKED = st.sampled_from(
+    [
+        *("data: OLD", "\ufeffdata: OLD", "\ufeffdata:OLD", "data : OLD", "OLD", "\ufeffOLD", '{"OLD": 1}', "x: OLD"),
+        *("", ": ping", "event: e", "\ufeffevent: an OLD", "id: 1", "\ufeff: OLD", "\ufeff"),
+    ]
+)
+
+
+@given(st.sampled_from(["", "\ufeff"]), st.lists(MARKED, max_size=8), st.sampled_from(["\n", "\r\n", "\r"]))
+@settings(max_examples=200)
+def test_nothing_of_the_old_texts_stays(start: str, block: list[str], line_end: str) -> None:
+    raw = (start + "".join(line + line_end for line in block)).encode()
+    events, _, _ = run([raw], AMPLE)
+    changed = b"".join(event.raw if event.data is None else event.with_data("new") for event in events)
+    assert b"OLD" not in changed
+    assert told(run([changed], AMPLE)[0]) == [(kind, "new") for kind, _ in told(events)]
