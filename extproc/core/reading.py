@@ -13,6 +13,7 @@ from extproc.core.content.document import Document, PlainText
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import FIRST_BYTES, WHOLE, Framing, Unit, framing_of
+from extproc.core.content.lenient_text import with_escapes_decoded
 from extproc.core.content.media_type import is_aws_event_stream, is_event_stream, is_json, is_json_lines, is_media
 from extproc.core.content.part_headers import boundary_of
 from extproc.core.content.server_sent_event import BOM
@@ -210,11 +211,11 @@ def document_of(dialect: Dialect, body: bytes, framing: Framing, values: int, *,
 
     def parse(unit: Unit) -> Document | None:
         data = unit.data or ""
-        return (
-            None
-            if dialect.is_final(data, None)
-            else dialect.parse(data, values, is_foreign=unit.is_foreign, is_event=True)
-        )
+        if dialect.is_final(data, None):
+            return None
+        document = dialect.parse(data, values, is_foreign=unit.is_foreign, is_event=True)
+        # The texts of an answer may be pieces of one. Their escapes are decoded where they are joined.
+        return document if is_answer else with_escapes_decoded(document)
 
     return FramedDocument(text, values, framing, parse)
 

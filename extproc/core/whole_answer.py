@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from extproc.core.content.arguments import decode
 from extproc.core.content.body import BodyBuffer, inflate
-from extproc.core.content.document import Document, Edit, Path
+from extproc.core.content.document import Document, Edit, Path, PlainText
 from extproc.core.content.framed import FramedDocument
 from extproc.core.content.framing import Framing
 from extproc.core.detections import Allowance, Messages, join
@@ -126,7 +127,7 @@ def _joined(dialect: Dialect, body: FramedDocument) -> tuple[list[Leaf], list[Le
             is_alone = dialect.streams_in is Framing.JSON_LINES or leaf.place is None or leaf.kind is Kind.REPEAT
             run = (number, leaf.path, leaf.number) if is_alone else ("running", leaf.place)
             runs[run].append(_inside(number, leaf))
-    return list(map(_join, runs.values())), vouching
+    return [_join(pieces, body) for pieces in runs.values()], vouching
 
 
 def _inside(number: int, leaf: Leaf) -> Leaf:
@@ -136,13 +137,43 @@ def _inside(number: int, leaf: Leaf) -> Leaf:
     return replace(leaf, path=(number, *leaf.path), emptied=emptied, parts=parts)
 
 
-def _join(pieces: list[Leaf]) -> Leaf:
+def _join(pieces: list[Leaf], body: FramedDocument) -> Leaf:
+    """Return the pieces of one running text as one, with the escapes of arguments and plain texts decoded."""
     first, *others = pieces
     text = "".join(piece.text for piece in pieces)
-    emptied = [path for piece in pieces for path in piece.emptied] + [piece.path for piece in others]
-    if first.is_json and not first.is_embedded and text.lstrip()[:1] in ("{", "[", '"'):
-        return replace(first, raw=text, text=decode(text), emptied=tuple(emptied))
-    return replace(first, text=text, emptied=tuple(emptied))
+    emptied = tuple([path for piece in pieces for path in piece.emptied] + [piece.path for piece in others])
+    if len(first.path) == 1 and any(map(_is_raw, pieces)):
+        return _join_plain(pieces, body, text, emptied)
+    if _is_raw(first) and text.lstrip()[:1] in ("{", "[", '"'):
+        return replace(first, raw=text, text=decode(text), emptied=emptied)
+    return replace(first, text=text, emptied=emptied)
+
+
+def _is_raw(piece: Leaf) -> bool:
+    """Return whether the escapes of a piece are not decoded."""
+    return piece.is_json and not piece.is_embedded
+
+
+def _join_plain(pieces: list[Leaf], body: FramedDocument, text: str, emptied: tuple[Path, ...]) -> Leaf:
+    """Return pieces that are no JSON, beside which there may be strings of JSON, as one text."""
+    first = pieces[0]
+
+    def is_plain(piece: Leaf) -> bool:
+        return isinstance(body.documents[_number(piece)], PlainText)
+
+    if all(map(is_plain, pieces)):
+        return replace(first, raw=text, text=decode(text), emptied=emptied)
+    said = [(plain, "".join(piece.text for piece in group)) for plain, group in groupby(pieces, is_plain)]
+    # It cannot be put back: what is an escape in a plain text is none in a string.
+    joined = "".join(decode(text) if plain else text for plain, text in said)
+    return replace(first, text=joined, fixed=True, emptied=emptied)
+
+
+def _number(piece: Leaf) -> int:
+    """Return the number of the document that a piece is of."""
+    number = piece.path[0]
+    assert isinstance(number, int)
+    return number
 
 
 def _alone(texts: Sequence[Leaf], vouching: Sequence[Leaf]) -> list[Path]:
