@@ -369,6 +369,21 @@ def test_escapes_are_read_whatever_the_name_of_the_file() -> None:
     assert texts(it) == [["Tom"]]
 
 
+@pytest.mark.parametrize("filename", ["in.txt", "in"])
+@pytest.mark.parametrize("before", [b"", b"{}\n", b" \n"])
+def test_escapes_are_read_in_a_file_that_repeats_a_key(filename: str, before: bytes) -> None:
+    good = chat("a", "Hi NAME").replace(b"NAME", b"\\u0054om")
+    body = upload(before + good.replace(b"{", b'{"custom_id":"b",', 1), filename=filename)
+    it = uploaded(body)
+    ((said,),) = texts(it)
+    assert "Hi Tom" in said
+    it.judge(Anonymize((said.replace("Tom", "[N]"),)))
+    assert sent(it) == body.replace(b"\\u0054om", b"[N]")
+    it = uploaded(body)
+    it.judge(Anonymize((said.replace("custom_id", "[N]"),)))
+    assert it.code == "redaction_failed"
+
+
 def test_redactions_are_put_back_into_the_lines() -> None:
     body = upload(chat("a", "I am Tom"), chat("b", "Hello"), chat("c", "Tom again"))
     it = uploaded(body)

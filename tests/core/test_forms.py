@@ -53,6 +53,17 @@ def test_redaction_changes_the_texts_alone(mode: BodyMode) -> None:
     assert ("content-length", str(len(BODY))) in it.upstream.buffered.set
 
 
+@pytest.mark.parametrize("more", ["", '; filename="a.jsonl"', '; filename="a.txt"'])
+@pytest.mark.parametrize("kind", ["application/json", "application/jsonl", "text/plain"])
+def test_escapes_of_a_part_that_repeats_a_key_are_decoded(kind: str, more: str) -> None:
+    body = form(part("input", b'{"q":"\\u0054om","q":""}', f"Content-Type: {kind}", more=more))
+    it = sent(body)
+    assert texts(it) == ['{"q":"Tom","q":""}']
+    it.judge(Anonymize(('{"q":"[N]","q":""}',)))
+    assert it.upstream.buffered is not None
+    assert it.upstream.buffered.body == body.replace(b"\\u0054om", b"[N]")
+
+
 def test_blocked_form_is_refused() -> None:
     assert sent(BODY).judge(Block("No.")).code == "content_policy_violation"
 

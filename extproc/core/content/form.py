@@ -19,6 +19,7 @@ from typing import Any
 from extproc.core.content.census import has_more_values
 from extproc.core.content.document import Document, Edit, Path, PlainText
 from extproc.core.content.framing import Framing
+from extproc.core.content.lenient_text import with_escapes_decoded
 from extproc.core.content.multipart import FormDecoder, FormPart
 from extproc.core.content.shapes import looks_inert
 from extproc.core.errors import BodyTooLarge, MalformedBody
@@ -34,6 +35,10 @@ _DEEPEST = 16
 
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)").fullmatch
 _STEP = re.compile(r"\[([^\[\]]*)\]")
+
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r]*+(?:\n|\Z)'
+_begins_like_json = re.compile(rf"[\ufeff \t\r\n]*(?:\{{|\[\s*[\"{{\[]|{_STRING})", re.DOTALL).match
+"""Return whether a text may be JSON for a lenient reader: an object, a list, or a string alone in its line."""
 
 Parse = Callable[[str, Framing], Document]
 """Returns the document of a part's text, which is JSON or lines of JSON."""
@@ -70,12 +75,13 @@ class FormDocument(Document):
         if not part.data.strip():
             return PlainText(part.data)
         if part.framing is not Framing.UNKNOWN:
-            return self._parse(part.data, part.framing)
+            return with_escapes_decoded(self._parse(part.data, part.framing))
         # Servers take JSON in files of any name.
         for framing in (Framing.JSON_LINES, Framing.WHOLE) if _may_be_json(part) else ():
             with suppress(MalformedBody):
-                return self._parse(part.data, framing)
-        return PlainText(part.data)
+                return with_escapes_decoded(self._parse(part.data, framing))
+        text = PlainText(part.data)
+        return with_escapes_decoded(text) if _begins_like_json(part.data) else text
 
     def _fields(self) -> dict[str, Any]:
         root: dict[str, Any] = {}

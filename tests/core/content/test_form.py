@@ -69,6 +69,26 @@ def test_fields_are_found_by_their_names(parts: list[bytes], root: Any) -> None:
     assert without_blank_lines(document.read_again().root) == root
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (r'{"a":"\u0042ob","a":1}', '{"a":"Bob","a":1}'),
+        (r' [ "\u0042ob",]', ' [ "Bob",]'),
+        (r'[["\u0042ob"]]', '[["Bob"]]'),
+        ('\ufeff"\\u0042ob"\n', '\ufeff"Bob"\n'),
+        ('"\\u0042ob" \r\n{}', '"Bob" \r\n{}'),
+        (r"C:\u0042ob", None),
+        (r'"\u0042ob", he said', None),
+        (r"[1] \u0042ob", None),
+        ('{"a": ,}', None),
+    ],
+)
+def test_escapes_of_what_begins_like_json_are_decoded(text: str, said: str | None) -> None:
+    for parts in ([part("f", text.encode())], [file("f", text.encode(), "a.txt")]):
+        root = read(*parts).root["f"]
+        assert (root if isinstance(root, str) else root["content"]) == (said or text)
+
+
 def without_blank_lines(root: Any) -> Any:
     content = root.get("f", {}).get("content") if isinstance(root.get("f"), dict) else None
     if isinstance(content, list):
