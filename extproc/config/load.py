@@ -116,7 +116,16 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(step) for step in problem["loc"]).replace("\n", " ") or "settings"
+    where = _where([str(step) for step in problem["loc"] if step != "[key]"])
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown setting"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _where(steps: list[str]) -> str:
+    """Return the name of a setting, on one line, and for an entry of `paths` or `models` its key."""
+    entry = ""
+    if len(steps) > len(("profiles", "NAME", "paths")) and steps[0] == "profiles" and steps[2] in ("paths", "models"):
+        steps, entry = steps[:3], f": {steps[3]!r}"
+    name = ".".join(steps) or "settings"
+    return "".join(character if character.isprintable() else " " for character in name) + entry

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from extproc.config.model import Model
 from extproc.core import policy as core
 from extproc.core.dialects.endpoints import NAMES
+from extproc.core.dialects.paths import normalised_glob
 from extproc.core.errors import Reason
 from extproc.core.identity import Source
 from extproc.core.policy import EVERY_REASON
@@ -80,19 +81,41 @@ Sources = Annotated[tuple[Source, ...], BeforeValidator(_parse_sources)]
 _PATH_KEY = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) +)?([/*]\S*)").fullmatch
 
 
-def _known_paths(value: dict[str, str]) -> dict[str, str]:
-    """Return the paths with their methods in upper case. Of two keys that are then equal, the first wins."""
-    targets = (*sorted(NAMES), *core.Unmatched)
+_TARGETS = (*sorted(NAMES), *core.Unmatched)
+
+
+def _normalised_key(key: str) -> str:
+    """Return a key of `paths` with the method in upper case, and the glob in the form of a request's path."""
+    match = _PATH_KEY(key)
+    if match is None:
+        raise ValueError("must be a glob that starts with / or *, or a method and such a glob")
+    method, glob = match.groups()
+    return f"{method.upper()} {normalised_glob(glob)}" if method else normalised_glob(glob)
+
+
+def _valid_key(key: str) -> str:
+    _normalised_key(key)
+    return key
+
+
+def _known_target(target: str) -> str:
+    if target not in _TARGETS:
+        raise ValueError(f"unknown dialect {target!r}; known: {', '.join(_TARGETS)}")
+    return target
+
+
+def _normalised_paths(value: dict[str, str]) -> dict[str, str]:
+    """Return the paths with normalised keys. Of two keys that are then equal, the first wins."""
     paths: dict[str, str] = {}
     for key, target in value.items():
-        if target not in targets:
-            raise ValueError(f"unknown dialect {target!r}; known: {', '.join(targets)}")
-        match = _PATH_KEY(key)
-        if match is None:
-            raise ValueError("must be a glob that starts with / or *, or a method and such a glob")
-        method, pattern = match.groups()
-        paths.setdefault(f"{method.upper()} {pattern}" if method else pattern, target)
+        paths.setdefault(_normalised_key(key), target)
     return paths
+
+
+Paths = Annotated[
+    dict[Annotated[str, AfterValidator(_valid_key)], Annotated[str, AfterValidator(_known_target)]],
+    AfterValidator(_normalised_paths),
+]
 
 
 def _none_or_a_second(value: float) -> float:
@@ -140,7 +163,7 @@ class Profile(Model):
     """what a client gets in place of what Aim has blocked"""
     unmatched: Literal["inspect", "pass", "block"] = "inspect"
     """a path that no dialect knows: inspect (read JSON, JSON lines and event streams; pass the rest), pass or block"""
-    paths: Annotated[dict[str, str], AfterValidator(_known_paths)] = Field(default_factory=dict)
+    paths: Paths = Field(default_factory=dict)
     """such as {"/llm/*": openai-chat, "GET /v1/models": pass}: a dialect, inspect, pass or
     block, by [METHOD ]GLOB; the first match wins, and these patterns come before the built-in ones"""
     models: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)

@@ -22,6 +22,7 @@ from extproc.config.load import load
 from extproc.config.model import Model
 from extproc.config.profile import Profile
 from extproc.config.settings import Settings
+from extproc.core.dialects.paths import route
 from extproc.core.errors import Reason, SettingsError
 from extproc.core.policy import Inspect, Unmatched
 from extproc.core.vocabulary import Hook, Leg
@@ -383,7 +384,25 @@ profiles:
     ]
 
 
-@pytest.mark.parametrize("key", ["x", "GET", "GET x", "/a b", "G@T /x", "", " /x", "GET PUT /x"])
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("/internal/", "/internal"),
+        ("/internal/", "/internal/"),
+        ("POST /admin/x/", "/admin/x"),
+        ("/ext/a%2Fb", "/ext/a%2fb"),
+        ("/ext/c;d", "/ext/c;e"),
+        ("//a//b", "/a/b"),
+        ("/sp%20ace/*", "/sp%20ace/x"),
+    ],
+)
+def test_key_of_paths_matches_however_it_is_spelled(tmp_path: Path, key: str, path: str) -> None:
+    text = f"profiles: {{default: {{paths: {{{json.dumps(key)}: block}}}}}}"
+    policy = load(written(tmp_path, text)).policies["default"]
+    assert route("POST", path, policy.paths).unmatched is Unmatched.BLOCK
+
+
+@pytest.mark.parametrize("key", ["x", "GET", "GET x", "/a b", "G@T /x", "", " /x", "GET PUT /x", "/a;*", "/x/*/../y"])
 def test_key_of_paths_is_a_glob_with_or_without_a_method(tmp_path: Path, key: str) -> None:
     text = f"profiles: {{default: {{paths: {{{json.dumps(key)}: pass}}}}}}"
     assert any(problem.startswith("profiles.default.paths:") for problem in problems(written(tmp_path, text)))

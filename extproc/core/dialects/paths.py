@@ -102,6 +102,39 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(segments).lower()
 
 
+_WILDCARD = re.compile(r"[*?]|\[!?\]?[^\]]*\]")
+"""The wildcards of a glob, as `fnmatch` reads them."""
+
+_STANDS_IN = 0xD800
+"""The first of the characters that stand for wildcards while a glob is normalised: surrogates, which no path holds."""
+
+_MOST_WILDCARDS = 0x800
+
+_ESCAPED = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
+
+
+def normalised_glob(glob: str) -> str:
+    """Return a glob of paths in the form of the paths that it is compared with: see `spellings`. Wildcards stay.
+
+    Raises ValueError, with a message for the operator, for a glob that would lose a wildcard and so have another
+    meaning, and for one that no path can match.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in glob):
+        raise ValueError("is not Unicode text")
+    wildcards = _WILDCARD.findall(glob)
+    if len(wildcards) > _MOST_WILDCARDS:
+        raise ValueError(f"has more than {_MOST_WILDCARDS} wildcards")
+    places = map(chr, range(_STANDS_IN, _STANDS_IN + len(wildcards)))
+    by_place = dict(zip(places, wildcards, strict=True))
+    waiting = iter(by_place)
+    path = _resolved(_decoded(_cut(_WILDCARD.sub(lambda _: next(waiting), glob))))
+    if not all(place in path for place in by_place):
+        raise ValueError("has a wildcard where requests are cut: behind ; # %3F or %00 or in front of a segment ..")
+    if glob.startswith("*"):
+        path = path.removeprefix("/")  # it begins with a wildcard, which may stand for the slash too
+    return "".join([by_place[each].lower() if each in by_place else each.translate(_ESCAPED) for each in path])
+
+
 def _without_suffix(path: str) -> str:
     parent, _, last = path.rpartition("/")
     head, tail = last[:-_LONGEST_SUFFIX], last[-_LONGEST_SUFFIX:]
@@ -116,9 +149,9 @@ def route(
 ) -> Route:
     """Return how a request is handled.
 
-    `paths` maps `[METHOD ]GLOB` to the name of a dialect, or to what `unmatched` may be. It takes precedence over the
-    built-in table, and its first match wins. An upgraded connection could carry any method, so an upgrade also has the
-    route of a POST.
+    `paths` maps `[METHOD ]GLOB`, with normalised globs, to the name of a dialect, or to what `unmatched` may be. It
+    takes precedence over the built-in table, and its first match wins. An upgraded connection could carry any method,
+    so an upgrade also has the route of a POST.
     """
     methods = (method.upper(), "POST") if is_upgrade else (method.upper(),)
     path = _cut(path)  # a query may hold a key, which must not be cached

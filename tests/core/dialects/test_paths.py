@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.endpoints import GENERIC, NAMES
-from extproc.core.dialects.paths import Route, _recall, route, spellings
+from extproc.core.dialects.paths import Route, _recall, normalised_glob, route, spellings
 from extproc.core.policy import Unmatched
 
 
@@ -325,3 +325,41 @@ def test_upgrade_has_the_route_of_a_post_too() -> None:
     assert route("CONNECT", "/llm", {"POST /llm": "openai-chat"}, is_upgrade=True).dialect is chat
     assert route("GET", "/v1/chat/completions", {"GET /v1/*": "pass"}, is_upgrade=True).dialect is None
     assert route("GET", "/v1/chat/completions", {"PUT /v1/*": "pass"}, is_upgrade=True).dialect is chat
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("/internal/", "/internal"),
+        ("//a/./b/../c//", "/a/c"),
+        ("/ext/a%2Fb", "/ext/a/b"),
+        ("/ext\\a", "/ext/a"),
+        ("/ext/c;d/e", "/ext/c/e"),
+        ("/sp%20ace/*", "/sp ace/*"),
+        ("/%2578", "/x"),
+        ("/", "/"),
+        ("/x/*", "/x/*"),
+        ("/x/*/", "/x/*"),
+        ("/X?/[A-C]/[!/;]/", "/x?/[a-c]/[!/;]"),
+        ("*/llm/", "*/llm"),
+        ("*", "*"),
+        ("/x*/y/../z", "/x*/z"),
+        ("/a%2ab", "/a[*]b"),
+        ("/a[b%5D", "/a[[]b]"),
+    ],
+)
+def test_glob_is_normalised_like_a_path_and_keeps_its_wildcards(glob: str, expected: str) -> None:
+    assert normalised_glob(glob) == expected
+    assert normalised_glob(expected) == expected
+
+
+@pytest.mark.parametrize("glob", ["/a;*", "/a%3B*/b", "/a#*", "/a%3F[bc]", "/a/*/../b", "/\ud800", "/" + 0x801 * "*"])
+def test_glob_that_would_lose_a_wildcard_or_can_never_match_is_refused(glob: str) -> None:
+    with pytest.raises(ValueError, match=r"wildcard|Unicode"):
+        normalised_glob(glob)
+
+
+@given(st.text(st.sampled_from("/ab.;%2eEfFcC\\ "), min_size=1))
+def test_glob_without_wildcards_matches_the_path_that_it_spells(path: str) -> None:
+    path = "/" + path
+    assert route("GET", path, {normalised_glob(path): "block"}).unmatched is Unmatched.BLOCK
