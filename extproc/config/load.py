@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import SettingsError as UnreadableVariable
 
+from extproc.config.environment import read_environment
+from extproc.config.layers import ORDERED, layered
 from extproc.config.serving_check import problems_when_serving
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
-
-_AIM_ENVIRONMENT = {
-    "AIM_API_KEY": "api_key",
-    "AIM_API_KEY_FILE": "api_key_file",
-    "AIM_API_BASE": "base_url",
-    "AIM_API": "api",
-}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -41,6 +34,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    if not path.name:
+        raise SettingsError(["config: must name a file"])
     try:
         data = yaml.load(path.read_bytes(), _StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError) as error:
@@ -59,22 +54,6 @@ def _read_file(path: Path) -> dict[str, Any]:
     return data
 
 
-_SERVICE_LINK = re.compile(r"EXTPROC(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?")
-"""Variables that Kubernetes sets in a pod for a Service whose name begins with `extproc`."""
-
-
-def _unknown_variables() -> list[str]:
-    """Return a problem for each environment variable that looks like a setting but is not one."""
-    known = {"CONFIG", *(name.upper() for name in Settings.model_fields)}
-    return [
-        f"environment: {name} is not a setting"
-        for name in sorted(os.environ)
-        if name.startswith("EXTPROC_")
-        and name.removeprefix("EXTPROC_").split("__")[0].upper() not in known
-        and not _SERVICE_LINK.fullmatch(name)
-    ]
-
-
 def config_path(config: Path | None) -> Path | None:
     """Return the settings file: `config`, else the value of EXTPROC_CONFIG, else None."""
     if config is None and os.environ.get("EXTPROC_CONFIG"):
@@ -88,28 +67,17 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
     With `serving`, keys and files are checked too. Raises SettingsError with every problem, one line each, which begins
     with the name of the setting. No line contains the value of a secret.
     """
-    unknown = _unknown_variables()
+    environment = read_environment()
     path = config_path(config)
-    if path is not None and not path.name:
-        raise SettingsError(["config: must name a file"])
-    data = _read_file(path) if path is not None else {}
-    from_environment = {field: os.environ[name] for name, field in _AIM_ENVIRONMENT.items() if os.environ.get(name)}
-    if from_environment and isinstance(data.get("aim"), Mapping | None):
-        aim = dict(data.get("aim") or {})
-        if from_environment.keys() & {"api_key", "api_key_file"}:
-            # The environment overrides the file, so its key file must override a key in the settings file.
-            aim.pop("api_key", None)
-            aim.pop("api_key_file", None)
-        data["aim"] = aim | from_environment
     try:
-        settings = Settings(**data)
+        data = layered(environment.data, {} if path is None else _read_file(path))
+    except SettingsError as error:
+        raise SettingsError([*environment.problems, *error.problems]) from error
+    try:
+        settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise SettingsError([*unknown, *map(_describe, error.errors(include_input=False))]) from error
-    except UnreadableVariable as error:
-        named = re.search(r'field "(\w+)"', str(error))
-        field = named[1] if named else "environment"
-        raise SettingsError([f"{field}: EXTPROC_{field.upper()}... is not valid JSON"]) from error
-    problems = [*unknown, *(problems_when_serving(settings) if serving else ())]
+        raise SettingsError([*environment.problems, *map(_describe, error.errors(include_input=False))]) from error
+    problems = [*environment.problems, *(problems_when_serving(settings) if serving else ())]
     if problems:
         raise SettingsError(problems)
     return settings
@@ -125,7 +93,7 @@ def _describe(problem: Any) -> str:
 def _where(steps: list[str]) -> str:
     """Return the name of a setting, on one line, and for an entry of `paths` or `models` its key."""
     entry = ""
-    if len(steps) > len(("profiles", "NAME", "paths")) and steps[0] == "profiles" and steps[2] in ("paths", "models"):
+    if len(steps) > len(("profiles", "NAME", "paths")) and steps[0] == "profiles" and steps[2] in ORDERED:
         steps, entry = steps[:3], f": {steps[3]!r}"
     name = ".".join(steps) or "settings"
     return "".join(character if character.isprintable() else " " for character in name) + entry

@@ -62,9 +62,12 @@ class FailureModeAllow(Model):
     @model_validator(mode="before")
     @classmethod
     def _one_for_both(cls, value: Any) -> Any:
-        if isinstance(value, Mapping | FailureModeAllow):
-            return value
-        return {"request": value, "response": value}
+        return for_both_legs(value)
+
+
+def for_both_legs(value: Any) -> Any:
+    """Return `failure_mode_allow` with its legs, if `value` is one value for both."""
+    return value if isinstance(value, Mapping | FailureModeAllow) else {"request": value, "response": value}
 
 
 def _parse_sources(value: Any) -> Any:

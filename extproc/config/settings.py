@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from extproc.config.address import Address
 from extproc.config.aim import Aim
-from extproc.config.model import Bytes, Model, StrictNumbers
+from extproc.config.model import Bytes, Model
 from extproc.config.profile import DEFAULT_PROFILE, Profile
 from extproc.core import policy as core
 
@@ -125,16 +125,8 @@ def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
     return profiles
 
 
-class Settings(StrictNumbers, BaseSettings):
+class Settings(Model):
     """All settings; docs/settings.md lists them."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="EXTPROC_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
 
     listen: Annotated[Address, NoDecode, BeforeValidator(_parse_address)] = Address(host="127.0.0.1", port=50051)
     """or unix:/run/extproc/extproc.sock; [host]:port for IPv6"""
@@ -166,17 +158,6 @@ class Settings(StrictNumbers, BaseSettings):
         default_factory=lambda: {DEFAULT_PROFILE: Profile()}
     )
     """policies by name; `default` always exists"""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
 
     @cached_property
     def policies(self) -> Mapping[str, core.Policy]:

@@ -7,8 +7,6 @@ import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
 from extproc.config.address import Address
 from extproc.config.load import load
 from extproc.config.settings import Settings
@@ -22,21 +20,6 @@ DEFAULT_MODEL = "gpt-4o-mini"
 _VERSION = "/v1"
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-
-
-class _Plain(Settings):
-    """Settings that ignore the environment."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +84,7 @@ class Plan:
     def settings(self, listen: Address) -> Settings:
         """Return the settings for rendering Envoy's bootstrap, for a sidecar on `listen`."""
         if self.account is None:
-            return _Plain(listen=listen)
+            return Settings(listen=listen)
         return self.account.model_copy(update={"listen": listen, "workers": 1})
 
     def environment(self, listen: Address, admin: Address, aim_base: str) -> dict[str, str]:

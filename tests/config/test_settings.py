@@ -98,6 +98,78 @@ def test_key_file_in_the_environment_overrides_a_key_in_the_file(
     assert settings.aim.api_key_file == tmp_path / "key"
 
 
+@pytest.mark.parametrize("name", ["paths", "models"])
+def test_ordered_map_in_the_environment_replaces_that_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    of_file, own = {
+        "paths": ({"/x/*": "block", "/keep": "block"}, {"/x/open": "pass"}),
+        "models": ({"gpt-*": "default", "keep": "default"}, {"gpt-4": "models"}),
+    }[name]
+    profiles = {"default": {name: of_file, "sample": 0.5}, "other": {name: of_file}, "models": {"sample": 0.1}}
+    path = written(tmp_path, json.dumps({"profiles": profiles}))
+    monkeypatch.setenv(f"EXTPROC_PROFILES__DEFAULT__{name.upper()}", json.dumps(own))
+    found = load(path).profiles
+    assert getattr(found["default"], name) == own
+    assert getattr(found["other"], name) == of_file
+    assert (found["default"].sample, found["models"].sample) == (0.5, 0.1)
+    monkeypatch.setenv("EXTPROC_PROFILES", json.dumps({"default": {name: {}}}))
+    monkeypatch.delenv(f"EXTPROC_PROFILES__DEFAULT__{name.upper()}")
+    assert getattr(load(path).profiles["default"], name) == {}
+
+
+@pytest.mark.parametrize(
+    ("of_file", "response_opens"),
+    [
+        ("true", {Reason.TIMEOUT, Reason.SESSION}),
+        ("[timeout]", {Reason.TIMEOUT}),
+        ("{response: [session]}", {Reason.SESSION}),
+    ],
+)
+def test_one_leg_in_the_environment_leaves_the_other_as_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_file: str, response_opens: set[Reason]
+) -> None:
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW__REQUEST", "false")
+    path = written(tmp_path, f"profiles: {{default: {{failure_mode_allow: {of_file}}}}}\n")
+    allow = load(path).profiles["default"].failure_mode_allow
+    assert (allow.request, allow.response & {Reason.TIMEOUT, Reason.SESSION}) == (frozenset(), response_opens)
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW", "false")
+    monkeypatch.delenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW__REQUEST")
+    allow = load(path).profiles["default"].failure_mode_allow
+    assert (allow.request, allow.response) == (frozenset(), frozenset())
+
+
+def test_groups_in_the_environment_keep_the_rest_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+aim: {breaker: {failures: 3, open_seconds: 4}}
+profiles:
+  default:
+    refusal: {status: 451}
+    inspect: {files: true, tools: false}
+    user_email: ["header:a", "header:b"]
+    hooks: [pre_call, output]
+"""
+    monkeypatch.setenv("EXTPROC_AIM__BREAKER__FAILURES", "5")
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__REFUSAL__AS", "answer")
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__INSPECT__TOOLS", "true")
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__USER_EMAIL", '["header:c"]')
+    monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__HOOKS", '["output"]')
+    settings = load(written(tmp_path, text))
+    profile = settings.profiles["default"]
+    assert (settings.aim.breaker.failures, settings.aim.breaker.open_seconds) == (5, 4)
+    assert (profile.refusal.form, profile.refusal.status) == ("answer", 451)
+    assert (profile.inspect.files, profile.inspect.tools) == (True, True)
+    assert [source.name for source in profile.user_email] == ["c"]
+    assert profile.hooks == {Hook.OUTPUT}
+
+
+def test_key_file_of_any_variable_overrides_a_key_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXTPROC_AIM__API_KEY_FILE", str(tmp_path / "key"))
+    settings = load(written(tmp_path, "aim: {api_key: file-key}\n"))
+    assert settings.aim.api_key.get_secret_value() == ""
+    assert settings.aim.api_key_file == tmp_path / "key"
+
+
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     text = """
 listen: nowhere
@@ -232,7 +304,34 @@ def test_empty_file_means_the_defaults(tmp_path: Path) -> None:
 
 def test_variable_that_is_not_json_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXTPROC_PROFILES", "{")
-    assert problems() == ["profiles: EXTPROC_PROFILES... is not valid JSON"]
+    assert problems() == ["profiles: EXTPROC_PROFILES is not valid JSON"]
+
+
+def test_variables_that_are_not_json_are_named_and_hide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "EXTPROC_PROFILES__DEFAULT__ROUTES": "a*secret",
+        "extproc_profiles__strict__hooks": "output",
+        "EXTPROC_PROFILES__OTHER": "{",
+        "EXTPROC_TLS": "[" * 100_000,
+        "EXTPROC_ZAP": "1",
+        "EXTPROC_DRAIN_SECONDS": "-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = problems(written(tmp_path, "workers: 0\nfoo: 1\n"))
+    assert [problem.removesuffix(" is not valid JSON") for problem in found[:5]] == [
+        "environment: EXTPROC_ZAP is not a setting",
+        "tls: EXTPROC_TLS",
+        "profiles.default.routes: EXTPROC_PROFILES__DEFAULT__ROUTES",
+        "profiles.strict.hooks: extproc_profiles__strict__hooks",
+        "profiles.other: EXTPROC_PROFILES__OTHER",
+    ]
+    assert sorted(problem.split(":")[0] for problem in found[5:]) == ["drain_seconds", "foo", "workers"]
+    assert "secret" not in str(found)
+    found = problems(tmp_path / "none.yaml")
+    assert len(found) == 6
+    assert found[-1].startswith("config:")
 
 
 @pytest.mark.parametrize("key", ["sec\nret", "sec ret", "s\xe9cret"])

@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from extproc.cli.main import app
+from extproc.config.load import load
 from extproc.config.settings import Settings
 from tools.pin_images import IMAGE, pinned
 
@@ -158,10 +159,10 @@ def test_key_comes_from_the_environment() -> None:
 def test_unset_variables_keep_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SERVICES["sidecar"]["environment"]:
         monkeypatch.delenv(name, raising=False)
-    unset = Settings()
+    unset = load()
     for name in SERVICES["sidecar"]["environment"]:
         monkeypatch.setenv(name, "")
-    assert Settings() == unset
+    assert load() == unset
 
 
 def test_stop_grace_period_covers_the_drain() -> None:
