@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from extproc.config.environment import read_environment
 from extproc.config.layers import ORDERED, layered
-from extproc.config.serving_check import problems_when_serving
+from extproc.config.serving_check import problems_of_files, problems_when_serving
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 
@@ -73,27 +73,34 @@ def load(config: Path | None = None, *, serving: bool = False) -> Settings:
         data = layered(environment.data, {} if path is None else _read_file(path))
     except SettingsError as error:
         raise SettingsError([*environment.problems, *error.problems]) from error
+    problems = environment.problems
+    settings = None
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise SettingsError([*environment.problems, *map(_describe, error.errors(include_input=False))]) from error
-    problems = [*environment.problems, *(problems_when_serving(settings) if serving else ())]
-    if problems:
+        problems += map(_describe, error.errors(include_input=False))
+    if serving:
+        # What cannot be read may hold a key.
+        needs_key = environment.unreadable.keys().isdisjoint(("aim", "profiles"))
+        if settings is None:
+            problems += problems_of_files(data, needs_key=needs_key)
+        else:
+            problems += problems_when_serving(settings, needs_key=needs_key)
+    if settings is None or problems:
         raise SettingsError(problems)
     return settings
 
 
 def _describe(problem: Any) -> str:
     where = _where([str(step) for step in problem["loc"] if step != "[key]"])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown setting"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    what = problem["msg"].removeprefix("Value error, ")
+    line = f"{where}: {'unknown setting' if problem['type'] == 'extra_forbidden' else what}"
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _where(steps: list[str]) -> str:
-    """Return the name of a setting, on one line, and for an entry of `paths` or `models` its key."""
-    entry = ""
-    if len(steps) > len(("profiles", "NAME", "paths")) and steps[0] == "profiles" and steps[2] in ORDERED:
-        steps, entry = steps[:3], f": {steps[3]!r}"
-    name = ".".join(steps) or "settings"
-    return "".join(character if character.isprintable() else " " for character in name) + entry
+    """Return the name of a setting, and for an entry of `paths` or `models` its key."""
+    match steps:
+        case ["profiles", profile, name, key, *_] if name in ORDERED:
+            return f"profiles.{profile}.{name}: {key!r}"
+    return ".".join(steps) or "settings"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from extproc.config.model import Model
 from extproc.core import policy as core
@@ -70,15 +70,23 @@ def for_both_legs(value: Any) -> Any:
     return value if isinstance(value, Mapping | FailureModeAllow) else {"request": value, "response": value}
 
 
-def _parse_sources(value: Any) -> Any:
+def _source(value: Any) -> Source:
+    if isinstance(value, Source):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a source is text, such as header:NAME")
+    return Source.parse(value)
+
+
+def _list_of_sources(value: Any) -> Any:
     if isinstance(value, str):
-        value = [value]
+        return (value,)
     if not isinstance(value, list | tuple | None):
         raise ValueError("must be a list of sources")
-    return tuple(Source.parse(item) if isinstance(item, str) else item for item in value or ())
+    return value or ()
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_parse_sources)]
+Sources = Annotated[tuple[Annotated[Source, BeforeValidator(_source)], ...], BeforeValidator(_list_of_sources)]
 
 
 _PATH_KEY = re.compile(r"(?:([A-Za-z]+(?:-[A-Za-z]+)*) +)?([/*]\S*)").fullmatch
@@ -188,11 +196,12 @@ class Profile(Model):
     api_key_file: Path | None = None
     """the API key of a tenant's own guard; wins over all keys of aim; re-read when it changes"""
 
-    @model_validator(mode="after")
-    def _guards_models(self) -> Profile:
-        if self.models and not (self.enforce and self.hooks):
+    @field_validator("models")
+    @classmethod
+    def _guards_models(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if value and not (info.data.get("enforce", True) and info.data.get("hooks", True)):
             raise ValueError("models needs a profile that enforces and has a hook; for a dry run remove it")
-        return self
+        return value
 
     def policy(self, name: str, *, timeout_seconds: float, verdict_timeout_seconds: float) -> core.Policy:
         """Return the profile as the core needs it, under its name and without `models`."""

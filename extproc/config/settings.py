@@ -13,7 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import NoDecode
 
 from extproc.config.address import Address
@@ -113,16 +122,36 @@ class Readiness(Model):
     """true: the process is ready only while Aim's address answers"""
 
 
-def _named_profiles(value: dict[str, Profile]) -> dict[str, Profile]:
-    for name in value:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-            raise ValueError("a profile name has 1 to 64 letters, digits, dots, dashes or underscores")
-    profiles = {DEFAULT_PROFILE: Profile(), **value}
-    for name, profile in profiles.items():
-        unknown = sorted(set(profile.models.values()) - profiles.keys())
+def _profile_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError("a profile name has 1 to 64 letters, digits, dots, dashes or underscores")
+    return name
+
+
+def _with_default(value: Any, validated: ValidatorFunctionWrapHandler) -> dict[str, Profile]:
+    """Return the profiles with `default`. The profiles that `models` names are checked even if others are wrong."""
+    problems: list[InitErrorDetails] = []
+    profiles: dict[str, Profile] = {}
+    try:
+        profiles = {DEFAULT_PROFILE: Profile(), **validated(value)}
+    except ValidationError as error:
+        problems += [_problem(each["loc"], each["msg"], each["type"]) for each in error.errors()]
+    given: Mapping[Any, Any] = profiles or ({DEFAULT_PROFILE: {}, **value} if isinstance(value, Mapping) else {})
+    for name, profile in given.items():
+        models = profile.get("models") if isinstance(profile, Mapping) else getattr(profile, "models", None)
+        if not isinstance(models, Mapping):
+            continue
+        unknown = sorted({each for each in models.values() if isinstance(each, str)} - given.keys())
         if unknown:
-            raise ValueError(f"{name}.models: unknown profile {', '.join(unknown)}; known: {', '.join(profiles)}")
+            known = ", ".join(map(str, given))
+            problems.append(_problem((name, "models"), f"unknown profile {', '.join(unknown)}; known: {known}"))
+    if problems:
+        raise ValidationError.from_exception_data("profiles", problems, hide_input=True)
     return profiles
+
+
+def _problem(where: tuple[int | str, ...], message: str, kind: str = "value_error") -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, "{message}", {"message": message}), loc=where, input=None)
 
 
 class Settings(Model):
@@ -154,8 +183,8 @@ class Settings(Model):
     """what a process needs to be ready, in addition to its own listener"""
     audit: Audit = Audit()
     """one JSON line for each verdict and each exchange, without content"""
-    profiles: Annotated[dict[str, Profile], AfterValidator(_named_profiles)] = Field(
-        default_factory=lambda: {DEFAULT_PROFILE: Profile()}
+    profiles: Annotated[dict[Annotated[str, AfterValidator(_profile_name)], Profile], WrapValidator(_with_default)] = (
+        Field(default_factory=lambda: {DEFAULT_PROFILE: Profile()})
     )
     """policies by name; `default` always exists"""
 

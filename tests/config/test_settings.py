@@ -132,7 +132,8 @@ def test_one_leg_in_the_environment_leaves_the_other_as_in_the_file(
     monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW__REQUEST", "false")
     path = written(tmp_path, f"profiles: {{default: {{failure_mode_allow: {of_file}}}}}\n")
     allow = load(path).profiles["default"].failure_mode_allow
-    assert (allow.request, allow.response & {Reason.TIMEOUT, Reason.SESSION}) == (frozenset(), response_opens)
+    assert not allow.request
+    assert allow.response & {Reason.TIMEOUT, Reason.SESSION} == response_opens
     monkeypatch.setenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW", "false")
     monkeypatch.delenv("EXTPROC_PROFILES__DEFAULT__FAILURE_MODE_ALLOW__REQUEST")
     allow = load(path).profiles["default"].failure_mode_allow
@@ -196,6 +197,50 @@ profiles:
         "profiles.default.failure_mode_allow",
     ):
         assert any(problem.startswith(setting) for problem in found), (setting, found)
+
+
+def test_each_wrong_entry_of_a_profile_is_named(tmp_path: Path) -> None:
+    text = """
+profiles:
+  "a b": {}
+  "c\\nd": {}
+  default:
+    paths: {"/x": nope, "POST y": pass, "/{z}": "{other}", "/good": pass}
+    models: {"": default, m: none, "n": [1]}
+    user_email: ["cookie:x", "header:ok", 5, "header:"]
+    hooks: [zap, output, zip]
+    unmatched: x
+  strict: {models: {m: nowhere, n: default}, enforce: false}
+  dry: {enforce: 5, models: {m: default}}
+"""
+    found = problems(written(tmp_path, text))
+    assert sorted(problem.partition(": ")[0] for problem in found) == sorted(
+        [
+            "profiles.a b",
+            "profiles.c d",
+            *["profiles.default.paths"] * 3,
+            *["profiles.default.models"] * 3,
+            *[f"profiles.default.user_email.{each}" for each in (0, 2, 3)],
+            *[f"profiles.default.hooks.{each}" for each in (0, 2)],
+            "profiles.default.unmatched",
+            *["profiles.strict.models"] * 2,
+            "profiles.dry.enforce",
+        ]
+    )
+    for entry in (
+        "'/x'",
+        "'POST y'",
+        "'/{z}': unknown dialect '{other}'",
+        "'': ",
+        "unknown profile none; known: default, a b",
+    ):
+        assert any(entry in problem for problem in found), (entry, found)
+
+
+@pytest.mark.parametrize("source", [{"kind": "header", "name": "x"}, None, ["header:x"]])
+def test_source_of_identity_is_text(tmp_path: Path, source: Any) -> None:
+    (problem,) = problems(written(tmp_path, json.dumps({"profiles": {"default": {"key_alias": [source]}}})))
+    assert problem == "profiles.default.key_alias.0: a source is text, such as header:NAME"
 
 
 @pytest.mark.parametrize(
@@ -393,6 +438,47 @@ class TestServing:
             "tls.key_file",
             "profiles.b.api_key_file",
         ]
+
+    @pytest.mark.parametrize("text", ["foo: 1", "workers: 0", "aim: 5", "profiles: {default: {hooks: [x]}}"])
+    def test_missing_key_is_reported_beside_other_problems(self, tmp_path: Path, text: str) -> None:
+        found = problems(written(tmp_path, text), serving=True)
+        assert len(found) == 2
+        assert "AIM_API_KEY" in found[1]
+
+    @pytest.mark.parametrize("text", ["aim: {api_key: [k]}", "aim: {api_key: 'a b'}", "aim: {api_key_file: 5}"])
+    def test_wrong_key_is_not_a_missing_key(self, tmp_path: Path, text: str) -> None:
+        (found,) = problems(written(tmp_path, text), serving=True)
+        assert found.startswith("aim.api_key")
+
+    @pytest.mark.parametrize(("name", "count"), [("AIM", 1), ("PROFILES", 1), ("LIMITS", 2)])
+    def test_variable_that_cannot_be_read_may_hold_the_key(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+    ) -> None:
+        monkeypatch.setenv(f"EXTPROC_{name}", "{")
+        assert len(problems(serving=True)) == count
+
+    def test_files_are_checked_beside_other_problems(self, tmp_path: Path) -> None:
+        pem = tmp_path / "pem"
+        pem.write_text("no certificate")
+        none = str(tmp_path / "none")
+        text = json.dumps(
+            {
+                "workers": 0,
+                "aim": {"api": "x", "api_key": "k", "ca_file": none},
+                "tls": {"cert_file": str(pem), "key_file": str(pem), "client_ca_file": none, "x": 1},
+                "audit": {"file": f"{none}/x", "format": "x", "key_file": [1]},
+                "profiles": {"default": {"api_key_file": none, "hooks": 1}, "b": 5, "c d": {}},
+            }
+        )
+        found = [problem.partition(": ")[0] for problem in problems(written(tmp_path, text), serving=True)]
+        assert found[-5:] == [
+            "audit.file",
+            "aim.ca_file",
+            "tls.client_ca_file",
+            "profiles.default.api_key_file",
+            "tls.cert_file",
+        ]
+        assert len(found) == len(set(found))
 
     def test_keys_of_every_profile_are_enough(self, tmp_path: Path) -> None:
         key = tmp_path / "key"
