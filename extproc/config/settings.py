@@ -40,6 +40,12 @@ def _parse_optional_address(value: Any) -> Any:
     return None if value in ("", None) else _parse_address(value)
 
 
+def _built_engine(value: Any) -> Any:
+    if value != "grpcio":
+        raise ValueError("must be grpcio, the only engine that is built; nghttp2 is not")
+    return value
+
+
 class Tls(Model):
     """TLS of the ext_proc listener."""
 
@@ -173,6 +179,8 @@ class Settings(Model):
     """debug, info, warning, error"""
     assume_full_duplex: bool = False
     """true: if the data plane does not send its body modes (protocol_config), assume full duplex on both legs"""
+    engine: Annotated[Literal["grpcio"], BeforeValidator(_built_engine)] = "grpcio"
+    """the gRPC server; grpcio is the only one"""
     tls: Tls = Tls()
     """TLS of the ext_proc listener"""
     aim: Aim = Aim()

@@ -339,6 +339,17 @@ def test_unusable_files_are_problems(tmp_path: Path) -> None:
     assert found.startswith("aim.api_key_file:")
 
 
+def test_grpcio_is_the_only_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(written(tmp_path, "engine: grpcio\n")) == Settings()
+    expected = ["engine: must be grpcio, the only engine that is built; nghttp2 is not"]
+    for value in ("nghttp2", "uring", "[grpcio]"):
+        assert problems(written(tmp_path, f"engine: {value}\n")) == expected
+    monkeypatch.setenv("EXTPROC_ENGINE", "nghttp2")
+    assert problems() == expected
+    monkeypatch.setenv("EXTPROC_ENGINE", "grpcio")
+    assert load(written(tmp_path, "engine: nghttp2\n")).engine == "grpcio"
+
+
 def test_missing_file_is_a_problem(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.yaml")[0].startswith("config: cannot read")
 
