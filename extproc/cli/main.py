@@ -161,14 +161,18 @@ def report(
     ] = None,
     audit: Annotated[list[str] | None, typer.Option(metavar="FILE", help="The same as FILE; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    since: Annotated[datetime | None, typer.Option(help="Only count from this time on (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only count from this time on; UTC, unless it has an offset such as +02:00.")
+    ] = None,
 ) -> None:
     """Say what was, or in a dry run would have been, blocked and redacted, from the lines of the audit log."""
     from extproc.core.content import json_codec
     from extproc.report import shown, source
     from extproc.report.tally import Tally
 
-    tally = Tally(since=None if since is None else since.replace(tzinfo=UTC))
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    tally = Tally(since=since)
     with problems_reported():
         named = [*(audit or ()), *(files or ())]
         if not named:

@@ -121,10 +121,13 @@ def test_standard_input_is_read(pack: Callable[[bytes], bytes]) -> None:
     assert json.loads(done.stdout)["lines"] == 6
 
 
-def test_since_leaves_out_what_was_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "since", ["2026-01-31T14:00:00", "2026-01-31T16:00:00+02:00", "2026-01-31T09:00:00-05:00", "2026-01-31T14:00:00Z"]
+)
+def test_since_leaves_out_what_was_before(tmp_path: Path, since: str) -> None:
     file = tmp_path / "audit.jsonl"
     file.write_bytes(written(TRAFFIC))
-    found = report("--since", "2026-01-31T14:00:00", file)
+    found = report("--since", since, file)
     assert found["from"] == "2026-01-31T14:00:00.000Z"
     assert found["dry_run"]["total"]["exchanges"] == 1
 
