@@ -7,6 +7,7 @@ and static values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -16,6 +17,9 @@ from extproc.core.vocabulary import Headers
 
 MAX_VALUE = 512
 """The maximum length of an identity value, in characters; the rest is cut off."""
+
+_HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token, as HTTP has it, or one of the names with a colon that Envoy gives to the method, path and authority."""
 
 Kind = Literal["header", "metadata", "attribute", "static"]
 
@@ -38,6 +42,8 @@ class Source:
             raise ValueError("a source is header:NAME, metadata:NAMESPACE/path, attribute:NAME or static:VALUE")
         match kind:
             case "header":
+                if not _HEADER_NAME.fullmatch(name):
+                    raise ValueError("a header source is header:NAME; the name has a character that no header name has")
                 return cls("header", name.lower())
             case "metadata":
                 if "/" not in name.strip("/"):

@@ -34,6 +34,8 @@ class Upstream:
         if not equals or not re.fullmatch(r"/[^\s?#%]*", prefix):
             raise ValueError("an upstream is [PREFIX=]URL; the prefix is a plain path that starts with /")
         parts, port = _split(url)
+        if port == 0:
+            raise ValueError("an upstream's port is 1 to 65535")
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError("an upstream's URL starts with http:// or https:// and names a host")
         if not re.fullmatch(r"[0-9a-z._-]+|[0-9a-f:.]+", parts.hostname):

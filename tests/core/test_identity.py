@@ -30,6 +30,7 @@ REQUEST = HeadersReceived(
     ("spec", "source"),
     [
         ("header:X-User", Source("header", "x-user")),
+        ("header::authority", Source("header", ":authority")),
         (
             "metadata:envoy.filters.http.jwt_authn/payload/Email",
             Source("metadata", "envoy.filters.http.jwt_authn/payload/Email"),
@@ -56,6 +57,13 @@ def test_source_is_parsed(spec: str, source: Source) -> None:
         "metadata:/ns",
         "Header:x",
         "env:X",
+        "header:a b",
+        "header: x",
+        "header:x:",
+        "header::",
+        "header:x\n",
+        "header:\xe9",
+        "header:a,b",
     ],
 )
 def test_text_that_is_not_a_source_is_refused(spec: str) -> None:

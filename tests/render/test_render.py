@@ -265,7 +265,17 @@ def test_url_path_replaces_the_prefix(upstream: str, rewrite: str | None) -> Non
 
 NO_UPSTREAMS = [
     *("", "api.example.com", "ftp://a", "http://", "http://a b", "http://a?x=1", "http://a#b", 'http://a"b'),
-    *("http://u:p@a", "http://a:99999", "http://[::1", "/v1", "/v1=", "v1=http://a", "/a b=http://a", "/a?b=http://a"),
+    *(
+        "http://u:p@a",
+        "http://a:99999",
+        "http://a:0",
+        "http://[::1",
+        "/v1",
+        "/v1=",
+        "v1=http://a",
+        "/a b=http://a",
+        "/a?b=http://a",
+    ),
 ]
 
 
