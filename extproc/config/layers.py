@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.config.model import Model
 from extproc.config.profile import for_both_legs
+from extproc.config.settings import Settings
 
 ORDERED = ("paths", "models")
 """The maps of a profile in which the first match wins. They are replaced as a whole: merged, they would have an order
 that neither source has."""
+
+_GROUPS = {name for name, field in Settings.model_fields.items() if isinstance(field.default, Model)} | {"profiles"}
 
 _KEYS = ("api_key", "api_key_file")
 
@@ -28,6 +32,8 @@ def layered(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any
 
 def _merged(above: Any, below: Any, path: tuple[Any, ...]) -> Any:
     match path:
+        case (_,) | ("profiles", _) if path[0] in _GROUPS and not isinstance(below, Mapping | None):
+            return below  # a problem, which nothing above may hide
         case ("profiles", _, "failure_mode_allow") if isinstance(above, Mapping):
             below = for_both_legs(below)
         case ("profiles", _, name) if name in ORDERED:

@@ -37,6 +37,7 @@ def problems_of_files(data: Mapping[str, Any], *, needs_key: bool = True) -> lis
     profiles.setdefault(DEFAULT_PROFILE, {})
     problems = []
     own_keys = all(profile.get("api_key_file") is not None for profile in profiles.values())
+    needs_key = needs_key and isinstance(data.get("aim"), Mapping | None)
     if needs_key and not (_has_text(aim.get("api_key")) or aim.get("api_key_file") is not None or own_keys):
         problems.append("aim.api_key: no key; set AIM_API_KEY or aim.api_key_file")
     if isinstance(audit.get("file"), str) and (problem := _audit_problem(Audit(file=audit["file"]))) is not None:
