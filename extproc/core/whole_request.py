@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from extproc.core.batch import Batch
 from extproc.core.content.body import BodyBuffer, inflate
+from extproc.core.content.declared_text import check_charsets
 from extproc.core.content.document import Document, Edit, Path
 from extproc.core.content.form import FormDocument
 from extproc.core.content.framing import WHOLE, Framing
@@ -155,6 +156,7 @@ def parse_request(
     """
     if not body.strip():
         return None
+    check_charsets(headers)
     if dialect.takes_forms and any(map(is_form, media_types(headers))):
         return document if isinstance(document, FormDocument) else read_form(dialect, body, headers, values)
     if dialect is GENERIC and any(map(is_json_lines, media_types(headers))):

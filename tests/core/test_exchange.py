@@ -190,6 +190,9 @@ class TestRequest:
             (b'{"messages":[],"messages":[]}', (), 400, "invalid_body"),
             (REQUEST, (("content-encoding", "gzip, br"),), 400, "invalid_body"),
             (REQUEST, (("content-encoding", "gzip"),), 400, "invalid_body"),
+            (REQUEST, (("content-type", "application/json; charset=utf-7"),), 400, "invalid_body"),
+            (REQUEST, (("content-type", 'application/json;charset="utf-8"; Charset=UTF-7'),), 400, "invalid_body"),
+            (REQUEST, (("content-type", "application/json ; charset=utf-16"),), 400, "invalid_body"),
             (b" " * 2000, (), 413, "request_too_large"),
             (gzip.compress(bytes(200_000)), (("content-encoding", "gzip"),), 413, "request_too_large"),
             (b"{}", (("content-length", "2000"),), 413, "request_too_large"),
@@ -208,6 +211,12 @@ class TestRequest:
             if mode is DUPLEX:
                 assert it.upstream.body == body
                 assert it.upstream.is_ended
+
+    @pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "iso-8859-1", ""])
+    def test_request_in_a_charset_that_keeps_ascii_is_read(self, charset: str) -> None:
+        it = world().request(REQUEST, ("content-type", f"application/json; charset={charset}"))
+        assert it.reply is None
+        assert len(it.asked) == 1
 
     def test_request_that_grows_too_large_fails_open_in_pieces(self) -> None:
         it = world(DUPLEX, limits={"request_bytes": 1024}, failure_mode_allow=True)

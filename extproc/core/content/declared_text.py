@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.core.errors import MalformedBody
+from extproc.core.vocabulary import Headers
 
 _TYPE_KEYS = ("mimeType", "mime_type", "mediaType", "media_type", "contentType", "content_type")
 """Keys that tell the type of the media beside them."""
@@ -40,7 +41,8 @@ _is_text_format = re.compile(
 ).fullmatch
 """The extensions of files that are text, and the names of formats."""
 
-_CHARSET = re.compile(r";[ \t]*charset[ \t]*=[ \t]*[\"']?([^\"';,\s]*)", re.IGNORECASE).search
+_CHARSETS = re.compile(r";[ \t]*charset[ \t]*=[ \t]*[\"']?([^\"';,\s]*)", re.IGNORECASE)
+_CHARSET = _CHARSETS.search
 
 _PLAIN = frozenset(
     {
@@ -92,6 +94,13 @@ def declares_text(node: Mapping[str, Any]) -> bool:
 def is_plain_charset(name: str) -> bool:
     """Return whether a charset, or none (""), is a superset of ASCII that is recognised by its bytes."""
     return name in _PLAIN
+
+
+def check_charsets(headers: Headers) -> None:
+    """Raise MalformedBody if the headers say that a body is in a charset in which other words stand there, as UTF-7."""
+    for name, value in headers:
+        if name == "content-type" and not all(is_plain_charset(each.lower()) for each in _CHARSETS.findall(value)):
+            raise MalformedBody("a charset that is not read")
 
 
 def declares_wide(media_type: str) -> bool:
