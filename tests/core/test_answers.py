@@ -445,6 +445,16 @@ class TestTokensAlone:
         (choice,) = json.loads(it.response.body)["choices"]
         assert choice == {"message": {"content": None}, "logprobs": None, "token_ids": None}
 
+    def test_tokens_of_the_prompt_stay(self) -> None:
+        answer = {"choices": [{"message": {"content": None}, "prompt_logprobs": [7]}], "prompt_token_ids": [1, 2]}
+        body = json.dumps(answer).encode()
+        it = asked().head("application/json").body(body, end=True)
+        assert it.response.body == body
+        events = [{"choices": [{"index": 0, "delta": {}}], "prompt_token_ids": [1, 2]}, {"choices": []}]
+        body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+        it = World().request(json.dumps(chat_request("hi", stream=True)).encode()).judge().head().body(body).wait(10)
+        assert it.response.body == body
+
     def test_calls_are_a_text_that_tokens_spell(self) -> None:
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "Jane"}'}}
         message = {"content": None, "tool_calls": [call]}

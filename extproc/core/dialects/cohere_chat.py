@@ -101,6 +101,7 @@ class CohereChat(CohereDialect):
 
 _TOLD = (
     text("text"),
+    tokens("logprobs", everywhere=True),
     arguments("tool_calls[].parameters", "tool_call_delta.parameters"),
     inert(
         "tool_calls[].name",

@@ -30,7 +30,7 @@ from extproc.core.dialects.openai_responses import OpenAIResponses
 from extproc.core.dialects.openai_threads import OpenAIThreads
 from extproc.core.dialects.openai_transcriptions import OpenAITranscriptions
 from extproc.core.dialects.openai_uploads import UploadParts, Uploads
-from extproc.core.dialects.text_generation import LlamaCpp, SGLang, TextGeneration
+from extproc.core.dialects.text_generation import VLLM, LlamaCpp, SGLang, TextGeneration
 
 GENERIC = Generic()
 """The dialect that reads JSON on a path that no dialect knows."""
@@ -94,6 +94,7 @@ VARIANTS: Mapping[str, Dialect] = {
     "gemini of batches": GeminiBatches(),
     "text-generation of llama.cpp": LlamaCpp(),
     "text-generation of SGLang": SGLang(),
+    "text-generation of vLLM": VLLM(),
 }
 """Further APIs of the same makers. In settings, metrics and records each has the name of its dialect."""
 
@@ -236,6 +237,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "rerank", ("*/rerank",)),
     Endpoint("POST", "ollama", ("*/api/chat",), ("messages",)),
     Endpoint("POST", "ollama", ("*/api/generate",), ("prompt",)),
+    Endpoint("POST", "text-generation of vLLM", ("*/inference/v1/generate",)),
     Endpoint("POST", "text-generation", ("*/generate", "*/generate_stream"), ("inputs",)),
     Endpoint("POST", "text-generation of SGLang", ("*/generate",), ("text", "prompt", "input_ids", "input_embeds")),
     Endpoint("POST", "text-generation of llama.cpp", ("*/completion",), ("prompt",)),

@@ -81,7 +81,7 @@ CHAT_MESSAGES = (
 )
 
 OPTIONS = (
-    unreadable("prompt_embeds", "prompt_token_ids"),
+    unreadable("prompt_embeds", "prompt_token_ids", "nvext.token_data"),
     tools("tools[]", "functions[]", "response_format.json_schema", "response_format.schema", "response_format.grammar"),
     inert(
         "audio.voice",
@@ -119,6 +119,15 @@ OPTIONS = (
 )
 """Settings of a request."""
 
+ADDED = tokens(
+    "__verbose.completion_probabilities",
+    "__verbose.tokens",
+    "nvext.engine_data.completion_token_ids",
+    "prompt[].logprobs",
+    everywhere=True,
+)
+"""What llama.cpp, Dynamo and Together add to answers of the APIs of others."""
+
 FACTS = (
     inert(
         "choices[].native_finish_reason",
@@ -136,12 +145,15 @@ FACTS = (
     ),
     url("citations[]"),
     opaque("obfuscation"),
+    ADDED,
     tokens(
         "prompt_logprobs",
         "prompt_token_ids",
         "choices[].logprobs",
         "choices[].prompt_logprobs",
         "choices[].prompt_token_ids",
+        "choices[].raw_output.completion_logprobs",
+        "choices[].raw_output.completion_token_ids",
         "choices[].token_ids",
         "choices[].message.token_ids",
         "choices[].message.prompt_token_ids",

@@ -16,7 +16,7 @@ from extproc.core.block_answers.responses import ResponseAnswer
 from extproc.core.content.document import Document, Path, fields
 from extproc.core.dialects.base import Dialect, Running, answering, endpoint, short_name
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.openai_chat import CHAT_MESSAGES, OPTIONS
+from extproc.core.dialects.openai_chat import ADDED, CHAT_MESSAGES, OPTIONS
 from extproc.core.dialects.rules import (
     COMMON,
     MODEL,
@@ -153,6 +153,7 @@ _ECHOED = (
 """Settings of a request, which the response repeats."""
 
 _RESPONSE = (
+    ADDED,
     *_items("output[]"),
     text("output_text", "output"),
     inert("metadata.*"),  # the client's own, which was read in its request
@@ -162,6 +163,7 @@ _RESPONSE = (
 )
 
 _DONE = (
+    ADDED,
     *_items("item"),
     *below("part", _PART),
     *below("annotation", _PART),

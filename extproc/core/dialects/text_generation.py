@@ -1,7 +1,8 @@
-"""The native APIs of servers that generate text: Hugging Face's TGI, llama.cpp, SGLang.
+"""The native APIs of servers that generate text: Hugging Face's TGI, llama.cpp, SGLang, vLLM.
 
 Sources: the API references of Text Generation Inference ("/generate", "/generate_stream"), of llama.cpp's server
-("/completion", "/infill") and of SGLang ("/generate"). They stream events, some behind proxies that make lines of them.
+("/completion", "/infill"), of SGLang ("/generate") and of vLLM ("/inference/v1/generate"). They stream events, some
+behind proxies that make lines of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from extproc.core.content.document import Document, fields, items
 from extproc.core.dialects.base import Dialect, Running, running
 from extproc.core.dialects.cohere_requests import huggingface_error
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.rules import COMMON, inert, media, opaque, text, tokens, tools, unreadable
+from extproc.core.dialects.rules import COMMON, MODEL, inert, media, opaque, text, tokens, tools, unreadable
 from extproc.core.dialects.several import asks_for_several, numbered
 from extproc.core.dialects.table import Table
 from extproc.core.refusal import Refusal
@@ -34,7 +35,16 @@ class TextGeneration(Dialect):
     answer = event = Table(
         *COMMON,
         text("generated_text", "token.text"),
-        tokens("details.prefill", "details.tokens", "details.top_tokens", "top_tokens", everywhere=True),
+        tokens(
+            "details.prefill",
+            "details.tokens",
+            "details.top_tokens",
+            "details.best_of_sequences[].prefill",
+            "details.best_of_sequences[].tokens",
+            "details.best_of_sequences[].top_tokens",
+            "top_tokens",
+            everywhere=True,
+        ),
         inert("error_type"),
     )
 
@@ -150,6 +160,8 @@ class SGLang(Dialect):
             "meta_info.output_token_logprobs",
             "meta_info.input_top_logprobs",
             "meta_info.output_top_logprobs",
+            "meta_info.input_token_ids_logprobs",
+            "meta_info.output_token_ids_logprobs",
             everywhere=True,
         ),
         inert("meta_info.finish_reason.type", "meta_info.weight_version"),
@@ -171,3 +183,11 @@ class SGLang(Dialect):
     def place(self, root: Any, leaf: Leaf) -> Running:
         """Return the identity of the running text that a leaf continues."""
         return numbered(root, leaf)
+
+
+class VLLM(Dialect):
+    """vLLM's generation without a tokenizer: token numbers in, token numbers out. Aim can read neither."""
+
+    name = "text-generation"
+    request = Table(*COMMON, MODEL, unreadable("token_ids"))
+    answer = event = Table(*COMMON, unreadable("choices[].token_ids"))

@@ -23,6 +23,11 @@ _KEYED = "top_logprobs"
 """A key under which some servers use tokens as keys."""
 
 
+def spell_prompt(path: Path) -> bool:
+    """Return whether the tokens at a place are those of the prompt, which was judged before."""
+    return str(path[-1]).startswith(("prompt_", "input_"))
+
+
 def has_tokens(node: Any) -> bool:
     """Return whether a place of tokens has anything: some servers send it empty with each event."""
     if isinstance(node, dict):

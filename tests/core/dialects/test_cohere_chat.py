@@ -275,3 +275,11 @@ def test_refusals() -> None:
     line = json.loads(V1.refuse_lines(refusal))
     assert (line["event_type"], line["finish_reason"], line["error"]) == ("stream-end", "ERROR", "Not that.")
     assert V1.refuse_stream(refusal, 3) == b"data: " + V1.refuse_lines(refusal).strip() + b"\n\n"
+
+
+def test_rewritten_answer_of_version_1_loses_its_logprobs() -> None:
+    logprobs = [{"token_ids": [1], "text": "h"}, {"token_ids": [2], "text": "i"}]
+    assert redacted_answer(V1, {"text": "hi", "logprobs": logprobs}) == {"text": "[X]", "logprobs": None}
+    last = {"event_type": "stream-end", "response": {"text": "hi", "logprobs": logprobs}}
+    (tokens,) = (leaf for leaf in V1.deltas(document(last)) if leaf.kind is Kind.TOKENS)
+    assert (tokens.path, tokens.unit) == (("response", "logprobs"), None)

@@ -11,7 +11,7 @@ import pytest
 from extproc.core.content.document import MAX_DEPTH, Document
 from extproc.core.content.sse import EventDecoder
 from extproc.core.dialects.base import Dialect
-from extproc.core.dialects.leaf import Leaf
+from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.openai_chat import OpenAIChat
 from extproc.core.errors import MalformedBody
 from extproc.core.redaction import RedactionError, rewrite
@@ -920,3 +920,44 @@ def test_recorded_streams_have_their_texts(case: FilePath, expected: str) -> Non
     assert {leaf.index for leaf in leaves} <= {0}
     assert "".join(leaf.text for leaf in leaves).startswith(expected)
     assert bool(leaves) is bool(expected)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stop_token_ids": [1], "allowed_token_ids": [2], "bad_words_token_ids": [3], "logit_bias": {"7": 100}},
+        {"metadata": {"token_ids": [1]}, "return_token_ids": True, "logprobs": True, "top_logprobs": 2},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"enum": [1], "token_ids": [1, 2]}}}]},
+        {"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}},
+    ],
+)
+def test_numbers_that_are_no_prompt_pass(more: dict[str, Any]) -> None:
+    call = {"function": {"name": "f", "arguments": {"token_ids": [1, 2]}}}
+    body = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}], **more}
+    assert ("user", "hi") in asked(CHAT, body)
+
+
+@pytest.mark.parametrize("key", ["message", "delta"])
+def test_tokens_that_servers_add_become_null(key: str) -> None:
+    pieces = [{"id": 1, "token": "h", "bytes": [104], "top_logprobs": [{"token": "h"}]}, {"id": 2, "token": "i"}]
+    choice = {"index": 0, key: {"content": "hi"}}
+    llama = {"__verbose": {"completion_probabilities": pieces, "tokens": [1, 2], "n": 2}}
+    dynamo = {"nvext": {"engine_data": {"completion_token_ids": [1, 2]}, "worker": 1}}
+    fireworks = {"raw_output": {"completion_logprobs": {"tokens": ["h", "i"]}, "completion_token_ids": [1, 2]}}
+    together = {"prompt": [{"text": "a", "logprobs": {"tokens": ["a"], "token_ids": [1]}}]}
+    body = {"choices": [{**choice, **fireworks}], **llama, **dynamo, **together}
+    after = {
+        "choices": [{**masked(choice), "raw_output": dict.fromkeys(fireworks["raw_output"])}],
+        "__verbose": {"completion_probabilities": None, "tokens": None, "n": 2},
+        "nvext": {"engine_data": {"completion_token_ids": None}, "worker": 1},
+        "prompt": [{"text": "a", "logprobs": None}],
+    }
+    assert redacted_answer(CHAT, body) == after
+    tokens = [leaf for leaf in CHAT.deltas(document(body)) if leaf.kind is Kind.TOKENS]
+    assert len(tokens) == 6
+    assert {leaf.unit for leaf in tokens} == {None, ("choices", 0)}
+
+
+def test_token_numbers_of_dynamo_are_unreadable() -> None:
+    with pytest.raises(MalformedBody):
+        asked(CHAT, {"messages": [{"role": "user", "content": "hi"}], "nvext": {"token_data": [1, 2]}})

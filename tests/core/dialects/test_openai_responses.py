@@ -631,3 +631,9 @@ def test_refusals_have_the_shape_of_the_api() -> None:
 def test_code_of_an_error_event_without_a_type_may_be_a_number() -> None:
     document = Document('{"code": 500, "message": "it failed", "param": null}')
     assert [leaf.text for leaf in RESPONSES.deltas(document)] == ["it failed"]
+
+
+def test_tokens_of_llama_cpp_become_null() -> None:
+    verbose = {"completion_probabilities": [{"token": "h"}, {"token": "i"}], "tokens": [1, 2]}
+    body = {"output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}], "__verbose": verbose}
+    assert redacted_answer(RESPONSES, body) == {**masked(body), "__verbose": dict.fromkeys(verbose)}

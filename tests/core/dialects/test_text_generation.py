@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from extproc.core.dialects.endpoints import ALL
+from extproc.core.dialects.leaf import Kind
+from extproc.core.dialects.paths import route
 from extproc.core.errors import MalformedBody
 from extproc.core.refusal import blocked
 from tests.fakes.reading import (
@@ -23,8 +25,14 @@ from tests.fakes.reading import (
 )
 from tests.fakes.world import World
 
-TGI, LLAMA, SGLANG = (
-    ALL[name] for name in ("text-generation", "text-generation of llama.cpp", "text-generation of SGLang")
+TGI, LLAMA, SGLANG, VLLM = (
+    ALL[name]
+    for name in (
+        "text-generation",
+        "text-generation of llama.cpp",
+        "text-generation of SGLang",
+        "text-generation of vLLM",
+    )
 )
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGD4DwABBAEAX+XDSwAAAABJRU5ErkJggg=="
 
@@ -103,6 +111,41 @@ def test_tokens_become_null() -> None:
         for key in nulled:
             found = found[key]
         assert found is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "place"),
+    [
+        (TGI, ("details", "best_of_sequences", 0, "tokens")),
+        (TGI, ("details", "best_of_sequences", 0, "prefill")),
+        (TGI, ("details", "best_of_sequences", 0, "top_tokens")),
+        (SGLANG, ("meta_info", "output_token_ids_logprobs")),
+        (SGLANG, ("meta_info", "input_token_ids_logprobs")),
+    ],
+)
+def test_further_tokens_become_null(dialect: Any, place: tuple[Any, ...]) -> None:
+    pieces: Any = [[[-0.5, 7, "a"], [-0.5, 8, "b"]]]
+    body = pieces
+    for step in reversed(place):
+        body = [body] if step == 0 else {step: body}
+    body = {"generated_text" if dialect is TGI else "text": "hi"} | body
+    found: Any = redacted_answer(dialect, body)
+    for step in place:
+        found = found[step]
+    assert found is None
+    (tokens,) = (leaf for leaf in dialect.deltas(document(body)) if leaf.kind is Kind.TOKENS)
+    assert (tokens.path, tokens.unit) == (place, None)
+
+
+def test_token_numbers_of_vllm_are_unreadable() -> None:
+    answer = {"request_id": "a", "choices": [{"index": 0, "logprobs": None, "token_ids": [1, 2]}]}
+    for read, body in ((asked, {"model": "m", "token_ids": [1, 2]}), (said, answer), (heard, answer)):
+        with pytest.raises(MalformedBody):
+            read(VLLM, body)
+
+
+def test_vllm_has_a_path_of_its_own() -> None:
+    assert route("POST", "/inference/v1/generate", {}).dialect is VLLM
 
 
 def token(text: str, whole: str | None = None) -> dict[str, Any]:
