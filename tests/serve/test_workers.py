@@ -71,7 +71,7 @@ async def workers(
     async with serving(config) as process:
         for _ in range(count - 1):
             await process.until("serving")
-        pids = {line["listen"]: line["pid"] for line in process.lines}
+        pids = {line["listen"]: line["pid"] for line in process.lines if line["event"] == "serving"}
         await until_ready(admin)
         yield process, port, admin, [pids[f"127.0.0.1:{port + number}"] for number in range(count)]
 

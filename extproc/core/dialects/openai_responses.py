@@ -8,7 +8,7 @@ in the finished response, so that a repeat cannot restore a redacted delta.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from extproc.core.block_answers.base import BlockAnswer
@@ -222,6 +222,12 @@ class OpenAIResponses(Dialect):
         """Return the place of the text in the finished response, or a place of its own for other texts."""
         found = _target(root, leaf.path)
         return found[0] if found is not None else (short_name(fields(root).get("type")), *_output(root), *leaf.path)
+
+    def _unit(self, leaf: Leaf, place: tuple[Hashable, ...]) -> Hashable:
+        """Return the identity of the part at `place`. An event that is of no part has one for all its texts."""
+        if place[1:2] == ("output",) and not leaf.is_everywhere:
+            return place[:3]
+        return super()._unit(leaf, place)
 
     def kind(self, root: Any, leaf: Leaf) -> Kind:
         """Return whether the text repeats earlier deltas."""

@@ -594,11 +594,17 @@ def test_tokens_have_the_part_of_their_text(given: Any) -> None:
     assert heard(RESPONSES, given)[1] == "#"
 
 
+def test_tokens_of_an_event_of_another_api_have_the_unit_of_its_text() -> None:
+    given = event("transcript.text.delta", delta="hi", logprobs=[{"token": "hi"}])
+    text, tokens = RESPONSES.deltas(document(given))
+    assert text.unit == tokens.unit is not None
+
+
 def test_empty_logprobs_are_no_tokens() -> None:
     assert len(RESPONSES.deltas(document(event("response.output_text.delta", delta="a", logprobs=[])))) == 1
     given = event("response.output_text.annotation.added", logprobs=[{"token": "a"}])
     assert [leaf.unit for leaf in RESPONSES.deltas(document(given))] == [
-        ("response.output_text.annotation.added", "output", 2, "logprobs")
+        ("response.output_text.annotation.added", "output", 2)
     ]
 
 
