@@ -87,7 +87,7 @@ class Limits(Model):
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """concurrent sessions with Aim; beyond it an event stream fails with the reason held_bytes"""
     inflate_ratio: Annotated[int, Field(ge=2, le=100_000)] = 100
-    """how many times larger than its compressed size a decompressed body may be"""
+    """how many times larger than its compressed size a decompressed body of more than 64 KiB may be"""
 
 
 class Audit(Model):
