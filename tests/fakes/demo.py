@@ -78,20 +78,24 @@ class Demo:
 
 
 def _heed_signals() -> None:
-    """Restore the default signal handling, in case the test runner ignores these signals."""
+    """Restore the default handling of signals, which a new process inherits, in case the test runner ignores them.
+
+    Not in the new process itself, which would have to be forked: gRPC's threads would run there and write to its stderr.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @asynccontextmanager
 async def demo(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Demo]:
+    _heed_signals()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "extproc", "demo", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(folder, **variables),
-        preexec_fn=_heed_signals,
     )
     running = Demo(process, folder)
     try:
