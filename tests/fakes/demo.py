@@ -80,7 +80,8 @@ class Demo:
 def _heed_signals() -> None:
     """Restore the default handling of signals, which a new process inherits, in case the test runner ignores them.
 
-    Not in the new process itself, which would have to be forked: gRPC's threads would run there and write to its stderr.
+    Not in the new process itself, for which it would have to be forked: gRPC's threads would run there and write to its
+    stderr.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
