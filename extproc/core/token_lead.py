@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from extproc.core.dialects.leaf import Kind, Leaf
-from extproc.core.dialects.tokens import spell_prompt
+from extproc.core.dialects.tokens import is_of_prompt
 from extproc.core.held_event import short_place
 
 _MOST = 4
@@ -39,7 +39,7 @@ class TokenLead:
         lost: list[Hashable] = []
         for leaf in tokens:
             unit = None if leaf.unit is None else short_place(leaf.unit)
-            if spell_prompt(leaf.path) or (texts if unit is None else unit in units):
+            if is_of_prompt(leaf.path) or (texts if unit is None else unit in units):
                 self._events.pop(unit, None)
                 continue
             alone.append(leaf)

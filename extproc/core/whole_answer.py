@@ -17,7 +17,7 @@ from extproc.core.dialects.base import Dialect
 from extproc.core.dialects.joined import Parts
 from extproc.core.dialects.leaf import Kind, Leaf
 from extproc.core.dialects.model_name import model_names
-from extproc.core.dialects.tokens import spell_prompt
+from extproc.core.dialects.tokens import is_of_prompt
 from extproc.core.policy import Limits
 from extproc.core.reading import document_of
 from extproc.core.redaction import MOST_EDITS, RedactionError, edits
@@ -180,7 +180,7 @@ def _number(piece: Leaf) -> int:
 def _alone(texts: Sequence[Leaf], vouching: Sequence[Leaf]) -> list[Path]:
     """Return the places of tokens that no text of their choice or part accompanies, so that nobody has judged them."""
     units = {None, *(leaf.unit for leaf in texts)} if texts else ()
-    tokens = (leaf for leaf in vouching if leaf.kind is Kind.TOKENS and not spell_prompt(leaf.path))
+    tokens = (leaf for leaf in vouching if leaf.kind is Kind.TOKENS and not is_of_prompt(leaf.path))
     return [leaf.path for leaf in tokens if leaf.unit not in units]
 
 

@@ -23,7 +23,7 @@ _KEYED = "top_logprobs"
 """A key under which some servers use tokens as keys."""
 
 
-def spell_prompt(path: Path) -> bool:
+def is_of_prompt(path: Path) -> bool:
     """Return whether the tokens at a place are those of the prompt, which was judged before."""
     return str(path[-1]).startswith(("prompt_", "input_"))
 
