@@ -598,6 +598,8 @@ def test_tokens_of_an_event_of_another_api_have_the_unit_of_its_text() -> None:
     given = event("transcript.text.delta", delta="hi", logprobs=[{"token": "hi"}])
     text, tokens = RESPONSES.deltas(document(given))
     assert text.unit == tokens.unit is not None
+    _, tokens = RESPONSES.deltas(document(event("transcript.text.delta", delta="hi", __verbose={"tokens": [1]})))
+    assert tokens.unit is None
 
 
 def test_empty_logprobs_are_no_tokens() -> None:
