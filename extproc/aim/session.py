@@ -83,6 +83,7 @@ class Session:
             self._ended.set_result(None)
         if self._socket is None and self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+        self._task = None  # it keeps the error of its cancellation, and through that this session
 
     def start(self, group: asyncio.TaskGroup, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run the session as a task of `group`, which `close` ends."""

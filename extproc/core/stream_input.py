@@ -36,10 +36,11 @@ class StreamInput:
     """Decodes the bytes of one stream."""
 
     __slots__ = (
-        "_cut",
+        "_complete",
         "_decoder",
         "_has_text_lines",
         "_inflater",
+        "_is_finishing",
         "_open",
         "_pieces",
         "_ratio",
@@ -60,7 +61,10 @@ class StreamInput:
         self._slices: Iterator[bytes] = iter(())  # what is left of the piece that is being inflated
         self._open = 0  # the bytes of that piece
         self._uncut = 0  # the bytes of all pieces, as they came
-        self._cut = self._units()
+        # What is left of the units that the last bytes completed. A generator of this object would be a cycle: Python
+        # would keep the inflater of an ended stream until it looks for cycles, minutes later.
+        self._complete: Iterator[Unit] = iter(())
+        self._is_finishing = False
         self.has_more = False
         """Whether `units` may yield more than it has yielded."""
         self.is_broken = False
@@ -126,20 +130,27 @@ class StreamInput:
         """
         count = size = inflated = 0
         try:
-            while count < _UNITS and size < _BYTES and inflated < _BYTES:
-                unit = next(self._cut)
-                if unit is None:
-                    self.has_more = False
+            while count < _UNITS and size < _BYTES:
+                unit = next(self._complete, None)
+                if unit is not None:
+                    count += 1
+                    size += len(unit.raw)
+                    yield unit
+                elif inflated >= _BYTES:
+                    break
+                elif (plain := self._next()) is not None:
+                    self._complete = self._decoder.feed(plain)
+                    if self._inflater is not None:
+                        inflated += len(plain)
+                elif self.upstream is Upstream.OPEN or self._is_finishing:
+                    self._is_finishing = self.has_more = False
                     return
-                if isinstance(unit, int):
-                    inflated += unit
-                    continue
-                count += 1
-                size += len(unit.raw)
-                yield unit
+                else:
+                    self._check_end()
+                    self._complete = self._decoder.finish()
+                    self._is_finishing = True
         except ContentError:
-            self.has_more = False
-            self._cut = self._units()
+            self._is_finishing = self.has_more = False
             raise
         self.has_more = self.pending > 0 or self.upstream is not Upstream.OPEN
 
@@ -147,18 +158,6 @@ class StreamInput:
         """Yield all units that `units` would yield; raise like it."""
         while self.has_more:
             yield from self.units()
-
-    def _units(self) -> Iterator[Unit | int | None]:
-        """Yield the units, the size of each inflated slice, and None wherever no more are complete."""
-        while True:
-            while (plain := self._next()) is not None:
-                yield from self._decoder.feed(plain)
-                if self._inflater is not None:
-                    yield len(plain)
-            if self.upstream is not Upstream.OPEN:
-                self._check_end()
-                yield from self._decoder.finish()
-            yield None
 
     def _next(self) -> bytes | None:
         """Return the next decoded bytes; None if there are none. Raises ContentError if the encoding is broken."""

@@ -67,10 +67,13 @@ class ExternalProcessor:
         """Serve one stream.
 
         Envoy takes a return as permission to pass everything. So this returns only after Envoy has ended the stream or
-        the exchange is closed. Every other way out is an abort.
+        the exchange is closed. Every other way out sets an error.
         """
         if self.is_refusing:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+            # `context.abort` would raise an error that keeps this frame, and so the call, in a reference cycle.
+            context.set_code(grpc.StatusCode.UNAVAILABLE)
+            context.set_details("draining")
+            return
         stream = self.stream_of(context)  # what fails here has counted nothing yet
         self.load.streams += 1
         self.idle.clear()
@@ -85,10 +88,9 @@ class ExternalProcessor:
             finally:
                 self._keep(stream.driver)
                 self._note_idle()
-        del stream  # the exception of an abort keeps this frame for a while
         if reset is not None:
-            code = grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL
-            await context.abort(code, reset.message)
+            context.set_code(grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL)
+            context.set_details(reset.message)
 
     def stream_of(self, context: ServicerContext[bytes, bytes]) -> Stream:
         """Return the stream of `context`, under the settings in force."""

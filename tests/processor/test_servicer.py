@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,20 +14,12 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import Processin
 from structlog.testing import capture_logs
 
 from extproc.aim.client import AimClient
-from extproc.aim.connection import Socket
-from extproc.aim.session import Session
-from extproc.core.dry_run import DryRun
 from extproc.core.exchange import Exchange
-from extproc.core.response_stream import ResponseStream
-from extproc.processor.driver import Driver
 from extproc.processor.effects import Effects
-from extproc.processor.load import Share
-from extproc.processor.outbox import Outbox
 from extproc.processor.servicer import ExternalProcessor
-from extproc.processor.stream import Patience, Stream
+from extproc.processor.stream import Patience
 from extproc.telemetry.metrics import Telemetry
-from extproc.telemetry.observation import Observation
-from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, block, echo
+from tests.fakes.aim import AimSession, Answer, ScriptedAim, block, echo
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import environment
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
@@ -425,124 +415,6 @@ async def test_everything_is_freed_when_the_client_leaves_during_a_write(aim: Sc
         await asyncio.wait_for(guard.service.idle.wait(), 10)
         assert guard.metric("extproc_sessions") == 0
         assert guard.service.load.held_bytes == 0
-
-
-async def _whole(stream: EnvoyStream) -> None:
-    await request(stream)
-    await stream.response_headers(("content-type", "application/json"))
-    await stream.body("response", chat_answer("Hi"))
-    assert (await stream.read()).HasField("response_headers")
-    assert (await stream.read()).HasField("response_body")
-    await stream.done()
-    assert await stream.read() is None
-
-
-async def _streamed(stream: EnvoyStream) -> None:
-    await request(stream, STREAMED)
-    await stream.response_headers(SSE)
-    await stream.body("response", chat_event("Hi"), end=False)
-    await stream.body("response", DONE)
-    assert (await stream.read()).HasField("response_headers")
-    while not (await stream.read()).response_body.response.body_mutation.streamed_response.end_of_stream:
-        pass
-    await stream.done()
-    assert await stream.read() is None
-
-
-async def _left_behind(stream: EnvoyStream) -> None:
-    await request(stream, STREAMED)
-    await stream.response_headers(SSE)
-    await stream.body("response", chat_event("Hi"), end=False)
-    assert (await stream.read()).HasField("response_headers")
-
-
-async def _out_of_order(stream: EnvoyStream) -> None:
-    await stream.request_headers()
-    await stream.request_headers()
-    assert (await status_of(stream))[0] is grpc.StatusCode.INTERNAL
-
-
-async def _blocked(stream: EnvoyStream) -> None:
-    """Aim blocks one of the answer's texts and never answers for the others."""
-    await request(stream)
-    await stream.response_headers(("content-type", "application/json"))
-    await stream.body("response", SEVERAL)
-    assert (await stream.read()).HasField("immediate_response")
-    await stream.done()
-    assert await stream.read() is None
-
-
-async def _left_while_judged(stream: EnvoyStream) -> None:
-    await request(stream)
-    await stream.response_headers(("content-type", "application/json"))
-    await stream.body("response", SEVERAL.replace(b"SECRET", b"-"))
-
-
-async def _refused(stream: EnvoyStream) -> None:
-    await request(stream, STREAMED.replace(b"Hello", b"REFUSE"))
-    await stream.response_headers(SSE)
-    await stream.body("response", chat_event("Hi"), end=False)
-    assert (await stream.read()).HasField("immediate_response")
-
-
-SEVERAL = json.dumps(
-    {
-        "choices": [
-            {"index": at, "message": {"role": "assistant", "content": text}}
-            for at, text in enumerate(["SECRET", "a", "b"])
-        ]
-    }
-).encode()
-
-
-@pytest.mark.parametrize(
-    ("script", "enforce"),
-    [
-        *(
-            (it, True)
-            for it in (_whole, _streamed, _left_behind, _out_of_order, _blocked, _left_while_judged, _refused)
-        ),
-        *((it, False) for it in (_whole, _streamed, _left_behind)),
-    ],
-)
-async def test_exchange_leaves_nothing_for_the_garbage_collector(
-    aim: ScriptedAim, script: Callable[[EnvoyStream], Awaitable[None]], enforce: bool
-) -> None:
-    """Objects in reference cycles would stay until the collector examines old objects, which is rare."""
-
-    async def judge(question: Question) -> Answer:
-        match question.body.get("output"):
-            case "SECRET":
-                return block("no")
-            case "-" | "a" | "b":
-                await asyncio.Event().wait()
-        return await allow(question)
-
-    async def handshake() -> int | None:
-        return 503 if script is _refused else None
-
-    aim.judge, aim.handshake = judge, handshake
-    settings = settings_for(aim.base, profiles={"default": {"enforce": enforce}})
-    ours = (Stream, Driver, Exchange, DryRun, Effects, Outbox, Observation, Share, ResponseStream, Session, Socket)
-    async with sidecar(settings) as guard:
-        gc.collect()
-        gc.disable()
-        of_others = {id(it): it for it in gc.get_objects() if type(it) in ours}
-        try:
-            for _ in range(3):
-                async with envoy_stream(address(guard)) as stream:
-                    await script(stream)
-                await asyncio.wait_for(guard.service.idle.wait(), 10)
-                for session in aim.sessions:
-                    await asyncio.wait_for(session.closed.wait(), 10)
-            left: list[object] = []
-            with suppress(TimeoutError):
-                async with asyncio.timeout(10):
-                    while left := [it for it in gc.get_objects() if type(it) in ours and id(it) not in of_others]:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)  # the last tasks drop their references
-            assert not [type(it).__name__ for it in left]
-        finally:
-            gc.enable()
 
 
 async def test_stream_without_a_message_is_reset_in_time(aim: ScriptedAim) -> None:
