@@ -56,29 +56,36 @@ class KeyFile:
         *,
         logs: bool = True,
         poll_seconds: float = POLL_SECONDS,
+        settle_seconds: float = _SETTLE_SECONDS,
     ) -> None:
-        """Begin to follow `path`, the value of `setting`, and look at it every `poll_seconds`."""
+        """Begin to follow `path`, the value of `setting`.
+
+        Look at it every `poll_seconds`, and again after `settle_seconds` while it may be changing.
+        """
         self._path = path
         self._setting = setting
         self._find_problem = find_problem
         self._logs = logs
         self._looking = threading.Lock()
-        self._key = b""
-        self._seen: bytes | None = None  # what the last look found, if it is not in use
+        self._key: bytes | None = None
+        self._seen: bytes | None = None  # what the last look found
         self._problem: str | None = None
         self._has_looked = threading.Event()
         stop = threading.Event()
         weakref.finalize(self, stop.set)
         threading.Thread(
-            target=_follow, args=(weakref.ref(self), stop, poll_seconds), name=f"key {setting}", daemon=True
+            target=_follow,
+            args=(weakref.ref(self), stop, poll_seconds, settle_seconds),
+            name=f"key {setting}",
+            daemon=True,
         ).start()
 
     def read(self) -> bytes:
         """Return the key, stripped; empty if there is none. This never waits for the file."""
-        return self._key
+        return self._key or b""
 
     def wait(self, seconds: float) -> None:
-        """Wait at most `seconds` for the first look at the file."""
+        """Wait at most `seconds` for the first key, or the first problem."""
         if not self._has_looked.wait(seconds):
             self._report("reading it takes too long")
 
@@ -86,13 +93,14 @@ class KeyFile:
         """Look at the file now; return whether it may be changing, so that the next look should be soon.
 
         Secrets are usually replaced by renaming files. Others are rewritten in place, and may be seen empty or half
-        written. So another content than the key in use counts only once two looks in a row have found it. While the
-        file holds no key, or is missing, the last key stays in use.
+        written. So another content than the key in use counts only once two looks in a row have found it, also when
+        none is in use yet: after a reload, the traffic waits for this key. While the file holds no key, or is
+        missing, the last key stays in use.
         """
-        try:
-            return self._look()
-        finally:
+        may_change = self._look()
+        if not may_change:
             self._has_looked.set()
+        return may_change
 
     def _look(self) -> bool:
         with self._looking:
@@ -103,7 +111,7 @@ class KeyFile:
                 self._seen = None
                 self._report(getattr(error, "strerror", None) or type(error).__name__)
                 return False
-            is_certain = content in (self._key, self._seen) or not self._key
+            is_certain = content in (self._key, self._seen)
             self._seen = content
             if not is_certain:
                 return True
@@ -126,12 +134,12 @@ class KeyFile:
             _log.warning("key_unreadable", **about, problem=problem, last_key_in_use=bool(self._key))
 
 
-def _follow(file: weakref.ref[KeyFile], stop: threading.Event, poll_seconds: float) -> None:
+def _follow(file: weakref.ref[KeyFile], stop: threading.Event, poll_seconds: float, settle_seconds: float) -> None:
     """Look at the file until it is no longer needed. The thread holds no reference to it between two looks."""
     seconds = 0.0
     while not stop.wait(seconds):
         followed = file()
         if followed is None:
             return
-        seconds = min(_SETTLE_SECONDS, poll_seconds) if followed.look() else poll_seconds
+        seconds = settle_seconds if followed.look() else poll_seconds
         del followed

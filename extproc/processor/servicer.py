@@ -67,13 +67,10 @@ class ExternalProcessor:
         """Serve one stream.
 
         Envoy takes a return as permission to pass everything. So this returns only after Envoy has ended the stream or
-        the exchange is closed. Every other way out sets an error.
+        the exchange is closed. Every other way out is an abort.
         """
         if self.is_refusing:
-            # `context.abort` would raise an error that keeps this frame, and so the call, in a reference cycle.
-            context.set_code(grpc.StatusCode.UNAVAILABLE)
-            context.set_details("draining")
-            return
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
         stream = self.stream_of(context)  # what fails here has counted nothing yet
         self.load.streams += 1
         self.idle.clear()
@@ -88,9 +85,10 @@ class ExternalProcessor:
             finally:
                 self._keep(stream.driver)
                 self._note_idle()
+        del stream  # the error of an abort keeps this frame, in a reference cycle of gRPC
         if reset is not None:
-            context.set_code(grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL)
-            context.set_details(reset.message)
+            code = grpc.StatusCode.FAILED_PRECONDITION if reset.misconfigured else grpc.StatusCode.INTERNAL
+            await context.abort(code, reset.message)
 
     def stream_of(self, context: ServicerContext[bytes, bytes]) -> Stream:
         """Return the stream of `context`, under the settings in force."""

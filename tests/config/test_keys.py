@@ -84,6 +84,7 @@ def test_problem_with_a_file_is_logged_once_and_so_is_its_end(file: Path, conten
     assert logs == [said(file, problem)]
     file.write_text("good-key\n")
     with capture_logs() as logs:
+        key_file.look()
         for _ in range(3):
             key_file.look()
             assert key_file.read() == b"good-key"
@@ -117,6 +118,20 @@ def test_file_that_is_rewritten_in_place_gives_the_old_or_the_new_key(file: Path
             file.write_text(content)
             assert key_file.look()
             assert key_file.read() == b"old-key"
+        assert not key_file.look()
+        assert key_file.read() == b"new-key"
+    assert logs == []
+
+
+def test_first_key_is_not_a_part_of_one_either(file: Path) -> None:
+    """A reload begins to follow the file anew."""
+    with capture_logs() as logs:
+        with hanging(file) as write:
+            key_file = KeyFile(file, "aim.api_key_file", poll_seconds=3600, settle_seconds=3600)
+            write("new-")  # the thread reads this, and then waits
+        file.write_text("new-key")
+        assert key_file.look()
+        assert key_file.read() == b""
         assert not key_file.look()
         assert key_file.read() == b"new-key"
     assert logs == []
@@ -159,12 +174,12 @@ def test_file_that_hangs_stops_nothing(file: Path) -> None:
 
 
 def test_file_that_hangs_at_first_is_in_use_once_it_can_be_read(file: Path) -> None:
-    with hanging(file) as write:
+    with hanging(file):
         with capture_logs() as logs:
             keys = Keys(Settings.model_validate({"aim": {"api_key_file": str(file)}}))
         assert key(keys) is None
         assert logs == [said(file, "reading it takes too long")]
-        write("one")
+        come_back(file, "one")
         until(lambda: key(keys) == "one")
 
 
@@ -185,6 +200,15 @@ def hanging(file: Path) -> Iterator[Callable[[str], None]]:
     yield write
     end = os.open(file, os.O_RDWR)  # a reader that hangs is let go
     file.unlink()
+    os.close(end)
+
+
+def come_back(file: Path, text: str) -> None:
+    """Let go whoever hangs on `file`; from then on it is an ordinary file with `text`."""
+    end = os.open(file, os.O_RDWR)
+    back = file.with_name("back")
+    back.write_text(text)
+    back.rename(file)
     os.close(end)
 
 
