@@ -117,8 +117,9 @@ def _share_interpreter() -> None:
 def _tune_collector() -> None:
     """Exclude the loaded modules from garbage collection, and collect other objects less often.
 
-    An exchange makes some thousand objects and leaves only a few reference cycles, of gRPC and websockets. With Python's defaults the
-    collector would examine each object several times, and those of a large document again and again while it is read.
+    An exchange makes some thousand objects and leaves only a few reference cycles, of gRPC and websockets. With
+    Python's defaults the collector would examine each object several times, and those of a large document again and
+    again while it is read.
     """
     gc.collect()
     gc.freeze()
