@@ -277,6 +277,24 @@ async def join_then_close(session: AimSession) -> None:
             return
 
 
+def split(trial: Trial) -> None:
+    """Let Aim verify the first text as two chunks, which take the places of two texts, before the session is lost."""
+    pieces = TEXTS[0][:1], TEXTS[0][1:]
+
+    async def script(session: AimSession) -> None:
+        while (chunk := await session.receive()) is not None:
+            if text_of(chunk) == TEXTS[1]:
+                for piece in pieces:
+                    await session.verify(chunk_of(piece))
+                await session.socket.close()
+                return
+
+    trial.chain.aim.script = script
+    texts = *pieces, TEXTS[1] + TEXTS[2]
+    trial.events = [trial.events[0], *(CHAT.event(content=text) for text in texts), *trial.events[4:]]
+    trial.said = b"".join(trial.events)
+
+
 async def drop_then_close(session: AimSession) -> None:
     """Verify the second text alone, so that the first is dropped, then close."""
     while (chunk := await session.receive()) is not None:
@@ -362,6 +380,12 @@ ROWS = [
         Reason.SESSION,
     ),
     _fault("the session is lost after Aim has joined two texts", in_session(join_then_close), _LATE_BY_ONE),
+    Fault(
+        "the session is lost after Aim has split a text",
+        split,
+        on(stream=(_LATE_BY_ONE, Opened(words="passes, with that text as Aim split it"))),
+        Reason.SESSION,
+    ),
     Fault(
         "the session is lost after Aim has dropped a text",
         dropped,
