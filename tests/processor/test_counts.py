@@ -11,12 +11,15 @@ import pytest
 from extproc.aim.client import AimClient
 from extproc.processor.servicer import ExternalProcessor
 from extproc.telemetry.metrics import Telemetry
-from tests.fakes.aim import Answer, Question, ScriptedAim, anonymize, block
+from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, anonymize, block, chunk_of
 from tests.fakes.envoy_stream import envoy_stream
+from tests.fakes.rig import chat_answer
 from tests.fakes.sidecar import settings_for, sidecar
-from tests.processor.test_stream_writer import SlowEnvoy, request
+from tests.processor.test_stream_writer import JSON, SSE, SlowEnvoy, body, piece, request
 
 SIZE = 100_000
+PIECE = 50_000
+"""Less than the largest message in which a body leaves."""
 
 
 @pytest.mark.parametrize("name", ["request_body", "immediate_response"])
@@ -39,6 +42,42 @@ async def test_message_that_envoy_does_not_take_counts_as_held(aim: ScriptedAim,
         envoy.take(None)
         assert [await envoy.offered.get() for _ in range(2)] == ["request_headers", name]
         assert SIZE < service.load.held_bytes < 3 * SIZE
+        envoy.take(None)
+        envoy.send(grpc.aio.EOF)
+        await running
+        stream.end()
+        assert service.load.held_bytes == 0
+
+
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_rewritten_answer_that_envoy_does_not_take_counts_as_held(
+    aim: ScriptedAim, streamed: bool, opens: bool
+) -> None:
+    async def judge(question: Question) -> Answer:
+        return anonymize(question, lambda _: "x" * PIECE)
+
+    async def rewrite(session: AimSession) -> None:
+        if await session.receive() is not None:
+            await session.verify(chunk_of("x" * PIECE))
+
+    aim.judge, aim.script = judge, rewrite
+    profile = {"hooks": ["output"], "failure_mode_allow": opens}
+    settings = settings_for(aim.base, aim={"api": "firewall"}, profiles={"default": profile})
+    answer = [SSE, piece("Hi")] if streamed else [JSON, body("response_body", chat_answer("Hi"))]
+    envoy = SlowEnvoy(*request(streamed=streamed), *answer)
+    async with (
+        AimClient(settings) as client,
+        ExternalProcessor(settings, client, Telemetry()) as service,
+        asyncio.timeout(20),
+        asyncio.TaskGroup() as group,
+    ):
+        stream = service.stream_of(cast("Any", envoy))
+        running = group.create_task(stream.run())
+        names = ["request_headers", "request_body", "response_headers", "response_body"]
+        envoy.take(*[None] * (len(names) - 1))
+        assert [await envoy.offered.get() for _ in names] == names
+        assert PIECE < service.load.held_bytes < 3 * PIECE
         envoy.take(None)
         envoy.send(grpc.aio.EOF)
         await running
