@@ -109,6 +109,7 @@ class Result:
     skipped: int
     known: tuple[str, ...] = ()
     day: str = ""
+    commit: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -165,6 +166,7 @@ def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
         "-m",
         "envoy and not long",
         f"--junit-xml={report}",
+        f"--override-ini=junit_suite_name={commit()}",
         *_PARALLEL,
         *arguments,
     ]
@@ -174,8 +176,16 @@ def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
     return read(name, report.read_bytes())
 
 
+def commit() -> str:
+    """Return the commit that is checked out; "unknown" outside a clone."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
 def read(name: str, report: bytes) -> Result:
-    """Read pytest's report in JUnit's XML."""
+    """Read pytest's report in JUnit's XML; its suite has the name of the commit."""
     expected = KNOWN.get(name.rpartition(".")[0], {})
     failed: list[str] = []
     known: list[str] = []
@@ -194,17 +204,22 @@ def read(name: str, report: bytes) -> Result:
             skipped += 1
         else:
             passed += 1
-    started = next((suite.get("timestamp", "") for suite in root.iter("testsuite")), "")
-    return Result(name, passed, tuple(failed), skipped, tuple(known), started[:10])
+    whole = next(root.iter("testsuite"), ElementTree.Element("testsuite"))
+    day = whole.get("timestamp", "")[:10]
+    return Result(name, passed, tuple(failed), skipped, tuple(known), day, whole.get("name", ""))
 
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table in Markdown."""
-    lines = ["| Envoy | date | passed | failed | differ, see below | skipped |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| Envoy | commit | date | passed | failed | differ, see below | skipped |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for result in results:
         failed = f"{len(result.failed)}: {', '.join(f'`{name}`' for name in result.failed)}" if result.failed else "0"
         differ = f"{len(result.known)}: {', '.join(sorted(set(result.known)))}" if result.known else "0"
-        lines.append(f"| {result.version} | {result.day} | {result.passed} | {failed} | {differ} | {result.skipped} |")
+        run = f"{result.version} | {result.commit} | {result.day}"
+        lines.append(f"| {run} | {result.passed} | {failed} | {differ} | {result.skipped} |")
     return "\n".join(lines)
 
 

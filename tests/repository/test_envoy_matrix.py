@@ -7,7 +7,7 @@ import pytest
 from tests.envoy import matrix
 from tests.envoy.matrix import Result, page, read, table
 
-REPORT = b"""<testsuites><testsuite timestamp="2026-11-28T10:11:12.131415+00:00">
+REPORT = b"""<testsuites><testsuite name="1234abc" timestamp="2026-11-28T10:11:12.131415+00:00">
 <testcase classname="tests.envoy.test_a" name="test_1"/>
 <testcase classname="tests.envoy.test_a" name="test_2"><failure message="no"/></testcase>
 <testcase classname="tests.envoy.test_a" name="test_3"><error message="no"/></testcase>
@@ -19,10 +19,10 @@ REPORT = b"""<testsuites><testsuite timestamp="2026-11-28T10:11:12.131415+00:00"
 def test_report_is_parsed() -> None:
     result = read("1.38.3", REPORT)
     failed = ("tests.envoy.test_a::test_2", "tests.envoy.test_a::test_3")
-    assert result == Result("1.38.3", 2, failed, 1, (), "2026-11-28")
+    assert result == Result("1.38.3", 2, failed, 1, (), "2026-11-28", "1234abc")
     assert not result.is_fine
     assert table([result]).endswith(
-        "| 1.38.3 | 2026-11-28 | 2 | 2: `tests.envoy.test_a::test_2`, `tests.envoy.test_a::test_3` | 0 | 1 |"
+        "| 1.38.3 | 1234abc | 2026-11-28 | 2 | 2: `tests.envoy.test_a::test_2`, `tests.envoy.test_a::test_3` | 0 | 1 |"
     )
 
 
@@ -36,7 +36,9 @@ def test_known_difference_counts_for_its_version_only() -> None:
     )
     old = read("1.36.4", report)
     assert (old.known, len(old.failed)) == (("large requests",), 1)
-    assert "| 1.36.4 | 2026-11-28 | 2 | 1: `tests.envoy.test_a::test_3` | 1: large requests | 1 |" in page([old])
+    assert "| 1.36.4 | 1234abc | 2026-11-28 | 2 | 1: `tests.envoy.test_a::test_3` | 1: large requests | 1 |" in page(
+        [old]
+    )
     assert "**Large requests, 1.36.**" in page([old])
     new = read("1.37.0", report)
     assert (new.known, len(new.failed)) == ((), 2)
