@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from extproc.core.errors import Reason
-from tests.envoy.faults.client import leaves
+from tests.envoy.faults.client import leaves, leaves_during_the_handshake
 from tests.envoy.faults.fault import (
     FINE,
     UNAVAILABLE,
@@ -217,6 +217,12 @@ ROWS = [
         "the client of the breaker's probe leaves",
         on_probe(leaves),
         on(request=always(Gone()), answer=always(Gone())),
+        chain="quick breaker",
+    ),
+    Fault(
+        "the client of the breaker's probe leaves during the handshake",
+        on_probe(leaves_during_the_handshake),
+        on(stream=always(Gone())),
         chain="quick breaker",
     ),
     Fault(

@@ -81,6 +81,27 @@ def leaves(trial: Trial) -> None:
     trial.client = client
 
 
+def leaves_during_the_handshake(trial: Trial) -> None:
+    """Leave while Aim opens the session of a stream."""
+
+    async def handshake() -> int | None:
+        trial.reached.set()
+        return await asyncio.Event().wait() or None
+
+    async def answer(request: Received) -> None:
+        await request.head(headers=EVENT_STREAM)
+        for event in trial.events[:3]:
+            await request.chunk(event)
+        await request.gone.wait()
+
+    async def client(trial: Trial) -> None:
+        async with connected(trial, trial.request, len(trial.request)):
+            await trial.reached.wait()
+        await trial.chain.upstream.requests[0].gone.wait()
+
+    trial.chain.aim.handshake, trial.chain.upstream.answer, trial.client = handshake, answer, client
+
+
 def leaves_politely(trial: Trial) -> None:
     """Close the sending half of the connection while Aim judges, and wait."""
     trial.hold()
