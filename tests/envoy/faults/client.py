@@ -97,6 +97,7 @@ def leaves_during_the_handshake(trial: Trial) -> None:
     async def client(trial: Trial) -> None:
         async with connected(trial, trial.request, len(trial.request)):
             await trial.reached.wait()
+            await trial.chain.upstream.arrived.wait()  # the session opens meanwhile, so either may be first
         await trial.chain.upstream.requests[0].gone.wait()
 
     trial.chain.aim.handshake, trial.chain.upstream.answer, trial.client = handshake, answer, client
