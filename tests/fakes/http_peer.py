@@ -88,6 +88,8 @@ class Peer:
                 await writer.wait_closed()
         except asyncio.CancelledError:
             writer.transport.abort()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()  # else the loop may end with the socket open
         finally:
             self._tasks.discard(task)
 
