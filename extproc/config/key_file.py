@@ -70,7 +70,7 @@ class KeyFile:
         self._key: bytes | None = None
         self._seen: bytes | None = None  # what the last look found
         self._problem: str | None = None
-        self._has_looked = threading.Event()
+        self._has_settled = threading.Event()
         stop = threading.Event()
         weakref.finalize(self, stop.set)
         threading.Thread(
@@ -86,7 +86,7 @@ class KeyFile:
 
     def wait(self, seconds: float) -> None:
         """Wait at most `seconds` for the first key, or the first problem."""
-        if not self._has_looked.wait(seconds):
+        if not self._has_settled.wait(seconds):
             self._report("reading it takes too long")
 
     def look(self) -> bool:
@@ -99,7 +99,7 @@ class KeyFile:
         """
         may_change = self._look()
         if not may_change:
-            self._has_looked.set()
+            self._has_settled.set()
         return may_change
 
     def _look(self) -> bool:

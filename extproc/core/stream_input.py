@@ -64,7 +64,7 @@ class StreamInput:
         # What is left of the units that the last bytes completed. A generator of this object would be a cycle: Python
         # would keep the inflater of an ended stream until it looks for cycles, minutes later.
         self._complete: Iterator[Unit] = iter(())
-        self._is_finishing = False
+        self._is_finishing = False  # whether these are the last units of an ended stream
         self.has_more = False
         """Whether `units` may yield more than it has yielded."""
         self.is_broken = False

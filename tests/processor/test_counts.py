@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from extproc.aim.client import AimClient
+from extproc.config.settings import Settings
 from extproc.processor.servicer import ExternalProcessor
 from extproc.telemetry.metrics import Telemetry
 from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, anonymize, block, chunk_of
@@ -22,6 +23,26 @@ PIECE = 50_000
 """Less than the largest message in which a body leaves."""
 
 
+async def check_held(settings: Settings, envoy: SlowEnvoy, names: list[str], size: int) -> None:
+    """Serve a stream of `envoy`, which does not take the last of these messages; that one has about `size` bytes."""
+    async with (
+        AimClient(settings) as client,
+        ExternalProcessor(settings, client, Telemetry()) as service,
+        asyncio.timeout(20),
+        asyncio.TaskGroup() as group,
+    ):
+        stream = service.stream_of(cast("Any", envoy))
+        running = group.create_task(stream.run())
+        envoy.take(*[None] * (len(names) - 1))
+        assert [await envoy.offered.get() for _ in names] == names
+        assert size < service.load.held_bytes < 3 * size
+        envoy.take(None)
+        envoy.send(grpc.aio.EOF)
+        await running
+        stream.end()
+        assert service.load.held_bytes == 0
+
+
 @pytest.mark.parametrize("name", ["request_body", "immediate_response"])
 async def test_message_that_envoy_does_not_take_counts_as_held(aim: ScriptedAim, name: str) -> None:
     async def judge(question: Question) -> Answer:
@@ -31,22 +52,7 @@ async def test_message_that_envoy_does_not_take_counts_as_held(aim: ScriptedAim,
     api = "firewall" if name == "request_body" else "detect"
     settings = settings_for(aim.base, aim={"api": api}, profiles={"default": {"hooks": ["pre_call"]}})
     envoy = SlowEnvoy(*request(streamed=False))
-    async with (
-        AimClient(settings) as client,
-        ExternalProcessor(settings, client, Telemetry()) as service,
-        asyncio.timeout(20),
-        asyncio.TaskGroup() as group,
-    ):
-        stream = service.stream_of(cast("Any", envoy))
-        running = group.create_task(stream.run())
-        envoy.take(None)
-        assert [await envoy.offered.get() for _ in range(2)] == ["request_headers", name]
-        assert SIZE < service.load.held_bytes < 3 * SIZE
-        envoy.take(None)
-        envoy.send(grpc.aio.EOF)
-        await running
-        stream.end()
-        assert service.load.held_bytes == 0
+    await check_held(settings, envoy, ["request_headers", name], SIZE)
 
 
 @pytest.mark.parametrize("opens", [False, True])
@@ -66,23 +72,7 @@ async def test_rewritten_answer_that_envoy_does_not_take_counts_as_held(
     settings = settings_for(aim.base, aim={"api": "firewall"}, profiles={"default": profile})
     answer = [SSE, piece("Hi")] if streamed else [JSON, body("response_body", chat_answer("Hi"))]
     envoy = SlowEnvoy(*request(streamed=streamed), *answer)
-    async with (
-        AimClient(settings) as client,
-        ExternalProcessor(settings, client, Telemetry()) as service,
-        asyncio.timeout(20),
-        asyncio.TaskGroup() as group,
-    ):
-        stream = service.stream_of(cast("Any", envoy))
-        running = group.create_task(stream.run())
-        names = ["request_headers", "request_body", "response_headers", "response_body"]
-        envoy.take(*[None] * (len(names) - 1))
-        assert [await envoy.offered.get() for _ in names] == names
-        assert PIECE < service.load.held_bytes < 3 * PIECE
-        envoy.take(None)
-        envoy.send(grpc.aio.EOF)
-        await running
-        stream.end()
-        assert service.load.held_bytes == 0
+    await check_held(settings, envoy, ["request_headers", "request_body", "response_headers", "response_body"], PIECE)
 
 
 async def test_gauge_that_fails_leaves_no_stream_behind(aim: ScriptedAim, monkeypatch: pytest.MonkeyPatch) -> None:
