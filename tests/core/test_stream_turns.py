@@ -9,8 +9,10 @@ import brotli
 import pytest
 import zstandard
 
+from extproc.core.content.framing import Framing
 from extproc.core.events import BodyReceived, TrailersReceived
 from extproc.core.policy import Limits
+from extproc.core.stream_input import StreamInput
 from extproc.core.vocabulary import Leg
 from tests.fakes.rig import DONE, chat_event, chat_request
 from tests.fakes.world import World, policy
@@ -235,3 +237,13 @@ def test_encoding_that_is_cut_short_is_refused_at_the_end_of_a_stream_that_faile
     assert it.response.body == VARIED
     it.body(b"", end=True)
     assert b"guardrail_unreadable_response" in it.response.body
+
+
+def test_bytes_behind_the_end_of_a_stream_are_read_too() -> None:
+    source = StreamInput((), Framing.EVENT_STREAM, Limits())
+    read = []
+    for piece in (b"data: 1\n\ndata: 2", b"data: 3"):
+        source.add(piece)
+        source.end(has_trailers=False)
+        read += [unit.raw for unit in source.all_units()]
+    assert read == [b"data: 1\n\n", b"data: 2", b"data: 3"]
