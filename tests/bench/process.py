@@ -76,9 +76,15 @@ class Started:
                 time.sleep(_POLL_SECONDS)
 
     def children(self) -> list[int]:
-        """Return the ids of its running child processes."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        """Return the ids of its child processes."""
+        found = []
+        # Not the list of children that each thread has: a thread that ends leaves its children to another one.
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == self.pid:
+                    found.append(int(process.name))
+        return found
 
 
 def loopback(port: int) -> Address:

@@ -99,9 +99,12 @@ class Part:
 
 
 def _shared_folder(pid: int) -> str:
-    """Return the folder in which a worker keeps its metrics; "" for a process that is no worker."""
+    """Return the folder in which a worker keeps its metrics; "" for a process that is no worker or has ended."""
     name = f"{FOLDER_VARIABLE}="
-    variables = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
     return next((each.removeprefix(name) for each in variables if each.startswith(name)), "")
 
 

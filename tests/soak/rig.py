@@ -260,8 +260,12 @@ async def running(seed: int, pace: Pace, variant: Variant) -> AsyncIterator[Rig]
 
 
 def file_descriptors(pids: Iterable[int]) -> int:
-    """Return how many files some processes have open."""
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+    """Return how many files some processes have open. One that has ended has none."""
+    count = 0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            count += len(os.listdir(f"/proc/{pid}/fd"))
+    return count
 
 
 def sockets(pid: int) -> int:
