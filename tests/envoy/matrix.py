@@ -47,7 +47,7 @@ NOTES = {
 **Large requests, 1.36.** Envoy accepts the route's `request_body_buffer_limit` but does not apply it to ext_proc. It
 answers 413 to every request larger than the listener's `per_connection_buffer_limit_bytes`, which
 `extproc render envoy` sets to 1 MiB. For larger prompts, set that limit to `limits.request_bytes` + 1 MiB. Envoy then
-also buffers up to that much for each slow client and each slow upstream. Envoy 1.37 and newer need no change.
+also buffers up to that much for each slow client and each slow upstream. 1.37 and newer need no change.
 """,
     "Envoy's own answers": """\
 **Envoy's own answers, 1.36.** Some answers come from Envoy itself: 413 to a request beyond its limit, 408 to an
@@ -88,6 +88,8 @@ cases, the faults, the SDKs, the rendered configuration, the demo, and short run
 What the two releases fix is taken from Envoy's release notes: lifetime faults of the ext_proc filter and its gRPC
 client (use after free, callbacks delivered twice), and a piece of a streamed body that could get lost beside a
 full-duplex ext_proc filter.
+
+1.36 is not supported either. The table has it for those who still run it.
 
 The latest results, on Linux {machine}:
 

@@ -21,7 +21,7 @@ def tables() -> str:
     """Return a table for each group, and one of the faults beside the matrix."""
     matrix = [f"### {group}\n\n{_table(_HEAD, list(_rows(rows)))}" for group, rows in GROUPS.items()]
     others = _table(_OTHERS, [(other.fault, other.outcome) for other in OTHERS])
-    return "\n".join([*matrix, f"## Faults outside exchanges\n\nEach has tests of its own.\n\n{others}"])
+    return "\n".join([*matrix, f"## Other faults\n\nEach has tests of its own.\n\n{others}"])
 
 
 def current(page: str) -> str:
