@@ -116,6 +116,7 @@ class StreamInput:
         """Record that the upstream has ended."""
         self.upstream = Upstream.ENDED_BY_TRAILERS if has_trailers else Upstream.ENDED
         self.has_more = True
+        self._is_finishing = False
 
     def add(self, data: bytes) -> None:
         """Take bytes as they came, of which `units` then yields what is complete."""

@@ -247,3 +247,14 @@ def test_bytes_behind_the_end_of_a_stream_are_read_too() -> None:
         source.end(has_trailers=False)
         read += [unit.raw for unit in source.all_units()]
     assert read == [b"data: 1\n\n", b"data: 2", b"data: 3"]
+
+
+def test_bytes_that_come_while_the_rest_of_a_stream_is_read_are_read_too() -> None:
+    source = StreamInput((), Framing.EVENT_STREAM, Limits())
+    source.add(b"data: 1\n\n" * 1023 + b"data: 2")
+    source.end(has_trailers=False)
+    assert len(list(source.units())) == 1024  # a whole turn, the last of them the rest
+    source.add(b"data: 3")
+    source.end(has_trailers=False)
+    assert [unit.raw for unit in source.all_units()] == [b"data: 3"]
+    assert source.is_over
