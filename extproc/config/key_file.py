@@ -94,8 +94,8 @@ class KeyFile:
 
         Secrets are usually replaced by renaming files. Others are rewritten in place, and may be seen empty or half
         written. So another content than the key in use counts only once two looks in a row have found it, also when
-        none is in use yet: after a reload, the traffic waits for this key. While the file holds no key, or is
-        missing, the last key stays in use.
+        none is in use yet: a reload begins without one, and must not put a part of one into use. While the file
+        holds no key, or is missing, the last key stays in use.
         """
         may_change = self._look()
         if not may_change:

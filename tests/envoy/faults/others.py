@@ -83,7 +83,7 @@ OTHERS: Final = [
     Other(
         "a key file is rewritten in place",
         "the old key or the new one is used, not a part of it, unless the writer pauses for 0.1 s in the middle. "
-        "Then that part is used for about 0.2 s longer than the pause",
+        "Then that part is used until about a second after the rest has come",
         (
             "config/test_keys.py::test_file_that_is_rewritten_in_place_gives_the_old_or_the_new_key",
             "config/test_keys.py::test_first_key_is_not_a_part_of_one_either",
