@@ -77,14 +77,7 @@ class Started:
 
     def children(self) -> list[int]:
         """Return the ids of its child processes."""
-        found = []
-        # Not the list of children that each thread has: a thread that ends leaves its children to another one.
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
-                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-                if int(parent) == self.pid:
-                    found.append(int(process.name))
-        return found
+        return children(self.pid)
 
 
 def loopback(port: int) -> Address:
@@ -126,9 +119,10 @@ def cpu(pids: Iterable[int]) -> dict[str, int]:
     """Return the CPU time of each thread of some processes, in nanoseconds."""
     spent: dict[str, int] = {}
     for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
-                spent[task.name] = int((task / "schedstat").read_text().split()[0])
+        with suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+                    spent[task.name] = int((task / "schedstat").read_text().split()[0])
     return spent
 
 
@@ -150,6 +144,21 @@ def machine_busy() -> tuple[float, float]:
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process (RSS), in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the child processes of a process, including those that have ended and were not reaped."""
+    # Not the list of children that each thread has: a thread that ends leaves its children to another one.
+    return [other for other in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent(other) == pid]
+
+
+def parent(pid: int) -> int | None:
+    """Return the id of the parent of a process; None if the process has ended or is not ours to see."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # the name in it is cut at any byte
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return int(stat.rpartition(b")")[2].split()[1])
 
 
 def forget_peak(pid: int) -> None:

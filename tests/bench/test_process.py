@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.process import started
+from tests.bench.process import children, parent, started
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
 
-_LOOKS = 200
+_LOOKS = 20
 
 _A_CHILD_AND_THREADS_THAT_END = """
 import subprocess, sys, threading
@@ -24,14 +24,32 @@ while True:
 """
 
 
-def test_children_are_found_while_threads_and_processes_end(tmp_path: Path) -> None:
+def test_children_are_found_while_threads_end(tmp_path: Path) -> None:
     with started(tmp_path / "log", sys.executable, "-c", _A_CHILD_AND_THREADS_THAT_END) as process:
         while not (child := process.children()):
             assert process.process.poll() is None
         assert len(child) == 1
         for _ in range(_LOOKS):
-            other = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
-            try:
-                assert process.children() == child
-            finally:
-                os.waitpid(other, 0)
+            assert process.children() == child
+
+
+def test_process_that_has_ended_is_nobodys_child() -> None:
+    ended = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+    assert ended in children(os.getpid())  # it has ended, but nobody has waited for it
+    os.waitpid(ended, 0)
+    assert parent(ended) is None
+    assert ended not in children(os.getpid())
+
+
+def test_name_of_a_process_is_any_bytes(tmp_path: Path) -> None:
+    command = tmp_path / "abcdefghijklmn\N{LATIN SMALL LETTER E WITH ACUTE}"  # longer than the kernel's 15 bytes
+    command.symlink_to("/bin/cat")
+    reading, writing = os.pipe()
+    strange = os.posix_spawn(command, ["cat"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0)])
+    try:
+        assert parent(strange) == os.getpid()
+    finally:
+        os.close(reading)
+        os.close(writing)
+        os.waitpid(strange, 0)

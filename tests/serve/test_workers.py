@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from extproc.serve.shared_metrics import FOLDER_VARIABLE, SharedMetrics
 from extproc.serve.worker_process import Pulse, WorkerProcess
 from extproc.telemetry.metrics import add_process
+from tests.bench.process import children
 from tests.fakes.aim import ScriptedAim, block
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.process import Running, get, serving, written
@@ -233,13 +234,13 @@ async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: Scri
     async def is_restarted() -> bool:
         return next(iter(restarts.collect())).samples[0].value == 1 and worker.is_ready
 
-    before = children(os.getpid())
+    before = set(children(os.getpid()))
     with capture_logs() as logs:
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.keep(restarts))
             try:
                 await until(is_ready)
-                (pid,) = children(os.getpid()) - before
+                (pid,) = set(children(os.getpid())) - before
                 os.kill(pid, signal.SIGSTOP)
                 await until(is_restarted)
             finally:
@@ -287,7 +288,7 @@ async def test_worker_that_waits_for_aim_has_started(tmp_path: Path, aim: Script
     folder.mkdir()
     pulse = Pulse(beat_seconds=0.1, silent_beats=30, last_beats=50, start_beats=10_000)
     worker = WorkerProcess(0, config, str(folder), SharedMetrics(str(folder)), stopping, pulse)
-    before = children(os.getpid())
+    before = set(children(os.getpid()))
 
     with capture_logs() as logs:
 
@@ -302,7 +303,7 @@ async def test_worker_that_waits_for_aim_has_started(tmp_path: Path, aim: Script
             try:
                 await until(has_answered)
                 assert not worker.is_ready
-                (pid,) = children(os.getpid()) - before
+                (pid,) = set(children(os.getpid())) - before
                 os.kill(pid, signal.SIGSTOP)
                 await until(lambda: is_told("worker_killed"))
             finally:
@@ -363,7 +364,7 @@ async def test_starting_worker_survives_a_hangup_and_reloads(tmp_path: Path, aim
         await process.until("worker_ended")
 
         async def is_starting() -> bool:
-            return bool(children(process.pid) - set(pids))
+            return bool(set(children(process.pid)) - set(pids))
 
         await until(is_starting)
         process.signal(signal.SIGHUP)
@@ -440,10 +441,6 @@ def shared_folder(pid: int) -> Path:
         entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry
     )
     return Path(environ[FOLDER_VARIABLE])
-
-
-def children(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def is_alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from extproc.serve.shared_metrics import FOLDER_VARIABLE
@@ -17,6 +17,9 @@ from tests.bench.process import BenchError, Started, loopback, resident_bytes, s
 
 _ORPHAN_SECONDS = 20.0
 """How long workers may outlive their supervisor."""
+
+_WORKER_SECONDS = 20.0
+"""How long a supervisor may have no worker."""
 
 _POLL_SECONDS = 0.02
 
@@ -73,8 +76,14 @@ class Part:
             shutil.rmtree(folder, ignore_errors=True)  # only the supervisor would have removed it
 
     def kill_worker(self) -> None:
-        """Kill one of its workers. It starts another one."""
-        os.kill(random.choice(self.children), signal.SIGKILL)
+        """Kill one of its workers. It starts another one. Raises BenchError if there is none."""
+        deadline = time.monotonic() + _WORKER_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(IndexError, ProcessLookupError):  # a worker has just ended by itself
+                os.kill(random.choice(self.children), signal.SIGKILL)
+                return
+            time.sleep(_POLL_SECONDS)
+        raise BenchError(f"the {self.name} has no workers")
 
     def stop(self) -> None:
         """Stop it regularly if it runs."""
@@ -88,14 +97,19 @@ class Part:
     def logs(self) -> Iterator[str]:
         """Yield all lines that it has logged, including those before a restart."""
         for start in range(1, self._starts + 1):
-            yield from self._log(start).read_text(errors="replace").splitlines()
+            yield from _lines(self._log(start))
 
     def last_log(self) -> list[str]:
         """Return the lines that it has logged since its last start."""
-        return self._log(self._starts).read_text(errors="replace").splitlines()
+        return _lines(self._log(self._starts))
 
     def _log(self, start: int) -> Path:
         return self._folder / f"{self.name}.{start}.log"
+
+
+def _lines(log: Path) -> list[str]:
+    """Return the lines of a log, without one that is still being written."""
+    return log.read_text(errors="replace").rpartition("\n")[0].splitlines()
 
 
 def _shared_folder(pid: int) -> str:

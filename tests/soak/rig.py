@@ -230,7 +230,7 @@ def _parsed(line: str) -> dict[str, Any]:
     """Return a JSON line; an empty object if it is none."""
     try:
         return dict(json.loads(line))
-    except ValueError:
+    except (TypeError, ValueError):
         return {}
 
 
@@ -269,9 +269,10 @@ def file_descriptors(pids: Iterable[int]) -> int:
 
 
 def sockets(pid: int) -> int:
-    """Return how many sockets a process has open."""
+    """Return how many sockets a process has open. One that has ended has none."""
     count = 0
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # the file was just closed
-            count += os.readlink(entry.path).startswith("socket:")
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):  # the file was just closed
+                count += os.readlink(entry.path).startswith("socket:")
     return count
