@@ -179,10 +179,9 @@ def suite(version: str, name: str, arguments: Sequence[str]) -> Result:
 
 
 def commit() -> str:
-    """Return the commit that is checked out; "unknown" outside a clone."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True
-    )
+    """Return the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
