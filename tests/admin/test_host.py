@@ -78,7 +78,7 @@ async def port_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     address = Address(host="127.0.0.1", port=free_port())
     async with (
         listening(admin_app(Process(settings)), address),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{address.port}", trust_env=False) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{address.port}", trust_env=False, timeout=60) as client,
     ):
         yield client
 

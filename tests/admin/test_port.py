@@ -16,6 +16,7 @@ from starlette.routing import Route
 from extproc.admin.port import listening
 from extproc.config.address import Address
 from extproc.core.errors import SettingsError
+from tests.fakes.connection import abort
 from tests.fakes.process import free_port, get
 
 
@@ -72,7 +73,7 @@ async def idle(port: int, count: int, source: str) -> AsyncIterator[list[asyncio
         yield readers
     finally:
         for writer in writers:
-            writer.transport.abort()
+            await abort(writer)
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])

@@ -12,6 +12,7 @@ import httpx
 
 from tests.attack.attack import PRIVATE, PROBED, SERVED, Attack, Script
 from tests.attack.target import KEY, Target
+from tests.fakes.connection import abort
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _SETTINGS: Final = b"\0\0\0\x04\0\0\0\0\0"
@@ -39,7 +40,7 @@ async def _held(port: int, count: int, data: bytes) -> AsyncIterator[Sequence[as
         yield writers
     finally:
         for writer in writers:
-            writer.transport.abort()
+            await abort(writer)
 
 
 def _holds_admin(data: bytes) -> Script:

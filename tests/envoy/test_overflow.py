@@ -33,7 +33,7 @@ async def active_counter(envoy: RunningEnvoy) -> str:
 
 async def overflows(envoy: RunningEnvoy) -> dict[str, int]:
     """Return the counters of overflows that are not 0, by `cluster.counter`, without the port of the model."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"{envoy.admin}/stats", params={"filter": r"^cluster\..*_overflow$"})
     counters = re.findall(r"^cluster\.(.*): ([1-9]\d*)$", answer.text, re.MULTILINE)
     return {re.sub(r"-127[.]0[.]0[.]1-\d+", "", name): int(value) for name, value in counters}

@@ -82,7 +82,7 @@ async def test_without_a_sidecar_nothing_reaches_the_model() -> None:
     async with await asyncio.start_server(model, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         config = render(f"http://127.0.0.1:{port}", listen="127.0.0.1:1", allow_upgrades=("/v1/realtime",))
-        async with run_envoy(config) as envoy, httpx.AsyncClient(trust_env=False) as client:
+        async with run_envoy(config) as envoy, httpx.AsyncClient(trust_env=False, timeout=60) as client:
             answer = await client.post(f"{envoy.url}/v1/chat/completions?key=secret", json={"messages": []})
             upgrade = {"connection": "upgrade", "upgrade": "websocket"}
             refused = await client.get(f"{envoy.url}/v1/responses", headers=upgrade)

@@ -67,14 +67,14 @@ class RunningEnvoy:
 
     async def stat(self, name: str) -> int:
         """Return the counter or gauge `name`; 0 if it does not exist yet."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             answer = await client.get(f"{self.admin}/stats", params={"filter": f"^{name}$"})
         _, _, value = answer.text.strip().partition(": ")
         return int(value or 0)
 
     async def version(self) -> tuple[int, int]:
         """Return the version of Envoy, without the patch release."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             text = (await client.get(f"{self.admin}/server_info")).json()["version"]
         major, minor, _ = text.split("/")[1].split(".", 2)
         return int(major), int(minor)
@@ -138,7 +138,7 @@ async def _ready(process: asyncio.subprocess.Process, folder: Path) -> str:
 
 
 async def _listeners(admin: str) -> dict[str, str]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"{admin}/listeners", params={"format": "json"})
     urls = {}
     for listener in answer.json().get("listener_statuses", []):

@@ -11,6 +11,8 @@ from typing import Any
 
 import trustme
 
+from tests.fakes.connection import abort
+
 AUTHORITY = trustme.CA()
 
 
@@ -87,9 +89,7 @@ class Peer:
             with suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
         except asyncio.CancelledError:
-            writer.transport.abort()
-            with suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()  # else the loop may end with the socket open
+            await abort(writer)
         finally:
             self._tasks.discard(task)
 

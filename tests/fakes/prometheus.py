@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -15,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
+from tests.fakes.ports import free_port
 
 SERVER = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
@@ -66,9 +67,7 @@ class Prometheus:
 @asynccontextmanager
 async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus]:
     """Run a Prometheus that scrapes `targets` (HOST:PORT) as `job` within the context."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     config = {
         "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
         "scrape_configs": [{"job_name": job, "static_configs": [{"targets": list(targets)}]}],
@@ -86,7 +85,7 @@ async def scraping(targets: Iterable[str], job: str) -> AsyncIterator[Prometheus
                 stderr=log,
             )
         try:
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 if not await _is_ready(process, f"http://{address}", client):
                     raise AssertionError(f"Prometheus ended: {(folder / 'log').read_text()[-2000:]}")
                 yield Prometheus(f"http://{address}", client)

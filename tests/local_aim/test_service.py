@@ -29,7 +29,7 @@ class Service:
     def __init__(self, port: int, analyses: list[Analysis]) -> None:
         self.address = f"127.0.0.1:{port}"
         self.analyses = analyses
-        self.http = httpx.AsyncClient(base_url=f"http://{self.address}", trust_env=False, headers=KEY)
+        self.http = httpx.AsyncClient(base_url=f"http://{self.address}", trust_env=False, timeout=60, headers=KEY)
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         return await self.http.post(path, json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -60,7 +60,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 async def test_health_needs_no_key(service: Service) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         response = await client.get(f"http://{service.address}/healthz")
     assert response.status_code == 200
 
@@ -69,7 +69,7 @@ async def test_health_needs_no_key(service: Service) -> None:
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic a2V5"])
 async def test_missing_key_is_refused(service: Service, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         response = await client.post(f"http://{service.address}{path}", json={"messages": [USER]}, headers=headers)
     assert (response.status_code, response.json()) == (401, {"detail": "Invalid API token"})
 

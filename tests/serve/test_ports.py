@@ -26,6 +26,7 @@ import trustme
 from extproc.processor import wire
 from extproc.serve.listener import grpc_server
 from tests.fakes.aim import ScriptedAim
+from tests.fakes.connection import abort
 from tests.fakes.envoy_stream import envoy_stream
 from tests.fakes.process import Running, get, serving, written
 from tests.fakes.rig import chat_answer, chat_request
@@ -165,7 +166,7 @@ async def peer(port: int) -> AsyncIterator[Peer]:
         async with asyncio.timeout(100):
             yield Peer(reader, writer)
     finally:
-        writer.transport.abort()
+        await abort(writer)
 
 
 def message(path: str = "/v1/chat/completions") -> bytes:

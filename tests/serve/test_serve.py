@@ -519,7 +519,9 @@ async def test_local_aim_judges_and_ends() -> None:
     try:
         assert process.stderr is not None
         assert b"stand-in" in await asyncio.wait_for(process.stderr.readline(), 30)
-        async with httpx.AsyncClient(trust_env=False, transport=httpx.AsyncHTTPTransport(retries=10)) as client:
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=60, transport=httpx.AsyncHTTPTransport(retries=10)
+        ) as client:
             answer = await client.post(
                 f"http://127.0.0.1:{port}/detect/openai",
                 headers={"authorization": "Bearer x", "x-aim-litellm-hook": "pre_call"},

@@ -24,6 +24,7 @@ from extproc.config.profile import PROFILE_METADATA
 from extproc.render.cluster import SIDECAR
 from tests.envoy.faults.gate import Gate
 from tests.fakes.aim import ScriptedAim
+from tests.fakes.connection import abort
 from tests.fakes.envoy import RunningEnvoy, run_envoy
 from tests.fakes.ports import free_port
 from tests.fakes.process import Running, serving
@@ -194,7 +195,7 @@ class Chain:
     async def signal_worker(self, number: int) -> None:
         """Kill the worker that has an exchange, according to Envoy, or stop it: then the supervisor kills it later."""
         assert self._envoy is not None
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             clusters = (await client.get(f"{self._envoy.admin}/clusters")).text
         (address,) = re.findall(rf"^{SIDECAR}::(\S+)::rq_active::[1-9]", clusters, re.MULTILINE)
         self._killed = self._workers()[f"unix:{address}"]
@@ -242,7 +243,7 @@ class Chain:
         self.aim.reset()
         self.upstream.reset()
         for stranger in self._strangers:
-            stranger.transport.abort()
+            await abort(stranger)
         self._strangers.clear()
         while self.at_mend:
             self.at_mend.pop()()
@@ -264,7 +265,7 @@ class Chain:
         elif self.process is None:
             return Counter()
         else:
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 text = (await client.get(f"{self._admin}/metrics")).text
         found: Counter[tuple[str, ...]] = Counter()
         for sample in [sample for family in text_string_to_metric_families(text) for sample in family.samples]:

@@ -30,6 +30,7 @@ from tests.envoy.faults.fault import (
 )
 from tests.envoy.faults.trial import EVENT_STREAM, PROMPT, TEXTS, Trial
 from tests.fakes.client import Got, exchange
+from tests.fakes.connection import abort
 from tests.fakes.upstream import Received, pieces
 
 _MEBIBYTE = 1024 * 1024
@@ -50,7 +51,7 @@ async def connected(
     try:
         yield reader, writer
     finally:
-        writer.transport.abort()
+        await abort(writer)
 
 
 def leaves(trial: Trial) -> None:
