@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -96,6 +98,20 @@ async def test_reason_for_a_refused_handshake(aim: ScriptedAim, status: int, rea
     async with client_of(aim.base) as client:
         client.open_session(1, CALLER, events)
         assert await events.next() == SessionFailed(1, reason, opened=False)
+
+
+async def test_session_that_is_closed_before_it_begins_is_freed(aim: ScriptedAim) -> None:
+    freed = asyncio.Event()
+    gc.disable()  # it must leave no cycle
+    try:
+        async with client_of(aim.base) as client:
+            session = client.open_session(1, CALLER, Events())
+            weakref.finalize(session, freed.set)
+            session.close()
+            del session
+            await asyncio.wait_for(freed.wait(), 10)
+    finally:
+        gc.enable()
 
 
 async def test_handshake_has_a_deadline(aim: ScriptedAim) -> None:

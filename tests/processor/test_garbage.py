@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+import brotli
 import pytest
 
 from extproc.aim.connection import Socket
@@ -37,21 +38,26 @@ from tests.fakes.aim import AimSession, Answer, Question, ScriptedAim, allow, bl
 from tests.fakes.aws import event as aws_event
 from tests.fakes.envoy_stream import EnvoyStream, envoy_stream
 from tests.fakes.rig import DONE, chat_answer, chat_event, chat_request
-from tests.fakes.sidecar import settings_for, sidecar
+from tests.fakes.sidecar import Sidecar, settings_for, sidecar
 
 REQUEST = json.dumps(chat_request("Hello")).encode()
 STREAMED = json.dumps(chat_request("Hello", stream=True)).encode()
-CONVERSE = json.dumps({"messages": [{"role": "user", "content": [{"text": "Hello"}]}]}).encode()
 SSE = ("content-type", "text/event-stream")
 JSON = ("content-type", "application/json")
 GZIP = ("content-encoding", "gzip")
 SEVERAL = chat_answer("SECRET", "silence", "silence")
 
+PROFILES: tuple[dict[str, Any], ...] = ({}, {"enforce": False}, {"failure_mode_allow": True})
+PROFILES_IDS = ("on", "dry", "open")
+
+_TIMES = 4
+"""How often each exchange is run."""
+
 Play = Callable[[EnvoyStream], Awaitable[None]]
 
 
 async def ask(stream: EnvoyStream, body: bytes = REQUEST, path: str = "/v1/chat/completions") -> Any:
-    """Send a request; return the reply to its body."""
+    """Send a request; return the reply to its body, None if the exchange is over."""
     await stream.request_headers(path=path)
     assert (await stream.read()).HasField("request_headers")
     await stream.body("request", body)
@@ -113,10 +119,12 @@ def stream_of(*pieces: bytes, headers: tuple[tuple[str, str], ...] = (SSE,), lea
     return play
 
 
-def converse(*pieces: bytes, leaves: bool) -> Play:
+def stream_from(path: str, request: Any, kind: str, *pieces: bytes, leaves: bool = False) -> Play:
+    """Return the exchange with another API, whose streams have the content type `kind`."""
+
     async def play(stream: EnvoyStream) -> None:
-        await ask(stream, CONVERSE, "/model/some/converse-stream")
-        await stream.response_headers(("content-type", "application/vnd.amazon.eventstream"))
+        await ask(stream, json.dumps(request).encode(), path)
+        await stream.response_headers(("content-type", kind))
         for piece in pieces:
             await stream.body("response", piece, end=False)
         if leaves:
@@ -130,10 +138,36 @@ def converse(*pieces: bytes, leaves: bool) -> Play:
 
 EVENTS = (chat_event("a"), chat_event("b"), DONE)
 PACKED = gzip.compress(b"".join(EVENTS))
+BROTLI = (brotli.compress(b"".join(EVENTS))[:9], brotli.compress(b"".join(EVENTS))[9:])
 MUCH = gzip.compress(20_000 * chat_event("a"))
+CONVERSE = (
+    "/model/some/converse-stream",
+    {"messages": [{"role": "user", "content": [{"text": "Hello"}]}]},
+    "application/vnd.amazon.eventstream",
+)
 FRAMES = (
     aws_event("messageStart", {"role": "assistant"}),
     aws_event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "a"}}),
+)
+
+PAYLOADS = (
+    "/endpoints/some/invocations-response-stream",
+    {"messages": [{"role": "user", "content": "Hello"}], "stream": True},
+    "application/vnd.amazon.eventstream",
+)
+OLLAMA = ("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}, "application/x-ndjson")
+LINES = (
+    b'{"message": {"role": "assistant", "content": "a"}, "done": false}\n',
+    b'{"message": {"role": "assistant", "content": "b"}, "done": true}\n',
+)
+GEMINI = (
+    "/v1beta/models/m:streamGenerateContent",
+    {"contents": [{"parts": [{"text": "Hello"}]}]},
+    "application/json",
+)
+ELEMENTS = (
+    b'[{"candidates": [{"content": {"parts": [{"text": "a"}]}}]}',
+    b',{"candidates": [{"content": {"parts": [{"text": "b"}]}}]}]',
 )
 
 ENDS: dict[str, Play] = {
@@ -150,9 +184,24 @@ ENDS: dict[str, Play] = {
     "gzip left in a turn": stream_of(MUCH, b"", headers=(SSE, GZIP), leaves=True),
     "gzip cut": stream_of(PACKED[:20], PACKED[20:-9], headers=(SSE, GZIP)),
     "gzip broken": stream_of(PACKED[:20], b"\xff" * 40, headers=(SSE, GZIP)),
-    "frames": converse(*FRAMES, leaves=False),
-    "frames left": converse(*FRAMES, leaves=True),
+    "brotli": stream_of(*BROTLI, headers=(SSE, ("content-encoding", "br"))),
+    "frames": stream_from(*CONVERSE, *FRAMES),
+    "frames left": stream_from(*CONVERSE, *FRAMES, leaves=True),
+    "payloads": stream_from(*PAYLOADS, *(aws_event("PayloadPart", each) for each in EVENTS)),
+    "payloads left": stream_from(*PAYLOADS, *(aws_event("PayloadPart", each) for each in EVENTS[:2]), leaves=True),
+    "lines": stream_from(*OLLAMA, *LINES),
+    "lines left": stream_from(*OLLAMA, LINES[0], leaves=True),
+    "array": stream_from(*GEMINI, *ELEMENTS),
+    "array left": stream_from(*GEMINI, ELEMENTS[0], leaves=True),
 }
+
+OUTCOMES = {"several": "blocked", "out of order": "aborted"} | dict.fromkeys(
+    ("unreadable", "cut", "gzip cut", "gzip broken"), "refused"
+)
+"""How an exchange ends that is neither allowed nor left."""
+
+OPEN_OUTCOMES = {**OUTCOMES, "unreadable": "aborted", "cut": "failed_open"}
+"""The same under a policy that fails open. After an unreadable request Envoy sends nothing."""
 
 
 async def lose(session: AimSession) -> None:
@@ -221,12 +270,18 @@ JUDGES = {"block": block_all, "fail": fail, "unknown": answer_unknown, "never": 
 SESSIONS = {"lose": lose, "silent": be_silent, "block": block_first, "unknown": send_unknown}
 
 
-async def check(aim: ScriptedAim, play: Play, *, aim_settings: dict[str, Any] | None = None, **profile: Any) -> None:
-    """Run an exchange a few times; fail if only Python's collector frees objects of the sidecar."""
+async def check(
+    aim: ScriptedAim, play: Play, outcome: str, *, aim_settings: dict[str, Any] | None = None, **profile: Any
+) -> None:
+    """Run an exchange a few times; fail if only Python's collector frees objects of the sidecar.
+
+    Each exchange must end with `outcome`.
+    """
     settings = settings_for(
         aim.base,
         aim={"breaker": {"failures": 1000}, **(aim_settings or {})},
-        profiles={"default": profile},
+        # A dry run whose client has left waits for a stream without text as long as it may hold its head.
+        profiles={"default": {"stream_head_seconds": 0.2, **profile}},
     )
     async with sidecar(settings) as guard:
 
@@ -242,7 +297,7 @@ async def check(aim: ScriptedAim, play: Play, *, aim_settings: dict[str, Any] | 
         try:
             await exchange()
             running = tasks_of_ours()
-            for _ in range(3):
+            for _ in range(_TIMES - 1):
                 await exchange()
                 if last := tasks_of_ours() - running:
                     _, pending = await asyncio.wait(last, timeout=10)
@@ -258,6 +313,21 @@ async def check(aim: ScriptedAim, play: Play, *, aim_settings: dict[str, Any] | 
             assert not [what for what in found.values() if what.split()[0] in OF_AN_EXCHANGE]
         finally:
             gc.enable()
+        assert outcomes(guard) == {outcome: _TIMES}
+
+
+def outcomes(guard: Sidecar) -> dict[str, int]:
+    """Return how many exchanges have ended with each outcome."""
+    (counts,) = (each for each in guard.service.telemetry.registry.collect() if each.name == "extproc_exchanges")
+    return {sample.labels["outcome"]: int(sample.value) for sample in counts.samples}
+
+
+def outcome_of(name: str, profile: dict[str, Any]) -> str:
+    """Return how the exchange `name` ends under `profile`."""
+    if not profile.get("enforce", True):
+        return "dry_run"
+    known = OPEN_OUTCOMES if profile.get("failure_mode_allow") else OUTCOMES
+    return known.get(name, "aborted" if "left" in name else "allowed")
 
 
 def tasks_of_ours() -> set[asyncio.Task[Any]]:
@@ -275,11 +345,31 @@ def is_ours(it: object) -> bool:
     return str(kind.__module__).startswith("extproc.") and kind is not Opening
 
 
-@pytest.mark.parametrize("profile", [{}, {"enforce": False}, {"failure_mode_allow": True}], ids=["on", "dry", "open"])
+@pytest.mark.parametrize("profile", PROFILES, ids=PROFILES_IDS)
 @pytest.mark.parametrize("name", ENDS)
 async def test_exchange_leaves_no_cycles(aim: ScriptedAim, name: str, profile: dict[str, Any]) -> None:
     aim.judge = judge
-    await check(aim, ENDS[name], aim_settings={"timeout_seconds": 0.1}, **profile)
+    # Where Aim never answers, that must end, too. Otherwise it must not depend on time how an exchange ends.
+    aim_settings = {"timeout_seconds": 0.3} if name in ("several", "left while judged") else {}
+    await check(aim, ENDS[name], outcome_of(name, profile), aim_settings=aim_settings, **profile)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=PROFILES_IDS)
+async def test_session_that_never_opens_leaves_no_cycles(aim: ScriptedAim, profile: dict[str, Any]) -> None:
+    opening = asyncio.Event()
+
+    async def handshake() -> int | None:
+        opening.set()
+        await asyncio.Event().wait()
+        return None
+
+    async def leave_meanwhile(stream: EnvoyStream) -> None:
+        await ask(stream, STREAMED)
+        await opening.wait()
+        opening.clear()
+
+    aim.handshake = handshake
+    await check(aim, leave_meanwhile, outcome_of("left", profile), **profile)
 
 
 @pytest.mark.parametrize("opens", [False, True])
@@ -287,7 +377,9 @@ async def test_exchange_leaves_no_cycles(aim: ScriptedAim, name: str, profile: d
 @pytest.mark.parametrize("name", JUDGES)
 async def test_answer_of_aim_leaves_no_cycles(aim: ScriptedAim, name: str, hooks: list[str], opens: bool) -> None:
     aim.judge = JUDGES[name]
-    await check(aim, ENDS["streamed"], aim_settings={"timeout_seconds": 0.1}, hooks=hooks, failure_mode_allow=opens)
+    outcome = "blocked" if name == "block" else "failed_open" if opens else "refused"
+    aim_settings = {"timeout_seconds": 0.1} if name == "never" else {}
+    await check(aim, ENDS["streamed"], outcome, aim_settings=aim_settings, hooks=hooks, failure_mode_allow=opens)
 
 
 @pytest.mark.parametrize("opens", [False, True])
@@ -295,7 +387,9 @@ async def test_answer_of_aim_leaves_no_cycles(aim: ScriptedAim, name: str, hooks
 @pytest.mark.parametrize("name", SESSIONS)
 async def test_end_of_a_session_leaves_no_cycles(aim: ScriptedAim, name: str, end: str, opens: bool) -> None:
     aim.script = SESSIONS[name]
-    await check(aim, ENDS[end], aim_settings={"verdict_timeout_seconds": 0.1}, failure_mode_allow=opens)
+    outcome = "blocked" if name == "block" else "failed_open" if opens else "refused"
+    aim_settings = {"verdict_timeout_seconds": 0.1} if name == "silent" else {}
+    await check(aim, ENDS[end], outcome, aim_settings=aim_settings, failure_mode_allow=opens)
 
 
 @pytest.mark.parametrize("opens", [False, True])
@@ -305,4 +399,5 @@ async def test_refused_session_leaves_no_cycles(aim: ScriptedAim, status: int, o
         return status
 
     aim.handshake = handshake
-    await check(aim, ENDS["streamed"], failure_mode_allow=opens)
+    outcome = "failed_open" if opens and status != 401 else "refused"  # `true` does not include a refused key
+    await check(aim, ENDS["streamed"], outcome, failure_mode_allow=opens)
