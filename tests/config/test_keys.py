@@ -102,7 +102,7 @@ def test_thread_follows_the_file_until_nobody_needs_it(file: Path) -> None:
     before = threading.enumerate()
     file.write_text("one")
     held = [Keys(Settings.model_validate({"aim": {"api_key_file": str(file)}}))]
-    assert key(held[0]) == "one"
+    until(lambda: key(held[0]) == "one")
     file.write_text("another")
     until(lambda: key(held[0]) == "another")
     (thread,) = [each for each in threading.enumerate() if each.name == "key aim.api_key_file" and each not in before]
