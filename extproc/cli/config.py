@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Annotated
 import typer
 
 from extproc.core.errors import SettingsError
+
+_SLOW_SECONDS = 5.0
+"""Reading the settings usually takes milliseconds."""
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file (YAML). Default: the file that EXTPROC_CONFIG names.")
@@ -25,6 +29,19 @@ def problems_reported(status: int = 2) -> Iterator[None]:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(status) from None
+
+
+@contextmanager
+def slowness_told() -> Iterator[None]:
+    """Say so if reading the settings takes long: a file on a mount that is lost hangs for ever."""
+    what = "still reading the settings and the files that they name, such as keys; one of them may hang"
+    timer = threading.Timer(_SLOW_SECONDS, typer.echo, (what,), {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from extproc.cli.config import Config, needs_extra, problems_reported
+from extproc.cli.config import Config, needs_extra, problems_reported, slowness_told
 from extproc.cli.render import render
 from extproc.core.errors import SettingsError
 
@@ -49,7 +49,17 @@ def options(
 
 def main() -> None:
     """Run the command given by the arguments."""
+    _open_standard_files()
     app()
+
+
+def _open_standard_files() -> None:
+    """Open what the caller has closed of standard input, output and error: a socket must not get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
 
 
 @app.command()
@@ -64,7 +74,8 @@ def serve(config: Config = None, worker: Annotated[int | None, typer.Option(hidd
     with problems_reported():
         is_outdated = _never
         if worker is None:
-            loaded = settings_file.load(config, serving=True)
+            with slowness_told():
+                loaded = settings_file.load(config, serving=True)
         else:
             from extproc.serve.accepted import Accepted
 
@@ -148,7 +159,9 @@ def check(
     with problems_reported(1):
         if envoy is not None and not envoy.startswith(("http://", "https://")):
             raise SettingsError([f"envoy: {envoy!r} is not the URL of Envoy's admin port, http://HOST:PORT"])
-        findings = asyncio.run(checking.check(settings_file.load(config, serving=True), envoy, probes=probe))
+        with slowness_told():
+            settings = settings_file.load(config, serving=True)
+        findings = asyncio.run(checking.check(settings, envoy, probes=probe))
     for finding in findings:
         typer.echo(finding)
     raise typer.Exit(any(finding.severity is checking.Severity.ERROR for finding in findings))

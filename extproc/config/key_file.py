@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ POLL_SECONDS = 1.0
 
 FIRST_SECONDS = 1.0
 """How long to wait for the keys of a new client. A file that takes longer is in use as soon as it has been read."""
+
+_HANG_SECONDS = 5.0
+"""A look that takes longer hangs."""
 
 _SETTLE_SECONDS = 0.1
 """The next look at a file that may be changing."""
@@ -57,16 +61,20 @@ class KeyFile:
         logs: bool = True,
         poll_seconds: float = POLL_SECONDS,
         settle_seconds: float = _SETTLE_SECONDS,
+        hang_seconds: float = _HANG_SECONDS,
     ) -> None:
         """Begin to follow `path`, the value of `setting`.
 
-        Look at it every `poll_seconds`, and again after `settle_seconds` while it may be changing.
+        Look at it every `poll_seconds`, and again after `settle_seconds` while it may be changing. A look that takes
+        longer than `hang_seconds` is logged.
         """
         self._path = path
         self._setting = setting
         self._find_problem = find_problem
         self._logs = logs
+        self._hang_seconds = hang_seconds
         self._looking = threading.Lock()
+        self._looks_since: float | None = None  # when the present look began
         self._key: bytes | None = None
         self._seen: bytes | None = None  # what the last look found
         self._problem: str | None = None
@@ -82,6 +90,9 @@ class KeyFile:
 
     def read(self) -> bytes:
         """Return the key, stripped; empty if there is none. This never waits for the file."""
+        since = self._looks_since
+        if since is not None and time.monotonic() - since > self._hang_seconds:
+            self._report("reading it takes too long")
         return self._key or b""
 
     def wait(self, seconds: float) -> None:
@@ -104,6 +115,7 @@ class KeyFile:
 
     def _look(self) -> bool:
         with self._looking:
+            self._looks_since = time.monotonic()
             try:
                 with self._path.open("rb") as file:
                     content = file.read(_MOST_BYTES).strip()
@@ -111,6 +123,8 @@ class KeyFile:
                 self._seen = None
                 self._report(getattr(error, "strerror", None) or type(error).__name__)
                 return False
+            finally:
+                self._looks_since = None
             is_certain = content in (self._key, self._seen)
             self._seen = content
             if not is_certain:

@@ -44,7 +44,7 @@ class Accepted:
         new = self._last.with_name("new.yaml")
         _write(new, data)
         try:
-            settings = load(new, serving=True)
+            settings = load(new, serving=True, reloading=self._started.exists())
         except BaseException:
             new.unlink()
             raise

@@ -49,7 +49,7 @@ class Instance:
         self._group = group
         self._readiness = readiness
         self._worker = worker
-        self.reloader = Reloader(config, self._read, is_outdated)
+        self.reloader = Reloader(config, self._read, is_outdated, self._tell_hang)
 
     @property
     def settings(self) -> Settings:
@@ -91,7 +91,7 @@ class Instance:
     def _read(self) -> Callable[[], None]:
         """Read the settings again, and every file that they name; return what puts them in force, or refuses them."""
         try:
-            read = load(self._config, serving=True)
+            read = load(self._config, serving=True, reloading=True)
             new = with_fixed(read, self._started_with)
             keys, network = Keys(new), Network.of(new.aim)
             audit = self._processor.telemetry.new_audit_log(new)
@@ -101,6 +101,9 @@ class Instance:
             log_internal_error(error)
             return partial(self._refuse, ["they cannot be used"])
         return partial(self._apply, new, keys, network, audit, changed(read, self._started_with))
+
+    def _tell_hang(self) -> None:
+        self._refuse(["config: reading it, or a file that it names, takes too long"])
 
     def _refuse(self, problems: Sequence[str]) -> None:
         _log.error("settings_refused", problems=list(problems))

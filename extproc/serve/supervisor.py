@@ -23,6 +23,7 @@ from extproc.admin.port import listening
 from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.serve.accepted import Accepted
+from extproc.serve.open_files import raise_limit
 from extproc.serve.reload import Reloader
 from extproc.serve.shared_metrics import SharedMetrics
 from extproc.serve.worker_process import WRONG_SETTINGS, WorkerProcess
@@ -30,8 +31,9 @@ from extproc.telemetry import otel
 from extproc.telemetry.registry import make_registry
 from extproc.telemetry.snapshot import Snapshot, total
 
-_KILL_SECONDS = 10.0
-"""A worker is killed if it has not ended this long after the end of its drain."""
+_KILL_SECONDS = 8.0
+"""A worker is killed if it has not ended this long after the end of its drain, or after a second signal. Kubernetes
+kills the whole pod later: the grace that our manifests give it is 10 s longer than the drain."""
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder created there is private
 
@@ -73,6 +75,7 @@ class Supervisor:
         def on_stop() -> None:
             if self._stopping.is_set():
                 self._signal(signal.SIGTERM)
+                loop.call_later(_KILL_SECONDS, self._kill)
             self._stopping.set()
 
         def on_hangup() -> None:
@@ -92,8 +95,12 @@ class Supervisor:
                 worker.stop()
             _, late = await asyncio.wait(keeping, timeout=self.settings.drain_seconds + _KILL_SECONDS)
             if late:
-                self._signal(signal.SIGKILL)
+                self._kill()
         return max(worker.status == WRONG_SETTINGS for worker in self._workers) * WRONG_SETTINGS
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
 
     def _signal(self, number: int) -> None:
         for worker in self._workers:
@@ -122,6 +129,7 @@ async def supervise(config: Path | None) -> int:
         async with AsyncExitStack() as stack:
             supervisor = Supervisor(config, folder)
             settings = supervisor.settings
+            raise_limit(sessions=0)  # each worker raises its own
             await stack.enter_async_context(otel.metrics(supervisor.registry))
             if settings.admin is not None:
                 await stack.enter_async_context(listening(admin_app(supervisor), settings.admin))

@@ -173,8 +173,7 @@ class WorkerProcess:
                 self._is_silent = True
                 _log.error("worker_silent", worker=self.number)
             if self._missed_beats == (pulse.start_beats if self._is_starting else pulse.last_beats):
-                _log.error("worker_killed", worker=self.number, while_starting=self._is_starting)
-                self.signal(signal.SIGKILL)
+                self.kill()
             self._missed_beats += 1
 
     def _unlink(self, link: Link) -> None:
@@ -211,6 +210,12 @@ class WorkerProcess:
         """Make the worker reload its settings, at the latest once it serves. A signal would end a starting worker."""
         if self._link is not None:
             self._link.send(Reload())
+
+    def kill(self) -> None:
+        """Kill the process if it is running."""
+        if self._process is not None and self._process.returncode is None:
+            _log.error("worker_killed", worker=self.number, while_starting=self._is_starting)
+            self._process.kill()
 
     def signal(self, number: int) -> None:
         """Send a signal to the process if it is running."""

@@ -123,6 +123,24 @@ def test_file_that_is_rewritten_in_place_gives_the_old_or_the_new_key(file: Path
     assert logs == []
 
 
+def test_file_that_begins_to_hang_is_told_when_its_key_is_used(file: Path) -> None:
+    file.write_text("key")
+    with capture_logs() as logs:
+        key_file = KeyFile(file, "aim.api_key_file", poll_seconds=0.01, settle_seconds=0.01, hang_seconds=0.1)
+        until(lambda: key_file.read() == b"key")
+
+        def told() -> int:
+            assert key_file.read() == b"key"
+            return sum(record.get("problem") == "reading it takes too long" for record in logs)
+
+        with hanging(file):
+            until(lambda: told() == 1)
+            assert told() == 1  # it is told once
+        file.write_text("another")
+        until(lambda: key_file.read() == b"another" and logs[-1]["event"] == "key_readable")
+    assert all(record["last_key_in_use"] for record in logs if record["event"] == "key_unreadable")
+
+
 def test_first_key_is_not_a_part_of_one_either(file: Path) -> None:
     """A reload begins to follow the file anew."""
     with capture_logs() as logs:

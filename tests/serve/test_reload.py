@@ -78,16 +78,17 @@ async def test_file_that_hangs_stops_nothing(tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     os.mkfifo(config)
     read: list[str] = []
-    applied = asyncio.Event()
+    applied, told = asyncio.Event(), asyncio.Event()
 
     def reading() -> Callable[[], None]:
         read.append(config.read_text())
         return applied.set
 
-    reloader = Reloader(config, reading)
+    reloader = Reloader(config, reading, on_hang=told.set, hang_seconds=0.1)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(reloader.run())
         reloader.ask()
+        await told.wait()
         pipe = await asyncio.to_thread(os.open, config, os.O_WRONLY)  # returns once somebody reads
         assert not applied.is_set()
         os.write(pipe, b"new")
@@ -95,6 +96,30 @@ async def test_file_that_hangs_stops_nothing(tmp_path: Path) -> None:
         await applied.wait()
         running.cancel()
     assert read == ["new"]
+
+
+async def test_file_that_is_rewritten_in_steps_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("old")
+    steps = ["", "half", "half and half"]
+    read: list[str] = []
+    applied = asyncio.Event()
+
+    def reading() -> Callable[[], None]:
+        read.append(config.read_text())
+        return applied.set
+
+    def pause(_: float) -> None:
+        if steps:
+            config.write_text(steps.pop(0))
+
+    reloader = Reloader(config, reading, pause=pause)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        reloader.ask()
+        await applied.wait()
+        running.cancel()
+    assert read == ["half and half"]
 
 
 async def test_client_of_former_settings_is_freed_without_the_collector(aim: ScriptedAim) -> None:

@@ -7,10 +7,13 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import socket
 import stat
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,12 @@ async def health(channel: grpc.aio.Channel) -> int:
     return int(answer.status)
 
 
+async def is_up(admin: int) -> bool:
+    with suppress(httpx.TransportError):
+        return (await get(admin, "/readyz")).status_code == 200
+    return False
+
+
 class TestServe:
     async def test_process_serves_and_ends(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, admin = written(tmp_path, aim)
@@ -50,6 +59,57 @@ class TestServe:
             process.signal()
             assert await process.ended() == 0
             assert [line["event"] for line in process.lines] == ["serving", "draining", "stopped"]
+
+    async def test_process_repairs_what_it_is_started_with(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        """A low limit of open files is raised, and a socket does not get the number of a closed standard error."""
+        config, _, admin = written(tmp_path, aim)
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", 'ulimit -Sn 256; exec "$@" 2>&-', "sh"),
+            *(sys.executable, "-m", "extproc", "serve", "--config", str(config)),
+            env=environment(),
+        )
+        try:
+            async with asyncio.timeout(60):
+                while not await is_up(admin):
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] > 256
+            assert os.readlink(f"/proc/{process.pid}/fd/2") == os.devnull
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 60) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    @pytest.mark.parametrize("command", ["serve", "check"])
+    async def test_start_that_hangs_is_told(self, tmp_path: Path, command: str) -> None:
+        os.mkfifo(tmp_path / "key")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "extproc", command),
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(AIM_API_KEY_FILE=str(tmp_path / "key")),
+        )
+        try:
+            assert process.stderr is not None
+            assert b"may hang" in await asyncio.wait_for(process.stderr.readline(), 60)
+        finally:
+            process.kill()
+            await process.wait()
+
+    def test_too_low_a_limit_of_open_files_is_told(self) -> None:
+        code = (
+            "import resource, extproc.serve.open_files as open_files\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))\n"
+            "for sessions in (1000, 1001): open_files.raise_limit(sessions)\n"
+            "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        *told, limits = done.stdout.splitlines()
+        assert limits == "2000 2000"
+        (line,) = told
+        assert "few_open_files" in line
+        assert "needed=2001" in line
 
     async def test_health_watch_follows_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, _ = written(tmp_path, aim)
@@ -259,6 +319,23 @@ class TestReload:
             assert await self._message(port) == "Aim's"
             process.signal()
             assert await process.ended() == 0
+
+    async def test_emptied_file_is_refused(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        """It is about to be written. The environment alone would be enough to serve, but without this block message."""
+
+        async def judge(_: object) -> Any:
+            return block("Aim's")
+
+        aim.judge = judge
+        config, port, _ = written(tmp_path, aim, profiles={"default": {"block_message": "ours"}})
+        async with serving(config, AIM_API_KEY="k", AIM_API_BASE=aim.base) as process:
+            good = config.read_text()
+            config.write_text("\n")
+            assert (await process.until("settings_refused"))["problems"] == [f"config: {config} is empty"]
+            assert await self._message(port) == "ours"
+            config.write_text(good.replace("ours", "new"))
+            await process.until("settings_reloaded")
+            assert await self._message(port) == "new"
 
     @pytest.mark.parametrize("workers", [1, 2])
     async def test_file_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim, workers: int) -> None:

@@ -252,6 +252,16 @@ async def test_worker_that_hangs_for_long_is_restarted(tmp_path: Path, aim: Scri
     assert events == ["worker_silent", "worker_killed", "worker_ended"]
 
 
+async def test_second_signal_ends_workers_that_hang_too(tmp_path: Path, aim: ScriptedAim) -> None:
+    async with workers(tmp_path, aim, 2, drain_seconds=3600) as (process, _, _, pids):
+        os.kill(pids[0], signal.SIGSTOP)
+        process.signal()
+        await process.until("stopped")  # the other worker
+        process.signal()
+        assert (await process.until("worker_killed"))["while_starting"] is False
+        assert await process.ended() == 0
+
+
 async def test_worker_that_hangs_at_its_start_is_restarted(tmp_path: Path) -> None:
     """The settings file is a named pipe without a writer: each start hangs, as on a mount that is lost."""
     folder, stopping = tmp_path / "shared", asyncio.Event()

@@ -91,8 +91,42 @@ OTHERS: Final = [
     ),
     Other(
         "reading the settings file, or a file that it names, hangs",
-        "the old settings stay in force; traffic and probes go on",
-        ("serve/test_serve.py::TestReload::test_file_that_hangs_stops_nothing",),
+        "the old settings stay in force; traffic and probes go on; a record says so",
+        (
+            "serve/test_serve.py::TestReload::test_file_that_hangs_stops_nothing",
+            "serve/test_reload.py::test_file_that_hangs_stops_nothing",
+        ),
+    ),
+    Other(
+        "the settings file is rewritten in place",
+        "the old settings stay in force until it has not changed for 0.5 s; an empty file is refused",
+        (
+            "serve/test_reload.py::test_file_that_is_rewritten_in_steps_is_read_once_it_is_whole",
+            "serve/test_serve.py::TestReload::test_emptied_file_is_refused",
+        ),
+    ),
+    Other(
+        "reading a key file begins to hang",
+        "the last key stays in use; a record says so",
+        ("config/test_keys.py::test_file_that_begins_to_hang_is_told_when_its_key_is_used",),
+    ),
+    Other(
+        "the start waits for a file that hangs",
+        "it says so on stderr after 5 s, and waits",
+        ("serve/test_serve.py::TestServe::test_start_that_hangs_is_told",),
+    ),
+    Other(
+        "the soft limit of open files is low, or standard error is closed",
+        "the process raises its limit; no socket gets the number of standard error",
+        (
+            "serve/test_serve.py::TestServe::test_process_repairs_what_it_is_started_with",
+            "serve/test_serve.py::TestServe::test_too_low_a_limit_of_open_files_is_told",
+        ),
+    ),
+    Other(
+        "a worker hangs, and the process is told to stop, twice",
+        "it is killed 8 s after the second signal, or after the drain",
+        ("serve/test_workers.py::test_second_signal_ends_workers_that_hang_too",),
     ),
     Other(
         "reading a certificate hangs",
