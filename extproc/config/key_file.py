@@ -74,6 +74,7 @@ class KeyFile:
         self._logs = logs
         self._hang_seconds = hang_seconds
         self._looking = threading.Lock()
+        self._telling = threading.Lock()
         self._looks_since: float | None = None  # when the present look began
         self._key: bytes | None = None
         self._seen: bytes | None = None  # what the last look found
@@ -92,7 +93,9 @@ class KeyFile:
         """Return the key, stripped; empty if there is none. This never waits for the file."""
         since = self._looks_since
         if since is not None and time.monotonic() - since > self._hang_seconds:
-            self._report("reading it takes too long")
+            with self._telling:
+                if self._looks_since == since:  # it has not ended meanwhile
+                    self._tell("reading it takes too long")
         return self._key or b""
 
     def wait(self, seconds: float) -> None:
@@ -115,16 +118,12 @@ class KeyFile:
 
     def _look(self) -> bool:
         with self._looking:
-            self._looks_since = time.monotonic()
             try:
-                with self._path.open("rb") as file:
-                    content = file.read(_MOST_BYTES).strip()
+                content = self._content()
             except (OSError, ValueError) as error:
                 self._seen = None
                 self._report(getattr(error, "strerror", None) or type(error).__name__)
                 return False
-            finally:
-                self._looks_since = None
             is_certain = content in (self._key, self._seen)
             self._seen = content
             if not is_certain:
@@ -135,7 +134,19 @@ class KeyFile:
             self._report(problem)
             return False
 
+    def _content(self) -> bytes:
+        self._looks_since = time.monotonic()
+        try:
+            with self._path.open("rb") as file:
+                return file.read(_MOST_BYTES).strip()
+        finally:
+            self._looks_since = None
+
     def _report(self, problem: str | None) -> None:
+        with self._telling:
+            self._tell(problem)
+
+    def _tell(self, problem: str | None) -> None:
         if problem == self._problem:
             return
         self._problem = problem

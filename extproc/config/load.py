@@ -33,12 +33,11 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_file(path: Path, *, reloading: bool) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     if not path.name:
         raise SettingsError(["config: must name a file"])
     try:
-        content = path.read_bytes()
-        data = yaml.load(content, _StrictLoader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(path.read_bytes(), _StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError) as error:
         raise SettingsError([f"config: cannot read {path}: {getattr(error, 'strerror', None) or error}"]) from error
     except RecursionError as error:
@@ -48,8 +47,6 @@ def _read_file(path: Path, *, reloading: bool) -> dict[str, Any]:
         where = f" in line {mark.line + 1}" if mark is not None else ""
         what = getattr(error, "problem", None) or "not YAML"
         raise SettingsError([f"config: {path}{where}: {what}"]) from error
-    if reloading and not content.strip():
-        raise SettingsError([f"config: {path} is empty"])
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
@@ -64,25 +61,28 @@ def config_path(config: Path | None) -> Path | None:
     return config
 
 
-def load(config: Path | None = None, *, serving: bool = False, reloading: bool = False) -> Settings:
+def load(config: Path | None = None, *, serving: bool = False, before: Settings | None = None) -> Settings:
     """Return the settings from `config` (else the file that EXTPROC_CONFIG names) and the environment.
 
-    With `serving`, keys and files are checked too. With `reloading`, an empty file is refused, because somebody is
-    about to write it. Raises SettingsError with every problem, one line each, which begins
-    with the name of the setting. No line contains the value of a secret.
+    With `serving`, keys and files are checked too. With `before`, the settings in force, an empty file is refused if it
+    would change them, because somebody is about to write it. Raises SettingsError with every problem, one line each,
+    which begins with the name of the setting. No line contains the value of a secret.
     """
     environment = read_environment()
     path = config_path(config)
     try:
-        data = layered(environment.data, {} if path is None else _read_file(path, reloading=reloading))
+        from_file = {} if path is None else _read_file(path)
+        data = layered(environment.data, from_file)
     except SettingsError as error:
         raise SettingsError([*environment.problems, *error.problems]) from error
-    problems = environment.problems
+    problems = list(environment.problems)
     settings = None
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         problems += map(_describe, error.errors(include_input=False))
+    if before is not None and path is not None and not from_file and settings != before:
+        problems = [f"config: {path} is empty", *problems]
     if serving:
         # What cannot be read may hold a key.
         needs_key = environment.unreadable.keys().isdisjoint(("aim", "profiles"))

@@ -44,7 +44,8 @@ class Accepted:
         new = self._last.with_name("new.yaml")
         _write(new, data)
         try:
-            settings = load(new, serving=True, reloading=self._started.exists())
+            before = load(self._last) if self._last.exists() else None
+            settings = load(new, serving=True, before=before)
         except BaseException:
             new.unlink()
             raise

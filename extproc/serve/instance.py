@@ -18,6 +18,7 @@ from extproc.config.settings import Settings
 from extproc.core.errors import SettingsError
 from extproc.processor.servicer import ExternalProcessor
 from extproc.serve.fixed import changed, with_fixed
+from extproc.serve.open_files import check_limit
 from extproc.serve.readiness import Readiness
 from extproc.serve.reload import Reloader
 from extproc.telemetry.audit import AuditLog
@@ -91,7 +92,7 @@ class Instance:
     def _read(self) -> Callable[[], None]:
         """Read the settings again, and every file that they name; return what puts them in force, or refuses them."""
         try:
-            read = load(self._config, serving=True, reloading=True)
+            read = load(self._config, serving=True, before=self.settings)
             new = with_fixed(read, self._started_with)
             keys, network = Keys(new), Network.of(new.aim)
             audit = self._processor.telemetry.new_audit_log(new)
@@ -124,6 +125,8 @@ class Instance:
             _log.warning("restart_needed", settings=restart_needed)
         retired, before = processor.client, processor.settings
         processor.client, processor.settings = client, new
+        if new.limits.sessions != before.limits.sessions:
+            check_limit(new.limits.sessions)
         retired.retire()
         self._audit_enforcement(before, new, audit)
         processor.telemetry.use_audit_log(audit)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
+from typing import TypeVar
 
 from extproc.config.load import config_path
 from extproc.telemetry.logs import log_internal_error
@@ -24,11 +25,16 @@ _POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 0.5
 """The file is read once it has not changed for so long."""
 
+_MOST_PAUSES = 20
+"""A file that never stops changing is read all the same, after so many pauses."""
+
 _HANG_SECONDS = 5.0
 """A thread that looks or reads for longer hangs."""
 
 _FIRST_SECONDS = 1.0
 """How long to wait for the first look at the file. Without it, a change soon after the start could be missed."""
+
+_T = TypeVar("_T")
 
 Apply = Callable[[], None]
 """Puts in force what was read."""
@@ -82,7 +88,8 @@ class Reloader:
         try:
             while True:
                 try:
-                    apply = await asyncio.wait_for(self._found.get(), self._hang_seconds)
+                    async with asyncio.timeout(self._hang_seconds):  # Python 3.11's wait_for may lose a cancellation
+                        apply = await self._found.get()
                 except TimeoutError:
                     self._tell_hang()
                     continue
@@ -104,7 +111,7 @@ class Reloader:
 
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            if self._is_outdated():
+            if self._busy(self._is_outdated):
                 self._asked.set()
         except Exception as error:  # later changes are to take effect all the same
             log_internal_error(error)
@@ -113,9 +120,7 @@ class Reloader:
             self._asked.clear()
             if self._is_over:
                 return
-            self._busy_since = time.monotonic()
             apply = self._read_if_changed(is_asked=is_asked)
-            self._busy_since = None
             if apply is None:
                 continue
             self._hangs = False
@@ -124,19 +129,27 @@ class Reloader:
 
     def _read_if_changed(self, *, is_asked: bool) -> Apply | None:
         """Return what puts the settings in force if the file has changed, a reload was asked for, or a look hung."""
-        if not self._look() and not is_asked and not self._hangs:
+        if not self._busy(self._look) and not is_asked and not self._hangs:
             return None
-        while True:
+        for _ in range(_MOST_PAUSES):
             self._pause(_SETTLE_SECONDS)
             if self._is_over:
                 return None
-            if not self._look():
+            if not self._busy(self._look):
                 break
         try:
-            return self._read()
+            return self._busy(self._read)
         except Exception as error:  # the next reload is to take place all the same
             log_internal_error(error)
             return None
+
+    def _busy(self, work: Callable[[], _T]) -> _T:
+        """Do work that hangs if a file does."""
+        self._busy_since = time.monotonic()
+        try:
+            return work()
+        finally:
+            self._busy_since = None
 
     def _look(self) -> bool:
         """Look at the file; return whether it has changed since the last look."""

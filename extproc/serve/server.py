@@ -23,7 +23,7 @@ from extproc.serve.drain import drain
 from extproc.serve.instance import Instance, start_client
 from extproc.serve.link import Link, ReadinessChanged
 from extproc.serve.listener import bind, grpc_server
-from extproc.serve.open_files import raise_limit
+from extproc.serve.open_files import check_limit, raise_limit
 from extproc.serve.readiness import Readiness
 from extproc.serve.worker import obey_supervisor, update_held_bytes
 from extproc.telemetry import otel
@@ -45,7 +45,8 @@ async def serve(
     the file differs from `settings`: it may have changed, or was refused, before this worker started. Raises
     SettingsError if the listener or the admin port cannot be opened.
     """
-    raise_limit(settings.limits.sessions)
+    raise_limit()
+    check_limit(settings.limits.sessions)
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

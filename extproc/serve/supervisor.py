@@ -72,10 +72,15 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         reloader = Reloader(self._config, self._read)
 
+        is_hurrying = False
+
         def on_stop() -> None:
+            nonlocal is_hurrying
             if self._stopping.is_set():
                 self._signal(signal.SIGTERM)
-                loop.call_later(_KILL_SECONDS, self._kill)
+                if not is_hurrying:
+                    loop.call_later(_KILL_SECONDS, self._kill)
+                is_hurrying = True
             self._stopping.set()
 
         def on_hangup() -> None:
@@ -129,7 +134,7 @@ async def supervise(config: Path | None) -> int:
         async with AsyncExitStack() as stack:
             supervisor = Supervisor(config, folder)
             settings = supervisor.settings
-            raise_limit(sessions=0)  # each worker raises its own
+            raise_limit()
             await stack.enter_async_context(otel.metrics(supervisor.registry))
             if settings.admin is not None:
                 await stack.enter_async_context(listening(admin_app(supervisor), settings.admin))

@@ -126,7 +126,7 @@ def test_file_that_is_rewritten_in_place_gives_the_old_or_the_new_key(file: Path
 def test_file_that_begins_to_hang_is_told_when_its_key_is_used(file: Path) -> None:
     file.write_text("key")
     with capture_logs() as logs:
-        key_file = KeyFile(file, "aim.api_key_file", poll_seconds=0.01, settle_seconds=0.01, hang_seconds=0.1)
+        key_file = KeyFile(file, "aim.api_key_file", poll_seconds=0.01, settle_seconds=0.01, hang_seconds=1)
         until(lambda: key_file.read() == b"key")
 
         def told() -> int:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ async def test_file_that_hangs_stops_nothing(tmp_path: Path) -> None:
         read.append(config.read_text())
         return applied.set
 
-    reloader = Reloader(config, reading, on_hang=told.set, hang_seconds=0.1)
+    reloader = Reloader(config, reading, on_hang=told.set, pause=lambda _: None, hang_seconds=0.1)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(reloader.run())
         reloader.ask()
@@ -120,6 +121,40 @@ async def test_file_that_is_rewritten_in_steps_is_read_once_it_is_whole(tmp_path
         await applied.wait()
         running.cancel()
     assert read == ["half and half"]
+
+
+async def test_worker_that_cannot_compare_its_settings_tells_it() -> None:
+    told, go = asyncio.Event(), threading.Event()
+    applied = asyncio.Event()
+
+    def is_outdated() -> bool:
+        return go.wait(30)
+
+    reloader = Reloader(None, lambda: applied.set, is_outdated, told.set, pause=lambda _: None, hang_seconds=0.1)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        await told.wait()
+        go.set()
+        await applied.wait()
+        running.cancel()
+
+
+async def test_file_that_never_stops_changing_is_read_all_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("")
+    applied, pauses = asyncio.Event(), 0
+
+    def pause(_: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        config.write_text("x" * pauses)
+
+    reloader = Reloader(config, lambda: applied.set, pause=pause)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(reloader.run())
+        reloader.ask()
+        await applied.wait()
+        running.cancel()
 
 
 async def test_client_of_former_settings_is_freed_without_the_collector(aim: ScriptedAim) -> None:

@@ -100,16 +100,17 @@ class TestServe:
     def test_too_low_a_limit_of_open_files_is_told(self) -> None:
         code = (
             "import resource, extproc.serve.open_files as open_files\n"
-            "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))\n"
-            "for sessions in (1000, 1001): open_files.raise_limit(sessions)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 3500))\n"
+            "open_files.raise_limit()\n"
+            "for sessions in (1000, 1001): open_files.check_limit(sessions)\n"
             "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         *told, limits = done.stdout.splitlines()
-        assert limits == "2000 2000"
+        assert limits == "3500 3500"
         (line,) = told
         assert "few_open_files" in line
-        assert "needed=2001" in line
+        assert "needed=3501" in line
 
     async def test_health_watch_follows_the_drain(self, tmp_path: Path, aim: ScriptedAim) -> None:
         config, port, _ = written(tmp_path, aim)
@@ -336,6 +337,17 @@ class TestReload:
             config.write_text(good.replace("ours", "new"))
             await process.until("settings_reloaded")
             assert await self._message(port) == "new"
+
+    async def test_empty_file_that_changes_nothing_is_read_again(self, tmp_path: Path, aim: ScriptedAim) -> None:
+        config = tmp_path / "settings.yaml"
+        config.write_text("# all settings are in the environment\n")
+        port, admin = free_port(), free_port()
+        listen, admin_address = f"127.0.0.1:{port}", f"127.0.0.1:{admin}"
+        async with serving(
+            config, AIM_API_KEY="k", AIM_API_BASE=aim.base, EXTPROC_LISTEN=listen, EXTPROC_ADMIN=admin_address
+        ) as process:
+            config.write_text("")
+            await process.until("settings_reloaded")
 
     @pytest.mark.parametrize("workers", [1, 2])
     async def test_file_that_hangs_stops_nothing(self, tmp_path: Path, aim: ScriptedAim, workers: int) -> None:

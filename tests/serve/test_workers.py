@@ -258,8 +258,9 @@ async def test_second_signal_ends_workers_that_hang_too(tmp_path: Path, aim: Scr
         process.signal()
         await process.until("stopped")  # the other worker
         process.signal()
-        assert (await process.until("worker_killed"))["while_starting"] is False
-        assert await process.ended() == 0
+        async with asyncio.timeout(30):  # a worker that hangs while nothing stops is killed after a minute
+            assert (await process.until("worker_killed"))["while_starting"] is False
+            assert await process.ended() == 0
 
 
 async def test_worker_that_hangs_at_its_start_is_restarted(tmp_path: Path) -> None:
