@@ -104,7 +104,7 @@ class Instance:
         return partial(self._apply, new, keys, network, audit, changed(read, self._started_with))
 
     def _tell_hang(self) -> None:
-        self._refuse(["config: reading it, or a file that it names, takes too long"])
+        self._refuse(["reading the settings, or a file that they name, takes too long"])
 
     def _refuse(self, problems: Sequence[str]) -> None:
         _log.error("settings_refused", problems=list(problems))

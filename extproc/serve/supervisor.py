@@ -71,7 +71,6 @@ class Supervisor:
         """Run the workers until SIGTERM or SIGINT; return the exit status, which is 2 if one could not be started."""
         loop = asyncio.get_running_loop()
         reloader = Reloader(self._config, self._read)
-
         is_hurrying = False
 
         def on_stop() -> None:

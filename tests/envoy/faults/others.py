@@ -99,7 +99,7 @@ OTHERS: Final = [
     ),
     Other(
         "the settings file is rewritten in place",
-        "the old settings stay in force until it has not changed for 0.5 s; an empty file is refused",
+        "the old settings stay in force until it has not changed for 0.5 s, at most 10 s; an empty file is refused",
         (
             "serve/test_reload.py::test_file_that_is_rewritten_in_steps_is_read_once_it_is_whole",
             "serve/test_serve.py::TestReload::test_emptied_file_is_refused",
